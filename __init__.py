@@ -1,0 +1,50 @@
+"""plait braids pretrained towers into one multimodal transformer and trains it, natively in the HuggingFace ecosystem.
+
+Importing plait registers its classes with transformers' Auto classes. What trains a model (the Trainer, datasets,
+metrics) is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .configuration import PlaitConfig
+from .modeling import PlaitForClassification, PlaitForMaskedLM, PlaitModel
+from .modeling.auto import register_auto_classes
+from .processing import PlaitProcessor
+from .processing import register as register_processor
+
+if TYPE_CHECKING:
+    from .training.arguments import PlaitTrainingArguments
+    from .training.parameters import parameter_groups
+    from .training.trainer import PlaitTrainer
+
+__version__ = "0.1.0"
+__all__ = [
+    "PlaitConfig",
+    "PlaitForClassification",
+    "PlaitForMaskedLM",
+    "PlaitModel",
+    "PlaitProcessor",
+    "PlaitTrainer",
+    "PlaitTrainingArguments",
+    "parameter_groups",
+]
+
+LAZY = {
+    "PlaitTrainer": ".training.trainer",
+    "PlaitTrainingArguments": ".training.arguments",
+    "parameter_groups": ".training.parameters",
+}
+
+register_auto_classes()
+register_processor()
+
+
+def __getattr__(name: str) -> object:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LAZY})

@@ -1,0 +1,8 @@
+"""`python -m plait` is the console script `plait`."""
+
+import sys
+
+from .training.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Plain data, no torch: what a plait is made of."""
+
+from transformers import AutoConfig
+
+from .base import PlaitBaseConfig
+from .cnn import PlaitCNNConfig
+from .decoder import PlaitDecoderConfig
+from .fusion import PlaitFusionConfig
+from .plait import OWN_CONFIGS, PlaitConfig, width_of
+from .tower import CONFIG_FIELDS, MODALITIES, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
+from .transformer import PlaitTransformerConfig
+
+for _config in (PlaitConfig, *OWN_CONFIGS.values()):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+
+__all__ = [
+    "CONFIG_FIELDS",
+    "MODALITIES",
+    "OWN_CONFIGS",
+    "PlaitBaseConfig",
+    "PlaitCNNConfig",
+    "PlaitConfig",
+    "PlaitDecoderConfig",
+    "PlaitFusionConfig",
+    "PlaitTextConfig",
+    "PlaitTowerConfig",
+    "PlaitTransformerConfig",
+    "PlaitVisionConfig",
+    "width_of",
+]

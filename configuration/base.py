@@ -1,0 +1,58 @@
+"""What every plait config shares: annotated fields, and unknown keys that are never silently accepted."""
+
+from contextvars import ContextVar
+from difflib import get_close_matches
+from typing import Any, Self
+
+from transformers import GenerationConfig, PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+_reading_a_file: ContextVar[bool] = ContextVar("plait_reading_a_file", default=False)
+
+# keys that PreTrainedConfig itself takes out of its keyword arguments or writes into config.json
+_LIBRARY_KEYS = frozenset(
+    "num_labels torch_dtype name_or_path attn_implementation experts_implementation output_attentions per_layer_config "
+    "model_type transformers_version quantization_config auto_map rope_theta rope_scaling use_return_dict task "
+    "custom_pipelines tokenizer_class".split()
+)
+
+
+class PlaitBaseConfig(PreTrainedConfig):
+    """Base of the plait configs.
+
+    Raises:
+        TypeError: an unknown key in a Python call, with the nearest known name. A key that comes from a file
+            (`from_pretrained`, `from_dict`) is kept and warned about once: a newer plait may have written it.
+    """
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._check_keys(kwargs)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Build from the content of a config.json; unknown keys are kept and warned about once."""
+        token = _reading_a_file.set(True)
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        finally:
+            _reading_a_file.reset(token)
+
+    def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """No `rope_parameters` means no rotary positions; transformers would fill in its default."""
+        if self.rope_parameters is None:
+            return kwargs
+        return super().convert_rope_params_to_dict(**kwargs)
+
+    def _check_keys(self, keys: dict[str, Any]) -> None:
+        generation = GenerationConfig._get_default_generation_params()
+        for key in keys:
+            if key in _LIBRARY_KEYS or key in generation or key.startswith("_"):
+                continue
+            near = get_close_matches(key, self.__dataclass_fields__, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            if not _reading_a_file.get():
+                raise TypeError(f"{type(self).__name__} has no field {key!r}{hint}")
+            logger.warning_once(f"{type(self).__name__}: kept the unknown key {key!r} of the file{hint}")

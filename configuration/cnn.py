@@ -1,0 +1,74 @@
+"""A convolutional tower as data."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .base import PlaitBaseConfig
+
+Sizes = list[int] | tuple[int, ...]
+
+# how many times narrower (inverted: wider) a layer is inside than at its ends
+_EXPAND_RATIOS = {"basic": 1, "bottleneck": 4, "inverted": 6}
+
+
+@strict
+class PlaitCNNConfig(PlaitBaseConfig):
+    """A convolutional image tower: `pixel_values (images, channels, height, width)` to one token a place of the last
+    feature map. The defaults are ResNet-18 (He et al. 2015, https://arxiv.org/abs/1512.03385).
+
+    `architecture` chooses stem and padding: `resnet` begins with a 7x7 convolution and a max pooling,
+    `efficientnet_lite` with a 3x3 convolution, and pads as TensorFlow's `same` does. `embedding_size` is the stem's
+    width. `hidden_sizes`, `depths` (layers), `strides` (of the first layer), `kernel_sizes` and `expand_ratios` have
+    one number a stage; left out, strides are 1, 2, 2, ..., kernels 3, expansions 1 (`basic` layers: two convolutions),
+    4 (`bottleneck`: that many times narrower inside) or 6 (`inverted`: wider inside, where each channel is convolved by
+    itself; Sandler et al. 2018, https://arxiv.org/abs/1801.04381). `downsample_in_bottleneck` puts a bottleneck's
+    stride in its first convolution. `head_size` adds a 1x1 convolution at the end. `hidden_size`, the width of the last
+    feature map, follows from these. `image_size` is in pixels, an int or [height, width]; any other size works too.
+    `pooling` is the average over all places, or `none`. `family` and `source_config` as in `PlaitTowerConfig`.
+
+    Raises:
+        ValueError: lists of unequal length; a `hidden_size` other than the last feature map's width.
+    """
+
+    model_type = "plait_cnn"
+    base_config_key = "vision_config"
+
+    architecture: Literal["resnet", "efficientnet_lite"] = "resnet"
+    image_size: int | list[int] = 224
+    num_channels: int = 3
+    embedding_size: int = 64
+    layer_type: Literal["basic", "bottleneck", "inverted"] = "basic"
+    hidden_sizes: Sizes = (64, 128, 256, 512)
+    depths: Sizes = (2, 2, 2, 2)
+    strides: Sizes | None = None
+    kernel_sizes: Sizes | None = None
+    expand_ratios: Sizes | None = None
+    downsample_in_bottleneck: bool = False
+    head_size: int | None = None
+    hidden_size: int | None = None
+    hidden_act: str = "relu"
+    norm_eps: float = 1e-5
+    pooling: Literal["mean", "none"] = "mean"
+    family: str | None = None
+    source_config: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        count = len(self.hidden_sizes)
+        self.hidden_sizes, self.depths = list(self.hidden_sizes), list(self.depths)
+        self.strides = list(self.strides or [1] + [2] * (count - 1))
+        self.kernel_sizes = list(self.kernel_sizes or [3] * count)
+        self.expand_ratios = list(self.expand_ratios or [_EXPAND_RATIOS[self.layer_type]] * count)
+        if self.hidden_size is None:
+            self.hidden_size = self.head_size or self.hidden_sizes[-1]
+        super().__post_init__(**kwargs)
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        for name in ("depths", "strides", "kernel_sizes", "expand_ratios"):
+            given = len(getattr(self, name))
+            if given != len(self.hidden_sizes):
+                raise ValueError(f"{name} has {given} numbers, hidden_sizes {len(self.hidden_sizes)}: one a stage")
+        width = self.head_size or self.hidden_sizes[-1]
+        if self.hidden_size != width:
+            raise ValueError(f"hidden_size {self.hidden_size} is not the width {width} of the last feature map")

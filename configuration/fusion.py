@@ -1,0 +1,50 @@
+"""A fusion as data."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .transformer import PlaitTransformerConfig
+
+
+@strict
+class PlaitFusionConfig(PlaitTransformerConfig):
+    """How the streams of the towers are braided.
+
+    `hidden_size` is the joint width; every tower's stream is brought to it by a `connector`: `linear`, `mlp` (two
+    layers, LLaVA 1.5) or `resampler` (`num_queries` learned queries read the stream in `resampler_layers` layers;
+    Perceiver resampler, Alayrac et al. 2022). `query` names the modality that asks in `cross_attention` (default: text
+    where there is text, else the first). `modality_dropout` is the chance, 0..1, that a row loses a modality in
+    training (never its last one). `pooling` reads one vector from the fused tokens.
+
+    Raises:
+        ValueError: `modality_dropout` outside 0..1, or a resampler without queries or layers.
+    """
+
+    model_type = "plait_fusion"
+    base_config_key = "fusion_config"
+
+    strategy: str = "early"
+    query: Literal["text", "image", "audio", "video"] | None = None
+    connector: Literal["linear", "mlp", "resampler"] = "linear"
+    num_queries: int = 16
+    resampler_layers: int = 2
+    modality_dropout: float | int = 0.0
+    pooling: Literal["mean", "first"] = "mean"
+    num_hidden_layers: int = 2
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.cross_attention = self.cross_attention or self.strategy == "cross_attention"
+        super().__post_init__(**kwargs)
+        self._check_ranges()
+
+    def items(self) -> tuple[()]:
+        """None: transformers reads a config's `fusion_config` as its own mapping of fused kernels to switch on."""
+        return ()
+
+    def _check_ranges(self) -> None:
+        if not 0 <= self.modality_dropout <= 1:
+            raise ValueError(f"modality_dropout is a chance from 0 to 1, not {self.modality_dropout}")
+        for field in ("num_queries", "resampler_layers"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)}: a resampler needs at least one")

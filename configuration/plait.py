@@ -1,0 +1,115 @@
+"""The config of a whole plait."""
+
+from dataclasses import field
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+from .base import PlaitBaseConfig
+from .cnn import PlaitCNNConfig
+from .decoder import PlaitDecoderConfig
+from .fusion import PlaitFusionConfig
+from .tower import CONFIG_FIELDS, PlaitTextConfig, PlaitVisionConfig
+
+OWN_CONFIGS = {
+    config.model_type: config
+    for config in (PlaitTextConfig, PlaitVisionConfig, PlaitCNNConfig, PlaitDecoderConfig, PlaitFusionConfig)
+}
+
+
+def sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: type[PreTrainedConfig]) -> Any:
+    """A tower's config as an object: ours, or (a wrapped tower) that of any model type transformers knows."""
+    if not isinstance(value, dict):
+        return value
+    model_type = value.get("model_type", default.model_type)
+    config_class = OWN_CONFIGS.get(model_type) or CONFIG_MAPPING[model_type]
+    return config_class(**{key: item for key, item in value.items() if key != "model_type"})
+
+
+@strict
+class PlaitConfig(PlaitBaseConfig):
+    """Several towers, a fusion and, if there is one, a decoder.
+
+    A sub-config is ours (a native tower) or any transformers config (a wrapped one); None where there is no such part.
+    One strand alone has neither connector nor fusion. Nothing depends on the order of a dict: `encoders` always gives
+    text, image, audio, video.
+
+    Raises:
+        ValueError: no tower and no decoder; more than one tower without a fusion; `fusion_config.query` names a
+            modality that has no tower.
+    """
+
+    model_type = "plait"
+    sub_configs = {
+        "text_config": PlaitTextConfig,
+        "vision_config": PlaitVisionConfig,
+        "audio_config": PreTrainedConfig,
+        "video_config": PreTrainedConfig,
+        "decoder_config": PlaitDecoderConfig,
+        "fusion_config": PlaitFusionConfig,
+    }
+
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    audio_config: dict[str, Any] | PreTrainedConfig | None = None
+    video_config: dict[str, Any] | PreTrainedConfig | None = None
+    decoder_config: dict[str, Any] | PreTrainedConfig | None = None
+    fusion_config: dict[str, Any] | PreTrainedConfig | None = None
+    classifier_dropout: float | int = 0.0
+    classifier_bias: bool = True
+    distillation_head: bool = False
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    auto_map: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for field, config_class in self.sub_configs.items():
+            setattr(self, field, sub_config(getattr(self, field), config_class))
+        super().__post_init__(**kwargs)
+        self._check_parts()
+
+    @property
+    def encoders(self) -> dict[str, PreTrainedConfig]:
+        """The towers' configs by modality, in the order text, image, audio, video."""
+        configs = {modality: getattr(self, field) for modality, field in CONFIG_FIELDS.items()}
+        return {modality: config for modality, config in configs.items() if config is not None}
+
+    @property
+    def single(self) -> PreTrainedConfig | None:
+        """The only strand's config, or None when there are several."""
+        strands = [*self.encoders.values(), *([self.decoder_config] if self.decoder_config is not None else [])]
+        return strands[0] if len(strands) == 1 and self.fusion_config is None else None
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the tokens that a head reads."""
+        if self.single is not None:
+            return width_of(self.single)
+        return (self.fusion_config or self.get_text_config()).hidden_size
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The decoder's config, else the text tower's, else this one: caches, beams and resizing read it."""
+        ordered = [self.text_config, self.decoder_config] if encoder and not decoder else []
+        for config in (*ordered, self.decoder_config, self.text_config):
+            if config is not None:
+                return config
+        return self
+
+    def _check_parts(self) -> None:
+        encoders = self.encoders
+        if len(encoders) > 1 and self.fusion_config is None:
+            raise ValueError(f"the towers {', '.join(encoders)} need a fusion_config")
+        query = self.fusion_config.query if self.fusion_config is not None else None
+        if query is not None and query not in encoders:
+            raise ValueError(f"fusion_config.query is {query!r}, but there are towers only for {', '.join(encoders)}")
+
+
+def width_of(config: PreTrainedConfig) -> int:
+    """Width of the tokens that a tower of this config gives."""
+    if "hidden_size" in config or hasattr(config, "hidden_size"):
+        return config.hidden_size
+    return config.hidden_sizes[-1]

@@ -1,0 +1,77 @@
+"""The switches of the one transformer core."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .base import PlaitBaseConfig
+
+
+@strict
+class PlaitTransformerConfig(PlaitBaseConfig):
+    """A stack of attention layers (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
+
+    Every supported family is one setting of these fields. `num_key_value_heads` below `num_attention_heads` is
+    grouped-query attention; `rope_parameters` None means no rotary positions; `layer_scale` is the initial value of a
+    learned scale per channel (None: no scale); `cross_attention` gives every layer a second attention that reads a
+    context. `tie_last_hidden_state` makes the last of the returned `hidden_states` the normed output (text families do,
+    vision families do not). `packing` computes on real tokens alone when a batch has padding.
+
+    Raises:
+        ValueError: sizes that do not divide.
+    """
+
+    model_type = "plait_transformer"
+
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    intermediate_size: int | None = None
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_dropout: float | int = 0.0
+    initializer_range: float = 0.02
+    norm_type: Literal["layer_norm", "rms_norm"] = "layer_norm"
+    norm_eps: float = 1e-6
+    norm_position: Literal["pre", "post"] = "pre"
+    input_norm: bool = False
+    output_norm: bool = True
+    gated_mlp: bool = False
+    qkv_bias: bool = True
+    attention_out_bias: bool = True
+    mlp_bias: bool = True
+    qk_norm: bool = False
+    layer_scale: float | int | None = None
+    is_causal: bool = False
+    cross_attention: bool = False
+    rope_parameters: dict[str, Any] | None = None
+    layer_types: list[str] | None = None
+    sliding_window: int | None = None
+    max_position_embeddings: int = 512
+    tie_last_hidden_state: bool = True
+    packing: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if self.head_dim * self.num_attention_heads != self.hidden_size and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"layer_types has {len(self.layer_types)} entries for {self.num_hidden_layers} layers")

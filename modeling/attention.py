@@ -1,0 +1,127 @@
+"""Scaled dot-product attention, and how one call computes it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ..configuration import PlaitTransformerConfig
+from .layers import norm_of
+from .rotary import rotate
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """softmax(Q K^T / sqrt(d_k)) V: Vaswani et al. 2017, equation 1.
+
+    query: (batch, heads, length, head_dim); key, value: (batch, key_value_heads, keys, head_dim); attention_mask:
+    boolean (True where attention is allowed) or additive, (batch or 1, 1, length, keys).
+    Returns (batch, length, heads, head_dim) and the weights, (batch, heads, length, keys).
+    """
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def attention_function(implementation: str | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """Our eager attention, or any kernel registered with transformers' attention interface."""
+    return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+
+
+def own_cache(cache: Cache) -> Cache:
+    """The part of a cache that self-attention fills."""
+    return cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+
+
+class AttentionPlan(NamedTuple):
+    """How attention is computed in one call: decided once, outside the layers.
+
+    `attend` has the signature of transformers' attention interface; `mask` is what that function takes (None, a tensor,
+    a block mask, or the packing of the batch); `rotary` is the cosine and sine of the positions, or None.
+    """
+
+    attend: Callable[..., tuple[Tensor, Tensor | None]]
+    mask: Any = None
+    rotary: tuple[Tensor, Tensor] | None = None
+
+
+class PlaitAttention(nn.Module):
+    """Multi-head attention of a sequence over itself, with grouped-query heads (Ainslie et al. 2023)."""
+
+    def __init__(self, config: PlaitTransformerConfig, layer_idx: int = 0, is_causal: bool = False) -> None:
+        super().__init__()
+        self.config, self.layer_idx, self.is_causal = config, layer_idx, is_causal
+        self.head_dim = config.head_dim
+        self.scaling = config.head_dim**-0.5
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        width, key_value_width = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_value_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_value_width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, config.hidden_size, bias=config.attention_out_bias)
+        self.q_norm = norm_of(config, self.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = norm_of(config, self.head_dim) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self, x: Tensor, plan: AttentionPlan, past_key_values: Cache | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """x: (batch, length, width) to the same and the attention weights where `plan.attend` gives them."""
+        query = self.q_norm(self.heads(self.q_proj(x)))
+        key, value = self.k_norm(self.heads(self.k_proj(x))), self.heads(self.v_proj(x))
+        if plan.rotary is not None:
+            query, key = rotate(query, *plan.rotary), rotate(key, *plan.rotary)
+        if past_key_values is not None:
+            key, value = own_cache(past_key_values).update(key, value, self.layer_idx)
+        return self.attend(query, key, value, plan)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor | None]:
+        dropout = self.config.attention_dropout if self.training else 0.0
+        out, weights = plan.attend(self, query, key, value, plan.mask, dropout=dropout, scaling=self.scaling)
+        return self.o_proj(out.flatten(2)), weights
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+class PlaitCrossAttention(PlaitAttention):
+    """Attention of a sequence over a context; with a cache, the context's keys and values are computed once."""
+
+    def forward(
+        self, x: Tensor, plan: AttentionPlan, past_key_values: Cache | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """x: (batch, length, width), context: (batch, tokens, width) to (batch, length, width) and the weights."""
+        query = self.q_norm(self.heads(self.q_proj(x)))
+        key, value = self.keys_and_values(context, past_key_values)
+        return self.attend(query, key, value, plan)
+
+    def keys_and_values(self, context: Tensor | None, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
+        cache = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
+        if cache is not None and cache.is_updated.get(self.layer_idx):
+            layer = cache.cross_attention_cache.layers[self.layer_idx]
+            return layer.keys, layer.values
+        if context is None:
+            raise ValueError("cross-attention needs a context, and none was given nor cached")
+        key, value = self.k_norm(self.heads(self.k_proj(context))), self.heads(self.v_proj(context))
+        if cache is not None:
+            key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
+            cache.is_updated[self.layer_idx] = True
+        return key, value

@@ -1,0 +1,30 @@
+"""plait's classes under transformers' Auto classes."""
+
+from transformers import (
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForVideoClassification,
+)
+
+from ..configuration import PlaitConfig
+from .classification import PlaitForClassification
+from .masked_lm import PlaitForMaskedLM
+from .plait import PlaitModel
+
+REGISTERED = {
+    AutoModel: PlaitModel,
+    AutoModelForSequenceClassification: PlaitForClassification,
+    AutoModelForImageClassification: PlaitForClassification,
+    AutoModelForAudioClassification: PlaitForClassification,
+    AutoModelForVideoClassification: PlaitForClassification,
+    AutoModelForMaskedLM: PlaitForMaskedLM,
+}
+
+
+def register_auto_classes() -> None:
+    """Make `AutoModel*.from_pretrained` load a plait folder; calling it again changes nothing."""
+    for auto_class, model_class in REGISTERED.items():
+        auto_class.register(PlaitConfig, model_class, exist_ok=True)

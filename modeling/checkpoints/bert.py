@@ -1,0 +1,94 @@
+"""BERT (Devlin et al. 2018, https://arxiv.org/abs/1810.04805)."""
+
+from collections.abc import Set
+from typing import Any
+
+from transformers import BertConfig
+
+from ...configuration import PlaitTextConfig
+from .convert import Family, Table, expect
+
+
+def encoder(hub: Any) -> dict[str, Any]:
+    """What BERT and its kin (RoBERTa, ELECTRA) have in common."""
+    expect(hub.to_dict(), is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
+    return {
+        "vocab_size": hub.vocab_size,
+        "hidden_size": hub.hidden_size,
+        "num_hidden_layers": hub.num_hidden_layers,
+        "num_attention_heads": hub.num_attention_heads,
+        "intermediate_size": hub.intermediate_size,
+        "hidden_act": hub.hidden_act,
+        "hidden_dropout_prob": hub.hidden_dropout_prob,
+        "attention_dropout": hub.attention_probs_dropout_prob,
+        "initializer_range": hub.initializer_range,
+        "norm_eps": hub.layer_norm_eps,
+        "norm_position": "post",
+        "input_norm": True,
+        "output_norm": False,
+        "max_position_embeddings": hub.max_position_embeddings,
+        "type_vocab_size": hub.type_vocab_size,
+        "pad_token_id": hub.pad_token_id,
+        "bos_token_id": hub.bos_token_id,
+        "eos_token_id": hub.eos_token_id,
+        "tie_word_embeddings": hub.tie_word_embeddings,
+    }
+
+
+def pooler(hub: Any, act: str = "tanh") -> dict[str, Any]:
+    """A dense layer over the first token."""
+    return {"pooling": "first", "pooler_size": hub.hidden_size, "pooler_act": act}
+
+
+def config(hub: BertConfig, names: Set[str]) -> dict[str, Any]:
+    return encoder(hub) | {"mlm_act": hub.hidden_act} | (pooler(hub) if "pooler.dense.weight" in names else {})
+
+
+EMBEDDINGS: Table = {
+    "embeddings.word_embeddings": "embeddings.token_embedding",
+    "embeddings.position_embeddings": "embeddings.position_embedding",
+    "embeddings.token_type_embeddings": "embeddings.type_embedding",
+    "embeddings.LayerNorm": "transformer.input_norm",
+}
+LAYERS: Table = {
+    "encoder.layer.{}.attention.self.query": "transformer.layers.{}.self_attn.q_proj",
+    "encoder.layer.{}.attention.self.key": "transformer.layers.{}.self_attn.k_proj",
+    "encoder.layer.{}.attention.self.value": "transformer.layers.{}.self_attn.v_proj",
+    "encoder.layer.{}.attention.output.dense": "transformer.layers.{}.self_attn.o_proj",
+    "encoder.layer.{}.attention.output.LayerNorm": "transformer.layers.{}.self_attn_norm",
+    "encoder.layer.{}.intermediate.dense": "transformer.layers.{}.mlp.up_proj",
+    "encoder.layer.{}.output.dense": "transformer.layers.{}.mlp.down_proj",
+    "encoder.layer.{}.output.LayerNorm": "transformer.layers.{}.mlp_norm",
+}
+POOLER: Table = {"pooler.dense": "pooler.dense"}
+MASKED_LM: Table = {
+    "cls.predictions.transform.dense": "mlm_head.dense",
+    "cls.predictions.transform.LayerNorm": "mlm_head.norm",
+    "cls.predictions.bias": "lm_head.bias",
+    "cls.predictions.decoder": "lm_head",
+}
+NEXT_SENTENCE: Table = {"cls.seq_relationship": None}
+# heads of other tasks: known, but without place here
+OTHER_TASKS: dict[str, Table] = {
+    "ForTokenClassification": {"classifier": None},
+    "ForMultipleChoice": {"classifier": None},
+    "ForQuestionAnswering": {"qa_outputs": None},
+}
+
+FAMILIES = (
+    Family(
+        model_types=("bert",),
+        config_class=PlaitTextConfig,
+        config=config,
+        table=EMBEDDINGS | LAYERS | POOLER,
+        heads={
+            "ForMaskedLM": MASKED_LM,
+            "ForSequenceClassification": POOLER | {"classifier": "classifier"},
+            "ForPreTraining": MASKED_LM | NEXT_SENTENCE,
+            "ForNextSentencePrediction": NEXT_SENTENCE,
+        }
+        | OTHER_TASKS,
+        prefixes=("bert.",),
+        ignored=(r"embeddings\.position_ids",),
+    ),
+)

@@ -1,0 +1,101 @@
+"""CLIP's text and image towers (Radford et al. 2021, https://arxiv.org/abs/2103.00020)."""
+
+from collections.abc import Set
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from ...configuration import PlaitTextConfig, PlaitVisionConfig
+from .convert import Family, Leading
+from .vit import picture
+
+ENCODER = {
+    "embeddings.position_embedding": "embeddings.position_embedding",
+    "encoder.layers.{}.self_attn.q_proj": "transformer.layers.{}.self_attn.q_proj",
+    "encoder.layers.{}.self_attn.k_proj": "transformer.layers.{}.self_attn.k_proj",
+    "encoder.layers.{}.self_attn.v_proj": "transformer.layers.{}.self_attn.v_proj",
+    "encoder.layers.{}.self_attn.out_proj": "transformer.layers.{}.self_attn.o_proj",
+    "encoder.layers.{}.layer_norm1": "transformer.layers.{}.self_attn_norm",
+    "encoder.layers.{}.layer_norm2": "transformer.layers.{}.mlp_norm",
+    "encoder.layers.{}.mlp.fc1": "transformer.layers.{}.mlp.up_proj",
+    "encoder.layers.{}.mlp.fc2": "transformer.layers.{}.mlp.down_proj",
+}
+TEXT = {
+    **ENCODER,
+    "embeddings.token_embedding": "embeddings.token_embedding",
+    "final_layer_norm": "transformer.output_norm",
+}
+IMAGE = {
+    **ENCODER,
+    "embeddings.class_embedding": Leading("embeddings.class_tokens.0.tokens", 2),
+    "embeddings.patch_embedding": "embeddings.patch_embedding",
+    "pre_layrnorm": "transformer.input_norm",
+    "post_layernorm": "pooler.norm",
+}
+# the classifier reads the mean of the patches before the last norm
+IMAGE_HEADS = {
+    "ForImageClassification": {"classifier": "classifier", "post_layernorm": None},
+    "WithProjection": {"visual_projection": None},
+}
+# buffers of old files
+IGNORED = (r"embeddings\.position_ids",)
+
+
+def text_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Pooled at the end-of-text token. The padding id is an ordinary token: old configs name the quotation mark."""
+    if not isinstance(hub.eos_token_id, int):
+        raise ValueError(f"clip: eos_token_id is {hub.eos_token_id}; its text is pooled at one end-of-text token")
+    return words(hub) | {"is_causal": True, "pooling": "eos"}
+
+
+def image_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    fields = common(hub) | picture(hub) | {"patch_bias": False, "input_norm": True, "output_norm": False}
+    if "classifier.weight" in names:
+        return fields | {"pooling": "mean_of_rest"}
+    return fields | {"pooling": "first", "pooler_norm": True}
+
+
+def words(hub: PreTrainedConfig) -> dict[str, Any]:
+    """The fields of a text tower that CLIP and SigLIP name alike; the last hidden state stays before the last norm."""
+    return common(hub) | {
+        "vocab_size": hub.vocab_size,
+        "max_position_embeddings": hub.max_position_embeddings,
+        "bos_token_id": hub.bos_token_id,
+        "eos_token_id": hub.eos_token_id,
+        "tie_last_hidden_state": False,
+    }
+
+
+def common(hub: PreTrainedConfig) -> dict[str, Any]:
+    """The fields that both towers of CLIP and SigLIP name alike."""
+    return {
+        "hidden_size": hub.hidden_size,
+        "num_hidden_layers": hub.num_hidden_layers,
+        "num_attention_heads": hub.num_attention_heads,
+        "intermediate_size": hub.intermediate_size,
+        "hidden_act": hub.hidden_act,
+        "attention_dropout": hub.attention_dropout,
+        "norm_eps": hub.layer_norm_eps,
+    }
+
+
+FAMILIES = (
+    Family(
+        ("clip_text_model",),
+        PlaitTextConfig,
+        text_config,
+        TEXT,
+        {"WithProjection": {"text_projection": None}},
+        prefixes=("text_model.",),
+        ignored=IGNORED,
+    ),
+    Family(
+        ("clip_vision_model",),
+        PlaitVisionConfig,
+        image_config,
+        IMAGE,
+        IMAGE_HEADS,
+        prefixes=("vision_model.",),
+        ignored=IGNORED,
+    ),
+)

@@ -1,0 +1,23 @@
+"""DeiT with a distillation token (Touvron et al. 2020, https://arxiv.org/abs/2012.12877)."""
+
+from collections.abc import Set
+from typing import Any
+
+from ...configuration import PlaitVisionConfig
+from . import vit
+from .convert import Family
+
+TABLE = vit.TABLE | {"embeddings.distillation_token": "embeddings.class_tokens.1.tokens"}
+HEADS = vit.HEADS | {
+    "ForImageClassificationWithTeacher": {
+        "cls_classifier": "classifier",
+        "distillation_classifier": "distillation_classifier",
+    },
+}
+
+
+def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    return vit.config(hub, names) | {"class_tokens": 2}
+
+
+FAMILIES = (Family(("deit",), PlaitVisionConfig, config, TABLE, HEADS, prefixes=("deit.",)),)

@@ -1,0 +1,71 @@
+"""EfficientNet-lite (Tan and Le 2019, https://arxiv.org/abs/1905.11946, without squeeze-and-excitation): weights under
+the names of the PyTorch port, beside a config.json that lists the stages and names no model type."""
+
+from typing import Any
+
+from ...configuration import PlaitCNNConfig
+from .convert import Family, Names, Table
+
+
+def recognise(config_dict: dict[str, Any]) -> bool:
+    """Whether a config.json without a model type is one of these."""
+    return str(config_dict.get("architecture", "")).startswith("EfficientNet-Lite") and "stages" in config_dict
+
+
+def config(hub: Any, names: Names) -> dict[str, Any]:
+    """Widths stand in the shapes only."""
+    depths = [stage["repeats"] for stage in hub.stages]
+    held = len({name.split(".")[1] for name in names if name.startswith("_blocks.")})
+    if held != sum(depths):
+        raise ValueError(f"the stages of config.json list {sum(depths)} blocks, but the file holds {held}")
+    ends = [sum(depths[:stage]) - 1 for stage in range(1, len(depths) + 1)]
+    return {
+        "architecture": "efficientnet_lite",
+        "image_size": hub.image_size,
+        "num_channels": shape_of(names, "_conv_stem.weight")[1],
+        "embedding_size": shape_of(names, "_conv_stem.weight")[0],
+        "layer_type": "inverted",
+        "hidden_sizes": [shape_of(names, f"_blocks.{end}._project_conv.weight")[0] for end in ends],
+        "depths": depths,
+        "strides": [stage["stride"] for stage in hub.stages],
+        "kernel_sizes": [stage["kernel"] for stage in hub.stages],
+        "expand_ratios": [stage["expansion"] for stage in hub.stages],
+        "head_size": shape_of(names, "_conv_head.weight")[0],
+        "hidden_act": "relu6",
+        "norm_eps": 1e-3,
+    }
+
+
+def shape_of(names: Names, name: str) -> tuple[int, ...]:
+    if name not in names:
+        raise ValueError(f"the file lacks {name}")
+    return names.shapes[name]
+
+
+def table(config: PlaitCNNConfig) -> Table:
+    """Their blocks are numbered through all stages."""
+    places = [f"stages.{stage}.{layer}.parts" for stage, depth in enumerate(config.depths) for layer in range(depth)]
+    rows: Table = {}
+    for number, place in enumerate(places):
+        for part, norm in (("expand", 0), ("depthwise", 1), ("project", 2)):
+            rows[f"_blocks.{number}._{part}_conv"] = f"{place}.{part}.convolution"
+            rows[f"_blocks.{number}._bn{norm}"] = f"{place}.{part}.normalization"
+    return {
+        "_conv_stem": "stem.entry.convolution",
+        "_bn0": "stem.entry.normalization",
+        "_conv_head": "head.convolution",
+        "_bn1": "head.normalization",
+        **rows,
+    }
+
+
+FAMILIES = (
+    Family(
+        model_types=("efficientnet_lite",),
+        config_class=PlaitCNNConfig,
+        config=config,
+        table=table,
+        heads={"ForImageClassification": {"_fc": "classifier"}},
+        recognises=recognise,
+    ),
+)

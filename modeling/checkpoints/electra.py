@@ -1,0 +1,41 @@
+"""ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555): narrow embeddings, projected to the core's width."""
+
+from collections.abc import Set
+from typing import Any
+
+from transformers import ElectraConfig
+
+from ...configuration import PlaitTextConfig
+from .bert import EMBEDDINGS, LAYERS, OTHER_TASKS, encoder, pooler
+from .convert import Family
+
+
+def config(hub: ElectraConfig, names: Set[str]) -> dict[str, Any]:
+    own = {"mlm_act": "gelu", "embedding_size": hub.embedding_size}
+    return encoder(hub) | own | (pooler(hub, "gelu") if "classifier.dense.weight" in names else {})
+
+
+FAMILIES = (
+    Family(
+        model_types=("electra",),
+        config_class=PlaitTextConfig,
+        config=config,
+        table=EMBEDDINGS | {"embeddings_project": "transformer.input_proj"} | LAYERS,
+        heads={
+            "ForMaskedLM": {
+                "generator_predictions.dense": "mlm_head.dense",
+                "generator_predictions.LayerNorm": "mlm_head.norm",
+                "generator_lm_head": "lm_head",
+            },
+            "ForSequenceClassification": {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"},
+            "ForPreTraining": {
+                "discriminator_predictions.dense": None,
+                "discriminator_predictions.dense_prediction": None,
+            },
+            "ForMultipleChoice": {"sequence_summary.summary": None, "classifier": None},
+        }
+        | {task: OTHER_TASKS[task] for task in ("ForTokenClassification", "ForQuestionAnswering")},
+        prefixes=("electra.",),
+        ignored=(r"embeddings\.position_ids",),
+    ),
+)

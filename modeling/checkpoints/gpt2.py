@@ -1,0 +1,62 @@
+"""GPT-2 (Radford et al. 2019): weights stored as (in, out), query, key and value fused."""
+
+from collections.abc import Set
+from typing import Any
+
+from transformers import GPT2Config
+
+from ...configuration import PlaitTextConfig
+from .convert import Family, Transposed, TransposedSplit, expect
+
+
+def config(hub: GPT2Config, names: Set[str]) -> dict[str, Any]:
+    """One dropout serves the embeddings and the layers: `resid_pdrop`."""
+    expect(hub.to_dict(), add_cross_attention=False, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
+    return {
+        "vocab_size": hub.vocab_size,
+        "hidden_size": hub.n_embd,
+        "num_hidden_layers": hub.n_layer,
+        "num_attention_heads": hub.n_head,
+        "intermediate_size": hub.n_inner,
+        "hidden_act": hub.activation_function,
+        "hidden_dropout_prob": hub.resid_pdrop,
+        "attention_dropout": hub.attn_pdrop,
+        "initializer_range": hub.initializer_range,
+        "norm_eps": hub.layer_norm_epsilon,
+        "is_causal": True,
+        "max_position_embeddings": hub.n_positions,
+        "pad_token_id": hub.pad_token_id,
+        "bos_token_id": hub.bos_token_id,
+        "eos_token_id": hub.eos_token_id,
+        "tie_word_embeddings": hub.tie_word_embeddings,
+        "pooling": "last" if "score.weight" in names else "none",
+    }
+
+
+FAMILIES = (
+    Family(
+        model_types=("gpt2",),
+        config_class=PlaitTextConfig,
+        config=config,
+        table={
+            "wte": "embeddings.token_embedding",
+            "wpe": "embeddings.position_embedding",
+            "h.{}.ln_1": "transformer.layers.{}.self_attn_norm",
+            "h.{}.attn.c_attn": TransposedSplit(*(f"transformer.layers.{{}}.self_attn.{x}_proj" for x in "qkv")),
+            "h.{}.attn.c_proj": Transposed("transformer.layers.{}.self_attn.o_proj"),
+            "h.{}.ln_2": "transformer.layers.{}.mlp_norm",
+            "h.{}.mlp.c_fc": Transposed("transformer.layers.{}.mlp.up_proj"),
+            "h.{}.mlp.c_proj": Transposed("transformer.layers.{}.mlp.down_proj"),
+            "ln_f": "transformer.output_norm",
+        },
+        heads={
+            "LMHeadModel": {"lm_head": "lm_head"},
+            "ForSequenceClassification": {"score": "classifier"},
+            "DoubleHeadsModel": {"lm_head": "lm_head", "multiple_choice_head.summary": None},
+            "ForTokenClassification": {"classifier": None},
+            "ForQuestionAnswering": {"qa_outputs": None},
+        },
+        prefixes=("transformer.",),
+        ignored=(r"h\.\d+\.attn\.(masked_)?bias",),
+    ),
+)

@@ -1,0 +1,50 @@
+"""Qwen2 (https://arxiv.org/abs/2407.10671) and Qwen3 (https://arxiv.org/abs/2505.09388): Llama with small changes."""
+
+from collections.abc import Set
+from typing import Any
+
+from transformers import Qwen2Config, Qwen3Config
+
+from ...configuration import PlaitTextConfig
+from .convert import Family
+from .llama import HEADS, IGNORED, PREFIXES, TABLE, decoder
+
+
+def qwen2(hub: Qwen2Config, names: Set[str]) -> dict[str, Any]:
+    return decoder(hub, names) | windows(hub) | {"qkv_bias": True, "attention_out_bias": False}
+
+
+def qwen3(hub: Qwen3Config, names: Set[str]) -> dict[str, Any]:
+    own = {"qkv_bias": hub.attention_bias, "attention_out_bias": hub.attention_bias, "qk_norm": True}
+    return decoder(hub, names) | windows(hub) | own
+
+
+def windows(hub: Any) -> dict[str, Any]:
+    """Which layers see the last `sliding_window` tokens only."""
+    return {"layer_types": hub.layer_types, "sliding_window": hub.sliding_window}
+
+
+FAMILIES = (
+    Family(
+        model_types=("qwen2",),
+        config_class=PlaitTextConfig,
+        config=qwen2,
+        table=TABLE,
+        heads=HEADS,
+        prefixes=PREFIXES,
+        ignored=IGNORED,
+    ),
+    Family(
+        model_types=("qwen3",),
+        config_class=PlaitTextConfig,
+        config=qwen3,
+        table={
+            **TABLE,
+            "layers.{}.self_attn.q_norm": "transformer.layers.{}.self_attn.q_norm",
+            "layers.{}.self_attn.k_norm": "transformer.layers.{}.self_attn.k_norm",
+        },
+        heads=HEADS,
+        prefixes=PREFIXES,
+        ignored=IGNORED,
+    ),
+)

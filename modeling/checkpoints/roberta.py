@@ -1,0 +1,41 @@
+"""RoBERTa (Liu et al. 2019, https://arxiv.org/abs/1907.11692), XLM-RoBERTa and CamemBERT."""
+
+from collections.abc import Set
+from typing import Any
+
+from transformers import RobertaConfig
+
+from ...configuration import PlaitTextConfig
+from .bert import EMBEDDINGS, LAYERS, OTHER_TASKS, POOLER, encoder, pooler
+from .convert import Family
+
+
+def config(hub: RobertaConfig, names: Set[str]) -> dict[str, Any]:
+    if hub.pad_token_id is None:
+        raise ValueError(f"{hub.model_type}: pad_token_id is None, but positions are counted from it")
+    pooled = not names.isdisjoint(("pooler.dense.weight", "classifier.dense.weight"))
+    own = {"mlm_act": "gelu", "position_offset": hub.pad_token_id + 1}
+    return encoder(hub) | own | (pooler(hub) if pooled else {})
+
+
+FAMILIES = (
+    Family(
+        model_types=("roberta", "xlm-roberta", "camembert"),
+        config_class=PlaitTextConfig,
+        config=config,
+        table=EMBEDDINGS | LAYERS | POOLER,
+        heads={
+            "ForMaskedLM": {
+                "lm_head.dense": "mlm_head.dense",
+                "lm_head.layer_norm": "mlm_head.norm",
+                "lm_head.bias": "lm_head.bias",
+                "lm_head.decoder": "lm_head",
+            },
+            # the head pools by itself: first token, dense, tanh
+            "ForSequenceClassification": {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"},
+        }
+        | OTHER_TASKS,
+        prefixes=("roberta.",),
+        ignored=(r"embeddings\.position_ids",),
+    ),
+)

@@ -1,0 +1,169 @@
+"""A published checkpoint, single or sharded, on the Hub or in a folder: its config and tensors as they are on disk."""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.utils import (
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+    has_file,
+)
+
+from .families import FAMILIES
+
+
+class Tensors(Mapping[str, Tensor]):
+    """The tensors of the opened files by name: memory-mapped, read from disk when they are used."""
+
+    def __init__(self, files: Mapping[str, Any], places: Mapping[str, str]) -> None:
+        self.files, self.places = files, places
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.files[self.places[name]].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+class Source(NamedTuple):
+    """path: what was asked for; config: transformers' config object, and config_dict the config.json it came from;
+    tensors: by their names on disk."""
+
+    path: str
+    config: PreTrainedConfig
+    config_dict: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def open_source(
+    name_or_path: Any, *, variant: str | None = None, use_safetensors: bool | None = None, **hub: Any
+) -> Source:
+    """Open a checkpoint folder or Hub repository without reading its weights.
+
+    hub: where it is (`revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, `force_download`, `proxies`).
+    Pickled weights are read with `use_safetensors=False` only, by `torch.load(..., weights_only=True)`.
+
+    Raises:
+        OSError: no config.json, no weights, a shard missing, or nothing but a pickle.
+        ValueError: a model type that transformers does not know; a truncated or corrupt file.
+    """
+    path = str(name_or_path)
+    config, config_dict = read_config(path, **hub)
+    names = (
+        (WEIGHTS_NAME, WEIGHTS_INDEX_NAME) if use_safetensors is False else (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+    )
+    single, index = (_with_variant(name, variant) for name in names)
+    open_file = _open_pickle if use_safetensors is False else _open_safetensors
+    if _exists(path, single, **hub):
+        file = open_file(_cached(path, single, **hub))
+        tensors = Tensors({single: file}, dict.fromkeys(file.keys(), single))
+    elif _exists(path, index, **hub):
+        tensors = _open_shards(path, index, open_file, **hub)
+    else:
+        raise OSError(_no_weights(path, single, index, **hub))
+    return Source(path, config, config_dict, tensors)
+
+
+def read_config(path: str, **hub: Any) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """A checkpoint's config as transformers' object and as the dict in its file; never runs code of the repository."""
+    config_dict, _ = PreTrainedConfig.get_config_dict(path, **hub)
+    try:
+        return config_from(config_dict), config_dict
+    except ValueError as error:
+        raise ValueError(f"{CONFIG_NAME} of {path}: {error}") from error
+
+
+def config_from(config_dict: dict[str, Any]) -> PreTrainedConfig:
+    """transformers' config object from the content of a config.json.
+
+    Raises ValueError for a model type that transformers does not know, or for none where no family recognises it.
+    """
+    model_type = config_dict.get("model_type")
+    if model_type in CONFIG_MAPPING:
+        return CONFIG_MAPPING[model_type].from_dict(config_dict)
+    if model_type is not None:
+        remedy = "update transformers"
+        if "auto_map" in config_dict:
+            remedy = (
+                "its code stands in the repository: load it yourself with trust_remote_code=True and pass the model"
+            )
+        raise ValueError(f"transformers does not know the model_type {model_type!r}; {remedy}")
+    for name, family in FAMILIES.items():
+        if family.recognises is not None and family.recognises(config_dict):
+            config = PreTrainedConfig.from_dict(config_dict)
+            config.model_type = name
+            return config
+    raise ValueError("no model_type; add the one of the checkpoint's family")
+
+
+class Pickle(dict[str, Tensor]):
+    """The tensors of a pickle, with the interface of an opened safetensors file."""
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self[name]
+
+
+def _open_safetensors(file: str) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{file} is truncated or corrupt ({error}): download or save it again") from error
+
+
+def _open_pickle(file: str) -> Pickle:
+    return Pickle(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+
+
+def _open_shards(path: str, index: str, open_file: Any, **hub: Any) -> Tensors:
+    """Raises OSError for a shard, and ValueError for a tensor, that the index names and that is not there."""
+    index_file = _cached(path, index, **hub)
+    with open(index_file, encoding="utf-8") as file:
+        places: dict[str, str] = json.load(file)["weight_map"]
+    files = {shard: open_file(_cached(path, shard, **hub)) for shard in sorted(set(places.values()))}
+    held = {shard: set(opened.keys()) for shard, opened in files.items()}
+    for name, shard in places.items():
+        if name not in held[shard]:
+            raise ValueError(f"{index_file} says that {name} is in {shard}, but it is not: save the checkpoint again")
+    return Tensors(files, places)
+
+
+def _with_variant(name: str, variant: str | None) -> str:
+    """model.safetensors and fp16 to model.fp16.safetensors, as transformers names them."""
+    stem, ending = name.rsplit(".", 1)
+    return name if variant is None else f"{stem}.{variant}.{ending}"
+
+
+def _exists(path: str, name: str, subfolder: str = "", force_download: bool = False, **hub: Any) -> bool:
+    return has_file(path, f"{subfolder}/{name}" if subfolder else name, **hub)
+
+
+def _cached(path: str, name: str, **hub: Any) -> str:
+    """The local file; raises OSError, which names it, where there is none."""
+    file = cached_file(path, name, **hub)
+    if file is None:
+        raise OSError(f"{path} has no file {name}")
+    return file
+
+
+def _no_weights(path: str, single: str, index: str, **hub: Any) -> str:
+    wanted = f"{path} has neither {single} nor {index}"
+    held = next(filter(partial(_exists, path, **hub), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)), None)
+    if held is None or single.endswith(".bin"):
+        return f"{wanted}: check the name and the variant"
+    return (
+        f"{wanted}, only the pickle {held}: pass use_safetensors=False to read it (weights only, no code), "
+        "or save it as safetensors"
+    )

@@ -1,0 +1,74 @@
+"""ViT (Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929)."""
+
+from collections.abc import Set
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from ...configuration import PlaitVisionConfig
+from .convert import Family, Leading
+
+EMBEDDINGS = {
+    "embeddings.cls_token": "embeddings.class_tokens.0.tokens",
+    "embeddings.mask_token": "embeddings.mask_token.tokens",
+    "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
+    "embeddings.position_embeddings": Leading("embeddings.position_embedding.weight", -1),
+}
+ATTENTION = {
+    "encoder.layer.{}.attention.attention.query": "transformer.layers.{}.self_attn.q_proj",
+    "encoder.layer.{}.attention.attention.key": "transformer.layers.{}.self_attn.k_proj",
+    "encoder.layer.{}.attention.attention.value": "transformer.layers.{}.self_attn.v_proj",
+    "encoder.layer.{}.attention.output.dense": "transformer.layers.{}.self_attn.o_proj",
+}
+TABLE = {
+    **EMBEDDINGS,
+    **ATTENTION,
+    "encoder.layer.{}.layernorm_before": "transformer.layers.{}.self_attn_norm",
+    "encoder.layer.{}.layernorm_after": "transformer.layers.{}.mlp_norm",
+    "encoder.layer.{}.intermediate.dense": "transformer.layers.{}.mlp.up_proj",
+    "encoder.layer.{}.output.dense": "transformer.layers.{}.mlp.down_proj",
+    "layernorm": "transformer.output_norm",
+    "pooler.dense": "pooler.dense",
+}
+HEADS = {
+    "ForImageClassification": {"classifier": "classifier"},
+    "ForMaskedImageModeling": {"decoder.0": None},
+}
+
+
+def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Without a pooler in the file the class token itself is the pooled vector, which ViT's classifier reads."""
+    fields = common(hub) | {
+        "intermediate_size": hub.intermediate_size,
+        "hidden_act": hub.hidden_act,
+        "mask_token": "embeddings.mask_token" in names,
+        "pooling": "first",
+    }
+    if "pooler.dense.weight" in names:
+        fields |= {"pooler_size": hub.pooler_output_size, "pooler_act": hub.pooler_act}
+    return fields
+
+
+def common(hub: PreTrainedConfig) -> dict[str, Any]:
+    """The fields that ViT, DeiT and DINOv2 name alike."""
+    return picture(hub) | {
+        "hidden_size": hub.hidden_size,
+        "num_hidden_layers": hub.num_hidden_layers,
+        "num_attention_heads": hub.num_attention_heads,
+        "hidden_dropout_prob": hub.hidden_dropout_prob,
+        "attention_dropout": hub.attention_probs_dropout_prob,
+        "initializer_range": hub.initializer_range,
+        "norm_eps": hub.layer_norm_eps,
+        "qkv_bias": hub.qkv_bias,
+    }
+
+
+def picture(hub: PreTrainedConfig) -> dict[str, Any]:
+    """Sizes in pixels: a number, or [height, width]."""
+    sizes = {"image_size": hub.image_size, "patch_size": hub.patch_size}
+    return {name: size if isinstance(size, int) else list(size) for name, size in sizes.items()} | {
+        "num_channels": hub.num_channels
+    }
+
+
+FAMILIES = (Family(("vit",), PlaitVisionConfig, config, TABLE, HEADS, prefixes=("vit.",)),)

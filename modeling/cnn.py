@@ -1,0 +1,241 @@
+"""Convolutional towers: a picture to feature maps, the last of them to tokens."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from ..configuration import PlaitCNNConfig
+from .outputs import TowerOutput
+from .pooling import mean_token
+
+
+class ConvolutionalTower(nn.Module):
+    """Pictures to tokens: ResNet, EfficientNet-lite.
+
+    In training, batch norm makes the rows of a batch depend on each other; a frozen tower stays in eval mode, where
+    they do not.
+    """
+
+    def __init__(self, config: PlaitCNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = STEMS[config.architecture](config)
+        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages_of(config))
+        widths = (config.hidden_sizes[-1], config.hidden_size)
+        self.head = ConvNormAct(config, *widths) if config.head_size else nn.Identity()
+        self.pool = POOLINGS[config.pooling]
+
+    def forward(
+        self, pixel_values: Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> TowerOutput:
+        """pixel_values: (images, channels, height, width) to a token a place, row by row: (images, places, width).
+
+        hidden_states are the feature maps (images, width, height, width) of the stem and of each stage. There are no
+        attentions. Raises ValueError for a wrong rank or number of channels.
+        """
+        self.check(pixel_values)
+        x = self.stem(pixel_values.to(self.stem.entry.convolution.weight.dtype))
+        maps = [x]
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        tokens = self.head(x).flatten(2).transpose(1, 2)
+        mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+        return TowerOutput(tokens, mask, self.pool(tokens, mask), tuple(maps) if output_hidden_states else None)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.stem.entry.convolution
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.stem.entry.convolution = value
+
+    def check(self, pixel_values: Tensor) -> None:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            shape = tuple(pixel_values.shape)
+            raise ValueError(f"pictures have shape {shape}, not (images, {self.config.num_channels}, height, width)")
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's `same` padding: ceil(size / stride) places, what is odd goes below and right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, bottom = self.missing(x, 0)
+        left, right = self.missing(x, 1)
+        return super().forward(nn.functional.pad(x, (left, right, top, bottom)))
+
+    def missing(self, x: Tensor, side: int) -> tuple[int, int]:
+        """How much to add before and after the height (side 0) or the width (side 1)."""
+        size, kernel, stride = x.shape[2 + side], self.kernel_size[side], self.stride[side]
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total - total // 2
+
+
+def centred(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
+    """A convolution padded alike on all sides, without a bias."""
+    padding = kernel_size // 2
+    return nn.Conv2d(before, after, kernel_size, stride, padding=padding, groups=groups, bias=False)
+
+
+def same(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
+    """As `centred`, but with `same` padding; the two differ only where there is a stride."""
+    if stride == 1:
+        return centred(before, after, kernel_size, stride, groups)
+    return SameConv2d(before, after, kernel_size, stride, groups=groups, bias=False)
+
+
+CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {"resnet": centred, "efficientnet_lite": same}
+
+
+class ConvNorm(nn.Module):
+    """norm(convolution(x)), with batch norm (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167)."""
+
+    def __init__(
+        self, config: PlaitCNNConfig, before: int, after: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.convolution = CONVOLUTIONS[config.architecture](before, after, kernel_size, stride, groups)
+        self.normalization = nn.BatchNorm2d(after, eps=config.norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalization(self.convolution(x))
+
+
+class ConvNormAct(ConvNorm):
+    """act(norm(convolution(x)))."""
+
+    def __init__(self, config: PlaitCNNConfig, before: int, after: int, *sizes: int) -> None:
+        super().__init__(config, before, after, *sizes)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(super().forward(x))
+
+
+class Stem(nn.Module):
+    """pool(entry(x)): where the picture comes in."""
+
+    def __init__(self, entry: ConvNormAct, pool: nn.Module) -> None:
+        super().__init__()
+        self.entry = entry
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.entry(x))
+
+
+def resnet_stem(config: PlaitCNNConfig) -> Stem:
+    entry = ConvNormAct(config, config.num_channels, config.embedding_size, 7, 2)
+    return Stem(entry, nn.MaxPool2d(3, stride=2, padding=1))
+
+
+def efficientnet_lite_stem(config: PlaitCNNConfig) -> Stem:
+    return Stem(ConvNormAct(config, config.num_channels, config.embedding_size, 3, 2), nn.Identity())
+
+
+STEMS = {"resnet": resnet_stem, "efficientnet_lite": efficientnet_lite_stem}
+
+
+class PlainLayer(nn.Module):
+    """parts(x)."""
+
+    def __init__(self, parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.parts(x)
+
+
+class ResidualLayer(PlainLayer):
+    """act(shortcut(x) + parts(x)) (He et al. 2015, equations 1 and 2)."""
+
+    def __init__(self, parts: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
+        super().__init__(parts)
+        self.shortcut = shortcut
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.shortcut(x) + self.parts(x))
+
+
+class LayerSize(NamedTuple):
+    """Channels before and after a layer, and its stage's numbers."""
+
+    before: int
+    after: int
+    stride: int
+    kernel_size: int
+    expand_ratio: int
+
+    @property
+    def keeps_shape(self) -> bool:
+        return self.before == self.after and self.stride == 1
+
+
+def basic_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
+    """Two convolutions with their kernel (He et al. 2015, figure 5 left)."""
+    inner = size.after // size.expand_ratio
+    return residual(
+        config,
+        size,
+        ConvNormAct(config, size.before, inner, size.kernel_size, size.stride),
+        ConvNorm(config, inner, size.after, size.kernel_size),
+    )
+
+
+def bottleneck_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
+    """Narrow, convolve, widen (He et al. 2015, figure 5 right)."""
+    inner = size.after // size.expand_ratio
+    strides = (size.stride, 1) if config.downsample_in_bottleneck else (1, size.stride)
+    return residual(
+        config,
+        size,
+        ConvNormAct(config, size.before, inner, 1, strides[0]),
+        ConvNormAct(config, inner, inner, size.kernel_size, strides[1]),
+        ConvNorm(config, inner, size.after),
+    )
+
+
+def residual(config: PlaitCNNConfig, size: LayerSize, *parts: nn.Module) -> nn.Module:
+    """Past the parts goes the input itself, or a projection of it where the shape changes."""
+    projection = (config, size.before, size.after, 1, size.stride)
+    shortcut = nn.Identity() if size.keeps_shape else ConvNorm(*projection)
+    return ResidualLayer(nn.Sequential(*parts), shortcut, ACT2FN[config.hidden_act])
+
+
+def inverted_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
+    """Widen, convolve each channel by itself, narrow (Sandler et al. 2018, figure 3b); nothing goes past the parts
+    where the shape changes."""
+    inner = size.before * size.expand_ratio
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if size.expand_ratio > 1:
+        parts["expand"] = ConvNormAct(config, size.before, inner)
+    parts["depthwise"] = ConvNormAct(config, inner, inner, size.kernel_size, size.stride, inner)
+    parts["project"] = ConvNorm(config, inner, size.after)
+    layer = nn.Sequential(parts)
+    return ResidualLayer(layer, nn.Identity(), nn.Identity()) if size.keeps_shape else PlainLayer(layer)
+
+
+LAYERS = {"basic": basic_layer, "bottleneck": bottleneck_layer, "inverted": inverted_layer}
+
+
+def stages_of(config: PlaitCNNConfig) -> Iterator[list[nn.Module]]:
+    """The layers of each stage; the first of them changes width and takes the stride."""
+    before = config.embedding_size
+    columns = (config.hidden_sizes, config.depths, config.strides, config.kernel_sizes, config.expand_ratios)
+    for after, depth, stride, kernel_size, expand_ratio in zip(*columns, strict=True):
+        first = LayerSize(before, after, stride, kernel_size, expand_ratio)
+        others = [first._replace(before=after, stride=1)] * (depth - 1)
+        yield [LAYERS[config.layer_type](config, size) for size in (first, *others)]
+        before = after
+
+
+def no_pooling(x: Tensor, mask: Tensor) -> None:
+    return None
+
+
+POOLINGS = {"mean": mean_token, "none": no_pooling}

@@ -1,0 +1,106 @@
+"""Connectors: a tower's stream brought to the joint width."""
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ..configuration import PlaitFusionConfig
+from .attention import AttentionPlan, PlaitCrossAttention, attention_function
+from .fusion.base import Stream
+from .layers import LearnedTokens, PlaitGatedMLP, PlaitMLP, norm_of
+from .transformer import cross_mask
+
+
+class LinearConnector(nn.Module):
+    """W x + b, token by token; it projects also where the widths agree, so that every tower has a map of its own into
+    the joint space (LLaVA, Liu et al. 2023, https://arxiv.org/abs/2304.08485, equation 1)."""
+
+    def __init__(self, config: PlaitFusionConfig, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, config.hidden_size)
+
+    def forward(self, stream: Stream) -> Stream:
+        """tokens: (batch, length, width) to (batch, length, hidden_size)."""
+        x, mask = stream.clean()
+        return Stream(self.proj(x), mask)
+
+
+class MLPConnector(nn.Module):
+    """W_2 gelu(W_1 x), token by token (LLaVA 1.5, Liu et al. 2023, https://arxiv.org/abs/2310.03744)."""
+
+    def __init__(self, config: PlaitFusionConfig, width: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(width, config.hidden_size)
+        self.act = ACT2FN["gelu"]
+        self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, stream: Stream) -> Stream:
+        """tokens: (batch, length, width) to (batch, length, hidden_size)."""
+        x, mask = stream.clean()
+        return Stream(self.down_proj(self.act(self.up_proj(x))), mask)
+
+
+class ResamplerConnector(nn.Module):
+    """Any number of tokens in, `num_queries` out (Perceiver resampler: Flamingo, Alayrac et al. 2022,
+    https://arxiv.org/abs/2204.14198, section 2.1). Learned queries q read the projected tokens x and themselves:
+
+        q = q + attention(q, [x; q]),  q = q + mlp(q)
+
+    with norms before each. A row without tokens gets a mask without tokens.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.proj = nn.Linear(width, config.hidden_size)
+        self.queries = LearnedTokens(config.num_queries, config.hidden_size)
+        self.layers = nn.ModuleList(ResamplerLayer(config, number) for number in range(config.resampler_layers))
+
+    def forward(self, stream: Stream) -> Stream:
+        """tokens: (batch, length, width) to (batch, num_queries, hidden_size)."""
+        x, mask = stream.clean()
+        x, queries = self.proj(x), self.queries(len(x))
+        plan = self.plan(queries, x, mask)
+        for layer in self.layers:
+            queries = layer(queries, x, plan)
+        return Stream(queries, stream.present[:, None].expand(queries.shape[:2]))
+
+    def plan(self, queries: Tensor, x: Tensor, mask: Tensor) -> AttentionPlan:
+        """Queries see the tokens and each other."""
+        mask = torch.cat((mask, mask.new_ones(queries.shape[:2])), dim=1)
+        allowed = cross_mask(self.config, queries, x, mask)
+        return AttentionPlan(attention_function(self.config._attn_implementation), allowed)
+
+
+class ResamplerLayer(GradientCheckpointingLayer):
+    """One reading of the tokens by the queries."""
+
+    def __init__(self, config: PlaitFusionConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.cross_attn = PlaitCrossAttention(config, layer_idx)
+        self.cross_attn_norm = norm_of(config)
+        self.context_norm = norm_of(config)
+        self.mlp = (PlaitGatedMLP if config.gated_mlp else PlaitMLP)(config)
+        self.mlp_norm = norm_of(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, queries: Tensor, x: Tensor, plan: AttentionPlan) -> Tensor:
+        """queries: (batch, num_queries, hidden_size), x: (batch, length, hidden_size) to new queries."""
+        asking = self.cross_attn_norm(queries)
+        context = torch.cat((self.context_norm(x), asking), dim=1)
+        update, _ = self.cross_attn(asking, plan, context=context)
+        queries = queries + self.dropout(update)
+        return queries + self.dropout(self.mlp(self.mlp_norm(queries)))
+
+
+CONNECTORS: dict[str, type[nn.Module]] = {
+    "linear": LinearConnector,
+    "mlp": MLPConnector,
+    "resampler": ResamplerConnector,
+}
+
+
+def connector_of(config: PlaitFusionConfig, width: int) -> nn.Module:
+    """The connector that `config.connector` names, from a tower `width` wide to `config.hidden_size`."""
+    return CONNECTORS[config.connector](config, width)

@@ -1,0 +1,139 @@
+"""What all fusions share: streams in, fused tokens out, and what becomes of absent modalities."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.utils.import_utils import is_torchdynamo_compiling
+
+from ...configuration import MODALITIES, PlaitFusionConfig
+
+
+class Stream(NamedTuple):
+    """One modality's tokens.
+
+    tokens: (batch, length, width); mask: (batch, length) bool, True where there is a token. A row without the modality
+    has an all-False mask; what stands in the place of its tokens is never read.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """(batch,) bool, True for the rows that have a token."""
+        return self.mask.any(dim=1)
+
+    def clean(self, rows: Tensor | None = None) -> "Stream":
+        """The same with zeros where there is no token; only `rows`, (batch,) bool, keep theirs."""
+        mask = self.mask if rows is None else self.mask & rows[:, None]
+        # where, not a product: 0 * nan is nan, in the gradient too
+        return Stream(torch.where(mask[..., None], self.tokens, 0.0), mask)
+
+
+class Fused(NamedTuple):
+    """tokens: (batch, length, width) and mask: (batch, length) of the sequence that a head or decoder reads; context
+    and context_mask likewise, for a decoder's cross-attention; hidden_states, attentions, cross_attentions: of the
+    joint transformer, a tensor a layer, where asked for and where the strategy has one."""
+
+    tokens: Tensor
+    mask: Tensor
+    context: Tensor | None = None
+    context_mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+class Fusion(nn.Module):
+    """Base of the strategies: a subclass implements `fuse` and finds there every modality of the fusion, in the order
+    text, image, audio, video, with zeros where there is no token. A modality that the whole batch lacks is a stream of
+    length 0, so that its parameters still get a gradient (of zeros) and no distributed run waits for it."""
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__()
+        self.config = config
+        self.modalities = tuple(modality for modality in MODALITIES if modality in modalities)
+        self.modality_dropout = ModalityDropout(config.modality_dropout)
+
+    def forward(
+        self, streams: Mapping[str, Stream], output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> Fused:
+        """streams: by modality, in any order, each (batch, length, width) with its own length.
+
+        Raises:
+            ValueError: a row without any modality, or a stream of a modality that this fusion was not built for.
+        """
+        complete = self.complete(streams)
+        present = torch.stack([stream.present for stream in complete.values()], dim=1)
+        self.check_rows(present)
+        kept = self.modality_dropout(present).unbind(dim=1)
+        clean = {modality: complete[modality].clean(rows) for modality, rows in zip(complete, kept, strict=True)}
+        return self.fuse(clean, output_hidden_states, output_attentions)
+
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: bool, output_attentions: bool) -> Fused:
+        raise NotImplementedError
+
+    def complete(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
+        """All modalities in their order, an empty stream for each that is missing."""
+        others = [modality for modality in streams if modality not in self.modalities]
+        if others or not streams:
+            raise ValueError(f"this fusion reads {', '.join(self.modalities)}, not {', '.join(others) or 'nothing'}")
+        batch, _, width = (tokens := next(iter(streams.values())).tokens).shape
+        empty = Stream(tokens.new_zeros(batch, 0, width), tokens.new_zeros(batch, 0, dtype=torch.bool))
+        return {modality: streams.get(modality, empty) for modality in self.modalities}
+
+    def check_rows(self, present: Tensor) -> None:
+        """present: (batch, modalities). Reads them on the host: one synchronisation a call on a GPU."""
+        if is_torchdynamo_compiling():  # a compiled or exported graph cannot depend on values
+            return
+        rows = (~present.any(dim=1)).nonzero().flatten().tolist()
+        if rows:
+            raise ValueError(
+                f"row {', '.join(map(str, rows))} of the batch has no modality at all: every row needs at least one of "
+                f"{', '.join(self.modalities)}"
+            )
+
+
+class ModalityDropout(nn.Module):
+    """In training, each present modality of a row is dropped with a chance of `p`, but never its last one (ModDrop,
+    Neverova et al. 2015, https://arxiv.org/abs/1501.00102)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, present: Tensor) -> Tensor:
+        """present: (batch, modalities) bool to those that are kept."""
+        if not self.training or not self.p:
+            return present
+        draw = torch.rand(present.shape, device=present.device).where(present, -1.0)
+        # the highest draw of a row survives: when all were dropped, that is one of them at random
+        return present & ((draw >= self.p) | (draw == draw.amax(dim=1, keepdim=True)))
+
+
+def concatenate(streams: Iterable[Stream]) -> Stream:
+    """Side by side, in one sequence."""
+    tokens, masks = zip(*streams, strict=True)
+    return Stream(torch.cat(tokens, dim=1), torch.cat(masks, dim=1))
+
+
+def typed(streams: Mapping[str, Stream], types: nn.ModuleDict) -> list[Stream]:
+    """Each stream plus the learned type of its modality: z = [text + t_text; image + t_image; ...]."""
+    return [Stream(stream.tokens + types[modality](1), stream.mask) for modality, stream in streams.items()]
+
+
+def stand_in(stream: Stream, missing: Tensor) -> Stream:
+    """The stream, with the `missing` token, (batch, 1, width), first in every row that has no token."""
+    lacking = max(0, 1 - stream.mask.shape[1])
+    tokens = nn.functional.pad(stream.tokens, (0, 0, 0, lacking))
+    mask = nn.functional.pad(stream.mask, (0, lacking))
+    first = torch.arange(mask.shape[1], device=mask.device) == 0
+    place = first & ~stream.present[:, None]
+    return Stream(torch.where(place[..., None], missing, tokens), mask | place)
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Positions counted over real tokens, (batch, length), so that padding inside the sequence moves nothing."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)

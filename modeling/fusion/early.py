@@ -1,0 +1,33 @@
+"""Early fusion: one sequence, one transformer."""
+
+from torch import nn
+
+from ...configuration import PlaitFusionConfig
+from ..layers import LearnedTokens
+from ..transformer import PlaitTransformer
+from .base import Fused, Fusion, Stream, concatenate, positions_of, typed
+
+
+class EarlyFusion(Fusion):
+    """All tokens in one sequence, told apart by a learned type; every token attends to every other from the first
+    layer on (single-stream: VisualBERT, Li et al. 2019, https://arxiv.org/abs/1908.03557; ViLT, Kim et al. 2021,
+    https://arxiv.org/abs/2102.03334):
+
+        z_0 = [text + t_text; image + t_image; ...],  z = Transformer(z_0)
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        self.types = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
+        self.transformer = PlaitTransformer(config)
+
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: bool, output_attentions: bool) -> Fused:
+        x, mask = concatenate(typed(streams, self.types))
+        joint = self.transformer(
+            x,
+            mask,
+            positions_of(mask),
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        return Fused(joint.last_hidden_state, mask, hidden_states=joint.hidden_states, attentions=joint.attentions)

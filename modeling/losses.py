@@ -1,0 +1,76 @@
+"""Losses, each set explicitly by the class that uses it (transformers would pick one by class name)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..configuration import PlaitConfig
+
+IGNORED = -100
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+
+def problem_type_of(config: PlaitConfig, labels: Tensor) -> ProblemType:
+    """The config's problem type; where it has none: one output is regression, integer labels are one class a row."""
+    if config.problem_type is not None:
+        return config.problem_type
+    if config.num_labels == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+
+
+def classification_loss(
+    logits: Tensor,
+    labels: Tensor,
+    problem_type: ProblemType,
+    num_items_in_batch: Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """logits: (batch, num_labels) against labels: (batch,) class ids, or (batch[, num_labels]) numbers; a scalar.
+
+    The mean over rows, or the sum over `num_items_in_batch` (then accumulated micro-batches add up to the whole batch).
+    Raises ValueError for a label that is not a class.
+    """
+    if problem_type == "single_label_classification":
+        check_labels(labels, logits.shape[-1])
+        return cross_entropy(logits, labels, num_items_in_batch, label_smoothing)
+    labels = labels.to(logits.dtype).view_as(logits)
+    criterion = nn.functional.mse_loss if problem_type == "regression" else smoothed_bce(label_smoothing)
+    total = criterion(logits, labels, reduction="sum") / logits.shape[-1]
+    return total / (len(logits) if num_items_in_batch is None else num_items_in_batch)
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy over the labels that are not -100; zero, not NaN, when all are. logits: (..., classes)."""
+    logits, labels = logits.flatten(0, -2).float(), labels.flatten().to(logits.device)
+    count = (labels != IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    if isinstance(count, Tensor):
+        count = count.to(logits.device)
+    total = nn.functional.cross_entropy(
+        logits, labels, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
+    )
+    return total / count
+
+
+def check_labels(labels: Tensor, num_labels: int) -> None:
+    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_labels))]
+    if len(wrong):
+        raise ValueError(f"label {wrong[0].item()} is not one of the {num_labels} classes 0 .. {num_labels - 1}")
+
+
+def smoothed_bce(label_smoothing: float):  # noqa: ANN201 - a criterion with torch's own signature
+    def criterion(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        labels = labels * (1 - label_smoothing) + label_smoothing / 2
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction=reduction)
+
+    return criterion
+
+
+def masked_lm_loss(
+    logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """logits: (batch, length, vocab_size) against labels: (batch, length), -100 where nothing is to be predicted."""
+    return cross_entropy(logits, labels.to(torch.long), num_items_in_batch, label_smoothing)

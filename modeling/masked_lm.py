@@ -1,0 +1,92 @@
+"""Masked language modelling, on text alone or conditioned on the other modalities."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration import PlaitConfig, PlaitTextConfig
+from .heads import MaskedLMHead
+from .losses import masked_lm_loss
+from .outputs import PlaitMaskedLMOutput
+from .plait import PlaitModel
+from .pretrained import PlaitPreTrainedModel
+
+
+class PlaitForMaskedLM(PlaitPreTrainedModel):
+    """Predicts hidden tokens (Devlin et al. 2019); the projection is tied to the text tower's token embedding.
+
+    In a plait of several strands the text tokens are read after the fusion, so the other modalities help.
+
+    Raises:
+        ValueError: no native text tower, a causal one, or a fusion that does not keep the text's tokens.
+    """
+
+    published_heads = ("mlm_head", "lm_head")
+    _tied_weights_keys = {"lm_head.weight": "model.towers.text.embeddings.token_embedding.weight"}
+
+    def __init__(self, config: PlaitConfig) -> None:
+        super().__init__(config)
+        self.model = PlaitModel(config)
+        text = check_text(config)
+        self.mlm_head = MaskedLMHead(text, config.hidden_size)
+        self.lm_head = nn.Linear(text.embedding_size, text.vocab_size)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_present: Tensor | None = None,
+        image_indices: Tensor | None = None,
+        encoder_outputs: Mapping[str, Any] | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> PlaitMaskedLMOutput:
+        """Inputs as in `PlaitModel`; labels: (batch, length) token ids, -100 where nothing is to be predicted."""
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_present=image_present,
+            image_indices=image_indices,
+            encoder_outputs=encoder_outputs,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        text = outputs if outputs.encoder_outputs is None else outputs.encoder_outputs["text"]
+        tokens = outputs.last_hidden_state[:, : text.last_hidden_state.shape[1]]
+        logits = self.lm_head(self.mlm_head(tokens))
+        loss = None if labels is None else masked_lm_loss(logits, labels, num_items_in_batch)
+        return PlaitMaskedLMOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+
+
+def check_text(config: PlaitConfig) -> PlaitTextConfig:
+    """The text tower's config, if a masked language model can be made with it."""
+    text = config.text_config
+    if not isinstance(text, PlaitTextConfig) or text.is_causal:
+        raise ValueError("masked language modelling needs a bidirectional text tower of a family that plait knows")
+    fusion = config.fusion_config
+    if fusion is not None and (fusion.strategy == "late" or fusion.query not in (None, "text")):
+        asked = "late" if fusion.strategy == "late" else f"query={fusion.query!r}"
+        raise ValueError(f"masked language modelling reads the text's tokens, which {asked} fusion does not keep")
+    return text

@@ -1,0 +1,58 @@
+"""What towers and models return."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import ModelOutput
+
+
+@dataclass
+class TowerOutput(ModelOutput):
+    """One modality's stream.
+
+    last_hidden_state: (batch, length, width); mask: (batch, length), True where there is a token; pooler_output:
+    (batch, pooled width) where the tower pools; hidden_states, attentions: a tuple a layer where asked for.
+    """
+
+    last_hidden_state: Tensor | None = None
+    mask: Tensor | None = None
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    past_key_values: Cache | None = None
+
+
+@dataclass
+class PlaitModelOutput(ModelOutput):
+    """last_hidden_state: (batch, length, width) and mask: (batch, length) of the fused tokens (of the tower, for one
+    strand); pooler_output: (batch, width); hidden_states, attentions of the fusion (of the tower, for one strand);
+    encoder_outputs: a `TowerOutput` for each modality, None for one strand."""
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    mask: Tensor | None = None
+    encoder_outputs: dict[str, TowerOutput] | None = None
+
+
+@dataclass
+class PlaitClassifierOutput(ModelOutput):
+    """loss: scalar, where labels were given; logits: (batch, num_labels); the rest as in `PlaitModelOutput`."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PlaitMaskedLMOutput(ModelOutput):
+    """loss: scalar, where labels were given; logits: (batch, length, vocab_size)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None

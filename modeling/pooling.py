@@ -1,0 +1,109 @@
+"""Poolers: one vector from a stream of tokens."""
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from ..configuration import PlaitTowerConfig
+from .attention import AttentionPlan, PlaitCrossAttention, attention_function
+from .layers import LearnedTokens, PlaitMLP, norm_of
+from .transformer import cross_mask
+
+
+def first_token(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """The first real token, (batch, width)."""
+    return _take(x, mask.int().argmax(dim=1))
+
+
+def last_token(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """The last real token, (batch, width)."""
+    return _take(x, mask.shape[1] - 1 - mask.int().flip(1).argmax(dim=1))
+
+
+def final_position(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """The last position, real or not (SigLIP pads every text to the same length and reads the end)."""
+    return x[:, -1]
+
+
+def mean_token(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """The mean over real tokens, (batch, width); zeros for a row without one."""
+    weight = mask.unsqueeze(-1).to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def mean_of_rest(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """The mean over all tokens but the class token, (batch, width) (CLIP's classifier)."""
+    return mean_token(x[:, 1:], mask[:, 1:])
+
+
+def first_and_mean(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """The class token and the mean of the others side by side, (batch, 2 * width) (DINOv2's classifiers)."""
+    return torch.cat((x[:, 0], mean_of_rest(x, mask)), dim=-1)
+
+
+POOLINGS = {
+    "first": first_token,
+    "last": last_token,
+    "final": final_position,
+    "mean": mean_token,
+    "mean_of_rest": mean_of_rest,
+    "first_and_mean": first_and_mean,
+}
+
+
+def _take(x: Tensor, positions: Tensor) -> Tensor:
+    return x[torch.arange(len(x), device=x.device), positions]
+
+
+class EndToken(nn.Module):
+    """The end-of-text token (CLIP): the first `eos_token_id`; for old CLIP configs, which name 2, the largest id."""
+
+    def __init__(self, config: PlaitTowerConfig) -> None:
+        super().__init__()
+        self.eos_token_id = config.eos_token_id
+
+    def forward(self, x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+        if input_ids is None:
+            raise ValueError("pooling at the end-of-text token needs input_ids, not inputs_embeds")
+        ends = input_ids if self.eos_token_id == 2 else (input_ids == self.eos_token_id).int()
+        return _take(x, ends.argmax(dim=-1))
+
+
+class AttentionPooling(nn.Module):
+    """A learned query attends to the tokens, then an MLP (SigLIP, Zhai et al. 2023; Lee et al. 2019, equation 11)."""
+
+    def __init__(self, config: PlaitTowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.query = LearnedTokens(1, config.hidden_size)
+        self.attention = PlaitCrossAttention(config)
+        self.norm = norm_of(config)
+        self.mlp = PlaitMLP(config)
+
+    def forward(self, x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+        query = self.query(len(x))
+        attend = attention_function(self.config._attn_implementation)
+        pooled, _ = self.attention(query, AttentionPlan(attend, cross_mask(self.config, query, x, mask)), context=x)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+class Pooler(nn.Module):
+    """Pick (or make) one vector, then norm, dense layer and activation where the config has them."""
+
+    def __init__(self, config: PlaitTowerConfig) -> None:
+        super().__init__()
+        modules = {"eos": EndToken, "attention": AttentionPooling}
+        self.pick = modules[config.pooling](config) if config.pooling in modules else POOLINGS[config.pooling]
+        self.norm = norm_of(config) if config.pooler_norm else nn.Identity()
+        size = config.pooler_size
+        self.dense = nn.Linear(config.hidden_size, size, bias=config.pooler_bias) if size else nn.Identity()
+        self.act = ACT2FN[config.pooler_act] if config.pooler_act else nn.Identity()
+
+    def forward(self, x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+        """x: (batch, length, width), mask: (batch, length) to (batch, pooled width)."""
+        return self.act(self.dense(self.norm(self.pick(x, mask, input_ids))))
+
+
+def pooled_width(config: PlaitTowerConfig) -> int:
+    """Width of what the pooler gives."""
+    return config.pooler_size or config.hidden_size * (2 if config.pooling == "first_and_mean" else 1)

@@ -1,0 +1,153 @@
+"""What all plait model classes share: initialisation, loading from any published family, composing."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..configuration import PlaitConfig
+from .layers import Parameterised
+from .transformer import PlaitLayer
+
+# arguments of from_pretrained that say where a file is, not what to do with it
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+class PlaitPreTrainedModel(PreTrainedModel):
+    """Base of all plait models."""
+
+    config: PlaitConfig
+    config_class = PlaitConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("text", "image")
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    published_heads: tuple[str, ...] = ()
+    _no_split_modules = ["PlaitLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": PlaitLayer}
+
+    def __init__(self, config: PlaitConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.origins: dict[str, str] = {}
+        first = next(iter(config.encoders), "text")
+        self.main_input_name = {"text": "input_ids", "image": "pixel_values"}[first]
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The towers by modality and, where there is one, the decoder (as "decoder")."""
+        base = self.base_model
+        return dict(base.towers) | ({} if base.decoder is None else {"decoder": base.decoder})
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Parameterised):
+            module.init_weights(self.config.initializer_range)
+        else:
+            super()._init_weights(module)
+
+    def train(self, mode: bool = True) -> Self:
+        """A tower without a trainable parameter stays in eval mode: no dropout, batch-norm statistics stand still."""
+        super().train(mode)
+        for tower in self.parts.values():
+            tower.train(mode and any(parameter.requires_grad for parameter in tower.parameters()))
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding of the decoder or text tower; the first tower's input layer where there is no text."""
+        return self._first_part().get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self._first_part().set_input_embeddings(value)
+
+    def _first_part(self) -> nn.Module:
+        parts = self.parts
+        return parts[next((name for name in ("decoder", "text") if name in parts), next(iter(parts)))]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *model_args: Any,
+        config: PreTrainedConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a plait folder, or any published checkpoint (BERT, ViT, GPT-2, ...) as a plait of one strand.
+
+        Takes every argument of transformers' `from_pretrained`. Reads safetensors; a pickle only with
+        `use_safetensors=False` (and then with torch's `weights_only=True`). Weights that the checkpoint does not hold
+        are newly initialised and listed in a warning.
+
+        Raises:
+            OSError: no such folder or repository, no weights, or only pickled ones.
+            ValueError: a corrupt file, an unknown model type, or a setting of the family that plait does not compute.
+            RuntimeError: a weight of another shape than the config says.
+        """
+        if pretrained_model_name_or_path is not None and config is None:
+            hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            found, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            if found.get("model_type") != PlaitConfig.model_type:
+                return cls._from_published(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+
+    @classmethod
+    def _from_published(cls, name: Any, **kwargs: Any) -> Any:
+        from .composition import published_strand
+
+        overrides = {key: kwargs.pop(key) for key in (*PlaitConfig.__dataclass_fields__, "num_labels") if key in kwargs}
+        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
+        where = {key: kwargs.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in kwargs}
+        config, weights = published_strand(cls, name, overrides, where)
+        loaded = super().from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.name_or_path = model.config.name_or_path = str(name)
+        model.origins = dict.fromkeys(model.parts, str(name))
+        return loaded
+
+    @classmethod
+    def compose(cls, **parts: Any) -> Self:
+        """Braid towers into one model: see `plait.modeling.composition.compose`."""
+        from .composition import compose
+
+        return compose(cls, **parts)
+
+    def composition(self) -> Any:
+        """The table of what is pretrained, fresh, frozen and trainable, by part."""
+        from .composition import Composition
+
+        return Composition.of(self)
+
+    def freeze(self, *names: str) -> None:
+        """Stop training the named parts: modalities, "decoder", "fusion" or "head".
+
+        Raises ValueError for a name that is no part of this model.
+        """
+        known = {part_of(name) for name, _ in self.named_parameters()}
+        unknown = sorted(set(names) - known)
+        if unknown:
+            raise ValueError(f"no part named {', '.join(unknown)} to freeze; this model has {', '.join(sorted(known))}")
+        for name, parameter in self.named_parameters():
+            if part_of(name) in names:
+                parameter.requires_grad_(False)
+
+
+def part_of(parameter_name: str) -> str:
+    """The part a parameter belongs to: a modality, "decoder", "fusion" or "head"."""
+    path = parameter_name.removeprefix("model.").split(".")
+    if path[0] == "towers":
+        return path[1]
+    return {"connectors": "fusion", "fusion": "fusion", "decoder": "decoder"}.get(path[0], "head")
+
+
+def base_prefix(model_class: type[PreTrainedModel]) -> str:
+    """What the names of the base model's parameters begin with in this class."""
+    return "" if model_class.__name__ == "PlaitModel" else "model."
+
+
+Weights = Mapping[str, Any]

@@ -1,0 +1,282 @@
+"""Pictures of any kind to Pillow pictures in one colour mode, and pictures to `pixel_values`."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from os import PathLike, fspath
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers import BaseImageProcessor
+from transformers.image_utils import SizeDict
+
+MODES = {1: "L", 3: "RGB"}
+LONGEST_RATIO = 200  # of a picture whose shortest edge is resized: beyond it the other edge fills the memory
+
+
+def picture_rows(images: Any) -> list[list[Any]]:
+    """One list of pictures for every row; a picture may be None.
+
+    A single picture is one row. In a list every entry is a row: a picture, None (no picture) or a list of pictures.
+    An array of four dimensions is a list of pictures, one of five a list of lists.
+
+    Raises:
+        TypeError: something else than pictures, named with its row.
+        ValueError: an empty list.
+    """
+    if is_picture(images):
+        return [[images]]
+    if not is_list(images):
+        raise TypeError(f"images: {describe(images)} is neither a picture nor a list of pictures")
+    if not len(images):
+        raise ValueError("images is an empty list: pass one entry a row (None for a row without a picture)")
+    return [row_of_pictures(row, entry) for row, entry in enumerate(images)]
+
+
+def row_of_pictures(row: int, entry: Any) -> list[Any]:
+    """The pictures of one row."""
+    if entry is None:
+        return []
+    pictures = list(entry) if is_list(entry) else [entry]
+    for picture in pictures:
+        if picture is not None and not is_picture(picture):
+            raise TypeError(
+                f"images, row {row}: {describe(picture)} is not a picture; pass a Pillow picture, an array, a tensor, "
+                "a path, the bytes of a file, None, or a list of these"
+            )
+    return pictures
+
+
+def is_picture(value: Any) -> bool:
+    """Whether this is a single picture, read or not."""
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return value.ndim <= 3
+    return isinstance(value, (Image.Image, str, PathLike, bytes, Mapping))
+
+
+def is_list(value: Any) -> bool:
+    """Whether this is a list of something; an array of four or more dimensions is one."""
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return value.ndim > 3
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def describe(value: Any) -> str:
+    """Names a value in an error without printing all of it."""
+    if isinstance(value, Image.Image):
+        return f"a picture of {value.width}x{value.height} pixels, mode {value.mode}"
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return f"an array of shape {tuple(value.shape)}, {value.dtype}"
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    return f"{short(value)} ({type(value).__name__})"
+
+
+def read_picture(picture: Any, channels: int = 3, channels_first: bool | None = None) -> Image.Image:
+    """A Pillow picture, RGB (`channels` 3) or grey (1), upright by its EXIF orientation.
+
+    Transparency is put on white. 16-bit values are scaled from 0..65535 to 0..255, floats from 0..1. Of an animation
+    the first frame is read. An array is (height, width) or (height, width, channels), a tensor (channels, height,
+    width); where only the other order is possible it is taken, and `channels_first` decides where it is given.
+
+    Raises:
+        FileNotFoundError: no file at this path.
+        ValueError: not a readable picture, no pixels, NaN, or values out of range.
+    """
+    if isinstance(picture, (np.ndarray, torch.Tensor)):
+        image = from_array(picture, channels_first)
+    else:
+        image = from_file(picture)
+    if not all(image.size):
+        raise ValueError(f"{describe(image)} has no pixels")
+    return in_colours(image, MODES[channels])
+
+
+def from_file(source: Any) -> Image.Image:
+    """Decode a path, the bytes of a file or a Pillow picture that may not be read yet."""
+    content = file_content(source)
+    try:
+        image = content if isinstance(content, Image.Image) else Image.open(BytesIO(content))
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"{describe(source)} is not a readable picture: {error}") from error
+
+
+def file_content(source: Any) -> Any:
+    """The bytes behind a path or behind `datasets`' undecoded {"bytes", "path"}; a Pillow picture as it is."""
+    if isinstance(source, Mapping):
+        content = source.get("bytes") or source.get("path")
+        if content is None:
+            raise ValueError(f"{describe(source)} has neither bytes nor a path")
+        return file_content(content)
+    if not isinstance(source, (str, PathLike)):
+        return source
+    if "://" in fspath(source):
+        raise ValueError(f"{source!r} is a URL: download it first (transformers.image_utils.load_image)")
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"there is no file {str(source)!r}")
+    return Path(source).read_bytes()
+
+
+def from_array(array: np.ndarray | torch.Tensor, channels_first: bool | None) -> Image.Image:
+    """A Pillow picture of an array's values."""
+    if isinstance(array, torch.Tensor):
+        channels_first = prefers_first(array.shape) if channels_first is None else channels_first
+        array = array.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()
+    if array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"{describe(array)} is not a picture: (height, width) or (height, width, channels)")
+    if array.ndim == 3:
+        array = channels_last(array, channels_first)
+    return Image.fromarray(np.ascontiguousarray(to_bytes(array)))
+
+
+def prefers_first(shape: Sequence[int]) -> bool | None:
+    """A tensor has its channels first, if it can."""
+    return True if len(shape) == 3 and shape[0] <= 4 else None
+
+
+def channels_last(array: np.ndarray, channels_first: bool | None) -> np.ndarray:
+    """(height, width, channels), without the last dimension where there is one channel."""
+    if channels_first is None:
+        channels_first = array.shape[-1] > 4
+    array = np.moveaxis(array, 0, -1) if channels_first else array
+    if array.shape[-1] > 4:
+        raise ValueError(f"{describe(array)} has {array.shape[-1]} channels: 1 to 4 can be read as a picture")
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def to_bytes(array: np.ndarray) -> np.ndarray:
+    """Values of any type as 0..255: floats are 0..1, 16-bit integers 0..65535, other integers 0..255."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise ValueError(f"{describe(array)} does not hold numbers of a picture")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{describe(array)} has values that are NaN or infinite")
+    floats = np.issubdtype(array.dtype, np.floating)
+    top = 1 if floats else 65535 if array.dtype == np.uint16 else 255
+    low, high, margin = array.min(), array.max(), 1e-3 if floats else 0  # resizing may overshoot a little
+    if low < -margin or high > top + margin:
+        raise ValueError(
+            f"{describe(array)} has values from {low} to {high}, but {array.dtype} means 0..{top}; pass uint8 (0..255) "
+            "or floats in 0..1; a picture that is already normalised goes to the model itself as pixel_values"
+        )
+    return np.rint(np.clip(array, 0, top) * (255 / top)).astype(np.uint8)
+
+
+def in_colours(image: Image.Image, mode: str) -> Image.Image:
+    """Any Pillow mode to RGB or L: transparency on white, 16 bits scaled (Pillow itself would cut them off)."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray(to_bytes(sixteen_bits(image)))
+    elif image.mode == "F":
+        image = Image.fromarray(to_bytes(np.asarray(image)))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow cannot go from La to RGBA at once
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert(mode)
+
+
+def sixteen_bits(image: Image.Image) -> np.ndarray:
+    """Values of a picture of mode I;16 or I (32 bits, in which readers return 16-bit files)."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"{describe(image)} has values from {values.min()} to {values.max()}, beyond 16 bits")
+    return values.astype(np.uint16)
+
+
+def pixel_arrays(image_processor: BaseImageProcessor, rows: list[list[Any]], options: dict[str, Any]) -> dict[str, Any]:
+    """Pictures through the image processor, one by one, so that no picture depends on its neighbours.
+
+    Returns `pixel_values (batch, images, channels, height, width)`, zeros where there is no picture, and
+    `image_present (batch, images)`. There is at least one place for a picture.
+
+    Raises:
+        FileNotFoundError, ValueError: a picture that cannot be read or processed, with its row; pictures that come out
+            at different sizes.
+    """
+    options = dict(options)
+    order = options.pop("input_data_format", None)
+    channels_first = None if order is None else str(getattr(order, "value", order)) == "channels_first"
+    arrays = {
+        (row, place): one_picture(image_processor, row, picture, channels_first, options)
+        for row, pictures in enumerate(rows)
+        for place, picture in enumerate(pictures)
+        if picture is not None
+    }
+    present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
+    pixels = np.zeros((*present.shape, *common_shape(image_processor, arrays, options)), dtype=np.float32)
+    for place, array in arrays.items():
+        pixels[place], present[place] = array, True
+    return {"pixel_values": pixels, "image_present": present}
+
+
+def one_picture(
+    image_processor: BaseImageProcessor, row: int, picture: Any, channels_first: bool | None, options: dict[str, Any]
+) -> np.ndarray:
+    """(channels, height, width) of one picture; every error names the row."""
+    try:
+        image = read_picture(picture, number_of_channels(image_processor), channels_first)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"images, row {row}: {error}") from error
+    return processed(image_processor, image, f"images, row {row}", options)
+
+
+def processed(
+    image_processor: BaseImageProcessor, image: Image.Image, where: str, options: dict[str, Any]
+) -> np.ndarray:
+    """(channels, height, width) of a readable picture."""
+    check_ratio(image, options.get("size", getattr(image_processor, "size", None)), where)
+    name = type(image_processor).__name__
+    try:
+        array = np.asarray(image_processor(image, **options)["pixel_values"][0])
+    except Exception as error:
+        raise ValueError(f"{where}: {name} failed on {describe(image)}: {error}") from error
+    if array.ndim != 3:
+        raise ValueError(
+            f"{where}: {name} gives an array of shape {array.shape} for a picture, not (channels, height, width); "
+            "choose an image processor that resizes to one size"
+        )
+    return array
+
+
+def check_ratio(image: Image.Image, size: Any, where: str) -> None:
+    """Resizing the shortest edge of a very long picture makes it huge."""
+    edges = dict(size) if isinstance(size, (dict, SizeDict)) else {}
+    ratio = max(image.size) / min(image.size)
+    if "shortest_edge" in edges and ratio > LONGEST_RATIO:
+        raise ValueError(
+            f"{where}: {describe(image)} is {ratio:.0f} times as long as wide, more than {LONGEST_RATIO}: resizing its "
+            f"shortest edge to {edges['shortest_edge']} would make it huge; crop it, or pass "
+            'images_kwargs={"size": {"height": ..., "width": ...}}'
+        )
+
+
+def number_of_channels(image_processor: BaseImageProcessor) -> int:
+    """1 for an image processor that normalises one channel, else 3."""
+    mean = getattr(image_processor, "image_mean", None)
+    return 1 if isinstance(mean, Sequence) and len(mean) == 1 else 3
+
+
+def common_shape(
+    image_processor: BaseImageProcessor, arrays: dict[tuple[int, int], np.ndarray], options: dict[str, Any]
+) -> tuple[int, ...]:
+    """The shape of every processed picture; without any picture that of a blank one."""
+    if not arrays:
+        blank = Image.new(MODES[number_of_channels(image_processor)], (64, 64))
+        return processed(image_processor, blank, "images", options).shape
+    (first, expected), *others = ((place, array.shape) for place, array in arrays.items())
+    for place, shape in others:
+        if shape != expected:
+            raise ValueError(
+                f"images: the picture of row {first[0]} comes out as {expected}, that of row {place[0]} as {shape} "
+                '(channels, height, width); give them one size: images_kwargs={"size": {"height": ..., "width": ...}}'
+            )
+    return expected

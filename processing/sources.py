@@ -1,0 +1,213 @@
+"""Where a tokenizer and an image processor come from: a folder, a Hub id, a config, a model, or a ready object."""
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from os import PathLike, fspath
+from os.path import isdir
+from typing import Any
+
+from transformers import (
+    CONFIG_MAPPING,
+    AutoTokenizer,
+    BaseImageProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+from transformers.utils.hub import cached_file
+
+from ..configuration import PlaitTextConfig
+
+logger = logging.get_logger(__name__)
+
+TextSource = str | PathLike[str] | PreTrainedTokenizerBase | PreTrainedConfig | PreTrainedModel
+ImageSource = str | PathLike[str] | BaseImageProcessor | PreTrainedConfig | PreTrainedModel
+
+HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download", "proxies")
+TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+IMAGE_PROCESSOR_KEYS = {"image_processor_type", "feature_extractor_type", "auto_map"}
+# these count positions over real tokens, from the one after padding: the table has pad_token_id + 1 rows too many
+POSITIONS_AFTER_PADDING = frozenset(
+    "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke markuplm mpnet roberta roberta-prelayernorm "
+    "xlm-roberta xlm-roberta-xl xmod".split()
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder or a Hub repository, and how it is read (`HUB_OPTIONS` and what the Auto classes take)."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.name.startswith(("/", ".", "~")) and not isdir(self.name):
+            raise FileNotFoundError(f"there is no folder {self.name!r}")
+
+    def __str__(self) -> str:
+        return self.name if isdir(self.name) else f"{self.name} (not a folder: read as a Hub id)"
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        return {key: value for key, value in self.options.items() if key in HUB_OPTIONS}
+
+    def path(self, filename: str) -> str | None:
+        """Where a file is, after download; None if there is no such file."""
+        return cached_file(self.name, filename, **self.hub_options, _raise_exceptions_for_missing_entries=False)
+
+    def read(self, filename: str) -> dict[str, Any] | None:
+        """Content of a JSON file; None if there is no such file."""
+        path = self.path(filename)
+        if path is None:
+            return None
+        try:
+            with open(path, encoding="utf-8") as file:
+                return json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{filename} of {self} is not valid JSON ({error})") from error
+
+    def config(self) -> PreTrainedConfig:
+        """The model's config, with the keys of the file as fields if the model type is unknown."""
+        fields = self.read("config.json") or {}
+        if fields.get("model_type") in CONFIG_MAPPING:
+            return CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
+        return PreTrainedConfig.from_dict(fields)
+
+    def is_own(self) -> bool:
+        """Whether a PlaitProcessor was saved here: then its parts are there as they shall be."""
+        return (self.read("processor_config.json") or {}).get("processor_class") == "PlaitProcessor"
+
+
+def tokenizer_of(source: TextSource, options: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer for a text tower, cut to the tower's positions.
+
+    Raises:
+        TypeError: something else than a `TextSource`.
+        ValueError: no tokenizer there; a config, which names none.
+    """
+    if isinstance(source, PreTrainedTokenizerBase):
+        return source
+    if isinstance(source, PreTrainedModel) and source.name_or_path:
+        return limited(tokenizer_of(source.name_or_path, options), source.config)
+    if isinstance(source, (PreTrainedConfig, PreTrainedModel)):
+        raise ValueError(
+            f"text: a {type(source).__name__} that was not loaded from a checkpoint has no tokenizer; pass a ready "
+            "tokenizer, or the folder or Hub id of one"
+        )
+    if not isinstance(source, (str, PathLike)):
+        raise TypeError(f"text: a {type(source).__name__} is no tokenizer, folder, Hub id, config or model")
+    checkpoint = Checkpoint(fspath(source), options)
+    tokenizer = find_tokenizer(checkpoint)
+    if tokenizer is None:
+        raise ValueError(
+            f"text: {checkpoint} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save one there with "
+            f"tokenizer.save_pretrained({checkpoint.name!r}), or pass a ready tokenizer"
+        )
+    return tokenizer
+
+
+def image_processor_of(source: ImageSource, options: Mapping[str, Any]) -> BaseImageProcessor:
+    """The image processor for an image tower; for a config or a model of fresh weights the default of its size.
+
+    Raises:
+        TypeError: something else than an `ImageSource`.
+        ValueError: no image processor there, and no image size either.
+    """
+    if isinstance(source, BaseImageProcessor):
+        return source
+    if isinstance(source, PreTrainedModel) and source.name_or_path:
+        return image_processor_of(source.name_or_path, options)
+    if isinstance(source, (PreTrainedConfig, PreTrainedModel)):
+        config = source.config if isinstance(source, PreTrainedModel) else source
+        found, where = default_image_processor(config), f"a {type(config).__name__}"
+    elif isinstance(source, (str, PathLike)):
+        checkpoint = Checkpoint(fspath(source), options)
+        found, where = find_image_processor(checkpoint), str(checkpoint)
+    else:
+        raise TypeError(f"image: a {type(source).__name__} is no image processor, folder, Hub id, config or model")
+    if found is None:
+        raise ValueError(
+            f"image: {where} has neither a preprocessor_config.json of pictures nor an image_size; pass a ready image "
+            "processor, or the folder or Hub id of one"
+        )
+    return found
+
+
+def find_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
+    """The checkpoint's tokenizer, cut to the positions of its model; None if it has none."""
+    if not any(checkpoint.path(name) for name in TOKENIZER_FILES):
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.options)
+    return tokenizer if checkpoint.is_own() else limited(tokenizer, checkpoint.config())
+
+
+def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
+    """The checkpoint's image processor (PIL backend), or the default of its image size; None if it has neither."""
+    saved = checkpoint.read("processor_config.json") or {}
+    fields = saved.get("image_processor") or checkpoint.read("preprocessor_config.json")
+    if fields is None:
+        return None if checkpoint.is_own() else default_image_processor(checkpoint.config(), checkpoint.name)
+    if "sampling_rate" in fields:  # of sound
+        return None
+    # transformers does not export these without torchvision
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING, AutoImageProcessor
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    if IMAGE_PROCESSOR_KEYS & fields.keys() or type(checkpoint.config()) in IMAGE_PROCESSOR_MAPPING:
+        return AutoImageProcessor.from_pretrained(checkpoint.name, **{"backend": "pil", **checkpoint.options})
+    return ViTImageProcessorPil(**fields)
+
+
+def default_image_processor(config: PreTrainedConfig, origin: str | None = None) -> BaseImageProcessor | None:
+    """Pictures resized to `config.image_size`, values in -1..1 (mean and deviation 0.5); None without an image size."""
+    vision = getattr(config, "vision_config", None) or config
+    size = getattr(vision, "image_size", None)
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = getattr(vision, "num_channels", 3)
+    if channels not in (1, 3):
+        raise ValueError(f"image: num_channels is {channels}, but pictures have 3 channels (RGB) or 1 (grey)")
+    if origin is not None:
+        logger.warning(
+            f"{origin} has no preprocessor_config.json: pictures are resized to {height}x{width} and normalised with "
+            "mean 0.5 and deviation 0.5"
+        )
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    scale = [0.5] * channels
+    return ViTImageProcessorPil(
+        size={"height": height, "width": width}, image_mean=scale, image_std=scale, do_convert_rgb=channels == 3
+    )
+
+
+def limited(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer, or a copy whose `model_max_length` is the number of positions if that is smaller."""
+    positions = positions_of(config)
+    if positions is None or positions >= tokenizer.model_max_length:
+        return tokenizer
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.model_max_length = positions
+    return tokenizer
+
+
+def positions_of(config: PreTrainedConfig) -> int | None:
+    """How many tokens the text model of this config can place; None without a limit."""
+    text = getattr(config, "text_config", None) or config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is None or positions <= 0:
+        return None
+    if isinstance(text, PlaitTextConfig):
+        return positions - text.position_offset
+    return positions - (text.pad_token_id + 1 if text.model_type in POSITIONS_AFTER_PADDING else 0)

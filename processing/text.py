@@ -1,0 +1,113 @@
+"""Texts to token ids: which rows have a text, how long it may be, what stands where there is none."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from reprlib import repr as short
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+ENDLESS = 10**9  # a tokenizer without a limit has model_max_length 1e30
+
+
+def text_rows(text: Any, name: str = "text") -> list[str | None]:
+    """One string for every row, None where the row has no text.
+
+    Raises:
+        TypeError: not a string (nor None), with its row.
+        ValueError: an empty list.
+    """
+    if isinstance(text, str):
+        return [text]
+    if not isinstance(text, Sequence) or isinstance(text, bytes):
+        raise TypeError(f"{name}: {short(text)} ({type(text).__name__}) is neither a string nor a list of strings")
+    if not len(text):
+        raise ValueError(f"{name} is an empty list: pass one entry a row (None for a row without a text)")
+    for row, value in enumerate(text):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(
+                f"{name}, row {row}: {short(value)} ({type(value).__name__}) is not a string; pass str(...), or None "
+                "for a row without a text"
+            )
+    return list(text)
+
+
+def pair_rows(texts: list[str | None], text_pair: Any) -> list[str] | None:
+    """The second texts, one for every row that has a first one.
+
+    Raises:
+        ValueError: another number of rows, or a row with only one of the two.
+    """
+    if text_pair is None:
+        return None
+    pairs = text_rows(text_pair, "text_pair")
+    if len(pairs) != len(texts):
+        raise ValueError(f"text has {len(texts)} rows, text_pair has {len(pairs)}: pass one pair a row")
+    for row, (first, second) in enumerate(zip(texts, pairs, strict=True)):
+        if (first is None) != (second is None):
+            raise ValueError(f"row {row} has only one of text and text_pair: pass both, or None for both")
+    return [pair or "" for pair in pairs]
+
+
+def with_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer itself if it can pad, else a copy that pads with its end-of-sequence token.
+
+    `attention_mask` still tells padding from a true end of sequence.
+    """
+    if tokenizer.pad_token_id is not None:
+        return tokenizer
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the {type(tokenizer).__name__} has neither a pad nor an eos token: set tokenizer.pad_token, "
+            'for example with tokenizer.add_special_tokens({"pad_token": "[PAD]"})'
+        )
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str | None], pairs: list[str] | None, options: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """Ids and masks by name, nested lists (batch, length), padded to the longest row and cut at `model_max_length`.
+
+    `options` of the tokenizer's call go first. A row without a text, or whose text gives no token (an empty string,
+    where the tokenizer adds no special tokens), is padding alone. There is at least one column.
+    """
+    limited = "max_length" in options or tokenizer.model_max_length < ENDLESS
+    options = {"padding": True, "truncation": limited, "return_attention_mask": True} | options
+    values = dict(tokenizer([text or "" for text in texts], pairs, **options))
+    return without_absent(tokenizer, texts, values)
+
+
+def without_absent(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str | None], values: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """Rows without a text as padding alone, in at least one column."""
+    fillers = {
+        "input_ids": tokenizer.pad_token_id,
+        "attention_mask": 0,
+        "token_type_ids": tokenizer.pad_token_type_id,
+        "special_tokens_mask": 1,
+        "offset_mapping": (0, 0),
+    }
+    empty = not any(values["input_ids"])
+    for row, text in enumerate(texts):
+        if text is None or empty:
+            length = max(1, len(values["input_ids"][row]))
+            for name in fillers.keys() & values.keys():
+                values[name][row] = [fillers[name]] * length
+    return values
+
+
+def first_cut(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str | None], pairs: list[str] | None, values: dict[str, list[Any]]
+) -> int | None:
+    """The first row whose text is longer than `tokenizer.model_max_length`, which only a row that fills it can be."""
+    for row, (text, mask) in enumerate(zip(texts, values["attention_mask"], strict=True)):
+        if text is not None and sum(mask) == tokenizer.model_max_length:
+            pair = pairs[row] if pairs else None
+            uncut = tokenizer(text, pair, truncation=False, padding=False, verbose=False)["input_ids"]
+            if len(uncut) > tokenizer.model_max_length:
+                return row
+    return None

@@ -1,0 +1,86 @@
+"""Tiny models of every class and shape, with inputs: what the contract tests run over."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from plait import PlaitConfig, PlaitForClassification, PlaitForMaskedLM, PlaitModel
+from plait.modeling import PlaitPreTrainedModel
+
+TEXT = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
+TEXT |= {"norm_position": "post", "input_norm": True, "output_norm": False, "type_vocab_size": 2}
+IMAGE = {"image_size": 16, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+DECODER = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "norm_type": "rms_norm"}
+DECODER |= {"gated_mlp": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "position_type": "none"}
+FUSION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def fused(strategy: str, **fields: object) -> dict[str, object]:
+    fusion = {**FUSION, "strategy": strategy, **fields}
+    return {"text_config": dict(TEXT), "vision_config": {**IMAGE, "hidden_size": 48}, "fusion_config": fusion}
+
+
+CONFIGS: dict[str, dict[str, object]] = {
+    "text": {"text_config": {**TEXT, "pooling": "first", "pooler_size": 32, "pooler_act": "tanh"}},
+    "image": {"vision_config": {**IMAGE, "pooling": "first"}},
+    "decoder": {"decoder_config": {**DECODER, "pooling": "last"}},
+    "early": fused("early"),
+    "late": fused("late"),
+    "cross_attention": fused("cross_attention", query="text"),
+    "resampled": fused("early", connector="resampler", num_queries=3, resampler_layers=1),
+}
+CLASSES: dict[str, type[PlaitPreTrainedModel]] = {
+    "PlaitModel": PlaitModel,
+    "PlaitForClassification": PlaitForClassification,
+    "PlaitForMaskedLM": PlaitForMaskedLM,
+}
+WITHOUT_TEXT_TOKENS = ("image", "decoder", "late")  # nothing there for a masked language model to read
+CASES = [
+    (class_name, shape)
+    for class_name in CLASSES
+    for shape in CONFIGS
+    if class_name != "PlaitForMaskedLM" or shape not in WITHOUT_TEXT_TOKENS
+]
+
+
+def config_of(shape: str, **fields: object) -> PlaitConfig:
+    return PlaitConfig(**CONFIGS[shape], num_labels=3, initializer_range=0.2, **fields)
+
+
+def build(class_name: str, shape: str, **fields: object) -> PlaitPreTrainedModel:
+    torch.manual_seed(0)
+    model = CLASSES[class_name](config_of(shape, **fields))
+    for parameter in model.parameters():  # biases and norms too: zeros and ones would hide faults
+        nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def inputs_of(shape: str, batch: int = 3) -> dict[str, Tensor]:
+    """Ragged text and pictures, as the shape has them; rows 0 .. batch - 1 differ."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = {}
+    if shape != "image":
+        lengths = torch.tensor([7, 4, 5, 2, 6])[:batch]
+        inputs["attention_mask"] = (torch.arange(7)[None] < lengths[:, None]).long()
+        inputs["input_ids"] = torch.randint(1, 40, (batch, 7), generator=generator) * inputs["attention_mask"]
+    if shape not in ("text", "decoder"):
+        inputs["pixel_values"] = torch.randn(batch, 3, 16, 16, generator=generator)
+    return inputs
+
+
+def labels_of(class_name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    if class_name == "PlaitForClassification":
+        return {"labels": torch.arange(len(next(iter(inputs.values())))) % 3}
+    if class_name == "PlaitForMaskedLM":
+        return {"labels": inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)}
+    return {}
+
+
+def main_tensor(outputs: object) -> Tensor:
+    """The tensor a user reads: logits, or the hidden state."""
+    logits = getattr(outputs, "logits", None)
+    return outputs.last_hidden_state if logits is None else logits
+
+
+Build = Callable[[str, str], PlaitPreTrainedModel]

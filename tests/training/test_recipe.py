@@ -1,0 +1,105 @@
+"""Recipes: yaml, overrides, and errors that help."""
+
+from pathlib import Path
+
+import pytest
+
+from plait.training.recipe import (
+    Recipe,
+    RecipeError,
+    build_recipe,
+    differences,
+    find_recipe,
+    load_recipe,
+    parse_overrides,
+    save_recipe,
+)
+from plait.training.run import saved_recipe
+
+RECIPE = """
+task: classification
+model: {text: some/text, image: {config: {image_size: 64}}, fusion: early, freeze: [text]}
+data: {source: data.csv, columns: {text: question, label: answer}}
+training: {learning_rate: 1e-4, num_train_epochs: 2}
+output_dir: run
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_recipe_is_read_with_overrides(file: Path) -> None:
+    overrides = parse_overrides(["--training.learning_rate", "3e-5", "--seed=7", "--metrics", "[accuracy]"])
+    recipe = load_recipe(file, overrides)
+    assert recipe.training == {"learning_rate": 3e-5, "num_train_epochs": 2}
+    assert (recipe.seed, recipe.metrics, recipe.model.freeze) == (7, ["accuracy"], ["text"])
+
+
+def test_a_number_without_a_point_is_a_number(file: Path) -> None:
+    assert load_recipe(file).training["learning_rate"] == pytest.approx(1e-4)
+
+
+def test_an_override_makes_the_mapping_it_needs(file: Path) -> None:
+    recipe = load_recipe(file, parse_overrides(["--training.learning_rates.text", "1e-5", "--data.max-rows", "10"]))
+    assert recipe.training["learning_rates"] == {"text": 1e-5}
+    assert recipe.data.max_rows == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"modell": {}}, "did you mean 'model'"),
+        ({"model": {"fusoin": "early"}}, "model has no key 'fusoin'; did you mean 'fusion'"),
+        ({"training": {"learning_rat": 1}}, "training has no key 'learning_rat'; did you mean 'learning_rate'"),
+        ({"data": {"columns": {"txt": "a"}}}, "data.columns has no key 'txt'; did you mean 'text'"),
+        ({"data": {"splits": {"trian": "a"}}}, "did you mean 'train'"),
+        ({"task": "clasification"}, "task"),
+        ({"seed": "three"}, "seed"),
+        ({"data": "file.csv"}, "data is 'file.csv': expected keys and values"),
+        ({"training": {"seed": 3}}, "training.seed belongs at the top"),
+    ],
+)
+def test_mistakes_are_named(content: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build_recipe(content)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- just\n- a list\n", "\x00"])
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"broken\.yaml"):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_names_those_that_come_with_plait() -> None:
+    with pytest.raises(RecipeError, match="easy_vqa"):
+        load_recipe("nowhere.yaml")
+
+
+@pytest.mark.parametrize("arguments", [["stray"], ["--seed"], ["--seed", "[1"]])
+def test_broken_overrides(arguments: list[str]) -> None:
+    with pytest.raises(RecipeError):
+        parse_overrides(arguments)
+
+
+def test_the_saved_recipe_reads_back_equal(file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(file, {"seed": 5})
+    save_recipe(recipe, tmp_path / "recipe.yaml", "0.0")
+    assert saved_recipe(tmp_path) == recipe
+
+
+def test_differences_name_the_keys(file: Path) -> None:
+    old, new = load_recipe(file), load_recipe(file, {"training.learning_rate": 1.0, "model.freeze": []})
+    assert differences(old, old) == []
+    found = differences(old, new)
+    assert [line.split(":")[0] for line in found] == ["model.freeze", "training.learning_rate"]
+
+
+@pytest.mark.parametrize("path", sorted(find_recipe("easy_vqa").parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_that_come_with_plait_are_valid(path: Path) -> None:
+    assert isinstance(load_recipe(path.stem), Recipe)

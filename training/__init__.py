@@ -1,0 +1,58 @@
+"""Training: the Trainer and its arguments, data, metrics, recipes and the command line. Loaded when first asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .arguments import PlaitTrainingArguments
+    from .collator import PlaitDataCollator
+    from .data import load_data
+    from .features import FeatureStore, cache_features
+    from .metrics import Metrics
+    from .parameters import PARTS, freeze, fresh_modules, parameter_groups, part_of
+    from .recipe import Recipe, load_recipe
+    from .trainer import PlaitTrainer
+
+LAZY = {
+    "PARTS": ".parameters",
+    "FeatureStore": ".features",
+    "Metrics": ".metrics",
+    "PlaitDataCollator": ".collator",
+    "PlaitTrainer": ".trainer",
+    "PlaitTrainingArguments": ".arguments",
+    "Recipe": ".recipe",
+    "cache_features": ".features",
+    "freeze": ".parameters",
+    "fresh_modules": ".parameters",
+    "load_data": ".data",
+    "load_recipe": ".recipe",
+    "parameter_groups": ".parameters",
+    "part_of": ".parameters",
+}
+
+__all__ = [
+    "PARTS",
+    "FeatureStore",
+    "Metrics",
+    "PlaitDataCollator",
+    "PlaitTrainer",
+    "PlaitTrainingArguments",
+    "Recipe",
+    "cache_features",
+    "freeze",
+    "fresh_modules",
+    "load_data",
+    "load_recipe",
+    "parameter_groups",
+    "part_of",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LAZY})

@@ -1,0 +1,87 @@
+"""The arguments of PlaitTrainer: those of the Trainer, and what a model of several parts needs besides."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from .metrics import greater_is_better
+from .parameters import check_parts
+
+
+@dataclass
+class PlaitTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` and:
+
+    Raises:
+        ValueError: an unknown part; a part both frozen and given a learning rate; early stopping without what it
+            needs; `share_images` together with another sampling strategy.
+    """
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates"]
+
+    learning_rates: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate by part (text, image, audio, video, fusion, decoder, head), as a dict or as JSON; "
+            "the others use learning_rate. 0 freezes the part."
+        },
+    )
+    frozen: list[str] = field(default_factory=list, metadata={"help": "Parts that are not trained."})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better metric_for_best_model."}
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "How much better the metric must be to count as better."}
+    )
+    share_images: bool = field(
+        default=False,
+        metadata={"help": "Fill batches picture by picture, so that rows which share a picture encode it once."},
+    )
+    image_cache: float = field(
+        default=0.0, metadata={"help": "GiB of processed pictures that the command line's collator keeps in memory."}
+    )
+    cache_features: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Modalities whose frozen tower is run once per distinct input, its outputs kept on disk."},
+    )
+    feature_cache_dir: str | None = field(
+        default=None, metadata={"help": "Where those outputs are kept; default: the folder plait in HF_HOME."}
+    )
+    feature_cache_limit: float = field(
+        default=50.0, metadata={"help": "Refuse to write more than so many GiB of tower outputs."}
+    )
+    # the collator needs columns that forward() does not name (the picture, the question)
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Remove columns that the model's forward does not name."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.metric_for_best_model is not None and self.greater_is_better is None:
+            self.greater_is_better = greater_is_better(self.metric_for_best_model)
+        super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            # a batch without pictures leaves the image tower without gradients: the others must not wait for them
+            self.ddp_find_unused_parameters = True
+        self._check_rates()
+        self._check_early_stopping()
+        if self.share_images and self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"share_images cannot be used with train_sampling_strategy={self.train_sampling_strategy!r}"
+            )
+
+    def _check_rates(self) -> None:
+        if isinstance(self.learning_rates, str):
+            raise ValueError(f'learning_rates is {self.learning_rates!r}: expected JSON such as {{"text": 1e-5}}')
+        rates = {part: float(rate) for part, rate in (self.learning_rates or {}).items()}
+        check_parts([*rates, *self.frozen])
+        for part in self.frozen:
+            if rates.get(part):
+                raise ValueError(f"{part!r} is frozen but has a learning rate of {rates[part]}: drop one of the two")
+        self.learning_rates = rates or None
+        self.frozen = sorted({*self.frozen, *(part for part, rate in rates.items() if rate == 0)})
+
+    def _check_early_stopping(self) -> None:
+        if self.early_stopping_patience is None:
+            return
+        if not self.load_best_model_at_end or self.metric_for_best_model is None:
+            raise ValueError("early_stopping_patience needs load_best_model_at_end=True and a metric_for_best_model")

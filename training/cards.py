@@ -1,0 +1,122 @@
+"""The model card beside the weights: what was trained, on what, how well, and how to repeat it."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .. import __version__
+from ..modeling.pretrained import PlaitPreTrainedModel
+from .data import Data
+from .recipe import Recipe
+
+LIBRARIES = ("transformers", "torch", "datasets", "accelerate")
+TASKS = {"classification": "image-text-to-text", "masked_lm": "fill-mask"}
+
+TEMPLATE = """---
+{metadata}
+---
+
+# {name}
+
+A [plait](https://pypi.org/project/plait/) model for {task}, trained with plait {plait}.
+
+```python
+import plait
+from transformers import {auto}, AutoProcessor
+
+model = {auto}.from_pretrained("{name}")
+processor = AutoProcessor.from_pretrained("{name}")
+```
+
+## What it is made of
+
+```
+{composition}
+```
+
+{labels}
+
+## Data
+
+{data}
+
+## Results
+
+{results}
+
+## How to repeat it
+
+```
+{command}
+```
+
+The resolved recipe is `recipe.yaml` in this folder. Seed {seed}; Python {python}, {libraries}.
+"""
+
+
+def write_card(
+    folder: Path, recipe: Recipe, model: PlaitPreTrainedModel, data: Data, results: dict[str, Any], command: str
+) -> None:
+    """Write README.md into the folder of a run."""
+    text = TEMPLATE.format(
+        metadata=_metadata(folder, recipe, results).to_yaml(),
+        name=folder.name,
+        task=recipe.task.replace("_", " "),
+        auto="AutoModelForMaskedLM" if recipe.task == "masked_lm" else "AutoModelForSequenceClassification",
+        plait=__version__,
+        composition=model.composition(),
+        labels=_labels(data),
+        data=_data(recipe, data),
+        results=results_table(results),
+        command=command,
+        seed=recipe.seed,
+        python=platform.python_version(),
+        libraries=", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+    )
+    ModelCard(text).save(folder / "README.md")
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """A markdown table: a row a metric, the model beside the baselines."""
+    if not results:
+        return "No validation or test split: nothing was measured."
+    kinds = list(dict.fromkeys(kind for columns in results.values() for kind in columns))
+    lines = [f"| split | metric | {' | '.join(kinds)} |", "|---|---|" + "---|" * len(kinds)]
+    for split, columns in results.items():
+        for name in columns["model"]:
+            cells = [f"{columns[kind][name]:.4f}" if name in columns.get(kind, {}) else "-" for kind in kinds]
+            lines.append(f"| {split} | {name} | {' | '.join(cells)} |")
+    notes = {
+        "majority": "majority: always the most frequent training answer.",
+        "blind": "blind: for each text its most frequent training answer, the picture never seen.",
+    }
+    return "\n".join([*lines, "", " ".join(note for kind, note in notes.items() if kind in kinds)]).rstrip()
+
+
+def _metadata(folder: Path, recipe: Recipe, results: dict[str, Any]) -> ModelCardData:
+    task = TASKS[recipe.task]
+    source = recipe.data.source if isinstance(recipe.data.source, str) else "local files"
+    found = [
+        EvalResult(task, Path(source).name, Path(source).name, name, round(value, 6), dataset_split=split)
+        for split, columns in results.items()
+        for name, value in columns["model"].items()
+    ]
+    named: dict[str, Any] = {"model_name": folder.name, "eval_results": found} if found else {}
+    return ModelCardData(library_name="plait", tags=["plait", recipe.task], **named)
+
+
+def _labels(data: Data) -> str:
+    if data.labels is None:
+        return ""
+    names = ", ".join(data.labels.names)
+    return f"Labels: {names}." if names else "It predicts one number."
+
+
+def _data(recipe: Recipe, data: Data) -> str:
+    source = recipe.data.source
+    shown = source if isinstance(source, str) else ", ".join(f"{split}: {file}" for split, file in source.items())
+    sizes = ", ".join(f"{len(rows)} rows for {split}" for split, rows in data.splits.items())
+    return f"Source: {shown}. {sizes}."

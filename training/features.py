@@ -1,0 +1,286 @@
+"""Outputs of frozen towers, computed once per distinct input and kept on disk.
+
+The folder's name is a digest of the tower's weights, its config and what processes its input, so that outputs of
+another tower are never read. Rows of different length are stored one after the other, without padding, in
+safetensors files that are mapped into memory.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from huggingface_hub.constants import HF_HOME
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..configuration.tower import CONFIG_FIELDS
+from ..processing import PlaitProcessor
+from .inputs import image_inputs, pictures_of, text_inputs, text_key
+from .parameters import plait_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.get_logger(__name__)
+
+FORMAT = "plait features 1"
+SHARD_BYTES = 2**28
+VOLATILE = ("transformers_version", "_name_or_path")
+
+
+class Encoded(NamedTuple):
+    """One input's tokens (length, width) and pooled vector (width), if the tower pools."""
+
+    tokens: Tensor
+    pooled: Tensor | None
+
+
+class FeatureStore:
+    """Tower outputs by the key of their input, read from the files of one folder.
+
+    Raises:
+        ValueError: a file that is no features file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the files that are there now."""
+        self.shards: list[dict[str, Tensor]] = []
+        self.index: dict[str, tuple[int, int]] = {}
+        for file in sorted(self.folder.glob("*.safetensors")):
+            keys, tensors = _read_shard(file)
+            self.index |= {key: (len(self.shards), row) for row, key in enumerate(keys)}
+            self.shards.append(tensors)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a loader's worker maps the files again instead of getting a copy of their content
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])
+
+    def holds(self, keys: Iterable[str | None]) -> bool:
+        """Whether every key (None: no input) is stored."""
+        return bool(self.index) and all(key is None or key in self.index for key in keys)
+
+    def __getitem__(self, key: str) -> Encoded:
+        number, row = self.index[key]
+        shard = self.shards[number]
+        start, end = shard["offsets"][row : row + 2].tolist()
+        return Encoded(shard["tokens"][start:end], shard["pooled"][row] if "pooled" in shard else None)
+
+    def gather(self, rows: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+        """A batch as a tower would return it: each row's tokens one after the other, padded to the longest.
+
+        last_hidden_state: (batch, length, width); mask: (batch, length); pooler_output: (batch, width) where the
+        tower pools (a row of several inputs gets their mean).
+        """
+        distinct = {tuple(row): number for number, row in enumerate(dict.fromkeys(map(tuple, rows)))}
+        select = torch.tensor([distinct[tuple(row)] for row in rows])
+        found = [[self[key] for key in row] for row in distinct]
+        blank = self.shards[0]["tokens"][:1] * 0
+        tokens = [torch.cat([item.tokens for item in items]) if items else blank for items in found]
+        lengths = torch.tensor([sum(len(item.tokens) for item in items) for items in found])
+        padded = pad_sequence(tokens, batch_first=True)
+        mask = torch.arange(padded.shape[1]) < lengths[:, None]
+        result = {"last_hidden_state": padded[select], "mask": mask[select]}
+        if "pooled" in self.shards[0]:
+            none = self.shards[0]["pooled"][0] * 0
+            pooled = [torch.stack([item.pooled for item in items]).mean(0) if items else none for items in found]
+            result["pooler_output"] = torch.stack(pooled)[select]
+        return result
+
+    def add(self, keys: Sequence[str], outputs: Sequence[Encoded]) -> None:
+        """Write one more file. It appears whole or not at all."""
+        lengths = torch.tensor([0, *(len(output.tokens) for output in outputs)])
+        tensors = {"tokens": torch.cat([output.tokens for output in outputs]), "offsets": lengths.cumsum(0)}
+        if outputs[0].pooled is not None:
+            tensors["pooled"] = torch.stack([output.pooled for output in outputs])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = sha256(" ".join(keys).encode()).hexdigest()[:24]
+        unfinished = self.folder / f"{name}.{os.getpid()}.tmp"
+        save_file(tensors, unfinished, {"format": FORMAT, "keys": json.dumps(list(keys))})
+        unfinished.replace(self.folder / f"{name}.safetensors")
+
+
+def cache_features(
+    model: nn.Module,
+    processor: PlaitProcessor,
+    datasets: Sequence["Dataset"],
+    modality: str,
+    *,
+    folder: str | Path | None = None,
+    limit: float = 50.0,
+    batch_size: int = 64,
+    max_length: int | None = None,
+) -> FeatureStore:
+    """Run a frozen tower once on every distinct input of these datasets that is not stored yet.
+
+    Args:
+        folder: where outputs are kept, default the folder plait/features in HF_HOME.
+        limit: GiB that may be written; the size is known, and reported, after the first batch.
+        max_length: tokens a text, as in the collator.
+
+    Raises:
+        ValueError: the tower is not frozen, there is no such tower or processor, or the outputs exceed the limit or
+            the free space of the disk.
+    """
+    tower = frozen_tower(model, modality)
+    root = Path(folder).expanduser() if folder is not None else Path(HF_HOME) / "plait" / "features"
+    store = FeatureStore(root / f"{modality}-{tower_digest(model, tower, processor, modality)[:24]}")
+    inputs = _distinct_inputs(datasets, modality, max_length)
+    missing = {key: source for key, source in inputs.items() if key not in store.index}
+    logger.info(f"{modality} features: {len(inputs)} distinct inputs, {len(missing)} to compute, in {store.folder}")
+    if missing:
+        _fill(store, _outputs(model, processor, datasets, modality, missing, batch_size, max_length), missing, limit)
+        store.refresh()
+    return store
+
+
+def frozen_tower(model: nn.Module, modality: str) -> nn.Module:
+    """The tower of this modality.
+
+    Raises:
+        ValueError: the model has none, or it is being trained.
+    """
+    towers = plait_of(model).towers
+    if modality not in towers:
+        raise ValueError(f"the model has no {modality} tower to cache: it has {', '.join(towers)}")
+    trained = [name for name, parameter in towers[modality].named_parameters() if parameter.requires_grad]
+    if trained:
+        raise ValueError(
+            f"the {modality} tower is not frozen ({len(trained)} trainable tensors, first {trained[0]}): its outputs "
+            f"change while it trains and cannot be cached; add {modality!r} to frozen"
+        )
+    return towers[modality]
+
+
+def tower_digest(model: nn.Module, tower: nn.Module, processor: PlaitProcessor, modality: str) -> str:
+    """A digest of everything that a tower's output depends on, apart from its input."""
+    digest = sha256(FORMAT.encode())
+    config = getattr(plait_of(model).config, CONFIG_FIELDS[modality]).to_dict()
+    settings = {key: value for key, value in config.items() if key not in VOLATILE}
+    digest.update(json.dumps([settings, _processing(processor, modality)], sort_keys=True, default=str).encode())
+    for name, tensor in sorted(tower.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _processing(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
+    """The settings of what turns this modality into tensors."""
+    if modality == "text":
+        tokenizer = processor.tokenizer
+        settings = json.loads(tokenizer.backend_tokenizer.to_str())
+        # set anew by every call
+        del settings["padding"], settings["truncation"]
+        return {**settings, "model_max_length": tokenizer.model_max_length, "side": tokenizer.truncation_side}
+    settings = processor.image_processor.to_dict()
+    return {key: value for key, value in settings.items() if key not in VOLATILE}
+
+
+def _distinct_inputs(
+    datasets: Sequence["Dataset"], modality: str, max_length: int | None
+) -> dict[str, tuple[int, int, int]]:
+    """Where each distinct input is found first: (dataset, row, place in the row) by key."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for number, data in enumerate(datasets):
+        names = [name for name in data.column_names if name.split("_")[0].split(".")[0] == modality]
+        if not names:
+            raise ValueError(
+                f"nothing to cache: the data have no {modality} column, only {', '.join(data.column_names)}"
+            )
+        for row, values in enumerate(data.select_columns(names)):
+            keys = [text_key(values, max_length)] if modality == "text" else [key for key, _ in pictures_of(values)]
+            for place, key in enumerate(keys):
+                if key is not None:
+                    found.setdefault(key, (number, row, place))
+    return found
+
+
+def _outputs(
+    model: nn.Module,
+    processor: PlaitProcessor,
+    datasets: Sequence["Dataset"],
+    modality: str,
+    sources: Mapping[str, tuple[int, int, int]],
+    batch_size: int,
+    max_length: int | None,
+) -> Iterator[tuple[list[str], list[Encoded]]]:
+    """Batches of keys with their outputs, on the CPU."""
+    plait, keys = plait_of(model), list(sources)
+    device = next(plait.parameters()).device
+    training = model.training
+    model.eval()
+    for start in tqdm(range(0, len(keys), batch_size), desc=f"{modality} features", unit="batch"):
+        part = keys[start : start + batch_size]
+        rows = [(datasets[number][row], place) for number, row, place in map(sources.__getitem__, part)]
+        if modality == "text":
+            inputs = text_inputs(processor, [row for row, _ in rows], max_length)
+        else:
+            inputs = {"pixel_values": image_inputs(processor, [pictures_of(row)[place][1] for row, place in rows])}
+        with torch.no_grad():
+            output = plait.encode(modality, **{name: value.to(device) for name, value in inputs.items()})
+        pooled = [None] * len(part) if output.pooler_output is None else list(output.pooler_output.cpu())
+        tokens = [tokens[mask].cpu() for tokens, mask in zip(output.last_hidden_state, output.mask, strict=True)]
+        yield part, [Encoded(*pair) for pair in zip(tokens, pooled, strict=True)]
+    model.train(training)
+
+
+def _fill(
+    store: FeatureStore, batches: Iterator[tuple[list[str], list[Encoded]]], missing: Mapping[str, Any], limit: float
+) -> None:
+    keys: list[str] = []
+    outputs: list[Encoded] = []
+    for number, (more_keys, more_outputs) in enumerate(batches):
+        if number == 0:
+            _check_size(store, _size(more_outputs) / len(more_keys) * len(missing), limit)
+        keys += more_keys
+        outputs += more_outputs
+        if _size(outputs) >= SHARD_BYTES:
+            store.add(keys, outputs)
+            keys, outputs = [], []
+    if keys:
+        store.add(keys, outputs)
+
+
+def _size(outputs: Sequence[Encoded]) -> int:
+    return sum(item.nbytes for output in outputs for item in output if item is not None)
+
+
+def _check_size(store: FeatureStore, expected: float, limit: float) -> None:
+    store.folder.mkdir(parents=True, exist_ok=True)
+    needed, free = expected / 2**30, shutil.disk_usage(store.folder).free / 2**30
+    logger.info(f"features: about {needed:.3g} GiB to write, {free:.3g} GiB free")
+    if needed > min(limit, free):
+        raise ValueError(
+            f"features would take about {needed:.3g} GiB in {store.folder} (limit {limit:.3g}, free {free:.3g}): raise "
+            "feature_cache_limit, choose another feature_cache_dir, or train without cache_features"
+        )
+
+
+def _read_shard(file: Path) -> tuple[list[str], dict[str, Tensor]]:
+    try:
+        with safe_open(file, "pt") as content:
+            metadata = content.metadata() or {}
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no dict
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}): delete it, it is computed again") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{file} is no features file: remove it from the cache folder")
+    return json.loads(metadata["keys"]), tensors

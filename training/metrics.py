@@ -1,0 +1,233 @@
+"""Metrics by name, computed without keeping all logits, and the baselines that they must beat."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from transformers import EvalPrediction
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "masked_lm"]
+SINGLE, MULTI, REGRESSION, MASKED_LM = (
+    "single_label_classification",
+    "multi_label_classification",
+    "regression",
+    "masked_lm",
+)
+
+
+class Metric(NamedTuple):
+    """`compute(references, predictions)`; `scores`: predictions are probabilities and not chosen labels."""
+
+    compute: Callable[[np.ndarray, np.ndarray], float]
+    scores: bool = False
+
+
+def _sklearn(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], float]:
+    def compute(references: np.ndarray, predictions: np.ndarray) -> float:
+        from sklearn import metrics
+
+        return float(getattr(metrics, name)(references, predictions, **options))
+
+    return compute
+
+
+def _averaged(name: str, average: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    return _sklearn(name, average=average, zero_division=0)
+
+
+def _correlation(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    def compute(references: np.ndarray, predictions: np.ndarray) -> float:
+        from scipy import stats
+
+        return float(getattr(stats, name)(references, predictions).statistic)
+
+    return compute
+
+
+def _roc_auc(references: np.ndarray, probabilities: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if references.ndim == 1 and probabilities.shape[1] == 2:
+        return float(roc_auc_score(references, probabilities[:, 1]))
+    return float(roc_auc_score(references, probabilities, multi_class="ovr", average="macro"))
+
+
+AVERAGED = {
+    f"{short}_{average}": Metric(_averaged(name, average))
+    for short, name in (("f1", "f1_score"), ("precision", "precision_score"), ("recall", "recall_score"))
+    for average in ("macro", "weighted", "micro")
+}
+METRICS: dict[str, dict[str, Metric]] = {
+    SINGLE: {
+        "accuracy": Metric(_sklearn("accuracy_score")),
+        "balanced_accuracy": Metric(_sklearn("balanced_accuracy_score")),
+        **AVERAGED,
+        "matthews": Metric(_sklearn("matthews_corrcoef")),
+        "cohen_kappa": Metric(_sklearn("cohen_kappa_score")),
+        "roc_auc": Metric(_roc_auc, scores=True),
+    },
+    MULTI: {
+        "accuracy": Metric(_sklearn("accuracy_score")),
+        **AVERAGED,
+        "hamming_loss": Metric(_sklearn("hamming_loss")),
+        "roc_auc": Metric(_roc_auc, scores=True),
+    },
+    REGRESSION: {
+        "mae": Metric(_sklearn("mean_absolute_error")),
+        "mse": Metric(_sklearn("mean_squared_error")),
+        "rmse": Metric(_sklearn("root_mean_squared_error")),
+        "r2": Metric(_sklearn("r2_score")),
+        "pearson": Metric(_correlation("pearsonr")),
+        "spearman": Metric(_correlation("spearmanr")),
+    },
+    MASKED_LM: {"accuracy": Metric(lambda _, rows: float(rows[:, 1].sum() / max(rows[:, 2].sum(), 1)))}
+    | {"perplexity": Metric(lambda _, rows: float(np.exp(rows[:, 0].sum() / max(rows[:, 2].sum(), 1))))},
+}
+DEFAULTS = {
+    SINGLE: ("accuracy", "f1_macro"),
+    MULTI: ("accuracy", "f1_macro"),
+    REGRESSION: ("mae", "pearson"),
+    MASKED_LM: ("accuracy", "perplexity"),
+}
+LOWER_IS_BETTER = ("mae", "mse", "rmse", "hamming_loss", "perplexity", "loss")
+
+
+class Metrics:
+    """The named metrics of one task, as a Trainer's `compute_metrics`; `reduce` is its `preprocess_logits_for_metrics`.
+
+    Names are those of METRICS, or, with a slash, a module of the `evaluate` library (a Hub id or a local path), which
+    gets chosen labels (regression: values).
+
+    Raises:
+        ValueError: a name that this task does not have, with the nearest and all valid ones.
+    """
+
+    def __init__(self, names: Sequence[str], problem_type: ProblemType) -> None:
+        self.problem_type = problem_type
+        self.metrics = {_short(name): find_metric(name, problem_type) for name in names or DEFAULTS[problem_type]}
+
+    @property
+    def names(self) -> list[str]:
+        """What the metrics are called in the results."""
+        return list(self.metrics)
+
+    def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What is kept of a batch's logits: chosen labels, or probabilities where a metric needs them.
+
+        Masked language modeling keeps three numbers a row: the summed loss, the right and all masked tokens.
+        """
+        if self.problem_type == MASKED_LM:
+            return masked_token_counts(logits, labels)
+        if self.problem_type == REGRESSION:
+            return logits.squeeze(-1)
+        single = self.problem_type == SINGLE
+        if any(metric.scores for metric in self.metrics.values()):
+            return logits.float().softmax(-1) if single else logits.float().sigmoid()
+        return logits.argmax(-1) if single else logits > 0
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """`{name: value}` for `prediction.predictions`, as `reduce` left them, and `prediction.label_ids`."""
+        return self.compute(np.asarray(prediction.label_ids), np.asarray(prediction.predictions))
+
+    def compute(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """References and predictions by row; predictions are chosen labels, or probabilities (rows, labels)."""
+        if self.problem_type == SINGLE:
+            known = references != -100
+            references, predictions = references[known], predictions[known]
+        if self.problem_type == REGRESSION:
+            references = references.reshape(predictions.shape)
+        chosen = self._chosen(predictions)
+        return {
+            name: metric.compute(references, predictions if metric.scores else chosen)
+            for name, metric in self.metrics.items()
+        }
+
+    def constant(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """The metrics of a baseline that gives labels and no probabilities: those that need them are left out."""
+        kept = {name: metric for name, metric in self.metrics.items() if not metric.scores and _defined(name)}
+        return {name: metric.compute(references, predictions) for name, metric in kept.items()}
+
+    def _chosen(self, predictions: np.ndarray) -> np.ndarray:
+        if not any(metric.scores for metric in self.metrics.values()):
+            return predictions
+        return predictions.argmax(-1) if self.problem_type == SINGLE else predictions > 0.5
+
+
+def find_metric(name: str, problem_type: ProblemType) -> Metric:
+    """A metric by its name in METRICS, or a module of the `evaluate` library by a name with a slash."""
+    if "/" in name:
+        return _evaluate_module(name, problem_type)
+    known = METRICS[problem_type]
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no metric {name!r} for {problem_type}{hint} There are {', '.join(known)}")
+    return known[name]
+
+
+def greater_is_better(name: str) -> bool:
+    """Whether more of a metric is better; False for losses and errors."""
+    return name.removeprefix("eval_") not in LOWER_IS_BETTER
+
+
+def masked_token_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(batch, 3): summed cross entropy, right and all tokens with a label. logits: (batch, length, vocabulary)."""
+    known = labels != -100
+    losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+    right = (logits.argmax(-1) == labels) & known
+    return torch.stack([losses.sum(1), right.sum(1).float(), known.sum(1).float()], dim=1)
+
+
+def majority_predictions(train: np.ndarray, count: int, problem_type: ProblemType) -> np.ndarray:
+    """What never looking predicts for `count` rows: the most frequent training label (multi-label: each one's more
+    frequent value; regression: the mean)."""
+    return np.repeat(_central(train, problem_type)[None], count, axis=0)
+
+
+def blind_predictions(
+    train: tuple[Sequence[Hashable], np.ndarray], texts: Sequence[Hashable], problem_type: ProblemType
+) -> np.ndarray:
+    """What the text alone allows at best: for each text the most frequent answer that it had in training.
+
+    A text that training did not hold gets the majority. `train` is (texts, labels).
+    """
+    rows = defaultdict(list)
+    for row, text in enumerate(train[0]):
+        rows[text].append(row)
+    answers = {text: _central(train[1][members], problem_type) for text, members in rows.items()}
+    fallback = _central(train[1], problem_type)
+    return np.stack([answers.get(text, fallback) for text in texts])
+
+
+def _central(labels: np.ndarray, problem_type: ProblemType) -> np.ndarray:
+    if problem_type == SINGLE:
+        return np.asarray(Counter(labels.tolist()).most_common(1)[0][0])
+    mean = labels.mean(axis=0)
+    return np.asarray(mean > 0.5) if problem_type == MULTI else np.asarray(mean)
+
+
+def _evaluate_module(name: str, problem_type: ProblemType) -> Metric:
+    if problem_type == MASKED_LM:
+        raise ValueError(f"{name!r} cannot be used for masked language modeling, which keeps counts and no labels")
+    import evaluate
+
+    return Metric(partial(_run_module, evaluate.load(name)))
+
+
+def _run_module(module: Any, references: np.ndarray, predictions: np.ndarray) -> float:
+    result = module.compute(references=references, predictions=predictions)
+    return float(result.get(module.name, next(iter(result.values()))))
+
+
+def _short(name: str) -> str:
+    return Path(name).stem if "/" in name else name
+
+
+def _defined(name: str) -> bool:
+    # the correlation with a constant is undefined
+    return name not in ("pearson", "spearman")

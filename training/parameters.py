@@ -1,0 +1,140 @@
+"""The parts of a model (its towers, fusion, decoder, head): names, freezing, and the optimizer groups made of them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from transformers.trainer_utils import unwrap_peft_model
+
+from ..configuration.tower import MODALITIES
+from ..modeling.plait import PlaitModel
+from ..modeling.pretrained import PlaitPreTrainedModel
+from ..modeling.pretrained import part_of as part_of_path
+
+PARTS = (*MODALITIES, "fusion", "decoder", "head")
+
+# what DistributedDataParallel, PEFT, FSDP and torch.compile put around a model
+OUTER = re.compile(r"^(?:module\.|base_model\.model\.|_orig_mod\.)+")
+INNER = re.compile(r"(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter belongs to, by its path in a plait model (also inside DDP, FSDP or PEFT)."""
+    return part_of_path(OUTER.sub("", INNER.sub("", name)))
+
+
+def check_parts(names: Iterable[str]) -> None:
+    """Raises ValueError: a name that is no part, with the valid names."""
+    unknown = sorted(set(names) - set(PARTS))
+    if unknown:
+        raise ValueError(f"unknown part {', '.join(map(repr, unknown))}: the parts are {', '.join(PARTS)}")
+
+
+def parameters_by_part(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """`{part: {name: parameter}}` in the order of PARTS; a part the model lacks is left out."""
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        found.setdefault(part_of(name), {})[name] = parameter
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def freeze(model: nn.Module, parts: Iterable[str]) -> int:
+    """Stop the training of whole parts; returns how many numbers that froze.
+
+    Raises:
+        ValueError: an unknown part, or one that this model does not have.
+    """
+    parts = list(parts)
+    check_parts(parts)
+    present = parameters_by_part(model)
+    _check_present(parts, present)
+    frozen = [parameter for part in parts for parameter in present[part].values()]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return sum(parameter.numel() for parameter in frozen)
+
+
+def parameter_groups(
+    model: nn.Module,
+    learning_rates: Mapping[str, float] | None = None,
+    weight_decay: float = 0.0,
+    learning_rate: float | None = None,
+) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer: one or two a part, with its own learning rate; norms and biases do not decay.
+
+    Each group carries its `part`. A part that is not in `learning_rates` gets `learning_rate`, or (None) the
+    optimizer's own. A rate of 0 leaves the part out. With a plain Trainer:
+    `Trainer(..., optimizer_cls_and_kwargs=(AdamW, {"params": parameter_groups(model, {"text": 1e-5}), "lr": 1e-4}))`.
+
+    Raises:
+        ValueError: an unknown part, a negative rate, a part the model does not have, a rate above 0 for a part that
+            is frozen, or nothing left to train.
+    """
+    rates = dict(learning_rates or {})
+    check_parts(rates)
+    present = parameters_by_part(model)
+    _check_present(rates, present)
+    groups = []
+    for part, parameters in present.items():
+        trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        rate = rates.get(part, learning_rate)
+        _check_rate(part, rates.get(part), bool(trainable))
+        if rate != 0:
+            groups += _groups_of(part, trainable, rate, weight_decay)
+    if not groups:
+        raise ValueError("nothing to train: every parameter is frozen or has a learning rate of 0")
+    return groups
+
+
+def plait_of(model: nn.Module) -> PlaitModel:
+    """The PlaitModel inside a task class, a PEFT model, or itself."""
+    return unwrap_peft_model(model).base_model
+
+
+def fresh_modules(model: PlaitPreTrainedModel) -> list[str]:
+    """Names of the modules outside pretrained towers, for PEFT's `modules_to_save`.
+
+    An adapter alone leaves connectors, fusion, head and fresh towers at random and loses them on save. Call it on the
+    model as composed, before PEFT wraps it. Tied output layers are left out: they follow what they are tied to.
+    """
+    plait = plait_of(model)
+    base = f"{model.base_model_prefix}." if plait is not model else ""
+    fresh = {row.part for row in model.composition().rows if row.origin == "fresh"}
+    found = [f"{base}connectors.{name}" for name in plait.connectors] + [f"{base}fusion"] * (plait.fusion is not None)
+    for modality, tower in plait.towers.items():
+        found += [f"{base}towers.{modality}.{name}" for name in _trainable(tower)] * (modality in fresh)
+    tied = {name.partition(".")[0] for name in model._tied_weights_keys or {}}
+    heads = [name for name in _trainable(model) if name not in tied] if plait is not model else []
+    return found + [name for name in heads if name != model.base_model_prefix]
+
+
+def _trainable(module: nn.Module) -> list[str]:
+    return [name for name, child in module.named_children() if any(True for _ in child.parameters())]
+
+
+def _groups_of(
+    part: str, parameters: Mapping[str, nn.Parameter], rate: float | None, weight_decay: float
+) -> list[dict[str, Any]]:
+    decaying = [parameter for name, parameter in parameters.items() if _decays(name, parameter)]
+    others = [parameter for name, parameter in parameters.items() if not _decays(name, parameter)]
+    lr = {} if rate is None else {"lr": float(rate)}
+    pairs = ((decaying, weight_decay), (others, 0.0))
+    return [{"params": params, "part": part, "weight_decay": decay, **lr} for params, decay in pairs if params]
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim >= 2 and "bias" not in name.rpartition(".")[2]
+
+
+def _check_present(parts: Iterable[str], present: Iterable[str]) -> None:
+    absent = sorted(set(parts) - set(present))
+    if absent:
+        raise ValueError(f"the model has no part {', '.join(map(repr, absent))}: it has {', '.join(present)}")
+
+
+def _check_rate(part: str, rate: float | None, trainable: bool) -> None:
+    if rate is not None and rate < 0:
+        raise ValueError(f"the learning rate of {part!r} is {rate}: it must not be negative")
+    if rate and not trainable:
+        raise ValueError(f"{part!r} has a learning rate of {rate} but is frozen: drop one of the two")

@@ -1,0 +1,241 @@
+"""A run from its recipe to a folder that holds the model, its card, its metrics and how it was made."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from .. import __version__
+from ..modeling.pretrained import PlaitPreTrainedModel
+from ..processing import PlaitProcessor
+from .arguments import PlaitTrainingArguments
+from .build import build_model, build_processor, label_names_of
+from .cards import write_card
+from .collator import PlaitDataCollator
+from .data import Data, load_data
+from .labels import Labels
+from .metrics import MASKED_LM, SINGLE, Metrics, blind_predictions, majority_predictions
+from .recipe import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
+from .trainer import PlaitTrainer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+RECIPE_FILE, METRICS_FILE, HISTORY_FILE = "recipe.yaml", "metrics.json", "history.json"
+Results = dict[str, dict[str, dict[str, float]]]
+
+
+@dataclass
+class Run:
+    """Everything that a recipe stands for, built."""
+
+    recipe: Recipe
+    folder: Path
+    data: Data
+    model: PlaitPreTrainedModel
+    processor: PlaitProcessor
+    metrics: Metrics
+    trainer: PlaitTrainer
+
+
+def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Results:
+    """Train as the recipe says and fill its output_dir; returns metrics beside the baselines, by split.
+
+    Raises:
+        RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
+    """
+    if recipe.output_dir is None:
+        raise RecipeError("output_dir is missing: give it in the recipe or as --output_dir FOLDER")
+    folder = Path(recipe.output_dir).expanduser()
+    args = make_arguments(recipe, folder / "checkpoints")
+    checkpoint = claim_folder(folder, recipe, args, overwrite, resume)
+    run = build_run(recipe, folder, args)
+    run.trainer.train(resume_from_checkpoint=checkpoint)
+    run.trainer.save_model(str(folder))
+    results = evaluate_splits(run)
+    if args.should_save:
+        write_json(folder / METRICS_FILE, results)
+        write_json(folder / HISTORY_FILE, run.trainer.state.log_history)
+        write_card(folder, recipe, run.model, run.data, results, command)
+    return results
+
+
+def make_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
+    """The training arguments of a recipe; one line that says what is wrong with them."""
+    try:
+        return PlaitTrainingArguments(output_dir=str(folder), seed=recipe.seed, **recipe.training)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"training: {' '.join(str(error).split())}") from error
+
+
+def claim_folder(
+    folder: Path, recipe: Recipe, args: PlaitTrainingArguments, overwrite: bool, resume: bool
+) -> str | None:
+    """Make the run folder, or find the checkpoint to go on from; every process sees the same folder before any writes.
+
+    Raises:
+        RecipeError: the folder exists and may not be touched, or there is nothing to resume.
+    """
+    kept = is_run(folder)
+    if resume:
+        _check_resumable(folder, recipe, kept)
+    elif folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise RecipeError(f"{folder} exists: --overwrite replaces it, --resume goes on, --output_dir names another")
+        if not kept or folder.is_symlink():
+            raise RecipeError(f"{folder} is not the folder of a run of plait, so it is not overwritten")
+    wait_for_everyone()
+    if args.should_save and not resume:
+        if kept:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_recipe(recipe, folder / RECIPE_FILE, __version__)
+    wait_for_everyone()
+    checkpoints = folder / "checkpoints"
+    return get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder was made by `train`: it holds a recipe with our mark."""
+    file = folder / RECIPE_FILE
+    return file.is_file() and MARK in read_yaml(file)
+
+
+def saved_recipe(folder: Path) -> Recipe:
+    """The recipe that a run folder was made with."""
+    content = read_yaml(folder / RECIPE_FILE)
+    return build_recipe({key: value for key, value in content.items() if key != MARK})
+
+
+def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run:
+    """Data, processor, model, metrics and trainer."""
+    classify = recipe.task == "classification"
+    order = label_names_of(recipe.model.from_pretrained) if classify and recipe.model.from_pretrained else ()
+    data = load_data(recipe.data, recipe.seed, needs_labels=classify, label_order=order)
+    if data.train is None:
+        raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
+    set_seed(args.seed)
+    processor, model = build_both(recipe, data, verbose=args.should_log)
+    metrics = make_metrics(recipe, data.labels)
+    collator = make_collator(recipe, processor, data.labels, args.image_cache)
+    try:
+        trainer = PlaitTrainer(
+            model,
+            args,
+            data_collator=collator,
+            train_dataset=data.train,
+            eval_dataset=data.validation,
+            compute_metrics=metrics,
+            processing_class=processor,
+        )
+    except ValueError as error:
+        raise RecipeError(f"training: {error}") from error
+    return Run(recipe, folder, data, model, processor, metrics, trainer)
+
+
+def build_both(recipe: Recipe, data: Data, verbose: bool) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
+    """Processor and model; one line that says what is wrong with the recipe's model."""
+    texts = data.train["text"] if data.train is not None and "text" in data.train.column_names else []
+    try:
+        processor = build_processor(recipe, texts)
+        return processor, build_model(recipe, data.labels, processor, verbose)
+    except RecipeError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        raise RecipeError(f"model: {' '.join(str(error).split())}") from error
+
+
+def make_metrics(recipe: Recipe, labels: Labels | None) -> Metrics:
+    """The recipe's metrics, or the task's usual ones."""
+    try:
+        return Metrics(recipe.metrics, MASKED_LM if labels is None else labels.problem_type)
+    except (ImportError, OSError, ValueError) as error:
+        raise RecipeError(f"metrics: {' '.join(str(error).split())}") from error
+
+
+def make_collator(
+    recipe: Recipe, processor: PlaitProcessor, labels: Labels | None, image_cache: float = 0.0
+) -> PlaitDataCollator:
+    """The recipe's collator."""
+    return PlaitDataCollator(
+        processor,
+        labels,
+        task=recipe.task,
+        max_length=recipe.max_length,
+        mlm_probability=recipe.mlm_probability,
+        seed=recipe.seed,
+        image_cache=image_cache,
+    )
+
+
+def evaluate_splits(run: Run) -> Results:
+    """Metrics of the trained model on validation and test, each beside what the baselines reach there."""
+    results: Results = {}
+    for split in ("validation", "test"):
+        if split in run.data.splits:
+            data = run.data.splits[split]
+            scores = run.trainer.evaluate(data, metric_key_prefix=split)
+            names = ["loss", *run.metrics.names]
+            measured = {name: scores[f"{split}_{name}"] for name in names}
+            results[split] = {"model": measured, **baselines(run.metrics, run.data, data)}
+    return results
+
+
+def baselines(metrics: Metrics, data: Data, split: "Dataset") -> dict[str, dict[str, float]]:
+    """What is reached without looking at all (majority), and from the text alone by memory (blind)."""
+    if data.labels is None or data.train is None:
+        return {}
+    train, truth = label_array(data.train, data.labels), label_array(split, data.labels)
+    majority = majority_predictions(train, len(split), data.labels.problem_type)
+    found = {"majority": metrics.constant(truth, majority)}
+    if "text" in split.column_names and any(name.startswith("image") for name in split.column_names):
+        blind = blind_predictions((data.train["text"][:], train), split["text"][:], data.labels.problem_type)
+        found["blind"] = metrics.constant(truth, blind)
+    return found
+
+
+def label_array(data: "Dataset", labels: Labels) -> np.ndarray:
+    """(rows,) ids or numbers, or (rows, labels) of 0 and 1."""
+    values = data["label"][:]
+    if labels.problem_type == SINGLE or not isinstance(values[0], list):
+        return np.asarray(values)
+    hot = np.zeros((len(values), labels.count), dtype=int)
+    for row, ids in enumerate(values):
+        hot[row, ids] = 1
+    return hot
+
+
+def report(results: Results) -> str:
+    """Lines with each metric of each split beside the baselines."""
+    lines = []
+    for split, columns in results.items():
+        for name, value in columns["model"].items():
+            others = {kind: scores[name] for kind, scores in columns.items() if kind != "model" and name in scores}
+            beside = " ".join(f"{kind}={score:.4f}" for kind, score in others.items())
+            lines.append(f"{split:10s} {name}={value:.4f} {beside}".rstrip())
+    return "\n".join(lines) or "no validation or test split: nothing was measured"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file of plain values."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def wait_for_everyone() -> None:
+    """A barrier between the processes of a run."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+
+
+def _check_resumable(folder: Path, recipe: Recipe, kept: bool) -> None:
+    if not kept:
+        raise RecipeError(f"{folder} is not the folder of a run: there is nothing to resume")
+    changed = differences(saved_recipe(folder), recipe)
+    if changed:
+        raise RecipeError(f"{folder} was begun with another recipe ({'; '.join(changed)}): a resumed run keeps its own")

@@ -1,0 +1,42 @@
+"""Data sources by name: each returns `{split: Dataset}` with its own column names."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Source = Callable[[], dict[str, "Dataset"]]
+SOURCES: dict[str, Source] = {}
+
+
+def register_source(name: str) -> Callable[[Source], Source]:
+    """Make a function the data source of that name, for `data: {source: name}` in a recipe."""
+
+    def register(function: Source) -> Source:
+        SOURCES[name] = function
+        return function
+
+    return register
+
+
+@register_source("easy_vqa")
+def easy_vqa() -> dict[str, "Dataset"]:
+    """easy-VQA (https://github.com/vzhou842/easy-VQA): questions about pictures of one coloured shape, 13 answers."""
+    from datasets import Dataset
+
+    try:
+        import easy_vqa as package
+    except ImportError as error:
+        raise ImportError("the data source easy_vqa needs its package: pip install easy-vqa") from error
+    readers = {
+        "train": (package.get_train_questions, package.get_train_image_paths),
+        "test": (package.get_test_questions, package.get_test_image_paths),
+    }
+    splits = {}
+    for split, (read_questions, read_paths) in readers.items():
+        questions, answers, pictures = read_questions()
+        paths = read_paths()
+        columns = {"text": questions, "image": [paths[picture] for picture in pictures], "label": answers}
+        splits[split] = Dataset.from_dict({**columns, "image_id": [f"{split}-{picture}" for picture in pictures]})
+    return splits
