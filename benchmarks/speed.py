@@ -76,7 +76,10 @@ def bert_batch(rows: int, longest: int, fill: float) -> tuple[Tensor, Tensor, li
 def sorted_parts(ids: Tensor, mask: Tensor, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """The peer's best: rows by length, in sub-batches, each padded to its own longest row."""
     order = mask.sum(1).argsort()
-    return [(part, ids[part, : mask[part].sum(1).max()], mask[part, : mask[part].sum(1).max()]) for part in order.split(size)]
+    return [
+        (part, ids[part, : mask[part].sum(1).max()], mask[part, : mask[part].sum(1).max()])
+        for part in order.split(size)
+    ]
 
 
 def w1(folder: str) -> Workload:
@@ -122,7 +125,9 @@ def w4(folder: str) -> Workload:
         for _, part, part_mask in parts:
             hidden = model(input_ids=part, attention_mask=part_mask).last_hidden_state
             (hidden * part_mask[..., None]).square().sum().backward()
-        return next(p.grad for name, p in model.named_parameters() if p.grad is not None and p.ndim == 2 and "ayer" in name)
+        return next(
+            p.grad for name, p in model.named_parameters() if p.grad is not None and p.ndim == 2 and "ayer" in name
+        )
 
     whole = [(torch.arange(len(ids)), ids, mask)]
     parts = sorted_parts(ids, mask, 4)

@@ -6,9 +6,10 @@ from .base import PlaitBaseConfig
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
-from .plait import OWN_CONFIGS, PlaitConfig, width_of
+from .plait import OWN_CONFIGS, PlaitConfig
 from .tower import CONFIG_FIELDS, MODALITIES, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .transformer import PlaitTransformerConfig
+from .width import width_of
 
 for _config in (PlaitConfig, *OWN_CONFIGS.values()):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)

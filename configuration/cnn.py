@@ -41,9 +41,9 @@ class PlaitCNNConfig(PlaitBaseConfig):
     layer_type: Literal["basic", "bottleneck", "inverted"] = "basic"
     hidden_sizes: Sizes = (64, 128, 256, 512)
     depths: Sizes = (2, 2, 2, 2)
-    strides: Sizes | None = None
-    kernel_sizes: Sizes | None = None
-    expand_ratios: Sizes | None = None
+    strides: Sizes = ()
+    kernel_sizes: Sizes = ()
+    expand_ratios: Sizes = ()
     downsample_in_bottleneck: bool = False
     head_size: int | None = None
     hidden_size: int | None = None

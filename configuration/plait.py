@@ -1,6 +1,6 @@
 """The config of a whole plait."""
 
-from dataclasses import field
+import dataclasses
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -11,6 +11,7 @@ from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
 from .tower import CONFIG_FIELDS, PlaitTextConfig, PlaitVisionConfig
+from .width import width_of
 
 OWN_CONFIGS = {
     config.model_type: config
@@ -64,7 +65,7 @@ class PlaitConfig(PlaitBaseConfig):
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    auto_map: dict[str, str] = field(default_factory=dict)
+    auto_map: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self, **kwargs: Any) -> None:
         for field, config_class in self.sub_configs.items():
@@ -88,7 +89,7 @@ class PlaitConfig(PlaitBaseConfig):
     def hidden_size(self) -> int:
         """Width of the tokens that a head reads."""
         if self.single is not None:
-            return width_of(self.single)
+            return width_of(self.single, next(iter(self.encoders), None))
         return (self.fusion_config or self.get_text_config()).hidden_size
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
@@ -106,10 +107,3 @@ class PlaitConfig(PlaitBaseConfig):
         query = self.fusion_config.query if self.fusion_config is not None else None
         if query is not None and query not in encoders:
             raise ValueError(f"fusion_config.query is {query!r}, but there are towers only for {', '.join(encoders)}")
-
-
-def width_of(config: PreTrainedConfig) -> int:
-    """Width of the tokens that a tower of this config gives."""
-    if "hidden_size" in config or hasattr(config, "hidden_size"):
-        return config.hidden_size
-    return config.hidden_sizes[-1]

@@ -51,7 +51,7 @@ class PlaitForClassification(PlaitPreTrainedModel):
     ) -> PlaitClassifierOutput:
         """Inputs as in `PlaitModel`; labels: (batch,) class ids, or (batch[, num_labels]) numbers.
 
-        `num_items_in_batch` divides the summed loss in the place of the number of rows (gradient accumulation).
+        `num_items_in_batch` divides the summed loss in the place of the number of labels (gradient accumulation).
         """
         outputs = self.model(
             input_ids=input_ids,

@@ -25,8 +25,8 @@ class ConvolutionalTower(nn.Module):
         self.config = config
         self.stem = STEMS[config.architecture](config)
         self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages_of(config))
-        widths = (config.hidden_sizes[-1], config.hidden_size)
-        self.head = ConvNormAct(config, *widths) if config.head_size else nn.Identity()
+        last, head = config.hidden_sizes[-1], config.head_size
+        self.head = ConvNormAct(config, last, head) if head else nn.Identity()
         self.pool = POOLINGS[config.pooling]
 
     def forward(
@@ -50,7 +50,7 @@ class ConvolutionalTower(nn.Module):
     def get_input_embeddings(self) -> nn.Module:
         return self.stem.entry.convolution
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Conv2d) -> None:
         self.stem.entry.convolution = value
 
     def check(self, pixel_values: Tensor) -> None:

@@ -141,6 +141,7 @@ def without_unused(strand: Strand) -> Strand:
     if not isinstance(strand.config, PlaitTowerConfig):
         return strand
     config = copy.deepcopy(strand.config)
+    config.packing = True  # a pooler may have needed the padding computed
     config.pooling, config.pooler_norm, config.pooler_size, config.pooler_act = "none", False, None, None
     if isinstance(config, PlaitVisionConfig):
         config.mask_token = False
@@ -204,7 +205,7 @@ def fusion_of(
     """The fusion's config; the joint width is the text tower's (else the widest) unless `extra` says otherwise."""
     if isinstance(fusion, PlaitFusionConfig):
         return fusion
-    widths = {name: width_of(config) for name, config in towers.items()}
+    widths = {name: width_of(config, name) for name, config in towers.items()}
     extra.setdefault("hidden_size", widths.get("text", max(widths.values())))
     width = extra["hidden_size"]
     extra.setdefault("num_attention_heads", next(n for n in (width // 64, 8, 4, 2, 1) if n and width % n == 0))
@@ -270,9 +271,7 @@ class Composition:
         for row in self.rows:
             fresh = row.parameters if row.origin == "fresh" else 0
             numbers = (row.parameters, row.parameters - fresh, fresh, row.parameters - row.trainable, row.trainable)
-            lines.append(
-                f"{row.part:10s} {row.kind:28s} " + " ".join(f"{n:12,d}" for n in numbers) + f"  {row.origin}"
-            )
+            lines.append(f"{row.part:10s} {row.kind:28s} " + " ".join(f"{n:12,d}" for n in numbers) + f"  {row.origin}")
         return "\n".join(lines)
 
 

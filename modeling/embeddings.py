@@ -39,9 +39,13 @@ class TextEmbeddings(nn.Module):
             inputs_embeds = self.token_embedding(input_ids)
         x = inputs_embeds
         if self.type_embedding is not None:
-            x = x + self.type_embedding(x.new_zeros(x.shape[:2], dtype=torch.long) if token_type_ids is None else token_type_ids)
+            x = x + self.type_embedding(
+                x.new_zeros(x.shape[:2], dtype=torch.long) if token_type_ids is None else token_type_ids
+            )
         if self.position_embedding is not None:
-            x = x + self.position_embedding(self.positions(x, input_ids, past) if position_ids is None else position_ids)
+            x = x + self.position_embedding(
+                self.positions(x, input_ids, past) if position_ids is None else position_ids
+            )
         return x
 
     def positions(self, x: Tensor, input_ids: Tensor | None, past: int) -> Tensor:
@@ -77,11 +81,10 @@ class ImageEmbeddings(nn.Module):
         grid = (patches.shape[-2], patches.shape[-1])
         first = [token(len(patches)) for token in self.class_tokens]
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
-        return x if self.position_embedding is None else x + self.positions(grid)
+        return x if self.position_embedding is None else x + self.positions(self.position_embedding.weight, grid)
 
-    def positions(self, grid: tuple[int, int]) -> Tensor:
+    def positions(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
         """The position table, (tokens, width), its patches interpolated (bicubic, in float32) to another grid."""
-        table = self.position_embedding.weight
         if grid == self.grid:
             return table
         first, patches = table[: len(self.class_tokens)], table[len(self.class_tokens) :]
@@ -124,10 +127,10 @@ class ConvolutionalStem(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
-        return self[-1].weight
+        return self.get_parameter(f"{len(self) - 1}.weight")
 
 
-STEMS: dict[str, type[nn.Module]] = {"patch": PatchStem, "conv": ConvolutionalStem}
+STEMS: dict[str, type[PatchStem] | type[ConvolutionalStem]] = {"patch": PatchStem, "conv": ConvolutionalStem}
 
 
 def size_of(size: int | list[int]) -> tuple[int, int]:

@@ -29,7 +29,8 @@ def classification_loss(
 ) -> Tensor:
     """logits: (batch, num_labels) against labels: (batch,) class ids, or (batch[, num_labels]) numbers; a scalar.
 
-    The mean over rows, or the sum over `num_items_in_batch` (then accumulated micro-batches add up to the whole batch).
+    The mean over labels, or their sum over `num_items_in_batch`, which counts labels as the Trainer does (one a row, or
+    `num_labels` a row): then accumulated micro-batches add up to the whole batch.
     Raises ValueError for a label that is not a class.
     """
     if problem_type == "single_label_classification":
@@ -37,8 +38,8 @@ def classification_loss(
         return cross_entropy(logits, labels, num_items_in_batch, label_smoothing)
     labels = labels.to(logits.dtype).view_as(logits)
     criterion = nn.functional.mse_loss if problem_type == "regression" else smoothed_bce(label_smoothing)
-    total = criterion(logits, labels, reduction="sum") / logits.shape[-1]
-    return total / (len(logits) if num_items_in_batch is None else num_items_in_batch)
+    total = criterion(logits, labels, reduction="sum")
+    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
 def cross_entropy(

@@ -86,7 +86,13 @@ def check_text(config: PlaitConfig) -> PlaitTextConfig:
     if not isinstance(text, PlaitTextConfig) or text.is_causal:
         raise ValueError("masked language modelling needs a bidirectional text tower of a family that plait knows")
     fusion = config.fusion_config
-    if fusion is not None and (fusion.strategy == "late" or fusion.query not in (None, "text")):
-        asked = "late" if fusion.strategy == "late" else f"query={fusion.query!r}"
-        raise ValueError(f"masked language modelling reads the text's tokens, which {asked} fusion does not keep")
+    if fusion is not None:
+        lost = {
+            "late fusion": fusion.strategy == "late",
+            "the resampler": fusion.connector == "resampler",
+            f"query={fusion.query!r}": fusion.query not in (None, "text"),
+        }
+        for what, happens in lost.items():
+            if happens:
+                raise ValueError(f"masked language modelling reads the text's tokens, which {what} does not keep")
     return text

@@ -39,7 +39,9 @@ class PlaitModel(PlaitPreTrainedModel):
         self.connectors, self.fusion = nn.ModuleDict(), None
         if config.fusion_config is not None:
             fusion, encoders = config.fusion_config, config.encoders
-            self.connectors.update({name: connector_of(fusion, width_of(part)) for name, part in encoders.items()})
+            self.connectors.update(
+                {name: connector_of(fusion, width_of(part, name)) for name, part in encoders.items()}
+            )
             self.fusion = FUSIONS[fusion.strategy](fusion, tuple(encoders))
         self.post_init()
 

@@ -1,9 +1,13 @@
-"""Which rows have which modality: only what is there enters a tower."""
+"""Which rows have which modality: only what is there enters a tower.
+
+A compiled or exported graph cannot depend on values: there all rows enter, and the masks alone say what is absent.
+"""
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from .outputs import TowerOutput
 
@@ -27,8 +31,10 @@ def text_rows(**inputs: Tensor | None) -> Present | None:
         return None
     given = {name: value for name, value in inputs.items() if value is not None}
     mask = given.get("attention_mask")
-    rows = None if mask is None or mask.ndim != 2 else mask.any(dim=1)
-    if rows is None or bool(rows.all()):
+    if mask is None or mask.ndim != 2 or is_torchdynamo_compiling():
+        return Present(given, len(tokens))
+    rows = mask.any(dim=1)
+    if bool(rows.all()):
         return Present(given, len(tokens))
     kept = {name: value[rows] if len(value) == len(rows) else value for name, value in given.items()}
     return Present(kept, int(rows.sum()), _numbered(rows)[:, None])
@@ -54,7 +60,9 @@ def image_items(
     present = pixel_values.new_ones(batch, images, dtype=torch.bool) if image_present is None else image_present.bool()
     if present.shape != (batch, images):
         raise ValueError(f"image_present has shape {tuple(present.shape)}, not {(batch, images)}")
-    if images == 1 and (image_present is None or bool(present.all())):
+    if is_torchdynamo_compiling():
+        return Present({"pixel_values": pixel_values.flatten(0, 1)}, batch * images, _in_place(present))
+    if images == 1 and bool(present.all()):
         return Present({"pixel_values": pixel_values[:, 0]}, batch)
     kept = pixel_values.flatten(0, 1)[present.flatten()]
     return Present({"pixel_values": kept}, len(kept), _numbered(present.flatten()).view(batch, images))
@@ -74,6 +82,12 @@ def scatter_rows(output: TowerOutput, present: Present) -> TowerOutput:
         count = there.sum(1, keepdim=True).clamp(min=1)
         pooled = (pooled[number] * there[..., None]).sum(1) / count
     return TowerOutput(tokens.flatten(1, 2), mask.flatten(1), pooled, output.hidden_states, output.attentions)
+
+
+def _in_place(present: Tensor) -> Tensor:
+    """Every item's own number, -1 where it is absent: nothing is left out (a compiled graph has fixed shapes)."""
+    numbers = torch.arange(present.numel(), device=present.device).view_as(present)
+    return torch.where(present, numbers, -1)
 
 
 def _numbered(present: Tensor) -> Tensor:

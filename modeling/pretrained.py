@@ -36,6 +36,10 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: PlaitConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
+        for field in config.sub_configs:  # the parts are plain modules: nothing else tells them
+            part = getattr(config, field)
+            if part is not None and part._attn_implementation is None:
+                part._attn_implementation = config._attn_implementation
         self.origins: dict[str, str] = {}
         first = next(iter(config.encoders), "text")
         self.main_input_name = {"text": "input_ids", "image": "pixel_values"}[first]

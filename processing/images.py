@@ -30,7 +30,10 @@ def picture_rows(images: Any) -> list[list[Any]]:
     if is_picture(images):
         return [[images]]
     if not is_list(images):
-        raise TypeError(f"images: {describe(images)} is neither a picture nor a list of pictures")
+        raise TypeError(
+            f"images: {describe(images)} is neither a picture nor a list with a picture, None or a list of pictures "
+            "for every row"
+        )
     if not len(images):
         raise ValueError("images is an empty list: pass one entry a row (None for a row without a picture)")
     return [row_of_pictures(row, entry) for row, entry in enumerate(images)]

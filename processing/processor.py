@@ -28,7 +28,7 @@ TEXT_OPTIONS = frozenset(
 )
 # an image processor's options that would change the form of what comes out
 FORM_OPTIONS = frozenset("return_tensors data_format device disable_grouping".split())
-PARTS = ("image_processor", "tokenizer")
+PARTS = {"image_processor": "image", "tokenizer": "text"}  # and the argument of `compose` that brings it
 
 
 class PresentParts:
@@ -117,7 +117,7 @@ class PlaitProcessor(ProcessorMixin):
         """
         checkpoint = Checkpoint(fspath(pretrained_model_name_or_path), kwargs)
         parts = {"image_processor": find_image_processor(checkpoint), "tokenizer": find_tokenizer(checkpoint)}
-        if not any(parts.values()):
+        if all(part is None for part in parts.values()):
             raise OSError(
                 f"{checkpoint} has neither a tokenizer nor an image processor; make one with "
                 "PlaitProcessor.compose(text=..., image=...) and save it there"
@@ -159,7 +159,7 @@ class PlaitProcessor(ProcessorMixin):
         text_options, image_options = self._options(kwargs)
         texts = None if text is None else text_rows(text)
         pictures = None if images is None else picture_rows(images)
-        self._check_rows(texts, pictures)
+        check_rows(texts, pictures, text_pair)
         values = {} if texts is None else self._encode(texts, text_pair, text_options)
         if pictures is not None:
             values |= pixel_arrays(self._part("image_processor", "images"), pictures, image_options)
@@ -184,7 +184,7 @@ class PlaitProcessor(ProcessorMixin):
         if part is None:
             raise ValueError(
                 f"this processor has no {name}, so it cannot read {what}; compose it with one: "
-                f"PlaitProcessor.compose({'text' if name == 'tokenizer' else 'image'}=...)"
+                f"PlaitProcessor.compose({PARTS[name]}=...)"
             )
         return part
 
@@ -203,15 +203,6 @@ class PlaitProcessor(ProcessorMixin):
                 )
         return values
 
-    def _check_rows(self, texts: list[str | None] | None, pictures: list[list[Any]] | None) -> None:
-        if texts is None and pictures is None:
-            raise ValueError("pass text, images, or both")
-        if texts is not None and pictures is not None and len(texts) != len(pictures):
-            raise ValueError(
-                f"text has {len(texts)} rows, images has {len(pictures)}: pass one entry a row (None for a row without "
-                "one; several pictures of one row are a list within the list, [[a, b], [c]])"
-            )
-
     def _options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Options of the tokenizer's call and of the image processor's."""
         for name in ("videos", "audio"):  # transformers' chat templates always pass them
@@ -226,6 +217,19 @@ class PlaitProcessor(ProcessorMixin):
             if name not in text and name not in images:
                 raise unknown(name, {*TEXT_OPTIONS, *image_names})
         return text, images
+
+
+def check_rows(texts: list[str | None] | None, pictures: list[list[Any]] | None, text_pair: Any) -> None:
+    """Texts and pictures are of the same rows."""
+    if texts is None and pictures is None:
+        raise ValueError("pass text, images, or both")
+    if texts is None and text_pair is not None:
+        raise ValueError("text_pair was passed without text")
+    if texts is not None and pictures is not None and len(texts) != len(pictures):
+        raise ValueError(
+            f"text has {len(texts)} rows, images has {len(pictures)}: pass one entry a row (None for a row without "
+            "one; several pictures of one row are a list within the list, [[a, b], [c]])"
+        )
 
 
 def chosen(kwargs: dict[str, Any], group: str, names: set[str] | frozenset[str]) -> dict[str, Any]:

@@ -160,13 +160,20 @@ def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
         return None if checkpoint.is_own() else default_image_processor(checkpoint.config(), checkpoint.name)
     if "sampling_rate" in fields:  # of sound
         return None
-    # transformers does not export these without torchvision
+    # transformers does not export it without torchvision
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING, AutoImageProcessor
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     if IMAGE_PROCESSOR_KEYS & fields.keys() or type(checkpoint.config()) in IMAGE_PROCESSOR_MAPPING:
         return AutoImageProcessor.from_pretrained(checkpoint.name, **{"backend": "pil", **checkpoint.options})
-    return ViTImageProcessorPil(**fields)
+    return plain_image_processor(fields, checkpoint.options)
+
+
+def plain_image_processor(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> BaseImageProcessor:
+    """A ViT's image processor with these fields; of the overrides only those that it knows."""
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    known = overrides.keys() & ViTImageProcessorPil.valid_kwargs.__annotations__.keys()
+    return ViTImageProcessorPil(**{**fields, **{name: overrides[name] for name in known}})
 
 
 def default_image_processor(config: PreTrainedConfig, origin: str | None = None) -> BaseImageProcessor | None:
@@ -184,12 +191,9 @@ def default_image_processor(config: PreTrainedConfig, origin: str | None = None)
             f"{origin} has no preprocessor_config.json: pictures are resized to {height}x{width} and normalised with "
             "mean 0.5 and deviation 0.5"
         )
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
     scale = [0.5] * channels
-    return ViTImageProcessorPil(
-        size={"height": height, "width": width}, image_mean=scale, image_std=scale, do_convert_rgb=channels == 3
-    )
+    fields = {"size": {"height": height, "width": width}, "image_mean": scale, "image_std": scale}
+    return plain_image_processor(fields | {"do_convert_rgb": channels == 3}, {})
 
 
 def limited(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:

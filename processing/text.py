@@ -20,7 +20,10 @@ def text_rows(text: Any, name: str = "text") -> list[str | None]:
     if isinstance(text, str):
         return [text]
     if not isinstance(text, Sequence) or isinstance(text, bytes):
-        raise TypeError(f"{name}: {short(text)} ({type(text).__name__}) is neither a string nor a list of strings")
+        raise TypeError(
+            f"{name}: {short(text)} ({type(text).__name__}) is neither a string nor a list with a string, or None, for "
+            "every row"
+        )
     if not len(text):
         raise ValueError(f"{name} is an empty list: pass one entry a row (None for a row without a text)")
     for row, value in enumerate(text):
@@ -54,9 +57,9 @@ def with_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
 
     `attention_mask` still tells padding from a true end of sequence.
     """
-    if tokenizer.pad_token_id is not None:
+    if "pad_token" in tokenizer.special_tokens_map:
         return tokenizer
-    if tokenizer.eos_token_id is None:
+    if "eos_token" not in tokenizer.special_tokens_map:
         raise ValueError(
             f"the {type(tokenizer).__name__} has neither a pad nor an eos token: set tokenizer.pad_token, "
             'for example with tokenizer.add_special_tokens({"pad_token": "[PAD]"})'

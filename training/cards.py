@@ -21,7 +21,7 @@ TEMPLATE = """---
 
 # {name}
 
-A [plait](https://pypi.org/project/plait/) model for {task}, trained with plait {plait}.
+A plait model for {task}, trained with plait {plait}.
 
 ```python
 import plait

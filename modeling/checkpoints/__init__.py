@@ -24,8 +24,10 @@ PLACES = {"text": ("text_config", "text_model."), "image": ("vision_config", "vi
 # what joins the two: no part of a tower
 JOINTS = ("logit_scale", "logit_bias", "text_projection.weight", "visual_projection.weight")
 
-# fields that only training reads: a checkpoint is exported whatever they are
-TRAINING_FIELDS = frozenset({"attention_dropout", "hidden_dropout_prob", "initializer_range", "tie_word_embeddings"})
+# fields that change no output: a checkpoint is exported whatever they are
+TRAINING_FIELDS = frozenset(
+    {"attention_dropout", "hidden_dropout_prob", "initializer_range", "packing", "tie_word_embeddings"}
+)
 
 EMBEDDING, OUTPUT = "embeddings.token_embedding.weight", "lm_head.weight"
 
@@ -179,6 +181,8 @@ def write_tower(tower: Tower, folder: str | Path, **changes: Any) -> None:
     tied = OUTPUT in tower.heads and torch.equal(tower.heads[OUTPUT], tower.weights[EMBEDDING])
     tensors = invert(tower.weights | tower.heads, layout, {OUTPUT} if tied else frozenset())
     content = config.source_config | changes
+    if "num_labels" in content and "id2label" in content:
+        content["num_labels"] = len(content["id2label"])
     if family.recognises is None:
         content |= {"vocab_size": config.vocab_size} if EMBEDDING in tower.weights else {}
         content |= {"tie_word_embeddings": tied} if OUTPUT in tower.heads else {}

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import BertConfig
 
 from ...configuration import PlaitTextConfig
-from .convert import Family, Table, expect
+from .convert import Alias, Family, Table, expect
 
 
 def encoder(hub: Any) -> dict[str, Any]:
@@ -64,8 +64,8 @@ POOLER: Table = {"pooler.dense": "pooler.dense"}
 MASKED_LM: Table = {
     "cls.predictions.transform.dense": "mlm_head.dense",
     "cls.predictions.transform.LayerNorm": "mlm_head.norm",
-    "cls.predictions.bias": "lm_head.bias",
     "cls.predictions.decoder": "lm_head",
+    "cls.predictions.bias": Alias("lm_head.bias"),
 }
 NEXT_SENTENCE: Table = {"cls.seq_relationship": None}
 # heads of other tasks: known, but without place here

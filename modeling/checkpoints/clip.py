@@ -1,15 +1,14 @@
 """CLIP's text and image towers (Radford et al. 2021, https://arxiv.org/abs/2103.00020)."""
 
-from collections.abc import Set
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from ...configuration import PlaitTextConfig, PlaitVisionConfig
-from .convert import Family, Leading
+from .convert import Family, Leading, Names, Table
 from .vit import picture
 
-ENCODER = {
+ENCODER: Table = {
     "embeddings.position_embedding": "embeddings.position_embedding",
     "encoder.layers.{}.self_attn.q_proj": "transformer.layers.{}.self_attn.q_proj",
     "encoder.layers.{}.self_attn.k_proj": "transformer.layers.{}.self_attn.k_proj",
@@ -20,20 +19,21 @@ ENCODER = {
     "encoder.layers.{}.mlp.fc1": "transformer.layers.{}.mlp.up_proj",
     "encoder.layers.{}.mlp.fc2": "transformer.layers.{}.mlp.down_proj",
 }
-TEXT = {
+TEXT: Table = {
     **ENCODER,
     "embeddings.token_embedding": "embeddings.token_embedding",
     "final_layer_norm": "transformer.output_norm",
 }
-IMAGE = {
+IMAGE: Table = {
     **ENCODER,
     "embeddings.class_embedding": Leading("embeddings.class_tokens.0.tokens", 2),
     "embeddings.patch_embedding": "embeddings.patch_embedding",
     "pre_layrnorm": "transformer.input_norm",
     "post_layernorm": "pooler.norm",
 }
+TEXT_HEADS: dict[str, Table] = {"WithProjection": {"text_projection": None}}
 # the classifier reads the mean of the patches before the last norm
-IMAGE_HEADS = {
+IMAGE_HEADS: dict[str, Table] = {
     "ForImageClassification": {"classifier": "classifier", "post_layernorm": None},
     "WithProjection": {"visual_projection": None},
 }
@@ -41,14 +41,14 @@ IMAGE_HEADS = {
 IGNORED = (r"embeddings\.position_ids",)
 
 
-def text_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+def text_config(hub: Any, names: Names) -> dict[str, Any]:
     """Pooled at the end-of-text token. The padding id is an ordinary token: old configs name the quotation mark."""
     if not isinstance(hub.eos_token_id, int):
         raise ValueError(f"clip: eos_token_id is {hub.eos_token_id}; its text is pooled at one end-of-text token")
     return words(hub) | {"is_causal": True, "pooling": "eos"}
 
 
-def image_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+def image_config(hub: Any, names: Names) -> dict[str, Any]:
     fields = common(hub) | picture(hub) | {"patch_bias": False, "input_norm": True, "output_norm": False}
     if "classifier.weight" in names:
         return fields | {"pooling": "mean_of_rest"}
@@ -80,22 +80,6 @@ def common(hub: PreTrainedConfig) -> dict[str, Any]:
 
 
 FAMILIES = (
-    Family(
-        ("clip_text_model",),
-        PlaitTextConfig,
-        text_config,
-        TEXT,
-        {"WithProjection": {"text_projection": None}},
-        prefixes=("text_model.",),
-        ignored=IGNORED,
-    ),
-    Family(
-        ("clip_vision_model",),
-        PlaitVisionConfig,
-        image_config,
-        IMAGE,
-        IMAGE_HEADS,
-        prefixes=("vision_model.",),
-        ignored=IGNORED,
-    ),
+    Family(("clip_text_model",), PlaitTextConfig, text_config, TEXT, TEXT_HEADS, ("text_model.",), IGNORED),
+    Family(("clip_vision_model",), PlaitVisionConfig, image_config, IMAGE, IMAGE_HEADS, ("vision_model.",), IGNORED),
 )

@@ -42,6 +42,13 @@ class Rule:
         return tensors[0]
 
 
+class Alias(Rule):
+    """A second name of a tied tensor: read where the first is missing; written where the first is not, or untied."""
+
+    def backward(self, *tensors: Tensor) -> Tensor:
+        return tensors[0].clone()  # a file holds no tensor twice
+
+
 class Split(Rule):
     """A fused tensor: equal chunks of dimension 0, one for each target."""
 
@@ -157,15 +164,12 @@ class Family:
 
         Raises ValueError where the family has no such class.
         """
+        if not heads:
+            return None
         for task, table in self.heads.items():
-            if (
-                heads
-                and heads == {module_of(target) for _, rule in _rules(table) for target in rule.targets} & HEAD_MODULES
-            ):
+            if heads == HEAD_MODULES & {module_of(target) for _, rule in _rules(table) for target in rule.targets}:
                 return task
-        if heads:
-            raise ValueError(f"the family {self.model_types[0]!r} has no class with the heads {listed(heads)}")
-        return None
+        raise ValueError(f"the family {self.model_types[0]!r} has no class with the heads {listed(heads)}")
 
 
 class Move(NamedTuple):
@@ -207,13 +211,15 @@ class Format(NamedTuple):
         return moves
 
     def write(self, names: Iterable[str]) -> list[Move]:
-        """Where tensors of ours, or fused groups of them, go; names that the family does not know are left out."""
+        """Where tensors of ours, or fused groups of them, go (to an alias as well); unknown names are left out."""
         table = self.family.table_of(self.config)
         rows = [(rule.targets[0], (theirs, rule)) for theirs, rule in [*_rules(self.head), *_rules(table)]]
+        first = [row for row in rows if not isinstance(row[1][1], Alias)]
+        second = [row for row in rows if isinstance(row[1][1], Alias)]
         prefix = self.family.prefixes[0] if self.task is not None and self.family.prefixes else ""
         moves = []
         for name in names:
-            if found := _match(rows, name):
+            for found in filter(None, (_match(first, name), _match(second, name))):
                 (template, rule), numbers, parameter = found
                 (theirs,) = _filled((template,), numbers, parameter)
                 place = prefix + theirs if template in table else theirs
@@ -225,14 +231,15 @@ def convert(tensors: Mapping[str, Tensor], layout: Format) -> dict[str, Tensor]:
     """A file's tensors under our names: those inside the tower, and the heads'.
 
     Raises:
-        ValueError: names that the family does not know; two names of one weight (tied) with different values.
+        ValueError: names that the family does not know; two tensors for one of ours.
     """
     ours: dict[str, Tensor] = {}
-    for move in layout.read(tensors):
+    for move in sorted(layout.read(tensors), key=lambda move: isinstance(move.rule, Alias)):
         for name, tensor in zip(move.ours, move.rule.forward(tensors[move.theirs]), strict=True):
-            if name in ours and not torch.equal(ours[name], tensor):
-                raise ValueError(f"{move.theirs} stands for {name}, as another name of the file does, but differs")
-            ours[name] = tensor
+            if name not in ours:
+                ours[name] = tensor
+            elif not isinstance(move.rule, Alias):
+                raise ValueError(f"{move.theirs} is a second tensor for {name}")
     return ours
 
 
@@ -251,10 +258,12 @@ def invert(ours: Mapping[str, Tensor], layout: Format, tied: Set[str] = frozense
     needed = [target for _, rule in _rules(layout.head) for target in rule.targets]
     if missing := [target for target in needed if not any(f"{name}.".startswith(f"{target}.") for name in written)]:
         raise ValueError(f"a {layout.task} of the family {layout.config.family!r} needs {listed(missing)}")
+    aliases = {name for move in moves if isinstance(move.rule, Alias) for name in move.ours}
+    left_out = tied | aliases if tied else frozenset()
     return {
         move.theirs: move.rule.backward(*(ours[name] for name in move.ours))
         for move in moves
-        if tied.isdisjoint(move.ours)
+        if isinstance(move.rule, Alias) or left_out.isdisjoint(move.ours)
     }
 
 

@@ -1,14 +1,14 @@
 """DeiT with a distillation token (Touvron et al. 2020, https://arxiv.org/abs/2012.12877)."""
 
-from collections.abc import Set
 from typing import Any
 
 from ...configuration import PlaitVisionConfig
 from . import vit
-from .convert import Family
+from .convert import Family, Names, Table
 
-TABLE = vit.TABLE | {"embeddings.distillation_token": "embeddings.class_tokens.1.tokens"}
-HEADS = vit.HEADS | {
+TABLE: Table = {**vit.TABLE, "embeddings.distillation_token": "embeddings.class_tokens.1.tokens"}
+HEADS: dict[str, Table] = {
+    **vit.HEADS,
     "ForImageClassificationWithTeacher": {
         "cls_classifier": "classifier",
         "distillation_classifier": "distillation_classifier",
@@ -16,7 +16,7 @@ HEADS = vit.HEADS | {
 }
 
 
-def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Names) -> dict[str, Any]:
     return vit.config(hub, names) | {"class_tokens": 2}
 
 

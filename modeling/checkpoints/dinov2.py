@@ -1,17 +1,16 @@
 """DINOv2 (Oquab et al. 2023, https://arxiv.org/abs/2304.07193), with an MLP or with SwiGLU."""
 
-from collections.abc import Set
 from typing import Any
 
 from transformers.utils import logging
 
 from ...configuration import PlaitVisionConfig
-from .convert import Family, Leading, Split, Table
+from .convert import Family, Leading, Names, Split, Table
 from .vit import ATTENTION, EMBEDDINGS, common
 
 logger = logging.get_logger(__name__)
 
-COMMON = {
+COMMON: Table = {
     **EMBEDDINGS,
     **ATTENTION,
     "embeddings.mask_token": Leading("embeddings.mask_token.tokens", 1),
@@ -21,20 +20,20 @@ COMMON = {
     "encoder.layer.{}.layer_scale2.lambda1": "transformer.layers.{}.mlp_scale.scale",
     "layernorm": "transformer.output_norm",
 }
-MLP = {
+MLP: Table = {
     "encoder.layer.{}.mlp.fc1": "transformer.layers.{}.mlp.up_proj",
     "encoder.layer.{}.mlp.fc2": "transformer.layers.{}.mlp.down_proj",
 }
-SWIGLU = {
+SWIGLU: Table = {
     "encoder.layer.{}.mlp.weights_in": Split(
         "transformer.layers.{}.mlp.gate_proj", "transformer.layers.{}.mlp.up_proj"
     ),
     "encoder.layer.{}.mlp.weights_out": "transformer.layers.{}.mlp.down_proj",
 }
-HEADS = {"ForImageClassification": {"classifier": "classifier"}}
+HEADS: dict[str, Table] = {"ForImageClassification": {"classifier": "classifier"}}
 
 
-def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Names) -> dict[str, Any]:
     """The class token is the pooled vector; the classifier reads it beside the mean of the patches."""
     if hub.drop_path_rate:
         logger.warning_once(f"dinov2: drop_path_rate {hub.drop_path_rate} is not applied when training")

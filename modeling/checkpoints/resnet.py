@@ -1,15 +1,14 @@
 """ResNet (He et al. 2015, https://arxiv.org/abs/1512.03385), with basic or bottleneck layers."""
 
-from collections.abc import Set
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from ...configuration import PlaitCNNConfig
-from .convert import Family
+from .convert import Family, Names, Table
 
 
-def config(hub: PreTrainedConfig, names: Set[str]) -> dict[str, Any]:
+def config(hub: PreTrainedConfig, names: Names) -> dict[str, Any]:
     if hub.hidden_act != "relu":  # transformers' layers apply it at their end only, and relu inside
         raise ValueError(f"hidden_act {hub.hidden_act!r} of a ResNet is not supported, only 'relu'")
     later = [2] * (len(hub.hidden_sizes) - 1)
@@ -30,7 +29,7 @@ def config(hub: PreTrainedConfig, names: Set[str]) -> dict[str, Any]:
 PARTS = ("convolution", "normalization")
 LAYER = "encoder.stages.{}.layers.{}"
 
-TABLE = {
+TABLE: Table = {
     **{f"embedder.embedder.{part}": f"stem.entry.{part}" for part in PARTS},
     **{LAYER + ".layer.{}." + part: "stages.{}.{}.parts.{}." + part for part in PARTS},
     **{LAYER + ".shortcut." + part: "stages.{}.{}.shortcut." + part for part in PARTS},

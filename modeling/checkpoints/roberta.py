@@ -7,7 +7,7 @@ from transformers import RobertaConfig
 
 from ...configuration import PlaitTextConfig
 from .bert import EMBEDDINGS, LAYERS, OTHER_TASKS, POOLER, encoder, pooler
-from .convert import Family
+from .convert import Alias, Family
 
 
 def config(hub: RobertaConfig, names: Set[str]) -> dict[str, Any]:
@@ -28,8 +28,8 @@ FAMILIES = (
             "ForMaskedLM": {
                 "lm_head.dense": "mlm_head.dense",
                 "lm_head.layer_norm": "mlm_head.norm",
-                "lm_head.bias": "lm_head.bias",
                 "lm_head.decoder": "lm_head",
+                "lm_head.bias": Alias("lm_head.bias"),
             },
             # the head pools by itself: first token, dense, tanh
             "ForSequenceClassification": {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"},

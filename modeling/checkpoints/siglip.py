@@ -1,15 +1,15 @@
 """SigLIP's text and image towers at one resolution (Zhai et al. 2023, https://arxiv.org/abs/2303.15343)."""
 
-from collections.abc import Set
 from typing import Any
 
 from ...configuration import PlaitTextConfig, PlaitVisionConfig
-from . import clip
-from .convert import Family, Split
+from .clip import ENCODER, IGNORED, common, words
+from .clip import TEXT as CLIP_TEXT
+from .convert import Family, Names, Split, Table
 from .vit import picture
 
-TEXT = clip.TEXT | {"head": "pooler.dense"}
-POOLER = {
+TEXT: Table = CLIP_TEXT | {"head": "pooler.dense"}
+POOLER: Table = {
     "head.probe": "pooler.pick.query.tokens",
     "head.attention.in_proj_weight": Split(*(f"pooler.pick.attention.{name}_proj.weight" for name in "qkv")),
     "head.attention.in_proj_bias": Split(*(f"pooler.pick.attention.{name}_proj.bias" for name in "qkv")),
@@ -18,37 +18,29 @@ POOLER = {
     "head.mlp.fc1": "pooler.pick.mlp.up_proj",
     "head.mlp.fc2": "pooler.pick.mlp.down_proj",
 }
-IMAGE = {
-    **clip.ENCODER,
+IMAGE: Table = {
+    **ENCODER,
     **POOLER,
     "embeddings.patch_embedding": "embeddings.patch_embedding",
     "post_layernorm": "transformer.output_norm",
 }
 # the classifier reads the mean of the tokens and leaves the attention pooling unused
-IMAGE_HEADS = {"ForImageClassification": {"classifier": "classifier", **dict.fromkeys(POOLER)}}
+IMAGE_HEADS: dict[str, Table] = {"ForImageClassification": {"classifier": "classifier", **dict.fromkeys(POOLER)}}
 
 
-def text_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+def text_config(hub: Any, names: Names) -> dict[str, Any]:
     """Every text is padded to one length and pooled at its last position, so padding is computed, not packed away."""
-    return clip.words(hub) | {"pooling": "final", "pooler_size": hub.projection_size, "packing": False}
+    return words(hub) | {"pooling": "final", "pooler_size": hub.projection_size, "packing": False}
 
 
-def image_config(hub: Any, names: Set[str]) -> dict[str, Any]:
-    fields = clip.common(hub) | picture(hub) | {"class_tokens": 0}
+def image_config(hub: Any, names: Names) -> dict[str, Any]:
+    fields = common(hub) | picture(hub) | {"class_tokens": 0}
     if "classifier.weight" in names:
         return fields | {"pooling": "mean"}
     return fields | {"pooling": "attention" if "head.probe" in names else "none"}
 
 
 FAMILIES = (
-    Family(("siglip_text_model",), PlaitTextConfig, text_config, TEXT, prefixes=("text_model.",), ignored=clip.IGNORED),
-    Family(
-        ("siglip_vision_model",),
-        PlaitVisionConfig,
-        image_config,
-        IMAGE,
-        IMAGE_HEADS,
-        prefixes=("vision_model.",),
-        ignored=clip.IGNORED,
-    ),
+    Family(("siglip_text_model",), PlaitTextConfig, text_config, TEXT, {}, ("text_model.",), IGNORED),
+    Family(("siglip_vision_model",), PlaitVisionConfig, image_config, IMAGE, IMAGE_HEADS, ("vision_model.",), IGNORED),
 )

@@ -80,6 +80,7 @@ def open_source(
 def read_config(path: str, **hub: Any) -> tuple[PreTrainedConfig, dict[str, Any]]:
     """A checkpoint's config as transformers' object and as the dict in its file; never runs code of the repository."""
     config_dict, _ = PreTrainedConfig.get_config_dict(path, **hub)
+    config_dict.pop("_commit_hash", None)  # put there by older transformers; not in the file
     try:
         return config_from(config_dict), config_dict
     except ValueError as error:

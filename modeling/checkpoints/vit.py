@@ -1,26 +1,25 @@
 """ViT (Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929)."""
 
-from collections.abc import Set
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from ...configuration import PlaitVisionConfig
-from .convert import Family, Leading
+from .convert import Family, Leading, Names, Table
 
-EMBEDDINGS = {
+EMBEDDINGS: Table = {
     "embeddings.cls_token": "embeddings.class_tokens.0.tokens",
     "embeddings.mask_token": "embeddings.mask_token.tokens",
     "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
     "embeddings.position_embeddings": Leading("embeddings.position_embedding.weight", -1),
 }
-ATTENTION = {
+ATTENTION: Table = {
     "encoder.layer.{}.attention.attention.query": "transformer.layers.{}.self_attn.q_proj",
     "encoder.layer.{}.attention.attention.key": "transformer.layers.{}.self_attn.k_proj",
     "encoder.layer.{}.attention.attention.value": "transformer.layers.{}.self_attn.v_proj",
     "encoder.layer.{}.attention.output.dense": "transformer.layers.{}.self_attn.o_proj",
 }
-TABLE = {
+TABLE: Table = {
     **EMBEDDINGS,
     **ATTENTION,
     "encoder.layer.{}.layernorm_before": "transformer.layers.{}.self_attn_norm",
@@ -30,13 +29,13 @@ TABLE = {
     "layernorm": "transformer.output_norm",
     "pooler.dense": "pooler.dense",
 }
-HEADS = {
+HEADS: dict[str, Table] = {
     "ForImageClassification": {"classifier": "classifier"},
     "ForMaskedImageModeling": {"decoder.0": None},
 }
 
 
-def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Names) -> dict[str, Any]:
     """Without a pooler in the file the class token itself is the pooled vector, which ViT's classifier reads."""
     fields = common(hub) | {
         "intermediate_size": hub.intermediate_size,

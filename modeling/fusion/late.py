@@ -40,7 +40,7 @@ class Gate(Parameterised):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, 1))
+        self.weight = nn.Parameter(torch.empty(width))
         self.bias = nn.Parameter(torch.empty(1))
 
     def init_weights(self, std: float) -> None:
@@ -49,4 +49,5 @@ class Gate(Parameterised):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, width) to (batch, 1)."""
-        return x @ self.weight + self.bias
+        # not x @ w: a matrix-vector product sums in an order that depends on where the weight lies in memory
+        return (x * self.weight).sum(dim=-1, keepdim=True) + self.bias

@@ -135,7 +135,9 @@ def test_one_row_equals_the_row_in_a_batch(core: dict[str, object]) -> None:
 def test_cached_equals_uncached(name: str) -> None:
     model, x, cache = transformer(**CORES[name]), torch.randn(2, 9, 32), DynamicCache()
     whole = model(x).last_hidden_state
-    steps = [model(x[:, :4], past_key_values=cache)] + [model(x[:, i : i + 1], past_key_values=cache) for i in range(4, 9)]
+    steps = [model(x[:, :4], past_key_values=cache)] + [
+        model(x[:, i : i + 1], past_key_values=cache) for i in range(4, 9)
+    ]
     parts = torch.cat([step.last_hidden_state for step in steps], dim=1)
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-4)
 

@@ -219,7 +219,9 @@ def test_every_parameter_gets_a_gradient(
     if case[0] == "PlaitModel" and outputs.pooler_output is not None:
         loss = loss + outputs.pooler_output.square().sum()
     loss.backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None and not name.startswith("towers.text.pooler")]
+    without = [
+        name for name, p in model.named_parameters() if p.grad is None and not name.startswith("towers.text.pooler")
+    ]
     if case == ("PlaitForMaskedLM", "text"):
         without = [name for name in without if ".pooler." not in name]
     assert not without
@@ -301,7 +303,9 @@ def test_forward_is_deterministic_and_leaves_inputs_alone(
     assert all(torch.equal(before[name], inputs[name]) for name in inputs)
 
 
-def test_half_precision(case: tuple[str, str], model: PlaitPreTrainedModel, inputs: dict[str, Tensor], tmp_path: Path) -> None:
+def test_half_precision(
+    case: tuple[str, str], model: PlaitPreTrainedModel, inputs: dict[str, Tensor], tmp_path: Path
+) -> None:
     model.save_pretrained(tmp_path)
     half = type(model).from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}

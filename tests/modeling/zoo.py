@@ -11,7 +11,13 @@ from plait.modeling import PlaitPreTrainedModel
 TEXT = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
 TEXT |= {"norm_position": "post", "input_norm": True, "output_norm": False, "type_vocab_size": 2}
 IMAGE = {"image_size": 16, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-DECODER = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "norm_type": "rms_norm"}
+DECODER = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "norm_type": "rms_norm",
+}
 DECODER |= {"gated_mlp": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "position_type": "none"}
 FUSION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -35,7 +41,7 @@ CLASSES: dict[str, type[PlaitPreTrainedModel]] = {
     "PlaitForClassification": PlaitForClassification,
     "PlaitForMaskedLM": PlaitForMaskedLM,
 }
-WITHOUT_TEXT_TOKENS = ("image", "decoder", "late")  # nothing there for a masked language model to read
+WITHOUT_TEXT_TOKENS = ("image", "decoder", "late", "resampled")  # nothing there for a masked language model to read
 CASES = [
     (class_name, shape)
     for class_name in CLASSES

@@ -130,6 +130,11 @@ def test_rows_that_do_not_fit_are_a_clear_error(
         processor(text=text, images=images)
 
 
+def test_a_pair_without_its_text_is_a_clear_error(processor: PlaitProcessor, picture: Make) -> None:
+    with pytest.raises(ValueError, match="text_pair was passed without text"):
+        processor(images=picture(), text_pair="the cat")
+
+
 def test_options_reach_their_part_flat_or_grouped(processor: PlaitProcessor, batch: dict[str, Any]) -> None:
     size = {"height": 4, "width": 6}
     flat = processor(**batch, max_length=4, size=size, return_tensors="pt")

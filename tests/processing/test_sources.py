@@ -152,6 +152,12 @@ def test_a_preprocessor_config_of_plain_fields_is_read(picture: Make, tmp_path: 
         assert (pixels[0] == expected).all()
 
 
+def test_options_given_on_loading_reach_plain_fields(picture: Make, tmp_path: Path) -> None:
+    write(tmp_path, "preprocessor_config.json", {"size": {"height": 6, "width": 6}})
+    assert PlaitProcessor.from_pretrained(tmp_path)(images=picture())["pixel_values"].min() < 0
+    assert PlaitProcessor.from_pretrained(tmp_path, do_normalize=False)(images=picture())["pixel_values"].min() >= 0
+
+
 def test_a_preprocessor_config_without_a_type_follows_the_model_type(tmp_path: Path) -> None:
     write(tmp_path, "preprocessor_config.json", {"do_normalize": True, "size": 10})
     write(tmp_path, "config.json", {"model_type": "siglip"})
@@ -247,3 +253,28 @@ def test_a_subfolder_is_read(
     composed = PlaitProcessor.compose(text=tmp_path, image=tmp_path, subfolder="inner")
     assert composed.get_attributes() == ["image_processor", "tokenizer"]
     assert PlaitProcessor.from_pretrained(tmp_path, subfolder="inner").get_attributes() == composed.get_attributes()
+
+
+def cache_of(folder: Path, name: str, revisions: dict[str, PlaitProcessor]) -> Path:
+    """A Hub cache, as a download leaves it."""
+    for number, (revision, processor) in enumerate(revisions.items()):
+        commit = f"{number:040x}"
+        repository = folder / f"models--{name.replace('/', '--')}"
+        processor.save_pretrained(repository / "snapshots" / commit)
+        PlaitConfig(text_config={}).save_pretrained(repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    return folder
+
+
+def test_a_hub_id_is_read_at_its_revision(
+    bert_tokenizer: PreTrainedTokenizerFast, image_processor: ViTImageProcessorPil, tmp_path: Path
+) -> None:
+    first, second = PlaitProcessor(image_processor, bert_tokenizer), PlaitProcessor(tokenizer=bert_tokenizer)
+    options = {"cache_dir": cache_of(tmp_path, "someone/else", {"main": first, "v2": second}), "local_files_only": True}
+    main = PlaitProcessor.compose(text="someone/else", image="someone/else", **options)
+    assert main.get_attributes() == ["image_processor", "tokenizer"]
+    assert PlaitProcessor.from_pretrained("someone/else", **options).get_attributes() == main.get_attributes()
+    assert PlaitProcessor.from_pretrained("someone/else", revision="v2", **options).get_attributes() == ["tokenizer"]
+    with pytest.raises(ValueError, match=r"image: someone/else \(not a folder: read as a Hub id\) has neither"):
+        PlaitProcessor.compose(image="someone/else", revision="v2", **options)

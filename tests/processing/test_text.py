@@ -3,9 +3,10 @@
 import logging
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from plait.processing import PlaitProcessor
 
@@ -98,6 +99,15 @@ def test_a_tokenizer_without_a_limit_cuts_nothing(
     assert not warnings_of(caplog)
 
 
+def test_a_tokenizer_in_python_works_alike(caplog: pytest.LogCaptureFixture) -> None:
+    processor = PlaitProcessor(tokenizer=ByT5Tokenizer(model_max_length=6))
+    with caplog.at_level(logging.WARNING):
+        out = processor(text=["ab", None, "abcdefgh", ""])
+    assert out["input_ids"] == [[100, 101, 1, 0, 0, 0], [0] * 6, [100, 101, 102, 103, 104, 1], [1, 0, 0, 0, 0, 0]]
+    assert [sum(mask) for mask in out["attention_mask"]] == [3, 0, 6, 1]
+    assert "text, row 2: longer than the 6 tokens" in caplog.text
+
+
 def test_padding_can_be_chosen(processor: PlaitProcessor) -> None:
     assert len(processor(text="the cat", padding="max_length")["input_ids"][0]) == 8
     assert len(processor(text="the", pad_to_multiple_of=4)["input_ids"][0]) == 4
@@ -129,6 +139,7 @@ def test_ids_are_decoded(processor: PlaitProcessor) -> None:
     [
         (3, r"text: 3 \(int\) is neither a string nor a list"),
         (b"the cat", "text: b'the cat' .bytes. is neither"),
+        (np.array(["the", "cat"]), r"\(ndarray\) is neither"),
         (["the", 3.5], r"text, row 1: 3.5 \(float\) is not a string"),
         (["the", float("nan")], r"text, row 1: nan \(float\) is not a string.*None"),
         ([None, b"cat"], r"text, row 1: b'cat' \(bytes\) is not a string"),

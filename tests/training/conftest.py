@@ -1,11 +1,23 @@
 """Made data for the training tests: coloured squares with questions, and a model small enough for one core."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
+from plait import PlaitForClassification, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
+from plait.configuration import PlaitTextConfig, PlaitVisionConfig
+from plait.modeling.pretrained import PlaitPreTrainedModel
+from plait.training.build import train_tokenizer
+from plait.training.collator import PlaitDataCollator
+from plait.training.data import Data
+from plait.training.labels import Labels, encode_labels
+from plait.training.metrics import SINGLE, Metrics
+from transformers import set_seed
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 QUESTIONS = ("what colour is it ?", "is it red ?", "is it blue ?")
@@ -44,3 +56,105 @@ def rows(pictures: dict[str, Path]) -> list[dict[str, str]]:
         for colour, path in pictures.items()
         for question in QUESTIONS
     ]
+
+
+TEXT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 24,
+    "initializer_range": 0.2,
+}
+IMAGE = {
+    "hidden_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+    "initializer_range": 0.2,
+}
+FUSION = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}
+LABELS = ("blue", "green", "no", "red", "yes")
+
+
+@pytest.fixture(scope="session")
+def processor() -> PlaitProcessor:
+    """A tokenizer of the questions' words, pictures of 16 pixels."""
+    tokenizer = train_tokenizer([*QUESTIONS, *COLOURS], 24, vocab_size=80, min_frequency=1)
+    return PlaitProcessor.compose(text=tokenizer, image=PlaitVisionConfig(**IMAGE))
+
+
+@pytest.fixture
+def make_model(processor: PlaitProcessor) -> Callable[..., PlaitPreTrainedModel]:
+    """Tiny models of fresh towers, equal for equal arguments."""
+
+    def make(
+        model_class: type[PlaitPreTrainedModel] = PlaitForClassification,
+        *,
+        text: dict[str, Any] | None = None,
+        image: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> PlaitPreTrainedModel:
+        set_seed(0)
+        vocabulary = {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id}
+        towers = {"text": PlaitTextConfig(**TEXT, **vocabulary, **(text or {}))}
+        if model_class is PlaitForClassification:
+            towers["image"] = PlaitVisionConfig(**IMAGE, **(image or {}))
+            options = {"labels": LABELS, "fusion_config": FUSION, **options}
+        return model_class.compose(**towers, verbose=False, **options)
+
+    return make
+
+
+@pytest.fixture
+def data(rows: list[dict[str, str]]) -> Data:
+    """The questions about squares, as training and validation split."""
+    labels = Labels(LABELS, SINGLE)
+    encoded = encode_labels(Dataset.from_list(rows), labels, "train")
+    return Data({"train": encoded, "validation": encoded.select([0, 4, 8])}, labels)
+
+
+@pytest.fixture
+def make_arguments(tmp_path: Path) -> Callable[..., PlaitTrainingArguments]:
+    """Quiet arguments for plain gradient descent on the CPU."""
+
+    def make(folder: str = "run", **options: Any) -> PlaitTrainingArguments:
+        defaults = {
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "save_strategy": "no",
+            "optim": "sgd",
+            "lr_scheduler_type": "constant",
+            "learning_rate": 0.1,
+            "max_grad_norm": 0.0,
+            "num_train_epochs": 1,
+            "feature_cache_dir": str(tmp_path / "features"),
+        }
+        return PlaitTrainingArguments(output_dir=str(tmp_path / folder), **{**defaults, **options})
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(
+    make_model: Callable[..., PlaitPreTrainedModel],
+    make_arguments: Callable[..., PlaitTrainingArguments],
+    processor: PlaitProcessor,
+    data: Data,
+) -> Callable[..., PlaitTrainer]:
+    """A trainer of a tiny model on the questions; keyword arguments are training arguments."""
+
+    def make(
+        model: PlaitPreTrainedModel | None = None, trainer: dict[str, Any] | None = None, **options: Any
+    ) -> PlaitTrainer:
+        given = {
+            "data_collator": PlaitDataCollator(processor, data.labels),
+            "train_dataset": data.train,
+            "eval_dataset": data.validation,
+            "compute_metrics": Metrics(["accuracy"], SINGLE),
+            **(trainer or {}),
+        }
+        return PlaitTrainer(make_model() if model is None else model, make_arguments(**options), **given)
+
+    return make

@@ -185,7 +185,9 @@ def test_a_label_that_training_did_not_have(tmp_path: Path) -> None:
 
 def test_empty_and_missing_values(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "gap.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": "y", "label": null}\n{"text": "z", "label": "b"}\n')
+    (tmp_path / "gap.jsonl").write_text(
+        '{"text": "x", "label": "a"}\n{"text": "y", "label": null}\n{"text": "z", "label": "b"}\n'
+    )
     (tmp_path / "same.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": "y", "label": "a"}\n')
     (tmp_path / "broken.parquet").write_bytes(b"not parquet")
     (tmp_path / "folder").mkdir()

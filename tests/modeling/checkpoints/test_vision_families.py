@@ -12,10 +12,11 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from plait.modeling.checkpoints import open_source, read_tower, write_tower
+from plait.modeling.checkpoints import config_of, open_source, read_tower, write_tower
 from plait.modeling.towers import TOWERS
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+# an epsilon that shows: with the usual ones a norm that ignores it would pass
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "layer_norm_eps": 1e-2}
 WIDE = {**SIZES, "intermediate_size": 48}
 PICTURE = {"image_size": 32, "patch_size": 8}
 WORDS = {"vocab_size": 60, "max_position_embeddings": 16}
@@ -58,6 +59,15 @@ IMAGE = [name for name in MODELS if name not in TEXT]
 CLASSIFIERS = [name for name in MODELS if name.endswith(("classifier", "teacher"))]
 
 
+# where a class with a head keeps its base model, if not under the prefix of its family
+BASES = {
+    "CLIPForImageClassification": "vision_model",
+    "CLIPTextModelWithProjection": "text_model",
+    "CLIPVisionModelWithProjection": "vision_model",
+    "SiglipForImageClassification": "vision_model",
+}
+
+
 class Saved(NamedTuple):
     """A model of transformers with every parameter drawn at std 0.2, and the folder it was saved to."""
 
@@ -67,10 +77,8 @@ class Saved(NamedTuple):
     @property
     def base(self) -> nn.Module:
         """The module that gives hidden states and the pooled output."""
-        towers = {"CLIPForImageClassification", "SiglipForImageClassification", "CLIPVisionModelWithProjection"}
-        if type(self.model).__name__ in towers:
-            return self.model.vision_model
-        return getattr(self.model, self.model.base_model_prefix, self.model)
+        attribute = BASES.get(type(self.model).__name__, self.model.base_model_prefix)
+        return getattr(self.model, attribute, self.model)
 
     def file(self) -> dict[str, Tensor]:
         return load_file(self.folder / "model.safetensors")
@@ -281,10 +289,33 @@ def test_two_tower_folders_give_each_tower(tmp_path: Path, kind: str, modality: 
     assert not read_tower(open_source(tmp_path), modality).heads
 
 
-def test_clip_text_needs_one_end_token(saved: Callable[..., Saved], tmp_path: Path) -> None:
+@pytest.mark.parametrize("modality", ["text", "image"])
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
+def test_one_of_two_towers_is_exported_alone(tmp_path: Path, kind: str, modality: str) -> None:
+    torch.manual_seed(3)
+    theirs = save(getattr(hf, f"{kind}Model")(two_towers(getattr(hf, f"{kind}Config"))), tmp_path / "both").model
+    write_tower(read_tower(open_source(tmp_path / "both"), modality), tmp_path / "one")
+    alone, prefix = ("TextModel", "text_model.") if modality == "text" else ("VisionModel", "vision_model.")
+    again, report = getattr(hf, kind + alone).from_pretrained(tmp_path / "one", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert all(torch.equal(tensor, theirs.state_dict()[prefix + key]) for key, tensor in again.state_dict().items())
+
+
+def test_clip_text_needs_one_end_token(tmp_path: Path) -> None:
     theirs = save(hf.CLIPTextModel(hf.CLIPTextConfig(**WIDE, **WORDS, eos_token_id=[END, 7])), tmp_path)
     with pytest.raises(ValueError, match=r"eos_token_id.*\[55, 7\]"):
         read_tower(open_source(theirs.folder))
+
+
+@pytest.mark.parametrize("kind", [hf.ViTConfig, hf.DeiTConfig, hf.Dinov2Config, hf.CLIPVisionConfig])
+def test_dropout_comes_along(kind: type[hf.PreTrainedConfig]) -> None:
+    """No parity test sees it: it acts in training only."""
+    named = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2, "attention_dropout": 0.3}
+    theirs = kind(**{name: value for name, value in named.items() if hasattr(kind(), name)})
+    ours = config_of(theirs, "image")
+    assert ours.hidden_dropout_prob == getattr(theirs, "hidden_dropout_prob", 0.0)
+    assert ours.attention_dropout == getattr(theirs, "attention_dropout", 0.2)
 
 
 @pytest.mark.slow

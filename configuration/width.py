@@ -1,0 +1,60 @@
+"""How wide the tokens of a tower are, read from its config alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from .tower import CONFIG_FIELDS
+
+
+def rounded(channels: float, divisor: int, least: int) -> int:
+    """Channels rounded to a multiple of `divisor`, at least `least`, at most 10 % below (MobileNet and its kin)."""
+    multiple = max(least, int(channels + divisor / 2) // divisor * divisor)
+    return multiple + divisor if multiple < 0.9 * channels else multiple
+
+
+def mobilenet_v2_width(config: PreTrainedConfig) -> int:
+    if config.finegrained_output and config.depth_multiplier < 1:
+        return 1280
+    return rounded(round(1280 * config.depth_multiplier), config.depth_divisible_by, config.min_depth)
+
+
+# families whose tokens have another width than their `hidden_size` or the last of their `hidden_sizes` says
+WIDTHS: dict[str, Callable[[Any], int]] = {
+    "align_vision_model": lambda config: rounded(
+        config.out_channels[-1] * config.width_coefficient, config.depth_divisor, config.depth_divisor
+    ),
+    "bit": lambda config: rounded(config.hidden_sizes[-1] * config.width_factor, 8, 8),
+    "cvt": lambda config: config.embed_dim[-1],
+    "efficientnet": lambda config: config.hidden_dim,
+    "focalnet": lambda config: config.embed_dim * 2 ** (len(config.depths) - 1),
+    "mobilenet_v1": lambda config: max(int(1024 * config.depth_multiplier), config.min_depth),
+    "mobilenet_v2": mobilenet_v2_width,
+    "mobilevit": lambda config: config.neck_hidden_sizes[-1],
+    "mobilevitv2": lambda config: rounded(512 * config.width_multiplier, 8, 8),
+    "opt": lambda config: config.word_embed_proj_dim,
+    "reformer": lambda config: 2 * config.hidden_size,
+    "sam_hq_vision_model": lambda config: config.output_channels,
+    "sam_vision_model": lambda config: config.output_channels,
+    "swiftformer": lambda config: config.embed_dims[-1],
+}
+
+
+def width_of(config: PreTrainedConfig, modality: str | None = None) -> int:
+    """Width of the tokens that a tower of this config gives; of two towers in one config, that of `modality`.
+
+    Raises ValueError where the config does not say it.
+    """
+    part = CONFIG_FIELDS.get(modality or "")
+    if part in config.sub_configs:
+        return width_of(getattr(config, part), modality)
+    if config.model_type in WIDTHS:
+        return WIDTHS[config.model_type](config)
+    # transformers' configs agree on no one name: these two cover the others
+    width = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
+    if not isinstance(width, int):
+        raise ValueError(
+            f"the config of a {config.model_type!r} model does not say how wide its tokens are (hidden_size)"
+        )
+    return width

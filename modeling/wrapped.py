@@ -1,0 +1,297 @@
+"""Wrapped towers: a family that the core does not know, built and run by transformers, behind the towers' interface."""
+
+import copy
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from ..configuration import CONFIG_FIELDS, width_of
+from .outputs import TowerOutput
+from .pooling import last_token
+
+# what a tower may be given; a family that does not take the first of them is none of that modality
+INPUTS = {
+    "text": ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "past_key_values"),
+    "image": ("pixel_values",),
+}
+# tokenizers make these for every family; one without segments or without a mask does without
+OPTIONAL = frozenset({"token_type_ids", "attention_mask"})
+
+# modules that only a family's pooler uses, where they are not called `pooler`
+POOLERS = {
+    "aimv2_vision_model": ("head",),
+    "convnext": ("layernorm",),
+    "convnextv2": ("layernorm",),
+    "mlcd_vision_model": ("post_layernorm",),
+}
+# what no plain forward pass reads: mask tokens of pretraining, heads beside the stream, attention that is switched on
+IDLE = frozenset({"mask_token", "mask_emb", "contact_head", "query_global", "key_global", "value_global"})
+
+# registered as causal language models alone, and yet they look both ways
+BIDIRECTIONAL = ("bert-generation", "xlnet")
+
+
+class WrappedTower(nn.Module):
+    """Any model that `AutoModel` builds, as a tower: of two towers the one of this modality, of an encoder-decoder the
+    encoder.
+
+    Nothing is packed here: speed and masking are the family's own, and one without an `attention_mask` sees the
+    padding, as it did when it was trained. A family without segments does without `token_type_ids`. A causal family
+    pools its last token. With `config.add_pooling_layer = False` there is no pooler.
+
+    Raises:
+        ValueError: a model that does not read this modality, or needs inputs that a tower does not get.
+    """
+
+    def __init__(self, config: PreTrainedConfig, modality: str) -> None:
+        super().__init__()
+        self.config = config
+        self.width = width_of(config, modality)
+        self.model = part_of(AutoModel.from_config(config, dtype=torch.get_default_dtype()), modality)
+        self.takes = accepted(self.model, modality)
+        self.pools = getattr(config, "add_pooling_layer", True)
+        self.pools_last = is_causal(config, modality)
+        if not self.pools:
+            remove_pooler(config, self.model, modality)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(IDLE.isdisjoint(name.split(".")))
+        keep_names(self.model)
+
+    def forward(
+        self, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: Any
+    ) -> TowerOutput:
+        """Text: input_ids, attention_mask, token_type_ids, position_ids (batch, length), inputs_embeds (batch, length,
+        width), past_key_values. Image: pixel_values (images, channels, height, width).
+
+        Raises ValueError for an input that the family does not take.
+        """
+        wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        arguments = self.arguments(inputs) | {name: True for name, value in wanted.items() if value}
+        with real_attentions(self.model) if output_attentions else nullcontext():
+            output = self.model(**arguments, return_dict=True)
+        tokens = self.tokens_of(output.last_hidden_state)
+        mask = token_mask(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)
+        return TowerOutput(
+            last_hidden_state=tokens,
+            mask=mask,
+            pooler_output=self.pool(output.get("pooler_output"), tokens, mask),
+            hidden_states=tuple(as_tokens(state) for state in output.get("hidden_states") or ()) or None,
+            attentions=output.get("attentions") or None,
+            past_key_values=output.get("past_key_values"),
+        )
+
+    def arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given, as far as the family takes it; a cache is used only where one is given."""
+        given = {name: value for name, value in inputs.items() if value is not None}
+        refused = given.keys() - self.takes - OPTIONAL
+        if refused:
+            raise ValueError(f"a wrapped {self.config.model_type} tower does not take {', '.join(sorted(refused))}")
+        given = {name: value for name, value in given.items() if name in self.takes}
+        if "use_cache" in self.takes:
+            given["use_cache"] = "past_key_values" in given
+        if "pixel_values" in given:
+            given["pixel_values"] = given["pixel_values"].to(self.model.dtype)
+        return given
+
+    def tokens_of(self, x: Tensor) -> Tensor:
+        """The model's output as (batch, length, width); raises ValueError where the config says another width."""
+        tokens = as_tokens(x)
+        if tokens.shape[-1] != self.width:
+            family, width = self.config.model_type, tokens.shape[-1]
+            raise ValueError(f"a {family} tower gives tokens of width {width}, its config says {self.width}")
+        return tokens
+
+    def pool(self, pooled: Tensor | None, tokens: Tensor, mask: Tensor) -> Tensor | None:
+        """The family's own pooled vector, (batch, width), or a causal family's last token."""
+        if pooled is not None and self.pools and pooled.flatten(1).shape[-1] == self.width:
+            return pooled.flatten(1)
+        return last_token(tokens, mask) if self.pools_last else None
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+
+def load_wrapped(
+    name_or_path: Any, modality: str | None = None, use_safetensors: bool = True, dtype: Any = None, **options: Any
+) -> tuple[PreTrainedConfig, nn.Module]:
+    """A tower of a published checkpoint through `AutoModel`: the config from which `WrappedTower` builds it again, and
+    the loaded model (the tower's `model`). Where the checkpoint has no weights for the pooler, there is none.
+
+    Args:
+        modality: "text" or "image"; where None, what the model reads decides.
+        use_safetensors: False reads a pickle. dtype: torch's default where None.
+        options: those of `from_pretrained` (revision, token, local_files_only, trust_remote_code, ...).
+
+    Raises:
+        ValueError: a family that does not read this modality, or weights of the tower that the checkpoint does not hold.
+    """
+    whole, info = AutoModel.from_pretrained(
+        name_or_path,
+        use_safetensors=use_safetensors,
+        dtype=dtype or torch.get_default_dtype(),
+        output_loading_info=True,
+        **options,
+    )
+    modality = modality or modality_of(whole)
+    part = part_of(whole, modality)
+    accepted(part, modality)
+    config = config_of(whole, part, modality)
+    fresh = fresh_names(whole, part, info["missing_keys"])
+    poolers = pooler_names(config, modality)
+    lost = sorted(name for name in fresh if name.split(".")[0] not in poolers and IDLE.isdisjoint(name.split(".")))
+    if lost:
+        raise ValueError(f"{name_or_path} has no weights for {', '.join(lost[:5])} ({len(lost)} weights are missing)")
+    if any(name.split(".")[0] in poolers for name in fresh):
+        config = remove_pooler(config, part, modality)
+    return config, part
+
+
+def without_pooler(
+    config: PreTrainedConfig, weights: Mapping[str, Tensor] | None, modality: str
+) -> tuple[PreTrainedConfig, dict[str, Tensor] | None]:
+    """A wrapped tower's config and weights (by their names in the tower) without the pooler."""
+    config = copy.deepcopy(config)
+    config.add_pooling_layer = False
+    prefixes = tuple(f"model.{name}." for name in pooler_names(config, modality))
+    if weights is None:
+        return config, None
+    return config, {name: weight for name, weight in weights.items() if not name.startswith(prefixes)}
+
+
+def remove_pooler(config: PreTrainedConfig, part: nn.Module, modality: str) -> PreTrainedConfig:
+    """Take the learned modules of the pooler out of `part`; returns the config of a tower without them."""
+    for name, module in list(part.named_children()):
+        if name in pooler_names(config, modality) and any(True for _ in module.parameters()):
+            setattr(part, name, nn.Identity())
+    return without_pooler(config, None, modality)[0]
+
+
+def pooler_names(config: PreTrainedConfig, modality: str) -> tuple[str, ...]:
+    """The modules of a family's model that only its pooled output needs."""
+    return ("pooler", *POOLERS.get(tower_config(config, modality).model_type, ()))
+
+
+def tower_config(config: PreTrainedConfig, modality: str) -> PreTrainedConfig:
+    """Of a config of several towers that of this modality; any other as it is."""
+    field = CONFIG_FIELDS[modality]
+    return getattr(config, field) if field in config.sub_configs else config
+
+
+def part_of(model: PreTrainedModel, modality: str) -> Any:
+    """The part of a model that reads a modality: of several towers this one, of an encoder-decoder the encoder."""
+    config = tower_config(model.config, modality)
+    if config is not model.config:
+        parts = (module for module in model.modules() if isinstance(module, PreTrainedModel))
+        return part_of(next(part for part in parts if part.config is config), modality)
+    two_sided = config.is_encoder_decoder or config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    return model.get_encoder() if two_sided else model
+
+
+def modality_of(model: PreTrainedModel) -> str:
+    """What a model reads; raises ValueError for one of several towers, or one that reads neither text nor pictures."""
+    towers = [name for name, field in CONFIG_FIELDS.items() if field in model.config.sub_configs]
+    if len(towers) > 1:
+        raise ValueError(f"a {model.config.model_type} checkpoint has the towers {', '.join(towers)}: name one of them")
+    found = [name for name, inputs in INPUTS.items() if inputs[0] == model.main_input_name]
+    if not found and not towers:
+        raise ValueError(f"a {model.config.model_type} model reads {model.main_input_name}: neither text nor pictures")
+    return (towers or found)[0]
+
+
+def config_of(whole: PreTrainedModel, part: nn.Module, modality: str) -> PreTrainedConfig:
+    """The smallest config from which `AutoModel` builds this part again, name by name."""
+    if isinstance(part, PreTrainedModel) and MODEL_MAPPING.get(type(part.config), None) is type(part):
+        with torch.device("meta"):
+            again = part_of(AutoModel.from_config(part.config), modality)
+        if {name: weight.shape for name, weight in again.state_dict().items()} == {
+            name: weight.shape for name, weight in part.state_dict().items()
+        }:
+            return part.config
+    return whole.config
+
+
+def fresh_names(whole: nn.Module, part: nn.Module, missing: Iterable[str]) -> list[str]:
+    """Those of the missing parameters that are in the part, by their names there."""
+    prefix = next(name for name, module in whole.named_modules() if module is part)
+    held = {f"{prefix}.{name}" if prefix else name: name for name, _ in part.named_parameters()}
+    return [held[name] for name in missing if name in held]
+
+
+def accepted(model: nn.Module, modality: str) -> frozenset[str]:
+    """The arguments that a model's forward takes.
+
+    Raises ValueError where it does not read this modality, or needs more than a tower gets.
+    """
+    if modality not in INPUTS:
+        raise ValueError(f"there are wrapped towers for {', '.join(INPUTS)}, not for {modality!r}")
+    parameters = inspect.signature(model.forward).parameters
+    needed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    needed = [name for name in needed if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    family, first = type(model).__name__, INPUTS[modality][0]
+    if first not in parameters:
+        raise ValueError(f"{family} does not read {first}: it is no {modality} tower")
+    if more := sorted(set(needed) - set(INPUTS[modality])):
+        raise ValueError(f"{family} needs {', '.join(more)} beside {first}: it cannot be a {modality} tower")
+    return frozenset(parameters)
+
+
+def is_causal(config: PreTrainedConfig, modality: str) -> bool:
+    """Whether a family's text model looks back only."""
+    model_type = tower_config(config, modality).model_type
+    both_ways = (*BIDIRECTIONAL, *MODEL_FOR_MASKED_LM_MAPPING_NAMES, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+    return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in both_ways
+
+
+def as_tokens(x: Tensor) -> Tensor:
+    """(batch, length, channels) as it is; a feature map (batch, channels, height, width) as height * width tokens."""
+    return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
+
+
+def token_mask(tokens: Tensor, attention_mask: Tensor | None, cached: bool) -> Tensor:
+    """(batch, length), True where there is a token; a family that changes the length gives tokens wherever a row has
+    any (Perceiver's latents)."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+    if attention_mask.shape[1] == tokens.shape[1] or cached:
+        return attention_mask[:, -tokens.shape[1] :].bool()
+    return attention_mask.any(dim=1, keepdim=True).expand(tokens.shape[:2])
+
+
+@contextmanager
+def real_attentions(model: PreTrainedModel) -> Iterator[None]:
+    """Eager attention for a while: the fast kernels return no attention weights."""
+    before = model.config._attn_implementation
+    if before == "eager":
+        yield
+        return
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def keep_names(model: nn.Module) -> None:
+    """Save and load the parameters under the names they have: transformers renames those of its own families on the
+    way to and from disk, inside other models too, and some patterns are not exact there and back."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            vars(module)["is_custom_code"] = is_custom_code
+
+
+def is_custom_code() -> bool:
+    """What transformers asks a model before it renames its parameters."""
+    return True
