@@ -28,7 +28,7 @@ class PlaitCNNConfig(PlaitBaseConfig):
     `pooling` is the average over all places, or `none`. `family` and `source_config` as in `PlaitTowerConfig`.
 
     Raises:
-        ValueError: lists of unequal length; a `hidden_size` other than the last feature map's width.
+        ValueError: lists of unequal length; an even kernel; a `hidden_size` other than the last feature map's width.
     """
 
     model_type = "plait_cnn"
@@ -69,6 +69,8 @@ class PlaitCNNConfig(PlaitBaseConfig):
             given = len(getattr(self, name))
             if given != len(self.hidden_sizes):
                 raise ValueError(f"{name} has {given} numbers, hidden_sizes {len(self.hidden_sizes)}: one a stage")
+        if even := [size for size in self.kernel_sizes if size % 2 == 0]:
+            raise ValueError(f"kernel_sizes must be odd, got {even[0]}")
         width = self.head_size or self.hidden_sizes[-1]
         if self.hidden_size != width:
             raise ValueError(f"hidden_size {self.hidden_size} is not the width {width} of the last feature map")

@@ -38,14 +38,14 @@ class ConvolutionalTower(nn.Module):
         attentions. Raises ValueError for a wrong rank or number of channels.
         """
         self.check(pixel_values)
-        x = self.stem(pixel_values.to(self.stem.entry.convolution.weight.dtype))
-        maps = [x]
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
+        x, maps = pixel_values.to(self.stem.entry.convolution.weight.dtype), []
+        for step in (self.stem, *self.stages):
+            x = step(x)
+            if output_hidden_states:
+                maps.append(x)
         tokens = self.head(x).flatten(2).transpose(1, 2)
         mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-        return TowerOutput(tokens, mask, self.pool(tokens, mask), tuple(maps) if output_hidden_states else None)
+        return TowerOutput(tokens, mask, self.pool(tokens, mask), tuple(maps) or None)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.stem.entry.convolution
@@ -81,7 +81,7 @@ def centred(before: int, after: int, kernel_size: int, stride: int, groups: int)
 
 
 def same(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
-    """As `centred`, but with `same` padding; the two differ only where there is a stride."""
+    """With `same` padding; of an odd kernel, that differs only where there is a stride."""
     if stride == 1:
         return centred(before, after, kernel_size, stride, groups)
     return SameConv2d(before, after, kernel_size, stride, groups=groups, bias=False)

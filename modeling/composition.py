@@ -22,7 +22,7 @@ from ..configuration import (
 )
 from .checkpoints import config_of, family_of, open_source, read_tower
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, part_of
-from .wrapped import load_wrapped
+from .wrapped import load_wrapped, without_pooler
 
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)
 TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
@@ -80,7 +80,7 @@ def compose(
     given = {"text": text, "image": image, "audio": audio, "video": video}
     strands = {name: strand_of(name, tower, where) for name, tower in given.items() if tower is not None}
     if len(strands) > 1:
-        strands = {name: without_unused(strand) for name, strand in strands.items()}
+        strands = {name: without_unused(strand, name) for name, strand in strands.items()}
     if not strands:
         raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or video=...")
     fields = {CONFIG_FIELDS[name]: strand.config for name, strand in strands.items()}
@@ -136,10 +136,11 @@ def from_folder(modality: str | None, name: Any, where: Mapping[str, Any]) -> St
     return Strand(config, weights, {}, str(name), config)
 
 
-def without_unused(strand: Strand) -> Strand:
+def without_unused(strand: Strand, modality: str) -> Strand:
     """The strand without what a fusion does not read: its pooler and its mask token, which would never be trained."""
     if not isinstance(strand.config, PlaitTowerConfig):
-        return strand
+        config, weights = without_pooler(strand.config, strand.weights, modality)
+        return strand._replace(config=config, weights=weights)
     config = copy.deepcopy(strand.config)
     config.packing = True  # a pooler may have needed the padding computed
     config.pooling, config.pooler_norm, config.pooler_size, config.pooler_act = "none", False, None, None

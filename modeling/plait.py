@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache
@@ -10,7 +11,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig, width_of
 from .connectors import connector_of
-from .fusion import FUSIONS, Stream
+from .fusion import Stream, fusion_of
 from .outputs import PlaitModelOutput, TowerOutput
 from .pooling import POOLINGS
 from .present import image_items, scatter_rows, text_rows
@@ -42,7 +43,7 @@ class PlaitModel(PlaitPreTrainedModel):
             self.connectors.update(
                 {name: connector_of(fusion, width_of(part, name)) for name, part in encoders.items()}
             )
-            self.fusion = FUSIONS[fusion.strategy](fusion, tuple(encoders))
+            self.fusion = fusion_of(fusion, tuple(encoders))
         self.post_init()
 
     @can_return_tuple
@@ -125,11 +126,14 @@ class PlaitModel(PlaitPreTrainedModel):
         return outputs
 
     def fuse(self, outputs: dict[str, TowerOutput], recorded: dict[str, bool]) -> PlaitModelOutput:
-        """Connect and braid the towers' streams."""
-        streams = {}
-        for modality in (name for name in self.towers if name in outputs):
-            output = outputs[modality]
-            streams[modality] = self.connectors[modality](Stream(output.last_hidden_state, output.mask))
+        """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that
+        its connector still gets a gradient (of zeros) and no distributed run waits for it."""
+        streams = {name: Stream(output.last_hidden_state, output.mask) for name, output in outputs.items()}
+        like = next(iter(streams.values())).tokens
+        for modality, config in self.config.encoders.items():
+            empty = like.new_zeros(len(like), 0, width_of(config, modality))
+            stream = streams.get(modality, Stream(empty, empty.new_zeros(empty.shape[:2], dtype=torch.bool)))
+            streams[modality] = self.connectors[modality](stream)
         fused = self.fusion(streams, **recorded)
         pooled = POOLINGS[self.config.fusion_config.pooling](fused.tokens, fused.mask)
         return PlaitModelOutput(

@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,16 @@ POOLERS = {
     "convnext": ("layernorm",),
     "convnextv2": ("layernorm",),
     "mlcd_vision_model": ("post_layernorm",),
+    "siglip_vision_model": ("head",),
 }
 # what no plain forward pass reads: mask tokens of pretraining, heads beside the stream, attention that is switched on
 IDLE = frozenset({"mask_token", "mask_emb", "contact_head", "query_global", "key_global", "value_global"})
 
 # registered as causal language models alone, and yet they look both ways
 BIDIRECTIONAL = ("bert-generation", "xlnet")
+
+# these drop tokens at random, in evaluation as well
+RANDOM = ("ViTMAEModel",)
 
 
 class WrappedTower(nn.Module):
@@ -57,15 +61,21 @@ class WrappedTower(nn.Module):
         super().__init__()
         self.config = config
         self.width = width_of(config, modality)
-        self.model = part_of(AutoModel.from_config(config, dtype=torch.get_default_dtype()), modality)
+        self.model = part_of(build(config), modality)
         self.takes = accepted(self.model, modality)
         self.pools = getattr(config, "add_pooling_layer", True)
         self.pools_last = is_causal(config, modality)
         if not self.pools:
             remove_pooler(config, self.model, modality)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(IDLE.isdisjoint(name.split(".")))
+        self.fixed = tuple(name for name, weight in self.model.named_parameters() if is_fixed(name, weight))
+        self.train(self.training)
         keep_names(self.model)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; what never learns stays frozen, though `from_pretrained` makes every weight trainable again."""
+        for name in self.fixed:
+            self.model.get_parameter(name).requires_grad_(False)
+        return super().train(mode)
 
     def forward(
         self, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: Any
@@ -79,14 +89,14 @@ class WrappedTower(nn.Module):
         arguments = self.arguments(inputs) | {name: True for name, value in wanted.items() if value}
         with real_attentions(self.model) if output_attentions else nullcontext():
             output = self.model(**arguments, return_dict=True)
-        tokens = self.tokens_of(output.last_hidden_state)
+        tokens = self.tokens_of(output.get("last_hidden_state"))
         mask = token_mask(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)
         return TowerOutput(
             last_hidden_state=tokens,
             mask=mask,
             pooler_output=self.pool(output.get("pooler_output"), tokens, mask),
             hidden_states=tuple(as_tokens(state) for state in output.get("hidden_states") or ()) or None,
-            attentions=output.get("attentions") or None,
+            attentions=tuple(item for item in output.get("attentions") or () if item is not None) or None,
             past_key_values=output.get("past_key_values"),
         )
 
@@ -103,12 +113,14 @@ class WrappedTower(nn.Module):
             given["pixel_values"] = given["pixel_values"].to(self.model.dtype)
         return given
 
-    def tokens_of(self, x: Tensor) -> Tensor:
+    def tokens_of(self, x: Tensor | None) -> Tensor:
         """The model's output as (batch, length, width); raises ValueError where the config says another width."""
+        family = type(self.model).__name__
+        if x is None:
+            raise ValueError(f"{family} gives no last_hidden_state: it cannot be a tower")
         tokens = as_tokens(x)
         if tokens.shape[-1] != self.width:
-            family, width = self.config.model_type, tokens.shape[-1]
-            raise ValueError(f"a {family} tower gives tokens of width {width}, its config says {self.width}")
+            raise ValueError(f"{family} gives tokens of width {tokens.shape[-1]}, its config says {self.width}")
         return tokens
 
     def pool(self, pooled: Tensor | None, tokens: Tensor, mask: Tensor) -> Tensor | None:
@@ -136,7 +148,7 @@ def load_wrapped(
         options: those of `from_pretrained` (revision, token, local_files_only, trust_remote_code, ...).
 
     Raises:
-        ValueError: a family that does not read this modality, or weights of the tower that the checkpoint does not hold.
+        ValueError: a family that does not read this modality, or a tower of which the checkpoint lacks weights.
     """
     whole, info = AutoModel.from_pretrained(
         name_or_path,
@@ -190,6 +202,13 @@ def tower_config(config: PreTrainedConfig, modality: str) -> PreTrainedConfig:
     return getattr(config, field) if field in config.sub_configs else config
 
 
+def build(config: PreTrainedConfig) -> PreTrainedModel:
+    """A fresh model of the family, in torch's default dtype."""
+    if config._attn_implementation == "sdpa":  # the default, which gives way to eager in a family that has no other
+        config._attn_implementation = None
+    return AutoModel.from_config(config, dtype=torch.get_default_dtype())
+
+
 def part_of(model: PreTrainedModel, modality: str) -> Any:
     """The part of a model that reads a modality: of several towers this one, of an encoder-decoder the encoder."""
     config = tower_config(model.config, modality)
@@ -215,7 +234,7 @@ def config_of(whole: PreTrainedModel, part: nn.Module, modality: str) -> PreTrai
     """The smallest config from which `AutoModel` builds this part again, name by name."""
     if isinstance(part, PreTrainedModel) and MODEL_MAPPING.get(type(part.config), None) is type(part):
         with torch.device("meta"):
-            again = part_of(AutoModel.from_config(part.config), modality)
+            again = part_of(build(part.config), modality)
         if {name: weight.shape for name, weight in again.state_dict().items()} == {
             name: weight.shape for name, weight in part.state_dict().items()
         }:
@@ -242,10 +261,17 @@ def accepted(model: nn.Module, modality: str) -> frozenset[str]:
     needed = [name for name in needed if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     family, first = type(model).__name__, INPUTS[modality][0]
     if first not in parameters:
-        raise ValueError(f"{family} does not read {first}: it is no {modality} tower")
+        raise ValueError(f"{family} does not read {first}: it is no tower for the modality {modality!r}")
     if more := sorted(set(needed) - set(INPUTS[modality])):
-        raise ValueError(f"{family} needs {', '.join(more)} beside {first}: it cannot be a {modality} tower")
+        raise ValueError(f"{family} needs {', '.join(more)} beside {first}: it cannot be a tower")
+    if family in RANDOM:
+        raise ValueError(f"{family} hides patches at random in every pass: it cannot be a tower")
     return frozenset(parameters)
+
+
+def is_fixed(name: str, weight: Tensor) -> bool:
+    """Whether a weight never learns: the family froze it (sinusoidal positions), or no forward pass reads it."""
+    return not weight.requires_grad or not IDLE.isdisjoint(name.split("."))
 
 
 def is_causal(config: PreTrainedConfig, modality: str) -> bool:

@@ -202,7 +202,7 @@ def pixel_arrays(image_processor: BaseImageProcessor, rows: list[list[Any]], opt
     `image_present (batch, images)`. There is at least one place for a picture.
 
     Raises:
-        FileNotFoundError, ValueError: a picture that cannot be read or processed, with its row; pictures that come out
+        OSError, ValueError: a picture that cannot be read or processed, with its row; pictures that come out
             at different sizes.
     """
     options = dict(options)
@@ -227,7 +227,7 @@ def one_picture(
     """(channels, height, width) of one picture; every error names the row."""
     try:
         image = read_picture(picture, number_of_channels(image_processor), channels_first)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise type(error)(f"images, row {row}: {error}") from error
     return processed(image_processor, image, f"images, row {row}", options)
 

@@ -11,13 +11,15 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from ..configuration import PlaitConfig, PlaitTextConfig, PlaitVisionConfig
 from ..configuration.tower import MODALITIES
 from ..modeling.classification import PlaitForClassification
+from ..modeling.connectors import CONNECTORS
+from ..modeling.fusion import FUSIONS
 from ..modeling.masked_lm import PlaitForMaskedLM
 from ..modeling.pretrained import PlaitPreTrainedModel
 from ..processing import PlaitProcessor
 from .labels import Labels
 from .metrics import REGRESSION
 from .parameters import part_of
-from .recipe import ModelRecipe, Recipe, RecipeError, check_keys
+from .recipe import ModelRecipe, Recipe, RecipeError, check_choice, check_keys
 
 MODELS: dict[str, type[PlaitPreTrainedModel]] = {
     "classification": PlaitForClassification,
@@ -43,6 +45,7 @@ def build_tokenizer(recipe: Recipe, tower: Any, texts: Iterable[str | None]) -> 
     """The recipe's tokenizer, trained or loaded, cut to the tower's positions; without one, the tower's own source."""
     chosen = recipe.tokenizer
     if chosen is not None and chosen.train is not None:
+        check_keys(chosen.train, ("vocab_size", "lowercase", "min_frequency"), "tokenizer.train")
         limit = tower.max_position_embeddings if isinstance(tower, PlaitTextConfig) else 512
         return train_tokenizer((text for text in texts if text), limit, **chosen.train)
     if chosen is not None and chosen.from_pretrained is not None:
@@ -59,6 +62,8 @@ def build_model(
     model_class, model = MODELS[recipe.task], recipe.model
     if model.from_pretrained is not None:
         return load_pretrained(model_class, resolve(model.from_pretrained), labels, model.options)
+    check_choice("model.fusion", model.fusion, FUSIONS)
+    check_choice("model.connector", model.connector, CONNECTORS)
     towers = {name: fresh_config(name, value, processor) or resolve(value) for name, value in towers_of(model).items()}
     names = {"labels": labels.names or 1, "problem_type": labels.problem_type} if labels is not None else {}
     return model_class.compose(
@@ -173,4 +178,7 @@ def train_tokenizer(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
     tokens = {f"{name}_token": token for name, token in SPECIAL_TOKENS.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **tokens)
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_length, model_input_names=names, **tokens
+    )

@@ -6,8 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-VALUED = {"--data", "--split", "--output", "--text", "--image", "--batch-size"}
-FLAGS = {"--help", "--overwrite", "--resume", *VALUED}
+FLAGS = {
+    "train": {"--help", "--overwrite", "--resume"},
+    "evaluate": {"--help", "--data", "--split", "--output"},
+    "predict": {"--help", "--data", "--output", "--text", "--image", "--batch-size"},
+}
+SWITCHES = {"--help", "--overwrite", "--resume"}
 EPILOG = "Run one process a device with: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
 
 
@@ -30,12 +34,13 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     own: list[str] = []
     overrides: list[str] = []
     rest = list(arguments)
+    flags = next((FLAGS[argument] for argument in arguments if argument in FLAGS), {"--help"})
     while rest:
         argument = rest.pop(0)
         flag, equals, _ = argument.partition("=")
-        if not flag.startswith("--") or flag in FLAGS:
+        if not flag.startswith("--") or flag in flags:
             own.append(argument)
-            if flag in VALUED and not equals and rest:
+            if flag in flags - SWITCHES and not equals and rest:
                 own.append(rest.pop(0))
             continue
         overrides += [argument] if equals or not rest else [argument, rest.pop(0)]

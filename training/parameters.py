@@ -80,7 +80,7 @@ def parameter_groups(
         trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
         rate = rates.get(part, learning_rate)
         _check_rate(part, rates.get(part), bool(trainable))
-        if rate != 0:
+        if rates.get(part) != 0:
             groups += _groups_of(part, trainable, rate, weight_decay)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen or has a learning rate of 0")

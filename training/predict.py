@@ -123,7 +123,7 @@ def data_rows(recipe: Recipe) -> "Dataset":
 
 
 def predict(
-    reference: str, rows: Sequence[Mapping[str, Any]] | "Dataset", recipe: Recipe, batch_size: int = 32
+    reference: str, rows: "Sequence[Mapping[str, Any]] | Dataset", recipe: Recipe, batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
     """Answers row by row: the label with its probability and all others' (classes), the value (regression), the labels
     above one half (several), or the likeliest tokens for each mask (masked language modeling)."""
@@ -173,7 +173,7 @@ def filled_masks(logits: torch.Tensor, tokens: torch.Tensor, processor: PlaitPro
 
 
 def write_predictions(
-    rows: Sequence[Mapping[str, Any]] | "Dataset", predictions: Iterator[dict[str, Any]], output: Path | None
+    rows: "Sequence[Mapping[str, Any]] | Dataset", predictions: Iterator[dict[str, Any]], output: Path | None
 ) -> int:
     """Write answers beside the texts and picture paths as .jsonl or .csv, or (None) as JSON lines to the console."""
     if output is not None and output.suffix not in (".jsonl", ".csv"):

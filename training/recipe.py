@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from huggingface_hub.dataclasses import strict
@@ -204,9 +204,18 @@ def check_keys(keys: Iterable[str], valid: Sequence[str], where: str) -> None:
     """Raises RecipeError: a key that is not valid, with the nearest one."""
     for key in keys:
         if key not in valid:
-            near = get_close_matches(str(key), valid, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(valid)}"
-            raise RecipeError(f"{where} has no key {key!r}{hint}")
+            raise RecipeError(f"{where} has no key {key!r}{_hint(key, valid)}")
+
+
+def check_choice(where: str, value: str, valid: Iterable[str]) -> None:
+    """Raises RecipeError: a value that is not among the valid ones, with the nearest one."""
+    if value not in valid:
+        raise RecipeError(f"{where} is {value!r}{_hint(value, list(valid))}")
+
+
+def _hint(key: object, valid: Sequence[str]) -> str:
+    near = get_close_matches(str(key), valid, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(valid)}"
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
@@ -228,6 +237,11 @@ def _check(recipe: Recipe) -> None:
     for key in ("seed", "output_dir"):
         if key in recipe.training:
             raise RecipeError(f"training.{key} belongs at the top of the recipe, as {key}")
+    hints = get_type_hints(PlaitTrainingArguments)
+    for key, value in recipe.training.items():
+        for kind, fitting in {float: (int, float), int: int, bool: bool}.items():
+            if hints[key] is kind and not isinstance(value, fitting):
+                raise RecipeError(f"training.{key} is {value!r}: expected a {kind.__name__}")
 
 
 def _names(kind: type) -> list[str]:

@@ -54,7 +54,7 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
     folder = Path(recipe.output_dir).expanduser()
     args = make_arguments(recipe, folder / "checkpoints")
     checkpoint = claim_folder(folder, recipe, args, overwrite, resume)
-    run = build_run(recipe, folder, args)
+    run = build_run(recipe, folder, args, checkpoint)
     run.trainer.train(resume_from_checkpoint=checkpoint)
     run.trainer.save_model(str(folder))
     results = evaluate_splits(run)
@@ -112,15 +112,15 @@ def saved_recipe(folder: Path) -> Recipe:
     return build_recipe({key: value for key, value in content.items() if key != MARK})
 
 
-def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run:
-    """Data, processor, model, metrics and trainer."""
+def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments, checkpoint: str | None = None) -> Run:
+    """Data, processor, model, metrics and trainer; a resumed run keeps the processor of its checkpoint."""
     classify = recipe.task == "classification"
     order = label_names_of(recipe.model.from_pretrained) if classify and recipe.model.from_pretrained else ()
     data = load_data(recipe.data, recipe.seed, needs_labels=classify, label_order=order)
     if data.train is None:
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
     set_seed(args.seed)
-    processor, model = build_both(recipe, data, verbose=args.should_log)
+    processor, model = build_both(recipe, data, checkpoint, verbose=args.should_log)
     metrics = make_metrics(recipe, data.labels)
     collator = make_collator(recipe, processor, data.labels, args.image_cache)
     try:
@@ -138,11 +138,13 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run
     return Run(recipe, folder, data, model, processor, metrics, trainer)
 
 
-def build_both(recipe: Recipe, data: Data, verbose: bool) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
+def build_both(
+    recipe: Recipe, data: Data, checkpoint: str | None, verbose: bool
+) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
     """Processor and model; one line that says what is wrong with the recipe's model."""
     texts = data.train["text"] if data.train is not None and "text" in data.train.column_names else []
     try:
-        processor = build_processor(recipe, texts)
+        processor = PlaitProcessor.from_pretrained(checkpoint) if checkpoint else build_processor(recipe, texts)
         return processor, build_model(recipe, data.labels, processor, verbose)
     except RecipeError:
         raise

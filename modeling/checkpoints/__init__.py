@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME
 
-from ...configuration import CONFIG_FIELDS, PlaitDecoderConfig
+from ...configuration import CONFIG_FIELDS, PlaitBaseConfig, PlaitDecoderConfig
 from ..towers import TOWERS
 from .convert import HEAD_MODULES, Family, Format, Names, convert, invert, listed, module_of
 from .families import FAMILIES
@@ -24,9 +24,12 @@ PLACES = {"text": ("text_config", "text_model."), "image": ("vision_config", "vi
 # what joins the two: no part of a tower
 JOINTS = ("logit_scale", "logit_bias", "text_projection.weight", "visual_projection.weight")
 
-# fields that change no output: a checkpoint is exported whatever they are
-TRAINING_FIELDS = frozenset(
-    {"attention_dropout", "hidden_dropout_prob", "initializer_range", "packing", "tie_word_embeddings"}
+# fields that may change after a tower was read, and are written back
+CHANGING_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
+# fields that change no output of a tower, or are not the checkpoint's: it is exported whatever they are
+FREE_FIELDS = frozenset(
+    "attention_dropout hidden_dropout_prob initializer_range packing use_cache tie_word_embeddings family "
+    "source_config".split()
 )
 
 EMBEDDING, OUTPUT = "embeddings.token_embedding.weight", "lm_head.weight"
@@ -65,6 +68,15 @@ def family_of(config: PreTrainedConfig, modality: str | None = None) -> Family |
     return family
 
 
+def known_family_of(config: PreTrainedConfig, modality: str | None = None) -> Family:
+    """The same, but a ValueError where the core does not know the family."""
+    family = family_of(config, modality)
+    if family is None:
+        model_type = tower_config_of(config, modality).model_type
+        raise ValueError(f"{model_type!r} is none of the families {', '.join(sorted(FAMILIES))}")
+    return family
+
+
 def config_of(config: PreTrainedConfig, modality: str | None = None, names: Names | None = None) -> Any:
     """Our config of a checkpoint's tower. `names` are those on disk, without task prefix, where there is a file.
 
@@ -73,9 +85,7 @@ def config_of(config: PreTrainedConfig, modality: str | None = None, names: Name
     Raises:
         ValueError: an unknown family, or a setting that the core does not have (with its key and value).
     """
-    family, config = family_of(config, modality), tower_config_of(config, modality)
-    if family is None:
-        raise ValueError(f"{config.model_type!r} is none of the families {', '.join(sorted(FAMILIES))}")
+    family, config = known_family_of(config, modality), tower_config_of(config, modality)
     fields = family.config(config, names or Names({}))
     generates = any("lm_head" in table.values() for table in family.heads.values())
     alone = modality is None and generates and fields.get("is_causal")
@@ -89,18 +99,14 @@ def read_tower(source: Source, modality: str | None = None) -> Tower:
     Raises:
         ValueError: an unknown family, setting or name; a tensor of the tower that is missing or of another size.
     """
-    tensors = source.tensors
+    tensors: Mapping[str, Tensor] = source.tensors
     if source.config.model_type in TWO_TOWERS:
         modality = modality or only_tower(tensors)
         tensors = tensors_of_tower(tensors, modality)
-    family = family_of(source.config, modality)
-    bare = family.bare if family is not None else str
-    names = Names({bare(name): tuple(tensor.shape) for name, tensor in tensors.items()})
     try:
-        config = config_of(source.config, modality, names)
-        layout = Format(
-            FAMILIES[config.family], config, FAMILIES[config.family].task_of(source.config.architectures or ())
-        )
+        family = known_family_of(source.config, modality)
+        config = config_of(source.config, modality, family.names(tensors))
+        layout = Format(family, config, family.task_of(source.config.architectures or ()))
         ours = convert(tensors, layout)
         weights = {name: tensor for name, tensor in ours.items() if module_of(name) not in HEAD_MODULES}
         check(weights, layout)
@@ -174,38 +180,41 @@ def write_tower(tower: Tower, folder: str | Path, **changes: Any) -> None:
     Raises ValueError for what `export` does.
     """
     config = tower.config
-    if config.family is None:
-        raise ValueError("the tower came from no checkpoint family: save it with save_pretrained")
+    if not isinstance(config, PlaitBaseConfig) or config.family is None:
+        raise ValueError("the tower came from no checkpoint of a family that plait knows: save it with save_pretrained")
     family = FAMILIES[config.family]
     layout = Format(family, config, family.task_for({module_of(name) for name in tower.heads}))
     tied = OUTPUT in tower.heads and torch.equal(tower.heads[OUTPUT], tower.weights[EMBEDDING])
     tensors = invert(tower.weights | tower.heads, layout, {OUTPUT} if tied else frozenset())
+    names = family.names(tensors)
     content = config.source_config | changes
     if "num_labels" in content and "id2label" in content:
         content["num_labels"] = len(content["id2label"])
     if family.recognises is None:
-        content |= {"vocab_size": config.vocab_size} if EMBEDDING in tower.weights else {}
+        said = family.config(config_from(content), names)
+        content |= {name: getattr(config, name) for name in CHANGING_FIELDS if name in said}
         content |= {"tie_word_embeddings": tied} if OUTPUT in tower.heads else {}
         content |= {"dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch.")}
-    check_config(
-        layout, config_from(content), Names({family.bare(name): tuple(t.shape) for name, t in tensors.items()})
-    )
+    check_config(layout, family.config_class(**family.config(config_from(content), names)))
     Path(folder).mkdir(parents=True, exist_ok=True)
     text = json.dumps(as_written(layout, content), indent=2, sort_keys=True)
     Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
     save_torch_state_dict(tensors, folder, filename_pattern="model{suffix}.safetensors", max_shard_size="50GB")
 
 
-def check_config(layout: Format, hub: PreTrainedConfig, names: Names) -> None:
-    """Raise ValueError where a tower's config no longer says what one read from its checkpoint would."""
-    fields = layout.family.config(hub, names)
-    again = layout.family.config_class(**fields)
-    for name in fields.keys() - TRAINING_FIELDS:
-        ours, theirs = getattr(layout.config, name), getattr(again, name)
+def check_config(layout: Format, again: Any) -> None:
+    """Raise ValueError where a tower's config is no longer what one read `again` from its checkpoint would be.
+
+    A tower that goes alone and pools nothing (it was braided with others) says nothing of pooling.
+    """
+    config = layout.config
+    own = again.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys() - FREE_FIELDS
+    if layout.task is None and config.pooling == "none":
+        own = {name for name in own if not name.startswith("pool")}
+    for name in sorted(own):
+        ours, theirs = getattr(config, name), getattr(again, name)
         if ours != theirs:
-            raise ValueError(
-                f"{name} is {ours!r}, but a checkpoint of the family {layout.config.family!r} says {theirs!r}"
-            )
+            raise ValueError(f"{name} is {ours!r}, but in the format of the family {config.family!r} it is {theirs!r}")
 
 
 def as_written(layout: Format, content: dict[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,10 @@ class Family:
         """A name on disk without the task prefix."""
         return next((name.removeprefix(prefix) for prefix in self.prefixes if name.startswith(prefix)), name)
 
+    def names(self, tensors: Mapping[str, Tensor]) -> Names:
+        """The names in a file and the shapes under them."""
+        return Names({self.bare(name): tuple(tensor.shape) for name, tensor in tensors.items()})
+
     def task_of(self, architectures: Iterable[str]) -> str | None:
         """The key in `heads` of the class that wrote a file, None for a tower alone."""
         names = tuple(architectures)

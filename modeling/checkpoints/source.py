@@ -79,7 +79,12 @@ def open_source(
 
 def read_config(path: str, **hub: Any) -> tuple[PreTrainedConfig, dict[str, Any]]:
     """A checkpoint's config as transformers' object and as the dict in its file; never runs code of the repository."""
-    config_dict, _ = PreTrainedConfig.get_config_dict(path, **hub)
+    try:
+        config_dict, _ = PreTrainedConfig.get_config_dict(path, **hub)
+    except OSError as error:  # transformers does not always say of what
+        raise OSError(f"{CONFIG_NAME} of {path}: {error}") from error
+    if not config_dict:
+        raise OSError(f"{path} has no {CONFIG_NAME}: it is no checkpoint")
     config_dict.pop("_commit_hash", None)  # put there by older transformers; not in the file
     try:
         return config_from(config_dict), config_dict

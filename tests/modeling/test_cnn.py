@@ -410,5 +410,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         PlaitCNNConfig(hidden_sizes=[8, 16])
     with pytest.raises(ValueError, match="hidden_size 32 is not the width 16"):
         PlaitCNNConfig(**TINY, hidden_size=32)
+    with pytest.raises(ValueError, match="kernel_sizes must be odd, got 4"):
+        PlaitCNNConfig(**TINY, kernel_sizes=[3, 4])
     with pytest.raises(TypeError, match="did you mean 'kernel_sizes'"):
         PlaitCNNConfig(**TINY, kernel_size=3)

@@ -181,6 +181,7 @@ BROKEN = {
     "nothing": (b"", "0 bytes is not a readable picture"),
     "a missing file": ("no/such.png", "there is no file 'no/such.png'"),
     "a missing file, as a path": (Path("no/such.png"), "there is no file 'no/such.png'"),
+    "a text": ("x" * 5000, "(there is no file|File name too long)"),
     "a folder": (".", "there is no file '.'"),
     "a URL": ("https://example.org/cat.png", "is a URL: download it"),
     "no source": ({"bytes": None, "path": None}, "has neither bytes nor a path"),
@@ -205,7 +206,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_bad_picture_is_named_with_its_row(processor: PlaitProcessor, picture: Make, name: str) -> None:
     bad, message = BROKEN[name]
-    with pytest.raises((ValueError, FileNotFoundError), match=f"(?s)images, row 2: .*{message}"):
+    with pytest.raises((ValueError, OSError), match=f"(?s)images, row 2: .*{message}"):
         processor(images=[picture(), None, [picture(), bad]])
 
 

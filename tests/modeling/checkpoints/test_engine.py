@@ -285,7 +285,7 @@ def test_revision_subfolder_and_cache_are_honoured(bert: Path, tmp_path: Path) -
     second = open_source("some/bert", revision="v2", subfolder="deep/er", **where)
     assert not first.tensors["cls.predictions.bias"].any()
     assert second.tensors["cls.predictions.bias"].all()
-    with pytest.raises(OSError, match=r"config\.json"):
+    with pytest.raises(OSError, match="cached files"):
         open_source("some/bert", revision="v2", **where)
     with pytest.raises(OSError, match="some/bert"):
         open_source("some/bert", cache_dir=str(tmp_path / "empty"), local_files_only=True)
@@ -374,5 +374,5 @@ def test_a_weight_without_a_name_is_refused(bert: Path, tmp_path: Path) -> None:
 def test_a_tower_of_no_family_is_refused(bert: Path, tmp_path: Path) -> None:
     read = read_tower(open_source(bert))
     read.config.family = None
-    with pytest.raises(ValueError, match="no checkpoint family"):
+    with pytest.raises(ValueError, match="no checkpoint of a family"):
         write_tower(read, tmp_path / "out")

@@ -150,7 +150,7 @@ def tower_of(read: Tower, attention: str = "sdpa") -> TextTower:
 
 
 def inputs_of(name: str, side: str = "right") -> dict[str, Tensor]:
-    """Three padded texts of 7, 12 and 4 tokens; segments where the family has them, positions for padding on the left."""
+    """Three padded texts of 7, 12 and 4 tokens; segments where the family has them, positions for left padding."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.tensor([7, 12, 4])
     mask = (torch.arange(12) < lengths[:, None]).long()
