@@ -21,7 +21,7 @@ from ..configuration import (
     width_of,
 )
 from .checkpoints import config_of, family_of, open_source, read_tower
-from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, part_of
+from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, model_type_of, part_of
 from .wrapped import load_wrapped, without_pooler
 
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)
@@ -122,8 +122,7 @@ def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> 
 def from_folder(modality: str | None, name: Any, where: Mapping[str, Any]) -> Strand:
     """A tower from a folder or Hub id: a plait's, a known family's, or any other that transformers loads (wrapped)."""
     hub = {key: where[key] for key in HUB_OPTIONS if key in where}
-    found, _ = PreTrainedConfig.get_config_dict(name, **hub)
-    if found.get("model_type") == PlaitConfig.model_type:
+    if model_type_of(name, hub) == PlaitConfig.model_type:
         from .plait import PlaitModel
 
         return strand_of(modality or "text", PlaitModel.from_pretrained(name, **where), where)
@@ -138,9 +137,11 @@ def from_folder(modality: str | None, name: Any, where: Mapping[str, Any]) -> St
 
 def without_unused(strand: Strand, modality: str) -> Strand:
     """The strand without what a fusion does not read: its pooler and its mask token, which would never be trained."""
-    if not isinstance(strand.config, PlaitTowerConfig):
+    if type(strand.config) not in OWN_CONFIGS.values():
         config, weights = without_pooler(strand.config, strand.weights, modality)
         return strand._replace(config=config, weights=weights)
+    if not isinstance(strand.config, PlaitTowerConfig):
+        return strand
     config = copy.deepcopy(strand.config)
     config.packing = True  # a pooler may have needed the padding computed
     config.pooling, config.pooler_norm, config.pooler_size, config.pooler_act = "none", False, None, None

@@ -25,7 +25,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     published_heads: tuple[str, ...] = ()
-    _no_split_modules = ["PlaitLayer"]
+    _no_split_modules = ["PlaitLayer", "ResidualLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -43,6 +43,13 @@ class PlaitPreTrainedModel(PreTrainedModel):
         self.origins: dict[str, str] = {}
         first = next(iter(config.encoders), "text")
         self.main_input_name = {"text": "input_ids", "image": "pixel_values"}[first]
+
+    def post_init(self) -> None:
+        """As in transformers, which asks only its children what may be split or halved: wrapped models stand deeper."""
+        models = [module for module in self.modules() if isinstance(module, PreTrainedModel)]
+        for field in ("_no_split_modules", "_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
+            setattr(self, field, {name for model in models for name in getattr(model, field) or ()})
+        super().post_init()
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -95,8 +102,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
         """
         if pretrained_model_name_or_path is not None and config is None:
             hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
-            found, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
-            if found.get("model_type") != PlaitConfig.model_type:
+            if model_type_of(pretrained_model_name_or_path, hub) != PlaitConfig.model_type:
                 return cls._from_published(pretrained_model_name_or_path, **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
@@ -141,6 +147,18 @@ class PlaitPreTrainedModel(PreTrainedModel):
                 parameter.requires_grad_(False)
 
 
+def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
+    """The model type that the config.json of a folder or repository states.
+
+    Raises OSError, naming it, where there is none to read.
+    """
+    try:
+        found, _ = PreTrainedConfig.get_config_dict(name, **hub)
+    except OSError as error:
+        raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
+    return found.get("model_type")
+
+
 def part_of(parameter_name: str) -> str:
     """The part a parameter belongs to: a modality, "decoder", "fusion" or "head"."""
     path = parameter_name.removeprefix("model.").split(".")
@@ -154,4 +172,3 @@ def base_prefix(model_class: type[PreTrainedModel]) -> str:
     return "" if model_class.__name__ == "PlaitModel" else "model."
 
 
-Weights = Mapping[str, Any]

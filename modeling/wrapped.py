@@ -27,16 +27,24 @@ INPUTS = {
 # tokenizers make these for every family; one without segments or without a mask does without
 OPTIONAL = frozenset({"token_type_ids", "attention_mask"})
 
-# modules that only a family's pooler uses, where they are not called `pooler`
+# modules that a family's pooler alone uses, where they are not called `pooler`: module -> families
 POOLERS = {
-    "aimv2_vision_model": ("head",),
-    "convnext": ("layernorm",),
-    "convnextv2": ("layernorm",),
-    "mlcd_vision_model": ("post_layernorm",),
-    "siglip_vision_model": ("head",),
+    "head": ("aimv2_vision_model", "siglip_vision_model", "siglip_text_model", "siglip2_text_model"),
+    "layernorm": ("convnext", "convnextv2"),
+    "post_layernorm": (
+        "altclip_vision_model",
+        "chinese_clip_vision_model",
+        "clip_vision_model",
+        "clipseg_vision_model",
+        "metaclip_2_vision_model",
+        "mlcd_vision_model",
+        "owlv2_vision_model",
+        "owlvit_vision_model",
+    ),
 }
-# what no plain forward pass reads: mask tokens of pretraining, heads beside the stream, attention that is switched on
-IDLE = frozenset({"mask_token", "mask_emb", "contact_head", "query_global", "key_global", "value_global"})
+# what a tower's forward pass never reads: mask tokens of pretraining, heads beside the stream, attention to an encoder
+# that is not there, attention that must be switched on (Longformer)
+IDLE = frozenset("mask_token mask_emb contact_head crossattention query_global key_global value_global".split())
 
 # registered as causal language models alone, and yet they look both ways
 BIDIRECTIONAL = ("bert-generation", "xlnet")
@@ -193,7 +201,8 @@ def remove_pooler(config: PreTrainedConfig, part: nn.Module, modality: str) -> P
 
 def pooler_names(config: PreTrainedConfig, modality: str) -> tuple[str, ...]:
     """The modules of a family's model that only its pooled output needs."""
-    return ("pooler", *POOLERS.get(tower_config(config, modality).model_type, ()))
+    family = tower_config(config, modality).model_type
+    return ("pooler", *(name for name, families in POOLERS.items() if family in families))
 
 
 def tower_config(config: PreTrainedConfig, modality: str) -> PreTrainedConfig:
@@ -213,8 +222,11 @@ def part_of(model: PreTrainedModel, modality: str) -> Any:
     """The part of a model that reads a modality: of several towers this one, of an encoder-decoder the encoder."""
     config = tower_config(model.config, modality)
     if config is not model.config:
-        parts = (module for module in model.modules() if isinstance(module, PreTrainedModel))
-        return part_of(next(part for part in parts if part.config is config), modality)
+        parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+        found = [part for part in parts if part.config is config]
+        if not found:
+            raise ValueError(f"{type(model).__name__} has no {modality} tower of its own")
+        return part_of(found[0], modality)
     two_sided = config.is_encoder_decoder or config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     return model.get_encoder() if two_sided else model
 

@@ -26,7 +26,7 @@ MODELS: dict[str, type[PlaitPreTrainedModel]] = {
     "masked_lm": PlaitForMaskedLM,
 }
 FRESH = {"text": PlaitTextConfig, "image": PlaitVisionConfig}
-SPECIAL_TOKENS = {name: f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+SPECIAL_TOKENS = {name: f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask")}
 
 
 def build_processor(recipe: Recipe, texts: Iterable[str | None]) -> PlaitProcessor:
@@ -156,28 +156,32 @@ def train_tokenizer(
     lowercase: bool = True,
     min_frequency: int = 2,
 ) -> PreTrainedTokenizerBase:
-    """A WordPiece tokenizer (BERT's kind: [CLS] text [SEP]) for these texts.
+    """A byte-level BPE tokenizer for these texts that wraps them as BERT's does: [CLS] text [SEP].
+
+    Bytes leave no character unknown, and unlike WordPiece's, this training gives the same tokens every time.
 
     Raises:
-        RecipeError: no text to train on.
+        RecipeError: a vocabulary that cannot hold the 256 bytes and the special tokens.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    special = list(SPECIAL_TOKENS.values())
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=special)
-    )
-    if tokenizer.get_vocab_size() == len(special):
-        raise RecipeError("tokenizer.train: the training texts hold no token often enough")
+    special = [AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKENS.values()]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(alphabet) + len(special):
+        raise RecipeError(f"tokenizer.train.vocab_size is {vocab_size}: at least {len(alphabet) + len(special)}")
+    tokenizer = Tokenizer(models.BPE())
+    cases = [normalizers.Lowercase()] if lowercase else []
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *cases])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    settings = {"vocab_size": vocab_size, "min_frequency": min_frequency, "initial_alphabet": alphabet}
+    trainer = trainers.BpeTrainer(special_tokens=special, show_progress=False, **settings)
+    tokenizer.train_from_iterator(texts, trainer)
     ends = [(name, tokenizer.token_to_id(name)) for name in (SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"])]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
-    tokens = {f"{name}_token": token for name, token in SPECIAL_TOKENS.items()}
+    tokens = {f"{name}_token": token for name, token in zip(SPECIAL_TOKENS, special, strict=True)}
     names = ["input_ids", "token_type_ids", "attention_mask"]
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=max_length, model_input_names=names, **tokens

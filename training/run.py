@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 RECIPE_FILE, METRICS_FILE, HISTORY_FILE = "recipe.yaml", "metrics.json", "history.json"
+PROCESSOR_FILE = "processor_config.json"
 Results = dict[str, dict[str, dict[str, float]]]
 
 
@@ -54,7 +55,7 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
     folder = Path(recipe.output_dir).expanduser()
     args = make_arguments(recipe, folder / "checkpoints")
     checkpoint = claim_folder(folder, recipe, args, overwrite, resume)
-    run = build_run(recipe, folder, args, checkpoint)
+    run = build_run(recipe, folder, args)
     run.trainer.train(resume_from_checkpoint=checkpoint)
     run.trainer.save_model(str(folder))
     results = evaluate_splits(run)
@@ -112,15 +113,15 @@ def saved_recipe(folder: Path) -> Recipe:
     return build_recipe({key: value for key, value in content.items() if key != MARK})
 
 
-def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments, checkpoint: str | None = None) -> Run:
-    """Data, processor, model, metrics and trainer; a resumed run keeps the processor of its checkpoint."""
+def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run:
+    """Data, processor, model, metrics and trainer."""
     classify = recipe.task == "classification"
     order = label_names_of(recipe.model.from_pretrained) if classify and recipe.model.from_pretrained else ()
     data = load_data(recipe.data, recipe.seed, needs_labels=classify, label_order=order)
     if data.train is None:
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
     set_seed(args.seed)
-    processor, model = build_both(recipe, data, checkpoint, verbose=args.should_log)
+    processor, model = build_both(recipe, folder, args, data)
     metrics = make_metrics(recipe, data.labels)
     collator = make_collator(recipe, processor, data.labels, args.image_cache)
     try:
@@ -139,13 +140,19 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments, checkp
 
 
 def build_both(
-    recipe: Recipe, data: Data, checkpoint: str | None, verbose: bool
+    recipe: Recipe, folder: Path, args: PlaitTrainingArguments, data: Data
 ) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
-    """Processor and model; one line that says what is wrong with the recipe's model."""
+    """Processor and model; one line that says what is wrong with the recipe's model.
+
+    The processor is made once: other processes, and a resumed run, read it from the run folder.
+    """
     texts = data.train["text"] if data.train is not None and "text" in data.train.column_names else []
     try:
-        processor = PlaitProcessor.from_pretrained(checkpoint) if checkpoint else build_processor(recipe, texts)
-        return processor, build_model(recipe, data.labels, processor, verbose)
+        with args.main_process_first(local=False, desc="processor"):
+            if not (folder / PROCESSOR_FILE).exists():
+                build_processor(recipe, texts).save_pretrained(folder)
+        processor = PlaitProcessor.from_pretrained(folder)
+        return processor, build_model(recipe, data.labels, processor, verbose=bool(args.should_log))
     except RecipeError:
         raise
     except (OSError, TypeError, ValueError) as error:

@@ -87,10 +87,10 @@ def config_of(config: PreTrainedConfig, modality: str | None = None, names: Name
     """
     family, config = known_family_of(config, modality), tower_config_of(config, modality)
     fields = family.config(config, names or Names({}))
+    fields |= {"family": config.model_type, "source_config": config.to_diff_dict()}
     generates = any("lm_head" in table.values() for table in family.heads.values())
     alone = modality is None and generates and fields.get("is_causal")
-    kind = PlaitDecoderConfig if alone else family.config_class
-    return kind(**fields, family=config.model_type, source_config=config.to_diff_dict())
+    return (PlaitDecoderConfig if alone else family.config_class)(**fields)
 
 
 def read_tower(source: Source, modality: str | None = None) -> Tower:

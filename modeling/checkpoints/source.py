@@ -15,9 +15,8 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
     WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
-    cached_file,
-    has_file,
 )
+from transformers.utils.hub import cached_file, has_file
 
 from .families import FAMILIES
 
@@ -98,7 +97,7 @@ def config_from(config_dict: dict[str, Any]) -> PreTrainedConfig:
     Raises ValueError for a model type that transformers does not know, or for none where no family recognises it.
     """
     model_type = config_dict.get("model_type")
-    if model_type in CONFIG_MAPPING:
+    if model_type is not None and model_type in CONFIG_MAPPING:
         return CONFIG_MAPPING[model_type].from_dict(config_dict)
     if model_type is not None:
         remedy = "update transformers"
@@ -109,9 +108,7 @@ def config_from(config_dict: dict[str, Any]) -> PreTrainedConfig:
         raise ValueError(f"transformers does not know the model_type {model_type!r}; {remedy}")
     for name, family in FAMILIES.items():
         if family.recognises is not None and family.recognises(config_dict):
-            config = PreTrainedConfig.from_dict(config_dict)
-            config.model_type = name
-            return config
+            return PreTrainedConfig.from_dict(config_dict | {"model_type": name})
     raise ValueError("no model_type; add the one of the checkpoint's family")
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from transformers import set_seed
+
 from plait import PlaitForClassification, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.modeling.pretrained import PlaitPreTrainedModel
@@ -17,7 +19,6 @@ from plait.training.collator import PlaitDataCollator
 from plait.training.data import Data
 from plait.training.labels import Labels, encode_labels
 from plait.training.metrics import SINGLE, Metrics
-from transformers import set_seed
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 QUESTIONS = ("what colour is it ?", "is it red ?", "is it blue ?")
@@ -80,7 +81,7 @@ LABELS = ("blue", "green", "no", "red", "yes")
 @pytest.fixture(scope="session")
 def processor() -> PlaitProcessor:
     """A tokenizer of the questions' words, pictures of 16 pixels."""
-    tokenizer = train_tokenizer([*QUESTIONS, *COLOURS], 24, vocab_size=80, min_frequency=1)
+    tokenizer = train_tokenizer([*QUESTIONS, *COLOURS], 24, vocab_size=300, min_frequency=1)
     return PlaitProcessor.compose(text=tokenizer, image=PlaitVisionConfig(**IMAGE))
 
 

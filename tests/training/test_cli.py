@@ -2,15 +2,15 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from plait.training.cli import main, split_overrides
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoProcessor
+
+from plait.training.cli import main, split_overrides
 
 Rows = list[dict[str, str]]
 QUIET = {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "per_device_train_batch_size": 9}
@@ -32,7 +32,7 @@ def recipe(tmp_path: Path, rows: Rows) -> Path:
             "image": {"config": {**TINY, "image_size": 16, "patch_size": 8}},
             "fusion_config": TINY,
         },
-        "tokenizer": {"train": {"vocab_size": 80, "min_frequency": 1}},
+        "tokenizer": {"train": {"vocab_size": 300, "min_frequency": 1}},
         "data": {
             "source": {split: str(tmp_path / f"{split}.csv") for split in ("train", "validation", "test")},
             "columns": {"text": "question", "image": "picture", "label": "answer"},
@@ -53,7 +53,7 @@ def text_recipe(tmp_path: Path) -> Path:
     content = {
         "task": "masked_lm",
         "model": {"text": {"config": {**TINY, "max_position_embeddings": 24}}},
-        "tokenizer": {"train": {"vocab_size": 60}},
+        "tokenizer": {"train": {"vocab_size": 300}},
         "data": {"source": str(tmp_path / "words.txt"), "validation_fraction": 0.2},
         "training": {**QUIET, "num_train_epochs": 2, "learning_rate": 1e-2},
         "output_dir": str(tmp_path / "run"),
@@ -204,7 +204,14 @@ def test_fine_tuning_a_run_keeps_its_labels(run: Path, recipe: Path, tmp_path: P
 def test_other_labels_get_a_fresh_head(run: Path, recipe: Path, tmp_path: Path, rows: Rows) -> None:
     file = tmp_path / "other.jsonl"
     file.write_text("".join(json.dumps({**row, "label": number % 3}) + "\n" for number, row in enumerate(rows)))
-    arguments = ["--model", f"{{from_pretrained: {run}}}", "--output_dir", str(tmp_path / "more"), "--tokenizer", "null"]
+    arguments = [
+        "--model",
+        f"{{from_pretrained: {run}}}",
+        "--output_dir",
+        str(tmp_path / "more"),
+        "--tokenizer",
+        "null",
+    ]
     assert main(["train", str(recipe), *arguments, "--data", f"{{source: {file}}}"]) == 0
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "more")
     assert list(model.config.id2label.values()) == ["0", "1", "2"]
@@ -215,7 +222,7 @@ def test_masked_language_model_from_a_text_file(
 ) -> None:
     assert main(["train", str(text_recipe)]) == 0
     scores = read_json(tmp_path / "run" / "metrics.json")["validation"]["model"]
-    assert 1 < scores["perplexity"] < 60
+    assert 1 < scores["perplexity"] < 300
     AutoModelForMaskedLM.from_pretrained(tmp_path / "run")
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "run"), "--text", "the [MASK] square"]) == 0
@@ -229,10 +236,16 @@ def test_masked_language_model_from_a_text_file(
     [
         (["train", "nowhere.yaml"], "no recipe nowhere.yaml"),
         (["train", "{recipe}", "--modle.text", "x"], "did you mean 'model'"),
-        (["train", "{recipe}", "--training.learning_rate", "fast"], "training.learning_rate is 'fast': expected a float"),
+        (
+            ["train", "{recipe}", "--training.learning_rate", "fast"],
+            "training.learning_rate is 'fast': expected a float",
+        ),
         (["train", "{recipe}", "--training.learning_rates.txt", "1e-4"], "unknown part 'txt'"),
         (["train", "{recipe}", "--training.frozen", "[audio]"], "the model has no part 'audio'"),
-        (["train", "{recipe}", "--training.eval_strategy", "epoch", "--data.splits.validation", "null"], "eval_dataset"),
+        (
+            ["train", "{recipe}", "--training.eval_strategy", "epoch", "--data.splits.validation", "null"],
+            "eval_dataset",
+        ),
         (["train", "{recipe}", "--model.fusion", "earlier"], "model.fusion is 'earlier'; did you mean 'early'"),
         (["train", "{recipe}", "--model.text", "./nowhere", "--tokenizer", "null"], "model: "),
         (["train", "{recipe}", "--model.text", "package:no_such_package/x"], "pip install no-such-package"),
@@ -267,7 +280,18 @@ def test_predict_mistakes(run: Path, capsys: pytest.CaptureFixture[str]) -> None
     for arguments, message in {
         (): "give --text, --image or --data",
         ("--image", "nowhere.png"): "--image nowhere.png: no such file",
-        ("--text", "a", "--text", "b", "--text", "c", "--image", str(run), "--image", str(run)): "give one, or one a row",
+        (
+            "--text",
+            "a",
+            "--text",
+            "b",
+            "--text",
+            "c",
+            "--image",
+            str(run),
+            "--image",
+            str(run),
+        ): "give one, or one a row",
         ("--text", "a", "--output", "answers.txt"): "the suffixes are .jsonl and .csv",
     }.items():
         assert main(["predict", str(run), *arguments]) == 2

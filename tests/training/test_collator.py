@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+
 from plait import PlaitProcessor
 from plait.modeling.pretrained import PlaitPreTrainedModel
 from plait.training.collator import PictureCache, PlaitDataCollator
@@ -24,9 +25,7 @@ def test_a_batch_is_what_the_model_takes(make_model: MakeModel, processor: Plait
     assert next(iter(batch)) == "labels"
     assert batch["pixel_values"].shape == (3, 3, 16, 16)
     assert batch["image_indices"].flatten().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    plain = processor(
-        text=[row["text"] for row in rows], images=[row["image"] for row in rows], return_tensors="pt"
-    )
+    plain = processor(text=[row["text"] for row in rows], images=[row["image"] for row in rows], return_tensors="pt")
     model = make_model()
     with torch.no_grad():
         shared, apart = model(**batch).logits, model(**plain).logits

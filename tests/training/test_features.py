@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from plait import PlaitProcessor, PlaitTrainer
 from plait.modeling.pretrained import PlaitPreTrainedModel
 from plait.training.collator import PlaitDataCollator

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import Trainer, TrainingArguments
+
 from plait import parameter_groups
 from plait.modeling.pretrained import PlaitPreTrainedModel
 from plait.training.parameters import freeze, fresh_modules, parameters_by_part, part_of
-from transformers import Trainer, TrainingArguments
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
+from transformers import HfArgumentParser, Trainer
+
 from plait import PlaitForClassification, PlaitForMaskedLM, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.modeling.pretrained import PlaitPreTrainedModel
 from plait.training.collator import PlaitDataCollator
@@ -13,8 +16,6 @@ from plait.training.data import Data
 from plait.training.labels import Labels
 from plait.training.metrics import MASKED_LM, MULTI, REGRESSION, SINGLE, Metrics
 from plait.training.parameters import part_of
-from torch.nn import functional
-from transformers import HfArgumentParser, Trainer
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 MakeTrainer = Callable[..., PlaitTrainer]
@@ -250,7 +251,7 @@ def test_gradient_checkpointing_changes_nothing(make_model: MakeModel, make_trai
     assert trainer.model.is_gradient_checkpointing
 
 
-class _nothing:  # noqa: N801
+class _nothing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...

@@ -1,0 +1,69 @@
+"""Adapters that also train and save the fresh modules."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from plait import PlaitTrainer
+from plait.modeling.pretrained import PlaitPreTrainedModel
+from plait.training.data import Data
+from plait.training.parameters import fresh_modules, part_of
+
+peft = pytest.importorskip("peft")
+MakeModel = Callable[..., PlaitPreTrainedModel]
+
+
+@pytest.fixture
+def adapted(make_model: MakeModel) -> Callable[[], tuple[PlaitPreTrainedModel, torch.nn.Module]]:
+    """A model whose text tower counts as pretrained, and the same with adapters on it."""
+
+    def make() -> tuple[PlaitPreTrainedModel, torch.nn.Module]:
+        model = make_model()
+        model.origins = {"text": "pretrained", "image": "fresh"}
+        config = peft.LoraConfig(
+            r=2, target_modules=r".*towers\.text\..*(q_proj|v_proj)", modules_to_save=fresh_modules(model)
+        )
+        return model, peft.get_peft_model(model, config)
+
+    return make
+
+
+def test_adapters_and_fresh_modules_train_and_come_back(
+    adapted: Callable[[], tuple[PlaitPreTrainedModel, torch.nn.Module]],
+    make_trainer: Callable[..., PlaitTrainer],
+    make_model: MakeModel,
+    data: Data,
+    tmp_path: Path,
+) -> None:
+    _, model = adapted()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    trainer = make_trainer(model, num_train_epochs=3, learning_rates={"text": 0.5, "fusion": 0.2}, share_images=True)
+    trainer.train()
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert {part_of(name) for name in changed} == {"text", "image", "fusion", "head"}
+    assert all("lora" in name for name in changed if part_of(name) == "text")
+    trainable = {name for name, value in model.named_parameters() if value.requires_grad}
+    unused = {name for name in trainable - changed}
+    assert changed
+    assert not unused, unused
+    trainer.save_model(str(tmp_path / "adapter"))
+    loaded = peft.PeftModel.from_pretrained(make_model(), tmp_path / "adapter").eval()
+    batch = trainer.data_collator(list(data.train))
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
+
+
+def test_rates_and_features_see_through_the_adapter(
+    adapted: Callable[[], tuple[PlaitPreTrainedModel, torch.nn.Module]], make_trainer: Callable[..., PlaitTrainer]
+) -> None:
+    _, model = adapted()
+    trainer = make_trainer(model, learning_rates={"text": 1e-3, "head": 1e-2})
+    rates = {group["part"]: group["lr"] for group in trainer.create_optimizer().param_groups}
+    assert rates == {"text": 1e-3, "image": 0.1, "fusion": 0.1, "head": 1e-2}
+    with pytest.raises(ValueError, match="the text tower is not frozen"):
+        make_trainer(model, cache_features=["text"])
+    _, frozen = adapted()
+    batch = next(iter(make_trainer(frozen, frozen=["text"], cache_features=["text"]).get_train_dataloader()))
+    assert "text" in batch["encoder_outputs"]
