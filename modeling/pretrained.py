@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..configuration import PlaitConfig
@@ -76,6 +76,12 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self._first_part().set_input_embeddings(value)
+
+    def enable_input_require_grads(self) -> None:
+        """As in transformers (adapters and checkpointing need it), but for every part's input layer: that of a wrapped
+        family may give a tuple."""
+        layers = [part.get_input_embeddings() for part in self.parts.values()]
+        self._require_grads_hooks = [layer.register_forward_hook(require_grad) for layer in layers]
 
     def _first_part(self) -> nn.Module:
         parts = self.parts
@@ -157,6 +163,11 @@ def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
     except OSError as error:
         raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
     return found.get("model_type")
+
+
+def require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    """A forward hook: gradients reach this layer's output though nothing before it is trained."""
+    output.requires_grad_(True)
 
 
 def part_of(parameter_name: str) -> str:

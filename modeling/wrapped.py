@@ -138,7 +138,11 @@ class WrappedTower(nn.Module):
         return last_token(tokens, mask) if self.pools_last else None
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.model.get_input_embeddings()
+        """The token embedding; of an image tower the first layer, wherever the family keeps it."""
+        if "input_ids" in self.takes:
+            return self.model.get_input_embeddings()
+        leaves = (module for module in self.model.modules() if not any(True for _ in module.children()))
+        return next(leaf for leaf in leaves if any(True for _ in leaf.parameters()))
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
@@ -218,7 +222,7 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModel.from_config(config, dtype=torch.get_default_dtype())
 
 
-def part_of(model: PreTrainedModel, modality: str) -> Any:
+def part_of(model: PreTrainedModel, modality: str) -> PreTrainedModel:
     """The part of a model that reads a modality: of several towers this one, of an encoder-decoder the encoder."""
     config = tower_config(model.config, modality)
     if config is not model.config:
@@ -228,7 +232,10 @@ def part_of(model: PreTrainedModel, modality: str) -> Any:
             raise ValueError(f"{type(model).__name__} has no {modality} tower of its own")
         return part_of(found[0], modality)
     two_sided = config.is_encoder_decoder or config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-    return model.get_encoder() if two_sided else model
+    part = model.get_encoder() if two_sided else model
+    if not isinstance(part, PreTrainedModel):
+        raise ValueError(f"the encoder of {type(model).__name__} is no model of its own: it cannot be a tower")
+    return part
 
 
 def modality_of(model: PreTrainedModel) -> str:
@@ -242,9 +249,9 @@ def modality_of(model: PreTrainedModel) -> str:
     return (towers or found)[0]
 
 
-def config_of(whole: PreTrainedModel, part: nn.Module, modality: str) -> PreTrainedConfig:
+def config_of(whole: PreTrainedModel, part: PreTrainedModel, modality: str) -> PreTrainedConfig:
     """The smallest config from which `AutoModel` builds this part again, name by name."""
-    if isinstance(part, PreTrainedModel) and MODEL_MAPPING.get(type(part.config), None) is type(part):
+    if MODEL_MAPPING.get(type(part.config), None) is type(part):
         with torch.device("meta"):
             again = part_of(build(part.config), modality)
         if {name: weight.shape for name, weight in again.state_dict().items()} == {
@@ -261,7 +268,7 @@ def fresh_names(whole: nn.Module, part: nn.Module, missing: Iterable[str]) -> li
     return [held[name] for name in missing if name in held]
 
 
-def accepted(model: nn.Module, modality: str) -> frozenset[str]:
+def accepted(model: PreTrainedModel, modality: str) -> frozenset[str]:
     """The arguments that a model's forward takes.
 
     Raises ValueError where it does not read this modality, or needs more than a tower gets.

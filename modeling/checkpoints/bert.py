@@ -3,8 +3,6 @@
 from collections.abc import Set
 from typing import Any
 
-from transformers import BertConfig
-
 from ...configuration import PlaitTextConfig
 from .convert import Alias, Family, Table, expect
 
@@ -40,17 +38,15 @@ def pooler(hub: Any, act: str = "tanh") -> dict[str, Any]:
     return {"pooling": "first", "pooler_size": hub.hidden_size, "pooler_act": act}
 
 
-def config(hub: BertConfig, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     return encoder(hub) | {"mlm_act": hub.hidden_act} | (pooler(hub) if "pooler.dense.weight" in names else {})
 
 
-EMBEDDINGS: Table = {
+TABLE: Table = {
     "embeddings.word_embeddings": "embeddings.token_embedding",
     "embeddings.position_embeddings": "embeddings.position_embedding",
     "embeddings.token_type_embeddings": "embeddings.type_embedding",
     "embeddings.LayerNorm": "transformer.input_norm",
-}
-LAYERS: Table = {
     "encoder.layer.{}.attention.self.query": "transformer.layers.{}.self_attn.q_proj",
     "encoder.layer.{}.attention.self.key": "transformer.layers.{}.self_attn.k_proj",
     "encoder.layer.{}.attention.self.value": "transformer.layers.{}.self_attn.v_proj",
@@ -67,28 +63,28 @@ MASKED_LM: Table = {
     "cls.predictions.decoder": "lm_head",
     "cls.predictions.bias": Alias("lm_head.bias"),
 }
-NEXT_SENTENCE: Table = {"cls.seq_relationship": None}
+BUFFERS = (r"embeddings\.(position_ids|token_type_ids)",)
 # heads of other tasks: known, but without place here
-OTHER_TASKS: dict[str, Table] = {
+TOKEN_TASKS: dict[str, Table] = {
     "ForTokenClassification": {"classifier": None},
-    "ForMultipleChoice": {"classifier": None},
     "ForQuestionAnswering": {"qa_outputs": None},
 }
+OTHER_TASKS: dict[str, Table] = {**TOKEN_TASKS, "ForMultipleChoice": {"classifier": None}}
 
 FAMILIES = (
     Family(
-        model_types=("bert",),
-        config_class=PlaitTextConfig,
-        config=config,
-        table=EMBEDDINGS | LAYERS | POOLER,
-        heads={
+        ("bert",),
+        PlaitTextConfig,
+        config,
+        TABLE | POOLER,
+        {
             "ForMaskedLM": MASKED_LM,
             "ForSequenceClassification": POOLER | {"classifier": "classifier"},
-            "ForPreTraining": MASKED_LM | NEXT_SENTENCE,
-            "ForNextSentencePrediction": NEXT_SENTENCE,
-        }
-        | OTHER_TASKS,
+            "ForPreTraining": MASKED_LM | {"cls.seq_relationship": None},
+            "ForNextSentencePrediction": {"cls.seq_relationship": None},
+            **OTHER_TASKS,
+        },
         prefixes=("bert.",),
-        ignored=(r"embeddings\.position_ids",),
+        ignored=BUFFERS,
     ),
 )

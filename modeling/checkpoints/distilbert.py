@@ -3,14 +3,12 @@
 from collections.abc import Set
 from typing import Any
 
-from transformers import DistilBertConfig
-
 from ...configuration import PlaitTextConfig
-from .bert import OTHER_TASKS, pooler
+from .bert import BUFFERS, TOKEN_TASKS, pooler
 from .convert import Family
 
 
-def config(hub: DistilBertConfig, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     fields = {
         "vocab_size": hub.vocab_size,
         "hidden_size": hub.dim,
@@ -61,9 +59,9 @@ FAMILIES = (
             },
             "ForSequenceClassification": {"pre_classifier": "pooler.dense", "classifier": "classifier"},
             "ForMultipleChoice": {"pre_classifier": None, "classifier": None},
-        }
-        | {task: OTHER_TASKS[task] for task in ("ForTokenClassification", "ForQuestionAnswering")},
+            **TOKEN_TASKS,
+        },
         prefixes=("distilbert.",),
-        ignored=(r"embeddings\.position_ids",),
+        ignored=BUFFERS,
     ),
 )

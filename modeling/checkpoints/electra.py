@@ -3,14 +3,12 @@
 from collections.abc import Set
 from typing import Any
 
-from transformers import ElectraConfig
-
 from ...configuration import PlaitTextConfig
-from .bert import EMBEDDINGS, LAYERS, OTHER_TASKS, encoder, pooler
+from .bert import BUFFERS, TABLE, TOKEN_TASKS, encoder, pooler
 from .convert import Family
 
 
-def config(hub: ElectraConfig, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     own = {"mlm_act": "gelu", "embedding_size": hub.embedding_size}
     return encoder(hub) | own | (pooler(hub, "gelu") if "classifier.dense.weight" in names else {})
 
@@ -20,7 +18,7 @@ FAMILIES = (
         model_types=("electra",),
         config_class=PlaitTextConfig,
         config=config,
-        table=EMBEDDINGS | {"embeddings_project": "transformer.input_proj"} | LAYERS,
+        table=TABLE | {"embeddings_project": "transformer.input_proj"},
         heads={
             "ForMaskedLM": {
                 "generator_predictions.dense": "mlm_head.dense",
@@ -33,9 +31,9 @@ FAMILIES = (
                 "discriminator_predictions.dense_prediction": None,
             },
             "ForMultipleChoice": {"sequence_summary.summary": None, "classifier": None},
-        }
-        | {task: OTHER_TASKS[task] for task in ("ForTokenClassification", "ForQuestionAnswering")},
+            **TOKEN_TASKS,
+        },
         prefixes=("electra.",),
-        ignored=(r"embeddings\.position_ids",),
+        ignored=BUFFERS,
     ),
 )

@@ -3,13 +3,11 @@
 from collections.abc import Set
 from typing import Any
 
-from transformers import GPT2Config
-
 from ...configuration import PlaitTextConfig
 from .convert import Family, Transposed, TransposedSplit, expect
 
 
-def config(hub: GPT2Config, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     """One dropout serves the embeddings and the layers: `resid_pdrop`."""
     expect(hub.to_dict(), add_cross_attention=False, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
     return {

@@ -3,8 +3,6 @@
 from collections.abc import Set
 from typing import Any
 
-from transformers import LlamaConfig
-
 from ...configuration import PlaitTextConfig
 from .convert import Family, Table, expect
 
@@ -39,7 +37,7 @@ def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:
     }
 
 
-def config(hub: LlamaConfig, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     bias = {"qkv_bias": hub.attention_bias, "attention_out_bias": hub.attention_bias, "mlp_bias": hub.mlp_bias}
     return decoder(hub, names) | bias
 

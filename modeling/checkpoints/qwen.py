@@ -3,24 +3,24 @@
 from collections.abc import Set
 from typing import Any
 
-from transformers import Qwen2Config, Qwen3Config
-
 from ...configuration import PlaitTextConfig
 from .convert import Family
 from .llama import HEADS, IGNORED, PREFIXES, TABLE, decoder
 
 
-def qwen2(hub: Qwen2Config, names: Set[str]) -> dict[str, Any]:
+def qwen2(hub: Any, names: Set[str]) -> dict[str, Any]:
     return decoder(hub, names) | windows(hub) | {"qkv_bias": True, "attention_out_bias": False}
 
 
-def qwen3(hub: Qwen3Config, names: Set[str]) -> dict[str, Any]:
+def qwen3(hub: Any, names: Set[str]) -> dict[str, Any]:
     own = {"qkv_bias": hub.attention_bias, "attention_out_bias": hub.attention_bias, "qk_norm": True}
     return decoder(hub, names) | windows(hub) | own
 
 
 def windows(hub: Any) -> dict[str, Any]:
     """Which layers see the last `sliding_window` tokens only."""
+    if unknown := set(hub.layer_types) - {"full_attention", "sliding_attention"}:
+        raise ValueError(f"layer_types names {unknown.pop()!r}, but layers have full_attention or sliding_attention")
     return {"layer_types": hub.layer_types, "sliding_window": hub.sliding_window}
 
 

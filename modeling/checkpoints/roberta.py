@@ -3,14 +3,12 @@
 from collections.abc import Set
 from typing import Any
 
-from transformers import RobertaConfig
-
 from ...configuration import PlaitTextConfig
-from .bert import EMBEDDINGS, LAYERS, OTHER_TASKS, POOLER, encoder, pooler
+from .bert import BUFFERS, OTHER_TASKS, POOLER, TABLE, encoder, pooler
 from .convert import Alias, Family
 
 
-def config(hub: RobertaConfig, names: Set[str]) -> dict[str, Any]:
+def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     if hub.pad_token_id is None:
         raise ValueError(f"{hub.model_type}: pad_token_id is None, but positions are counted from it")
     pooled = not names.isdisjoint(("pooler.dense.weight", "classifier.dense.weight"))
@@ -23,7 +21,7 @@ FAMILIES = (
         model_types=("roberta", "xlm-roberta", "camembert"),
         config_class=PlaitTextConfig,
         config=config,
-        table=EMBEDDINGS | LAYERS | POOLER,
+        table=TABLE | POOLER,
         heads={
             "ForMaskedLM": {
                 "lm_head.dense": "mlm_head.dense",
@@ -33,9 +31,9 @@ FAMILIES = (
             },
             # the head pools by itself: first token, dense, tanh
             "ForSequenceClassification": {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"},
-        }
-        | OTHER_TASKS,
+            **OTHER_TASKS,
+        },
         prefixes=("roberta.",),
-        ignored=(r"embeddings\.position_ids",),
+        ignored=BUFFERS,
     ),
 )

@@ -226,6 +226,20 @@ def test_one_of_two_towers_must_be_named() -> None:
         config_of(hf.CLIPConfig())
 
 
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_a_dual_encoder_gives_each_of_its_towers(tmp_path: Path, modality: str) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    text = hf.BertModel(hf.BertConfig(**sizes, vocab_size=30))
+    image = hf.ViTModel(hf.ViTConfig(**sizes, image_size=16, patch_size=8))
+    alone = {"text": text, "image": image}[modality]
+    hf.VisionTextDualEncoderModel(text_model=text, vision_model=image).save_pretrained(tmp_path / "both")
+    alone.save_pretrained(tmp_path / "alone")
+    ours, theirs = read_tower(open_source(tmp_path / "both"), modality), read_tower(open_source(tmp_path / "alone"))
+    assert ours.config.family == theirs.config.family
+    assert ours.weights.keys() == theirs.weights.keys()
+    assert all(torch.equal(tensor, theirs.weights[name]) for name, tensor in ours.weights.items())
+
+
 # pickles
 
 

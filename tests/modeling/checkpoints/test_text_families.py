@@ -19,7 +19,7 @@ from plait.modeling.towers import TextTower
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 BERT = {**SIZES, "max_position_embeddings": 24, "num_labels": 3}
-ROBERTA = {**BERT, "pad_token_id": 1}
+ROBERTA = {**BERT, "pad_token_id": 1, "layer_norm_eps": 1e-3}
 DISTIL = {"vocab_size": 60, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "num_labels": 3}
 GPT2 = {
     "vocab_size": 60,
@@ -31,6 +31,7 @@ GPT2 = {
     "num_labels": 3,
 }
 LLAMA = {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": 24, "pad_token_id": 0, "num_labels": 3}
+LLAMA |= {"rms_norm_eps": 1e-3, "rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}
 WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 ROPES: dict[str, dict[str, Any]] = {
     "linear": {"factor": 2.0},
@@ -56,7 +57,9 @@ def llama(head: str = "Model", **options: Any) -> hf.PreTrainedModel:
 
 
 def roped(kind: str) -> Callable[[], hf.PreTrainedModel]:
-    return lambda: llama(rope_parameters={"rope_type": kind, "rope_theta": 100.0, **ROPES[kind]})
+    """The test's texts are longer than these positions: what scales by length does so."""
+    rope = {"rope_type": kind, "rope_theta": 100.0, **ROPES[kind]}
+    return lambda: llama(rope_parameters=rope, max_position_embeddings=8)
 
 
 MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
@@ -76,18 +79,22 @@ MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "xlm-roberta-mlm": lambda: hf.XLMRobertaForMaskedLM(hf.XLMRobertaConfig(**ROBERTA)),
     "camembert-classifier": lambda: hf.CamembertForSequenceClassification(hf.CamembertConfig(**ROBERTA)),
     "distilbert": lambda: hf.DistilBertModel(hf.DistilBertConfig(**DISTIL)),
-    "distilbert-mlm": lambda: hf.DistilBertForMaskedLM(hf.DistilBertConfig(**DISTIL)),
+    "distilbert-mlm": lambda: hf.DistilBertForMaskedLM(hf.DistilBertConfig(**DISTIL, activation="relu")),
     "distilbert-classifier": lambda: hf.DistilBertForSequenceClassification(hf.DistilBertConfig(**DISTIL)),
     "electra": lambda: hf.ElectraModel(hf.ElectraConfig(**BERT, embedding_size=32)),
-    "electra-narrow": lambda: hf.ElectraModel(hf.ElectraConfig(**BERT, embedding_size=16)),
+    "electra-narrow": lambda: hf.ElectraModel(
+        hf.ElectraConfig(**BERT, embedding_size=16, hidden_act="relu", layer_norm_eps=1e-3)
+    ),
     "electra-discriminator": lambda: hf.ElectraForPreTraining(hf.ElectraConfig(**BERT, embedding_size=16)),
     "electra-mlm": lambda: hf.ElectraForMaskedLM(hf.ElectraConfig(**BERT, embedding_size=16)),
     "electra-classifier": lambda: hf.ElectraForSequenceClassification(hf.ElectraConfig(**BERT, embedding_size=16)),
     "gpt2": lambda: hf.GPT2Model(hf.GPT2Config(**GPT2)),
-    "gpt2-lm": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2, n_inner=40)),
+    "gpt2-lm": lambda: hf.GPT2LMHeadModel(
+        hf.GPT2Config(**GPT2, n_inner=40, activation_function="relu", layer_norm_epsilon=1e-3)
+    ),
     "gpt2-classifier": lambda: hf.GPT2ForSequenceClassification(hf.GPT2Config(**GPT2)),
     "llama": llama,
-    "llama-biased": lambda: llama(attention_bias=True, mlp_bias=True, head_dim=12),
+    "llama-biased": lambda: llama(attention_bias=True, mlp_bias=True, head_dim=12, hidden_act="gelu"),
     "llama-lm": lambda: llama("ForCausalLM"),
     "llama-lm-tied": lambda: llama("ForCausalLM", tie_word_embeddings=True),
     "llama-classifier": lambda: llama("ForSequenceClassification"),
@@ -379,6 +386,7 @@ def test_old_rope_settings_are_read(saved: Callable[[str], Saved], tmp_path: Pat
         ("roberta", "add_cross_attention", True),
         ("gpt2", "scale_attn_by_inverse_layer_idx", True),
         ("gpt2", "scale_attn_weights", False),
+        ("qwen2", "layer_types", ["full_attention", "chunked_attention"]),
         ("llama", "rope_parameters", {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
     ],
 )
