@@ -2,12 +2,15 @@
 
 from contextvars import ContextVar
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
+
+Given = TypeVar("Given")
+Held = TypeVar("Held")
 
 _reading_a_file: ContextVar[bool] = ContextVar("plait_reading_a_file", default=False)
 
@@ -17,6 +20,26 @@ _LIBRARY_KEYS = frozenset(
     "model_type transformers_version quantization_config auto_map rope_theta rope_scaling use_return_dict task "
     "custom_pipelines tokenizer_class".split()
 )
+
+
+class Resolved(Generic[Given, Held]):
+    """The type of a field that takes a `Given` and, once `__post_init__` has run, holds a `Held`.
+
+    At runtime it is `Given`, which `@strict` checks; a type checker sees a descriptor that is read as `Held`.
+    """
+
+    def __class_getitem__(cls, types: tuple[Any, Any]) -> Any:
+        return types[0]
+
+    if TYPE_CHECKING:
+
+        def __get__(self, config: Any, owner: Any = None) -> Held: ...
+
+        def __set__(self, config: Any, value: Given) -> None: ...
+
+
+Size = Resolved[int | None, int]
+LEFT_OUT: Any = None  # the default of a resolved field
 
 
 class PlaitBaseConfig(PreTrainedConfig):
@@ -45,6 +68,12 @@ class PlaitBaseConfig(PreTrainedConfig):
         if self.rope_parameters is None:
             return kwargs
         return super().convert_rope_params_to_dict(**kwargs)
+
+    def _fill(self, **values: Any) -> None:
+        """Set the fields that were left out."""
+        for name, value in values.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
 
     def _check_keys(self, keys: dict[str, Any]) -> None:
         generation = GenerationConfig._get_default_generation_params()

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .base import PlaitBaseConfig
+from .base import LEFT_OUT, PlaitBaseConfig, Size
 
 Sizes = list[int] | tuple[int, ...]
 
@@ -46,7 +46,7 @@ class PlaitCNNConfig(PlaitBaseConfig):
     expand_ratios: Sizes = ()
     downsample_in_bottleneck: bool = False
     head_size: int | None = None
-    hidden_size: int | None = None
+    hidden_size: Size = LEFT_OUT
     hidden_act: str = "relu"
     norm_eps: float = 1e-5
     pooling: Literal["mean", "none"] = "mean"
@@ -59,8 +59,7 @@ class PlaitCNNConfig(PlaitBaseConfig):
         self.strides = list(self.strides or [1] + [2] * (count - 1))
         self.kernel_sizes = list(self.kernel_sizes or [3] * count)
         self.expand_ratios = list(self.expand_ratios or [_EXPAND_RATIOS[self.layer_type]] * count)
-        if self.hidden_size is None:
-            self.hidden_size = self.head_size or self.hidden_sizes[-1]
+        self._fill(hidden_size=self.head_size or self.hidden_sizes[-1])
         super().__post_init__(**kwargs)
         self._check_sizes()
 

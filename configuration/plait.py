@@ -1,17 +1,21 @@
 """The config of a whole plait."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from .base import PlaitBaseConfig
+from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
 from .tower import CONFIG_FIELDS, PlaitTextConfig, PlaitVisionConfig
 from .width import width_of
+
+SubConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PreTrainedConfig | None]
+Labels = Resolved[dict[int, str] | dict[str, str] | None, dict[int, str]]
+FusionConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitFusionConfig | None]
 
 OWN_CONFIGS = {
     config.model_type: config
@@ -42,7 +46,7 @@ class PlaitConfig(PlaitBaseConfig):
     """
 
     model_type = "plait"
-    sub_configs = {
+    sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {
         "text_config": PlaitTextConfig,
         "vision_config": PlaitVisionConfig,
         "audio_config": PreTrainedConfig,
@@ -51,12 +55,13 @@ class PlaitConfig(PlaitBaseConfig):
         "fusion_config": PlaitFusionConfig,
     }
 
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
-    audio_config: dict[str, Any] | PreTrainedConfig | None = None
-    video_config: dict[str, Any] | PreTrainedConfig | None = None
-    decoder_config: dict[str, Any] | PreTrainedConfig | None = None
-    fusion_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: SubConfig = LEFT_OUT
+    vision_config: SubConfig = LEFT_OUT
+    audio_config: SubConfig = LEFT_OUT
+    video_config: SubConfig = LEFT_OUT
+    decoder_config: SubConfig = LEFT_OUT
+    fusion_config: FusionConfig = LEFT_OUT
+    id2label: Labels = LEFT_OUT
     classifier_dropout: float | int = 0.0
     classifier_bias: bool = True
     distillation_head: bool = False

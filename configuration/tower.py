@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
+from .base import LEFT_OUT, Size
 from .transformer import PlaitTransformerConfig
 
 MODALITIES = ("text", "image", "audio", "video")
@@ -46,7 +47,7 @@ class PlaitTextConfig(PlaitTowerConfig):
     base_config_key = "text_config"
 
     vocab_size: int = 30522
-    embedding_size: int | None = None
+    embedding_size: Size = LEFT_OUT
     type_vocab_size: int = 0
     position_type: Literal["learned", "none"] = "learned"
     position_offset: int = 0
@@ -59,8 +60,7 @@ class PlaitTextConfig(PlaitTowerConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.embedding_size is None:
-            self.embedding_size = self.hidden_size
+        self._fill(embedding_size=self.hidden_size)
         super().__post_init__(**kwargs)
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .base import PlaitBaseConfig
+from .base import LEFT_OUT, PlaitBaseConfig, Size
 
 
 @strict
@@ -26,9 +26,9 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     hidden_size: int = 256
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
-    intermediate_size: int | None = None
+    num_key_value_heads: Size = LEFT_OUT
+    head_dim: Size = LEFT_OUT
+    intermediate_size: Size = LEFT_OUT
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.0
     attention_dropout: float | int = 0.0
@@ -54,12 +54,11 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     packing: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
-        if self.head_dim is None:
-            self.head_dim = self.hidden_size // self.num_attention_heads
-        if self.intermediate_size is None:
-            self.intermediate_size = 4 * self.hidden_size
+        self._fill(
+            num_key_value_heads=self.num_attention_heads,
+            head_dim=self.hidden_size // self.num_attention_heads,
+            intermediate_size=4 * self.hidden_size,
+        )
         super().__post_init__(**kwargs)
         self._check_sizes()
 

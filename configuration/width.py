@@ -25,7 +25,6 @@ WIDTHS: dict[str, Callable[[Any], int]] = {
     "align_vision_model": lambda config: rounded(
         config.out_channels[-1] * config.width_coefficient, config.depth_divisor, config.depth_divisor
     ),
-    "bit": lambda config: rounded(config.hidden_sizes[-1] * config.width_factor, 8, 8),
     "cvt": lambda config: config.embed_dim[-1],
     "efficientnet": lambda config: config.hidden_dim,
     "focalnet": lambda config: config.embed_dim * 2 ** (len(config.depths) - 1),
@@ -46,7 +45,7 @@ def width_of(config: PreTrainedConfig, modality: str | None = None) -> int:
 
     Raises ValueError where the config does not say it.
     """
-    part = CONFIG_FIELDS.get(modality or "")
+    part = CONFIG_FIELDS.get(modality or "", "")
     if part in config.sub_configs:
         return width_of(getattr(config, part), modality)
     if config.model_type in WIDTHS:

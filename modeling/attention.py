@@ -43,7 +43,7 @@ def eager_attention(
 
 def attention_function(implementation: str | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """Our eager attention, or any kernel registered with transformers' attention interface."""
-    return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(implementation or "eager", eager_attention)
 
 
 def own_cache(cache: Cache) -> Cache:
@@ -116,7 +116,7 @@ class PlaitCrossAttention(PlaitAttention):
     def keys_and_values(self, context: Tensor | None, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
         cache = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
         if cache is not None and cache.is_updated.get(self.layer_idx):
-            layer = cache.cross_attention_cache.layers[self.layer_idx]
+            layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
         if context is None:
             raise ValueError("cross-attention needs a context, and none was given nor cached")

@@ -27,9 +27,9 @@ class PlaitForClassification(PlaitPreTrainedModel):
         super().__init__(config)
         self.model = PlaitModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(vector_width(config), config.num_labels, bias=config.classifier_bias)
-        distilled = config.distillation_head
-        self.distillation_classifier = nn.Linear(config.hidden_size, config.num_labels) if distilled else None
+        labels, distilled = len(config.id2label), config.distillation_head
+        self.classifier = nn.Linear(vector_width(config), labels, bias=config.classifier_bias)
+        self.distillation_classifier = nn.Linear(config.hidden_size, labels) if distilled else None
         self.post_init()
 
     @can_return_tuple

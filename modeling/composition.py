@@ -22,7 +22,7 @@ from ..configuration import (
 )
 from .checkpoints import config_of, family_of, open_source, read_tower
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, model_type_of, part_of
-from .wrapped import load_wrapped, without_pooler
+from .wrapped import load_wrapped, modality_of, without_pooler
 
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)
 TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
@@ -170,7 +170,8 @@ def place_of(strand: Strand) -> tuple[str, str]:
     """The field of `PlaitConfig` and the path of the module where a lone strand belongs."""
     if isinstance(strand.config, PlaitDecoderConfig):
         return "decoder_config", "decoder"
-    if isinstance(strand.config, PlaitTextConfig) or "vocab_size" in strand.config.to_dict():
+    wrapped = type(strand.config) not in OWN_CONFIGS.values()
+    if isinstance(strand.config, PlaitTextConfig) or (wrapped and modality_of(strand.config) == "text"):
         return "text_config", "towers.text"
     return "vision_config", "towers.image"
 

@@ -13,6 +13,8 @@ from .layers import LearnedTokens
 class TextEmbeddings(nn.Module):
     """Token + position + segment embeddings, each where the config has it."""
 
+    token_embedding: nn.Module
+
     def __init__(self, config: PlaitTextConfig) -> None:
         super().__init__()
         self.position_offset = config.position_offset
@@ -36,31 +38,35 @@ class TextEmbeddings(nn.Module):
         `past` tokens already stand in a cache. Raises ValueError when there are more tokens than positions.
         """
         if inputs_embeds is None:
-            inputs_embeds = self.token_embedding(input_ids)
-        x = inputs_embeds
+            x = self.token_embedding(input_ids)
+        else:
+            x = inputs_embeds
         if self.type_embedding is not None:
             x = x + self.type_embedding(
                 x.new_zeros(x.shape[:2], dtype=torch.long) if token_type_ids is None else token_type_ids
             )
         if self.position_embedding is not None:
-            x = x + self.position_embedding(
-                self.positions(x, input_ids, past) if position_ids is None else position_ids
-            )
+            if position_ids is None:
+                available = self.position_embedding.num_embeddings - self.position_offset
+                position_ids = self.positions(x, input_ids, past, available)
+            x = x + self.position_embedding(position_ids)
         return x
 
-    def positions(self, x: Tensor, input_ids: Tensor | None, past: int) -> Tensor:
+    def positions(self, x: Tensor, input_ids: Tensor | None, past: int, available: int) -> Tensor:
         """Positions on the padded grid; counted over real tokens from `position_offset` where that is set (RoBERTa)."""
-        length, available = x.shape[1] + past, self.position_embedding.num_embeddings - self.position_offset
+        length, pad = x.shape[1] + past, self.pad_token_id
         if length > available:
             raise ValueError(f"{length} tokens, but the text tower has {available} positions: truncate the text")
-        if self.position_offset and input_ids is not None:
-            real = input_ids.ne(self.pad_token_id).long()
-            return (real.cumsum(1) + past) * real + self.pad_token_id
+        if self.position_offset and input_ids is not None and pad is not None:
+            real = input_ids.ne(pad).long()
+            return (real.cumsum(1) + past) * real + pad
         return torch.arange(past + self.position_offset, length + self.position_offset, device=x.device)[None]
 
 
 class ImageEmbeddings(nn.Module):
     """Patches of a picture (through one convolution or a convolutional stem), class tokens, learned positions."""
+
+    patch_embedding: nn.Module
 
     def __init__(self, config: PlaitVisionConfig) -> None:
         super().__init__()
@@ -77,7 +83,7 @@ class ImageEmbeddings(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """pixel_values: (images, channels, height, width) to (images, tokens, width)."""
         self.check(pixel_values)
-        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
+        patches = self.patch_embedding(pixel_values.to(next(self.patch_embedding.parameters()).dtype))
         grid = (patches.shape[-2], patches.shape[-1])
         first = [token(len(patches)) for token in self.class_tokens]
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)

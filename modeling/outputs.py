@@ -1,10 +1,14 @@
 """What towers and models return."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import ModelOutput
+
+# every field of an output needs this default in transformers, also those that are always there
+REQUIRED: Any = None
 
 
 @dataclass
@@ -15,8 +19,8 @@ class TowerOutput(ModelOutput):
     (batch, pooled width) where the tower pools; hidden_states, attentions: a tuple a layer where asked for.
     """
 
-    last_hidden_state: Tensor | None = None
-    mask: Tensor | None = None
+    last_hidden_state: Tensor = REQUIRED
+    mask: Tensor = REQUIRED
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -29,12 +33,12 @@ class PlaitModelOutput(ModelOutput):
     strand); pooler_output: (batch, width); hidden_states, attentions of the fusion (of the tower, for one strand);
     encoder_outputs: a `TowerOutput` for each modality, None for one strand."""
 
-    last_hidden_state: Tensor | None = None
+    last_hidden_state: Tensor = REQUIRED
     pooler_output: Tensor | None = None
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-    mask: Tensor | None = None
+    mask: Tensor = REQUIRED
     encoder_outputs: dict[str, TowerOutput] | None = None
 
 
@@ -43,7 +47,7 @@ class PlaitClassifierOutput(ModelOutput):
     """loss: scalar, where labels were given; logits: (batch, num_labels); the rest as in `PlaitModelOutput`."""
 
     loss: Tensor | None = None
-    logits: Tensor | None = None
+    logits: Tensor = REQUIRED
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -53,6 +57,6 @@ class PlaitMaskedLMOutput(ModelOutput):
     """loss: scalar, where labels were given; logits: (batch, length, vocab_size)."""
 
     loss: Tensor | None = None
-    logits: Tensor | None = None
+    logits: Tensor = REQUIRED
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None

@@ -5,7 +5,7 @@ viewed as a rectangular batch without a copy.
 """
 
 from itertools import accumulate, groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class PackedMask(NamedTuple):
 
     queries: Packing
     keys: Packing
-    implementation: str
+    implementation: str | None
 
     def groups(self) -> list[tuple[int, int, int]]:
         """Runs of rows with equal lengths: (rows, query length, key length)."""
@@ -61,7 +61,8 @@ def pack_rows(mask: Tensor, context_mask: Tensor | None = None) -> tuple[Packing
     packings = []
     for number, m in enumerate(masks):
         row, column = m[rows].nonzero(as_tuple=True)
-        packings.append(Packing(rows[row] * m.shape[1] + column, [lengths[r][number] for r in order], tuple(m.shape)))
+        indices = rows[row] * m.shape[1] + column
+        packings.append(Packing(indices, [lengths[r][number] for r in order], (m.shape[0], m.shape[1])))
     return packings[0], packings[1] if context_mask is not None else None
 
 
@@ -102,7 +103,7 @@ def _rectangle(x: Tensor, rows: int) -> Tensor:
     return x.unflatten(0, (rows, -1)).transpose(1, 2)
 
 
-def _triangle(module: nn.Module, implementation: str, query: Tensor, length: int) -> Tensor | None:
+def _triangle(module: nn.Module, implementation: str | None, query: Tensor, length: int) -> Tensor | None:
     """Eager attention wants the causal mask spelt out; SDPA knows it from `module.is_causal`."""
     if not module.is_causal or implementation != "eager":
         return None
@@ -112,10 +113,14 @@ def _triangle(module: nn.Module, implementation: str, query: Tensor, length: int
 def _variable_length(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, scaling: float
 ) -> Tensor:
-    ends = [torch.tensor([0, *accumulate(p.lengths)], dtype=torch.int32, device=query.device) for p in mask[:2]]
-    longest = [max(p.lengths) for p in mask[:2]]
+    packings = (mask.queries, mask.keys)
+    ends = [torch.tensor([0, *accumulate(p.lengths)], dtype=torch.int32, device=query.device) for p in packings]
+    query_length, key_length = (max(p.lengths) for p in packings)
     query, key, value = (x.transpose(1, 2)[0] for x in (query, key, value))
     window = (-1, 0) if module.is_causal else (-1, -1)
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
-    return varlen_attn(query, key, value, *ends, *longest, scale=scaling, window_size=window)[None]
+    attended = varlen_attn(
+        query, key, value, ends[0], ends[1], query_length, key_length, scale=scaling, window_size=window
+    )
+    return cast("Tensor", attended)[None]  # a pair only where auxiliary outputs are asked for

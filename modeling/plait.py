@@ -11,7 +11,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig, width_of
 from .connectors import connector_of
-from .fusion import Stream, fusion_of
+from .fusion import Fusion, Stream, fusion_of
 from .outputs import PlaitModelOutput, TowerOutput
 from .pooling import POOLINGS
 from .present import image_items, scatter_rows, text_rows
@@ -37,7 +37,8 @@ class PlaitModel(PlaitPreTrainedModel):
         super().__init__(config)
         self.towers = nn.ModuleDict({name: tower_of(part, name) for name, part in config.encoders.items()})
         self.decoder = None if config.decoder_config is None else tower_of(config.decoder_config, "text")
-        self.connectors, self.fusion = nn.ModuleDict(), None
+        self.connectors = nn.ModuleDict()
+        self.fusion: Fusion | None = None
         if config.fusion_config is not None:
             fusion, encoders = config.fusion_config, config.encoders
             self.connectors.update(
@@ -82,12 +83,12 @@ class PlaitModel(PlaitPreTrainedModel):
         image = {"pixel_values": pixel_values, "image_present": image_present, "image_indices": image_indices}
         recorded = self.recorded(output_attentions, output_hidden_states)
         if self.decoder is not None and self.fusion is None and not self.towers:
-            return self.decode(text, past_key_values, use_cache, recorded)
+            return self.decode(self.decoder, text, past_key_values, use_cache, recorded)
         outputs = self.encode_all({"text": text, "image": image}, encoder_outputs, recorded)
         if self.fusion is None:
             (output,) = outputs.values()
             return single_output(output)
-        return self.fuse(outputs, recorded)
+        return self.fuse(self.fusion, outputs, recorded)
 
     def recorded(self, output_attentions: bool | None, output_hidden_states: bool | None) -> dict[str, bool]:
         """What to record: as asked in the call, else as the config says."""
@@ -125,7 +126,9 @@ class PlaitModel(PlaitPreTrainedModel):
             raise ValueError(f"no inputs: this model reads {', '.join(self.towers)}")
         return outputs
 
-    def fuse(self, outputs: dict[str, TowerOutput], recorded: dict[str, bool]) -> PlaitModelOutput:
+    def fuse(
+        self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, bool]
+    ) -> PlaitModelOutput:
         """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that
         its connector still gets a gradient (of zeros) and no distributed run waits for it."""
         streams = {name: Stream(output.last_hidden_state, output.mask) for name, output in outputs.items()}
@@ -134,8 +137,8 @@ class PlaitModel(PlaitPreTrainedModel):
             empty = like.new_zeros(len(like), 0, width_of(config, modality))
             stream = streams.get(modality, Stream(empty, empty.new_zeros(empty.shape[:2], dtype=torch.bool)))
             streams[modality] = self.connectors[modality](stream)
-        fused = self.fusion(streams, **recorded)
-        pooled = POOLINGS[self.config.fusion_config.pooling](fused.tokens, fused.mask)
+        fused = fusion(streams, **recorded)
+        pooled = POOLINGS[fusion.config.pooling](fused.tokens, fused.mask)
         return PlaitModelOutput(
             last_hidden_state=fused.tokens,
             pooler_output=pooled,
@@ -146,13 +149,19 @@ class PlaitModel(PlaitPreTrainedModel):
         )
 
     def decode(
-        self, text: dict[str, Any], past_key_values: Cache | None, use_cache: bool | None, recorded: dict[str, bool]
+        self,
+        decoder: nn.Module,
+        text: dict[str, Any],
+        past_key_values: Cache | None,
+        use_cache: bool | None,
+        recorded: dict[str, bool],
     ) -> PlaitModelOutput:
         """The decoder alone (GPT-style), with its cache."""
-        use_cache = self.config.decoder_config.use_cache if use_cache is None else use_cache
+        config = self.config.get_text_config()
+        use_cache = config.use_cache if use_cache is None else use_cache
         if use_cache and past_key_values is None and not self.training:
-            past_key_values = DynamicCache(config=self.config.decoder_config)
-        return single_output(self.decoder(**text, past_key_values=past_key_values, **recorded))
+            past_key_values = DynamicCache(config=config)
+        return single_output(decoder(**text, past_key_values=past_key_values, **recorded))
 
 
 def single_output(output: TowerOutput) -> PlaitModelOutput:

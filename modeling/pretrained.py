@@ -1,7 +1,7 @@
 """What all plait model classes share: initialisation, loading from any published family, composing."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -9,6 +9,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..configuration import PlaitConfig
 from .layers import Parameterised
 from .transformer import PlaitLayer
+
+if TYPE_CHECKING:
+    from .plait import PlaitModel
 
 # arguments of from_pretrained that say where a file is, not what to do with it
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -21,7 +24,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
     config_class = PlaitConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ("text", "image")
+    input_modalities = ["text", "image"]
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     published_heads: tuple[str, ...] = ()
@@ -52,10 +55,10 @@ class PlaitPreTrainedModel(PreTrainedModel):
         super().post_init()
 
     @property
-    def parts(self) -> dict[str, nn.Module]:
+    def parts(self) -> dict[str, Any]:
         """The towers by modality and, where there is one, the decoder (as "decoder")."""
-        base = self.base_model
-        return dict(base.towers) | ({} if base.decoder is None else {"decoder": base.decoder})
+        base = cast("PlaitModel", self.base_model)
+        return dict(base.towers.items()) | ({} if base.decoder is None else {"decoder": base.decoder})
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Parameterised):
@@ -83,7 +86,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
         layers = [part.get_input_embeddings() for part in self.parts.values()]
         self._require_grads_hooks = [layer.register_forward_hook(require_grad) for layer in layers]
 
-    def _first_part(self) -> nn.Module:
+    def _first_part(self) -> Any:
         parts = self.parts
         return parts[next((name for name in ("decoder", "text") if name in parts), next(iter(parts)))]
 
@@ -181,5 +184,4 @@ def part_of(parameter_name: str) -> str:
 def base_prefix(model_class: type[PreTrainedModel]) -> str:
     """What the names of the base model's parameters begin with in this class."""
     return "" if model_class.__name__ == "PlaitModel" else "model."
-
 

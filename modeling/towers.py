@@ -45,8 +45,10 @@ class TextTower(nn.Module):
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
-        padded = attention_mask is not None and attention_mask.ndim == 2
-        mask = attention_mask[:, -x.shape[1] :].bool() if padded else x.new_ones(x.shape[:2], dtype=torch.bool)
+        if attention_mask is not None and attention_mask.ndim == 2:
+            mask = attention_mask[:, -x.shape[1] :].bool()
+        else:
+            mask = x.new_ones(x.shape[:2], dtype=torch.bool)
         return finish(result, mask, self.pooler, input_ids, past_key_values)
 
     def get_input_embeddings(self) -> nn.Module:

@@ -1,7 +1,7 @@
 """The one transformer: every native tower, decoder and joint encoder is an embedder, this stack and a pooler."""
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -112,8 +112,7 @@ class PlaitTransformer(nn.Module):
         """x: (batch, length, width); attention_mask: (batch, length[, with the cached ones]), non-zero where there is
         a token, or a 4-D mask; position_ids: (batch or 1, length); context: (batch, tokens, width) with its mask."""
         recorded = output_hidden_states or output_attentions
-        packable = not recorded and past_key_values is None and self.packable(attention_mask)
-        if packable:
+        if not recorded and past_key_values is None and self.packable(attention_mask):
             return TransformerOutput(self.packed(x, attention_mask, position_ids, context, context_mask))
         config = with_attention(self.config, "eager") if output_attentions else self.config
         attend = eager_attention if output_attentions else attention_function(config._attn_implementation)
@@ -176,7 +175,7 @@ class PlaitTransformer(nn.Module):
         plans = dict.fromkeys(self.layer_types, plan)
         return rows.unpack(self.run(rows.pack(x), plans, cross_plan, context).last_hidden_state)
 
-    def packable(self, attention_mask: Tensor | None) -> bool:
+    def packable(self, attention_mask: Tensor | None) -> TypeGuard[Tensor]:
         """Packing pays when there is padding; a compiled or exported graph cannot depend on how much."""
         if attention_mask is None or attention_mask.ndim != 2 or not self.config.packing or not len(self.layers):
             return False

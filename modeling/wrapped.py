@@ -169,7 +169,7 @@ def load_wrapped(
         output_loading_info=True,
         **options,
     )
-    modality = modality or modality_of(whole)
+    modality = modality or modality_of(whole.config)
     part = part_of(whole, modality)
     accepted(part, modality)
     config = config_of(whole, part, modality)
@@ -238,14 +238,16 @@ def part_of(model: PreTrainedModel, modality: str) -> PreTrainedModel:
     return part
 
 
-def modality_of(model: PreTrainedModel) -> str:
-    """What a model reads; raises ValueError for one of several towers, or one that reads neither text nor pictures."""
-    towers = [name for name, field in CONFIG_FIELDS.items() if field in model.config.sub_configs]
+def modality_of(config: PreTrainedConfig) -> str:
+    """What a family reads; raises ValueError for one of several towers, or one that reads neither text nor pictures."""
+    towers = [name for name, field in CONFIG_FIELDS.items() if field in config.sub_configs]
     if len(towers) > 1:
-        raise ValueError(f"a {model.config.model_type} checkpoint has the towers {', '.join(towers)}: name one of them")
-    found = [name for name, inputs in INPUTS.items() if inputs[0] == model.main_input_name]
+        raise ValueError(f"a {config.model_type} checkpoint has the towers {', '.join(towers)}: name one of them")
+    classes = MODEL_MAPPING[type(config)]
+    first = (classes[0] if isinstance(classes, tuple) else classes).main_input_name
+    found = [name for name, inputs in INPUTS.items() if inputs[0] == first]
     if not found and not towers:
-        raise ValueError(f"a {model.config.model_type} model reads {model.main_input_name}: neither text nor pictures")
+        raise ValueError(f"a {config.model_type} model reads {first}: neither text nor pictures")
     return (towers or found)[0]
 
 

@@ -1,6 +1,8 @@
 """Two processes train what one trains with the doubled batch."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}
 LAUNCHERS = {
-    "torchrun": ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "-m"],
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"],
     "accelerate": "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
     "--dynamo_backend no --main_process_port 0 -m".split(),
 }
@@ -49,8 +51,16 @@ def recipe(tmp_path: Path, rows: list[dict[str, str]]) -> Path:
 
 def launch(launcher: list[str], recipe: Path, folder: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", *launcher, "plait", "train", str(recipe), "--output_dir", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    # a session of its own, so that a launcher that hangs goes with all of its workers
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        output, _ = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    assert process.returncode == 0, output
 
 
 @pytest.mark.slow
