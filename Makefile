@@ -46,7 +46,7 @@ $(VENV_OLDEST)/.installed: $(VENV_OLDEST)/constraints.txt $(PACKAGE)
 	$(call install,$(VENV_OLDEST),$(VENV_OLDEST)/constraints.txt)
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/python examples/easy_vqa.py $(ARGS)
+	$(VENV)/bin/python examples/picture_questions.py $(ARGS)
 
 # one thread a worker: the workers already fill the cores
 test: $(VENV)/.installed

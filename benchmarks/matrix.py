@@ -100,9 +100,10 @@ def check_step(model: PlaitForClassification) -> None:
     loss = model(**batch()).loss
     assert loss.isfinite(), f"the loss is {loss}"
     loss.backward()
-    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
-    without = [name for name, gradient in gradients.items() if gradient is None]
-    assert not without, f"no gradient: {', '.join(without)}"
+    trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    gradients = {name: weight.grad for name, weight in trainable.items() if weight.grad is not None}
+    without = trainable.keys() - gradients.keys()
+    assert not without, f"no gradient: {', '.join(sorted(without))}"
     infinite = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     assert not infinite, f"a gradient that is not finite: {', '.join(infinite)}"
     for part in ("model.towers.text", "model.towers.image", "model.connectors", "model.fusion", "classifier"):
@@ -167,6 +168,7 @@ def main() -> None:
     cells = cells_of(parser.parse_args().sample)
     hf.logging.set_verbosity_error()
     hf.logging.disable_progress_bar()
+    torch.set_num_threads(1)  # more of them only wait for each other at these sizes
     with tempfile.TemporaryDirectory() as folder:
         towers, failed = run(cells, Path(folder))
     show(towers, cells, failed)

@@ -9,7 +9,7 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import PlaitConfig
 from .heads import vector_of, vector_width
 from .losses import classification_loss, problem_type_of
-from .outputs import PlaitClassifierOutput
+from .outputs import LayerChoice, PlaitClassifierOutput
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel
 
@@ -46,7 +46,7 @@ class PlaitForClassification(PlaitPreTrainedModel):
         encoder_outputs: Mapping[str, Any] | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: LayerChoice | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> PlaitClassifierOutput:
         """Inputs as in `PlaitModel`; labels: (batch,) class ids, or (batch[, num_labels]) numbers.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from ..configuration import PlaitCNNConfig
-from .outputs import TowerOutput
+from .outputs import LayerChoice, TowerOutput, chosen
 from .pooling import mean_token
 
 
@@ -30,7 +30,7 @@ class ConvolutionalTower(nn.Module):
         self.pool = POOLINGS[config.pooling]
 
     def forward(
-        self, pixel_values: Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+        self, pixel_values: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
     ) -> TowerOutput:
         """pixel_values: (images, channels, height, width) to a token a place, row by row: (images, places, width).
 
@@ -39,13 +39,13 @@ class ConvolutionalTower(nn.Module):
         """
         self.check(pixel_values)
         x, maps = pixel_values.to(self.stem.entry.convolution.weight.dtype), []
-        for step in (self.stem, *self.stages):
+        wanted = chosen(output_hidden_states, 1 + len(self.stages))
+        for number, step in enumerate((self.stem, *self.stages)):
             x = step(x)
-            if output_hidden_states:
-                maps.append(x)
+            maps.append(x if number in wanted else None)
         tokens = self.head(x).flatten(2).transpose(1, 2)
         mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-        return TowerOutput(tokens, mask, self.pool(tokens, mask), tuple(maps) or None)
+        return TowerOutput(tokens, mask.long(), self.pool(tokens, mask), tuple(maps) if wanted else None)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.stem.entry.convolution

@@ -20,7 +20,7 @@ from ..configuration import (
     PlaitVisionConfig,
     width_of,
 )
-from .checkpoints import config_of, family_of, open_source, read_tower
+from .checkpoints import TWO_TOWERS, config_of, family_of, open_source, read_tower
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, model_type_of, part_of
 from .wrapped import load_wrapped, modality_of, without_pooler
 
@@ -79,7 +79,7 @@ def compose(
     where = {key: options.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in options}
     given = {"text": text, "image": image, "audio": audio, "video": video}
     strands = {name: strand_of(name, tower, where) for name, tower in given.items() if tower is not None}
-    if len(strands) > 1:
+    if len(strands) > 1 or not model_class.reads_pooled:
         strands = {name: without_unused(strand, name) for name, strand in strands.items()}
     if not strands:
         raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or video=...")
@@ -127,7 +127,8 @@ def from_folder(modality: str | None, name: Any, where: Mapping[str, Any]) -> St
 
         return strand_of(modality or "text", PlaitModel.from_pretrained(name, **where), where)
     source = open_source(name, **where)
-    if family_of(source.config, modality) is not None:
+    undecided = modality is None and source.config.model_type in TWO_TOWERS  # the file may hold one tower alone
+    if undecided or family_of(source.config, modality) is not None:
         tower = read_tower(source, modality)
         return Strand(tower.config, tower.weights, tower.heads, str(name), source.config)
     config, module = load_wrapped(name, modality, **where)
@@ -136,7 +137,8 @@ def from_folder(modality: str | None, name: Any, where: Mapping[str, Any]) -> St
 
 
 def without_unused(strand: Strand, modality: str) -> Strand:
-    """The strand without what a fusion does not read: its pooler and its mask token, which would never be trained."""
+    """The strand without what a fusion or a masked language model does not read, its pooler and its mask token: they
+    would never be trained."""
     if type(strand.config) not in OWN_CONFIGS.values():
         config, weights = without_pooler(strand.config, strand.weights, modality)
         return strand._replace(config=config, weights=weights)
@@ -158,6 +160,8 @@ def published_strand(
     """Config and weights of a published checkpoint as a plait of one strand, heads of `model_class` included."""
     strand = from_folder(None, name, where)
     field, path = place_of(strand)
+    if field == "text_config" and not model_class.reads_pooled:
+        strand = without_unused(strand, "text")
     heads = {key: value for key, value in strand.heads.items() if key.split(".")[0] in model_class.published_heads}
     fields = {field: strand.config, **task_fields(strand, heads), **overrides}
     base = base_prefix(model_class)
@@ -281,8 +285,9 @@ class Composition:
 
 def kind_of(config: PlaitConfig, part: str) -> str:
     """How the table calls a part: a native family, a wrapped one, a fusion."""
-    if part == "fusion":
-        return f"{config.fusion_config.strategy}, {config.fusion_config.connector}"
+    fusion = config.fusion_config
+    if part == "fusion" and fusion is not None:
+        return f"{fusion.strategy}, {fusion.connector}"
     tower = config.decoder_config if part == "decoder" else config.encoders.get(part)
     if tower is None:
         return "-"

@@ -9,7 +9,7 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import PlaitConfig, PlaitTextConfig
 from .heads import MaskedLMHead
 from .losses import masked_lm_loss
-from .outputs import PlaitMaskedLMOutput
+from .outputs import LayerChoice, PlaitMaskedLMOutput
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel
 
@@ -24,12 +24,15 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
     """
 
     published_heads = ("mlm_head", "lm_head")
+    reads_pooled = False
+    _keys_to_ignore_on_load_unexpected = [r"towers\.text\.pooler\."]
     _tied_weights_keys = {"lm_head.weight": "model.towers.text.embeddings.token_embedding.weight"}
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         self.model = PlaitModel(config)
         text = check_text(config)
+        self.model.towers["text"].pooler = None  # nothing would train it: distributed training waits for such weights
         self.mlm_head = MaskedLMHead(text, config.hidden_size)
         self.lm_head = nn.Linear(text.embedding_size, text.vocab_size)
         self.post_init()
@@ -54,7 +57,7 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         encoder_outputs: Mapping[str, Any] | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: LayerChoice | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> PlaitMaskedLMOutput:
         """Inputs as in `PlaitModel`; labels: (batch, length) token ids, -100 where nothing is to be predicted."""

@@ -1,5 +1,6 @@
 """What towers and models return."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +11,29 @@ from transformers.utils.generic import ModelOutput
 # every field of an output needs this default in transformers, also those that are always there
 REQUIRED: Any = None
 
+# hidden states to return: all, none, or those of these numbers (0 enters the first layer, -1 leaves the last)
+LayerChoice = bool | Sequence[int]
+
+
+def chosen(asked: LayerChoice, count: int) -> Collection[int]:
+    """The numbers of the hidden states to keep, of `count`; in the place of the others the output has None."""
+    if isinstance(asked, bool):
+        return range(count if asked else 0)
+    return {number + count if number < 0 else number for number in asked}
+
 
 @dataclass
 class TowerOutput(ModelOutput):
     """One modality's stream.
 
-    last_hidden_state: (batch, length, width); mask: (batch, length), True where there is a token; pooler_output:
+    last_hidden_state: (batch, length, width); mask: (batch, length), 1 where there is a token, else 0; pooler_output:
     (batch, pooled width) where the tower pools; hidden_states, attentions: a tuple a layer where asked for.
     """
 
     last_hidden_state: Tensor = REQUIRED
     mask: Tensor = REQUIRED
     pooler_output: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     past_key_values: Cache | None = None
 
@@ -36,7 +47,7 @@ class PlaitModelOutput(ModelOutput):
     last_hidden_state: Tensor = REQUIRED
     pooler_output: Tensor | None = None
     past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     mask: Tensor = REQUIRED
     encoder_outputs: dict[str, TowerOutput] | None = None
@@ -48,7 +59,7 @@ class PlaitClassifierOutput(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor = REQUIRED
-    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
@@ -58,5 +69,5 @@ class PlaitMaskedLMOutput(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor = REQUIRED
-    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None

@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import PlaitConfig, width_of
 from .connectors import connector_of
 from .fusion import Fusion, Stream, fusion_of
-from .outputs import PlaitModelOutput, TowerOutput
+from .outputs import LayerChoice, PlaitModelOutput, TowerOutput
 from .pooling import POOLINGS
 from .present import image_items, scatter_rows, text_rows
 from .pretrained import PlaitPreTrainedModel
@@ -62,7 +62,7 @@ class PlaitModel(PlaitPreTrainedModel):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: LayerChoice | None = None,
     ) -> PlaitModelOutput:
         """Any mix of modalities to one stream of tokens.
 
@@ -90,10 +90,10 @@ class PlaitModel(PlaitPreTrainedModel):
             return single_output(output)
         return self.fuse(self.fusion, outputs, recorded)
 
-    def recorded(self, output_attentions: bool | None, output_hidden_states: bool | None) -> dict[str, bool]:
+    def recorded(self, output_attentions: bool | None, output_hidden_states: LayerChoice | None) -> dict[str, Any]:
         """What to record: as asked in the call, else as the config says."""
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        return {name: bool(getattr(self.config, name) if value is None else value) for name, value in asked.items()}
+        return {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
 
     def encode(self, modality: str, **inputs: Any) -> TowerOutput:
         """Run one tower on the rows (or pictures) that are there; the inputs are those of `forward`.
@@ -108,7 +108,7 @@ class PlaitModel(PlaitPreTrainedModel):
         return output
 
     def encode_all(
-        self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, bool]
+        self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
     ) -> dict[str, TowerOutput]:
         """Every modality that the batch holds, encoded; those in `given` are taken as they are."""
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
@@ -126,12 +126,10 @@ class PlaitModel(PlaitPreTrainedModel):
             raise ValueError(f"no inputs: this model reads {', '.join(self.towers)}")
         return outputs
 
-    def fuse(
-        self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, bool]
-    ) -> PlaitModelOutput:
+    def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
         """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that
         its connector still gets a gradient (of zeros) and no distributed run waits for it."""
-        streams = {name: Stream(output.last_hidden_state, output.mask) for name, output in outputs.items()}
+        streams = {name: Stream(output.last_hidden_state, output.mask.bool()) for name, output in outputs.items()}
         like = next(iter(streams.values())).tokens
         for modality, config in self.config.encoders.items():
             empty = like.new_zeros(len(like), 0, width_of(config, modality))
@@ -144,7 +142,7 @@ class PlaitModel(PlaitPreTrainedModel):
             pooler_output=pooled,
             hidden_states=fused.hidden_states,
             attentions=fused.attentions,
-            mask=fused.mask,
+            mask=fused.mask.long(),
             encoder_outputs=outputs,
         )
 
@@ -154,7 +152,7 @@ class PlaitModel(PlaitPreTrainedModel):
         text: dict[str, Any],
         past_key_values: Cache | None,
         use_cache: bool | None,
-        recorded: dict[str, bool],
+        recorded: dict[str, Any],
     ) -> PlaitModelOutput:
         """The decoder alone (GPT-style), with its cache."""
         config = self.config.get_text_config()

@@ -76,7 +76,7 @@ def scatter_rows(output: TowerOutput, present: Present) -> TowerOutput:
     there = slots >= 0
     number = slots.clamp(min=0)
     tokens = output.last_hidden_state[number] * there[..., None, None]
-    mask = output.mask[number] & there[..., None]
+    mask = output.mask[number] * there[..., None]
     pooled = output.pooler_output
     if pooled is not None:
         count = there.sum(1, keepdim=True).clamp(min=1)

@@ -28,6 +28,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     published_heads: tuple[str, ...] = ()
+    reads_pooled = True
     _no_split_modules = ["PlaitLayer", "ResidualLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
@@ -184,4 +185,3 @@ def part_of(parameter_name: str) -> str:
 def base_prefix(model_class: type[PreTrainedModel]) -> str:
     """What the names of the base model's parameters begin with in this class."""
     return "" if model_class.__name__ == "PlaitModel" else "model."
-

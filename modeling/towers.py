@@ -8,7 +8,7 @@ from transformers.cache_utils import Cache
 from ..configuration import PlaitCNNConfig, PlaitDecoderConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .cnn import ConvolutionalTower
 from .embeddings import ImageEmbeddings, TextEmbeddings
-from .outputs import TowerOutput
+from .outputs import LayerChoice, TowerOutput
 from .pooling import Pooler
 from .transformer import PlaitTransformer, TransformerOutput
 
@@ -31,7 +31,7 @@ class TextTower(nn.Module):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         past_key_values: Cache | None = None,
-        output_hidden_states: bool = False,
+        output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TowerOutput:
         """input_ids: (batch, length), attention_mask: (batch, length) or 4-D, 1 where there is a token."""
@@ -69,7 +69,7 @@ class ImageTower(nn.Module):
         self.pooler = pooler_of(config)
 
     def forward(
-        self, pixel_values: Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+        self, pixel_values: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
     ) -> TowerOutput:
         """pixel_values: (images, channels, height, width)."""
         x = self.embeddings(pixel_values)
@@ -97,7 +97,7 @@ def finish(
     """Pool the transformer's output and name its parts."""
     tokens = result.last_hidden_state
     pooled = None if pooler is None else pooler(tokens, mask, input_ids)
-    return TowerOutput(tokens, mask, pooled, result.hidden_states, result.attentions, past_key_values)
+    return TowerOutput(tokens, mask.long(), pooled, result.hidden_states, result.attentions, past_key_values)
 
 
 TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {

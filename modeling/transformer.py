@@ -17,6 +17,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 from ..configuration import PlaitTransformerConfig
 from .attention import AttentionPlan, PlaitAttention, PlaitCrossAttention, attention_function, eager_attention
 from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, norm_of
+from .outputs import LayerChoice, chosen
 from .packing import PackedMask, Packing, pack_rows, packed_attention
 from .rotary import PlaitRotaryEmbedding
 
@@ -106,7 +107,7 @@ class PlaitTransformer(nn.Module):
         past_key_values: Cache | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
-        output_hidden_states: bool = False,
+        output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TransformerOutput:
         """x: (batch, length, width); attention_mask: (batch, length[, with the cached ones]), non-zero where there is
@@ -131,24 +132,24 @@ class PlaitTransformer(nn.Module):
         cross_plan: AttentionPlan | None,
         context: Tensor | None,
         past_key_values: Cache | None = None,
-        output_hidden_states: bool = False,
+        output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TransformerOutput:
         x = self.input_proj(self.dropout(self.input_norm(x)))
-        states, weights, cross_weights = [x], [], []
-        for layer, kind in zip(self.layers, self.layer_types, strict=True):
+        wanted = chosen(output_hidden_states, 1 + len(self.layers))
+        states, weights, cross_weights = [x if 0 in wanted else None], [], []
+        for number, (layer, kind) in enumerate(zip(self.layers, self.layer_types, strict=True), start=1):
             x, *seen = layer(x, plans[kind], cross_plan, context, past_key_values=past_key_values)
-            if output_hidden_states:
-                states.append(x)
+            states.append(x if number in wanted else None)
             if output_attentions:
                 weights.append(seen[0])
                 cross_weights.append(seen[1])
         x = self.output_norm(x)
-        if self.config.tie_last_hidden_state:
+        if self.config.tie_last_hidden_state and states[-1] is not None:
             states[-1] = x
         return TransformerOutput(
             x,
-            tuple(states) if output_hidden_states else None,
+            tuple(states) if wanted else None,
             tuple(weights) if output_attentions else None,
             tuple(cross_weights) if output_attentions and cross_plan is not None else None,
         )

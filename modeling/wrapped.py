@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from ..configuration import CONFIG_FIELDS, width_of
-from .outputs import TowerOutput
+from .outputs import LayerChoice, TowerOutput
 from .pooling import last_token
 
 # what a tower may be given; a family that does not take the first of them is none of that modality
@@ -86,7 +86,7 @@ class WrappedTower(nn.Module):
         return super().train(mode)
 
     def forward(
-        self, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: Any
+        self, output_hidden_states: LayerChoice = False, output_attentions: bool = False, **inputs: Any
     ) -> TowerOutput:
         """Text: input_ids, attention_mask, token_type_ids, position_ids (batch, length), inputs_embeds (batch, length,
         width), past_key_values. Image: pixel_values (images, channels, height, width).
@@ -94,16 +94,17 @@ class WrappedTower(nn.Module):
         Raises ValueError for an input that the family does not take.
         """
         wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        arguments = self.arguments(inputs) | {name: True for name, value in wanted.items() if value}
+        arguments = self.arguments(inputs) | {name: value for name, value in wanted.items() if value}
         with real_attentions(self.model) if output_attentions else nullcontext():
             output = self.model(**arguments, return_dict=True)
         tokens = self.tokens_of(output.get("last_hidden_state"))
         mask = token_mask(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)
+        states = output.get("hidden_states") or ()
         return TowerOutput(
             last_hidden_state=tokens,
-            mask=mask,
+            mask=mask.long(),
             pooler_output=self.pool(output.get("pooler_output"), tokens, mask),
-            hidden_states=tuple(as_tokens(state) for state in output.get("hidden_states") or ()) or None,
+            hidden_states=tuple(state if state is None else as_tokens(state) for state in states) or None,
             attentions=tuple(item for item in output.get("attentions") or () if item is not None) or None,
             past_key_values=output.get("past_key_values"),
         )
@@ -243,7 +244,7 @@ def modality_of(config: PreTrainedConfig) -> str:
     towers = [name for name, field in CONFIG_FIELDS.items() if field in config.sub_configs]
     if len(towers) > 1:
         raise ValueError(f"a {config.model_type} checkpoint has the towers {', '.join(towers)}: name one of them")
-    classes = MODEL_MAPPING[type(config)]
+    classes: Any = MODEL_MAPPING[type(config)]
     first = (classes[0] if isinstance(classes, tuple) else classes).main_input_name
     found = [name for name, inputs in INPUTS.items() if inputs[0] == first]
     if not found and not towers:
@@ -264,10 +265,10 @@ def config_of(whole: PreTrainedModel, part: PreTrainedModel, modality: str) -> P
 
 
 def fresh_names(whole: nn.Module, part: nn.Module, missing: Iterable[str]) -> list[str]:
-    """Those of the missing parameters that are in the part, by their names there."""
+    """Those of the missing weights that are in the part, by their names there; a counter of batches is no weight."""
     prefix = next(name for name, module in whole.named_modules() if module is part)
-    held = {f"{prefix}.{name}" if prefix else name: name for name, _ in part.named_parameters()}
-    return [held[name] for name in missing if name in held]
+    held = {f"{prefix}.{name}" if prefix else name: name for name in part.state_dict()}
+    return [held[name] for name in missing if name in held and not name.endswith("num_batches_tracked")]
 
 
 def accepted(model: PreTrainedModel, modality: str) -> frozenset[str]:
@@ -321,7 +322,7 @@ def token_mask(tokens: Tensor, attention_mask: Tensor | None, cached: bool) -> T
 def real_attentions(model: PreTrainedModel) -> Iterator[None]:
     """Eager attention for a while: the fast kernels return no attention weights."""
     before = model.config._attn_implementation
-    if before == "eager":
+    if before is None or before == "eager":
         yield
         return
     model.set_attn_implementation("eager")

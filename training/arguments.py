@@ -69,6 +69,12 @@ class PlaitTrainingArguments(TrainingArguments):
                 f"share_images cannot be used with train_sampling_strategy={self.train_sampling_strategy!r}"
             )
 
+    @property
+    def part_rates(self) -> dict[str, float]:
+        """The learning rates by part, those of frozen parts left out."""
+        rates = self.learning_rates if isinstance(self.learning_rates, dict) else {}
+        return {part: rate for part, rate in rates.items() if rate != 0}
+
     def _check_rates(self) -> None:
         if isinstance(self.learning_rates, str):
             raise ValueError(f'learning_rates is {self.learning_rates!r}: expected JSON such as {{"text": 1e-5}}')

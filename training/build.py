@@ -6,9 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..configuration import PlaitConfig, PlaitTextConfig, PlaitVisionConfig
+from ..configuration import OWN_CONFIGS, PlaitConfig, PlaitTextConfig, PlaitVisionConfig
 from ..configuration.tower import MODALITIES
 from ..modeling.classification import PlaitForClassification
 from ..modeling.connectors import CONNECTORS
@@ -16,6 +16,7 @@ from ..modeling.fusion import FUSIONS
 from ..modeling.masked_lm import PlaitForMaskedLM
 from ..modeling.pretrained import PlaitPreTrainedModel
 from ..processing import PlaitProcessor
+from .inputs import tokenizer_in
 from .labels import Labels
 from .metrics import REGRESSION
 from .parameters import part_of
@@ -119,8 +120,9 @@ def towers_of(model: ModelRecipe) -> dict[str, str | dict[str, Any]]:
 
 def fresh_config(
     modality: str, tower: str | dict[str, Any], processor: PlaitProcessor | None = None
-) -> PlaitTextConfig | PlaitVisionConfig | None:
-    """The config of a tower with fresh weights; None for a reference. The vocabulary is the processor's."""
+) -> PreTrainedConfig | None:
+    """The config of a tower with fresh weights (its `model_type` names a kind of ours other than the modality's usual
+    one, such as plait_cnn); None for a reference. The vocabulary is the processor's."""
     if isinstance(tower, str):
         return None
     check_keys(tower, ("config",), f"model.{modality}")
@@ -128,9 +130,12 @@ def fresh_config(
         raise RecipeError(f"model.{modality}: fresh towers are made for {', '.join(FRESH)}")
     fields = dict(tower.get("config") or {})
     if modality == "text" and processor is not None:
-        fields.setdefault("vocab_size", len(processor.tokenizer))
-        fields.setdefault("pad_token_id", processor.tokenizer.pad_token_id)
-    return FRESH[modality](**fields)
+        tokenizer = tokenizer_in(processor)
+        fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **fields}
+    model_type = fields.pop("model_type", FRESH[modality].model_type)
+    if model_type not in OWN_CONFIGS:
+        raise RecipeError(f"model.{modality}: model_type is one of {', '.join(OWN_CONFIGS)}, not {model_type!r}")
+    return OWN_CONFIGS[model_type](**fields)
 
 
 def resolve(reference: Any) -> Any:

@@ -117,6 +117,7 @@ def _labels(data: Data) -> str:
 
 def _data(recipe: Recipe, data: Data) -> str:
     source = recipe.data.source
-    shown = source if isinstance(source, str) else ", ".join(f"{split}: {file}" for split, file in source.items())
+    files = source if isinstance(source, dict) else {}
+    shown = ", ".join(f"{split}: {file}" for split, file in files.items()) or source
     sizes = ", ".join(f"{len(rows)} rows for {split}" for split, rows in data.splits.items())
     return f"Source: {shown}. {sizes}."

@@ -11,7 +11,7 @@ from transformers import DataCollatorForLanguageModeling
 
 from ..processing import PlaitProcessor
 from .features import FeatureStore
-from .inputs import Row, image_inputs, pictures_of, text_inputs, text_key
+from .inputs import Row, image_inputs, pictures_of, text_inputs, text_key, tokenizer_in
 from .labels import Labels
 from .metrics import MULTI, REGRESSION
 from .recipe import Task
@@ -55,7 +55,7 @@ class PlaitDataCollator:
         self.pictures = PictureCache(image_cache)
         self.masking = None
         if task == "masked_lm":
-            self.masking = DataCollatorForLanguageModeling(processor.tokenizer, mlm_probability=mlm_probability)
+            self.masking = DataCollatorForLanguageModeling(tokenizer_in(processor), mlm_probability=mlm_probability)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         # labels come first: the Trainer reads the number of rows from the first tensor

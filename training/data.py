@@ -96,7 +96,9 @@ def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
     from datasets import DatasetDict, load_dataset
 
     loaded = load_dataset(source, recipe.name, revision=recipe.revision)
-    return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
+    return (
+        {str(split): data for split, data in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}
+    )
 
 
 def choose_splits(raw: Mapping[str, "Dataset"], recipe: DataRecipe) -> dict[str, "Dataset"]:
@@ -168,7 +170,7 @@ def _read_pictures(folder: Path) -> dict[str, "Dataset"]:
     if not any(file.suffix.lower() in suffixes for file in folder.rglob("*")):
         raise RecipeError(f"data.source: {folder} holds neither train/validation/test files nor pictures")
     try:
-        return dict(load_dataset("imagefolder", data_dir=str(folder)))
+        return {str(split): data for split, data in load_dataset("imagefolder", data_dir=str(folder)).items()}
     except DatasetGenerationError as error:
         raise RecipeError(f"data.source: {folder} cannot be read: {error.__cause__ or error}") from error
 

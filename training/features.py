@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from huggingface_hub.constants import HF_HOME
@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ..configuration.tower import CONFIG_FIELDS
 from ..processing import PlaitProcessor
-from .inputs import image_inputs, pictures_of, text_inputs, text_key
+from .inputs import Row, image_inputs, pictures_of, text_inputs, text_key, tokenizer_in
 from .parameters import plait_of
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ class FeatureStore:
         mask = torch.arange(padded.shape[1]) < lengths[:, None]
         result = {"last_hidden_state": padded[select], "mask": mask[select]}
         if "pooled" in self.shards[0]:
-            none = self.shards[0]["pooled"][0] * 0
-            pooled = [torch.stack([item.pooled for item in items]).mean(0) if items else none for items in found]
-            result["pooler_output"] = torch.stack(pooled)[select]
+            blank = self.shards[0]["pooled"][:1] * 0
+            pooled = [[item.pooled for item in items if item.pooled is not None] for items in found]
+            result["pooler_output"] = torch.stack([torch.stack(row or [*blank]).mean(0) for row in pooled])[select]
         return result
 
     def add(self, keys: Sequence[str], outputs: Sequence[Encoded]) -> None:
@@ -110,7 +111,7 @@ class FeatureStore:
         lengths = torch.tensor([0, *(len(output.tokens) for output in outputs)])
         tensors = {"tokens": torch.cat([output.tokens for output in outputs]), "offsets": lengths.cumsum(0)}
         if outputs[0].pooled is not None:
-            tensors["pooled"] = torch.stack([output.pooled for output in outputs])
+            tensors["pooled"] = torch.stack([output.pooled for output in outputs if output.pooled is not None])
         self.folder.mkdir(parents=True, exist_ok=True)
         name = sha256(" ".join(keys).encode()).hexdigest()[:24]
         unfinished = self.folder / f"{name}.{os.getpid()}.tmp"
@@ -185,11 +186,15 @@ def tower_digest(model: nn.Module, tower: nn.Module, processor: PlaitProcessor, 
 def _processing(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
     """The settings of what turns this modality into tensors."""
     if modality == "text":
-        tokenizer = processor.tokenizer
-        settings = json.loads(tokenizer.backend_tokenizer.to_str())
-        # set anew by every call
-        del settings["padding"], settings["truncation"]
+        tokenizer = tokenizer_in(processor)
+        settings: dict[str, Any] = {"vocabulary": tokenizer.get_vocab(), "special": tokenizer.special_tokens_map}
+        if isinstance(tokenizer, PreTrainedTokenizerFast):
+            # padding and truncation are set anew by every call
+            whole = json.loads(tokenizer.backend_tokenizer.to_str())
+            settings = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
         return {**settings, "model_max_length": tokenizer.model_max_length, "side": tokenizer.truncation_side}
+    if processor.image_processor is None:
+        raise ValueError("the processor has no image processor, and there are pictures to read")
     settings = processor.image_processor.to_dict()
     return {key: value for key, value in settings.items() if key not in VOLATILE}
 
@@ -205,7 +210,8 @@ def _distinct_inputs(
             raise ValueError(
                 f"nothing to cache: the data have no {modality} column, only {', '.join(data.column_names)}"
             )
-        for row, values in enumerate(data.select_columns(names)):
+        for row, item in enumerate(data.select_columns(names)):
+            values = cast("Row", item)
             keys = [text_key(values, max_length)] if modality == "text" else [key for key, _ in pictures_of(values)]
             for place, key in enumerate(keys):
                 if key is not None:

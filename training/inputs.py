@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from ..processing import PlaitProcessor
 
@@ -42,7 +43,7 @@ def picture_groups(data: "Dataset") -> list[str | None]:
     if "image_id" in data.column_names:
         return [None if name is None else str(name) for name in data["image_id"]]
     columns = data.select_columns([name for name in data.column_names if name.startswith("image")])
-    found = [pictures_of(row) for row in columns]
+    found = [pictures_of(cast("Row", row)) for row in columns]
     return [pictures[0][0] if pictures else None for pictures in found]
 
 
@@ -51,6 +52,13 @@ def text_key(row: Row, max_length: int | None) -> str | None:
     if row["text"] is None:
         return None
     return sha256(json.dumps([row["text"], row.get("text_pair"), max_length]).encode()).hexdigest()
+
+
+def tokenizer_in(processor: PlaitProcessor) -> PreTrainedTokenizerBase:
+    """The processor's tokenizer. Raises ValueError where there is none."""
+    if processor.tokenizer is None:
+        raise ValueError("the processor has no tokenizer, and there is text to read")
+    return processor.tokenizer
 
 
 def text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_length: int | None) -> dict[str, Tensor]:

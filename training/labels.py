@@ -27,8 +27,8 @@ def labels_of(config: "PreTrainedConfig") -> Labels:
     """What the outputs of a trained model mean."""
     if config.problem_type == REGRESSION or (config.problem_type is None and config.num_labels == 1):
         return Labels((), REGRESSION)
-    names = tuple(config.id2label[number] for number in range(config.num_labels))
-    return Labels(names, MULTI if config.problem_type == MULTI else SINGLE)
+    names = {int(number): name for number, name in (config.id2label or {}).items()}
+    return Labels(tuple(names[number] for number in sorted(names)), MULTI if config.problem_type == MULTI else SINGLE)
 
 
 def find_labels(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import Module
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
@@ -21,6 +22,7 @@ from .arguments import PlaitTrainingArguments
 from .build import MODELS, resolve
 from .collator import PlaitDataCollator
 from .data import load_data
+from .inputs import tokenizer_in
 from .labels import Labels, labels_of
 from .metrics import REGRESSION, SINGLE
 from .recipe import Recipe, RecipeError, build_recipe, set_dotted
@@ -67,7 +69,7 @@ def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[s
     labels = labels_of(model.config) if isinstance(model, PlaitForClassification) else None
     recipe = replace(recipe, task="classification" if labels is not None else "masked_lm")
     data = load_data(recipe.data, recipe.seed, labels, needs_labels=labels is not None)
-    rows = choose_split(data.splits, split)
+    rows: Any = choose_split(data.splits, split)
     with tempfile.TemporaryDirectory() as folder:
         trainer = PlaitTrainer(
             model,
@@ -129,7 +131,7 @@ def predict(
     above one half (several), or the likeliest tokens for each mask (masked language modeling)."""
     model, processor = load_model(reference)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    Module.to(model, device).eval()
     collator = PlaitDataCollator(processor, max_length=recipe.max_length)
     for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=len(rows) <= batch_size):
         batch = collator([rows[row] for row in range(start, min(start + batch_size, len(rows)))])
@@ -161,12 +163,13 @@ def answers(logits: torch.Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
 
 def filled_masks(logits: torch.Tensor, tokens: torch.Tensor, processor: PlaitProcessor) -> Iterator[dict[str, Any]]:
     """The five likeliest tokens, with probabilities, for every mask of a row."""
-    for scores, row in zip(logits.softmax(-1), tokens, strict=True):
-        masks = (row == processor.tokenizer.mask_token_id).nonzero()[:, 0].tolist()
+    tokenizer = tokenizer_in(processor)
+    for scores, row in zip(logits.softmax(-1), tokens.tolist(), strict=True):
+        masks = [place for place, token in enumerate(row) if token == tokenizer.mask_token_id]
         top = [scores[place].topk(5) for place in masks]
         yield {
             "masks": [
-                {processor.tokenizer.decode([token]): round(score, 6) for score, token in zip(*pair, strict=True)}
+                {tokenizer.decode([token]): round(score, 6) for score, token in zip(*pair, strict=True)}
                 for pair in ((found.values.tolist(), found.indices.tolist()) for found in top)
             ]
         }

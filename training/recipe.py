@@ -100,9 +100,15 @@ NESTED = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe
 
 
 class Loader(yaml.SafeLoader):
-    """Safe yaml that also reads 1e-4 as a number, as everybody means it."""
+    """Safe yaml as version 1.2 reads it: 1e-4 is a number, and no, yes, on, off are words."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)$"), list("-+0123456789.")
 )

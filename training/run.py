@@ -187,7 +187,7 @@ def evaluate_splits(run: Run) -> Results:
     results: Results = {}
     for split in ("validation", "test"):
         if split in run.data.splits:
-            data = run.data.splits[split]
+            data: Any = run.data.splits[split]
             scores = run.trainer.evaluate(data, metric_key_prefix=split)
             names = ["loss", *run.metrics.names]
             measured = {name: scores[f"{split}_{name}"] for name in names}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
+    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -44,6 +45,7 @@ class PlaitTrainer(Trainer):
     """
 
     args: PlaitTrainingArguments
+    model: PreTrainedModel
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class PlaitTrainer(Trainer):
         if args.cache_features:
             self._cache_features()
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer that the arguments name, over `parameter_groups`."""
         if self.optimizer is not None:
             return self.optimizer
@@ -90,7 +92,7 @@ class PlaitTrainer(Trainer):
             if self.args.learning_rates:
                 raise ValueError(f"learning_rates cannot be used with {chosen.__name__}, which makes its own groups")
             return super().create_optimizer(model)
-        groups = parameter_groups(trained, self._rates(), self.args.weight_decay, self.args.learning_rate)
+        groups = parameter_groups(trained, self.args.part_rates, self.args.weight_decay, self.args.learning_rate)
         self.optimizer = chosen(groups, **kwargs)
         return self.optimizer
 
@@ -100,13 +102,10 @@ class PlaitTrainer(Trainer):
             logs = {**logs, **self.rates.current}
         super().log(logs, start_time)
 
-    def _rates(self) -> dict[str, float]:
-        return {part: rate for part, rate in (self.args.learning_rates or {}).items() if rate != 0}
-
-    def _get_train_sampler(self, train_dataset: "Dataset | None" = None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if not self.args.share_images:
             return super()._get_train_sampler(train_dataset)
-        data = self.train_dataset if train_dataset is None else train_dataset
+        data: Any = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return PictureSampler(picture_groups(data), seed, epoch=lambda: int(self.state.epoch or 0))
 
@@ -115,7 +114,7 @@ class PlaitTrainer(Trainer):
             raise ValueError("cache_features needs a PlaitDataCollator, which puts the cached outputs into batches")
         if self.data_collator.task == "masked_lm" and "text" in self.args.cache_features:
             raise ValueError("cache_features: the text of masked language modelling changes with every mask")
-        datasets = [data for data in (self.train_dataset, self.eval_dataset) if data is not None]
+        datasets: list[Any] = [data for data in (self.train_dataset, self.eval_dataset) if data is not None]
         with self.args.main_process_first(local=False, desc="tower features"):
             for modality in self.args.cache_features:
                 self.data_collator.features[modality] = cache_features(

@@ -233,6 +233,7 @@ def as_written(layout: Format, content: dict[str, Any]) -> dict[str, Any]:
 
 __all__ = [
     "FAMILIES",
+    "TWO_TOWERS",
     "Family",
     "Source",
     "Tower",

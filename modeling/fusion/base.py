@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import MODALITIES, PlaitFusionConfig
+from ..outputs import LayerChoice
 
 
 class Stream(NamedTuple):
@@ -58,7 +59,7 @@ class Fusion(nn.Module):
         self.modality_dropout = ModalityDropout(config.modality_dropout)
 
     def forward(
-        self, streams: Mapping[str, Stream], output_hidden_states: bool = False, output_attentions: bool = False
+        self, streams: Mapping[str, Stream], output_hidden_states: LayerChoice = False, output_attentions: bool = False
     ) -> Fused:
         """streams: by modality, in any order, each (batch, length, width) with its own length.
 
@@ -72,7 +73,7 @@ class Fusion(nn.Module):
         clean = {modality: complete[modality].clean(rows) for modality, rows in zip(complete, kept, strict=True)}
         return self.fuse(clean, output_hidden_states, output_attentions)
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: bool, output_attentions: bool) -> Fused:
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
         raise NotImplementedError
 
     def complete(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:

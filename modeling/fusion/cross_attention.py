@@ -4,6 +4,7 @@ from torch import nn
 
 from ...configuration import PlaitFusionConfig
 from ..layers import LearnedTokens
+from ..outputs import LayerChoice
 from ..transformer import PlaitTransformer
 from .base import Fused, Fusion, Stream, concatenate, positions_of, stand_in, typed
 
@@ -42,7 +43,7 @@ class CrossAttentionFusion(Fusion):
             raise ValueError(f"the query {query!r} is not among the modalities {', '.join(self.modalities)}")
         return query
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: bool, output_attentions: bool) -> Fused:
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
         batch = len(streams[self.query].mask)
         others = {modality: stream for modality, stream in streams.items() if modality != self.query}
         x, mask = stand_in(streams[self.query], self.missing_query(batch))

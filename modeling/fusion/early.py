@@ -4,6 +4,7 @@ from torch import nn
 
 from ...configuration import PlaitFusionConfig
 from ..layers import LearnedTokens
+from ..outputs import LayerChoice
 from ..transformer import PlaitTransformer
 from .base import Fused, Fusion, Stream, concatenate, positions_of, typed
 
@@ -21,7 +22,7 @@ class EarlyFusion(Fusion):
         self.types = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
         self.transformer = PlaitTransformer(config)
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: bool, output_attentions: bool) -> Fused:
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
         x, mask = concatenate(typed(streams, self.types))
         joint = self.transformer(
             x,

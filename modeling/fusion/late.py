@@ -6,6 +6,7 @@ from transformers import initialization as init
 
 from ...configuration import PlaitFusionConfig
 from ..layers import Parameterised, norm_of
+from ..outputs import LayerChoice
 from ..pooling import mean_token
 from .base import Fused, Fusion, Stream
 
@@ -26,7 +27,7 @@ class LateFusion(Fusion):
         self.norms = nn.ModuleDict({modality: norm_of(config) for modality in self.modalities})
         self.gates = nn.ModuleDict({modality: Gate(config.hidden_size) for modality in self.modalities})
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: bool, output_attentions: bool) -> Fused:
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
         pooled = {m: mean_token(self.norms[m](stream.tokens), stream.mask) for m, stream in streams.items()}
         present = torch.stack([stream.present for stream in streams.values()], dim=1)
         scores = torch.cat([self.gates[m](vector) for m, vector in pooled.items()], dim=1)

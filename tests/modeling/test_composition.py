@@ -38,7 +38,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: parent / name for name in models}
 
 
-def compose(folders: dict[str, Path], text: str = "bert", image: str = "vit", **options: object) -> PlaitForClassification:
+def compose(
+    folders: dict[str, Path], text: str = "bert", image: str = "vit", **options: object
+) -> PlaitForClassification:
     torch.manual_seed(0)
     options = {"fusion_config": FUSION, "labels": ["no", "yes"], "verbose": False, **options}
     return PlaitForClassification.compose(text=folders[text], image=folders[image], **options)
@@ -68,7 +70,11 @@ def test_the_towers_keep_their_pretrained_weights(folders: dict[str, Path]) -> N
     alone = PlaitModel.from_pretrained(folders["gpt2"])
     text = model.model.towers["text"]
     assert text.config.is_causal
-    assert all(torch.equal(weight, text.state_dict()[name]) for name, weight in alone.decoder.state_dict().items() if "pooler" not in name)
+    assert all(
+        torch.equal(weight, text.state_dict()[name])
+        for name, weight in alone.decoder.state_dict().items()
+        if "pooler" not in name
+    )
     inputs = inputs_of("text")
     valid = inputs["attention_mask"].bool()
     composed = model.model.encode("text", **inputs).last_hidden_state[valid]
@@ -226,7 +232,9 @@ def test_problem_types(labels: Tensor, problem_type: str, count: int) -> None:
         "multi_label_classification": nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
         if labels.ndim == 2
         else None,
-        "single_label_classification": nn.functional.cross_entropy(logits, labels) if labels.dtype == torch.long else None,
+        "single_label_classification": nn.functional.cross_entropy(logits, labels)
+        if labels.dtype == torch.long
+        else None,
     }[problem_type]
     torch.testing.assert_close(model(**inputs, labels=labels).loss, expected)
     model.config.problem_type = problem_type
@@ -275,7 +283,9 @@ def test_an_input_without_its_tower_is_an_error() -> None:
         build("PlaitForClassification", "text")(**inputs_of("text"), labels=torch.tensor([0, 1, 3]))
 
 
-@pytest.mark.parametrize("fields", [{"fusion_config": {"strategy": "late"}}, {"fusion_config": {"connector": "resampler"}}])
+@pytest.mark.parametrize(
+    "fields", [{"fusion_config": {"strategy": "late"}}, {"fusion_config": {"connector": "resampler"}}]
+)
 def test_masked_lm_needs_the_texts_tokens(fields: dict[str, object]) -> None:
     config = PlaitConfig(text_config=dict(TEXT), vision_config=dict(IMAGE), **fields)
     with pytest.raises(ValueError, match="text's tokens"):

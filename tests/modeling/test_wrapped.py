@@ -243,10 +243,11 @@ def test_a_checkpoint_without_its_pooler_gives_a_tower_without_one(tmp_path: Pat
     assert PlaitModel.from_pretrained(tmp_path)(**texts()).pooler_output is None
 
 
-def test_a_checkpoint_that_lacks_weights_is_an_error(tmp_path: Path) -> None:
-    saved("convnext", tmp_path)
-    rewrite(tmp_path, without="stages.2")
-    with pytest.raises(ValueError, match=r"has no weights for encoder\.stages\.2"):
+@pytest.mark.parametrize(("name", "lost"), [("convnext", "stages.2"), ("regnet", "running_var")])
+def test_a_checkpoint_that_lacks_weights_is_an_error(name: str, lost: str, tmp_path: Path) -> None:
+    saved(name, tmp_path)
+    rewrite(tmp_path, without=lost)
+    with pytest.raises(ValueError, match=f"has no weights for .*{lost}"):
         load_wrapped(tmp_path, "image")
 
 
@@ -379,3 +380,14 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     torch.manual_seed(0)
     model(**inputs()).loss.backward()
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def test_a_cache_continues_where_it_stopped() -> None:
+    tower = WrappedTower(config_of("gpt_neox"), "text").eval()
+    ids, mask = texts()["input_ids"], torch.ones(3, 9, dtype=torch.long)
+    whole = tower(input_ids=ids, attention_mask=mask)
+    first = tower(input_ids=ids[:, :5], attention_mask=mask[:, :5], past_key_values=hf.DynamicCache())
+    rest = tower(input_ids=ids[:, 5:], attention_mask=mask, past_key_values=first.past_key_values)
+    assert torch.allclose(rest.last_hidden_state, whole.last_hidden_state[:, 5:], atol=1e-6)
+    assert rest.mask.shape == (3, 4)
+    assert whole.past_key_values is None

@@ -1,6 +1,6 @@
 """Made data for the training tests: coloured squares with questions, and a model small enough for one core."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 QUESTIONS = ("what colour is it ?", "is it red ?", "is it blue ?")
 
 
-@pytest.fixture(autouse=True)
-def quiet_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, and the data sets' cache in the test's own folder."""
+@pytest.fixture(autouse=True, scope="session")
+def quiet_and_private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One thread, and the data sets' cache in the tests' own folder."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
     datasets.disable_progress_bars()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets-cache"))
+        yield
 
 
 def answer(question: str, colour: str) -> str:
@@ -39,17 +41,16 @@ def answer(question: str, colour: str) -> str:
     return "yes" if colour in question else "no"
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A 16-pixel square of each colour, as files."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("pictures")
     for name, colour in COLOURS.items():
         Image.new("RGB", (16, 16), colour).save(folder / f"{name}.png")
     return {name: folder / f"{name}.png" for name in COLOURS}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rows(pictures: dict[str, Path]) -> list[dict[str, str]]:
     """Every question about every square."""
     return [

@@ -17,11 +17,10 @@ QUIET = {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "per_devi
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
-@pytest.fixture
-def recipe(tmp_path: Path, rows: Rows) -> Path:
+def write_recipe(folder: Path, rows: Rows) -> Path:
     """A recipe for the questions about squares, with fresh towers; its run goes to the folder `run`."""
     for split in ("train", "validation", "test"):
-        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
+        with (folder / f"{split}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, ["question", "picture", "answer"])
             writer.writeheader()
             writer.writerows({"question": r["text"], "picture": r["image"], "answer": r["label"]} for r in rows)
@@ -34,16 +33,29 @@ def recipe(tmp_path: Path, rows: Rows) -> Path:
         },
         "tokenizer": {"train": {"vocab_size": 300, "min_frequency": 1}},
         "data": {
-            "source": {split: str(tmp_path / f"{split}.csv") for split in ("train", "validation", "test")},
+            "source": {split: str(folder / f"{split}.csv") for split in ("train", "validation", "test")},
             "columns": {"text": "question", "image": "picture", "label": "answer"},
         },
         "training": {**QUIET, "num_train_epochs": 2, "learning_rate": 1e-2},
         "metrics": ["accuracy", "f1_macro"],
-        "output_dir": str(tmp_path / "run"),
+        "output_dir": str(folder / "run"),
     }
-    path = tmp_path / "recipe.yaml"
+    path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, rows: Rows) -> Path:
+    return write_recipe(tmp_path, rows)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> Path:
+    """The folder of a finished run, only to be read."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert main(["train", str(write_recipe(folder, rows))]) == 0
+    return folder / "run"
 
 
 @pytest.fixture
@@ -64,8 +76,17 @@ def text_recipe(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(recipe: Path, tmp_path: Path) -> Path:
-    assert main(["train", str(recipe)]) == 0
+def run(recipe: Path, tmp_path: Path, finished: dict[str, Path]) -> Path:
+    """The folder of a finished run of the recipe, trained once for all tests of this file."""
+    if "run" not in finished:
+        assert main(["train", str(recipe)]) == 0
+        finished["run"] = finished["folder"] / "run"
+        shutil.copytree(tmp_path / "run", finished["run"])
+    shutil.copytree(finished["run"], tmp_path / "run", dirs_exist_ok=True)
+    content = (tmp_path / "run" / "recipe.yaml").read_text()
+    (tmp_path / "run" / "recipe.yaml").write_text(
+        re.sub(r"/\S*/(?=(train|validation|test)\.csv|run$)", f"{tmp_path}/", content, flags=re.M)
+    )
     return tmp_path / "run"
 
 
@@ -101,8 +122,10 @@ def test_a_run_is_repeatable_from_its_own_recipe(run: Path, tmp_path: Path) -> N
 
 
 def test_a_run_folder_is_never_overwritten_unasked(
-    run: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run = tmp_path / "run"
+    assert main(["train", str(recipe)]) == 0
     before = (run / "model.safetensors").read_bytes()
     assert main(["train", str(recipe), "--seed", "1"]) == 2
     assert "--overwrite replaces it" in capsys.readouterr().err
@@ -139,7 +162,8 @@ def test_resume_goes_on_from_the_last_checkpoint(recipe: Path, tmp_path: Path) -
     assert read_json(tmp_path / "run" / "history.json")[-1]["step"] == 6
 
 
-def test_resume_keeps_to_the_recipe(run: Path, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_keeps_to_the_recipe(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = run.parent / "recipe.yaml"
     assert main(["train", str(recipe), "--resume", "--training.learning_rate", "1e-3"]) == 2
     assert "training.learning_rate: 0.01 there, 0.001 here" in capsys.readouterr().err
     assert main(["train", str(recipe), "--resume", "--output_dir", str(run / "nowhere")]) == 2
@@ -181,7 +205,7 @@ def test_predict_from_the_command_line(
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_predict_a_file(run: Path, tmp_path: Path, rows: Rows, suffix: str) -> None:
     output = tmp_path / f"answers{suffix}"
-    data = ["--data", str(tmp_path / "test.csv")]
+    data = ["--data", str(run.parent / "test.csv")]
     assert main(["predict", str(run), *data, "--output", str(output), "--batch-size", "4"]) == 0
     if suffix == ".csv":
         with output.open(newline="") as file:

@@ -1,6 +1,7 @@
 """Rows to batches."""
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,11 +112,12 @@ def test_masked_tokens_are_the_texts_own(processor: PlaitProcessor, data: Data) 
     assert not set(plain[chosen].tolist()) & set(processor.tokenizer.all_special_ids)
 
 
-def test_kept_pictures_are_not_read_again(processor: PlaitProcessor, pictures: dict[str, Path]) -> None:
-    rows = [{"text": "a", "image": str(path), "image_id": name} for name, path in pictures.items()]
+def test_kept_pictures_are_not_read_again(processor: PlaitProcessor, pictures: dict[str, Path], tmp_path: Path) -> None:
+    copies = {name: shutil.copy(path, tmp_path / path.name) for name, path in pictures.items()}
+    rows = [{"text": "a", "image": str(path), "image_id": name} for name, path in copies.items()]
     keeping, forgetful = PlaitDataCollator(processor, image_cache=1.0), PlaitDataCollator(processor)
     expected = keeping(rows)["pixel_values"]
-    pictures["red"].unlink()
+    copies["red"].unlink()
     assert torch.equal(keeping(rows)["pixel_values"], expected)
     with pytest.raises(FileNotFoundError):
         forgetful(rows)

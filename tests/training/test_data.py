@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_files_by_split_and_sharded_files(tmp_path: Path, rows: Rows) -> None:
 def test_a_folder_of_pictures_by_class(tmp_path: Path, pictures: dict[str, Path]) -> None:
     for name, path in pictures.items():
         (tmp_path / "classes" / name).mkdir(parents=True)
-        path.rename(tmp_path / "classes" / name / "0.png")
+        shutil.copy(path, tmp_path / "classes" / name / "0.png")
     data = load_data(DataRecipe(source=str(tmp_path / "classes")))
     assert data.labels.names == ("blue", "green", "red")
     assert data.train[0]["image"]["path"].endswith(f"{data.labels.names[data.train[0]['label']]}/0.png")
@@ -80,8 +81,9 @@ def test_pictures_inside_a_parquet_file_stay_closed(tmp_path: Path, rows: Rows) 
 
 def test_relative_paths_of_pictures(tmp_path: Path, rows: Rows, pictures: dict[str, Path]) -> None:
     short = [{**row, "image": Path(row["image"]).name} for row in rows]
-    inside = write(pictures["red"].parent / "data.csv", short)
-    assert [row["image"] for row in load_data(DataRecipe(source=str(inside))).train] == [row["image"] for row in rows]
+    shutil.copytree(pictures["red"].parent, tmp_path / "inside")
+    inside = load_data(DataRecipe(source=str(write(tmp_path / "inside" / "data.csv", short)))).train
+    assert [row["image"] for row in inside] == [str(tmp_path / "inside" / row["image"]) for row in short]
     outside = DataRecipe(source=str(write(tmp_path / "data.csv", short)), image_root=str(pictures["red"].parent))
     assert [row["image"] for row in load_data(outside).train] == [row["image"] for row in rows]
 

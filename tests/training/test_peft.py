@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from plait import PlaitTrainer
 from plait.modeling.pretrained import PlaitPreTrainedModel
 from plait.training.data import Data
@@ -44,7 +45,7 @@ def test_adapters_and_fresh_modules_train_and_come_back(
     assert {part_of(name) for name in changed} == {"text", "image", "fusion", "head"}
     assert all("lora" in name for name in changed if part_of(name) == "text")
     trainable = {name for name, value in model.named_parameters() if value.requires_grad}
-    unused = {name for name in trainable - changed}
+    unused = trainable - changed
     assert changed
     assert not unused, unused
     trainer.save_model(str(tmp_path / "adapter"))

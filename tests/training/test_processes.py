@@ -79,7 +79,9 @@ def test_two_processes_equal_one_with_the_doubled_batch(
     accumulated = settings.get("gradient_accumulation_steps", 1)
     launch([], recipe, tmp_path / "one", *overrides, "--training.per_device_train_batch_size", str(4 // accumulated))
     pair = tmp_path / "two"
-    launch(LAUNCHERS[launcher], recipe, pair, *overrides, "--training.per_device_train_batch_size", str(2 // accumulated))
+    launch(
+        LAUNCHERS[launcher], recipe, pair, *overrides, "--training.per_device_train_batch_size", str(2 // accumulated)
+    )
     one, two = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", pair))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6, msg=name)

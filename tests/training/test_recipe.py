@@ -43,6 +43,15 @@ def test_a_number_without_a_point_is_a_number(file: Path) -> None:
     assert load_recipe(file).training["learning_rate"] == pytest.approx(1e-4)
 
 
+def test_yes_and_no_are_words(file: Path) -> None:
+    overrides = parse_overrides(
+        ["--data.labels", "[no, yes]", "--training.save_strategy", "no", "--training.bf16", "true"]
+    )
+    recipe = load_recipe(file, overrides)
+    assert recipe.data.labels == ["no", "yes"]
+    assert (recipe.training["save_strategy"], recipe.training["bf16"]) == ("no", True)
+
+
 def test_an_override_makes_the_mapping_it_needs(file: Path) -> None:
     recipe = load_recipe(file, parse_overrides(["--training.learning_rates.text", "1e-5", "--data.max-rows", "10"]))
     assert recipe.training["learning_rates"] == {"text": 1e-5}

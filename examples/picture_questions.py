@@ -1,4 +1,4 @@
-"""Two towers become one model that answers questions about pictures: `python examples/easy_vqa.py`.
+"""Two towers become one model that answers questions about pictures: `python examples/picture_questions.py`.
 
 Trains by the recipe `easy_vqa_demo` (MiniLM reads the question, a small fresh ViT looks at the picture), saves, then in
 a fresh process reloads what was saved with transformers' Auto classes, answers test questions and draws a sheet of
@@ -33,7 +33,7 @@ def train(folder: Path, overrides: list[str]) -> dict[str, Any]:
     from plait.training.run import train
 
     recipe = load_recipe("easy_vqa_demo", parse_overrides(["--output_dir", str(folder), *overrides]))
-    return train(recipe, command="python examples/easy_vqa.py")["test"]
+    return train(recipe, command="python examples/picture_questions.py")["test"]
 
 
 def answer(folder: Path) -> None:
@@ -42,7 +42,7 @@ def answer(folder: Path) -> None:
     from easy_vqa import get_test_image_paths, get_test_questions
     from transformers import AutoModelForSequenceClassification, AutoProcessor
 
-    import plait  # noqa: F401 - registers plait with the Auto classes
+    import plait as plait  # registers plait with the Auto classes
 
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
@@ -83,9 +83,13 @@ def draw(path: Path, pictures: list[str], asked: list[str], found: list[str], ri
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="Other --key value pairs change the recipe."
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Other --key value pairs change the recipe.",
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run's folder is made (default ./runs)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where the run's folder is made (default ./runs)"
+    )
     parser.add_argument("--answer", type=Path, metavar="FOLDER", help="only answer with a model saved before")
     options, overrides = parser.parse_known_args()
     if options.answer:
