@@ -3,7 +3,7 @@
 Both sides run interleaved in one process, one thread, and are timed by CPU time; a figure is the median of the pairwise
 ratios (peer / plait), with its quartiles. Before anything is timed the outputs are compared. The peer's best setting
 for ragged batches is sorting by length into sub-batches; it is measured too. Last, one line a workload:
-`W1 vs_default=x.xx vs_best=x.xx`.
+`W1 vs_default=x.xx vs_best=x.xx`. W2 is after `model.prepack_weights()`, W2-plain without.
 """
 
 import argparse
@@ -101,8 +101,9 @@ def w1(folder: str) -> Workload:
     return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length)
 
 
-def w2(folder: str, dtype: torch.dtype = torch.float32) -> Workload:
+def w2(folder: str, dtype: torch.dtype = torch.float32, prepack: bool = True) -> Workload:
     ours, peer = both(ViTModel(ViTConfig()), folder, dtype=dtype)
+    packed = ours.prepack_weights() if prepack else 0
     pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
 
     def run(model: torch.nn.Module) -> Tensor:
@@ -110,7 +111,7 @@ def w2(folder: str, dtype: torch.dtype = torch.float32) -> Workload:
             return model(pixel_values=pixels).last_hidden_state
 
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
-    title = f"W2 ViT-B/16 forward: 4 pictures of 224 px, {str(dtype).removeprefix('torch.')}"
+    title = f"W2 ViT-B/16 forward: 4 pictures of 224 px, {str(dtype).removeprefix('torch.')}, {packed} prepacked layers"
     return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), tolerance)
 
 
@@ -171,7 +172,9 @@ def measure(name: str, work: Workload, rounds: int) -> dict[str, object]:
 WORKLOADS: dict[str, Callable[[str], Workload]] = {
     "W1": w1,
     "W2": w2,
+    "W2-plain": lambda folder: w2(folder, prepack=False),
     "W2-bf16": lambda folder: w2(folder, torch.bfloat16),
+    "W2-bf16-plain": lambda folder: w2(folder, torch.bfloat16, prepack=False),
     "W4": w4,
 }
 

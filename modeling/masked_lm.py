@@ -1,7 +1,7 @@
 """Masked language modelling, on text alone or conditioned on the other modalities."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
@@ -12,6 +12,7 @@ from .losses import masked_lm_loss
 from .outputs import LayerChoice, PlaitMaskedLMOutput
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel
+from .towers import TextTower
 
 
 class PlaitForMaskedLM(PlaitPreTrainedModel):
@@ -32,7 +33,8 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         super().__init__(config)
         self.model = PlaitModel(config)
         text = check_text(config)
-        self.model.towers["text"].pooler = None  # nothing would train it: distributed training waits for such weights
+        tower = cast("TextTower", self.model.towers["text"])
+        tower.pooler = None  # nothing would train it: distributed training waits for such weights
         self.mlm_head = MaskedLMHead(text, config.hidden_size)
         self.lm_head = nn.Linear(text.embedding_size, text.vocab_size)
         self.post_init()

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..configuration import PlaitConfig
 from .layers import Parameterised
+from .prepack import drop_packed_weights, prepack_weights
 from .transformer import PlaitLayer
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
     def train(self, mode: bool = True) -> Self:
         """A tower without a trainable parameter stays in eval mode: no dropout, batch-norm statistics stand still."""
+        if mode:
+            drop_packed_weights(self)
         super().train(mode)
         for tower in self.parts.values():
             tower.train(mode and any(parameter.requires_grad for parameter in tower.parameters()))
@@ -90,6 +93,10 @@ class PlaitPreTrainedModel(PreTrainedModel):
     def _first_part(self) -> Any:
         parts = self.parts
         return parts[next((name for name in ("decoder", "text") if name in parts), next(iter(parts)))]
+
+    def prepack_weights(self) -> int:
+        """Pack linear weights for oneDNN, for faster inference on a CPU: see `plait.modeling.prepack`."""
+        return prepack_weights(self)
 
     @classmethod
     def from_pretrained(

@@ -29,7 +29,7 @@ class TransformerOutput(NamedTuple):
     cross_attentions: (batch, heads, length, keys) a layer. None where not asked for."""
 
     last_hidden_state: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
 

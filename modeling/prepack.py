@@ -1,0 +1,108 @@
+"""Linear layers with weights packed once for oneDNN's kernels: faster inference on a CPU, on request.
+
+A packed copy does not follow a later change of its weight, and a change through `.data` cannot be noticed: so nothing
+is packed unasked, `train()` drops the copies, and a change that torch counts is an error.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layers import PlaitMLP
+
+ROWS = 256  # rows of the product that weights are packed and probed for
+FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_pytorch_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
+
+
+class PackedLinear:
+    """y = act(W x + b) by oneDNN, W in its own layout; stands in for a layer's `forward`.
+
+    torch has no public name for the kernel: `torch.ops.mkldnn._linear_pointwise`.
+    """
+
+    def __init__(self, linear: nn.Linear, activation: tuple[str, str] = ("none", "")) -> None:
+        self.linear, self.activation, self.version = linear, activation, linear.weight._version
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("packed weights have no gradient: use torch.inference_mode(), or model.train() to drop them")
+        if self.linear.weight._version != self.version:
+            raise RuntimeError("a weight changed after it was packed: call prepack_weights(model) again")
+        name, algorithm = self.activation
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.linear.bias, name, [], algorithm)
+
+
+def prepack_weights(model: nn.Module) -> int:
+    """Pack the weights of the transformers' linear layers where that is faster here; returns how many were packed.
+
+    A plain MLP's activation is computed by the same kernel as its first layer. The state dict stays as it is. Packed
+    layers serve inference alone: with gradients enabled they raise. Memory: one more copy of the packed weights.
+
+    Raises:
+        ValueError: the model is in training mode, or not on a CPU.
+    """
+    devices = {parameter.device.type for parameter in model.parameters()}
+    if model.training or devices != {"cpu"}:
+        state = "in training mode" if model.training else f"on {', '.join(sorted(devices))}"
+        raise ValueError(f"weights are packed for inference on a CPU, but the model is {state}")
+    if not torch.backends.mkldnn.is_available():
+        return 0
+    drop_packed_weights(model)
+    linears = [module for module in model.modules() if _suits(module)]
+    faster = {shape: _faster(linear) for shape, linear in {_kind(linear): linear for linear in linears}.items()}
+    chosen = [linear for linear in linears if faster[_kind(linear)]]
+    for linear in chosen:
+        linear.forward = PackedLinear(linear)
+    for mlp in (module for module in model.modules() if type(module) is PlaitMLP):
+        if mlp.up_proj in chosen and (activation := FUSED_ACTIVATIONS.get(mlp.hidden_act)):
+            mlp.forward = PackedMLP(mlp, activation)
+    return len(chosen)
+
+
+class PackedMLP:
+    """down(act(up(x))) with the activation inside the first product; stands in for an MLP's `forward`."""
+
+    def __init__(self, mlp: PlaitMLP, activation: tuple[str, str]) -> None:
+        self.up, self.down = PackedLinear(mlp.up_proj, activation), mlp.down_proj
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.down(self.up(x))
+
+
+def drop_packed_weights(model: nn.Module) -> None:
+    """Go back to the plain layers; a model without packed ones stays as it is."""
+    for module in model.modules():
+        if isinstance(module.__dict__.get("forward"), PackedLinear | PackedMLP):
+            del module.forward
+
+
+def _suits(module: nn.Module) -> bool:
+    """Layers large enough that the kernel's constant cost of a call does not matter."""
+    plain = type(module) is nn.Linear and module.weight.dtype in (torch.float32, torch.bfloat16)
+    return plain and min(module.weight.shape) >= 128
+
+
+def _kind(linear: nn.Linear) -> tuple[Any, ...]:
+    return (*linear.weight.shape, linear.weight.dtype)
+
+
+def _faster(linear: nn.Linear) -> bool:
+    """A probe of both kernels on this machine."""
+    x = torch.randn(ROWS, linear.in_features, dtype=linear.weight.dtype)
+    packed = PackedLinear(linear)
+    with torch.inference_mode():
+        return _seconds(packed, x) < _seconds(linear, x)
+
+
+def _seconds(function: Callable[[Tensor], Tensor], x: Tensor, repeats: int = 5) -> float:
+    function(x)
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function(x)
+        times.append(time.process_time() - start)
+    return min(times)

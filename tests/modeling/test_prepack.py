@@ -1,0 +1,79 @@
+"""Packed weights: the same numbers, dropped when training begins, never silently stale."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from plait import PlaitConfig, PlaitModel
+from plait.modeling.prepack import PackedLinear, prepack_weights
+
+WIDE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+
+
+@pytest.fixture
+def model() -> PlaitModel:
+    torch.manual_seed(0)
+    model = PlaitModel(PlaitConfig(vision_config=dict(WIDE))).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def pack_all(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Whatever the probe says on this machine."""
+    monkeypatch.setattr("plait.modeling.prepack._faster", lambda linear: True)
+    return model.prepack_weights()
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "quick_gelu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_equals_plain(activation: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = PlaitModel(PlaitConfig(vision_config={**WIDE, "hidden_act": activation})).to(dtype).eval()
+    pixels, state = torch.randn(2, 3, 32, 32, dtype=dtype), copy.deepcopy(model.state_dict())
+    with torch.inference_mode():
+        expected = model(pixel_values=pixels).last_hidden_state
+        assert pack_all(model, monkeypatch) == 12
+        found = model(pixel_values=pixels).last_hidden_state
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    assert (found - expected).abs().max() / expected.abs().max().clamp(min=1) < tolerance
+    assert state.keys() == model.state_dict().keys()
+
+
+def test_training_drops_them(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack_all(model, monkeypatch)
+    pixels = torch.randn(2, 3, 32, 32)
+    with pytest.raises(RuntimeError, match="no gradient"):
+        model(pixel_values=pixels)
+    model.train()(pixel_values=pixels).last_hidden_state.sum().backward()
+    assert not any(isinstance(module.__dict__.get("forward"), PackedLinear) for module in model.modules())
+
+
+def test_a_changed_weight_is_an_error_until_packed_again(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack_all(model, monkeypatch)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        model.towers["image"].transformer.layers[0].mlp.down_proj.weight.mul_(2)
+        with pytest.raises(RuntimeError, match="again"):
+            model(pixel_values=pixels)
+        pack_all(model, monkeypatch)
+        found = model(pixel_values=pixels).last_hidden_state
+        plain = copy.copy(model).train().eval()(pixel_values=pixels).last_hidden_state
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_packing_is_for_inference(model: PlaitModel) -> None:
+    with pytest.raises(ValueError, match="training mode"):
+        prepack_weights(model.train())
+
+
+def test_the_private_kernel_is_there() -> None:
+    """`prepack_weights` rests on two operators that torch does not document."""
+    layer = nn.Linear(128, 256)
+    with torch.inference_mode():
+        x = torch.randn(3, 5, 128)
+        torch.testing.assert_close(PackedLinear(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
