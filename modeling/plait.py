@@ -35,6 +35,8 @@ class PlaitModel(PlaitPreTrainedModel):
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
+        if config.decoder_config is not None and config.encoders:
+            raise ValueError("a decoder beside towers needs a generating class, and this version of plait has none")
         self.towers = nn.ModuleDict({name: tower_of(part, name) for name, part in config.encoders.items()})
         self.decoder = None if config.decoder_config is None else tower_of(config.decoder_config, "text")
         self.connectors = nn.ModuleDict()
@@ -82,8 +84,12 @@ class PlaitModel(PlaitPreTrainedModel):
         text |= {"position_ids": position_ids, "inputs_embeds": inputs_embeds}
         image = {"pixel_values": pixel_values, "image_present": image_present, "image_indices": image_indices}
         recorded = self.recorded(output_attentions, output_hidden_states)
-        if self.decoder is not None and self.fusion is None and not self.towers:
+        if self.decoder is not None:
+            if pixel_values is not None or encoder_outputs:
+                raise ValueError("this model is a decoder alone: it reads text, and no image or encoder outputs")
             return self.decode(self.decoder, text, past_key_values, use_cache, recorded)
+        if past_key_values is not None or use_cache:
+            raise ValueError("only a decoder has a cache, and this model has none: leave out past_key_values, use_cache")
         outputs = self.encode_all({"text": text, "image": image}, encoder_outputs, recorded)
         if self.fusion is None:
             (output,) = outputs.values()

@@ -243,7 +243,7 @@ def _outputs(
         with torch.no_grad():
             output = plait.encode(modality, **{name: value.to(device) for name, value in inputs.items()})
         pooled = [None] * len(part) if output.pooler_output is None else list(output.pooler_output.cpu())
-        tokens = [tokens[mask].cpu() for tokens, mask in zip(output.last_hidden_state, output.mask, strict=True)]
+        tokens = [tokens[mask.bool()].cpu() for tokens, mask in zip(output.last_hidden_state, output.mask, strict=True)]
         yield part, [Encoded(*pair) for pair in zip(tokens, pooled, strict=True)]
     model.train(training)
 

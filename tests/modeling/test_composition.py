@@ -273,6 +273,10 @@ def test_a_misspelt_option_is_an_error() -> None:
 def test_an_input_without_its_tower_is_an_error() -> None:
     with pytest.raises(ValueError, match="no image tower"):
         build("PlaitForClassification", "text")(**inputs_of("early"))
+    with pytest.raises(ValueError, match="decoder alone"):
+        build("PlaitModel", "decoder")(**inputs_of("early"))
+    with pytest.raises(ValueError, match="cache"):
+        build("PlaitModel", "text")(**inputs_of("text"), use_cache=True)
     with pytest.raises(ValueError, match="no inputs"):
         build("PlaitForClassification", "text")()
     with pytest.raises(ValueError, match="shape"):

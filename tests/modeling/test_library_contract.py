@@ -247,7 +247,8 @@ def test_a_masked_language_model_has_nothing_untrained(tmp_path: Path) -> None:
     loaded, info = PlaitForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
     composed = PlaitForMaskedLM.compose(text=tmp_path, verbose=False)
     inputs = inputs_of("text")
-    assert not info["unexpected_keys"] and loaded.config.text_config.pooling == "none"
+    assert not info["unexpected_keys"]
+    assert loaded.config.text_config.pooling == composed.config.text_config.pooling == "none"
     for model in (loaded, composed, build("PlaitForMaskedLM", "text")):
         model.train()(**inputs, **labels_of("PlaitForMaskedLM", inputs)).loss.backward()
         assert all(parameter.grad is not None for parameter in model.parameters())

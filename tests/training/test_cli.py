@@ -75,21 +75,6 @@ def text_recipe(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def run(recipe: Path, tmp_path: Path, finished: dict[str, Path]) -> Path:
-    """The folder of a finished run of the recipe, trained once for all tests of this file."""
-    if "run" not in finished:
-        assert main(["train", str(recipe)]) == 0
-        finished["run"] = finished["folder"] / "run"
-        shutil.copytree(tmp_path / "run", finished["run"])
-    shutil.copytree(finished["run"], tmp_path / "run", dirs_exist_ok=True)
-    content = (tmp_path / "run" / "recipe.yaml").read_text()
-    (tmp_path / "run" / "recipe.yaml").write_text(
-        re.sub(r"/\S*/(?=(train|validation|test)\.csv|run$)", f"{tmp_path}/", content, flags=re.M)
-    )
-    return tmp_path / "run"
-
-
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
