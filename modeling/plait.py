@@ -89,7 +89,7 @@ class PlaitModel(PlaitPreTrainedModel):
                 raise ValueError("this model is a decoder alone: it reads text, and no image or encoder outputs")
             return self.decode(self.decoder, text, past_key_values, use_cache, recorded)
         if past_key_values is not None or use_cache:
-            raise ValueError("only a decoder has a cache, and this model has none: leave out past_key_values, use_cache")
+            raise ValueError("past_key_values and use_cache are for a decoder, and this model has none: leave both out")
         outputs = self.encode_all({"text": text, "image": image}, encoder_outputs, recorded)
         if self.fusion is None:
             (output,) = outputs.values()

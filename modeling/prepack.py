@@ -27,7 +27,7 @@ class PackedLinear:
         self.linear, self.activation, self.version = linear, activation, linear.weight._version
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "packed weights have no gradient: use torch.inference_mode(), or model.train() to drop them"
@@ -35,7 +35,7 @@ class PackedLinear:
         if self.linear.weight._version != self.version:
             raise RuntimeError("a weight changed after it was packed: call prepack_weights(model) again")
         name, algorithm = self.activation
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.linear.bias, name, [], algorithm)
+        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.linear.bias, name, [], algorithm)
 
 
 def prepack_weights(model: nn.Module) -> int:
