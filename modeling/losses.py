@@ -1,5 +1,6 @@
 """Losses, each set explicitly by the class that uses it (transformers would pick one by class name)."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -62,7 +63,9 @@ def check_labels(labels: Tensor, num_labels: int) -> None:
         raise ValueError(f"label {wrong[0].item()} is not one of the {num_labels} classes 0 .. {num_labels - 1}")
 
 
-def smoothed_bce(label_smoothing: float):  # noqa: ANN201 - a criterion with torch's own signature
+def smoothed_bce(label_smoothing: float) -> Callable[..., Tensor]:
+    """Binary cross-entropy with smoothed labels, as a criterion of torch's own signature."""
+
     def criterion(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
         labels = labels * (1 - label_smoothing) + label_smoothing / 2
         return nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction=reduction)
