@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 from .metrics import greater_is_better
@@ -59,6 +60,8 @@ class PlaitTrainingArguments(TrainingArguments):
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = greater_is_better(self.metric_for_best_model)
         super().__post_init__()
+        if self.use_cpu or not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False  # there is nothing to pin it for, and torch warns
         if self.ddp_find_unused_parameters is None:
             # a batch without pictures leaves the image tower without gradients: the others must not wait for them
             self.ddp_find_unused_parameters = True

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -12,8 +12,11 @@ from ..modeling.pretrained import PlaitPreTrainedModel
 from .data import Data
 from .recipe import Recipe
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 LIBRARIES = ("transformers", "torch", "datasets", "accelerate")
-TASKS = {"classification": "image-text-to-text", "masked_lm": "fill-mask"}
+TASKS: dict[tuple[str, ...], str] = {("text",): "text-classification", ("image",): "image-classification"}
 
 TEMPLATE = """---
 {metadata}
@@ -62,7 +65,7 @@ def write_card(
 ) -> None:
     """Write README.md into the folder of a run."""
     text = TEMPLATE.format(
-        metadata=_metadata(folder, recipe, results).to_yaml(),
+        metadata=_metadata(folder, recipe, data, results).to_yaml(),
         name=folder.name,
         task=recipe.task.replace("_", " "),
         auto="AutoModelForMaskedLM" if recipe.task == "masked_lm" else "AutoModelForSequenceClassification",
@@ -96,16 +99,29 @@ def results_table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", " ".join(note for kind, note in notes.items() if kind in kinds)]).rstrip()
 
 
-def _metadata(folder: Path, recipe: Recipe, results: dict[str, Any]) -> ModelCardData:
-    task = TASKS[recipe.task]
-    source = recipe.data.source if isinstance(recipe.data.source, str) else "local files"
+def _has(data: "Dataset", modality: str) -> bool:
+    return any(name.startswith(modality) for name in data.column_names)
+
+
+def _metadata(folder: Path, recipe: Recipe, data: Data, results: dict[str, Any]) -> ModelCardData:
+    modalities = tuple(name for name in ("text", "image") if data.train is not None and _has(data.train, name))
+    task = "fill-mask" if recipe.task == "masked_lm" else TASKS.get(modalities, "image-text-to-text")
+    source = _source(recipe)
     found = [
-        EvalResult(task, Path(source).name, Path(source).name, name, round(value, 6), dataset_split=split)
+        EvalResult(task, source, source, name, round(value, 6), dataset_split=split)
         for split, columns in results.items()
         for name, value in columns["model"].items()
     ]
     named: dict[str, Any] = {"model_name": folder.name, "eval_results": found} if found else {}
     return ModelCardData(library_name="plait", tags=["plait", recipe.task], **named)
+
+
+def _source(recipe: Recipe) -> str:
+    """The data's name; of a local file its name alone, for cards are published."""
+    source = recipe.data.source
+    if not isinstance(source, str):
+        return "local files"
+    return Path(source).name if Path(source).expanduser().exists() else source
 
 
 def _labels(data: Data) -> str:
@@ -118,6 +134,6 @@ def _labels(data: Data) -> str:
 def _data(recipe: Recipe, data: Data) -> str:
     source = recipe.data.source
     files = source if isinstance(source, dict) else {}
-    shown = ", ".join(f"{split}: {file}" for split, file in files.items()) or source
+    shown = ", ".join(f"{split}: {Path(file).name}" for split, file in files.items()) or _source(recipe)
     sizes = ", ".join(f"{len(rows)} rows for {split}" for split, rows in data.splits.items())
     return f"Source: {shown}. {sizes}."

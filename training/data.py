@@ -95,7 +95,10 @@ def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
         raise RecipeError(f"data.source: no file or folder {source}")
     from datasets import DatasetDict, load_dataset
 
-    loaded = load_dataset(source, recipe.name, revision=recipe.revision)
+    try:
+        loaded = load_dataset(source, recipe.name, revision=recipe.revision)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"data.source: {source}: {' '.join(str(error).split())}") from error
     return (
         {str(split): data for split, data in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}
     )
@@ -239,11 +242,11 @@ def _find_labels(splits: dict[str, "Dataset"], recipe: DataRecipe, order: Sequen
 
 
 def _split_off(splits: dict[str, "Dataset"], fraction: float, seed: int) -> dict[str, "Dataset"]:
-    """A validation split taken from training, never parting rows that share a picture."""
-    if "validation" in splits:
-        raise RecipeError("data.validation_fraction: there is a validation split already")
+    """A validation split taken from training where there is none, never parting rows that share a picture."""
     if not 0 < fraction < 1:
         raise RecipeError(f"data.validation_fraction is {fraction}: expected more than 0 and less than 1")
+    if "validation" in splits or "train" not in splits:
+        return splits
     train = splits["train"]
     shared = any(name.startswith("image") for name in train.column_names)
     groups = group_rows(picture_groups(train) if shared else [None] * len(train))

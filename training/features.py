@@ -141,7 +141,7 @@ def cache_features(
         ValueError: the tower is not frozen, there is no such tower or processor, or the outputs exceed the limit or
             the free space of the disk.
     """
-    tower = frozen_tower(model, modality)
+    tower = frozen_tower(model, modality).eval()
     root = Path(folder).expanduser() if folder is not None else Path(HF_HOME) / "plait" / "features"
     store = FeatureStore(root / f"{modality}-{tower_digest(model, tower, processor, modality)[:24]}")
     inputs = _distinct_inputs(datasets, modality, max_length)
@@ -231,8 +231,6 @@ def _outputs(
     """Batches of keys with their outputs, on the CPU."""
     plait, keys = plait_of(model), list(sources)
     device = next(plait.parameters()).device
-    training = model.training
-    model.eval()
     for start in tqdm(range(0, len(keys), batch_size), desc=f"{modality} features", unit="batch"):
         part = keys[start : start + batch_size]
         rows = [(datasets[number][row], place) for number, row, place in map(sources.__getitem__, part)]
@@ -245,7 +243,6 @@ def _outputs(
         pooled = [None] * len(part) if output.pooler_output is None else list(output.pooler_output.cpu())
         tokens = [tokens[mask.bool()].cpu() for tokens, mask in zip(output.last_hidden_state, output.mask, strict=True)]
         yield part, [Encoded(*pair) for pair in zip(tokens, pooled, strict=True)]
-    model.train(training)
 
 
 def _fill(

@@ -39,11 +39,16 @@ def pictures_of(row: Row) -> list[tuple[str, Any]]:
 
 
 def picture_groups(data: "Dataset") -> list[str | None]:
-    """For each row the name of its (first) picture, equal for rows that share it; None for a row without one."""
+    """For each row the name of its (first) picture, equal for rows that share it; None for a row without one.
+
+    Raises ValueError where no column holds pictures.
+    """
     if "image_id" in data.column_names:
         return [None if name is None else str(name) for name in data["image_id"]]
-    columns = data.select_columns([name for name in data.column_names if name.startswith("image")])
-    found = [pictures_of(cast("Row", row)) for row in columns]
+    names = [name for name in data.column_names if name.startswith("image")]
+    if not names:
+        raise ValueError(f"the data have no pictures to share, only {', '.join(data.column_names)}")
+    found = [pictures_of(cast("Row", row)) for row in data.select_columns(names)]
     return [pictures[0][0] if pictures else None for pictures in found]
 
 

@@ -134,7 +134,7 @@ def predict(
     Module.to(model, device).eval()
     collator = PlaitDataCollator(processor, max_length=recipe.max_length)
     for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=len(rows) <= batch_size):
-        batch = collator([rows[row] for row in range(start, min(start + batch_size, len(rows)))])
+        batch = collate(collator, [rows[row] for row in range(start, min(start + batch_size, len(rows)))])
         inputs = {name: value.to(device) for name, value in batch.items()}
         with torch.no_grad():
             logits = model(**inputs).logits.float().cpu()
@@ -142,6 +142,14 @@ def predict(
             yield from filled_masks(logits, batch["input_ids"], processor)
         else:
             yield from answers(logits, labels_of(model.config))
+
+
+def collate(collator: PlaitDataCollator, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A batch; one line that says which input cannot be read."""
+    try:
+        return collator(rows)
+    except (OSError, TypeError, ValueError) as error:
+        raise RecipeError(" ".join(str(error).split())) from error
 
 
 def answers(logits: torch.Tensor, labels: Labels) -> Iterator[dict[str, Any]]:

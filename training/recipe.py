@@ -53,7 +53,8 @@ class DataRecipe:
     such files named by split, or of pictures in one folder a class), `{split: file}`, or a Hub id (`name`: its
     configuration). `columns` maps text, text_pair, image, image_id, label to the source's column names; `image` may be
     a list of columns. `splits` maps train, validation, test to the source's splits (null: none). `max_rows` limits
-    every split, or `{split: rows}`, by a seeded sample. `labels` fixes names and order of the classes.
+    every split, or `{split: rows}`, by a seeded sample. `validation_fraction` of the training rows are the validation
+    split where there is none. `labels` fixes names and order of the classes.
     """
 
     source: str | dict[str, str] | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import set_seed
+from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from .. import __version__
@@ -57,6 +57,7 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
     checkpoint = claim_folder(folder, recipe, args, overwrite, resume)
     run = build_run(recipe, folder, args)
     run.trainer.train(resume_from_checkpoint=checkpoint)
+    run.trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the evaluations below
     run.trainer.save_model(str(folder))
     results = evaluate_splits(run)
     if args.should_save:

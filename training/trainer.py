@@ -25,7 +25,7 @@ from .arguments import PlaitTrainingArguments
 from .collator import PlaitDataCollator
 from .features import cache_features
 from .inputs import picture_groups
-from .metrics import Metrics
+from .metrics import MULTI, REGRESSION, Metrics
 from .parameters import freeze, parameter_groups
 from .sampler import PictureSampler
 
@@ -158,11 +158,12 @@ def smoothed_loss(model: nn.Module, epsilon: float) -> Callable[..., Tensor]:
     """The model's own loss with label smoothing, as a Trainer's `compute_loss_func`.
 
     Raises:
-        ValueError: a model or a problem without classes to smooth over.
+        ValueError: a model or a problem that does not choose one of several classes.
     """
     inner = unwrap_peft_model(model)
-    if not isinstance(inner, (PlaitForClassification, PlaitForMaskedLM)) or inner.config.problem_type == "regression":
-        raise ValueError(f"label_smoothing_factor is {epsilon}, but {type(inner).__name__} has no classes to smooth")
+    problem = inner.config.problem_type
+    if not isinstance(inner, (PlaitForClassification, PlaitForMaskedLM)) or problem in (REGRESSION, MULTI):
+        raise ValueError(f"label_smoothing_factor is {epsilon}, but {type(inner).__name__} does not choose one class")
 
     def loss(outputs: dict[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         if isinstance(inner, PlaitForMaskedLM):

@@ -93,6 +93,7 @@ def test_a_run_folder_holds_everything(recipe: Path, tmp_path: Path, capsys: pyt
     assert "library_name: plait" in card
     assert "plait train" in card
     assert "9 rows for train" in card
+    assert str(tmp_path) not in card.split("## How to repeat it")[0]
     model, processor = AutoModelForSequenceClassification.from_pretrained(run), AutoProcessor.from_pretrained(run)
     assert list(model.config.id2label.values()) == ["blue", "green", "no", "red", "yes"]
     assert model(**processor(text=["is it red ?"], return_tensors="pt")).logits.shape == (1, 5)
@@ -285,7 +286,8 @@ def test_mistakes_are_one_line(
     assert filled(message) in error
 
 
-def test_predict_mistakes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
     for arguments, message in {
         (): "give --text, --image or --data",
         ("--image", "nowhere.png"): "--image nowhere.png: no such file",
@@ -301,6 +303,7 @@ def test_predict_mistakes(run: Path, capsys: pytest.CaptureFixture[str]) -> None
             "--image",
             str(run),
         ): "give one, or one a row",
+        ("--image", str(tmp_path / "broken.png")): "broken.png",
         ("--text", "a", "--output", "answers.txt"): "the suffixes are .jsonl and .csv",
     }.items():
         assert main(["predict", str(run), *arguments]) == 2

@@ -147,6 +147,13 @@ def test_validation_split_never_parts_a_picture(tmp_path: Path, rows: Rows) -> N
     assert not set(picture_groups(data.train)) & set(picture_groups(data.validation))
 
 
+def test_a_validation_split_that_is_there_is_kept(tmp_path: Path, rows: Rows) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path / f"{split}.csv", rows)
+    data = load_data(DataRecipe(source=str(tmp_path), validation_fraction=0.34))
+    assert (len(data.train), len(data.validation)) == (9, 9)
+
+
 def test_picture_groups_by_id_path_and_bytes(tmp_path: Path, rows: Rows) -> None:
     by_path = picture_groups(Dataset.from_list(rows))
     features = Features({"text": Value("string"), "image": Image(decode=False), "label": Value("string")})
@@ -202,6 +209,12 @@ def test_empty_and_missing_values(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(RecipeError, match=message):
             load_data(DataRecipe(source=str(tmp_path / name)))
+
+
+def test_a_hub_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(RecipeError, match="data.source: nobody/nothing: "):
+        load_data(DataRecipe(source="nobody/nothing"))
 
 
 def test_a_number_that_is_no_number(tmp_path: Path) -> None:

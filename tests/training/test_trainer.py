@@ -1,6 +1,6 @@
 """PlaitTrainer: the loss, rates by part, sharing pictures, resuming."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,28 +134,36 @@ def test_logged_rates_are_those_of_the_step(make_trainer: MakeTrainer) -> None:
     assert logged == pytest.approx([1e-2, 2e-2 / 3, 1e-2 / 3])
 
 
-@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
-def test_label_smoothing_equals_torch(
-    make_model: MakeModel, make_trainer: MakeTrainer, processor: PlaitProcessor, data: Data, problem_type: str
-) -> None:
-    collator = PlaitDataCollator(processor, Labels(data.labels.names, problem_type))
-    rows = data.train.map(PROBLEMS[problem_type])
-    trainer = make_trainer(
-        make_model(problem_type=problem_type), {"data_collator": collator}, label_smoothing_factor=0.2
-    )
-    inputs = collator([rows[row] for row in range(9)])
+def test_label_smoothing_equals_torch(make_trainer: MakeTrainer, data: Data) -> None:
+    trainer = make_trainer(label_smoothing_factor=0.2)
+    inputs = trainer.data_collator(list(data.train))
     found, outputs = trainer.compute_loss(trainer.model, dict(inputs), return_outputs=True)
-    if problem_type == SINGLE:
-        expected = functional.cross_entropy(outputs.logits, inputs["labels"], label_smoothing=0.2)
-    else:
-        smooth = inputs["labels"] * 0.8 + 0.1
-        expected = functional.binary_cross_entropy_with_logits(outputs.logits, smooth)
+    expected = functional.cross_entropy(outputs.logits, inputs["labels"], label_smoothing=0.2)
     torch.testing.assert_close(found, expected)
 
 
-def test_smoothing_without_classes_is_refused(make_model: MakeModel, make_trainer: MakeTrainer) -> None:
-    with pytest.raises(ValueError, match="no classes to smooth"):
-        make_trainer(make_model(labels=1, problem_type=REGRESSION), label_smoothing_factor=0.1)
+def test_smoothing_with_accumulated_steps(make_model: MakeModel, make_trainer: MakeTrainer) -> None:
+    whole, cut = (
+        trained(
+            make_trainer(
+                make_model(),
+                label_smoothing_factor=0.2,
+                per_device_train_batch_size=size,
+                gradient_accumulation_steps=steps,
+                **QUIET,
+            )
+        )
+        for size, steps in ((9, 1), (4, 3))
+    )
+    assert distance(whole, cut) < 1e-6
+
+
+@pytest.mark.parametrize(("problem_type", "labels"), [(REGRESSION, 1), (MULTI, 5)])
+def test_smoothing_without_one_class_is_refused(
+    make_model: MakeModel, make_trainer: MakeTrainer, problem_type: str, labels: int
+) -> None:
+    with pytest.raises(ValueError, match="does not choose one class"):
+        make_trainer(make_model(labels=labels, problem_type=problem_type), label_smoothing_factor=0.1)
 
 
 def test_evaluation_keeps_chosen_labels_alone(make_model: MakeModel, make_trainer: MakeTrainer, data: Data) -> None:
@@ -175,6 +183,12 @@ def test_shared_pictures_are_encoded_once_a_batch(make_trainer: MakeTrainer) -> 
     batches = list(trainer.get_train_dataloader())
     assert [len(batch["labels"]) for batch in batches] == [6, 3]
     assert [len(batch["pixel_values"]) for batch in batches] == [2, 1]
+
+
+def test_sharing_needs_pictures(make_trainer: MakeTrainer, data: Data) -> None:
+    trainer = make_trainer(trainer={"train_dataset": data.train.select_columns(["text", "label"])}, share_images=True)
+    with pytest.raises(ValueError, match="no pictures to share, only text, label"):
+        trainer.train()
 
 
 def test_sharing_changes_the_order_of_rows_alone(make_model: MakeModel, make_trainer: MakeTrainer) -> None:
@@ -241,20 +255,11 @@ def test_masked_language_modelling_resumes_exactly(
 
 def test_gradient_checkpointing_changes_nothing(make_model: MakeModel, make_trainer: MakeTrainer) -> None:
     plain = trained(make_trainer(make_model(), **QUIET))
-    with (
-        pytest.warns(FutureWarning)
-        if "activation_checkpointing" in PlaitTrainingArguments.__dataclass_fields__
-        else (_nothing())
-    ):
-        trainer = make_trainer(make_model(), gradient_checkpointing=True, **QUIET)
+    renamed = "activation_checkpointing" in PlaitTrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if renamed else "gradient_checkpointing"
+    trainer = make_trainer(make_model(), **{name: True}, **QUIET)
     assert distance(plain, trained(trainer)) < 1e-6
     assert trainer.model.is_gradient_checkpointing
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def test_early_stopping_and_the_best_model(make_trainer: MakeTrainer) -> None:
@@ -322,12 +327,8 @@ def test_batch_norm_of_frozen_towers_and_dropout_stand_still(make_model: MakeMod
     assert trainer.model.model.towers["image"].training
 
 
-def iterate(items: list[int]) -> Iterator[int]:
-    yield from items
-
-
 def test_a_saved_model_loads_equal(make_trainer: MakeTrainer, data: Data, tmp_path: Path) -> None:
-    trainer = make_trainer(trainer={"processing_class": None})
+    trainer = make_trainer()
     trainer.train()
     trainer.save_model(str(tmp_path / "saved"))
     loaded = PlaitForClassification.from_pretrained(tmp_path / "saved")
