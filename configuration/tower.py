@@ -37,9 +37,9 @@ class PlaitTowerConfig(PlaitTransformerConfig):
 class PlaitTextConfig(PlaitTowerConfig):
     """A text tower: `input_ids (batch, length)` to tokens.
 
-    `position_type` is `learned` (a table), or `none` (with `rope_parameters`: rotary in the core). `position_offset`
-    above 0 counts real tokens from that number, as RoBERTa does. `embedding_size` other than `hidden_size` adds a
-    projection (ELECTRA). `type_vocab_size` 0 means no segment embeddings. `mlm_act` is the activation of the masked-LM
+    `position_type` is `learned` (a table), `counted` (a table, real tokens alone counted: RoBERTa), or `none` (with
+    `rope_parameters`: rotary in the core). Positions begin at `position_offset`. Token embeddings are multiplied by
+    `embedding_scale`. `embedding_size` other than `hidden_size` adds a projection (ELECTRA). `type_vocab_size` 0 means no segment embeddings. `mlm_act` is the activation of the masked-LM
     head's transform (None: the head is a plain projection), `mlm_norm_first` puts its norm before it.
     """
 
@@ -49,8 +49,9 @@ class PlaitTextConfig(PlaitTowerConfig):
     vocab_size: int = 30522
     embedding_size: Size = LEFT_OUT
     type_vocab_size: int = 0
-    position_type: Literal["learned", "none"] = "learned"
+    position_type: Literal["learned", "counted", "none"] = "learned"
     position_offset: int = 0
+    embedding_scale: float | int = 1.0
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None

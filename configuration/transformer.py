@@ -14,7 +14,9 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     Every supported family is one setting of these fields. `num_key_value_heads` below `num_attention_heads` is
     grouped-query attention; `rope_parameters` None means no rotary positions; `layer_scale` is the initial value of a
     learned scale per channel (None: no scale); `cross_attention` gives every layer a second attention that reads a
-    context. `tie_last_hidden_state` makes the last of the returned `hidden_states` the normed output (text families do,
+    context, `context_size` wide; `cross_attention_layers` names the layers that get one (None: all), and with
+    `gated_cross_attention` what it adds starts at zero. Scores are divided by sqrt(head_dim) unless `attention_scale`
+    names another factor; `scale_by_layer` divides those of layer i by i + 1 as well. `tie_last_hidden_state` makes the last of the returned `hidden_states` the normed output (text families do,
     vision families do not). `packing` computes on real tokens alone when a batch has padding.
 
     Raises:
@@ -45,7 +47,12 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     qk_norm: bool = False
     layer_scale: float | int | None = None
     is_causal: bool = False
+    attention_scale: float | int | None = None
+    scale_by_layer: bool = False
     cross_attention: bool = False
+    cross_attention_layers: list[int] | None = None
+    gated_cross_attention: bool = False
+    context_size: Size = LEFT_OUT
     rope_parameters: dict[str, Any] | None = None
     layer_types: list[str] | None = None
     sliding_window: int | None = None
@@ -58,6 +65,7 @@ class PlaitTransformerConfig(PlaitBaseConfig):
             num_key_value_heads=self.num_attention_heads,
             head_dim=self.hidden_size // self.num_attention_heads,
             intermediate_size=4 * self.hidden_size,
+            context_size=self.hidden_size,
         )
         super().__post_init__(**kwargs)
         self._check_sizes()
@@ -74,3 +82,10 @@ class PlaitTransformerConfig(PlaitBaseConfig):
             )
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"layer_types has {len(self.layer_types)} entries for {self.num_hidden_layers} layers")
+        others = set(self.cross_attention_layers or ()) - set(range(self.num_hidden_layers))
+        if others:
+            raise ValueError(f"cross_attention_layers names {min(others)}, but layers are 0 .. {self.num_hidden_layers - 1}")
+
+    def crosses(self, layer_idx: int) -> bool:
+        """Whether the layer of this number reads a context."""
+        return self.cross_attention and layer_idx in (self.cross_attention_layers or range(self.num_hidden_layers))

@@ -66,16 +66,23 @@ class AttentionPlan(NamedTuple):
 class PlaitAttention(nn.Module):
     """Multi-head attention of a sequence over itself, with grouped-query heads (Ainslie et al. 2023)."""
 
-    def __init__(self, config: PlaitTransformerConfig, layer_idx: int = 0, is_causal: bool = False) -> None:
+    def __init__(
+        self,
+        config: PlaitTransformerConfig,
+        layer_idx: int = 0,
+        is_causal: bool = False,
+        context_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.layer_idx, self.is_causal = config, layer_idx, is_causal
         self.head_dim = config.head_dim
-        self.scaling = config.head_dim**-0.5
+        self.scaling = scale_of_scores(config, layer_idx)
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         width, key_value_width = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
         self.q_proj = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, key_value_width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, key_value_width, bias=config.qkv_bias)
+        read = context_size or config.hidden_size
+        self.k_proj = nn.Linear(read, key_value_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(read, key_value_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(width, config.hidden_size, bias=config.attention_out_bias)
         self.q_norm = norm_of(config, self.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = norm_of(config, self.head_dim) if config.qk_norm else nn.Identity()
@@ -100,6 +107,12 @@ class PlaitAttention(nn.Module):
     def heads(self, x: Tensor) -> Tensor:
         """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+def scale_of_scores(config: PlaitTransformerConfig, layer_idx: int) -> float:
+    """The factor on Q K^T: 1 / sqrt(d_k) unless the config names another."""
+    scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+    return scale / (layer_idx + 1) if config.scale_by_layer else scale
 
 
 class PlaitCrossAttention(PlaitAttention):

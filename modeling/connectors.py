@@ -9,7 +9,7 @@ from ..configuration import PlaitFusionConfig
 from .attention import AttentionPlan, PlaitCrossAttention, attention_function
 from .fusion.base import Stream
 from .layers import LearnedTokens, PlaitGatedMLP, PlaitMLP, norm_of
-from .transformer import cross_mask
+from .masks import cross_mask
 
 
 class LinearConnector(nn.Module):

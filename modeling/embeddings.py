@@ -17,12 +17,13 @@ class TextEmbeddings(nn.Module):
 
     def __init__(self, config: PlaitTextConfig) -> None:
         super().__init__()
-        self.position_offset = config.position_offset
+        self.position_offset, self.counted = config.position_offset, config.position_type == "counted"
+        self.scale = config.embedding_scale
         self.pad_token_id = config.pad_token_id
         width = config.embedding_size
         self.token_embedding = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
-        learned = config.position_type == "learned"
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, width) if learned else None
+        placed = config.position_type != "none"
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, width) if placed else None
         self.type_embedding = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
 
     def forward(
@@ -37,10 +38,9 @@ class TextEmbeddings(nn.Module):
 
         `past` tokens already stand in a cache. Raises ValueError when there are more tokens than positions.
         """
-        if inputs_embeds is None:
-            x = self.token_embedding(input_ids)
-        else:
-            x = inputs_embeds
+        x = self.token_embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.scale != 1:
+            x = x * self.scale
         if self.type_embedding is not None:
             x = x + self.type_embedding(
                 x.new_zeros(x.shape[:2], dtype=torch.long) if token_type_ids is None else token_type_ids
@@ -49,15 +49,17 @@ class TextEmbeddings(nn.Module):
             if position_ids is None:
                 available = self.position_embedding.num_embeddings - self.position_offset
                 position_ids = self.positions(x, input_ids, past, available)
+            elif not self.counted and self.position_offset:
+                position_ids = position_ids + self.position_offset
             x = x + self.position_embedding(position_ids)
         return x
 
     def positions(self, x: Tensor, input_ids: Tensor | None, past: int, available: int) -> Tensor:
-        """Positions on the padded grid; counted over real tokens from `position_offset` where that is set (RoBERTa)."""
+        """Positions on the padded grid, or counted over real tokens (RoBERTa, where padding has the padding's number)."""
         length, pad = x.shape[1] + past, self.pad_token_id
         if length > available:
             raise ValueError(f"{length} tokens, but the text tower has {available} positions: truncate the text")
-        if self.position_offset and input_ids is not None and pad is not None:
+        if self.counted and input_ids is not None and pad is not None:
             real = input_ids.ne(pad).long()
             return (real.cumsum(1) + past) * real + pad
         return torch.arange(past + self.position_offset, length + self.position_offset, device=x.device)[None]

@@ -53,6 +53,20 @@ class LayerScale(Parameterised):
         return x * self.scale
 
 
+class TanhGate(Parameterised):
+    """tanh(a) x with a learned scalar a that starts at zero (Flamingo, Alayrac et al. 2022, section 2.2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.empty(1))
+
+    def init_weights(self, std: float) -> None:
+        init.zeros_(self.gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate.tanh() * x
+
+
 class PlaitMLP(nn.Module):
     """down(act(up(x))), token by token."""
 

@@ -35,6 +35,7 @@ class TowerOutput(ModelOutput):
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
     past_key_values: Cache | None = None
 
 

@@ -3,11 +3,14 @@
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
 
 from ..configuration import PlaitTowerConfig
 from .attention import AttentionPlan, PlaitCrossAttention, attention_function
 from .layers import LearnedTokens, PlaitMLP, norm_of
-from .transformer import cross_mask
+from .masks import cross_mask
+from .outputs import TowerOutput
+from .transformer import TransformerOutput
 
 
 def first_token(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
@@ -107,3 +110,28 @@ class Pooler(nn.Module):
 def pooled_width(config: PlaitTowerConfig) -> int:
     """Width of what the pooler gives."""
     return config.pooler_size or config.hidden_size * (2 if config.pooling == "first_and_mean" else 1)
+
+
+def pooler_of(config: PlaitTowerConfig) -> Pooler | None:
+    return None if config.pooling == "none" else Pooler(config)
+
+
+def finish(
+    result: TransformerOutput,
+    mask: Tensor,
+    pooler: Pooler | None,
+    input_ids: Tensor | None = None,
+    past_key_values: Cache | None = None,
+) -> TowerOutput:
+    """Pool the transformer's output and name its parts."""
+    tokens = result.last_hidden_state
+    pooled = None if pooler is None else pooler(tokens, mask, input_ids)
+    return TowerOutput(
+        last_hidden_state=tokens,
+        mask=mask.long(),
+        pooler_output=pooled,
+        hidden_states=result.hidden_states,
+        attentions=result.attentions,
+        cross_attentions=result.cross_attentions,
+        past_key_values=past_key_values,
+    )

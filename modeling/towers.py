@@ -1,5 +1,7 @@
 """Towers: one modality in, a stream of tokens out."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
@@ -9,12 +11,13 @@ from ..configuration import PlaitCNNConfig, PlaitDecoderConfig, PlaitTextConfig,
 from .cnn import ConvolutionalTower
 from .embeddings import ImageEmbeddings, TextEmbeddings
 from .outputs import LayerChoice, TowerOutput
-from .pooling import Pooler
-from .transformer import PlaitTransformer, TransformerOutput
+from .pooling import finish, pooler_of
+from .transformer import PlaitTransformer
 
 
 class TextTower(nn.Module):
-    """Token ids to tokens: BERT-style encoders and GPT-style causal towers."""
+    """Token ids to tokens: BERT-style encoders, GPT-style causal towers, and (with `config.cross_attention`) decoders
+    that read a context."""
 
     def __init__(self, config: PlaitTextConfig) -> None:
         super().__init__()
@@ -26,36 +29,47 @@ class TextTower(nn.Module):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Mapping[str, Tensor] | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         past_key_values: Cache | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        blocks: Tensor | None = None,
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TowerOutput:
-        """input_ids: (batch, length), attention_mask: (batch, length) or 4-D, 1 where there is a token."""
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        """input_ids: (batch, length); attention_mask: (batch, length with the cached tokens), 1 where there is a token,
+        4-D, or by kind of layer; context: (batch, tokens, context_size) and context_mask: (batch, tokens); blocks:
+        (batch, length), tokens of one number above -1 see each other."""
+        past = past_key_values.get_seq_length() if past_key_values is not None and position_ids is None else 0
         x = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past)
         result = self.transformer(
             x,
             attention_mask,
             position_ids,
             past_key_values,
+            context,
+            context_mask,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
+            blocks=blocks,
         )
-        if attention_mask is not None and attention_mask.ndim == 2:
-            mask = attention_mask[:, -x.shape[1] :].bool()
-        else:
-            mask = x.new_ones(x.shape[:2], dtype=torch.bool)
-        return finish(result, mask, self.pooler, input_ids, past_key_values)
+        return finish(result, token_mask(x, attention_mask), self.pooler, input_ids, past_key_values)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.token_embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.embeddings.token_embedding = value
+
+
+def token_mask(x: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None) -> Tensor:
+    """(batch, length) bool: which of the tokens are real, as far as a 2-D mask says."""
+    if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
+        return attention_mask[:, -x.shape[1] :].bool()
+    return x.new_ones(x.shape[:2], dtype=torch.bool)
 
 
 class ImageTower(nn.Module):
@@ -81,23 +95,6 @@ class ImageTower(nn.Module):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.embeddings.patch_embedding = value
-
-
-def pooler_of(config: PlaitTowerConfig) -> Pooler | None:
-    return None if config.pooling == "none" else Pooler(config)
-
-
-def finish(
-    result: TransformerOutput,
-    mask: Tensor,
-    pooler: Pooler | None,
-    input_ids: Tensor | None = None,
-    past_key_values: Cache | None = None,
-) -> TowerOutput:
-    """Pool the transformer's output and name its parts."""
-    tokens = result.last_hidden_state
-    pooled = None if pooler is None else pooler(tokens, mask, input_ids)
-    return TowerOutput(tokens, mask.long(), pooled, result.hidden_states, result.attentions, past_key_values)
 
 
 TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {

@@ -1,28 +1,20 @@
 """The one transformer: every native tower, decoder and joint encoder is an embedder, this stack and a pooler."""
 
-import copy
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
-from transformers.masking_utils import (
-    create_bidirectional_mask,
-    create_causal_mask,
-    create_sliding_window_causal_mask,
-)
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ..configuration import PlaitTransformerConfig
 from .attention import AttentionPlan, PlaitAttention, PlaitCrossAttention, attention_function, eager_attention
-from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, norm_of
+from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate, norm_of
+from .masks import cross_mask, self_masks, with_attention
 from .outputs import LayerChoice, chosen
 from .packing import PackedMask, Packing, pack_rows, packed_attention
 from .rotary import PlaitRotaryEmbedding
-
-CAUSAL_MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
-
 
 class TransformerOutput(NamedTuple):
     """last_hidden_state: (batch, length, width); hidden_states: one more than there are layers; attentions and
@@ -43,10 +35,12 @@ class PlaitLayer(GradientCheckpointingLayer):
         self.self_attn = PlaitAttention(config, layer_idx, is_causal=config.is_causal)
         self.self_attn_norm = norm_of(config)
         self.self_attn_scale = scale_of(config)
-        if config.cross_attention:
-            self.cross_attn = PlaitCrossAttention(config, layer_idx)
+        self.crosses = config.crosses(layer_idx)
+        self.cross_pre_norm = self.pre_norm or config.gated_cross_attention  # after a gate at zero, no norm may follow
+        if self.crosses:
+            self.cross_attn = PlaitCrossAttention(config, layer_idx, context_size=config.context_size)
             self.cross_attn_norm = norm_of(config)
-            self.cross_attn_scale = scale_of(config)
+            self.cross_attn_scale = TanhGate() if config.gated_cross_attention else scale_of(config)
         self.mlp = (PlaitGatedMLP if config.gated_mlp else PlaitMLP)(config)
         self.mlp_norm = norm_of(config)
         self.mlp_scale = scale_of(config)
@@ -62,22 +56,24 @@ class PlaitLayer(GradientCheckpointingLayer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """x: (batch, length, width) to the same, and the weights of both attentions where computed."""
         cross_weights = None
-        update, weights = self.self_attn(self.enter(x, self.self_attn_norm), plan, past_key_values)
-        x = self.residual(x, update, self.self_attn_norm, self.self_attn_scale)
-        if cross_plan is not None:
-            entered = self.enter(x, self.cross_attn_norm)
+        pre, cross_pre = self.pre_norm, self.cross_pre_norm
+        update, weights = self.self_attn(enter(x, self.self_attn_norm, pre), plan, past_key_values)
+        x = self.residual(x, update, self.self_attn_norm, self.self_attn_scale, pre)
+        if self.crosses and cross_plan is not None:
+            entered = enter(x, self.cross_attn_norm, cross_pre)
             update, cross_weights = self.cross_attn(entered, cross_plan, past_key_values, context)
-            x = self.residual(x, update, self.cross_attn_norm, self.cross_attn_scale)
-        update = self.mlp(self.enter(x, self.mlp_norm))
-        return self.residual(x, update, self.mlp_norm, self.mlp_scale), weights, cross_weights
+            x = self.residual(x, update, self.cross_attn_norm, self.cross_attn_scale, cross_pre)
+        update = self.mlp(enter(x, self.mlp_norm, pre))
+        return self.residual(x, update, self.mlp_norm, self.mlp_scale, pre), weights, cross_weights
 
-    def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
-        return norm(x) if self.pre_norm else x
-
-    def residual(self, x: Tensor, update: Tensor, norm: nn.Module, scale: nn.Module) -> Tensor:
+    def residual(self, x: Tensor, update: Tensor, norm: nn.Module, scale: nn.Module, pre_norm: bool) -> Tensor:
         """x + f(norm(x)) when the norm comes first, norm(x + f(x)) when it comes last."""
         x = x + self.dropout(scale(update))
-        return x if self.pre_norm else norm(x)
+        return x if pre_norm else norm(x)
+
+
+def enter(x: Tensor, norm: nn.Module, pre_norm: bool) -> Tensor:
+    return norm(x) if pre_norm else x
 
 
 def scale_of(config: PlaitTransformerConfig) -> nn.Module:
@@ -98,6 +94,7 @@ class PlaitTransformer(nn.Module):
         self.rotary = PlaitRotaryEmbedding(config) if config.rope_parameters is not None else None
         self.layers = nn.ModuleList(PlaitLayer(config, number) for number in range(config.num_hidden_layers))
         self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+        self.layer_types = config.layer_types or ["full_attention"] * config.num_hidden_layers
 
     def forward(
         self,
@@ -109,15 +106,18 @@ class PlaitTransformer(nn.Module):
         context_mask: Tensor | None = None,
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
+        blocks: Tensor | None = None,
     ) -> TransformerOutput:
         """x: (batch, length, width); attention_mask: (batch, length[, with the cached ones]), non-zero where there is
-        a token, or a 4-D mask; position_ids: (batch or 1, length); context: (batch, tokens, width) with its mask."""
+        a token, or a 4-D mask, or one for each kind of layer; position_ids: (batch or 1, length); context: (batch,
+        tokens, width) with its mask; blocks: (batch, length), tokens of one number above -1 see each other although
+        the core is causal."""
         recorded = output_hidden_states or output_attentions
-        if not recorded and past_key_values is None and self.packable(attention_mask):
+        if not recorded and past_key_values is None and blocks is None and self.packable(attention_mask):
             return TransformerOutput(self.packed(x, attention_mask, position_ids, context, context_mask))
         config = with_attention(self.config, "eager") if output_attentions else self.config
         attend = eager_attention if output_attentions else attention_function(config._attn_implementation)
-        masks = self.masks(config, x, attention_mask, position_ids, past_key_values)
+        masks = self_masks(config, set(self.layer_types), x, attention_mask, position_ids, past_key_values, blocks)
         rotary = self.positions(x, position_ids, past_key_values)
         plans = {kind: AttentionPlan(attend, mask, rotary) for kind, mask in masks.items()}
         cross_plan = None
@@ -178,7 +178,7 @@ class PlaitTransformer(nn.Module):
 
     def packable(self, attention_mask: Tensor | None) -> TypeGuard[Tensor]:
         """Packing pays when there is padding; a compiled or exported graph cannot depend on how much."""
-        if attention_mask is None or attention_mask.ndim != 2 or not self.config.packing or not len(self.layers):
+        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2 or not self.config.packing or not len(self.layers):
             return False
         if is_torchdynamo_compiling() or self.config._attn_implementation not in ("eager", "sdpa"):
             return False
@@ -186,25 +186,6 @@ class PlaitTransformer(nn.Module):
         if window is not None and attention_mask.shape[1] > window:
             return False
         return not bool(attention_mask.all())
-
-    @property
-    def layer_types(self) -> list[str]:
-        return self.config.layer_types or ["full_attention"] * self.config.num_hidden_layers
-
-    def masks(
-        self,
-        config: PlaitTransformerConfig,
-        x: Tensor,
-        attention_mask: Tensor | None,
-        position_ids: Tensor | None,
-        past_key_values: Cache | None,
-    ) -> dict[str, Any]:
-        """One mask for each kind of layer, in the form that the attention implementation wants."""
-        common = {"config": config, "inputs_embeds": x, "attention_mask": attention_mask}
-        if not config.is_causal:
-            return dict.fromkeys(self.layer_types, create_bidirectional_mask(**common))
-        common |= {"past_key_values": past_key_values, "position_ids": position_ids}
-        return {kind: CAUSAL_MASKS[kind](**common) for kind in set(self.layer_types)}
 
     def positions(
         self, x: Tensor, position_ids: Tensor | None, past_key_values: Cache | None, packing: Packing | None = None
@@ -216,16 +197,3 @@ class PlaitTransformer(nn.Module):
             past = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(x.shape[1], device=x.device)[None] + past
         return self.rotary(x, position_ids if packing is None else packing.pack(position_ids))
-
-
-def cross_mask(config: PlaitTransformerConfig, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Any:
-    if context is None or mask is None:
-        return None
-    return create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=mask, encoder_hidden_states=context)
-
-
-def with_attention(config: PlaitTransformerConfig, implementation: str) -> PlaitTransformerConfig:
-    """A copy of the config with another attention implementation."""
-    changed = copy.copy(config)
-    changed._attn_implementation = implementation
-    return changed

@@ -12,7 +12,7 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     if hub.pad_token_id is None:
         raise ValueError(f"{hub.model_type}: pad_token_id is None, but positions are counted from it")
     pooled = not names.isdisjoint(("pooler.dense.weight", "classifier.dense.weight"))
-    own = {"mlm_act": "gelu", "position_offset": hub.pad_token_id + 1}
+    own = {"mlm_act": "gelu", "position_type": "counted", "position_offset": hub.pad_token_id + 1}
     return encoder(hub) | own | (pooler(hub) if pooled else {})
 
 
