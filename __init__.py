@@ -8,7 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .configuration import PlaitConfig
-from .modeling import PlaitForClassification, PlaitForMaskedLM, PlaitModel
+from .modeling import (
+    PlaitForCausalLM,
+    PlaitForClassification,
+    PlaitForConditionalGeneration,
+    PlaitForMaskedLM,
+    PlaitModel,
+)
 from .modeling.auto import register_auto_classes
 from .processing import PlaitProcessor
 from .processing import register as register_processor
@@ -21,7 +27,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "PlaitConfig",
+    "PlaitForCausalLM",
     "PlaitForClassification",
+    "PlaitForConditionalGeneration",
     "PlaitForMaskedLM",
     "PlaitModel",
     "PlaitProcessor",

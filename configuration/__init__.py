@@ -6,7 +6,7 @@ from .base import PlaitBaseConfig
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
-from .plait import OWN_CONFIGS, PlaitConfig
+from .plait import INLINE, OWN_CONFIGS, PlaitConfig
 from .tower import CONFIG_FIELDS, MODALITIES, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .transformer import PlaitTransformerConfig
 from .width import width_of
@@ -16,6 +16,7 @@ for _config in (PlaitConfig, *OWN_CONFIGS.values()):
 
 __all__ = [
     "CONFIG_FIELDS",
+    "INLINE",
     "MODALITIES",
     "OWN_CONFIGS",
     "PlaitBaseConfig",

@@ -9,7 +9,8 @@ from .transformer import PlaitTransformerConfig
 
 @strict
 class PlaitFusionConfig(PlaitTransformerConfig):
-    """How the streams of the towers are braided.
+    """How the streams of the towers are braided (`strategy`; "inline": not at all, an image's tokens stand among the
+    text of a decoder).
 
     `hidden_size` is the joint width; every tower's stream is brought to it by a `connector`: `linear`, `mlp` (two
     layers, LLaVA 1.5) or `resampler` (`num_queries` learned queries read the stream in `resampler_layers` layers;

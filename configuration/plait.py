@@ -17,6 +17,7 @@ SubConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PreTrainedConfig 
 Labels = Resolved[dict[int, str] | dict[str, str] | None, dict[int, str]]
 FusionConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitFusionConfig | None]
 
+INLINE = "inline"
 OWN_CONFIGS = {
     config.model_type: config
     for config in (PlaitTextConfig, PlaitVisionConfig, PlaitCNNConfig, PlaitDecoderConfig, PlaitFusionConfig)
@@ -40,9 +41,14 @@ class PlaitConfig(PlaitBaseConfig):
     One strand alone has neither connector nor fusion. Nothing depends on the order of a dict: `encoders` always gives
     text, image, audio, video.
 
+    Towers reach a decoder in one of two ways: as the context of its cross-attention (`decoder_config.cross_attention`;
+    then `is_encoder_decoder` is True), or inline, their tokens in the place of the `image_token_id` tokens of its text
+    (`fusion_config.strategy` is "inline"); `bidirectional_images` lets the tokens of one image see each other there.
+    `lm_head_bias` gives the projection to the vocabulary a bias.
+
     Raises:
         ValueError: no tower and no decoder; more than one tower without a fusion; `fusion_config.query` names a
-            modality that has no tower.
+            modality that has no tower; towers that do not reach the decoder.
     """
 
     model_type = "plait"
@@ -66,7 +72,11 @@ class PlaitConfig(PlaitBaseConfig):
     classifier_bias: bool = True
     distillation_head: bool = False
     initializer_range: float = 0.02
+    image_token_id: int | None = None
+    bidirectional_images: bool = False
+    lm_head_bias: bool = False
     tie_word_embeddings: bool = True
+    decoder_start_token_id: int | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -77,6 +87,7 @@ class PlaitConfig(PlaitBaseConfig):
             setattr(self, field, sub_config(getattr(self, field), config_class))
         super().__post_init__(**kwargs)
         self._check_parts()
+        self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline
 
     @property
     def encoders(self) -> dict[str, PreTrainedConfig]:
@@ -91,8 +102,15 @@ class PlaitConfig(PlaitBaseConfig):
         return strands[0] if len(strands) == 1 and self.fusion_config is None else None
 
     @property
+    def inline(self) -> bool:
+        """Whether the towers' tokens stand in the decoder's own sequence."""
+        return self.fusion_config is not None and self.fusion_config.strategy == INLINE
+
+    @property
     def hidden_size(self) -> int:
         """Width of the tokens that a head reads."""
+        if self.decoder_config is not None:
+            return width_of(self.decoder_config)
         if self.single is not None:
             return width_of(self.single, next(iter(self.encoders), None))
         return (self.fusion_config or self.get_text_config()).hidden_size
@@ -112,3 +130,10 @@ class PlaitConfig(PlaitBaseConfig):
         query = self.fusion_config.query if self.fusion_config is not None else None
         if query is not None and query not in encoders:
             raise ValueError(f"fusion_config.query is {query!r}, but there are towers only for {', '.join(encoders)}")
+        decoder = self.decoder_config
+        if self.inline and (decoder is None or set(encoders) != {"image"}):
+            parts = ", ".join([*encoders, *(["decoder"] if decoder is not None else [])])
+            raise ValueError(f"the strategy 'inline' puts an image tower's tokens into a decoder's text, not {parts}")
+        if isinstance(decoder, PlaitDecoderConfig) and bool(encoders) != (decoder.cross_attention or self.inline):
+            what = "a context to read, but there is no tower" if not encoders else "towers, but reads no context"
+            raise ValueError(f"decoder_config has {what}: set cross_attention, or fusion_config.strategy to 'inline'")

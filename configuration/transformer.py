@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .base import LEFT_OUT, PlaitBaseConfig, Size
+from .base import LEFT_OUT, PlaitBaseConfig, Resolved, Size
+
+LayerTypes = Resolved[list[str] | None, list[str]]
 
 
 @strict
@@ -54,7 +56,7 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     gated_cross_attention: bool = False
     context_size: Size = LEFT_OUT
     rope_parameters: dict[str, Any] | None = None
-    layer_types: list[str] | None = None
+    layer_types: LayerTypes = LEFT_OUT
     sliding_window: int | None = None
     max_position_embeddings: int = 512
     tie_last_hidden_state: bool = True
@@ -66,6 +68,7 @@ class PlaitTransformerConfig(PlaitBaseConfig):
             head_dim=self.hidden_size // self.num_attention_heads,
             intermediate_size=4 * self.hidden_size,
             context_size=self.hidden_size,
+            layer_types=["full_attention"] * self.num_hidden_layers,
         )
         super().__post_init__(**kwargs)
         self._check_sizes()
@@ -80,11 +83,13 @@ class PlaitTransformerConfig(PlaitBaseConfig):
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
-        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+        if len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"layer_types has {len(self.layer_types)} entries for {self.num_hidden_layers} layers")
         others = set(self.cross_attention_layers or ()) - set(range(self.num_hidden_layers))
         if others:
-            raise ValueError(f"cross_attention_layers names {min(others)}, but layers are 0 .. {self.num_hidden_layers - 1}")
+            raise ValueError(
+                f"cross_attention_layers names {min(others)}, but layers are 0 .. {self.num_hidden_layers - 1}"
+            )
 
     def crosses(self, layer_idx: int) -> bool:
         """Whether the layer of this number reads a context."""

@@ -3,14 +3,20 @@
 from transformers import (
     AutoModel,
     AutoModelForAudioClassification,
+    AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForSpeechSeq2Seq,
     AutoModelForVideoClassification,
 )
 
 from ..configuration import PlaitConfig
+from .causal_lm import PlaitForCausalLM
 from .classification import PlaitForClassification
+from .conditional_generation import PlaitForConditionalGeneration
 from .masked_lm import PlaitForMaskedLM
 from .plait import PlaitModel
 
@@ -21,6 +27,10 @@ REGISTERED = {
     AutoModelForAudioClassification: PlaitForClassification,
     AutoModelForVideoClassification: PlaitForClassification,
     AutoModelForMaskedLM: PlaitForMaskedLM,
+    AutoModelForCausalLM: PlaitForCausalLM,
+    AutoModelForSeq2SeqLM: PlaitForConditionalGeneration,
+    AutoModelForSpeechSeq2Seq: PlaitForConditionalGeneration,
+    AutoModelForImageTextToText: (PlaitForConditionalGeneration, PlaitForCausalLM),
 }
 
 

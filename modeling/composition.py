@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from ..configuration import (
     CONFIG_FIELDS,
+    INLINE,
     OWN_CONFIGS,
     PlaitConfig,
     PlaitDecoderConfig,
@@ -37,6 +38,7 @@ class Strand(NamedTuple):
     heads: Mapping[str, Tensor]
     origin: str
     source_config: PreTrainedConfig | None = None
+    generation: GenerationConfig | None = None
 
 
 def compose(
@@ -45,11 +47,13 @@ def compose(
     image: TowerArgument = None,
     audio: TowerArgument = None,
     video: TowerArgument = None,
+    decoder: TowerArgument = None,
     *,
-    fusion: str | PlaitFusionConfig = "early",
+    fusion: str | PlaitFusionConfig | None = None,
     query: str | None = None,
     connector: str = "linear",
     fusion_config: Mapping[str, Any] | None = None,
+    decoder_config: Mapping[str, Any] | None = None,
     labels: Sequence[str] | int | None = None,
     freeze: str | Sequence[str] = (),
     verbose: bool = True,
@@ -62,12 +66,15 @@ def compose(
     Args:
         text, image, audio, video: a Hub id, a folder, a config (fresh weights) or a ready model. Of a two-tower
             checkpoint (CLIP) the tower of that modality is taken; a family that plait does not know is wrapped.
-        fusion: a strategy's name, or a whole `PlaitFusionConfig`. One tower alone has no fusion.
+        decoder: likewise, of a class that generates: the text model that reads the towers.
+        fusion: a strategy's name, or a whole `PlaitFusionConfig`; by default "early", and "concatenate" where a decoder
+            reads the towers (its cross-attention braids them). One tower alone has no fusion.
         query: the modality that asks, in cross-attention fusion.
         connector: "linear", "mlp" or "resampler".
         fusion_config: further fields of `PlaitFusionConfig`, e.g. `{"num_hidden_layers": 4}`.
+        decoder_config: fields of the decoder's config to change, e.g. `{"gated_cross_attention": True}`.
         labels: the classes' names, or their number.
-        freeze: parts that are not trained: modalities, "fusion", "head".
+        freeze: parts that are not trained: modalities, "fusion", "decoder", "head".
         verbose: print the table of what is pretrained, fresh, frozen and trainable; `model.composition()` returns it.
         dtype, attn_implementation: as in `from_pretrained`.
         options: `token`, `cache_dir`, `local_files_only`, `use_safetensors`, ... of `from_pretrained`, for all towers;
@@ -81,23 +88,54 @@ def compose(
     strands = {name: strand_of(name, tower, where) for name, tower in given.items() if tower is not None}
     if len(strands) > 1 or not model_class.reads_pooled:
         strands = {name: without_unused(strand, name) for name, strand in strands.items()}
+    if decoder is not None:
+        strands["decoder"] = decoder_strand(model_class, decoder, bool(strands), dict(decoder_config or {}), where)
     if not strands:
         raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or video=...")
-    fields = {CONFIG_FIELDS[name]: strand.config for name, strand in strands.items()}
-    if len(strands) > 1:
-        extra = {"query": query, "connector": connector, **(fusion_config or {})}
-        fields["fusion_config"] = fusion_of(fusion, extra, {name: strand.config for name, strand in strands.items()})
-    config = PlaitConfig(**fields, **label_fields(labels), **lifted(strands), **options)
+    extra = {"query": query, "connector": connector, **(fusion_config or {})}
+    fields = joined(model_class, strands, fusion, extra)
+    config = PlaitConfig(**{**fields, **label_fields(labels), **lifted(strands), **options})
     model = model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
     for name, strand in strands.items():
-        if strand.weights is not None:
-            load_exactly(model.parts[name], strand.weights, strand.origin)
+        load_strand(model, name, strand)
     model.origins = {name: strand.origin for name, strand in strands.items()}
+    finish_decoder(model, strands.get("decoder"))
     model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
     model.eval()
     if verbose:
         print(model.composition())
     return model
+
+
+def joined(
+    model_class: type[PlaitPreTrainedModel],
+    strands: Mapping[str, Strand],
+    fusion: str | PlaitFusionConfig | None,
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    """The sub-configs of a plait: those of its parts, and a fusion's where there is something to join."""
+    towers = {name: strand.config for name, strand in strands.items() if name != "decoder"}
+    fields = {CONFIG_FIELDS[name]: config for name, config in towers.items()}
+    if "decoder" not in strands:
+        return fields | ({"fusion_config": fusion_of(fusion or "early", extra, towers)} if len(towers) > 1 else {})
+    decoder = fields["decoder_config"] = strands["decoder"].config
+    if towers:
+        strategy = INLINE if model_class.decoder_kind == "inline" else fusion or "concatenate"
+        extra.setdefault("hidden_size", width_of(decoder))
+        fields["fusion_config"] = fusion_of(strategy, extra, towers)
+        decoder.context_size = fields["fusion_config"].hidden_size
+    return fields
+
+
+def load_strand(model: PlaitPreTrainedModel, name: str, strand: Strand) -> None:
+    """Copy a strand's weights into its part; a decoder's new cross-attention is left fresh, and its name kept."""
+    if strand.weights is None:
+        return
+    part, weights = model.parts[name], dict(strand.weights)
+    new = {key for key in part.state_dict() if ".cross_attn" in key and key not in weights}
+    load_exactly(part, weights | {key: part.state_dict()[key] for key in new}, strand.origin)
+    path = next(path for path, module in model.named_modules() if module is part)
+    model.fresh_names |= {f"{path}.{key}" for key in new}
 
 
 def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> Strand:
@@ -119,6 +157,48 @@ def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> 
     return from_folder(modality, tower, where)
 
 
+def decoder_strand(
+    model_class: type[PlaitPreTrainedModel],
+    decoder: TowerArgument,
+    reads: bool,
+    fields: dict[str, Any],
+    where: Mapping[str, Any],
+) -> Strand:
+    """A text model as a decoder: causal, with cross-attention where the class reads its towers that way.
+
+    Raises ValueError for a class without a decoder.
+    """
+    if model_class.decoder_kind is None:
+        raise ValueError(f"{model_class.__name__} has no decoder: compose a class that generates")
+    strand = without_unused(strand_of("text", decoder, where), "text")
+    if not isinstance(strand.config, PlaitTextConfig):
+        raise ValueError(
+            f"the family {strand.config.model_type!r} cannot be a decoder yet, only those that plait knows"
+        )
+    own = {key: value for key, value in strand.config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
+    crosses = reads and model_class.decoder_kind == "context"
+    own |= {"is_causal": True, "cross_attention": crosses, "pooling": "none", "context_size": None} | fields
+    return strand._replace(config=PlaitDecoderConfig(**own))
+
+
+def finish_decoder(model: PlaitPreTrainedModel, strand: Strand | None) -> None:
+    """The decoder's own head where it is not tied, its generation config, and special tokens for every task."""
+    if strand is None:
+        return
+    head: Any = model.get_output_embeddings()
+    weights = {name.removeprefix("lm_head."): value for name, value in strand.heads.items() if "lm_head." in name}
+    if head is not None and weights and not model.config.tie_word_embeddings:
+        load_exactly(head, weights, strand.origin)
+        model.origins["head"] = strand.origin
+    if model.config.inline:
+        model.config.image_token_id = model.config.image_token_id or model.config.get_text_config().vocab_size
+        needed = model.config.image_token_id + 1
+        if needed > model.config.get_text_config().vocab_size:
+            model.resize_token_embeddings(needed)
+    if strand.generation is not None and model.can_generate():
+        model.generation_config = copy.deepcopy(strand.generation)
+
+
 def from_folder(modality: str | None, name: Any, where: Mapping[str, Any]) -> Strand:
     """A tower from a folder or Hub id: a plait's, a known family's, or any other that transformers loads (wrapped)."""
     hub = {key: where[key] for key in HUB_OPTIONS if key in where}
@@ -130,10 +210,19 @@ def from_folder(modality: str | None, name: Any, where: Mapping[str, Any]) -> St
     undecided = modality is None and source.config.model_type in TWO_TOWERS  # the file may hold one tower alone
     if undecided or family_of(source.config, modality) is not None:
         tower = read_tower(source, modality)
-        return Strand(tower.config, tower.weights, tower.heads, str(name), source.config)
+        generation = generation_of(name, hub) if tower.config.base_config_key != "vision_config" else None
+        return Strand(tower.config, tower.weights, tower.heads, str(name), source.config, generation)
     config, module = load_wrapped(name, modality, **where)
     weights = {f"model.{key}": weight for key, weight in module.state_dict().items()}
     return Strand(config, weights, {}, str(name), config)
+
+
+def generation_of(name: Any, hub: Mapping[str, Any]) -> GenerationConfig | None:
+    """A checkpoint's generation_config.json, None where there is none."""
+    try:
+        return GenerationConfig.from_pretrained(name, **hub)
+    except OSError:
+        return None
 
 
 def without_unused(strand: Strand, modality: str) -> Strand:
@@ -192,10 +281,28 @@ def task_fields(strand: Strand, heads: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
-    """Tying and special tokens of the text tower: transformers reads them at the root only."""
-    config = strands["text"].config if "text" in strands else None
-    names = ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings")
-    return {} if config is None else {name: getattr(config, name) for name in names if name in config.to_dict()}
+    """Tying and special tokens of the decoder, else of the text tower: transformers reads them at the root only. A
+    decoder without a token for padding pads with its end of sequence, one without a start begins with its first token
+    (bos, else eos)."""
+    strand = strands.get("decoder") or strands.get("text")
+    if strand is None:
+        return {}
+    names = ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "decoder_start_token_id")
+    values = {**strand.config.to_dict(), **special_tokens(strand.source_config)}
+    fields = {name: values[name] for name in names if name in values}
+    if "decoder" in strands:
+        ends = fields.get("eos_token_id")
+        end = ends[0] if isinstance(ends, list) else ends
+        begin = fields.get("bos_token_id")
+        fields["pad_token_id"] = end if fields.get("pad_token_id") is None else fields["pad_token_id"]
+        fields.setdefault("decoder_start_token_id", end if begin is None else begin)
+    return fields
+
+
+def special_tokens(source: PreTrainedConfig | None) -> dict[str, Any]:
+    """What a checkpoint's own config says of how its decoder begins."""
+    start = getattr(source, "decoder_start_token_id", None)
+    return {} if start is None else {"decoder_start_token_id": start}
 
 
 def label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:
@@ -253,6 +360,7 @@ class Row:
     origin: str
     parameters: int = 0
     trainable: int = 0
+    fresh: int = 0
 
 
 @dataclass
@@ -271,14 +379,15 @@ class Composition:
             row = rows.setdefault(part, Row(part, kind, model.origins.get(part, saved)))
             row.parameters += parameter.numel()
             row.trainable += parameter.numel() * parameter.requires_grad
+            row.fresh += parameter.numel() * (row.origin == "fresh" or name in model.fresh_names)
         return cls(list(rows.values()))
 
     def __str__(self) -> str:
         head = f"{'part':10s} {'made of':28s} {'parameters':>12s} {'pretrained':>12s} {'fresh':>12s}"
         lines = [f"{head} {'frozen':>12s} {'trainable':>12s}  weights from"]
         for row in self.rows:
-            fresh = row.parameters if row.origin == "fresh" else 0
-            numbers = (row.parameters, row.parameters - fresh, fresh, row.parameters - row.trainable, row.trainable)
+            pretrained, frozen = row.parameters - row.fresh, row.parameters - row.trainable
+            numbers = (row.parameters, pretrained, row.fresh, frozen, row.trainable)
             lines.append(f"{row.part:10s} {row.kind:28s} " + " ".join(f"{n:12,d}" for n in numbers) + f"  {row.origin}")
         return "\n".join(lines)
 

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.masking_utils import (
@@ -58,13 +57,17 @@ def spelt_out(config: PlaitTransformerConfig) -> bool:
 
 def step_mask(attention_mask: Tensor | None) -> Tensor | None:
     """The mask of one new token: it sees everything that is cached, but for the padding."""
-    return attention_mask if attention_mask is None or attention_mask.ndim == 4 else attention_mask[:, None, None].bool()
+    return (
+        attention_mask if attention_mask is None or attention_mask.ndim == 4 else attention_mask[:, None, None].bool()
+    )
 
 
 def cross_mask(config: PlaitTransformerConfig, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Any:
     """Which tokens of a context are there; None where all are, or where nothing says."""
     if context is None or mask is None:
         return None
+    if x.shape[1] == 1 and spelt_out(config):
+        return step_mask(mask)
     return create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=mask, encoder_hidden_states=context)
 
 
@@ -73,9 +76,3 @@ def with_attention(config: PlaitTransformerConfig, implementation: str) -> Plait
     changed = copy.copy(config)
     changed._attn_implementation = implementation
     return changed
-
-
-def image_blocks(image_tokens: Tensor) -> Tensor:
-    """Numbers of the runs of image tokens, -1 elsewhere: (batch, length) bool to ids of one block an image run."""
-    starts = image_tokens & ~torch.nn.functional.pad(image_tokens, (1, 0))[:, :-1]
-    return torch.where(image_tokens, starts.long().cumsum(1) - 1, -1)

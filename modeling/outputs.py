@@ -27,7 +27,8 @@ class TowerOutput(ModelOutput):
     """One modality's stream.
 
     last_hidden_state: (batch, length, width); mask: (batch, length), 1 where there is a token, else 0; pooler_output:
-    (batch, pooled width) where the tower pools; hidden_states, attentions: a tuple a layer where asked for.
+    (batch, pooled width) where the tower pools; hidden_states, attentions: a tuple a layer where asked for;
+    item_length: tokens of one item (image, clip) in a row that may have several.
     """
 
     last_hidden_state: Tensor = REQUIRED
@@ -37,13 +38,29 @@ class TowerOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     past_key_values: Cache | None = None
+    item_length: int | None = None
+
+
+@dataclass
+class ContextOutput(ModelOutput):
+    """What a decoder's cross-attention reads: the fused tokens of all towers.
+
+    last_hidden_state: (batch, tokens, width); mask: (batch, tokens), 1 where there is a token; hidden_states,
+    attentions: of the fusion (of the tower, for a single one), a tensor a layer where asked for.
+    """
+
+    last_hidden_state: Tensor = REQUIRED
+    mask: Tensor | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
 class PlaitModelOutput(ModelOutput):
     """last_hidden_state: (batch, length, width) and mask: (batch, length) of the fused tokens (of the tower, for one
-    strand); pooler_output: (batch, width); hidden_states, attentions of the fusion (of the tower, for one strand);
-    encoder_outputs: a `TowerOutput` for each modality, None for one strand."""
+    strand; of the decoder, where there is one); pooler_output: (batch, width); hidden_states, attentions likewise;
+    cross_attentions of a decoder over its context; encoder_outputs: a `TowerOutput` for each modality, None for one
+    strand; context: what a decoder read."""
 
     last_hidden_state: Tensor = REQUIRED
     pooler_output: Tensor | None = None
@@ -51,7 +68,9 @@ class PlaitModelOutput(ModelOutput):
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     mask: Tensor = REQUIRED
+    cross_attentions: tuple[Tensor, ...] | None = None
     encoder_outputs: dict[str, TowerOutput] | None = None
+    context: ContextOutput | None = None
 
 
 @dataclass
@@ -72,3 +91,32 @@ class PlaitMaskedLMOutput(ModelOutput):
     logits: Tensor = REQUIRED
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PlaitCausalLMOutput(ModelOutput):
+    """loss: scalar, where labels were given; logits: (batch, length, vocab_size), of the last `logits_to_keep`
+    positions, None in training with labels (the loss is computed without them)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PlaitSeq2SeqLMOutput(ModelOutput):
+    """loss and logits as in `PlaitCausalLMOutput`, of the decoder's tokens; encoder_last_hidden_state: (batch, tokens,
+    width), what the decoder read, with encoder_hidden_states and encoder_attentions of the fusion (of the tower, for a
+    single one)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    decoder_hidden_states: tuple[Tensor | None, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor | None, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None

@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig, width_of
 from .connectors import connector_of
 from .fusion import Fusion, Stream, fusion_of
-from .outputs import LayerChoice, PlaitModelOutput, TowerOutput
+from .inline import put_images
+from .outputs import ContextOutput, LayerChoice, PlaitModelOutput, TowerOutput
 from .pooling import POOLINGS
-from .present import image_items, scatter_rows, text_rows
+from .present import audio_items, image_items, scatter_rows, text_rows
 from .pretrained import PlaitPreTrainedModel
 from .towers import TOWERS
 from .wrapped import WrappedTower
@@ -28,15 +29,13 @@ def tower_of(config: PreTrainedConfig, modality: str) -> nn.Module:
 
 
 class PlaitModel(PlaitPreTrainedModel):
-    """Towers, connectors and fusion; of one strand, the tower alone.
+    """Towers, connectors and fusion, and a decoder that reads them; of one strand, the tower or decoder alone.
 
     Loads the folder of every plait class, and every published checkpoint of a known family.
     """
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
-        if config.decoder_config is not None and config.encoders:
-            raise ValueError("a decoder beside towers needs a generating class, and this version of plait has none")
         self.towers = nn.ModuleDict({name: tower_of(part, name) for name, part in config.encoders.items()})
         self.decoder = None if config.decoder_config is None else tower_of(config.decoder_config, "text")
         self.connectors = nn.ModuleDict()
@@ -46,7 +45,7 @@ class PlaitModel(PlaitPreTrainedModel):
             self.connectors.update(
                 {name: connector_of(fusion, width_of(part, name)) for name, part in encoders.items()}
             )
-            self.fusion = fusion_of(fusion, tuple(encoders))
+            self.fusion = None if config.inline else fusion_of(fusion, tuple(encoders))
         self.post_init()
 
     @can_return_tuple
@@ -60,7 +59,13 @@ class PlaitModel(PlaitPreTrainedModel):
         pixel_values: Tensor | None = None,
         image_present: Tensor | None = None,
         image_indices: Tensor | None = None,
+        input_features: Tensor | None = None,
+        audio_present: Tensor | None = None,
         encoder_outputs: Mapping[str, Any] | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        decoder_position_ids: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
@@ -75,31 +80,69 @@ class PlaitModel(PlaitPreTrainedModel):
                 images), False where a row has no such image.
             image_indices: (batch, images), then pixel_values is (pictures, channels, height, width) and each row names
                 its pictures by number, -1 for none: rows that share a picture encode it once.
-            encoder_outputs: what `encode` returned, by modality: that tower is not run again.
+            input_features: (batch, clips, mel bins, frames); 3-D is one clip a row. audio_present: (batch, clips).
+            encoder_outputs: what `encode` returned, by modality: that tower is not run again. Or, for a decoder that
+                reads a context, what `encode_context` returned.
+            decoder_input_ids and its kin: the decoder's text, where it reads a context; a decoder alone, or with images
+                inline, has its text in input_ids.
 
         Raises:
-            ValueError: an input without a tower, or a row with no modality at all.
+            ValueError: an input without a tower, a row with no modality at all, or image tokens that do not fit.
         """
         text = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         text |= {"position_ids": position_ids, "inputs_embeds": inputs_embeds}
         image = {"pixel_values": pixel_values, "image_present": image_present, "image_indices": image_indices}
+        audio = {"input_features": input_features, "audio_present": audio_present}
         recorded = self.recorded(output_attentions, output_hidden_states)
-        if self.decoder is not None:
-            if pixel_values is not None or encoder_outputs:
-                raise ValueError("this model is a decoder alone: it reads text, and no image or encoder outputs")
-            return self.decode(self.decoder, text, past_key_values, use_cache, recorded)
-        if past_key_values is not None or use_cache:
-            raise ValueError("past_key_values and use_cache are for a decoder, and this model has none: leave both out")
-        outputs = self.encode_all({"text": text, "image": image}, encoder_outputs, recorded)
-        if self.fusion is None:
-            (output,) = outputs.values()
-            return single_output(output)
-        return self.fuse(self.fusion, outputs, recorded)
+        inputs = {"text": text, "image": image, "audio": audio}
+        if self.decoder is None:
+            if past_key_values is not None or use_cache or decoder_input_ids is not None:
+                raise ValueError(
+                    "past_key_values, use_cache and decoder_input_ids are for a decoder: there is none here"
+                )
+            return self.braid(inputs, encoder_outputs, recorded)
+        if not self.config.is_encoder_decoder:
+            return self.continue_text(inputs, encoder_outputs, past_key_values, use_cache, recorded)
+        context = self.context_of(inputs, encoder_outputs, recorded)
+        written = {"input_ids": decoder_input_ids, "attention_mask": decoder_attention_mask}
+        written |= {"position_ids": decoder_position_ids, "inputs_embeds": decoder_inputs_embeds}
+        output = self.decode({**written, **contextual(context)}, past_key_values, use_cache, recorded)
+        output.context = context
+        return output
 
     def recorded(self, output_attentions: bool | None, output_hidden_states: LayerChoice | None) -> dict[str, Any]:
         """What to record: as asked in the call, else as the config says."""
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         return {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
+
+    def braid(
+        self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
+    ) -> PlaitModelOutput:
+        """Towers, connectors and fusion; of one strand the tower's output."""
+        outputs = self.encode_all(inputs, given, recorded)
+        if self.fusion is None:
+            (output,) = outputs.values()
+            return single_output(output)
+        return self.fuse(self.fusion, outputs, recorded)
+
+    def context_of(
+        self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
+    ) -> ContextOutput:
+        """What the decoder reads: computed, or as it was given."""
+        if given is not None and given.get("last_hidden_state") is not None:
+            return ContextOutput(**given)
+        fused = self.braid(inputs, given, recorded)
+        return ContextOutput(fused.last_hidden_state, fused.mask, fused.hidden_states, fused.attentions)
+
+    def encode_context(self, **inputs: Any) -> ContextOutput:
+        """Run all towers and the fusion on the inputs of `forward` (those of the decoder left out): what a decoder
+        reads, (batch, tokens, width), to be passed on as `encoder_outputs`."""
+        recorded = {name: inputs.pop(name, None) or False for name in ("output_attentions", "output_hidden_states")}
+        given = inputs.pop("encoder_outputs", None)
+        parts = {modality: {name: inputs.pop(name, None) for name in names} for modality, names in INPUTS.items()}
+        if inputs:
+            raise TypeError(f"no tower reads {', '.join(sorted(inputs))}")
+        return self.context_of(parts, given, recorded)
 
     def encode(self, modality: str, **inputs: Any) -> TowerOutput:
         """Run one tower on the rows (or pictures) that are there; the inputs are those of `forward`.
@@ -114,9 +157,14 @@ class PlaitModel(PlaitPreTrainedModel):
         return output
 
     def encode_all(
-        self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
+        self,
+        inputs: dict[str, dict[str, Any]],
+        given: Mapping[str, Any] | None,
+        recorded: dict[str, Any],
+        optional: bool = False,
     ) -> dict[str, TowerOutput]:
-        """Every modality that the batch holds, encoded; those in `given` are taken as they are."""
+        """Every modality that the batch holds, encoded; those in `given` are taken as they are. Nothing at all is a
+        ValueError, unless that is `optional`."""
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
         for modality, read in PRESENT.items():
             present = read(**inputs[modality]) if modality in inputs and modality not in outputs else None
@@ -128,7 +176,7 @@ class PlaitModel(PlaitPreTrainedModel):
             if present.count:
                 output = self.towers[modality](**present.inputs, **recorded)
                 outputs[modality] = scatter_rows(output, present)
-        if not outputs:
+        if not outputs and not optional:
             raise ValueError(f"no inputs: this model reads {', '.join(self.towers)}")
         return outputs
 
@@ -152,20 +200,67 @@ class PlaitModel(PlaitPreTrainedModel):
             encoder_outputs=outputs,
         )
 
-    def decode(
+    def continue_text(
         self,
-        decoder: nn.Module,
-        text: dict[str, Any],
+        inputs: dict[str, dict[str, Any]],
+        given: Mapping[str, Any] | None,
         past_key_values: Cache | None,
         use_cache: bool | None,
         recorded: dict[str, Any],
     ) -> PlaitModelOutput:
-        """The decoder alone (GPT-style), with its cache."""
+        """The decoder over its own text (GPT-style), with images among it where there is an image tower."""
+        text, begun = inputs["text"], past_key_values is not None and past_key_values.get_seq_length() > 0
+        shown = bool(given) or inputs["image"]["pixel_values"] is not None
+        if shown and not self.config.inline or inputs["audio"]["input_features"] is not None:
+            raise ValueError("this model is a decoder alone: it reads text, and no image, audio or encoder outputs")
+        if self.config.inline and text["input_ids"] is not None and not begun:
+            text = self.with_images(text, inputs["image"], given)
+        elif shown:
+            raise ValueError(
+                "images stand in the place of image tokens: pass input_ids, and the images with the prompt"
+            )
+        return self.decode(text, past_key_values, use_cache, recorded)
+
+    def with_images(
+        self, text: dict[str, Any], image: dict[str, Any], given: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """The text's inputs, the tokens of its images put in."""
+        places = text["input_ids"] == self.config.image_token_id
+        outputs = self.encode_all({"image": image}, given, {}, optional=True)
+        if "image" not in outputs:
+            if bool(places.any()):
+                row = int(places.any(dim=1).nonzero()[0])
+                raise ValueError(f"row {row} has image tokens in its text, but there are no images: pass pixel_values")
+            return text
+        tower = outputs["image"]
+        stream = self.connectors["image"](Stream(tower.last_hidden_state, tower.mask.bool()))
+        embeds = self.get_input_embeddings()(text["input_ids"])
+        each = tower.item_length or tower.mask.shape[1]
+        inline = put_images(embeds, places, stream, tower.mask.shape[1] // each)
+        blocks = {"blocks": inline.blocks} if self.config.bidirectional_images else {}
+        return {**text, "input_ids": None, "inputs_embeds": inline.embeds, **blocks}
+
+    def decode(
+        self, inputs: dict[str, Any], past_key_values: Cache | None, use_cache: bool | None, recorded: dict[str, Any]
+    ) -> PlaitModelOutput:
+        """The decoder, with its cache."""
         config = self.config.get_text_config()
-        use_cache = config.use_cache if use_cache is None else use_cache
+        use_cache = getattr(config, "use_cache", False) if use_cache is None else use_cache
         if use_cache and past_key_values is None and not self.training:
             past_key_values = DynamicCache(config=config)
-        return single_output(decoder(**text, past_key_values=past_key_values, **recorded))
+            if self.config.is_encoder_decoder:
+                past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=config))
+        decoder: Any = self.decoder
+        return single_output(decoder(**inputs, past_key_values=past_key_values, **recorded))
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """The tower of that modality; where none is named, the first."""
+        return self.towers[modality or next(iter(self.towers))]
+
+
+def contextual(context: ContextOutput) -> dict[str, Tensor | None]:
+    """The decoder's arguments that bring a context."""
+    return {"context": context.last_hidden_state, "context_mask": context.mask}
 
 
 def single_output(output: TowerOutput) -> PlaitModelOutput:
@@ -176,8 +271,14 @@ def single_output(output: TowerOutput) -> PlaitModelOutput:
         past_key_values=output.past_key_values,
         hidden_states=output.hidden_states,
         attentions=output.attentions,
+        cross_attentions=output.cross_attentions,
         mask=output.mask,
     )
 
 
-PRESENT = {"text": text_rows, "image": image_items}
+PRESENT = {"text": text_rows, "image": image_items, "audio": audio_items}
+INPUTS = {
+    "text": ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"),
+    "image": ("pixel_values", "image_present", "image_indices"),
+    "audio": ("input_features", "audio_present"),
+}

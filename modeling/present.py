@@ -44,34 +44,52 @@ def image_items(
     pixel_values: Tensor | None = None, image_present: Tensor | None = None, image_indices: Tensor | None = None
 ) -> Present | None:
     """The pictures that are there, as one batch of pictures."""
-    if pixel_values is None:
+    if pixel_values is None or image_indices is None:
+        return items("pixel_values", pixel_values, image_present, 3)
+    if image_indices.ndim != 2 or int(image_indices.max()) >= len(pixel_values):
+        shape = tuple(image_indices.shape)
+        raise ValueError(f"image_indices {shape} must be (batch, images) below the {len(pixel_values)} pictures")
+    return Present({"pixel_values": pixel_values}, len(pixel_values), image_indices)
+
+
+def audio_items(input_features: Tensor | None = None, audio_present: Tensor | None = None) -> Present | None:
+    """The clips that are there, as one batch of clips."""
+    return items("input_features", input_features, audio_present, 2)
+
+
+# what one item of a modality is, for error messages
+SHAPES = {
+    "pixel_values": "(batch[, images], channels, height, width)",
+    "input_features": "(batch[, clips], mel bins, frames)",
+}
+PRESENCE = {"pixel_values": "image_present", "input_features": "audio_present"}
+
+
+def items(name: str, values: Tensor | None, present: Tensor | None, dimensions: int) -> Present | None:
+    """Values of (batch[, items], ...), each item of so many dimensions, as one batch of those that are there."""
+    if values is None:
         return None
-    if image_indices is not None:
-        if image_indices.ndim != 2 or int(image_indices.max()) >= len(pixel_values):
-            shape = tuple(image_indices.shape)
-            raise ValueError(f"image_indices {shape} must be (batch, images) below the {len(pixel_values)} pictures")
-        return Present({"pixel_values": pixel_values}, len(pixel_values), image_indices)
-    if pixel_values.ndim == 4:
-        pixel_values = pixel_values[:, None]
-    if pixel_values.ndim != 5:
-        shape = tuple(pixel_values.shape)
-        raise ValueError(f"pixel_values has shape {shape}, not (batch[, images], channels, height, width)")
-    batch, images = pixel_values.shape[:2]
-    present = pixel_values.new_ones(batch, images, dtype=torch.bool) if image_present is None else image_present.bool()
-    if present.shape != (batch, images):
-        raise ValueError(f"image_present has shape {tuple(present.shape)}, not {(batch, images)}")
+    if values.ndim == dimensions + 1:
+        values = values[:, None]
+    if values.ndim != dimensions + 2:
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, not {SHAPES[name]}")
+    batch, count = values.shape[:2]
+    there = values.new_ones(batch, count, dtype=torch.bool) if present is None else present.bool()
+    if there.shape != (batch, count):
+        raise ValueError(f"{PRESENCE[name]} has shape {tuple(there.shape)}, not {(batch, count)}")
     if is_torchdynamo_compiling():
-        return Present({"pixel_values": pixel_values.flatten(0, 1)}, batch * images, _in_place(present))
-    if images == 1 and bool(present.all()):
-        return Present({"pixel_values": pixel_values[:, 0]}, batch)
-    kept = pixel_values.flatten(0, 1)[present.flatten()]
-    return Present({"pixel_values": kept}, len(kept), _numbered(present.flatten()).view(batch, images))
+        return Present({name: values.flatten(0, 1)}, batch * count, _in_place(there))
+    if count == 1 and bool(there.all()):
+        return Present({name: values[:, 0]}, batch)
+    kept = values.flatten(0, 1)[there.flatten()]
+    return Present({name: kept}, len(kept), _numbered(there.flatten()).view(batch, count))
 
 
 def scatter_rows(output: TowerOutput, present: Present) -> TowerOutput:
     """The items' outputs put where they stand: (batch, items * length, ...); pooled vectors of a row are averaged."""
     slots = present.slots
     if slots is None:
+        output.item_length = output.mask.shape[1]
         return output
     there = slots >= 0
     number = slots.clamp(min=0)
@@ -81,7 +99,14 @@ def scatter_rows(output: TowerOutput, present: Present) -> TowerOutput:
     if pooled is not None:
         count = there.sum(1, keepdim=True).clamp(min=1)
         pooled = (pooled[number] * there[..., None]).sum(1) / count
-    return TowerOutput(tokens.flatten(1, 2), mask.flatten(1), pooled, output.hidden_states, output.attentions)
+    return TowerOutput(
+        last_hidden_state=tokens.flatten(1, 2),
+        mask=mask.flatten(1),
+        pooler_output=pooled,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+        item_length=output.mask.shape[1],
+    )
 
 
 def _in_place(present: Tensor) -> Tensor:

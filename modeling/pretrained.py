@@ -25,11 +25,12 @@ class PlaitPreTrainedModel(PreTrainedModel):
     config_class = PlaitConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ["text", "image"]
+    input_modalities = ["text", "image", "audio"]
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     published_heads: tuple[str, ...] = ()
     reads_pooled = True
+    decoder_kind: str | None = None  # how towers reach a decoder in this class: "context", "inline"; None: no decoder
     _no_split_modules = ["PlaitLayer", "ResidualLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
@@ -46,8 +47,9 @@ class PlaitPreTrainedModel(PreTrainedModel):
             if part is not None and part._attn_implementation is None:
                 part._attn_implementation = config._attn_implementation
         self.origins: dict[str, str] = {}
-        first = next(iter(config.encoders), "text")
-        self.main_input_name = {"text": "input_ids", "image": "pixel_values"}[first]
+        self.fresh_names: set[str] = set()
+        first = "text" if config.inline else next(iter(config.encoders), "text")
+        self.main_input_name = {"text": "input_ids", "image": "pixel_values", "audio": "input_features"}[first]
 
     def post_init(self) -> None:
         """As in transformers, which asks only its children what may be split or halved: wrapped models stand deeper."""

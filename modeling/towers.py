@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
-from ..configuration import PlaitCNNConfig, PlaitDecoderConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
+from ..configuration import PlaitCNNConfig, PlaitDecoderConfig, PlaitTextConfig, PlaitVisionConfig
 from .cnn import ConvolutionalTower
 from .embeddings import ImageEmbeddings, TextEmbeddings
 from .outputs import LayerChoice, TowerOutput

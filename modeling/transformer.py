@@ -16,6 +16,7 @@ from .outputs import LayerChoice, chosen
 from .packing import PackedMask, Packing, pack_rows, packed_attention
 from .rotary import PlaitRotaryEmbedding
 
+
 class TransformerOutput(NamedTuple):
     """last_hidden_state: (batch, length, width); hidden_states: one more than there are layers; attentions and
     cross_attentions: (batch, heads, length, keys) a layer. None where not asked for."""
@@ -94,7 +95,7 @@ class PlaitTransformer(nn.Module):
         self.rotary = PlaitRotaryEmbedding(config) if config.rope_parameters is not None else None
         self.layers = nn.ModuleList(PlaitLayer(config, number) for number in range(config.num_hidden_layers))
         self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
-        self.layer_types = config.layer_types or ["full_attention"] * config.num_hidden_layers
+        self.layer_types = config.layer_types
 
     def forward(
         self,
@@ -178,7 +179,12 @@ class PlaitTransformer(nn.Module):
 
     def packable(self, attention_mask: Tensor | None) -> TypeGuard[Tensor]:
         """Packing pays when there is padding; a compiled or exported graph cannot depend on how much."""
-        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2 or not self.config.packing or not len(self.layers):
+        if (
+            not isinstance(attention_mask, Tensor)
+            or attention_mask.ndim != 2
+            or not self.config.packing
+            or not len(self.layers)
+        ):
             return False
         if is_torchdynamo_compiling() or self.config._attn_implementation not in ("eager", "sdpa"):
             return False

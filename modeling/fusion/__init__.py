@@ -4,6 +4,7 @@ from difflib import get_close_matches
 
 from ...configuration import PlaitFusionConfig
 from .base import Fused, Fusion, Stream
+from .concatenate import ConcatenationFusion
 from .cross_attention import CrossAttentionFusion
 from .early import EarlyFusion
 from .late import LateFusion
@@ -11,6 +12,7 @@ from .late import LateFusion
 FUSIONS: dict[str, type[Fusion]] = {
     "early": EarlyFusion,
     "late": LateFusion,
+    "concatenate": ConcatenationFusion,
     "cross_attention": CrossAttentionFusion,
 }
 

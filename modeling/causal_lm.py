@@ -1,0 +1,163 @@
+"""Causal language modelling: a decoder alone, or with images among its text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration import PlaitConfig
+from .generation import LeanGeneration
+from .language_model_loss import language_model_loss, shifted
+from .losses import cross_entropy
+from .outputs import LayerChoice, PlaitCausalLMOutput, TowerOutput
+from .plait import PlaitModel
+from .pretrained import PlaitPreTrainedModel
+
+
+class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
+    """Writes text (GPT-style); with an image tower, text in which images stand in the place of image tokens (LLaVA).
+
+    Raises:
+        ValueError: no decoder, or one that reads a context: that is `PlaitForConditionalGeneration`.
+    """
+
+    published_heads = ("lm_head",)
+    reads_pooled = False
+    decoder_kind = "inline"
+    _tied_weights_keys = {"lm_head.weight": "model.decoder.embeddings.token_embedding.weight"}
+
+    def __init__(self, config: PlaitConfig) -> None:
+        super().__init__(config)
+        check_decoder(config, type(self).__name__, reads_context=False)
+        self.model = PlaitModel(config)
+        self.lm_head = vocabulary_head(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """transformers' `generate`; the image tower runs once, whatever the number of beams or returned sequences."""
+        image = {
+            name: kwargs.pop(name) for name in ("pixel_values", "image_present", "image_indices") if name in kwargs
+        }
+        if image.get("pixel_values") is not None:
+            with torch.no_grad():
+                kwargs["encoder_outputs"] = {"image": self.model.encode("image", **image)}
+        return super().generate(inputs, *args, **kwargs)
+
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
+        given = kwargs.get("encoder_outputs")
+        if given and expand_size > 1:
+            kwargs["encoder_outputs"] = {name: repeated(output, expand_size) for name, output in given.items()}
+        return super()._expand_inputs_for_generation(expand_size, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_present: Tensor | None = None,
+        image_indices: Tensor | None = None,
+        encoder_outputs: Mapping[str, Any] | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        labels: Tensor | None = None,
+        shift_labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        output_attentions: bool | None = None,
+        output_hidden_states: LayerChoice | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> PlaitCausalLMOutput:
+        """Inputs as in `PlaitModel`.
+
+        Args:
+            labels: (batch, length), the input ids, -100 where nothing is to be predicted; they are shifted here.
+            shift_labels: (batch, length), labels that are shifted already, in their place.
+            logits_to_keep: logits of so many last positions alone (0: of all), or of the positions in a tensor.
+            num_items_in_batch: divides the summed loss in the place of the number of labels (gradient accumulation).
+            label_smoothing: of the loss.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_present=image_present,
+            image_indices=image_indices,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        targets = shifted(labels) if labels is not None and shift_labels is None else shift_labels
+        loss, logits = loss_and_logits(
+            self, outputs.last_hidden_state, targets, logits_to_keep, num_items_in_batch, label_smoothing
+        )
+        return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
+
+
+def check_decoder(config: PlaitConfig, name: str, reads_context: bool) -> None:
+    """Raise ValueError, naming the class to use, where a generating class cannot be made from this config."""
+    if config.decoder_config is None:
+        raise ValueError(f"{name} needs a decoder, and this config has none: compose it with decoder=...")
+    if config.is_encoder_decoder != reads_context:
+        other = "PlaitForCausalLM" if reads_context else "PlaitForConditionalGeneration"
+        kind = "reads no context" if reads_context else "reads the context of its towers"
+        raise ValueError(f"the decoder of this config {kind}: load it with {other}, not {name}")
+
+
+def vocabulary_head(config: PlaitConfig) -> nn.Linear:
+    """The projection from the decoder's width to its vocabulary."""
+    decoder = config.get_text_config()
+    embedding = getattr(decoder, "embedding_size", decoder.hidden_size)
+    if config.tie_word_embeddings and embedding != decoder.hidden_size:
+        raise ValueError(
+            f"tie_word_embeddings: the decoder's tokens are {decoder.hidden_size} wide, its embeddings {embedding}"
+        )
+    return nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=config.lm_head_bias)
+
+
+def loss_and_logits(
+    model: PlaitPreTrainedModel,
+    x: Tensor,
+    targets: Tensor | None,
+    logits_to_keep: int | Tensor,
+    num_items_in_batch: Tensor | int | None,
+    label_smoothing: float,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The loss, where there are targets, and the logits; in training with targets there are none: the loss is computed
+    in chunks, and all of the logits would take more memory than the rest of the step."""
+    head: Any = model.get_output_embeddings()
+    if targets is not None and model.training:
+        items = (num_items_in_batch, label_smoothing)
+        return language_model_loss(x, head.weight, head.bias, targets, *items), None
+    if isinstance(logits_to_keep, Tensor):
+        logits = head(x[:, logits_to_keep])
+    else:
+        logits = head(x[:, -logits_to_keep:] if logits_to_keep and targets is None else x)
+    if targets is None:
+        return None, logits
+    return cross_entropy(logits, targets, num_items_in_batch, label_smoothing), logits
+
+
+def repeated(output: TowerOutput, times: int) -> TowerOutput:
+    """A tower's output with every row so many times in a row."""
+    tensors = {name: value for name, value in output.items() if isinstance(value, Tensor)}
+    return TowerOutput(**{**output, **{name: value.repeat_interleave(times, 0) for name, value in tensors.items()}})

@@ -1,0 +1,166 @@
+"""Conditional generation: towers are read by a decoder, which writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration import PlaitConfig
+from .causal_lm import check_decoder, loss_and_logits, vocabulary_head
+from .generation import LeanGeneration
+from .losses import IGNORED
+from .outputs import ContextOutput, LayerChoice, PlaitSeq2SeqLMOutput
+from .plait import INPUTS, PlaitModel
+from .pretrained import PlaitPreTrainedModel
+
+
+class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
+    """Captioning, generative question answering, speech to text, translation, summarisation, dialogue: the fused tokens
+    of any towers are the context of a decoder's cross-attention.
+
+    Raises:
+        ValueError: no decoder, or one that reads no context: that is `PlaitForCausalLM`.
+    """
+
+    published_heads = ("lm_head",)
+    reads_pooled = False
+    decoder_kind = "context"
+    _tied_weights_keys = {"lm_head.weight": "model.decoder.embeddings.token_embedding.weight"}
+
+    def __init__(self, config: PlaitConfig) -> None:
+        super().__init__(config)
+        check_decoder(config, type(self).__name__, reads_context=True)
+        self.model = PlaitModel(config)
+        self.lm_head = vocabulary_head(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        return self.model.get_encoder(modality)
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """transformers' `generate`: the towers run once, on exactly what was passed; `decoder_input_ids` begin the text
+        where given (with an image or audio tower alone, `input_ids` too)."""
+        if inputs is not None:
+            kwargs[self.main_input_name] = inputs
+        if "text" not in self.model.towers and "input_ids" in kwargs:
+            kwargs["decoder_input_ids"] = kwargs.pop("input_ids")
+        read = {name: kwargs.pop(name) for names in INPUTS.values() for name in names if kwargs.get(name) is not None}
+        given = kwargs.pop("encoder_outputs", None)
+        recorded = {name: kwargs.get(name) for name in ("output_attentions", "output_hidden_states")}
+        with torch.no_grad():
+            context = self.model.encode_context(**read, encoder_outputs=given, **recorded)
+        if context.mask is not None and bool(context.mask.all()):
+            context = ContextOutput(**{**context, "mask": None})  # nothing to hide: no step need look at it
+        words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
+        return super().generate(None, *args, encoder_outputs=context, **words, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_present: Tensor | None = None,
+        image_indices: Tensor | None = None,
+        input_features: Tensor | None = None,
+        audio_present: Tensor | None = None,
+        encoder_outputs: Mapping[str, Any] | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        decoder_position_ids: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        output_attentions: bool | None = None,
+        output_hidden_states: LayerChoice | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> PlaitSeq2SeqLMOutput:
+        """Inputs as in `PlaitModel`.
+
+        Args:
+            labels: (batch, length), the text to be written, -100 where nothing is to be predicted. Without
+                decoder_input_ids the decoder reads them shifted right, behind `config.decoder_start_token_id`.
+            logits_to_keep, num_items_in_batch, label_smoothing: as in `PlaitForCausalLM`.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = shifted_right(labels, self.config)
+            decoder_attention_mask = (
+                until_last_label(labels) if decoder_attention_mask is None else decoder_attention_mask
+            )
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_present=image_present,
+            image_indices=image_indices,
+            input_features=input_features,
+            audio_present=audio_present,
+            encoder_outputs=encoder_outputs,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            decoder_position_ids=decoder_position_ids,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        loss, logits = loss_and_logits(
+            self, outputs.last_hidden_state, labels, logits_to_keep, num_items_in_batch, label_smoothing
+        )
+        context: ContextOutput = outputs.context
+        return PlaitSeq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.hidden_states,
+            decoder_attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=context.last_hidden_state,
+            encoder_hidden_states=context.hidden_states,
+            encoder_attentions=context.attentions,
+        )
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """What transformers' collators ask for."""
+        return shifted_right(labels, self.config)
+
+
+def until_last_label(labels: Tensor) -> Tensor:
+    """(batch, length), 1 up to a row's last label (and at the start), so that what pads the labels is not computed."""
+    left = (labels != IGNORED).flip(1).cumsum(1).flip(1) > 0
+    return torch.cat((left.new_ones(len(left), 1), left[:, 1:]), dim=1).long()
+
+
+def shifted_right(labels: Tensor, config: PlaitConfig) -> Tensor:
+    """The decoder's input for these labels, (batch, length): the start token, then all of them but the last.
+
+    Raises ValueError where the config names no start token, or no padding for the ignored labels.
+    """
+    start, pad = config.decoder_start_token_id, config.pad_token_id
+    if start is None:
+        raise ValueError("config.decoder_start_token_id is None: name the token with which the decoder begins")
+    if pad is None and bool((labels == IGNORED).any()):
+        raise ValueError("config.pad_token_id is None, and labels are padded: name the token that pads the decoder")
+    shifted = torch.cat((labels.new_full((len(labels), 1), start), labels[:, :-1]), dim=1)
+    return shifted if pad is None else shifted.masked_fill(shifted == IGNORED, pad)

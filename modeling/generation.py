@@ -1,0 +1,123 @@
+"""What generating classes share: a lean step for each token, and a cache that grows without copying itself."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
+
+from .masks import is_growing
+
+# what one step of generation hands on as it is; with anything else transformers prepares the inputs
+STEP_INPUTS = frozenset(
+    "use_cache logits_to_keep output_attentions output_hidden_states encoder_outputs pixel_values image_present "
+    "image_indices inputs_embeds input_features audio_present".split()
+)
+# read with the prompt alone
+PROMPT_INPUTS = frozenset("pixel_values image_present image_indices inputs_embeds input_features audio_present".split())
+
+
+class LeanGeneration:
+    """Overrides of `GenerationMixin`'s hooks, for a class that has it as a base too."""
+
+    config: Any
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        position_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """One new token over a growing cache needs little; everything else goes transformers' way."""
+        lean = next_sequence_length == 1 and not is_first_iteration and is_growing(past_key_values)
+        given = {"position_ids": position_ids, "decoder_attention_mask": decoder_attention_mask}
+        if not lean or not kwargs.keys() <= STEP_INPUTS:
+            kwargs |= {name: value for name, value in given.items() if value is not None}
+            prepared = super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
+                input_ids,
+                next_sequence_length=next_sequence_length,
+                past_key_values=past_key_values,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                is_first_iteration=is_first_iteration,
+                **kwargs,
+            )
+            return self.only_inputs(prepared, bool(is_first_iteration) or not kwargs.get("use_cache", True))
+        step = {name: value for name, value in kwargs.items() if name not in PROMPT_INPUTS}
+        if self.config.is_encoder_decoder:
+            step |= {"decoder_input_ids": input_ids[:, -1:], "decoder_attention_mask": decoder_attention_mask}
+        else:
+            step.pop("encoder_outputs", None)
+            step |= {"input_ids": input_ids[:, -1:], "attention_mask": attention_mask}
+            step["position_ids"] = None if position_ids is None else position_ids[:, -1:]
+        return {**step, "past_key_values": past_key_values}
+
+    def only_inputs(self, prepared: dict[str, Any], with_images: bool) -> dict[str, Any]:
+        """A decoder-only model reads its images with the prompt alone; the encoder's text has no place in a decoder's
+        step."""
+        if self.config.is_encoder_decoder:
+            prepared.pop("attention_mask", None)
+        elif not with_images:
+            for name in ("encoder_outputs", *PROMPT_INPUTS - {"inputs_embeds"}):
+                prepared.pop(name, None)
+        return prepared
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
+        """transformers' cache, the layers of a plain one replaced by layers with room to grow."""
+        given = model_kwargs.get("past_key_values")
+        super()._prepare_cache_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
+            generation_config, model_kwargs, *args
+        )
+        cache = model_kwargs.get("past_key_values")
+        own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        if given is None and type(own) is DynamicCache and not own.offloading:
+            own.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in own.layers]
+            if own.layer_class_to_replicate is DynamicLayer:
+                own.layer_class_to_replicate = GrowingLayer
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer that writes new keys and values into room kept free behind the old ones; `DynamicLayer` copies all
+    of them at every step. The room doubles when it is used up. With gradients enabled it copies too."""
+
+    FIRST = 64  # tokens of room beside the first
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """key_states, value_states: (batch, heads, new tokens, head_dim); returns all of them so far."""
+        if torch.is_grad_enabled() and key_states.requires_grad:
+            return super().update(key_states, value_states, *args, **kwargs)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if not self.has_room(end):
+            self.key_room = roomy(self.keys if start else None, key_states, end)
+            self.value_room = roomy(self.values if start else None, value_states, end)
+        self.key_room[..., start:end, :] = key_states
+        self.value_room[..., start:end, :] = value_states
+        self.keys, self.values = self.key_room[..., :end, :], self.value_room[..., :end, :]
+        return self.keys, self.values
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self.key_room = self.value_room = self.keys
+
+    def has_room(self, end: int) -> bool:
+        """Whether the keys still lie in the room (a reordered or cropped cache may not) and it reaches to `end`."""
+        room = self.key_room
+        lies_there = room.ndim == 4 and self.keys.data_ptr() == room.data_ptr() and len(self.keys) == len(room)
+        return lies_there and end <= room.shape[-2]
+
+
+def roomy(old: Tensor | None, new: Tensor, end: int) -> Tensor:
+    """Room for twice `end` tokens, the old ones in front."""
+    room = new.new_empty(*new.shape[:-2], max(2 * end, end + GrowingLayer.FIRST), new.shape[-1])
+    if old is not None:
+        room[..., : old.shape[-2], :] = old
+    return room

@@ -1,0 +1,112 @@
+"""Cross-entropy over a vocabulary, in chunks of tokens: the whole of the logits never stands in memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.utils.import_utils import is_torchdynamo_compiling
+
+from .losses import IGNORED, cross_entropy
+
+CHUNK = 2**23  # logits at a time: 32 MiB in float32
+
+
+def shifted(labels: Tensor) -> Tensor:
+    """Labels of each position's next token, (batch, length): the last position has none. The one place where labels
+    are shifted."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def language_model_loss(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Mean cross-entropy of x W^T + b over the labels that are not -100; zero, not NaN, when all are.
+
+    x: (batch, length, width); weight: (vocabulary, width), bias: (vocabulary,); labels: (batch, length), token ids that
+    stand where they are predicted. `num_items_in_batch` divides the sum in the place of their number.
+    Raises ValueError for a label outside the vocabulary.
+    """
+    labels = labels.to(x.device)
+    check_tokens(labels, len(weight))
+    if is_torchdynamo_compiling():
+        return cross_entropy(F.linear(x, weight, bias), labels, num_items_in_batch, label_smoothing)
+    kept = labels != IGNORED
+    count = kept.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    total = ChunkedCrossEntropy.apply(x[kept], weight, bias, labels[kept], label_smoothing)
+    return total / (count.to(x.device) if isinstance(count, Tensor) else count)
+
+
+def check_tokens(labels: Tensor, vocab_size: int) -> None:
+    """Raises ValueError for a label that is no token of the vocabulary; on the CPU alone, where it costs no wait."""
+    if labels.device.type != "cpu" or not labels.numel():
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if high >= vocab_size or (low < 0 and low != IGNORED):
+        wrong = high if high >= vocab_size else low
+        raise ValueError(
+            f"label {wrong} is no token of a vocabulary of {vocab_size}: the tokenizer does not fit the decoder"
+        )
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """The summed loss; gradients are made with each chunk's logits, while these are there:
+
+        d loss / d logits = softmax(logits) - (1 - e) onehot(label) - e / V
+
+    for a smoothing of e over V tokens (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float) -> Tensor:
+        """x: (tokens, width), labels: (tokens,), none of them ignored."""
+        wanted = [bool(need) for need in ctx.needs_input_grad[:3]]
+        x_gradient = torch.empty_like(x) if wanted[0] else None
+        weight_gradient = torch.zeros_like(weight) if wanted[1] else None
+        bias_gradient = torch.zeros_like(bias) if wanted[2] and bias is not None else None
+        total = x.new_zeros((), dtype=torch.float32 if x.dtype != torch.float64 else x.dtype)
+        size = max(1, CHUNK // len(weight))
+        for start in range(0, len(x), size):
+            part, targets = x[start : start + size], labels[start : start + size]
+            loss, slope = loss_and_slope(F.linear(part, weight, bias), targets, smoothing, any(wanted))
+            total += loss
+            if slope is None:
+                continue
+            slope = slope.to(weight.dtype)
+            if x_gradient is not None:
+                x_gradient[start : start + size] = slope @ weight
+            if weight_gradient is not None:
+                weight_gradient.addmm_(slope.T, part.to(weight.dtype))
+            if bias_gradient is not None:
+                bias_gradient += slope.sum(0)
+        ctx.gradients = (x_gradient, weight_gradient, bias_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (outer,) = gradients
+        scaled = (None if g is None else g.mul_(outer.to(g.dtype)) for g in ctx.gradients)
+        return (*scaled, None, None)
+
+
+def loss_and_slope(logits: Tensor, labels: Tensor, smoothing: float, slope: bool) -> tuple[Tensor, Tensor | None]:
+    """The summed loss of a chunk and, in the place of its logits, (tokens, vocabulary), their gradient."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    rows = torch.arange(len(labels), device=labels.device)
+    normaliser = logits.logsumexp(dim=1, keepdim=True)
+    expected = (1 - smoothing) * logits[rows, labels]
+    if smoothing:
+        expected = expected + smoothing * logits.mean(dim=1)
+    loss = (normaliser[:, 0] - expected).sum()
+    if not slope:
+        return loss, None
+    probabilities = logits.sub_(normaliser).exp_()
+    if smoothing:
+        probabilities -= smoothing / logits.shape[1]
+    probabilities[rows, labels] -= 1 - smoothing
+    return loss, probabilities

@@ -1,0 +1,108 @@
+"""CIDEr-D: how far a caption agrees with its references, in plain Python."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+LONGEST = 4
+
+CLITICS = r"n't\b|'(?:s|m|d|re|ve|ll)\b"
+CLITIC = re.compile(rf"(?<=\w)({CLITICS})")
+TWO_WORDS = {
+    "cannot": "can not",
+    "gonna": "gon na",
+    "gotta": "got ta",
+    "wanna": "wan na",
+    "gimme": "gim me",
+    "lemme": "lem me",
+}
+TWO_WORD = re.compile(rf"\b({'|'.join(TWO_WORDS)})\b")
+TOKEN = re.compile(
+    rf"{CLITICS}"
+    r"|'\d\ds?\b"  # '90s
+    r"|(?:[a-z]\.){2,}|\b(?:mr|mrs|ms|dr|st|jr|sr|vs|etc)\."  # u.s., dr.
+    r"|\d+(?:[.,:/]\d+)+"  # 1,000 and 3:30
+    r"|\w+(?:[-./'&@]\w+)*"  # t-shirt, o'clock
+    r"|\.{2,}|-{2,}|[?!]+|\S"
+)
+PUNCTUATION = re.compile(r"[.,:;\"'`‘“”…–—-]+|[?!]")
+BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+
+
+class Caption(NamedTuple):
+    """`length` in words; `vectors`: for n = 1 to 4 the tf-idf weight of every n-gram."""
+
+    length: int
+    vectors: list[dict[tuple[str, ...], float]]
+
+
+def caption_words(text: str) -> list[str]:
+    """The words of a caption as the COCO evaluation counts them: lower case, split as in the Penn Treebank ("do n't",
+    "dog 's", "can not"), punctuation left out.
+
+    A bracket stays as a word ("-lrb-"), as it does there. What differs from its tokenizer, which is Stanford's and
+    needs Java: few abbreviations are known to keep their period, and addresses, dates and rare contractions may be
+    split in other places.
+    """
+    text = CLITIC.sub(r" \1", text.lower().replace("’", "'"))
+    text = TWO_WORD.sub(lambda found: TWO_WORDS[found[0]], text)
+    tokens = (str(found[0]) for found in TOKEN.finditer(text))
+    return [BRACKETS.get(token, token) for token in tokens if not PUNCTUATION.fullmatch(token)]
+
+
+def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0) -> np.ndarray:
+    """(rows,): CIDEr-D of every row, 0 to 10, as the COCO evaluation gives it; papers print a hundred times this.
+
+    The weight of an n-gram is its count times log(rows / rows whose references have it), so a corpus of one row scores
+    0. A row's score is the mean over n = 1 to 4 and over its references of the clipped cosine of the two, each times
+    exp(-(difference in words)^2 / (2 sigma^2)). It is 10 where every reference is the prediction, of at least 4 words.
+
+    Source: Vedantam et al. 2015, https://arxiv.org/abs/1411.5726, section 5 and the CIDEr-D variant.
+    """
+    frequencies = document_frequencies(references)
+    rows = len(references)
+    scores = np.zeros(rows)
+    for row, (prediction, answers) in enumerate(zip(predictions, references, strict=True)):
+        candidate = weighted(prediction, frequencies, rows)
+        agreement = [_similarity(candidate, weighted(answer, frequencies, rows), sigma) for answer in answers]
+        scores[row] = 10 * math.fsum(agreement) / len(agreement)
+    return scores
+
+
+def document_frequencies(references: Sequence[Sequence[str]]) -> Counter[tuple[str, ...]]:
+    """Of every n-gram, the number of rows that have it in any reference."""
+    frequencies = Counter()
+    for answers in references:
+        frequencies.update({gram for answer in answers for gram in _ngrams(caption_words(answer))})
+    return frequencies
+
+
+def weighted(text: str, frequencies: Mapping[tuple[str, ...], int], rows: int) -> Caption:
+    """A caption as tf-idf vectors; an n-gram that no reference has weighs like one that a single row has."""
+    words = caption_words(text)
+    vectors = [{} for _ in range(LONGEST)]
+    for gram, count in _ngrams(words).items():
+        vectors[len(gram) - 1][gram] = count * math.log(rows / max(1, frequencies.get(gram, 0)))
+    return Caption(len(words), vectors)
+
+
+def _ngrams(words: Sequence[str]) -> Counter[tuple[str, ...]]:
+    sizes = range(1, LONGEST + 1)
+    return Counter(tuple(words[start : start + n]) for n in sizes for start in range(len(words) - n + 1))
+
+
+def _similarity(candidate: Caption, reference: Caption, sigma: float) -> float:
+    penalty = math.exp(-((candidate.length - reference.length) ** 2) / (2 * sigma**2))
+    cosines = map(_clipped_cosine, candidate.vectors, reference.vectors)
+    return penalty * math.fsum(cosines) / LONGEST
+
+
+def _clipped_cosine(candidate: Mapping[tuple[str, ...], float], reference: Mapping[tuple[str, ...], float]) -> float:
+    norm = math.hypot(*candidate.values()) * math.hypot(*reference.values())
+    shared = [(weight, reference[gram]) for gram, weight in candidate.items() if gram in reference]
+    # a repeated word earns no more than the reference gives it
+    return math.fsum(min(ours, theirs) * theirs for ours, theirs in shared) / norm if norm else 0.0
