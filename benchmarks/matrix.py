@@ -22,7 +22,7 @@ from tqdm import tqdm
 from zoo import IMAGES, PIXELS, TEXTS, VOCABULARY, Family, source_of
 
 from plait import PlaitForClassification
-from plait.modeling.composition import Row
+from plait.modeling.composition_table import Row
 from plait.modeling.fusion import FUSIONS
 
 FUSION_SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}

@@ -18,8 +18,9 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     learned scale per channel (None: no scale); `cross_attention` gives every layer a second attention that reads a
     context, `context_size` wide; `cross_attention_layers` names the layers that get one (None: all), and with
     `gated_cross_attention` what it adds starts at zero. Scores are divided by sqrt(head_dim) unless `attention_scale`
-    names another factor; `scale_by_layer` divides those of layer i by i + 1 as well. `tie_last_hidden_state` makes the last of the returned `hidden_states` the normed output (text families do,
-    vision families do not). `packing` computes on real tokens alone when a batch has padding.
+    names another factor; `scale_by_layer` divides those of layer i by i + 1 as well. `tie_last_hidden_state` makes the
+    last of the returned `hidden_states` the normed output (text families do, vision families do not). `packing`
+    computes on real tokens alone when a batch has padding.
 
     Raises:
         ValueError: sizes that do not divide.
@@ -87,9 +88,8 @@ class PlaitTransformerConfig(PlaitBaseConfig):
             raise ValueError(f"layer_types has {len(self.layer_types)} entries for {self.num_hidden_layers} layers")
         others = set(self.cross_attention_layers or ()) - set(range(self.num_hidden_layers))
         if others:
-            raise ValueError(
-                f"cross_attention_layers names {min(others)}, but layers are 0 .. {self.num_hidden_layers - 1}"
-            )
+            last = self.num_hidden_layers - 1
+            raise ValueError(f"cross_attention_layers names {min(others)}, but layers are 0 .. {last}")
 
     def crosses(self, layer_idx: int) -> bool:
         """Whether the layer of this number reads a context."""

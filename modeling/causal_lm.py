@@ -14,7 +14,7 @@ from .generation import LeanGeneration
 from .language_model_loss import language_model_loss, shifted
 from .losses import cross_entropy
 from .outputs import LayerChoice, PlaitCausalLMOutput, TowerOutput
-from .plait import PlaitModel
+from .plait import INPUTS, PlaitModel
 from .pretrained import PlaitPreTrainedModel
 
 
@@ -45,9 +45,7 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """transformers' `generate`; the image tower runs once, whatever the number of beams or returned sequences."""
-        image = {
-            name: kwargs.pop(name) for name in ("pixel_values", "image_present", "image_indices") if name in kwargs
-        }
+        image = {name: kwargs.pop(name) for name in INPUTS["image"] if name in kwargs}
         if image.get("pixel_values") is not None:
             with torch.no_grad():
                 kwargs["encoder_outputs"] = {"image": self.model.encode("image", **image)}

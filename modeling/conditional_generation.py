@@ -100,9 +100,8 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = shifted_right(labels, self.config)
-            decoder_attention_mask = (
-                until_last_label(labels) if decoder_attention_mask is None else decoder_attention_mask
-            )
+            if decoder_attention_mask is None:
+                decoder_attention_mask = until_last_label(labels)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -55,7 +55,7 @@ class TextEmbeddings(nn.Module):
         return x
 
     def positions(self, x: Tensor, input_ids: Tensor | None, past: int, available: int) -> Tensor:
-        """Positions on the padded grid, or counted over real tokens (RoBERTa, where padding has the padding's number)."""
+        """Positions on the padded grid, or counted over real tokens (RoBERTa, padding having the padding's number)."""
         length, pad = x.shape[1] + past, self.pad_token_id
         if length > available:
             raise ValueError(f"{length} tokens, but the text tower has {available} positions: truncate the text")

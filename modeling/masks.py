@@ -57,9 +57,9 @@ def spelt_out(config: PlaitTransformerConfig) -> bool:
 
 def step_mask(attention_mask: Tensor | None) -> Tensor | None:
     """The mask of one new token: it sees everything that is cached, but for the padding."""
-    return (
-        attention_mask if attention_mask is None or attention_mask.ndim == 4 else attention_mask[:, None, None].bool()
-    )
+    if attention_mask is None or attention_mask.ndim == 4:
+        return attention_mask
+    return attention_mask[:, None, None].bool()
 
 
 def cross_mask(config: PlaitTransformerConfig, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Any:

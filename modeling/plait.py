@@ -97,9 +97,7 @@ class PlaitModel(PlaitPreTrainedModel):
         inputs = {"text": text, "image": image, "audio": audio}
         if self.decoder is None:
             if past_key_values is not None or use_cache or decoder_input_ids is not None:
-                raise ValueError(
-                    "past_key_values, use_cache and decoder_input_ids are for a decoder: there is none here"
-                )
+                raise ValueError("past_key_values, use_cache, decoder_input_ids are for a decoder: there is none here")
             return self.braid(inputs, encoder_outputs, recorded)
         if not self.config.is_encoder_decoder:
             return self.continue_text(inputs, encoder_outputs, past_key_values, use_cache, recorded)
@@ -216,9 +214,7 @@ class PlaitModel(PlaitPreTrainedModel):
         if self.config.inline and text["input_ids"] is not None and not begun:
             text = self.with_images(text, inputs["image"], given)
         elif shown:
-            raise ValueError(
-                "images stand in the place of image tokens: pass input_ids, and the images with the prompt"
-            )
+            raise ValueError("images take the place of image tokens: pass input_ids, and the images with the prompt")
         return self.decode(text, past_key_values, use_cache, recorded)
 
     def with_images(

@@ -148,7 +148,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
     def composition(self) -> Any:
         """The table of what is pretrained, fresh, frozen and trainable, by part."""
-        from .composition import Composition
+        from .composition_table import Composition
 
         return Composition.of(self)
 

@@ -179,12 +179,9 @@ class PlaitTransformer(nn.Module):
 
     def packable(self, attention_mask: Tensor | None) -> TypeGuard[Tensor]:
         """Packing pays when there is padding; a compiled or exported graph cannot depend on how much."""
-        if (
-            not isinstance(attention_mask, Tensor)
-            or attention_mask.ndim != 2
-            or not self.config.packing
-            or not len(self.layers)
-        ):
+        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
+            return False
+        if not self.config.packing or not len(self.layers):
             return False
         if is_torchdynamo_compiling() or self.config._attn_implementation not in ("eager", "sdpa"):
             return False

@@ -9,7 +9,7 @@ from .convert import Family, Transposed, TransposedSplit, expect
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     """One dropout serves the embeddings and the layers: `resid_pdrop`."""
-    expect(hub.to_dict(), add_cross_attention=False, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
+    expect(hub.to_dict(), add_cross_attention=False)
     return {
         "vocab_size": hub.vocab_size,
         "hidden_size": hub.n_embd,
@@ -22,6 +22,8 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
         "initializer_range": hub.initializer_range,
         "norm_eps": hub.layer_norm_epsilon,
         "is_causal": True,
+        "attention_scale": None if hub.scale_attn_weights else 1.0,
+        "scale_by_layer": hub.scale_attn_by_inverse_layer_idx,
         "max_position_embeddings": hub.n_positions,
         "pad_token_id": hub.pad_token_id,
         "bos_token_id": hub.bos_token_id,

@@ -1,0 +1,59 @@
+"""The table that says what a model is made of, and what came from where."""
+
+from dataclasses import dataclass
+
+from ..configuration import OWN_CONFIGS, PlaitConfig
+from .pretrained import PlaitPreTrainedModel, part_of
+
+
+@dataclass
+class Row:
+    """One part of a model: parameters by number."""
+
+    part: str
+    kind: str
+    origin: str
+    parameters: int = 0
+    trainable: int = 0
+    fresh: int = 0
+
+
+@dataclass
+class Composition:
+    """What a model is made of, part by part: family, where its weights came from, how many are trained."""
+
+    rows: list[Row]
+
+    @classmethod
+    def of(cls, model: PlaitPreTrainedModel) -> "Composition":
+        rows: dict[str, Row] = {}
+        saved = model.name_or_path or "fresh"
+        for name, parameter in model.named_parameters():
+            part = part_of(name)
+            kind = kind_of(model.config, part)
+            row = rows.setdefault(part, Row(part, kind, model.origins.get(part, saved)))
+            row.parameters += parameter.numel()
+            row.trainable += parameter.numel() * parameter.requires_grad
+            row.fresh += parameter.numel() * (row.origin == "fresh" or name in model.fresh_names)
+        return cls(list(rows.values()))
+
+    def __str__(self) -> str:
+        head = f"{'part':10s} {'made of':28s} {'parameters':>12s} {'pretrained':>12s} {'fresh':>12s}"
+        lines = [f"{head} {'frozen':>12s} {'trainable':>12s}  weights from"]
+        for row in self.rows:
+            pretrained, frozen = row.parameters - row.fresh, row.parameters - row.trainable
+            numbers = (row.parameters, pretrained, row.fresh, frozen, row.trainable)
+            lines.append(f"{row.part:10s} {row.kind:28s} " + " ".join(f"{n:12,d}" for n in numbers) + f"  {row.origin}")
+        return "\n".join(lines)
+
+
+def kind_of(config: PlaitConfig, part: str) -> str:
+    """How the table calls a part: a native family, a wrapped one, a fusion."""
+    fusion = config.fusion_config
+    if part == "fusion" and fusion is not None:
+        return f"{fusion.strategy}, {fusion.connector}"
+    tower = config.decoder_config if part == "decoder" else config.encoders.get(part)
+    if tower is None:
+        return "-"
+    own = type(tower) in OWN_CONFIGS.values()
+    return (tower.family or tower.model_type) if own else f"{tower.model_type} (wrapped)"
