@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from .fusion import Stream
 
@@ -24,14 +25,24 @@ def put_images(embeds: Tensor, places: Tensor, images: Stream, images_per_row: i
     images * tokens, width) and its mask.
     Raises ValueError for a row with another number of places than its images have tokens.
     """
-    wanted, given = places.sum(1), images.mask.sum(1)
+    each = max(images.mask.shape[1] // max(images_per_row, 1), 1)
+    check_places(places, images.mask, each)
+    number = places.cumsum(1) - 1  # of a place in its row; a row's images stand in the same order
+    first = images.mask.int().argsort(dim=1, descending=True, stable=True)
+    chosen = first.gather(1, number.clamp(0, first.shape[1] - 1))
+    tokens = images.tokens.gather(1, chosen[..., None].expand(-1, -1, images.tokens.shape[-1]))
+    embeds = torch.where(places[..., None], tokens.to(embeds.dtype), embeds)
+    return Inline(embeds, torch.where(places, number // each, -1))
+
+
+def check_places(places: Tensor, present: Tensor, each: int) -> None:
+    """Reads the numbers on the host: one synchronisation a prompt on a GPU."""
+    if is_torchdynamo_compiling():  # a compiled or exported graph cannot depend on values
+        return
+    wanted, given = places.sum(1), present.sum(1)
     if not torch.equal(wanted, given):
         row = int((wanted != given).nonzero()[0])
-        each = images.mask.shape[1] // max(images_per_row, 1)
         raise ValueError(
             f"row {row} has {int(wanted[row])} image tokens in its text, but its images have {int(given[row])} "
             f"({each} an image): the processor puts one for each when the text has an image token for every image"
         )
-    embeds = embeds.masked_scatter(places[..., None], images.tokens[images.mask].to(embeds.dtype))
-    each = max(images.mask.shape[1] // max(images_per_row, 1), 1)
-    return Inline(embeds, torch.where(places, (places.cumsum(1) - 1) // each, -1))

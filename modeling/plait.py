@@ -222,6 +222,8 @@ class PlaitModel(PlaitPreTrainedModel):
     ) -> dict[str, Any]:
         """The text's inputs, the tokens of its images put in."""
         places = text["input_ids"] == self.config.image_token_id
+        if text["attention_mask"] is not None and text["attention_mask"].ndim == 2:
+            places &= text["attention_mask"][:, -places.shape[1] :].bool()
         outputs = self.encode_all({"image": image}, given, {}, optional=True)
         if "image" not in outputs:
             if bool(places.any()):

@@ -13,7 +13,7 @@ KINDS = {"global": "full_attention", "local": "sliding_attention"}
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     """One dropout serves the embeddings and the layers: `resid_dropout`."""
     if unknown := set(hub.attention_layers) - KINDS.keys():
-        raise ValueError(f"attention_types names {unknown.pop()!r}, but layers are {' or '.join(KINDS)}")
+        raise ValueError(f"attention_layers names {unknown.pop()!r}, but layers are {' or '.join(KINDS)}")
     return {
         "vocab_size": hub.vocab_size,
         "hidden_size": hub.hidden_size,

@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
 
 from plait import PlaitConfig
 from plait.modeling import PlaitPreTrainedModel
 
-from .zoo import CASES, CLASSES, build, config_of, inputs_of, labels_of, main_tensor
+from .zoo import CASES, CLASSES, build, config_of, inputs_of, labels_of, main_tensor, recorded
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -144,12 +150,12 @@ def test_padding_is_invisible(model: PlaitPreTrainedModel, inputs: dict[str, Ten
     if "input_ids" not in inputs:
         pytest.skip("pictures have no padding")
     longer = dict(inputs)
-    batch = len(inputs["input_ids"])
+    batch, length = inputs["input_ids"].shape
     longer["input_ids"] = torch.cat((inputs["input_ids"], torch.full((batch, 3), junk)), dim=1)
     longer["attention_mask"] = torch.cat((inputs["attention_mask"], torch.zeros(batch, 3, dtype=torch.long)), dim=1)
     before, after = run(model, inputs), run(model, longer)
-    if before.ndim == 3 and before.shape[1] >= 7:
-        after = torch.cat((after[:, :7], after[:, 10:]), dim=1)
+    if before.ndim == 3 and before.shape[1] >= length:
+        after = torch.cat((after[:, :length], after[:, length + 3 :]), dim=1)
         before, after = real(before, inputs), real(after, inputs)
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
 
@@ -187,8 +193,9 @@ def test_attentions_and_hidden_states(
         pytest.skip("late fusion has no joint transformer")
     model.set_attn_implementation(implementation)
     outputs = model(**inputs, output_attentions=True, output_hidden_states=True)
-    assert len(outputs.attentions) == 2 and len(outputs.hidden_states) == 3
-    for weights in outputs.attentions:
+    attentions, states = recorded(outputs)
+    assert len(attentions) == 2 and len(states) == 3
+    for weights in attentions:
         assert weights.ndim == 4 and weights.shape[1] == 4
         assert weights.sum(-1).max() < 1 + 1e-4 and weights.amax() > 0
     torch.testing.assert_close(
@@ -196,9 +203,9 @@ def test_attentions_and_hidden_states(
     )
     if implementation == "eager":
         model.config.output_attentions = True
-        assert len(model(**inputs).attentions) == 2
+        assert len(recorded(model(**inputs))[0]) == 2
     model.config.output_hidden_states = True
-    assert len(model(**inputs).hidden_states) == 3
+    assert len(recorded(model(**inputs))[1]) == 3
 
 
 def test_gradients_reach_states_and_attentions(
@@ -207,7 +214,8 @@ def test_gradients_reach_states_and_attentions(
     if case[1] == "late":
         pytest.skip("late fusion has no joint transformer")
     outputs = model(**inputs, output_attentions=True, output_hidden_states=True)
-    kept = (outputs.hidden_states[0], outputs.attentions[0])
+    attentions, states = recorded(outputs)
+    kept = (states[0], attentions[0])
     for tensor in kept:
         tensor.retain_grad()
     main_tensor(outputs).square().sum().backward()
@@ -251,14 +259,19 @@ def test_loss_whenever_labels_are_given(
         pytest.skip("has no loss")
     labels = labels_of(case[0], inputs)
     loss = model(**inputs, **labels).loss
-    logits = run(model, inputs)
-    expected = nn.functional.cross_entropy(logits.flatten(0, -2), labels["labels"].flatten())
+    logits, targets = run(model, inputs), labels["labels"]
+    if case[0] == "PlaitForCausalLM":
+        logits, targets = logits[:, :-1], targets[:, 1:]
+    expected = nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
     torch.testing.assert_close(loss, expected)
     assert "loss" not in model(**inputs)
-    count = int((labels["labels"] != -100).sum())
+    count = int((targets != -100).sum())
     torch.testing.assert_close(model(**inputs, **labels, num_items_in_batch=2 * count).loss, expected / 2)
     ignored = {"labels": torch.full_like(labels["labels"], -100)}
     assert model(**inputs, **ignored).loss == 0
+    if labels["labels"].ndim > 1:  # in training, language models compute it in chunks
+        torch.testing.assert_close(model.train()(**inputs, **labels).loss, expected)
+        assert model(**inputs, **ignored).loss == 0
 
 
 def test_embeddings_can_be_read_set_and_resized(
@@ -273,7 +286,7 @@ def test_embeddings_can_be_read_set_and_resized(
     assert model.config.get_text_config().vocab_size == 50 and model.get_input_embeddings().num_embeddings == 50
     after = run(model, inputs)
     torch.testing.assert_close(after[..., : before.shape[-1]], before)
-    if case[0] == "PlaitForMaskedLM":
+    if case[0] in ("PlaitForMaskedLM", "PlaitForCausalLM"):
         assert after.shape[-1] == 50 and model.lm_head.weight is model.get_input_embeddings().weight
     model.save_pretrained(tmp_path)
     assert torch.equal(run(type(model).from_pretrained(tmp_path), inputs), after)
@@ -284,10 +297,11 @@ def test_embeddings_can_be_read_set_and_resized(
 def test_inputs_embeds_stand_for_ids(
     case: tuple[str, str], model: PlaitPreTrainedModel, inputs: dict[str, Tensor]
 ) -> None:
-    if "input_ids" not in inputs:
-        pytest.skip("no text")
+    if "input_ids" not in inputs or case[1] == "inline":
+        pytest.skip("no text, or text whose image tokens tell where images stand")
     embedded = {name: value for name, value in inputs.items() if name != "input_ids"}
-    embedded["inputs_embeds"] = model.get_input_embeddings()(inputs["input_ids"])
+    reader = model.parts.get("text") or model.parts["decoder"]
+    embedded["inputs_embeds"] = reader.get_input_embeddings()(inputs["input_ids"])
     torch.testing.assert_close(
         real(run(model, embedded), inputs), real(run(model, inputs), inputs), atol=1e-6, rtol=1e-5
     )
@@ -312,7 +326,7 @@ def test_half_precision(
 
 
 def test_main_input_name_is_the_first_modality(case: tuple[str, str], model: PlaitPreTrainedModel) -> None:
-    assert model.main_input_name == ("pixel_values" if case[1] == "image" else "input_ids")
+    assert model.main_input_name == ("pixel_values" if case[1] in ("image", "captioner") else "input_ids")
 
 
 def test_an_unknown_argument_is_an_error(model: PlaitPreTrainedModel, inputs: dict[str, Tensor]) -> None:
@@ -334,7 +348,12 @@ def test_compiles_to_one_graph(case: tuple[str, str], model: PlaitPreTrainedMode
 
 
 def test_auto_classes_load_the_folder(case: tuple[str, str], model: PlaitPreTrainedModel, tmp_path: Path) -> None:
-    auto = {"PlaitForClassification": AutoModelForSequenceClassification, "PlaitForMaskedLM": AutoModelForMaskedLM}
+    auto = {
+        "PlaitForClassification": AutoModelForSequenceClassification,
+        "PlaitForMaskedLM": AutoModelForMaskedLM,
+        "PlaitForCausalLM": AutoModelForCausalLM,
+        "PlaitForConditionalGeneration": AutoModelForSeq2SeqLM,
+    }
     model.save_pretrained(tmp_path)
     loaded = auto.get(case[0], AutoModel).from_pretrained(tmp_path)
     assert type(loaded) is type(model) and state_equal(loaded, model)

@@ -18,7 +18,7 @@ from plait import PlaitConfig, PlaitForMaskedLM, PlaitModel
 from plait.configuration import OWN_CONFIGS
 from plait.modeling import PlaitPreTrainedModel
 
-from .zoo import CASES, CLASSES, build, config_of, inputs_of, labels_of, main_tensor
+from .zoo import CASES, CLASSES, build, config_of, inputs_of, labels_of, main_tensor, recorded
 
 CONFIGS = [PlaitConfig, *OWN_CONFIGS.values()]
 FUSED = ("early", "late", "cross_attention", "resampled")
@@ -164,8 +164,8 @@ def test_chosen_hidden_states(
 ) -> None:
     if case[1] == "late":
         pytest.skip("late fusion has no joint transformer")
-    whole = model(**inputs, output_hidden_states=True).hidden_states
-    some = model(**inputs, output_hidden_states=asked).hidden_states
+    whole = recorded(model(**inputs, output_hidden_states=True))[1]
+    some = recorded(model(**inputs, output_hidden_states=asked))[1]
     kept = {number % len(whole) for number in asked}
     assert len(some) == len(whole) and {number for number, state in enumerate(some) if state is not None} == kept
     assert all(torch.equal(some[number], whole[number]) for number in kept)

@@ -5,7 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from plait import PlaitConfig, PlaitForClassification, PlaitForMaskedLM, PlaitModel
+from plait import (
+    PlaitConfig,
+    PlaitForCausalLM,
+    PlaitForClassification,
+    PlaitForConditionalGeneration,
+    PlaitForMaskedLM,
+    PlaitModel,
+)
 from plait.modeling import PlaitPreTrainedModel
 
 TEXT = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
@@ -35,23 +42,51 @@ CONFIGS: dict[str, dict[str, object]] = {
     "late": fused("late"),
     "cross_attention": fused("cross_attention", query="text"),
     "resampled": fused("early", connector="resampler", num_queries=3, resampler_layers=1),
+    "translator": {"text_config": dict(TEXT), "decoder_config": {**DECODER, "cross_attention": True}},
+    "captioner": {
+        "vision_config": {**IMAGE, "hidden_size": 48},
+        "decoder_config": {**DECODER, "cross_attention": True, "context_size": 16},
+        "fusion_config": {**FUSION, "strategy": "concatenate", "hidden_size": 16},
+    },
+    "reader": {
+        **fused("early"),
+        "decoder_config": {
+            **DECODER,
+            "cross_attention": True,
+            "cross_attention_layers": [1],
+            "gated_cross_attention": True,
+        },
+    },
+    "inline": {
+        "vision_config": {**IMAGE, "hidden_size": 48},
+        "decoder_config": dict(DECODER),
+        "fusion_config": {**FUSION, "strategy": "inline"},
+        "image_token_id": 39,
+        "bidirectional_images": True,
+    },
 }
+CONTEXT_SHAPES = ("translator", "captioner", "reader")
+GENERATING = {"PlaitForCausalLM": ("decoder", "inline"), "PlaitForConditionalGeneration": CONTEXT_SHAPES}
+TOKENS = {"decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 CLASSES: dict[str, type[PlaitPreTrainedModel]] = {
     "PlaitModel": PlaitModel,
     "PlaitForClassification": PlaitForClassification,
     "PlaitForMaskedLM": PlaitForMaskedLM,
+    "PlaitForCausalLM": PlaitForCausalLM,
+    "PlaitForConditionalGeneration": PlaitForConditionalGeneration,
 }
-WITHOUT_TEXT_TOKENS = ("image", "decoder", "late", "resampled")  # nothing there for a masked language model to read
-CASES = [
-    (class_name, shape)
-    for class_name in CLASSES
-    for shape in CONFIGS
-    if class_name != "PlaitForMaskedLM" or shape not in WITHOUT_TEXT_TOKENS
-]
+SHAPES = {
+    "PlaitModel": tuple(CONFIGS),
+    "PlaitForClassification": tuple(shape for shape in CONFIGS if shape not in (*CONTEXT_SHAPES, "inline")),
+    "PlaitForMaskedLM": ("text", "early", "cross_attention"),
+    **GENERATING,
+}
+CASES = [(class_name, shape) for class_name in CLASSES for shape in SHAPES[class_name]]
 
 
 def config_of(shape: str, **fields: object) -> PlaitConfig:
-    return PlaitConfig(**CONFIGS[shape], num_labels=3, initializer_range=0.2, **fields)
+    tokens = TOKENS if "decoder_config" in CONFIGS[shape] else {}
+    return PlaitConfig(**CONFIGS[shape], **tokens, num_labels=3, initializer_range=0.2, **fields)
 
 
 def build(class_name: str, shape: str, **fields: object) -> PlaitPreTrainedModel:
@@ -66,20 +101,29 @@ def inputs_of(shape: str, batch: int = 3) -> dict[str, Tensor]:
     """Ragged text and pictures, as the shape has them; rows 0 .. batch - 1 differ."""
     generator = torch.Generator().manual_seed(1)
     inputs = {}
-    if shape != "image":
+    if shape not in ("image", "captioner"):
         lengths = torch.tensor([7, 4, 5, 2, 6])[:batch]
         inputs["attention_mask"] = (torch.arange(7)[None] < lengths[:, None]).long()
         inputs["input_ids"] = torch.randint(1, 40, (batch, 7), generator=generator) * inputs["attention_mask"]
-    if shape not in ("text", "decoder"):
+    if shape not in ("text", "decoder", "translator"):
         inputs["pixel_values"] = torch.randn(batch, 3, 16, 16, generator=generator)
+    if shape in CONTEXT_SHAPES:
+        inputs["decoder_input_ids"] = torch.randint(3, 39, (batch, 5), generator=generator)
+    if shape == "inline":  # five image tokens before each row's text
+        text = inputs["input_ids"].clamp(max=38)
+        inputs["input_ids"] = torch.cat((torch.full((batch, 5), 39), text), dim=1)
+        inputs["attention_mask"] = torch.cat((torch.ones(batch, 5, dtype=torch.long), inputs["attention_mask"]), dim=1)
     return inputs
 
 
 def labels_of(class_name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     if class_name == "PlaitForClassification":
         return {"labels": torch.arange(len(next(iter(inputs.values())))) % 3}
-    if class_name == "PlaitForMaskedLM":
-        return {"labels": inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)}
+    if class_name == "PlaitForConditionalGeneration":
+        return {"labels": inputs["decoder_input_ids"].roll(-1, dims=1)}
+    if class_name in ("PlaitForMaskedLM", "PlaitForCausalLM"):
+        unread = (inputs["attention_mask"] == 0) | (inputs["input_ids"] == 39)
+        return {"labels": inputs["input_ids"].masked_fill(unread, -100)}
     return {}
 
 
@@ -87,6 +131,12 @@ def main_tensor(outputs: object) -> Tensor:
     """The tensor a user reads: logits, or the hidden state."""
     logits = getattr(outputs, "logits", None)
     return outputs.last_hidden_state if logits is None else logits
+
+
+def recorded(outputs: object) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Attentions and hidden states: the decoder's, of a class that has an encoder too."""
+    owner = "decoder_" if hasattr(outputs, "decoder_attentions") else ""
+    return getattr(outputs, f"{owner}attentions"), getattr(outputs, f"{owner}hidden_states")
 
 
 Build = Callable[[str, str], PlaitPreTrainedModel]

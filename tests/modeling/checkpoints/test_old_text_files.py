@@ -55,6 +55,13 @@ def with_masks(prefix: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda file: file | {f"{prefix}h.{layer}.{key}": t.clone() for layer in (0, 1) for key, t in buffers.items()}
 
 
+def with_local_masks(file: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As GPT-Neo's first files hold them."""
+    buffers = {"bias": torch.ones(1, 1, 24, 24).tril(), "masked_bias": torch.tensor(-1e9)}
+    names = {f"transformer.h.{layer}.attn.attention.{key}": key for layer in (0, 1) for key in buffers}
+    return file | {name: buffers[key].clone() for name, key in names.items()}
+
+
 def with_frequencies(file: dict[str, Tensor]) -> dict[str, Tensor]:
     return file | {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.rand(4) for layer in (0, 1)}
 
@@ -73,6 +80,7 @@ PUBLISHED = {
     "gpt2-masks": ("gpt2-lm", with_masks("transformer.")),
     "gpt2-bare-masks": ("gpt2", with_masks("")),
     "gpt2-prefixed": ("gpt2", with_prefix("transformer.")),
+    "gpt-neo-masks": ("gpt-neo-lm", with_local_masks),
     "llama-frequencies": ("llama-lm", with_frequencies),
     "llama-prefixed": ("llama", with_prefix("model.")),
 }
@@ -104,8 +112,9 @@ def test_old_rope_settings_are_read(saved: Callable[[str], Saved], tmp_path: Pat
         ("bert", "position_embedding_type", "relative_key"),
         ("bert", "is_decoder", True),
         ("roberta", "add_cross_attention", True),
-        ("gpt2", "scale_attn_by_inverse_layer_idx", True),
-        ("gpt2", "scale_attn_weights", False),
+        ("gpt2", "add_cross_attention", True),
+        ("gpt-neo", "attention_layers", ["sparse", "global"]),
+        ("mistral", "layer_types", ["full_attention", "sliding_attention"]),
         ("qwen2", "layer_types", ["full_attention", "chunked_attention"]),
         ("llama", "rope_parameters", {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
     ],

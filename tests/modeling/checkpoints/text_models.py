@@ -27,6 +27,8 @@ GPT2 = {
 }
 LLAMA = {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": 24, "pad_token_id": 0, "num_labels": 3}
 LLAMA |= {"rms_norm_eps": 1e-3, "rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}
+NEO = {"vocab_size": 60, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 24}
+NEO |= {"attention_types": [[["local", "global"], 1]], "window_size": 4, "pad_token_id": 0, "num_labels": 3}
 WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 ROPES: dict[str, dict[str, Any]] = {
     "linear": {"factor": 2.0},
@@ -88,6 +90,21 @@ MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
         hf.GPT2Config(**GPT2, n_inner=40, activation_function="relu", layer_norm_epsilon=1e-3)
     ),
     "gpt2-classifier": lambda: hf.GPT2ForSequenceClassification(hf.GPT2Config(**GPT2)),
+    "gpt2-unscaled": lambda: hf.GPT2Model(hf.GPT2Config(**GPT2, scale_attn_weights=False)),
+    "gpt2-inverse": lambda: hf.GPT2Model(
+        hf.GPT2Config(**GPT2, scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True)
+    ),
+    "gpt2-lm-untied": lambda: hf.GPT2LMHeadModel(
+        hf.GPT2Config(**GPT2, tie_word_embeddings=False, scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False)
+    ),
+    "gpt-neo": lambda: hf.GPTNeoModel(hf.GPTNeoConfig(**NEO)),
+    "gpt-neo-lm": lambda: hf.GPTNeoForCausalLM(
+        hf.GPTNeoConfig(**NEO, intermediate_size=48, activation_function="relu", layer_norm_epsilon=1e-3)
+    ),
+    "gpt-neo-lm-untied": lambda: hf.GPTNeoForCausalLM(
+        hf.GPTNeoConfig(**{**NEO, "attention_types": [[["global", "local"], 1]]}, tie_word_embeddings=False)
+    ),
+    "gpt-neo-classifier": lambda: hf.GPTNeoForSequenceClassification(hf.GPTNeoConfig(**NEO)),
     "llama": llama,
     "llama-biased": lambda: llama(attention_bias=True, mlp_bias=True, head_dim=12, hidden_act="gelu"),
     "llama-lm": lambda: llama("ForCausalLM"),
@@ -99,9 +116,16 @@ MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "qwen2-lm": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**LLAMA, tie_word_embeddings=True)),
     "qwen2-classifier": lambda: hf.Qwen2ForSequenceClassification(hf.Qwen2Config(**LLAMA)),
     "qwen3": lambda: hf.Qwen3Model(hf.Qwen3Config(**LLAMA, head_dim=12)),
+    "mistral": lambda: hf.MistralModel(hf.MistralConfig(**LLAMA, sliding_window=4)),
+    "mistral-wide": lambda: hf.MistralModel(hf.MistralConfig(**LLAMA, sliding_window=None, head_dim=12)),
+    "mistral-lm": lambda: hf.MistralForCausalLM(hf.MistralConfig(**LLAMA, sliding_window=4)),
+    "mistral-lm-tied": lambda: hf.MistralForCausalLM(
+        hf.MistralConfig(**LLAMA, sliding_window=None, tie_word_embeddings=True)
+    ),
+    "mistral-classifier": lambda: hf.MistralForSequenceClassification(hf.MistralConfig(**LLAMA, sliding_window=4)),
     "qwen3-window": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**LLAMA, **WINDOW, head_dim=16)),
 }
-CAUSAL = [name for name in MODELS if name.startswith(("gpt2", "llama", "qwen"))]
+CAUSAL = [name for name in MODELS if name.startswith(("gpt", "llama", "mistral", "qwen"))]
 CLASSIFIERS = [name for name in MODELS if name.endswith("-classifier")]
 MASKED = [name for name in MODELS if "-mlm" in name or name == "bert-pretraining"]
 GENERATORS = [name for name in CAUSAL if "-lm" in name or name == "qwen3-window"]
