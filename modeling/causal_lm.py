@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache
+from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig
@@ -49,6 +50,10 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         if image.get("pixel_values") is not None:
             with torch.no_grad():
                 kwargs["encoder_outputs"] = {"image": self.model.encode("image", **image)}
+        if self.config.inline:  # an image token stands for an image: the model cannot write one
+            given = kwargs.get("generation_config") or self.generation_config
+            others = kwargs.get("suppress_tokens") or given.suppress_tokens or []
+            kwargs["suppress_tokens"] = [*others, self.config.image_token_id]
         return super().generate(inputs, *args, **kwargs)
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
@@ -56,6 +61,12 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         if given and expand_size > 1:
             kwargs["encoder_outputs"] = {name: repeated(output, expand_size) for name, output in given.items()}
         return super()._expand_inputs_for_generation(expand_size, **kwargs)
+
+    def create_masks_for_generate(self, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        """The masks for a static cache; where tokens of an image see each other, `forward` makes them."""
+        if self.config.inline and self.config.bidirectional_images:
+            return attention_mask
+        return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
 
     @can_return_tuple
     def forward(
