@@ -44,6 +44,22 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
 
+    @property
+    def num_image_tokens(self) -> int:
+        """How many tokens one picture has in the text: see `PlaitModel`."""
+        return self.model.num_image_tokens
+
+    def set_image_token_id(self, token_id: int) -> None:
+        """Make this the token in whose place images stand: `processor.image_token_id`. The vocabulary grows to hold it.
+
+        Raises ValueError for a model that reads no images, or no token.
+        """
+        if not self.config.inline or token_id is None or token_id < 0:
+            raise ValueError(f"image_token_id {token_id}: a model with images in its text, and a token, are needed")
+        if token_id >= self.get_input_embeddings().num_embeddings:
+            self.resize_token_embeddings(token_id + 1)
+        self.config.image_token_id = token_id
+
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """transformers' `generate`; the image tower runs once, whatever the number of beams or returned sequences."""
         image = {name: kwargs.pop(name) for name in INPUTS["image"] if name in kwargs}
@@ -54,7 +70,8 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
             given = kwargs.get("generation_config") or self.generation_config
             others = kwargs.get("suppress_tokens") or given.suppress_tokens or []
             kwargs["suppress_tokens"] = [*others, self.config.image_token_id]
-        return super().generate(inputs, *args, **kwargs)
+        with self.lean_steps():
+            return super().generate(inputs, *args, **kwargs)
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
         given = kwargs.get("encoder_outputs")
@@ -99,6 +116,10 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
             num_items_in_batch: divides the summed loss in the place of the number of labels (gradient accumulation).
             label_smoothing: of the loss.
         """
+        if not (output_attentions or output_hidden_states or labels is not None or shift_labels is not None):
+            logits = self.step_logits(input_ids, past_key_values, attention_mask, position_ids)
+            if logits is not None:
+                return PlaitCausalLMOutput(logits=logits, past_key_values=past_key_values)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -62,7 +62,8 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         if context.mask is not None and bool(context.mask.all()):
             context = ContextOutput(**{**context, "mask": None})  # nothing to hide: no step need look at it
         words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
-        return super().generate(None, *args, encoder_outputs=context, **words, **kwargs)
+        with self.lean_steps():
+            return super().generate(None, *args, encoder_outputs=context, **words, **kwargs)
 
     @can_return_tuple
     def forward(
@@ -102,6 +103,11 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
             decoder_input_ids = shifted_right(labels, self.config)
             if decoder_attention_mask is None:
                 decoder_attention_mask = until_last_label(labels)
+        if not (output_attentions or output_hidden_states or labels is not None) and encoder_outputs is not None:
+            steps = (decoder_attention_mask, decoder_position_ids, encoder_outputs.get("mask"))
+            logits = self.step_logits(decoder_input_ids, past_key_values, *steps)
+            if logits is not None:
+                return PlaitSeq2SeqLMOutput(logits=logits, past_key_values=past_key_values)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

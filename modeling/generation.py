@@ -1,11 +1,15 @@
 """What generating classes share: a lean step for each token, and a cache that grows without copying itself."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
+from .attention import own_cache
+from .lean import LeanDecoder, lean_decoder
 from .masks import is_growing
 
 # what one step of generation hands on as it is; with anything else transformers prepares the inputs
@@ -21,6 +25,28 @@ class LeanGeneration:
     """Overrides of `GenerationMixin`'s hooks, for a class that has it as a base too."""
 
     config: Any
+    lean: LeanDecoder | None = None  # during `generate`
+
+    @contextmanager
+    def lean_steps(self) -> Iterator[None]:
+        """While it lasts, a new token goes through the decoder by plain functions where that is the same."""
+        model: Any = self
+        if model.config.get_text_config()._attn_implementation == "sdpa" and not model.training:
+            self.lean = lean_decoder(model.model.decoder, model.lm_head)
+        try:
+            yield
+        finally:
+            self.lean = None
+
+    def step_logits(self, tokens: Tensor | None, cache: Cache | None, *inputs: Tensor | None) -> Tensor | None:
+        """Logits of one new token, (batch, 1, vocabulary), by the lean decoder (its arguments); None where this call is
+        anything else."""
+        if self.lean is None or cache is None or tokens is None or tokens.shape[1] != 1 or torch.is_grad_enabled():
+            return None
+        own = own_cache(cache)
+        if not own.layers or type(own.layers[0]) is not GrowingLayer or not own.get_seq_length():
+            return None
+        return self.lean(tokens, cache, *inputs)
 
     def prepare_inputs_for_generation(
         self,

@@ -1,5 +1,7 @@
 """The parts of a layer that are not attention."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -67,6 +69,27 @@ class TanhGate(Parameterised):
         return self.gate.tanh() * x
 
 
+class Sinusoids(Parameterised):
+    """A table of sines and cosines, `weight`: (count, width), that is not trained (Vaswani et al. 2017, section 3.5; all
+    sines before all cosines, as in Whisper). A buffer: saved and read with the weights, and frozen whoever loads it."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        if width % 2 or width < 4:
+            raise ValueError(f"sinusoidal positions need an even width of at least 4, not {width}")
+        self.weight = nn.Buffer(torch.empty(count, width))
+
+    def init_weights(self, std: float) -> None:
+        count, half = self.weight.shape[0], self.weight.shape[1] // 2
+        rates = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
+        angles = torch.arange(count)[:, None] * rates
+        init.copy_(self.weight, torch.cat((angles.sin(), angles.cos()), dim=1))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """positions: (...) to (..., width)."""
+        return self.weight[positions]
+
+
 class PlaitMLP(nn.Module):
     """down(act(up(x))), token by token."""
 
@@ -76,9 +99,10 @@ class PlaitMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.hidden_act = config.hidden_act
         self.act = ACT2FN[config.hidden_act]
+        self.dropout = nn.Dropout(config.activation_dropout) if config.activation_dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.act(self.up_proj(x)))
+        return self.down_proj(self.dropout(self.act(self.up_proj(x))))
 
 
 class PlaitGatedMLP(PlaitMLP):
@@ -89,4 +113,4 @@ class PlaitGatedMLP(PlaitMLP):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.dropout(self.act(self.gate_proj(x)) * self.up_proj(x)))

@@ -1,5 +1,6 @@
 """The model without a head: towers -> connectors -> fusion (-> decoder)."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig, width_of
 from .connectors import connector_of
+from .embeddings import size_of
 from .fusion import Fusion, Stream, fusion_of
 from .inline import put_images
 from .outputs import ContextOutput, LayerChoice, PlaitModelOutput, TowerOutput
@@ -251,9 +253,34 @@ class PlaitModel(PlaitPreTrainedModel):
         decoder: Any = self.decoder
         return single_output(decoder(**inputs, past_key_values=past_key_values, **recorded))
 
+    @property
+    def num_image_tokens(self) -> int:
+        """How many tokens one picture of the tower's own size has behind its connector: what the processor puts into a
+        text for an image token. Raises ValueError where there is no image tower, or none with an `image_size`."""
+        return image_tokens(self.config)
+
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """The tower of that modality; where none is named, the first."""
         return self.towers[modality or next(iter(self.towers))]
+
+
+def image_tokens(config: PlaitConfig) -> int:
+    """Tokens of one picture: the resampler's queries, else what the image tower gives (run on the meta device, where
+    nothing is computed)."""
+    vision, fusion = copy.deepcopy(config.vision_config), config.fusion_config
+    if vision is None:
+        raise ValueError("this model has no image tower, so a picture has no tokens")
+    if fusion is not None and fusion.connector == "resampler":
+        return fusion.num_queries
+    own = getattr(vision, "vision_config", vision)  # of two towers
+    size = getattr(own, "image_size", None)
+    if size is None:
+        raise ValueError(f"a {vision.model_type} has no image_size: its tokens depend on the picture, count them there")
+    vision._attn_implementation = "eager"
+    with torch.device("meta"), torch.no_grad():
+        tower = tower_of(vision, "image").eval()
+        picture = torch.empty(1, getattr(own, "num_channels", 3), *size_of(size))
+        return tower(pixel_values=picture).last_hidden_state.shape[1]
 
 
 def contextual(context: ContextOutput) -> dict[str, Tensor | None]:

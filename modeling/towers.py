@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
-from ..configuration import PlaitCNNConfig, PlaitDecoderConfig, PlaitTextConfig, PlaitVisionConfig
+from ..configuration import PlaitAudioConfig, PlaitCNNConfig, PlaitDecoderConfig, PlaitTextConfig, PlaitVisionConfig
 from .cnn import ConvolutionalTower
-from .embeddings import ImageEmbeddings, TextEmbeddings
+from .embeddings import AudioEmbeddings, ImageEmbeddings, TextEmbeddings
 from .outputs import LayerChoice, TowerOutput
 from .pooling import finish, pooler_of
 from .transformer import PlaitTransformer
@@ -97,9 +97,35 @@ class ImageTower(nn.Module):
         self.embeddings.patch_embedding = value
 
 
+class AudioTower(nn.Module):
+    """Clips of sound to tokens: Whisper's encoder and its kin."""
+
+    def __init__(self, config: PlaitAudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = AudioEmbeddings(config)
+        self.transformer = PlaitTransformer(config)
+        self.pooler = pooler_of(config)
+
+    def forward(
+        self, input_features: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
+    ) -> TowerOutput:
+        """input_features: (clips, mel bins, frames)."""
+        x = self.embeddings(input_features)
+        result = self.transformer(x, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
+        return finish(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.conv1
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.conv1 = value
+
+
 TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {
     PlaitTextConfig: TextTower,
     PlaitDecoderConfig: TextTower,
     PlaitVisionConfig: ImageTower,
     PlaitCNNConfig: ConvolutionalTower,
+    PlaitAudioConfig: AudioTower,
 }

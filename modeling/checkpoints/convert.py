@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 Value = TypeVar("Value")
 
@@ -43,7 +43,11 @@ class Rule:
 
 
 class Alias(Rule):
-    """A second name of a tied tensor: read where the first is missing; written where the first is not, or untied."""
+    """Another name of a tied tensor (of several, all its targets): read where the others are missing; written where the
+    others are not, or untied."""
+
+    def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        return (tensor,) * len(self.targets)
 
     def backward(self, *tensors: Tensor) -> Tensor:
         return tensors[0].clone()  # a file holds no tensor twice
@@ -135,6 +139,11 @@ class Family:
     them. heads: by the end of transformers' class name ("ForMaskedLM"), the head's names. prefixes: optional task
     prefixes on disk, the first being the one written. ignored: regular expressions of names (without prefix) that hold
     nothing to learn. recognises: whether a config.json that names no model type is of this family.
+
+    An encoder-decoder has two strands in one file: `config` and `config_class` are the encoder's, decoder gives the
+    fields of the decoder's config, and the tables' targets begin with "encoder." or "decoder.".
+    zeros: parameters of ours, `{}` for a number, that the format has no place for and that change nothing while they
+    are zero. generation: from a checkpoint's generation config, what else its own class does when it generates.
     """
 
     model_types: tuple[str, ...]
@@ -145,6 +154,22 @@ class Family:
     prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     recognises: Callable[[dict[str, Any]], bool] | None = None
+    decoder: Callable[[Any, Names], dict[str, Any]] | None = None
+    zeros: tuple[str, ...] = ()
+    generation: Callable[[GenerationConfig], dict[str, Any]] | None = None
+
+    @property
+    def generates(self) -> bool:
+        """Whether one of the family's classes writes text."""
+        return any("lm_head" in heads_of(table) for table in self.heads.values())
+
+    def prefix(self, strand: str) -> str:
+        """What the names of ours begin with in this strand: a modality, or "decoder"."""
+        return "" if self.decoder is None else "decoder." if strand == "decoder" else "encoder."
+
+    def is_zero(self, name: str) -> bool:
+        """Whether the format has no place for this parameter of ours, as it is zero."""
+        return any(_pattern(template, False).fullmatch(name) for template in self.zeros)
 
     def table_of(self, config: PreTrainedConfig) -> Table:
         """The names of a tower with this config of ours."""
@@ -171,7 +196,7 @@ class Family:
         if not heads:
             return None
         for task, table in self.heads.items():
-            if heads == HEAD_MODULES & {module_of(target) for _, rule in _rules(table) for target in rule.targets}:
+            if heads == heads_of(table):
                 return task
         raise ValueError(f"the family {self.model_types[0]!r} has no class with the heads {listed(heads)}")
 
@@ -185,8 +210,8 @@ class Move(NamedTuple):
 
 
 class Format(NamedTuple):
-    """How one checkpoint names its tensors: its family, our config of its tower, and the key of its class in the
-    family's heads (None: a tower alone)."""
+    """How one checkpoint names its tensors: its family, our config of its tower (of its encoder, where there are two
+    strands), and the key of its class in the family's heads (None: a tower alone)."""
 
     family: Family
     config: PreTrainedConfig
@@ -231,6 +256,11 @@ class Format(NamedTuple):
         return moves
 
 
+def heads_of(table: Table) -> set[str]:
+    """The modules of the task class that a head's table fills."""
+    return HEAD_MODULES & {module_of(target) for _, rule in _rules(table) for target in rule.targets}
+
+
 def convert(tensors: Mapping[str, Tensor], layout: Format) -> dict[str, Tensor]:
     """A file's tensors under our names: those inside the tower, and the heads'.
 
@@ -253,8 +283,13 @@ def invert(ours: Mapping[str, Tensor], layout: Format, tied: Set[str] = frozense
     tied: names of ours that are the same tensor as another one, and so are not written.
 
     Raises:
-        ValueError: weights of ours that the format has no name for; a head of which a module is missing.
+        ValueError: weights of ours that the format has no name for; a head of which a module is missing; a parameter
+            that is no longer zero.
     """
+    zeros = {name for name in ours if layout.family.is_zero(name)}
+    if changed := [name for name in zeros if ours[name].any()]:
+        raise ValueError(f"the family {layout.config.family!r} has these as zeros, and they are not: {listed(changed)}")
+    ours = {name: tensor for name, tensor in ours.items() if name not in zeros}
     moves = layout.write(ours)
     written = {name for move in moves for name in move.ours}
     if unknown := [name for name in ours if name not in written]:

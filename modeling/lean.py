@@ -1,0 +1,199 @@
+"""One new token through a decoder by plain functions: what a step of generation costs beside its matrix products.
+
+`LeanDecoder` computes what the modules compute, from the same parameters, without the calls between them. It is made
+when a generation begins and lives as long as its cache. A leaf that is more than its class (a hook, an adapter, a
+packed or quantised weight) is called as it is; a decoder with a hook on anything larger is not made lean.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
+from transformers.cache_utils import Cache, EncoderDecoderCache
+
+from .attention import PlaitAttention
+from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
+from .rotary import rotate
+from .towers import TextTower
+from .transformer import PlaitLayer, PlaitTransformer
+
+Function = Callable[[Tensor], Tensor]
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling the module does what its class says and nothing else."""
+    return "forward" not in module.__dict__ and not any(getattr(module, hooks) for hooks in HOOKS)
+
+
+def same(x: Tensor) -> Tensor:
+    return x
+
+
+def function_of(module: nn.Module) -> Function:
+    """What the module computes in evaluation, as a function; the module itself where nothing shorter is known."""
+    make = FUNCTIONS.get(type(module))
+    return module if make is None or not is_plain(module) else make(module)
+
+
+def linear(module: nn.Linear) -> Function:
+    weight, bias = module.weight, module.bias
+    return lambda x: F.linear(x, weight, bias)
+
+
+def layer_norm(module: nn.LayerNorm) -> Function:
+    shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+
+
+def rms_norm(module: nn.RMSNorm) -> Function:
+    shape, weight, eps = module.normalized_shape, module.weight, module.eps
+    return lambda x: F.rms_norm(x, shape, weight, eps)
+
+
+def mlp(module: PlaitMLP) -> Function:
+    up, act, down = function_of(module.up_proj), function_of(module.act), function_of(module.down_proj)
+    return lambda x: down(act(up(x)))
+
+
+def gated_mlp(module: PlaitGatedMLP) -> Function:
+    up, act, down = function_of(module.up_proj), function_of(module.act), function_of(module.down_proj)
+    gate = function_of(module.gate_proj)
+    return lambda x: down(act(gate(x)) * up(x))
+
+
+FUNCTIONS: dict[type[nn.Module], Callable[[Any], Function]] = {
+    nn.Linear: linear,
+    nn.LayerNorm: layer_norm,
+    nn.RMSNorm: rms_norm,
+    nn.Identity: lambda module: same,
+    nn.Dropout: lambda module: same,
+    PlaitMLP: mlp,
+    PlaitGatedMLP: gated_mlp,
+    LayerScale: lambda module: lambda x: x * module.scale,
+    TanhGate: lambda module: lambda x: module.gate.tanh() * x,
+    NewGELUActivation: lambda module: lambda x: F.gelu(x, approximate="tanh"),
+    GELUTanh: lambda module: lambda x: F.gelu(x, approximate="tanh"),
+    SiLUActivation: lambda module: F.silu,
+    nn.SiLU: lambda module: F.silu,
+}
+
+
+class LeanAttention:
+    """`PlaitAttention` of one new token over cached keys and values; tensors are (batch, heads, tokens, head_dim)."""
+
+    def __init__(self, attention: PlaitAttention) -> None:
+        self.query, self.key, self.value, self.out = (
+            function_of(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+        )
+        self.q_norm, self.k_norm = function_of(attention.q_norm), function_of(attention.k_norm)
+        self.normed = attention.config.qk_norm
+        self.head_dim, self.scale, self.layer_idx = attention.head_dim, attention.scaling, attention.layer_idx
+        self.grouped = attention.num_key_value_groups > 1
+
+    def own(self, x: Tensor, cache: Cache, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        """x: (batch, 1, width) over itself and everything before it."""
+        shape = (len(x), -1, 1, self.head_dim)  # of one token, a view serves for the transposition
+        query, key, value = self.query(x).view(shape), self.key(x).view(shape), self.value(x).view(shape)
+        if self.normed:
+            query, key = self.q_norm(query), self.k_norm(key)
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        key, value = cache.layers[self.layer_idx].update(key, value)
+        return self.attend(query, key, value, mask)
+
+    def cross(self, x: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
+        """x: (batch, 1, width) over the context, whose keys and values are cached."""
+        layer: Any = cache.layers[self.layer_idx]
+        query = self.q_norm(self.query(x).view(len(x), -1, 1, self.head_dim))
+        return self.attend(query, layer.keys, layer.values, mask)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=self.scale, enable_gqa=self.grouped
+        )
+        return self.out(attended.flatten(1)[:, None])
+
+
+class LeanLayer:
+    """`PlaitLayer` for one new token."""
+
+    def __init__(self, layer: PlaitLayer) -> None:
+        self.pre, self.cross_pre, self.crosses = layer.pre_norm, layer.cross_pre_norm, layer.crosses
+        self.self_attn = LeanAttention(layer.self_attn)
+        self.self_norm, self.self_scale = function_of(layer.self_attn_norm), function_of(layer.self_attn_scale)
+        if layer.crosses:
+            self.cross_attn = LeanAttention(layer.cross_attn)
+            self.cross_norm, self.cross_scale = function_of(layer.cross_attn_norm), function_of(layer.cross_attn_scale)
+        self.mlp = function_of(layer.mlp)
+        self.mlp_norm, self.mlp_scale = function_of(layer.mlp_norm), function_of(layer.mlp_scale)
+
+    def __call__(
+        self,
+        x: Tensor,
+        own: Cache,
+        context: Cache | None,
+        masks: tuple[Tensor | None, Tensor | None],
+        rotary: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        entered = self.self_norm(x) if self.pre else x
+        x = x + self.self_scale(self.self_attn.own(entered, own, masks[0], rotary))
+        x = x if self.pre else self.self_norm(x)
+        if self.crosses and context is not None:
+            entered = self.cross_norm(x) if self.cross_pre else x
+            x = x + self.cross_scale(self.cross_attn.cross(entered, context, masks[1]))
+            x = x if self.cross_pre else self.cross_norm(x)
+        x = x + self.mlp_scale(self.mlp(self.mlp_norm(x) if self.pre else x))
+        return x if self.pre else self.mlp_norm(x)
+
+
+class LeanDecoder:
+    """A decoder and its head, for one new token."""
+
+    def __init__(self, decoder: TextTower, head: nn.Module) -> None:
+        transformer = decoder.transformer
+        self.embeddings, self.rotary = decoder.embeddings, transformer.rotary
+        self.enter = [function_of(module) for module in (transformer.input_norm, transformer.input_proj)]
+        self.layers = [LeanLayer(layer) for layer in transformer.layers]
+        self.leave = [function_of(module) for module in (transformer.output_norm, head)]
+        self.enter, self.leave = ([f for f in functions if f is not same] for functions in (self.enter, self.leave))
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        cache: Cache,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """input_ids: (batch, 1) to logits, (batch, 1, vocabulary); masks as in `PlaitTransformer.forward`."""
+        own, context = cache, None
+        if isinstance(cache, EncoderDecoderCache):
+            own, context = cache.self_attention_cache, cache.cross_attention_cache
+        past = own.get_seq_length()
+        if position_ids is None:
+            position_ids = torch.full((1, 1), past, dtype=torch.long, device=input_ids.device)
+        x = self.embeddings.forward(input_ids, position_ids=position_ids)
+        rotary = None if self.rotary is None else self.rotary.forward(x, position_ids)
+        masks = tuple(None if m is None else m[:, None, None].bool() for m in (attention_mask, context_mask))
+        for function in self.enter:
+            x = function(x)
+        for layer in self.layers:
+            x = layer(x, own, context, masks, rotary)
+        for function in self.leave:
+            x = function(x)
+        return x
+
+
+def lean_decoder(decoder: nn.Module, head: nn.Module) -> LeanDecoder | None:
+    """The decoder made lean; None where something stands around its parts, or a layer looks at a window only."""
+    composite = (TextTower, PlaitTransformer, PlaitLayer, PlaitAttention)
+    parts = [module for module in decoder.modules() if isinstance(module, composite)]
+    if type(decoder) is not TextTower or not all(is_plain(part) for part in parts):
+        return None
+    if decoder.training or set(decoder.transformer.layer_types) != {"full_attention"}:
+        return None
+    return LeanDecoder(decoder, head)
