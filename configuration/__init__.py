@@ -7,7 +7,7 @@ from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
 from .plait import INLINE, OWN_CONFIGS, PlaitConfig
-from .tower import CONFIG_FIELDS, MODALITIES, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
+from .tower import CONFIG_FIELDS, MODALITIES, PlaitAudioConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .transformer import PlaitTransformerConfig
 from .width import width_of
 
@@ -19,6 +19,7 @@ __all__ = [
     "INLINE",
     "MODALITIES",
     "OWN_CONFIGS",
+    "PlaitAudioConfig",
     "PlaitBaseConfig",
     "PlaitCNNConfig",
     "PlaitConfig",

@@ -10,7 +10,7 @@ from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
-from .tower import CONFIG_FIELDS, PlaitTextConfig, PlaitVisionConfig
+from .tower import CONFIG_FIELDS, PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
 from .width import width_of
 
 SubConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PreTrainedConfig | None]
@@ -20,7 +20,14 @@ FusionConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitFusionCon
 INLINE = "inline"
 OWN_CONFIGS = {
     config.model_type: config
-    for config in (PlaitTextConfig, PlaitVisionConfig, PlaitCNNConfig, PlaitDecoderConfig, PlaitFusionConfig)
+    for config in (
+        PlaitTextConfig,
+        PlaitVisionConfig,
+        PlaitCNNConfig,
+        PlaitAudioConfig,
+        PlaitDecoderConfig,
+        PlaitFusionConfig,
+    )
 }
 
 
@@ -44,18 +51,19 @@ class PlaitConfig(PlaitBaseConfig):
     Towers reach a decoder in one of two ways: as the context of its cross-attention (`decoder_config.cross_attention`;
     then `is_encoder_decoder` is True), or inline, their tokens in the place of the `image_token_id` tokens of its text
     (`fusion_config.strategy` is "inline"); `bidirectional_images` lets the tokens of one image see each other there.
-    `lm_head_bias` gives the projection to the vocabulary a bias.
+    `lm_head_bias` gives the projection to the vocabulary a bias. With `tie_word_embeddings` that projection's weights
+    are the token embeddings; with `tie_encoder_embeddings` as well those of the text tower are (BART).
 
     Raises:
         ValueError: no tower and no decoder; more than one tower without a fusion; `fusion_config.query` names a
-            modality that has no tower; towers that do not reach the decoder.
+            modality that has no tower; towers that do not reach the decoder; embeddings that cannot be tied.
     """
 
     model_type = "plait"
     sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {
         "text_config": PlaitTextConfig,
         "vision_config": PlaitVisionConfig,
-        "audio_config": PreTrainedConfig,
+        "audio_config": PlaitAudioConfig,
         "video_config": PreTrainedConfig,
         "decoder_config": PlaitDecoderConfig,
         "fusion_config": PlaitFusionConfig,
@@ -76,6 +84,7 @@ class PlaitConfig(PlaitBaseConfig):
     bidirectional_images: bool = False
     lm_head_bias: bool = False
     tie_word_embeddings: bool = True
+    tie_encoder_embeddings: bool = False
     decoder_start_token_id: int | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -137,3 +146,13 @@ class PlaitConfig(PlaitBaseConfig):
         if isinstance(decoder, PlaitDecoderConfig) and bool(encoders) != (decoder.cross_attention or self.inline):
             what = "a context to read, but there is no tower" if not encoders else "towers, but reads no context"
             raise ValueError(f"decoder_config has {what}: set cross_attention, or fusion_config.strategy to 'inline'")
+        if self.tie_encoder_embeddings:
+            shapes = [embedded(config) for config in (self.text_config, decoder)]
+            if None in shapes or shapes[0] != shapes[1]:
+                tables = f"the text tower has {shapes[0]}, the decoder {shapes[1]}"
+                raise ValueError(f"tie_encoder_embeddings: embeddings (vocab_size, embedding_size) differ: {tables}")
+
+
+def embedded(config: PreTrainedConfig | None) -> tuple[int, int] | None:
+    """The shape of a text part's token embeddings; None for a wrapped part, or none."""
+    return (config.vocab_size, config.embedding_size) if isinstance(config, PlaitTextConfig) else None

@@ -88,3 +88,20 @@ class PlaitVisionConfig(PlaitTowerConfig):
     position_type: Literal["learned", "none"] = "learned"
     mask_token: bool = False
     tie_last_hidden_state: bool = False
+
+
+@strict
+class PlaitAudioConfig(PlaitTowerConfig):
+    """An audio tower: `input_features (clips, num_mel_bins, frames)`, the logarithm of a mel spectrogram, to tokens.
+
+    Two convolutions over time, the second of which halves the frames (Radford et al. 2022,
+    https://arxiv.org/abs/2212.04356, section 2.2): a clip of up to 2 `max_source_positions` frames has one token for
+    every two. `position_type` is `sinusoidal` (a table that is not trained), `learned`, or `none`.
+    """
+
+    model_type = "plait_audio"
+    base_config_key = "audio_config"
+
+    num_mel_bins: int = 80
+    max_source_positions: int = 1500
+    position_type: Literal["sinusoidal", "learned", "none"] = "sinusoidal"

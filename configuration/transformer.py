@@ -37,6 +37,7 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.0
     attention_dropout: float | int = 0.0
+    activation_dropout: float | int = 0.0
     initializer_range: float = 0.02
     norm_type: Literal["layer_norm", "rms_norm"] = "layer_norm"
     norm_eps: float = 1e-6

@@ -15,6 +15,7 @@ from .outputs import (
 )
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel, part_of
+from .question_answering import PlaitForQuestionAnswering
 
 __all__ = [
     "ContextOutput",
@@ -24,6 +25,7 @@ __all__ = [
     "PlaitForClassification",
     "PlaitForConditionalGeneration",
     "PlaitForMaskedLM",
+    "PlaitForQuestionAnswering",
     "PlaitMaskedLMOutput",
     "PlaitModel",
     "PlaitModelOutput",

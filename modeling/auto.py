@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
@@ -19,6 +20,7 @@ from .classification import PlaitForClassification
 from .conditional_generation import PlaitForConditionalGeneration
 from .masked_lm import PlaitForMaskedLM
 from .plait import PlaitModel
+from .question_answering import PlaitForQuestionAnswering
 
 REGISTERED = {
     AutoModel: PlaitModel,
@@ -27,6 +29,7 @@ REGISTERED = {
     AutoModelForAudioClassification: PlaitForClassification,
     AutoModelForVideoClassification: PlaitForClassification,
     AutoModelForMaskedLM: PlaitForMaskedLM,
+    AutoModelForQuestionAnswering: PlaitForQuestionAnswering,
     AutoModelForCausalLM: PlaitForCausalLM,
     AutoModelForSeq2SeqLM: PlaitForConditionalGeneration,
     AutoModelForSpeechSeq2Seq: PlaitForConditionalGeneration,

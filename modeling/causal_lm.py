@@ -10,7 +10,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import can_return_tuple
 
-from ..configuration import PlaitConfig
+from ..configuration import PlaitConfig, width_of
 from .generation import LeanGeneration
 from .language_model_loss import language_model_loss, shifted
 from .losses import cross_entropy
@@ -29,13 +29,13 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
     published_heads = ("lm_head",)
     reads_pooled = False
     decoder_kind = "inline"
-    _tied_weights_keys = {"lm_head.weight": "model.decoder.embeddings.token_embedding.weight"}
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         check_decoder(config, type(self).__name__, reads_context=False)
         self.model = PlaitModel(config)
-        self.lm_head = vocabulary_head(config)
+        self.lm_head = vocabulary_head(config, self.model.get_input_embeddings())
+        self._tied_weights_keys = {"lm_head.weight": embedding_path(self)}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -153,15 +153,19 @@ def check_decoder(config: PlaitConfig, name: str, reads_context: bool) -> None:
         raise ValueError(f"the decoder of this config {kind}: load it with {other}, not {name}")
 
 
-def vocabulary_head(config: PlaitConfig) -> nn.Linear:
+def vocabulary_head(config: PlaitConfig, embeddings: nn.Module) -> nn.Linear:
     """The projection from the decoder's width to its vocabulary."""
-    decoder = config.get_text_config()
-    embedding = getattr(decoder, "embedding_size", decoder.hidden_size)
-    if config.tie_word_embeddings and embedding != decoder.hidden_size:
-        raise ValueError(
-            f"tie_word_embeddings: the decoder's tokens are {decoder.hidden_size} wide, its embeddings {embedding}"
-        )
-    return nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=config.lm_head_bias)
+    decoder: Any = config.decoder_config
+    width, embedding = width_of(decoder), embeddings.get_parameter("weight").shape[1]
+    if config.tie_word_embeddings and embedding != width:
+        raise ValueError(f"tie_word_embeddings: the decoder's tokens are {width} wide, its embeddings {embedding}")
+    return nn.Linear(width, decoder.vocab_size, bias=config.lm_head_bias)
+
+
+def embedding_path(model: PlaitPreTrainedModel) -> str:
+    """The name of the decoder's token embedding, to which the projection may be tied."""
+    embedding = model.get_input_embeddings()
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
 
 
 def loss_and_logits(

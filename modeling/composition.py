@@ -20,9 +20,11 @@ from ..configuration import (
     PlaitVisionConfig,
     width_of,
 )
-from .checkpoints import TWO_TOWERS, config_of, family_of, open_source, read_tower
-from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, model_type_of
-from .wrapped import load_wrapped, modality_of, without_pooler
+from .checkpoints import FAMILIES, config_of, family_of, freeze_zeros, open_source, read_tower
+from .checkpoints.source import Source
+from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of
+from .wrapped import load_wrapped, without_pooler
+from .wrapped_decoder import check_cross_attention, load_wrapped_decoder
 
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)
 TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
@@ -99,6 +101,7 @@ def compose(
         load_strand(model, name, strand)
     model.origins = {name: strand.origin for name, strand in strands.items()}
     finish_decoder(model, strands.get("decoder"))
+    freeze_zeros(model.parts.values())
     model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
     model.eval()
     if verbose:
@@ -122,19 +125,30 @@ def joined(
         strategy = INLINE if model_class.decoder_kind == "inline" else fusion or "concatenate"
         extra.setdefault("hidden_size", width_of(decoder))
         fields["fusion_config"] = fusion_of(strategy, extra, towers)
-        decoder.context_size = fields["fusion_config"].hidden_size
+        if isinstance(decoder, PlaitDecoderConfig):
+            decoder.context_size = fields["fusion_config"].hidden_size
     return fields
 
 
 def load_strand(model: PlaitPreTrainedModel, name: str, strand: Strand) -> None:
-    """Copy a strand's weights into its part; a decoder's new cross-attention is left fresh, and its name kept."""
+    """Copy a strand's weights into its part. A decoder's cross-attention is left fresh, and its name kept, where the
+    checkpoint has none that reads a context of this width."""
     if strand.weights is None:
         return
-    part, weights = model.parts[name], dict(strand.weights)
-    new = {key for key in part.state_dict() if ".cross_attn" in key and key not in weights}
-    load_exactly(part, weights | {key: part.state_dict()[key] for key in new}, strand.origin)
+    part = model.parts[name]
+    own, weights = part.state_dict(), with_fitting_context(strand.weights, part)
+    new = {key for key in own if ".cross_attn" in key and key not in weights}
+    load_exactly(part, weights | {key: own[key] for key in new}, strand.origin)
     path = next(path for path, module in model.named_modules() if module is part)
     model.fresh_names |= {f"{path}.{key}" for key in new}
+
+
+def with_fitting_context(weights: Mapping[str, Tensor], part: nn.Module) -> dict[str, Tensor]:
+    """The weights without those of a cross-attention that the part does not have, or has of another width."""
+    own = part.state_dict()
+    crossing = {key for key in weights if ".cross_attn" in key}
+    fits = all(weights[key].shape == own[key].shape for key in crossing if key in own)
+    return {key: weight for key, weight in weights.items() if key not in crossing or (fits and key in own)}
 
 
 def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> Strand:
@@ -145,8 +159,9 @@ def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> 
         return Strand(config_of(config, modality) if foreign else config, None, {}, "fresh")
     if isinstance(tower, PlaitPreTrainedModel):
         config = own_strand(modality, tower.config)
-        part = tower.parts.get(modality) or tower.parts["decoder"]
-        return Strand(as_tower(config), part.state_dict(), {}, tower.name_or_path or "a ready model")
+        part = next(part for part in tower.parts.values() if part.config is config)
+        config = config if modality == "decoder" else as_tower(config)
+        return Strand(config, part.state_dict(), {}, tower.name_or_path or "a ready model")
     if isinstance(tower, PreTrainedModel):
         with tempfile.TemporaryDirectory() as folder:  # names on disk are the ones that the tables know
             tower.save_pretrained(folder)
@@ -169,13 +184,15 @@ def decoder_strand(
     """
     if model_class.decoder_kind is None:
         raise ValueError(f"{model_class.__name__} has no decoder: compose a class that generates")
-    strand = without_unused(strand_of("text", decoder, where), "text")
-    if not isinstance(strand.config, PlaitTextConfig):
-        raise ValueError(
-            f"the family {strand.config.model_type!r} cannot be a decoder yet, only those that plait knows"
-        )
-    own = {key: value for key, value in strand.config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
+    strand = without_unused(strand_of("decoder", decoder, where), "text")
     crosses = reads and model_class.decoder_kind == "context"
+    if not isinstance(strand.config, PlaitTextConfig):
+        if fields:
+            raise ValueError(f"decoder_config: a wrapped {strand.config.model_type} decoder keeps its own config")
+        if crosses:
+            check_cross_attention(strand.config)
+        return strand
+    own = {key: value for key, value in strand.config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
     own |= {"is_causal": True, "cross_attention": crosses, "pooling": "none", "context_size": None} | fields
     return strand._replace(config=PlaitDecoderConfig(**own))
 
@@ -185,9 +202,8 @@ def finish_decoder(model: PlaitPreTrainedModel, strand: Strand | None) -> None:
     if strand is None:
         return
     head: Any = model.get_output_embeddings()
-    weights = {name.removeprefix("lm_head."): value for name, value in strand.heads.items() if "lm_head." in name}
-    if head is not None and weights and not model.config.tie_word_embeddings:
-        load_exactly(head, weights, strand.origin)
+    if head is not None and (weights := head_weights(strand, model.config)):
+        load_exactly(head, dict(head.state_dict()) | weights, strand.origin)
         model.origins["head"] = strand.origin
     if model.config.inline:
         model.config.image_token_id = model.config.image_token_id or model.config.get_text_config().vocab_size
@@ -198,30 +214,58 @@ def finish_decoder(model: PlaitPreTrainedModel, strand: Strand | None) -> None:
         model.generation_config = copy.deepcopy(strand.generation)
 
 
-def from_folder(modality: str | None, name: Any, where: Mapping[str, Any]) -> Strand:
-    """A tower from a folder or Hub id: a plait's, a known family's, or any other that transformers loads (wrapped)."""
+def head_weights(strand: Strand, config: PlaitConfig) -> dict[str, Tensor]:
+    """What a decoder's checkpoint has for the projection to the vocabulary, as far as it is not tied."""
+    weights = {key.removeprefix("lm_head."): head for key, head in strand.heads.items() if key.startswith("lm_head.")}
+    wanted = {"weight": not config.tie_word_embeddings, "bias": config.lm_head_bias}
+    return {name: weight for name, weight in weights.items() if wanted[name]}
+
+
+def from_folder(modality: str, name: Any, where: Mapping[str, Any]) -> Strand:
+    """A tower (or "decoder") from a folder or Hub id: a plait's, a known family's, or any other that transformers loads
+    (wrapped)."""
     hub = {key: where[key] for key in HUB_OPTIONS if key in where}
     if model_type_of(name, hub) == PlaitConfig.model_type:
         from .plait import PlaitModel
 
-        return strand_of(modality or "text", PlaitModel.from_pretrained(name, **where), where)
+        return strand_of(modality, PlaitModel.from_pretrained(name, **where), where)
     source = open_source(name, **where)
-    undecided = modality is None and source.config.model_type in TWO_TOWERS  # the file may hold one tower alone
-    if undecided or family_of(source.config, modality) is not None:
+    if family_of(source.config, modality) is not None:
         tower = read_tower(source, modality)
-        generation = generation_of(name, hub) if tower.config.base_config_key != "vision_config" else None
+        generation = generation_of(source, hub) if modality in ("text", "decoder") else None
         return Strand(tower.config, tower.weights, tower.heads, str(name), source.config, generation)
+    if modality == "decoder":
+        return wrapped_decoder_strand(source, where)
     config, module = load_wrapped(name, modality, **where)
     weights = {f"model.{key}": weight for key, weight in module.state_dict().items()}
     return Strand(config, weights, {}, str(name), config)
 
 
-def generation_of(name: Any, hub: Mapping[str, Any]) -> GenerationConfig | None:
-    """A checkpoint's generation_config.json, None where there is none."""
+def wrapped_decoder_strand(source: Source, where: Mapping[str, Any]) -> Strand:
+    """A causal language model of a family that plait does not know, with its head."""
+    config, model, head = load_wrapped_decoder(source.path, **where)
+    weights = {f"model.{key}": weight for key, weight in model.state_dict().items()}
+    heads = {f"lm_head.{key}": weight for key, weight in head.state_dict().items()}
+    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
+    return Strand(config, weights, heads, source.path, config, generation_of(source, hub))
+
+
+def generation_of(source: Source, hub: Mapping[str, Any]) -> GenerationConfig | None:
+    """A checkpoint's generation_config.json with what its own class adds to it; None where there is none."""
     try:
-        return GenerationConfig.from_pretrained(name, **hub)
+        generation = GenerationConfig.from_pretrained(source.path, **hub)
     except OSError:
         return None
+    return with_habits(generation, source.config)
+
+
+def with_habits(generation: GenerationConfig, config: PreTrainedConfig) -> GenerationConfig:
+    """The generation config with what a family's own class adds to it when it generates."""
+    family = FAMILIES.get(config.model_type)
+    if family is not None and family.generation is not None:
+        for name, value in family.generation(generation).items():
+            setattr(generation, name, value)
+    return generation
 
 
 def without_unused(strand: Strand, modality: str) -> Strand:
@@ -242,43 +286,6 @@ def without_unused(strand: Strand, modality: str) -> Strand:
     return strand._replace(config=config, weights=None if strand.weights is None else kept)
 
 
-def published_strand(
-    model_class: type[PlaitPreTrainedModel], name: Any, overrides: dict[str, Any], where: dict[str, Any]
-) -> tuple[PlaitConfig, dict[str, Tensor]]:
-    """Config and weights of a published checkpoint as a plait of one strand, heads of `model_class` included."""
-    strand = from_folder(None, name, where)
-    field, path = place_of(strand)
-    if field == "text_config" and not model_class.reads_pooled:
-        strand = without_unused(strand, "text")
-    heads = {key: value for key, value in strand.heads.items() if key.split(".")[0] in model_class.published_heads}
-    fields = {field: strand.config, **task_fields(strand, heads), **overrides}
-    base = base_prefix(model_class)
-    weights = {f"{base}{path}.{key}": value for key, value in (strand.weights or {}).items()} | heads
-    # out of the mapped file: its pages are small and its tensors unaligned, which costs a matrix product 5 %
-    return PlaitConfig(**fields), {name: value.clone() for name, value in weights.items()}
-
-
-def place_of(strand: Strand) -> tuple[str, str]:
-    """The field of `PlaitConfig` and the path of the module where a lone strand belongs."""
-    if isinstance(strand.config, PlaitDecoderConfig):
-        return "decoder_config", "decoder"
-    wrapped = type(strand.config) not in OWN_CONFIGS.values()
-    if isinstance(strand.config, PlaitTextConfig) or (wrapped and modality_of(strand.config) == "text"):
-        return "text_config", "towers.text"
-    return "vision_config", "towers.image"
-
-
-def task_fields(strand: Strand, heads: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a checkpoint's config says of its task: labels and special tokens, lifted to the root."""
-    source = strand.source_config
-    fields: dict[str, Any] = lifted({"text": strand}) if place_of(strand)[0] != "vision_config" else {}
-    if "classifier.weight" in heads and source is not None:
-        fields |= {"id2label": source.id2label, "label2id": source.label2id, "problem_type": source.problem_type}
-        fields["classifier_bias"] = "classifier.bias" in heads
-        fields["distillation_head"] = "distillation_classifier.weight" in heads
-    return fields
-
-
 def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
     """Tying and special tokens of the decoder, else of the text tower: transformers reads them at the root only. A
     decoder without a token for padding pads with its end of sequence, one without a start begins with its first token
@@ -295,6 +302,7 @@ def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
         begin = fields.get("bos_token_id")
         fields["pad_token_id"] = end if fields.get("pad_token_id") is None else fields["pad_token_id"]
         fields.setdefault("decoder_start_token_id", end if begin is None else begin)
+        fields["lm_head_bias"] = "lm_head.bias" in strand.heads and "mlm_head.dense.weight" not in strand.heads
     return fields
 
 
@@ -327,19 +335,21 @@ def fusion_of(
 
 
 def own_strand(modality: str, config: PlaitConfig) -> PreTrainedConfig:
-    """The config of a plait's tower of this modality (its decoder, where that is its text)."""
-    found = config.encoders.get(modality) or (config.decoder_config if modality == "text" else None)
+    """The config of a plait's tower of this modality; its decoder and its text tower may stand for each other."""
+    parts = config.encoders | ({} if config.decoder_config is None else {"decoder": config.decoder_config})
+    other = {"text": "decoder", "decoder": "text"}.get(modality, modality)
+    found = parts.get(modality) or parts.get(other)
     if found is None:
         raise ValueError(f"that plait has no {modality} tower, only {', '.join(config.encoders) or 'a decoder'}")
     return found
 
 
 def as_tower(config: PreTrainedConfig) -> PreTrainedConfig:
-    """A decoder's config as that of a causal text tower; any other as it is."""
+    """A decoder's config as that of a causal text tower, which reads no context; any other as it is."""
     if not isinstance(config, PlaitDecoderConfig):
         return config
     fields = {key: value for key, value in config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
-    return PlaitTextConfig(**fields)
+    return PlaitTextConfig(**fields | {"cross_attention": False})
 
 
 def load_exactly(tower: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

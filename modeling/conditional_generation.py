@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig
-from .causal_lm import check_decoder, loss_and_logits, vocabulary_head
+from .causal_lm import check_decoder, embedding_path, loss_and_logits, vocabulary_head
 from .generation import LeanGeneration
 from .losses import IGNORED
 from .outputs import ContextOutput, LayerChoice, PlaitSeq2SeqLMOutput
@@ -29,13 +29,13 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
     published_heads = ("lm_head",)
     reads_pooled = False
     decoder_kind = "context"
-    _tied_weights_keys = {"lm_head.weight": "model.decoder.embeddings.token_embedding.weight"}
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         check_decoder(config, type(self).__name__, reads_context=True)
         self.model = PlaitModel(config)
-        self.lm_head = vocabulary_head(config)
+        self.lm_head = vocabulary_head(config, self.model.get_input_embeddings())
+        self._tied_weights_keys = {"lm_head.weight": embedding_path(self)}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -62,6 +62,8 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         if context.mask is not None and bool(context.mask.all()):
             context = ContextOutput(**{**context, "mask": None})  # nothing to hide: no step need look at it
         words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
+        if kwargs.keys().isdisjoint(("decoder_input_ids", "decoder_inputs_embeds")):
+            kwargs |= forced_beginning(kwargs.get("generation_config") or self.generation_config, context)
         with self.lean_steps():
             return super().generate(None, *args, encoder_outputs=context, **words, **kwargs)
 
@@ -149,6 +151,17 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What transformers' collators ask for."""
         return shifted_right(labels, self.config)
+
+
+def forced_beginning(generation: GenerationConfig, context: ContextOutput) -> dict[str, Tensor]:
+    """The decoder's first tokens where a checkpoint's generation config fixes them by `forced_decoder_ids`, pairs of a
+    position and a token behind the start token (Whisper: that no timestamps follow): (batch, tokens)."""
+    forced = generation.to_dict().get("forced_decoder_ids")
+    if not forced:
+        return {}
+    tokens = [generation.decoder_start_token_id, *(token for _, token in sorted(forced))]
+    first = context.last_hidden_state
+    return {"decoder_input_ids": torch.tensor([tokens], device=first.device).expand(len(first), -1)}
 
 
 def until_last_label(labels: Tensor) -> Tensor:

@@ -44,5 +44,7 @@ def check_places(places: Tensor, present: Tensor, each: int) -> None:
         row = int((wanted != given).nonzero()[0])
         raise ValueError(
             f"row {row} has {int(wanted[row])} image tokens in its text, but its images have {int(given[row])} "
-            f"({each} an image): the processor puts one for each when the text has an image token for every image"
+            f"({each} an image): the processor puts one for each when the text has an image token for every image, its "
+            "num_image_tokens is the model's and the model's config.image_token_id is its image_token_id "
+            "(model.set_image_token_id)"
         )

@@ -17,6 +17,12 @@ def norm_of(config: PlaitTransformerConfig, size: int | None = None) -> nn.Modul
     return NORMS[config.norm_type](size or config.hidden_size, eps=config.norm_eps)
 
 
+def activation_of(name: str) -> nn.Module:
+    """The activation of that name in transformers. The tanh form of GELU, which some of its names spell out in six
+    operations that each keep a tensor for the gradient, is torch's one."""
+    return nn.GELU(approximate="tanh") if name in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh") else ACT2FN[name]
+
+
 class Parameterised(nn.Module):
     """A module with parameters of its own beside those of its children: it says how they start."""
 
@@ -70,8 +76,8 @@ class TanhGate(Parameterised):
 
 
 class Sinusoids(Parameterised):
-    """A table of sines and cosines, `weight`: (count, width), that is not trained (Vaswani et al. 2017, section 3.5; all
-    sines before all cosines, as in Whisper). A buffer: saved and read with the weights, and frozen whoever loads it."""
+    """A table of sines and cosines, `weight`: (count, width), that is not trained (Vaswani et al. 2017, section 3.5;
+    all sines before all cosines, as in Whisper). A buffer: it is saved and read with the weights, and stays frozen."""
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
@@ -98,7 +104,7 @@ class PlaitMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.hidden_act = config.hidden_act
-        self.act = ACT2FN[config.hidden_act]
+        self.act = activation_of(config.hidden_act)
         self.dropout = nn.Dropout(config.activation_dropout) if config.activation_dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
+from transformers.activations import GELUActivation, SiLUActivation
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from .attention import PlaitAttention
@@ -75,8 +75,8 @@ FUNCTIONS: dict[type[nn.Module], Callable[[Any], Function]] = {
     PlaitGatedMLP: gated_mlp,
     LayerScale: lambda module: lambda x: x * module.scale,
     TanhGate: lambda module: lambda x: module.gate.tanh() * x,
-    NewGELUActivation: lambda module: lambda x: F.gelu(x, approximate="tanh"),
-    GELUTanh: lambda module: lambda x: F.gelu(x, approximate="tanh"),
+    nn.GELU: lambda module: lambda x: F.gelu(x, approximate=module.approximate),
+    GELUActivation: lambda module: F.gelu,
     SiLUActivation: lambda module: F.silu,
     nn.SiLU: lambda module: F.silu,
 }

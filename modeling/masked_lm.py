@@ -85,11 +85,11 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         return PlaitMaskedLMOutput(loss, logits, outputs.hidden_states, outputs.attentions)
 
 
-def check_text(config: PlaitConfig) -> PlaitTextConfig:
-    """The text tower's config, if a masked language model can be made with it."""
+def check_text(config: PlaitConfig, task: str = "masked language modelling") -> PlaitTextConfig:
+    """The text tower's config, if a model that reads every token of its text can be made with it."""
     text = config.text_config
     if not isinstance(text, PlaitTextConfig) or text.is_causal:
-        raise ValueError("masked language modelling needs a bidirectional text tower of a family that plait knows")
+        raise ValueError(f"{task} needs a bidirectional text tower of a family that plait knows")
     fusion = config.fusion_config
     if fusion is not None:
         lost = {
@@ -99,5 +99,5 @@ def check_text(config: PlaitConfig) -> PlaitTextConfig:
         }
         for what, happens in lost.items():
             if happens:
-                raise ValueError(f"masked language modelling reads the text's tokens, which {what} does not keep")
+                raise ValueError(f"{task} reads the text's tokens, which {what} does not keep")
     return text

@@ -19,8 +19,9 @@ from .outputs import ContextOutput, LayerChoice, PlaitModelOutput, TowerOutput
 from .pooling import POOLINGS
 from .present import audio_items, image_items, scatter_rows, text_rows
 from .pretrained import PlaitPreTrainedModel
-from .towers import TOWERS
+from .towers import EMBEDDING, TOWERS
 from .wrapped import WrappedTower
+from .wrapped_decoder import WrappedDecoder
 
 
 def tower_of(config: PreTrainedConfig, modality: str) -> nn.Module:
@@ -28,6 +29,11 @@ def tower_of(config: PreTrainedConfig, modality: str) -> nn.Module:
     if type(config) in TOWERS:
         return TOWERS[type(config)](config)
     return WrappedTower(config, modality)
+
+
+def decoder_of(config: PreTrainedConfig) -> nn.Module:
+    """The native decoder of a plait config; any other causal model of transformers is wrapped."""
+    return TOWERS[type(config)](config) if type(config) in TOWERS else WrappedDecoder(config)
 
 
 class PlaitModel(PlaitPreTrainedModel):
@@ -39,7 +45,7 @@ class PlaitModel(PlaitPreTrainedModel):
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         self.towers = nn.ModuleDict({name: tower_of(part, name) for name, part in config.encoders.items()})
-        self.decoder = None if config.decoder_config is None else tower_of(config.decoder_config, "text")
+        self.decoder = None if config.decoder_config is None else decoder_of(config.decoder_config)
         self.connectors = nn.ModuleDict()
         self.fusion: Fusion | None = None
         if config.fusion_config is not None:
@@ -48,6 +54,8 @@ class PlaitModel(PlaitPreTrainedModel):
                 {name: connector_of(fusion, width_of(part, name)) for name, part in encoders.items()}
             )
             self.fusion = None if config.inline else fusion_of(fusion, tuple(encoders))
+        if config.tie_encoder_embeddings:
+            self._tied_weights_keys = {f"towers.text.{EMBEDDING}": f"decoder.{EMBEDDING}"}
         self.post_init()
 
     @can_return_tuple

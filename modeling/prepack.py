@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from .layers import PlaitMLP
 
 ROWS = 1024  # rows of the product that weights are packed and probed for
-FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_pytorch_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
+TANH_GELU = ("gelu", "tanh")
+FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_pytorch_tanh": TANH_GELU, "gelu_new": TANH_GELU, "relu": ("relu", "")}
 
 
 class PackedLinear:

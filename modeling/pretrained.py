@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from ..configuration import PlaitConfig
 from .layers import Parameterised
@@ -85,6 +85,8 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self._first_part().set_input_embeddings(value)
+        if self.config.tie_encoder_embeddings and isinstance(value, nn.Embedding):
+            self.config.text_config.vocab_size = value.num_embeddings
 
     def enable_input_require_grads(self) -> None:
         """As in transformers (adapters and checkpointing need it), but for every part's input layer: that of a wrapped
@@ -119,22 +121,29 @@ class PlaitPreTrainedModel(PreTrainedModel):
             ValueError: a corrupt file, an unknown model type, or a setting of the family that plait does not compute.
             RuntimeError: a weight of another shape than the config says.
         """
-        if pretrained_model_name_or_path is not None and config is None:
-            hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
-            if model_type_of(pretrained_model_name_or_path, hub) != PlaitConfig.model_type:
-                return cls._from_published(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        from .checkpoints import freeze_zeros
+
+        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        name = pretrained_model_name_or_path
+        if name is not None and config is None and model_type_of(name, hub) != PlaitConfig.model_type:
+            loaded = cls._from_published(name, **kwargs)
+        else:
+            loaded = super().from_pretrained(name, *model_args, config=config, **kwargs)
+        freeze_zeros((loaded[0] if isinstance(loaded, tuple) else loaded).parts.values())
+        return loaded
 
     @classmethod
     def _from_published(cls, name: Any, **kwargs: Any) -> Any:
-        from .composition import published_strand
+        from .published import published
 
         overrides = {key: kwargs.pop(key) for key in (*PlaitConfig.__dataclass_fields__, "num_labels") if key in kwargs}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
         where = {key: kwargs.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in kwargs}
-        config, weights = published_strand(cls, name, overrides, where)
+        config, weights, generation = published(cls, name, overrides, where)
         loaded = super().from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if generation is not None and model.can_generate() and "generation_config" not in kwargs:
+            model.generation_config = completed(generation, config)
         model.name_or_path = model.config.name_or_path = str(name)
         model.origins = dict.fromkeys(model.parts, str(name))
         return loaded
@@ -176,6 +185,15 @@ def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
     except OSError as error:
         raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
     return found.get("model_type")
+
+
+def completed(generation: GenerationConfig, config: PlaitConfig) -> GenerationConfig:
+    """A checkpoint's generation config, with the special tokens that its config alone names."""
+    generation._from_model_config = None  # or transformers makes it anew from a config that knows less
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+        if getattr(generation, name) is None:
+            setattr(generation, name, getattr(config, name))
+    return generation
 
 
 def require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -14,6 +14,9 @@ from .outputs import LayerChoice, TowerOutput
 from .pooling import finish, pooler_of
 from .transformer import PlaitTransformer
 
+# where a text tower has its token embeddings
+EMBEDDING = "embeddings.token_embedding.weight"
+
 
 class TextTower(nn.Module):
     """Token ids to tokens: BERT-style encoders, GPT-style causal towers, and (with `config.cross_attention`) decoders

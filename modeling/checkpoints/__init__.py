@@ -4,7 +4,7 @@ A strand is a tower or a decoder. Most files hold one; an encoder-decoder holds 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME
 
-from ...configuration import CONFIG_FIELDS, PlaitBaseConfig, PlaitDecoderConfig
-from ..towers import TOWERS
+from ...configuration import CONFIG_FIELDS, PlaitDecoderConfig, PlaitTowerConfig
+from ..towers import EMBEDDING, TOWERS
 from .convert import HEAD_MODULES, Family, Format, Names, convert, heads_of, invert, listed, module_of
 from .families import FAMILIES
 from .source import Source, config_from, open_source
@@ -36,7 +36,7 @@ FREE_FIELDS = frozenset(
 )
 MODALITIES = {field: modality for modality, field in CONFIG_FIELDS.items()}
 
-EMBEDDING, OUTPUT = "embeddings.token_embedding.weight", "lm_head.weight"
+OUTPUT = "lm_head.weight"
 
 
 class Tower(NamedTuple):
@@ -255,6 +255,16 @@ def write_strands(strands: Mapping[str, Tower], folder: str | Path, **changes: A
     save_torch_state_dict(tensors, folder, filename_pattern="model{suffix}.safetensors", max_shard_size="50GB")
 
 
+def freeze_zeros(parts: Iterable[Any]) -> None:
+    """Stop training what the parts' families know only as zeros: it changes nothing, and could not be exported."""
+    for part in parts:
+        family = FAMILIES.get(part.config.family or "") if isinstance(part.config, PlaitTowerConfig) else None
+        prefix = "decoder." if isinstance(part.config, PlaitDecoderConfig) else "encoder."
+        for name, parameter in part.named_parameters():
+            if family is not None and family.is_zero(prefix + name):
+                parameter.requires_grad_(False)
+
+
 def only_family(strands: Mapping[str, Tower]) -> Family:
     """The family that the strands came from together.
 
@@ -316,6 +326,7 @@ __all__ = [
     "config_of",
     "export",
     "family_of",
+    "freeze_zeros",
     "open_source",
     "read_strands",
     "read_tower",

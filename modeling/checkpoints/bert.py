@@ -64,10 +64,10 @@ MASKED_LM: Table = {
     "cls.predictions.bias": Alias("lm_head.bias"),
 }
 BUFFERS = (r"embeddings\.(position_ids|token_type_ids)",)
-# heads of other tasks: known, but without place here
+# a None: a head of another task, known, but without place here
 TOKEN_TASKS: dict[str, Table] = {
     "ForTokenClassification": {"classifier": None},
-    "ForQuestionAnswering": {"qa_outputs": None},
+    "ForQuestionAnswering": {"qa_outputs": "qa_outputs"},
 }
 OTHER_TASKS: dict[str, Table] = {**TOKEN_TASKS, "ForMultipleChoice": {"classifier": None}}
 

@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 Value = TypeVar("Value")
 
-HEAD_MODULES = frozenset({"classifier", "distillation_classifier", "lm_head", "mlm_head"})
+HEAD_MODULES = frozenset({"classifier", "distillation_classifier", "lm_head", "mlm_head", "qa_outputs"})
 
 # what a module's tensors are called; TensorFlow's names for those of a norm stand in old files
 PARAMETERS = {name: name for name in "weight bias running_mean running_var num_batches_tracked".split()}

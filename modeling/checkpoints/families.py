@@ -14,6 +14,7 @@ MODULES = (
     "llama",
     "mistral",
     "qwen",
+    "bart",
     "vit",
     "deit",
     "dinov2",
@@ -21,6 +22,7 @@ MODULES = (
     "siglip",
     "resnet",
     "efficientnet_lite",
+    "whisper",
 )
 
 FAMILIES: dict[str, Family] = {

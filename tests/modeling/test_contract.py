@@ -11,6 +11,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
@@ -259,17 +260,21 @@ def test_loss_whenever_labels_are_given(
         pytest.skip("has no loss")
     labels = labels_of(case[0], inputs)
     loss = model(**inputs, **labels).loss
-    logits, targets = run(model, inputs), labels["labels"]
+    logits, targets = run(model, inputs), torch.stack([*labels.values()], dim=-1)  # both ends of a span
+    if case[0] != "PlaitForQuestionAnswering":
+        targets = targets[..., 0]
+    else:
+        logits = logits.transpose(1, 2)
     if case[0] == "PlaitForCausalLM":
         logits, targets = logits[:, :-1], targets[:, 1:]
     expected = nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
     torch.testing.assert_close(loss, expected)
     assert "loss" not in model(**inputs)
-    count = int((targets != -100).sum())
+    count = int((targets != -100).sum()) // len(labels)
     torch.testing.assert_close(model(**inputs, **labels, num_items_in_batch=2 * count).loss, expected / 2)
-    ignored = {"labels": torch.full_like(labels["labels"], -100)}
+    ignored = {name: torch.full_like(values, -100) for name, values in labels.items()}
     assert model(**inputs, **ignored).loss == 0
-    if labels["labels"].ndim > 1:  # in training, language models compute it in chunks
+    if targets.ndim > 1:  # in training, language models compute it in chunks
         torch.testing.assert_close(model.train()(**inputs, **labels).loss, expected)
         assert model(**inputs, **ignored).loss == 0
 
@@ -351,6 +356,7 @@ def test_auto_classes_load_the_folder(case: tuple[str, str], model: PlaitPreTrai
     auto = {
         "PlaitForClassification": AutoModelForSequenceClassification,
         "PlaitForMaskedLM": AutoModelForMaskedLM,
+        "PlaitForQuestionAnswering": AutoModelForQuestionAnswering,
         "PlaitForCausalLM": AutoModelForCausalLM,
         "PlaitForConditionalGeneration": AutoModelForSeq2SeqLM,
     }

@@ -11,6 +11,7 @@ from plait import (
     PlaitForClassification,
     PlaitForConditionalGeneration,
     PlaitForMaskedLM,
+    PlaitForQuestionAnswering,
     PlaitModel,
 )
 from plait.modeling import PlaitPreTrainedModel
@@ -72,6 +73,7 @@ CLASSES: dict[str, type[PlaitPreTrainedModel]] = {
     "PlaitModel": PlaitModel,
     "PlaitForClassification": PlaitForClassification,
     "PlaitForMaskedLM": PlaitForMaskedLM,
+    "PlaitForQuestionAnswering": PlaitForQuestionAnswering,
     "PlaitForCausalLM": PlaitForCausalLM,
     "PlaitForConditionalGeneration": PlaitForConditionalGeneration,
 }
@@ -79,6 +81,7 @@ SHAPES = {
     "PlaitModel": tuple(CONFIGS),
     "PlaitForClassification": tuple(shape for shape in CONFIGS if shape not in (*CONTEXT_SHAPES, "inline")),
     "PlaitForMaskedLM": ("text", "early", "cross_attention"),
+    "PlaitForQuestionAnswering": ("text", "early", "cross_attention"),
     **GENERATING,
 }
 CASES = [(class_name, shape) for class_name in CLASSES for shape in SHAPES[class_name]]
@@ -124,11 +127,16 @@ def labels_of(class_name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     if class_name in ("PlaitForMaskedLM", "PlaitForCausalLM"):
         unread = (inputs["attention_mask"] == 0) | (inputs["input_ids"] == 39)
         return {"labels": inputs["input_ids"].masked_fill(unread, -100)}
+    if class_name == "PlaitForQuestionAnswering":
+        ends = inputs["attention_mask"].sum(dim=1) - 1
+        return {"start_positions": ends // 2, "end_positions": ends}
     return {}
 
 
 def main_tensor(outputs: object) -> Tensor:
-    """The tensor a user reads: logits, or the hidden state."""
+    """The tensor a user reads: logits (of both ends of an answer, side by side), or the hidden state."""
+    if hasattr(outputs, "start_logits"):
+        return torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
     logits = getattr(outputs, "logits", None)
     return outputs.last_hidden_state if logits is None else logits
 

@@ -9,7 +9,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file
 
-from plait import PlaitModel
+from plait import PlaitForCausalLM, PlaitModel
 from plait.modeling.checkpoints import export
 
 SENTENCES = [
@@ -56,13 +56,18 @@ def test_minilm_comes_back_bit_equal(minilm: Path, tmp_path: Path) -> None:
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_smollm2_matches_transformers(attention: str) -> None:
+@pytest.fixture
+def smollm2() -> Path:
     root = os.environ.get("PLAIT_CHECKPOINTS")
     if root is None:
         pytest.skip("PLAIT_CHECKPOINTS names no folder of checkpoints")
-    folder = Path(root) / "smollm2-135m"
+    return Path(root) / "smollm2-135m"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_smollm2_matches_transformers(smollm2: Path, attention: str) -> None:
+    folder = smollm2
     options = {"dtype": torch.float32, "attn_implementation": attention}
     theirs = hf.AutoModel.from_pretrained(folder, **options).eval()
     ours = PlaitModel.from_pretrained(folder, **options).eval()
@@ -76,3 +81,21 @@ def test_smollm2_matches_transformers(attention: str) -> None:
         exact = theirs.double()(**batch).last_hidden_state * mask
     assert difference(found, expected) <= 1e-5
     assert difference(found, exact) <= 2 * difference(expected, exact)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_smollm2_writes_what_it_writes_in_transformers(smollm2: Path, attention: str) -> None:
+    options = {"dtype": torch.float32, "attn_implementation": attention}
+    theirs = hf.AutoModelForCausalLM.from_pretrained(smollm2, **options).eval()
+    ours = PlaitForCausalLM.from_pretrained(smollm2, **options).eval()
+    tokenizer = hf.AutoTokenizer.from_pretrained(smollm2, padding_side="left")
+    tokenizer.pad_token = tokenizer.eos_token
+    batch = tokenizer(
+        ["The capital of France is", "Water boils at", "Once upon a time,"], padding=True, return_tensors="pt"
+    )
+    found, expected = (
+        tokenizer.batch_decode(each.generate(**batch, max_new_tokens=30, do_sample=False)) for each in (ours, theirs)
+    )
+    assert found == expected
+    assert "Paris" in found[0]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
+from plait import PlaitForQuestionAnswering
 from plait.configuration import PlaitDecoderConfig, PlaitTextConfig
 from plait.modeling.checkpoints import write_tower
 
@@ -21,6 +22,7 @@ from .text_models import (
     LEFT_OUT,
     MASKED,
     MODELS,
+    QUESTIONS,
     UNUSED,
     Saved,
     assert_same,
@@ -98,6 +100,23 @@ def test_masked_lm_head_matches_transformers(saved: Callable[[str], Saved], name
     assert difference(ours * mask, theirs * mask) <= 1e-5
 
 
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_question_answering_matches_transformers(saved: Callable[[str], Saved], name: str) -> None:
+    model, folder = saved(name)
+    ours, report = PlaitForQuestionAnswering.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    inputs = inputs_of(name)
+    inputs["start_positions"], inputs["end_positions"] = torch.tensor([2, 5, 1]), torch.tensor([6, 7, 3])
+    mask = inputs["attention_mask"]
+    with torch.no_grad():
+        found, expected = ours(**inputs), model(**inputs)
+    for key in ("start_logits", "end_logits"):
+        assert difference(found[key] * mask, expected[key] * mask) <= 1e-5
+    whole = {key: value[1:2] for key, value in inputs.items()}  # a row without padding: they count padding in the loss
+    with torch.no_grad():
+        torch.testing.assert_close(ours(**whole).loss, model(**whole).loss)
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_language_model_head_matches_transformers(saved: Callable[[str], Saved], name: str) -> None:
     model, folder = saved(name)
@@ -133,6 +152,9 @@ def test_export_is_bit_equal_and_transformers_reads_it(
     with torch.no_grad():
         expected, found = (run(each.base_model, inputs) for each in (model, again.eval()))
         assert torch.equal(found["last_hidden_state"], expected["last_hidden_state"])
+        if name in QUESTIONS:
+            assert torch.equal(again(**inputs).start_logits, model(**inputs).start_logits)
+            return
         if name not in LEFT_OUT and name not in (*MASKED, *GENERATORS, *CLASSIFIERS):
             return
         assert name in LEFT_OUT or torch.equal(again(**inputs).logits, model(**inputs).logits)

@@ -14,6 +14,7 @@ from plait.modeling.towers import TextTower
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 BERT = {**SIZES, "max_position_embeddings": 24, "num_labels": 3}
+SPAN = {"num_labels": 2}  # a start and an end
 ROBERTA = {**BERT, "pad_token_id": 1, "layer_norm_eps": 1e-3}
 DISTIL = {"vocab_size": 60, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "num_labels": 3}
 GPT2 = {
@@ -71,7 +72,10 @@ MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "roberta": lambda: hf.RobertaModel(hf.RobertaConfig(**ROBERTA)),
     "roberta-mlm": lambda: hf.RobertaForMaskedLM(hf.RobertaConfig(**ROBERTA)),
     "roberta-classifier": lambda: hf.RobertaForSequenceClassification(hf.RobertaConfig(**ROBERTA)),
-    "roberta-questions": lambda: hf.RobertaForQuestionAnswering(hf.RobertaConfig(**ROBERTA)),
+    "bert-questions": lambda: hf.BertForQuestionAnswering(hf.BertConfig(**BERT | SPAN)),
+    "roberta-questions": lambda: hf.RobertaForQuestionAnswering(hf.RobertaConfig(**ROBERTA | SPAN)),
+    "distilbert-questions": lambda: hf.DistilBertForQuestionAnswering(hf.DistilBertConfig(**DISTIL | SPAN)),
+    "electra-questions": lambda: hf.ElectraForQuestionAnswering(hf.ElectraConfig(**BERT | SPAN, embedding_size=16)),
     "xlm-roberta": lambda: hf.XLMRobertaModel(hf.XLMRobertaConfig(**ROBERTA)),
     "xlm-roberta-mlm": lambda: hf.XLMRobertaForMaskedLM(hf.XLMRobertaConfig(**ROBERTA)),
     "camembert-classifier": lambda: hf.CamembertForSequenceClassification(hf.CamembertConfig(**ROBERTA)),
@@ -128,9 +132,10 @@ MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
 CAUSAL = [name for name in MODELS if name.startswith(("gpt", "llama", "mistral", "qwen"))]
 CLASSIFIERS = [name for name in MODELS if name.endswith("-classifier")]
 MASKED = [name for name in MODELS if "-mlm" in name or name == "bert-pretraining"]
+QUESTIONS = [name for name in MODELS if name.endswith("-questions")]
 GENERATORS = [name for name in CAUSAL if "-lm" in name or name == "qwen3-window"]
 # weights of another class's head, which have no place here
-LEFT_OUT = {"bert-pretraining": 2, "bert-tagger": 2, "roberta-questions": 2, "electra-discriminator": 4}
+LEFT_OUT = {"bert-pretraining": 2, "bert-tagger": 2, "electra-discriminator": 4}
 # what transformers saves and never reads: an untied head adds the bias of its decoder
 UNUSED = ("bert-mlm-untied", "cls.predictions.bias")
 

@@ -1,0 +1,71 @@
+"""Whisper (Radford et al. 2022, https://arxiv.org/abs/2212.04356): an encoder of log-mel frames, a decoder of text."""
+
+from collections.abc import Set
+from typing import Any
+
+from transformers import GenerationConfig
+
+from ...configuration import PlaitAudioConfig
+from .bart import LAYERS, stack, words
+from .convert import Family, Table, expect
+
+TABLE: Table = {
+    "encoder.conv1": "encoder.embeddings.conv1",
+    "encoder.conv2": "encoder.embeddings.conv2",
+    "encoder.embed_positions": "encoder.embeddings.position_embedding",
+    "encoder.layer_norm": "encoder.transformer.output_norm",
+    "decoder.embed_tokens": "decoder.embeddings.token_embedding",
+    "decoder.embed_positions": "decoder.embeddings.position_embedding",
+    "decoder.layer_norm": "decoder.transformer.output_norm",
+    **LAYERS,
+}
+# there is no key bias, which would shift all scores of a query alike: zero is exact
+ZEROS = (
+    "encoder.transformer.layers.{}.self_attn.k_proj.bias",
+    "decoder.transformer.layers.{}.self_attn.k_proj.bias",
+    "decoder.transformer.layers.{}.cross_attn.k_proj.bias",
+)
+HEADS: dict[str, Table] = {
+    "ForConditionalGeneration": {"proj_out": "lm_head"},
+    "ForAudioClassification": {"projector": None, "classifier": None, "layer_weights": None},
+}
+
+
+def encoder(hub: Any, names: Set[str]) -> dict[str, Any]:
+    expect(hub.to_dict(), apply_spec_augment=False)
+    frames = {"num_mel_bins": hub.num_mel_bins, "max_source_positions": hub.max_source_positions}
+    return stack(hub, "encoder") | frames
+
+
+def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """`scale_embedding` has no effect in Whisper."""
+    places = {"max_position_embeddings": hub.max_target_positions}
+    return stack(hub, "decoder") | words(hub) | places | {"cross_attention": True, "context_size": hub.d_model}
+
+
+def generation(config: GenerationConfig) -> dict[str, Any]:
+    """What Whisper's own `generate` writes behind the start token before it listens: that no timestamps follow, where
+    the language needs no finding out."""
+    said = config.to_dict()
+    forced = [token for _, token in said.get("forced_decoder_ids") or ()]
+    end = said.get("no_timestamps_token_id")
+    if None in forced:
+        return {"forced_decoder_ids": None}
+    if forced or "lang_to_id" not in said:
+        forced += [end] if end not in (None, *forced) and not said.get("return_timestamps") else []
+    return {"forced_decoder_ids": [list(pair) for pair in enumerate(forced, start=1)]} if forced else {}
+
+
+FAMILIES = (
+    Family(
+        model_types=("whisper",),
+        config_class=PlaitAudioConfig,
+        config=encoder,
+        table=TABLE,
+        heads=HEADS,
+        prefixes=("model.",),
+        decoder=decoder,
+        zeros=ZEROS,
+        generation=generation,
+    ),
+)

@@ -1,0 +1,121 @@
+"""Extractive question answering: where in a text the answer begins and ends."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import QuestionAnsweringModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration import PlaitConfig
+from .masked_lm import check_text
+from .outputs import LayerChoice
+from .plait import PlaitModel
+from .pretrained import PlaitPreTrainedModel
+from .towers import TextTower
+
+
+class PlaitForQuestionAnswering(PlaitPreTrainedModel):
+    """Scores every token of a text (question and context) as the first and as the last of the answer (Devlin et al.
+    2019, section 4.2); a token of padding gets the lowest number there is.
+
+    In a plait of several strands the text tokens are read after the fusion, so the other modalities help.
+
+    Raises:
+        ValueError: no native text tower, a causal one, or a fusion that does not keep the text's tokens.
+    """
+
+    published_heads = ("qa_outputs",)
+    reads_pooled = False
+    _keys_to_ignore_on_load_unexpected = [r"towers\.text\.pooler\."]
+
+    def __init__(self, config: PlaitConfig) -> None:
+        super().__init__(config)
+        self.model = PlaitModel(config)
+        check_text(config, "question answering")
+        tower = cast("TextTower", self.model.towers["text"])
+        tower.pooler = None  # nothing would train it: distributed training waits for such weights
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_present: Tensor | None = None,
+        image_indices: Tensor | None = None,
+        encoder_outputs: Mapping[str, Any] | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: LayerChoice | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> QuestionAnsweringModelOutput:
+        """Inputs as in `PlaitModel`.
+
+        Args:
+            start_positions, end_positions: (batch,), the answer's first and last token; a row where one of them is
+                negative, or beyond the text, has no part in the loss.
+            num_items_in_batch: divides the summed loss in the place of the number of such rows.
+            label_smoothing: of the loss, over the tokens that are no padding.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_present=image_present,
+            image_indices=image_indices,
+            encoder_outputs=encoder_outputs,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        text = outputs if outputs.encoder_outputs is None else outputs.encoder_outputs["text"]
+        real = text.mask.bool()
+        scores = self.qa_outputs(outputs.last_hidden_state[:, : real.shape[1]])
+        logits = scores.masked_fill(~real[..., None], torch.finfo(scores.dtype).min)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            positions = torch.stack((start_positions, end_positions), dim=1).to(logits.device)
+            loss = span_loss(logits, real, positions, num_items_in_batch, label_smoothing)
+        return QuestionAnsweringModelOutput(
+            loss, logits[..., 0], logits[..., 1], outputs.hidden_states, outputs.attentions
+        )
+
+
+def labelled_spans(positions: Tensor, length: int) -> Tensor:
+    """(rows,): whether both ends of a row's answer stand in the text; positions: (rows, 2)."""
+    return ((positions >= 0) & (positions < length)).all(dim=1)
+
+
+def span_loss(
+    logits: Tensor,
+    real: Tensor,
+    positions: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The mean cross-entropy of both ends over the rows that have them; zero, not NaN, when none has.
+
+    logits: (batch, length, 2), lowest where `real`, (batch, length), is False; positions: (batch, 2).
+    """
+    known = labelled_spans(positions, logits.shape[1])
+    count = known.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    likelihoods = logits.float().log_softmax(dim=1)
+    right = likelihoods.gather(1, positions.masked_fill(~known[:, None], 0)[:, None])[:, 0]
+    if label_smoothing:
+        even = likelihoods.masked_fill(~real[..., None], 0).sum(dim=1) / real.sum(dim=1, keepdim=True).clamp(min=1)
+        right = (1 - label_smoothing) * right + label_smoothing * even
+    losses = right.mean(dim=1).masked_fill(~known, 0)
+    return -losses.sum() / (count.to(logits.device) if isinstance(count, Tensor) else count)

@@ -1,0 +1,100 @@
+"""Wrapped decoders: a causal family that the core does not know, built and run by transformers, that writes text."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from .outputs import TowerOutput
+from .wrapped import WrappedTower, config_of
+
+
+class WrappedDecoder(WrappedTower):
+    """Any causal model that `AutoModel` builds, as a decoder: images stand in its `inputs_embeds`; a context goes to its
+    own cross-attention, where its config adds one.
+
+    Its head is not here: it must be a plain projection, which `load_wrapped_decoder` makes sure of.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config, "text")
+
+    def forward(
+        self,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        blocks: Tensor | None = None,
+        **inputs: Any,
+    ) -> TowerOutput:
+        """As `WrappedTower` for text; context: (batch, tokens, width) and context_mask: (batch, tokens).
+
+        Raises ValueError for a context in a family without cross-attention, or for blocks of tokens that see each
+        other.
+        """
+        if blocks is not None:
+            raise ValueError(f"bidirectional_images: a wrapped {self.config.model_type} decoder makes its own masks")
+        if context is not None:
+            check_cross_attention(self.config)
+            inputs |= {"encoder_hidden_states": context, "encoder_attention_mask": context_mask}
+        return super().forward(**inputs)
+
+
+def check_cross_attention(config: PreTrainedConfig) -> None:
+    """Raise ValueError where a family's decoder has no cross-attention to read a context with."""
+    if not getattr(config, "add_cross_attention", False):
+        raise ValueError(
+            f"a {config.model_type} decoder has no cross-attention (add_cross_attention): with PlaitForCausalLM images "
+            "stand among its text instead"
+        )
+
+
+class LoadedDecoder(NamedTuple):
+    """config: from which `AutoModel` builds the decoder again; model: the loaded one; head: its projection."""
+
+    config: PreTrainedConfig
+    model: PreTrainedModel
+    head: nn.Linear
+
+
+def load_wrapped_decoder(
+    name_or_path: Any, use_safetensors: bool = True, dtype: Any = None, **options: Any
+) -> LoadedDecoder:
+    """A causal language model of a published checkpoint through `AutoModelForCausalLM`.
+
+    Raises ValueError for a family that is none, of which the checkpoint lacks weights, or whose head computes more than
+    a projection (a soft cap, a scale): it would be left out.
+    """
+    dtype = dtype or torch.get_default_dtype()
+    whole, info = AutoModelForCausalLM.from_pretrained(
+        name_or_path, use_safetensors=use_safetensors, dtype=dtype, output_loading_info=True, **options
+    )
+    if lost := sorted(info["missing_keys"]):
+        raise ValueError(f"{name_or_path} has no weights for {', '.join(lost[:5])} ({len(lost)} weights are missing)")
+    base, head = whole.base_model, whole.get_output_embeddings()
+    family = whole.config.model_type
+    if base is whole or not isinstance(head, nn.Linear):
+        raise ValueError(
+            f"a {family} checkpoint has no projection to the vocabulary of its own: it cannot be a decoder"
+        )
+    check_head(whole, base, head)
+    return LoadedDecoder(config_of(whole, base, "text"), base, head)
+
+
+@torch.no_grad()
+def check_head(whole: PreTrainedModel, base: PreTrainedModel, head: nn.Linear) -> None:
+    """Raise ValueError where the logits are another function of the hidden states than the projection."""
+    size = int(whole.config.get_text_config().vocab_size)
+    probe = (torch.arange(6, device=whole.device) * 7919 % size)[None]
+    theirs = whole.eval()(input_ids=probe).logits
+    ours = head(base(input_ids=probe).last_hidden_state)
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4):
+        raise ValueError(
+            f"the head of a {whole.config.model_type} model does more than project to the vocabulary: it cannot be a "
+            "decoder here"
+        )
+
+
+def writes_text(config: PreTrainedConfig) -> bool:
+    """Whether transformers has a causal language model for this config."""
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
