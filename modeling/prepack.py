@@ -15,7 +15,8 @@ from .layers import PlaitMLP
 
 ROWS = 1024  # rows of the product that weights are packed and probed for
 TANH_GELU = ("gelu", "tanh")
-FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_pytorch_tanh": TANH_GELU, "gelu_new": TANH_GELU, "relu": ("relu", "")}
+FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_new": TANH_GELU, "gelu_pytorch_tanh": TANH_GELU}
+FUSED_ACTIVATIONS |= {"relu": ("relu", "")}
 
 
 class PackedLinear:

@@ -11,8 +11,9 @@ from .wrapped import WrappedTower, config_of
 
 
 class WrappedDecoder(WrappedTower):
-    """Any causal model that `AutoModel` builds, as a decoder: images stand in its `inputs_embeds`; a context goes to its
-    own cross-attention, where its config adds one.
+    """Any causal model that `AutoModel` builds, as a decoder: images stand in its `inputs_embeds`; a context goes to
+    its own cross-attention, where its config adds one. `generate` makes `position_ids` for every family: one that has
+    no use for them (ALiBi) does without.
 
     Its head is not here: it must be a plain projection, which `load_wrapped_decoder` makes sure of.
     """
@@ -37,6 +38,8 @@ class WrappedDecoder(WrappedTower):
         if context is not None:
             check_cross_attention(self.config)
             inputs |= {"encoder_hidden_states": context, "encoder_attention_mask": context_mask}
+        if "position_ids" not in self.takes:
+            inputs.pop("position_ids", None)
         return super().forward(**inputs)
 
 
@@ -75,7 +78,7 @@ def load_wrapped_decoder(
     family = whole.config.model_type
     if base is whole or not isinstance(head, nn.Linear):
         raise ValueError(
-            f"a {family} checkpoint has no projection to the vocabulary of its own: it cannot be a decoder"
+            f"a {family} checkpoint has no projection to a vocabulary of its own: it cannot be a decoder"
         )
     check_head(whole, base, head)
     return LoadedDecoder(config_of(whole, base, "text"), base, head)
