@@ -1,8 +1,9 @@
 """Parity with transformers, family by family: `python benchmarks/parity.py [FAMILY ...]`.
 
 Each family: a small transformers model with weights drawn at std 0.2 is saved to disk, read by both sides, and every
-returned tensor is compared at valid positions: max|a - b| / max(1, max|b|), in fp32, for eager and SDPA attention,
-packed and padded. Beside it stands the error to the same model in float64, ours and transformers' own. An entry is
+returned tensor (of a language model: logits and hidden states; of an encoder-decoder: of both) is compared at valid
+positions: max|a - b| / max(1, max|b|), in fp32, for eager and SDPA attention, padded, packed, and for causal language
+models padded left. Beside it stands the error to the same model in float64, ours and transformers' own. An entry is
 within parity when the difference is at most 1e-5 and our error at most twice theirs (or below 1e-6). Last line:
 `plait parity: families=N worst=x.xe-xx`; the exit status is 1 if an entry is out of parity.
 """
@@ -11,13 +12,13 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from plait import PlaitModel
+from plait import PlaitForCausalLM, PlaitForConditionalGeneration, PlaitModel
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 TEXT = {"vocab_size": 64, "max_position_embeddings": 40, **SIZES}
@@ -41,12 +42,24 @@ GPT2 = {
 DINOV2 = {"image_size": 32, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
+NEO = {"vocab_size": 64, "max_position_embeddings": 40, "hidden_size": 64, "num_layers": 2, "num_heads": 4}
+NEO |= {"attention_types": [[["global", "local"], 1]], "window_size": 4, "bos_token_id": 0, "eos_token_id": 0}
+MISTRAL = {**LLAMA, "sliding_window": 4}
+STACKS = {"d_model": 64, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 128}
+STACKS |= {"decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 128}
+BART = {"vocab_size": 64, "max_position_embeddings": 40, **STACKS}
+WHISPER = {"vocab_size": 64, "num_mel_bins": 16, "max_source_positions": 12, "max_target_positions": 40, **STACKS}
+WHISPER |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+WHISPER |= {"suppress_tokens": None, "begin_suppress_tokens": None}
+
+
 class Case(NamedTuple):
-    """A family's name, its model in transformers, and what it reads."""
+    """A family's name, its model in transformers, what it reads, and our class for it."""
 
     name: str
     build: Callable[[], nn.Module]
     reads: str
+    ours: type = PlaitModel
 
 
 FAMILIES = [
@@ -56,10 +69,12 @@ FAMILIES = [
     Case("DistilBERT", lambda: hf.DistilBertModel(hf.DistilBertConfig(**DISTIL)), "text"),
     Case("ELECTRA", lambda: hf.ElectraModel(hf.ElectraConfig(**TEXT, embedding_size=32)), "text"),
     Case("GPT-2", lambda: hf.GPT2Model(hf.GPT2Config(**GPT2)), "text"),
+    Case("GPT-Neo", lambda: hf.GPTNeoModel(hf.GPTNeoConfig(**NEO)), "text"),
     Case("Llama", lambda: hf.LlamaModel(hf.LlamaConfig(**LLAMA)), "text"),
     Case("Llama 3", lambda: hf.LlamaModel(hf.LlamaConfig(**LLAMA, rope_parameters=LLAMA3)), "text"),
     Case("Qwen2", lambda: hf.Qwen2Model(hf.Qwen2Config(**QWEN2)), "text"),
     Case("Qwen3", lambda: hf.Qwen3Model(hf.Qwen3Config(**LLAMA)), "text"),
+    Case("Mistral", lambda: hf.MistralModel(hf.MistralConfig(**MISTRAL)), "text"),
     Case("CLIP text", lambda: hf.CLIPTextModel(hf.CLIPTextConfig(**TEXT, **CLIP)), "text"),
     Case("SigLIP text", lambda: hf.SiglipTextModel(hf.SiglipTextConfig(**TEXT)), "text"),
     Case("ViT", lambda: hf.ViTModel(hf.ViTConfig(**IMAGE)), "image"),
@@ -70,6 +85,24 @@ FAMILIES = [
     Case("SigLIP vision", lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**IMAGE)), "image"),
     Case("ResNet basic", lambda: hf.ResNetModel(hf.ResNetConfig(**RESNET, layer_type="basic")), "image"),
     Case("ResNet bottleneck", lambda: hf.ResNetModel(hf.ResNetConfig(**RESNET)), "image"),
+    Case("GPT-2 LM", lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2)), "text", PlaitForCausalLM),
+    Case("GPT-Neo LM", lambda: hf.GPTNeoForCausalLM(hf.GPTNeoConfig(**NEO)), "text", PlaitForCausalLM),
+    Case("Llama LM", lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)), "text", PlaitForCausalLM),
+    Case("Mistral LM", lambda: hf.MistralForCausalLM(hf.MistralConfig(**MISTRAL)), "text", PlaitForCausalLM),
+    Case("Qwen2 LM", lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**QWEN2)), "text", PlaitForCausalLM),
+    Case("Qwen3 LM", lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**LLAMA)), "text", PlaitForCausalLM),
+    Case(
+        "BART",
+        lambda: hf.BartForConditionalGeneration(hf.BartConfig(**BART)),
+        "text to text",
+        PlaitForConditionalGeneration,
+    ),
+    Case(
+        "Whisper",
+        lambda: hf.WhisperForConditionalGeneration(hf.WhisperConfig(**WHISPER)),
+        "sound to text",
+        PlaitForConditionalGeneration,
+    ),
 ]
 
 
@@ -90,17 +123,34 @@ def draw(model: nn.Module) -> nn.Module:
 
 
 def inputs_for(case: Case, model: nn.Module) -> dict[str, Tensor]:
-    """Ragged sentences (padded right), or pictures."""
+    """Ragged sentences (padded right), pictures, or clips; for an encoder-decoder its decoder's sentences too."""
+    generator = torch.Generator().manual_seed(1)
     if case.reads == "image":
-        return {"pixel_values": torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))}
-    lengths = torch.tensor([12, 5, 9, 5])
-    mask = (torch.arange(12)[None] < lengths[:, None]).long()
-    ids = torch.randint(3, 60, mask.shape, generator=torch.Generator().manual_seed(1))
-    pad, end = model.config.pad_token_id or 0, model.config.eos_token_id
-    ids = torch.where(mask.bool(), ids, pad)
+        return {"pixel_values": torch.randn(3, 3, 32, 32, generator=generator)}
+    if case.reads == "sound to text":
+        inputs = {"input_features": torch.randn(4, 16, 24, generator=generator)}
+    else:
+        inputs = sentences((12, 5, 9, 5), model.config.pad_token_id or 0, generator)
     if case.name == "CLIP text":
-        ids[torch.arange(4), lengths - 1] = end
-    return {"input_ids": ids, "attention_mask": mask}
+        inputs["input_ids"][torch.arange(4), inputs["attention_mask"].sum(1) - 1] = model.config.eos_token_id
+    if case.reads.endswith("to text"):
+        written = sentences((7, 3, 8, 5), model.config.pad_token_id or 0, generator)
+        inputs |= {f"decoder_{name}": value for name, value in written.items()}
+    return inputs
+
+
+def sentences(lengths: tuple[int, ...], pad: int, generator: torch.Generator) -> dict[str, Tensor]:
+    mask = (torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]).long()
+    ids = torch.randint(3, 60, mask.shape, generator=generator)
+    return {"input_ids": torch.where(mask.bool(), ids, pad), "attention_mask": mask}
+
+
+def padded_left(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same sentences with their padding first, positions counted from the first token."""
+    lengths, width = inputs["attention_mask"].sum(1), inputs["attention_mask"].shape[1]
+    places = (torch.arange(width)[None] + lengths[:, None]) % width  # token i stands where i + its padding is
+    turned = {name: value.gather(1, places) for name, value in inputs.items()}
+    return turned | {"position_ids": (turned["attention_mask"].cumsum(1) - 1).clamp(min=0)}
 
 
 @torch.no_grad()
@@ -108,14 +158,17 @@ def tensors_of(model: nn.Module, inputs: dict[str, Tensor], hidden: bool) -> dic
     """What a model returns, at valid positions; feature maps as tokens."""
     cached = {"use_cache": False} if model.config.get_text_config().to_dict().get("use_cache") else {}
     outputs = model(**inputs, **cached, output_hidden_states=hidden)
-    found = {"last": outputs.last_hidden_state}
-    if outputs.get("pooler_output") is not None:
-        found["pooled"] = outputs.pooler_output.flatten(1)
-    if hidden:
-        found |= {f"hidden {number}": state for number, state in enumerate(outputs.hidden_states)}
-    mask = inputs.get("attention_mask")
+    names = ("last_hidden_state", "pooler_output", "logits", "encoder_last_hidden_state")
+    found = {name: outputs[name] for name in names if outputs.get(name) is not None}
+    for name in ("hidden_states", "decoder_hidden_states", "encoder_hidden_states"):
+        found |= {f"{name} {number}": state for number, state in enumerate(outputs.get(name) or ())}
+    own = inputs.get("decoder_attention_mask", inputs.get("attention_mask"))
     for name, tensor in found.items():
-        tensor = tensor.flatten(2).transpose(1, 2) if tensor.ndim == 4 else tensor
+        mask = inputs.get("attention_mask") if name.startswith("encoder") else own
+        if name == "pooler_output":
+            tensor = tensor.flatten(1)
+        elif tensor.ndim == 4:
+            tensor = tensor.flatten(2).transpose(1, 2)
         found[name] = tensor[mask.bool()] if mask is not None and tensor.ndim == 3 else tensor
     return found
 
@@ -135,23 +188,35 @@ def in_double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
 
 
+def modes_of(case: Case, model: nn.Module) -> list[str]:
+    """How the inputs are given: padded, packed where the core does that, and padded left where a text goes on."""
+    packs = any(getattr(part, "packing", False) for part in text_parts(model))
+    return ["padded", *(["packed"] if packs else []), *(["left"] if case.ours is PlaitForCausalLM else [])]
+
+
+def text_parts(model: nn.Module) -> list[Any]:
+    config = model.config
+    return [part for part in (config.text_config, config.decoder_config) if part is not None]
+
+
 def entries(case: Case) -> list[tuple[str, str, float, float, float]]:
-    """For each attention implementation, packed and padded: difference, our error to float64, theirs."""
+    """For each attention implementation and mode: difference, our error to float64, theirs."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         peer = draw(case.build())
         peer.save_pretrained(folder)
-        inputs = inputs_for(case, peer)
+        padded = inputs_for(case, peer)
         attention = not case.name.startswith("ResNet")
+        kernel = "sdpa" if peer._supports_sdpa else "eager"  # GPT-Neo has eager attention alone
+        exact = load(type(peer), folder, kernel, torch.float64)
         for implementation in ("eager", "sdpa") if attention else ("eager",):
-            theirs = load(type(peer), folder, implementation, torch.float32)
-            exact = load(type(peer), folder, implementation, torch.float64)
-            ours = load(PlaitModel, folder, implementation, torch.float32)
-            packs = case.reads == "text" and ours.config.single.packing
-            for mode in ("padded", "packed") if packs else ("padded",):
-                if attention:
-                    ours.config.single.packing = mode == "packed"
-                hidden = mode == "padded"  # recorded states are those of the padded grid
+            theirs = load(type(peer), folder, implementation if peer._supports_sdpa else "eager", torch.float32)
+            ours = load(case.ours, folder, implementation, torch.float32)
+            for mode in modes_of(case, ours):
+                inputs = padded_left(padded) if mode == "left" else padded
+                for part in text_parts(ours):
+                    part.packing = mode == "packed"
+                hidden = mode != "packed"  # recorded states are those of the padded grid
                 reference, anchor = tensors_of(theirs, inputs, hidden), tensors_of(exact, in_double(inputs), hidden)
                 found = tensors_of(ours, inputs, hidden)
                 errors = difference(found, anchor), difference(reference, anchor)

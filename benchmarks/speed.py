@@ -1,4 +1,4 @@
-"""Speed against transformers on the same weights: `python benchmarks/speed.py [W1 W2 W3 ...] [--rounds N] [--json FILE]`.
+"""Speed against transformers on the same weights: `python benchmarks/speed.py [W1 W2 ...] [--rounds N] [--json FILE]`.
 
 Both sides run interleaved in one process, one thread, and are timed by CPU time; a figure is the median of the pairwise
 ratios (peer / plait), with its quartiles. Before anything is timed the outputs are compared. The peer's best setting

@@ -24,6 +24,8 @@ CLIP = {**TEXT, "bos_token_id": 0, "eos_token_id": VOCABULARY - 1, "pad_token_id
 DISTILBERT = {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
 GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40}
 GPT2 |= {"bos_token_id": 0, "eos_token_id": 0}
+GPT_NEO = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 40}
+GPT_NEO |= {"attention_types": [[["global", "local"], 1]], "window_size": 4, "bos_token_id": 0, "eos_token_id": 0}
 T5 = {"vocab_size": VOCABULARY, "d_model": 32, "d_ff": 48, "d_kv": 8, "num_layers": 2, "num_heads": 4}
 BART = {"vocab_size": VOCABULARY, "d_model": 32, "max_position_embeddings": 40, "pad_token_id": 0}
 BART |= {"encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 48}
@@ -55,7 +57,9 @@ TEXTS = (
     Family("distilbert", "distilbert", DISTILBERT),
     Family("electra", "electra", {**TEXT, "embedding_size": 16}),
     Family("gpt2", "gpt2", GPT2),
+    Family("gpt-neo", "gpt_neo", GPT_NEO),
     Family("llama", "llama", LLAMA),
+    Family("mistral", "mistral", {**LLAMA, "sliding_window": 4}),
     Family("qwen2", "qwen2", LLAMA),
     Family("qwen3", "qwen3", {**LLAMA, "head_dim": 8}),
     Family("clip-text", "clip_text_model", CLIP),
@@ -65,11 +69,10 @@ TEXTS = (
     Family("deberta-v2", "deberta-v2", DEBERTA, native=False),
     Family("mpnet", "mpnet", TEXT, native=False),
     Family("t5", "t5", T5, native=False),
-    Family("bart", "bart", BART, native=False),
+    Family("bart", "bart", BART),
     Family("align-text", "align", {"text_config": TEXT, "vision_config": EFFICIENT}, native=False),
     Family("opt", "opt", OPT, native=False),
     Family("gpt-neox", "gpt_neox", CAUSAL, native=False),
-    Family("mistral", "mistral", LLAMA, native=False),
 )
 IMAGES = (
     Family("vit", "vit", IMAGE),

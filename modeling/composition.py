@@ -193,6 +193,8 @@ def decoder_strand(
             check_cross_attention(strand.config)
         return strand
     own = {key: value for key, value in strand.config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
+    if own["position_type"] == "counted":  # a decoder's padding is told by its mask and positions, not by its tokens
+        own["position_type"] = "learned"
     own |= {"is_causal": True, "cross_attention": crosses, "pooling": "none", "context_size": None} | fields
     return strand._replace(config=PlaitDecoderConfig(**own))
 
@@ -206,7 +208,8 @@ def finish_decoder(model: PlaitPreTrainedModel, strand: Strand | None) -> None:
         load_exactly(head, dict(head.state_dict()) | weights, strand.origin)
         model.origins["head"] = strand.origin
     if model.config.inline:
-        model.config.image_token_id = model.config.image_token_id or model.config.get_text_config().vocab_size
+        if model.config.image_token_id is None:
+            model.config.image_token_id = model.config.get_text_config().vocab_size
         needed = model.config.image_token_id + 1
         if needed > model.config.get_text_config().vocab_size:
             model.resize_token_embeddings(needed)
@@ -348,8 +351,8 @@ def as_tower(config: PreTrainedConfig) -> PreTrainedConfig:
     """A decoder's config as that of a causal text tower, which reads no context; any other as it is."""
     if not isinstance(config, PlaitDecoderConfig):
         return config
-    fields = {key: value for key, value in config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
-    return PlaitTextConfig(**fields | {"cross_attention": False})
+    fields: dict[str, Any] = {**config.to_dict(), "cross_attention": False}
+    return PlaitTextConfig(**{key: fields[key] for key in fields if key in PlaitTextConfig.__dataclass_fields__})
 
 
 def load_exactly(tower: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

@@ -101,6 +101,8 @@ class LeanGeneration:
             generation_config, model_kwargs, *args
         )
         cache = model_kwargs.get("past_key_values")
+        if given is None and isinstance(cache, EncoderDecoderCache):
+            cache.cross_attention_cache = DynamicCache()  # transformers' own would keep a window of the context
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if given is None and type(own) is DynamicCache and not own.offloading:
             own.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in own.layers]

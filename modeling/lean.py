@@ -174,10 +174,11 @@ class LeanDecoder:
         if isinstance(cache, EncoderDecoderCache):
             own, context = cache.self_attention_cache, cache.cross_attention_cache
         past = own.get_seq_length()
-        if position_ids is None:
-            position_ids = torch.full((1, 1), past, dtype=torch.long, device=input_ids.device)
-        x = self.embeddings.forward(input_ids, position_ids=position_ids)
-        rotary = None if self.rotary is None else self.rotary.forward(x, position_ids)
+        x = self.embeddings.forward(input_ids, position_ids=position_ids, past=past)
+        rotary = None
+        if self.rotary is not None:
+            places = torch.full((1, 1), past, device=x.device) if position_ids is None else position_ids
+            rotary = self.rotary.forward(x, places)
         masks = tuple(None if m is None else m[:, None, None].bool() for m in (attention_mask, context_mask))
         for function in self.enter:
             x = function(x)

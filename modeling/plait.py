@@ -257,7 +257,7 @@ class PlaitModel(PlaitPreTrainedModel):
         if use_cache and past_key_values is None and not self.training:
             past_key_values = DynamicCache(config=config)
             if self.config.is_encoder_decoder:
-                past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=config))
+                past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
         decoder: Any = self.decoder
         return single_output(decoder(**inputs, past_key_values=past_key_values, **recorded))
 

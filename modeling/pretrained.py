@@ -85,8 +85,9 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self._first_part().set_input_embeddings(value)
+        text: Any = self.config.text_config
         if self.config.tie_encoder_embeddings and isinstance(value, nn.Embedding):
-            self.config.text_config.vocab_size = value.num_embeddings
+            text.vocab_size = value.num_embeddings
 
     def enable_input_require_grads(self) -> None:
         """As in transformers (adapters and checkpointing need it), but for every part's input layer: that of a wrapped

@@ -77,9 +77,7 @@ def load_wrapped_decoder(
     base, head = whole.base_model, whole.get_output_embeddings()
     family = whole.config.model_type
     if base is whole or not isinstance(head, nn.Linear):
-        raise ValueError(
-            f"a {family} checkpoint has no projection to a vocabulary of its own: it cannot be a decoder"
-        )
+        raise ValueError(f"a {family} checkpoint has no projection to a vocabulary of its own: it cannot be a decoder")
     check_head(whole, base, head)
     return LoadedDecoder(config_of(whole, base, "text"), base, head)
 

@@ -1,34 +1,44 @@
-"""One processor for any mix of modalities: a tokenizer and an image processor, either of which may be missing."""
+"""One processor for any mix of modalities: tokenizers, an image processor and a feature extractor of sound, any of
+which may be missing."""
 
-from collections.abc import Callable
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from typing import Any, Self
 
-from transformers import BaseImageProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    BaseImageProcessor,
+    BatchFeature,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    SequenceFeatureExtractor,
+)
 from transformers.utils import logging
 
+from .audio import clip_rows, features_of
 from .images import picture_rows, pixel_arrays
+from .inline import ImageToken, encode_inline, with_image_token
+from .options import options_of
+from .rows import check_company, check_rows, image_counts
 from .sources import (
+    AudioSource,
     Checkpoint,
     ImageSource,
     TextSource,
+    feature_extractor_of,
+    find_decoder_tokenizer,
+    find_feature_extractor,
     find_image_processor,
     find_tokenizer,
     image_processor_of,
-    tokenizer_of,
+    tokenizers_of,
 )
+from .targets import labels_of
 from .text import encode, first_cut, pair_rows, text_rows, with_pad_token
 
 logger = logging.get_logger(__name__)
 
-TEXT_OPTIONS = frozenset(
-    "add_special_tokens padding truncation max_length pad_to_multiple_of padding_side return_token_type_ids "
-    "return_special_tokens_mask return_offsets_mapping verbose".split()
-)
-# an image processor's options that would change the form of what comes out
-FORM_OPTIONS = frozenset("return_tensors data_format device disable_grouping".split())
-PARTS = {"image_processor": "image", "tokenizer": "text"}  # and the argument of `compose` that brings it
+# and the argument of `compose` that brings it
+PARTS = {"image_processor": "image", "feature_extractor": "audio", "tokenizer": "text", "decoder_tokenizer": "decoder"}
 
 
 class PresentParts:
@@ -39,17 +49,29 @@ class PresentParts:
 
 
 class PlaitProcessor(ProcessorMixin):
-    """Texts and pictures to the tensors a plait reads.
+    """Texts, pictures and sound to the tensors a plait reads, and texts to be written to labels.
 
-    A processor has a tokenizer, an image processor, or both. A tokenizer without a pad token is copied and pads with
-    its end-of-sequence token. Texts are cut at `tokenizer.model_max_length`, at which the first cut is warned about.
+    A tokenizer without a pad token is copied and pads with its end-of-sequence token. Texts are cut at
+    `tokenizer.model_max_length`, at which the first cut is warned about.
+
+    Args:
+        image_processor, tokenizer: read pictures and texts.
+        chat_template: by default the tokenizer's.
+        feature_extractor: reads sound.
+        decoder_tokenizer: of the texts that are written, where it is another than that of those that are read.
+        image_token: stands in a text for a picture that is read there (`PlaitForCausalLM`); a tokenizer that does not
+            have it as a special token is copied and gets it.
+        num_image_tokens: how many tokens one picture has in the model, `model.num_image_tokens`; may be set later.
 
     Raises:
-        ValueError: neither part, or a tokenizer with neither a pad nor an end-of-sequence token.
+        ValueError: no part at all, a tokenizer with neither a pad nor an end-of-sequence token, or an image token
+            without a tokenizer.
     """
 
     image_processor: BaseImageProcessor | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
+    feature_extractor: SequenceFeatureExtractor | None = None
+    decoder_tokenizer: PreTrainedTokenizerBase | None = None
     get_attributes = PresentParts()  # pyright: ignore[reportAssignmentType]
 
     def __init__(
@@ -57,41 +79,65 @@ class PlaitProcessor(ProcessorMixin):
         image_processor: BaseImageProcessor | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         chat_template: str | dict[str, str] | None = None,
+        feature_extractor: SequenceFeatureExtractor | None = None,
+        decoder_tokenizer: PreTrainedTokenizerBase | None = None,
+        image_token: str | None = None,
+        num_image_tokens: int | None = None,
     ) -> None:
-        if image_processor is None and tokenizer is None:
-            raise ValueError("a PlaitProcessor needs a tokenizer, an image processor, or both")
+        check_image_token(tokenizer, image_token, num_image_tokens)
         if tokenizer is not None:
             tokenizer = with_pad_token(tokenizer)
+            tokenizer = tokenizer if image_token is None else with_image_token(tokenizer, image_token)
             chat_template = chat_template or tokenizer.chat_template
-        parts = {"image_processor": image_processor, "tokenizer": tokenizer}
-        parts = {name: part for name, part in parts.items() if part is not None}
+        if decoder_tokenizer is not None:
+            decoder_tokenizer = with_pad_token(decoder_tokenizer)
+        given = (image_processor, feature_extractor, tokenizer, decoder_tokenizer)
+        parts = {name: part for name, part in zip(PARTS, given, strict=True) if part is not None}
+        if not parts:
+            raise ValueError("a PlaitProcessor needs a tokenizer, an image processor, a feature extractor, or several")
         vars(self).update(parts)
         super().__init__(**parts, chat_template=chat_template)
-        self.cut_was_reported = False
+        self.image_token, self.num_image_tokens = image_token, num_image_tokens
+        self.reported_cuts: set[str] = set()
 
     @classmethod
     def compose(
         cls,
         text: TextSource | None = None,
         image: ImageSource | None = None,
+        audio: AudioSource | None = None,
         *,
+        decoder: TextSource | None = None,
+        image_token: str | None = None,
+        num_image_tokens: int | None = None,
         revision: str | None = None,
         subfolder: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool | None = None,
     ) -> Self:
-        """The processor for towers that `PlaitModel.compose` takes by the same arguments.
+        """The processor for towers that a plait's `compose` takes by the same arguments.
+
+            model = PlaitForCausalLM.compose(image=image, decoder=decoder)
+            processor = PlaitProcessor.compose(
+                image=image, decoder=decoder, image_token="<image>", num_image_tokens=model.num_image_tokens
+            )
+            model.set_image_token_id(processor.image_token_id)
 
         Args:
             text: a Hub id or folder with a tokenizer, a ready tokenizer, or a model that was loaded from one.
                 `model_max_length` becomes the tower's number of positions where that is smaller.
             image: a Hub id or folder with a `preprocessor_config.json`, a ready image processor, a config or a model.
                 A config, or a folder without that file, gives a default: resized to `image_size`, values in -1..1.
+            audio: a Hub id or folder with a `preprocessor_config.json` of sound, a ready feature extractor, a config or
+                a model. A config gives a default: Whisper's, of its mel bins and positions.
+            decoder: as `text`. Alone it is the tokenizer of all texts, and pads on the left, as generation needs it;
+                beside another `text` it is that of the texts that are written.
+            image_token, num_image_tokens: as in the class.
             revision, subfolder, token, cache_dir, local_files_only: as in `from_pretrained`.
 
         Raises:
-            ValueError: no tokenizer or image processor there.
+            ValueError: no tokenizer, image processor or feature extractor there.
         """
         options = {
             "revision": revision,
@@ -101,9 +147,14 @@ class PlaitProcessor(ProcessorMixin):
             "local_files_only": local_files_only,
         }
         options = {name: value for name, value in options.items() if value is not None}
+        tokenizer, decoder_tokenizer = tokenizers_of(text, decoder, options)
         return cls(
             image_processor=None if image is None else image_processor_of(image, options),
-            tokenizer=None if text is None else tokenizer_of(text, options),
+            feature_extractor=None if audio is None else feature_extractor_of(audio, options),
+            tokenizer=tokenizer,
+            decoder_tokenizer=decoder_tokenizer,
+            image_token=image_token,
+            num_image_tokens=num_image_tokens,
         )
 
     @classmethod
@@ -113,17 +164,23 @@ class PlaitProcessor(ProcessorMixin):
         `kwargs` are the loading options, and options of the parts (`padding_side="left"`, `do_resize=False`).
 
         Raises:
-            OSError: no such checkpoint, or it has neither a tokenizer nor an image processor.
+            OSError: no such checkpoint, or it has neither a tokenizer nor an image processor nor a feature extractor.
         """
         checkpoint = Checkpoint(fspath(pretrained_model_name_or_path), kwargs)
-        parts = {"image_processor": find_image_processor(checkpoint), "tokenizer": find_tokenizer(checkpoint)}
+        parts = {
+            "image_processor": find_image_processor(checkpoint),
+            "feature_extractor": find_feature_extractor(checkpoint),
+            "tokenizer": find_tokenizer(checkpoint),
+            "decoder_tokenizer": find_decoder_tokenizer(checkpoint),
+        }
         if all(part is None for part in parts.values()):
             raise OSError(
-                f"{checkpoint} has neither a tokenizer nor an image processor; make one with "
+                f"{checkpoint} has neither a tokenizer nor an image processor nor a feature extractor; make one with "
                 "PlaitProcessor.compose(text=..., image=...) and save it there"
             )
-        fields, _ = cls.get_processor_dict(checkpoint.name, **checkpoint.hub_options)
-        return cls(**parts, chat_template=fields.get("chat_template"))
+        saved, _ = cls.get_processor_dict(checkpoint.name, **checkpoint.hub_options)
+        fields = ("chat_template", "image_token", "num_image_tokens") if checkpoint.is_own() else ("chat_template",)
+        return cls(**parts, **{name: saved.get(name) for name in fields})
 
     def __call__(
         self,
@@ -131,55 +188,107 @@ class PlaitProcessor(ProcessorMixin):
         images: Any = None,
         text_pair: Any = None,
         return_tensors: str | None = None,
+        *,
+        audio: Any = None,
+        sampling_rate: float | None = None,
+        text_target: Any = None,
+        max_target_length: int | None = None,
+        num_images: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepare a batch.
 
         Args:
-            text: a string (one row) or a list with a string or None (no text) for every row.
+            text: a string (one row) or a list with a string or None (no text) for every row. Where `image_token` is
+                set, a text has one for every image of its row, in their order.
             images: a picture (one row) or a list with a picture, None (no picture) or a list of pictures for every row.
                 A picture is a Pillow picture, an array or tensor (uint8 in 0..255 or floats in 0..1), a path, the bytes
                 of a file or `datasets`' {"bytes", "path"}; see `read_picture` for colours, depth and orientation.
             text_pair: second texts, as `text`.
-            return_tensors: "pt" or "np"; None leaves nested lists of ids and arrays of pictures.
-            kwargs: options of the tokenizer's and the image processor's call, flat or in the dicts `text_kwargs` and
-                `images_kwargs`. Without any, texts are padded to the longest and cut at `tokenizer.model_max_length`.
+            return_tensors: "pt" or "np"; None leaves nested lists of ids and arrays of pictures and sound.
+            audio: likewise clips: an array or tensor (samples) or (channels, samples), a path, the bytes of a file, or
+                `datasets`' {"array", "sampling_rate"} or {"bytes", "path"}; see `waveform`.
+            sampling_rate: samples a second of the clips that are bare arrays.
+            text_target: the text to be written for every row.
+            max_target_length: tokens of a target with its end, by default as many as its tokenizer allows.
+            num_images: how many images each row has, where they reach the model by another way than `images`.
+            kwargs: options of the parts' calls, flat or in the dicts `text_kwargs`, `images_kwargs` and `audio_kwargs`.
+                Without any, texts are padded to the longest and cut at `tokenizer.model_max_length`.
 
         Returns:
             `input_ids`, `attention_mask` (all 0 in a row without a text or tokens) and, where the tokenizer makes them,
             `token_type_ids`, each (batch, length); `pixel_values` (batch, images, channels, height, width), zeros
-            where there is no picture, and `image_present` (batch, images) bool. A row with neither is left to the
+            where there is no picture, and `image_present` (batch, images) bool; `input_features` (batch, clips, mel
+            bins, frames) or `input_values` (batch, clips, samples), zeros where there is no clip, and `audio_present`
+            (batch, clips) bool; `labels` (batch, length), padded with -100. A row with nothing to read is left to the
             model, which refuses it unless another input stands in.
 
         Raises:
-            TypeError: a row that is neither a text nor a picture, an unknown option.
-            ValueError: a picture that cannot be read, different numbers of rows, a missing part.
-            FileNotFoundError: no file at a picture's path.
+            TypeError: a row that is none of these, an unknown option.
+            ValueError: a picture or clip that cannot be read, different numbers of rows, a missing part, an image
+                token without an image or the reverse, images cut off with their text, a target with nothing to write.
+            FileNotFoundError: no file at a picture's or clip's path.
         """
-        text_options, image_options = self._options(kwargs)
+        if kwargs.pop("videos", None) is not None:  # transformers' chat templates always pass them
+            raise ValueError("this processor has no part that reads videos")
+        check_company("audio", audio, sampling_rate=sampling_rate)
+        check_company("text", text, text_pair=text_pair, num_images=num_images)
+        check_company("text_target", text_target, max_target_length=max_target_length)
+        options = options_of(kwargs, self.image_processor, self.feature_extractor)
         texts = None if text is None else text_rows(text)
         pictures = None if images is None else picture_rows(images)
-        check_rows(texts, pictures, text_pair)
-        values = {} if texts is None else self._encode(texts, text_pair, text_options)
+        clips = None if audio is None else clip_rows(audio)
+        targets = None if text_target is None else text_rows(text_target, "text_target")
+        check_rows({"text": texts, "images": pictures, "audio": clips, "text_target": targets})
+        values: dict[str, Any] = {}
+        if texts is not None:
+            values |= self._encode(texts, text_pair, image_counts(texts, pictures, num_images), options.text)
         if pictures is not None:
-            values |= pixel_arrays(self._part("image_processor", "images"), pictures, image_options)
+            values |= pixel_arrays(self._part("image_processor", "images"), pictures, options.images)
+        if clips is not None:
+            values |= self._features(clips, sampling_rate, options.audio)
+        if targets is not None:
+            values["labels"] = self._labels(targets, max_target_length)
         return BatchFeature(values, tensor_type=return_tensors)
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
-        """`tokenizer.batch_decode`."""
-        return self._part("tokenizer", "token ids").batch_decode(*args, **kwargs)
+        """`target_tokenizer.batch_decode`."""
+        return self.target_tokenizer.batch_decode(*args, **kwargs)
 
     def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """`tokenizer.decode`."""
-        return self._part("tokenizer", "token ids").decode(*args, **kwargs)
+        """`target_tokenizer.decode`."""
+        return self.target_tokenizer.decode(*args, **kwargs)
+
+    def post_process_image_text_to_text(
+        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
+    ) -> Any:
+        """What transformers' pipeline makes of generated ids: `decode`."""
+        return self.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    @property
+    def target_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the texts that the model writes; raises ValueError where there is none."""
+        return self.decoder_tokenizer if self.decoder_tokenizer is not None else self._part("tokenizer", "token ids")
+
+    @property
+    def image_token_id(self) -> int | None:
+        """The number of `image_token`, which must be `model.config.image_token_id`; None without one."""
+        if self.tokenizer is None or self.image_token is None:
+            return None
+        tokenizer: Any = self.tokenizer  # typed as giving a list too
+        return tokenizer.convert_tokens_to_ids(self.image_token)
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of what a call returns."""
-        return [*super().model_input_names, *(["image_present"] if self.image_processor is not None else [])]
+        """Names of what a call returns (labels apart)."""
+        read = (self.tokenizer, self.image_processor, self.feature_extractor)
+        text, image, audio = (getattr(part, "model_input_names", []) for part in read)
+        names = [*text, *image, *(["image_present"] if image else [])]
+        names += [audio[0], "audio_present"] if audio else []
+        return names
 
     def _part(self, name: str, what: str) -> Any:
-        """The tokenizer or the image processor that reads something."""
+        """The part that reads something."""
         part = getattr(self, name)
         if part is None:
             raise ValueError(
@@ -188,63 +297,55 @@ class PlaitProcessor(ProcessorMixin):
             )
         return part
 
-    def _encode(self, texts: list[str | None], text_pair: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """Ids and masks; the first text that is cut without having been asked for is warned about."""
+    def _encode(
+        self, texts: list[str | None], text_pair: Any, counts: Sequence[int], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Ids and masks, the images' tokens among them; the first text that is cut unasked for is warned about."""
         tokenizer = self._part("tokenizer", "text")
         pairs = pair_rows(texts, text_pair)
-        values = encode(tokenizer, texts, pairs, options)
-        if not self.cut_was_reported and not {"truncation", "max_length"} & options.keys():
+        # transformers' chat templates ask for these to shift offsets: ours are those of the text as it was given
+        options = {name: value for name, value in options.items() if name != "return_text_replacement_offsets"}
+        token_id = self.image_token_id
+        if self.image_token is None or token_id is None:
+            values = encode(tokenizer, texts, pairs, options)
+        else:
+            token = ImageToken(self.image_token, token_id, self.num_image_tokens)
+            texts, pairs, values = encode_inline(tokenizer, texts, pairs, token, counts, options)
+        if "text" not in self.reported_cuts and not {"truncation", "max_length"} & options.keys():
             row = first_cut(tokenizer, texts, pairs, values)
-            if row is not None:
-                self.cut_was_reported = True
-                logger.warning(
-                    f"text, row {row}: longer than the {tokenizer.model_max_length} tokens that the model can place, "
-                    "and cut there; so will others be, without a further warning (max_length=... sets another limit)"
-                )
+            self._report("text", row, f"longer than the {tokenizer.model_max_length} tokens that the model can place")
         return values
 
-    def _options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Options of the tokenizer's call and of the image processor's."""
-        for name in ("videos", "audio"):  # transformers' chat templates always pass them
-            if kwargs.pop(name, None) is not None:
-                raise ValueError(f"this processor has no part that reads {name}")
-        image_names: set[str] = set()
-        if self.image_processor is not None:
-            image_names = set(self.image_processor.valid_kwargs.__annotations__) - FORM_OPTIONS
-        text = chosen(kwargs, "text_kwargs", TEXT_OPTIONS)
-        images = chosen(kwargs, "images_kwargs", image_names)
-        for name in kwargs:
-            if name not in text and name not in images:
-                raise unknown(name, {*TEXT_OPTIONS, *image_names})
-        return text, images
+    def _features(self, clips: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]) -> dict[str, Any]:
+        """The clips' features; the first clip that is cut is warned about."""
+        values, cut = features_of(self._part("feature_extractor", "audio"), clips, sampling_rate, options)
+        row, seconds = cut or (None, 0.0)
+        self._report("audio", row, f"a clip of {seconds:.1f} s is longer than the feature extractor reads")
+        return values
+
+    def _labels(self, targets: list[str | None], limit: int | None) -> list[list[int]]:
+        """Labels of the targets; the first one that is cut unasked for is warned about."""
+        tokenizer = self.target_tokenizer
+        labels = labels_of(tokenizer, targets, limit)
+        cut = labels.cut if limit is None else None
+        self._report("text_target", cut, f"longer than the {tokenizer.model_max_length} tokens that the model writes")
+        return labels.ids
+
+    def _report(self, what: str, row: int | None, problem: str) -> None:
+        """Warn once that an input of this kind is cut."""
+        if row is not None and what not in self.reported_cuts:
+            self.reported_cuts.add(what)
+            logger.warning(f"{what}, row {row}: {problem}, and cut there; so will others be, without a further warning")
 
 
-def check_rows(texts: list[str | None] | None, pictures: list[list[Any]] | None, text_pair: Any) -> None:
-    """Texts and pictures are of the same rows."""
-    if texts is None and pictures is None:
-        raise ValueError("pass text, images, or both")
-    if texts is None and text_pair is not None:
-        raise ValueError("text_pair was passed without text")
-    if texts is not None and pictures is not None and len(texts) != len(pictures):
+def check_image_token(
+    tokenizer: PreTrainedTokenizerBase | None, image_token: str | None, num_image_tokens: int | None
+) -> None:
+    """Raises ValueError for an image token that no text could hold, or a number of them that makes no sense."""
+    if image_token is not None and (tokenizer is None or not image_token.strip()):
+        raise ValueError(f"image_token {image_token!r} stands in a text: it needs a tokenizer, and a name")
+    if num_image_tokens is not None and (image_token is None or num_image_tokens < 1):
         raise ValueError(
-            f"text has {len(texts)} rows, images has {len(pictures)}: pass one entry a row (None for a row without "
-            "one; several pictures of one row are a list within the list, [[a, b], [c]])"
+            f"num_image_tokens is {num_image_tokens}: it is the number of tokens of one image, at least 1, for an "
+            f"image_token (which is {image_token!r})"
         )
-
-
-def chosen(kwargs: dict[str, Any], group: str, names: set[str] | frozenset[str]) -> dict[str, Any]:
-    """The options of one part, given flat or in its group."""
-    grouped = kwargs.pop(group, None) or {}
-    flat = {name: value for name, value in kwargs.items() if name in names}
-    for name in grouped:
-        if name not in names:
-            raise unknown(name, names, group)
-        if name in flat:
-            raise TypeError(f"the option {name!r} is given twice, flat and in {group}")
-    return flat | grouped
-
-
-def unknown(name: str, names: set[str] | frozenset[str], group: str = "a PlaitProcessor's call") -> TypeError:
-    near = get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}"
-    return TypeError(f"{group} has no option {name!r}; {hint}")

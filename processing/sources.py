@@ -10,11 +10,14 @@ from typing import Any
 
 from transformers import (
     CONFIG_MAPPING,
+    AutoFeatureExtractor,
     AutoTokenizer,
     BaseImageProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    SequenceFeatureExtractor,
+    WhisperFeatureExtractor,
 )
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
@@ -25,6 +28,7 @@ logger = logging.get_logger(__name__)
 
 TextSource = str | PathLike[str] | PreTrainedTokenizerBase | PreTrainedConfig | PreTrainedModel
 ImageSource = str | PathLike[str] | BaseImageProcessor | PreTrainedConfig | PreTrainedModel
+AudioSource = str | PathLike[str] | SequenceFeatureExtractor | PreTrainedConfig | PreTrainedModel
 
 HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download", "proxies")
 TOKENIZER_FILES = (
@@ -36,6 +40,7 @@ TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+DECODER_FOLDER = "decoder_tokenizer"  # where ProcessorMixin saves a tokenizer of that name
 IMAGE_PROCESSOR_KEYS = {"image_processor_type", "feature_extractor_type", "auto_map"}
 # these count positions over real tokens, from the one after padding: the table has pad_token_id + 1 rows too many
 POSITIONS_AFTER_PADDING = frozenset(
@@ -89,8 +94,8 @@ class Checkpoint:
         return (self.read("processor_config.json") or {}).get("processor_class") == "PlaitProcessor"
 
 
-def tokenizer_of(source: TextSource, options: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer for a text tower, cut to the tower's positions.
+def tokenizer_of(source: TextSource, options: Mapping[str, Any], part: str = "text") -> PreTrainedTokenizerBase:
+    """The tokenizer for a text tower or a decoder (`part`), cut to its positions.
 
     Raises:
         TypeError: something else than a `TextSource`.
@@ -99,22 +104,81 @@ def tokenizer_of(source: TextSource, options: Mapping[str, Any]) -> PreTrainedTo
     if isinstance(source, PreTrainedTokenizerBase):
         return source
     if isinstance(source, PreTrainedModel) and source.name_or_path:
-        return limited(tokenizer_of(source.name_or_path, options), source.config)
+        return limited(tokenizer_of(source.name_or_path, options, part), source.config)
     if isinstance(source, (PreTrainedConfig, PreTrainedModel)):
         raise ValueError(
-            f"text: a {type(source).__name__} that was not loaded from a checkpoint has no tokenizer; pass a ready "
+            f"{part}: a {type(source).__name__} that was not loaded from a checkpoint has no tokenizer; pass a ready "
             "tokenizer, or the folder or Hub id of one"
         )
     if not isinstance(source, (str, PathLike)):
-        raise TypeError(f"text: a {type(source).__name__} is no tokenizer, folder, Hub id, config or model")
+        raise TypeError(f"{part}: a {type(source).__name__} is no tokenizer, folder, Hub id, config or model")
     checkpoint = Checkpoint(fspath(source), options)
-    tokenizer = find_tokenizer(checkpoint)
+    tokenizer = find_decoder_tokenizer(checkpoint) if part == "decoder" else None
+    tokenizer = find_tokenizer(checkpoint) if tokenizer is None else tokenizer
     if tokenizer is None:
         raise ValueError(
-            f"text: {checkpoint} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save one there with "
+            f"{part}: {checkpoint} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save one there with "
             f"tokenizer.save_pretrained({checkpoint.name!r}), or pass a ready tokenizer"
         )
     return tokenizer
+
+
+def tokenizers_of(
+    text: TextSource | None, decoder: TextSource | None, options: dict[str, Any]
+) -> tuple[PreTrainedTokenizerBase | None, PreTrainedTokenizerBase | None]:
+    """The tokenizer of all texts, or of those that are read, and that of the texts written where it is another.
+
+    A decoder's tokenizer of all texts pads on the left: generation goes on from the last token.
+    """
+    if text is None and decoder is not None:
+        tokenizer = deepcopy(tokenizer_of(decoder, options, "decoder"))
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only the latter is saved
+        return tokenizer, None
+    tokenizer = None if text is None else tokenizer_of(text, options)
+    if text is None or decoder is None:
+        return tokenizer, None
+    if not same_source(text, decoder):
+        return tokenizer, tokenizer_of(decoder, options, "decoder")
+    saved = isinstance(decoder, (str, PathLike))
+    return tokenizer, find_decoder_tokenizer(Checkpoint(fspath(decoder), options)) if saved else None
+
+
+def same_source(first: TextSource, second: TextSource) -> bool:
+    """Whether two text sources lead to one tokenizer: the same object, or the same folder or Hub id."""
+    names = {source_name(source) for source in (first, second)}
+    return first is second or (len(names) == 1 and None not in names)
+
+
+def source_name(source: TextSource) -> str | None:
+    """The folder or Hub id that a source is, or was loaded from; None for other objects."""
+    if isinstance(source, PreTrainedModel):
+        return source.name_or_path or None
+    return fspath(source) if isinstance(source, (str, PathLike)) else None
+
+
+def feature_extractor_of(source: AudioSource, options: Mapping[str, Any]) -> SequenceFeatureExtractor:
+    """The feature extractor for an audio tower; for a config or a model of fresh weights Whisper's of its size.
+
+    Raises:
+        TypeError: something else than an `AudioSource`.
+        ValueError: no feature extractor of sound there, and no number of mel bins either.
+    """
+    if isinstance(source, SequenceFeatureExtractor):
+        return source
+    if isinstance(source, PreTrainedModel) and source.name_or_path:
+        return feature_extractor_of(source.name_or_path, options)
+    if isinstance(source, (PreTrainedConfig, PreTrainedModel)):
+        return default_feature_extractor(source.config if isinstance(source, PreTrainedModel) else source)
+    if not isinstance(source, (str, PathLike)):
+        raise TypeError(f"audio: a {type(source).__name__} is no feature extractor, folder, Hub id or model")
+    checkpoint = Checkpoint(fspath(source), options)
+    found = find_feature_extractor(checkpoint)
+    if found is None:
+        raise ValueError(
+            f"audio: {checkpoint} has no preprocessor_config.json of sound; pass a ready feature extractor, or the "
+            "folder or Hub id of one"
+        )
+    return found
 
 
 def image_processor_of(source: ImageSource, options: Mapping[str, Any]) -> BaseImageProcessor:
@@ -144,12 +208,43 @@ def image_processor_of(source: ImageSource, options: Mapping[str, Any]) -> BaseI
     return found
 
 
+def default_feature_extractor(config: PreTrainedConfig) -> SequenceFeatureExtractor:
+    """Whisper's: 100 frames a second of `num_mel_bins`, twice as many as `max_source_positions`; raises ValueError for
+    a config without these, or where they make no whole seconds."""
+    audio = getattr(config, "audio_config", None) or config
+    bins, positions = (getattr(audio, name, None) for name in ("num_mel_bins", "max_source_positions"))
+    if not bins or not positions or positions % 50:
+        raise ValueError(
+            f"audio: a {type(config).__name__} with num_mel_bins {bins} and max_source_positions {positions} (2 frames "
+            "of 10 ms each) makes no whole seconds; pass a ready feature extractor, or the folder or Hub id of one"
+        )
+    return WhisperFeatureExtractor(feature_size=bins, chunk_length=positions // 50)
+
+
 def find_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
     """The checkpoint's tokenizer, cut to the positions of its model; None if it has none."""
     if not any(checkpoint.path(name) for name in TOKENIZER_FILES):
         return None
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.options)
     return tokenizer if checkpoint.is_own() else limited(tokenizer, checkpoint.config())
+
+
+def find_decoder_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
+    """The decoder's own tokenizer in a folder where a PlaitProcessor was saved; None if it has none."""
+    if not checkpoint.is_own():
+        return None
+    subfolder = "/".join(part for part in (checkpoint.options.get("subfolder"), DECODER_FOLDER) if part)
+    return find_tokenizer(Checkpoint(checkpoint.name, {**checkpoint.options, "subfolder": subfolder}))
+
+
+def find_feature_extractor(checkpoint: Checkpoint) -> SequenceFeatureExtractor | None:
+    """The checkpoint's feature extractor of sound; None if it has none."""
+    saved = checkpoint.read("processor_config.json") or {}
+    fields = saved.get("feature_extractor") or checkpoint.read("preprocessor_config.json") or {}
+    if "sampling_rate" not in fields:  # of pictures
+        return None
+    options = {name: value for name, value in checkpoint.options.items() if name != "padding_side"}  # meant for texts
+    return AutoFeatureExtractor.from_pretrained(checkpoint.name, **options)
 
 
 def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
@@ -209,7 +304,7 @@ def limited(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Pre
 def positions_of(config: PreTrainedConfig) -> int | None:
     """How many tokens the text model of this config can place; None without a limit."""
     text = getattr(config, "text_config", None) or config.get_text_config()
-    positions = getattr(text, "max_position_embeddings", None)
+    positions = getattr(text, "max_position_embeddings", None) or getattr(text, "max_target_positions", None)
     if positions is None or positions <= 0:
         return None
     if isinstance(text, PlaitTextConfig):

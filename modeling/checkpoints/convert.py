@@ -256,7 +256,7 @@ class Format(NamedTuple):
         return moves
 
 
-def heads_of(table: Table) -> set[str]:
+def heads_of(table: Table) -> Set[str]:
     """The modules of the task class that a head's table fills."""
     return HEAD_MODULES & {module_of(target) for _, rule in _rules(table) for target in rule.targets}
 

@@ -27,14 +27,16 @@ ZEROS = (
 )
 HEADS: dict[str, Table] = {
     "ForConditionalGeneration": {"proj_out": "lm_head"},
-    "ForAudioClassification": {"projector": None, "classifier": None, "layer_weights": None},
+    "ForAudioClassification": {"projector": "encoder.pooler.dense", "classifier": "classifier"},
 }
 
 
 def encoder(hub: Any, names: Set[str]) -> dict[str, Any]:
-    expect(hub.to_dict(), apply_spec_augment=False)
+    """A classifier projects the tokens, then takes their mean; the mean projected is the same."""
+    expect(hub.to_dict(), apply_spec_augment=False, use_weighted_layer_sum=False)
     frames = {"num_mel_bins": hub.num_mel_bins, "max_source_positions": hub.max_source_positions}
-    return stack(hub, "encoder") | frames
+    pooler = {"pooling": "mean", "pooler_size": hub.classifier_proj_size} if "projector.weight" in names else {}
+    return stack(hub, "encoder") | frames | pooler
 
 
 def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_rows_without_any_picture_keep_the_shape_of_one(processor: PlaitProcesso
         (["the", "cat", "dog"], [None, None], "text has 3 rows, images has 2"),
         ("the", [None, None], r"text has 1 rows, images has 2.*\[\[a, b\], \[c\]\]"),
         (["the"], [], "images is an empty list"),
-        (None, None, "pass text, images, or both"),
+        (None, None, "pass text, images, audio, or several"),
         (None, 5, r"images: 5 \(int\) is neither a picture nor a list"),
         (None, [None, 5], r"images, row 1: 5 \(int\) is not a picture"),
         (None, [[[None]]], r"images, row 0: \[None\] \(list\) is not a picture"),
@@ -130,9 +130,20 @@ def test_rows_that_do_not_fit_are_a_clear_error(
         processor(text=text, images=images)
 
 
-def test_a_pair_without_its_text_is_a_clear_error(processor: PlaitProcessor, picture: Make) -> None:
-    with pytest.raises(ValueError, match="text_pair was passed without text"):
-        processor(images=picture(), text_pair="the cat")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text_pair": "the cat"}, "text_pair was passed without text"),
+        ({"num_images": [1]}, "num_images was passed without text"),
+        ({"sampling_rate": 16000}, "sampling_rate was passed without audio"),
+        ({"max_target_length": 5}, "max_target_length was passed without text_target"),
+    ],
+)
+def test_what_means_nothing_alone_is_a_clear_error(
+    processor: PlaitProcessor, picture: Make, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        processor(images=picture(), **options)
 
 
 def test_options_reach_their_part_flat_or_grouped(processor: PlaitProcessor, batch: dict[str, Any]) -> None:
@@ -161,7 +172,8 @@ def test_the_order_of_channels_can_be_given(processor: PlaitProcessor) -> None:
         ({"max_length": 4, "text_kwargs": {"max_length": 5}}, "'max_length' is given twice"),
         ({"return_overflowing_tokens": True}, "no option 'return_overflowing_tokens'"),
         ({"data_format": "channels_last"}, "no option 'data_format'"),
-        ({"audio": [0.0]}, "no part that reads audio"),
+        ({"audio": [None]}, "no feature_extractor, so it cannot read audio.*audio="),
+        ({"videos": [None]}, "no part that reads videos"),
     ],
 )
 def test_an_unknown_option_is_never_ignored(processor: PlaitProcessor, options: dict[str, Any], message: str) -> None:
@@ -183,7 +195,7 @@ def test_a_part_may_be_missing(
         images(text="the cat", images=picture())
     with pytest.raises(ValueError, match="no tokenizer"):
         images.batch_decode([[1]])
-    with pytest.raises(ValueError, match="a tokenizer, an image processor, or both"):
+    with pytest.raises(ValueError, match="a tokenizer, an image processor, a feature extractor, or several"):
         PlaitProcessor()
     with pytest.raises(TypeError, match="image_processor"):
         PlaitProcessor(bert_tokenizer)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from plait import PlaitForCausalLM, PlaitForClassification, PlaitForConditionalGeneration, PlaitModel
 from plait.configuration import PlaitAudioConfig, PlaitDecoderConfig, PlaitTextConfig
-from plait.modeling.checkpoints import export, open_source, read_strands, read_tower, write_tower
+from plait.modeling.checkpoints import config_of, export, open_source, read_strands, read_tower, write_tower
 
 from .encoder_decoders import MODELS, UNUSED, bart, outputs_of, save, sources_of, texts_of, whisper
 from .text_models import Saved, difference
@@ -243,6 +243,16 @@ def test_the_text_begins_as_whispers_own(
         assert torch.equal(tokens, again)
 
 
+@torch.no_grad()
+def test_an_audio_classifier_matches_transformers(tmp_path: Path) -> None:
+    theirs, folder = save(whisper("ForAudioClassification", num_labels=4, classifier_proj_size=16), tmp_path)
+    model, report = PlaitForClassification.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert model.config.id2label == theirs.config.id2label
+    sounds = sources_of("whisper")
+    assert difference(model.eval()(**sounds).logits, theirs(**sounds).logits) <= 1e-5
+
+
 # one strand of them
 
 
@@ -303,6 +313,30 @@ def test_a_whisper_decoder_alone_reads_no_context(saved: Callable[[str], Saved])
     assert model.generate(torch.tensor([[1, 7]]), max_new_tokens=3).shape == (1, 5)
 
 
+@pytest.mark.parametrize(("kind", "modality"), [(hf.BartConfig, "text"), (hf.WhisperConfig, "audio")])
+def test_dropout_comes_along(kind: type[hf.PreTrainedConfig], modality: str) -> None:
+    """No parity test sees it: it acts in training only."""
+    theirs = kind(dropout=0.1, attention_dropout=0.2, activation_dropout=0.3)
+    for strand in (modality, "decoder"):
+        ours = config_of(theirs, strand)
+        assert (ours.hidden_dropout_prob, ours.attention_dropout, ours.activation_dropout) == (0.1, 0.2, 0.3)
+
+
+def test_activations_are_dropped_in_training(saved: Callable[[str], Saved], tmp_path: Path) -> None:
+    save_file(saved("bart").file(), tmp_path / "model.safetensors")
+    config = json.loads((saved("bart").folder / "config.json").read_text())
+    config |= {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.5}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = PlaitForConditionalGeneration.from_pretrained(tmp_path).train()
+    with torch.no_grad():
+        first, second = (model.model(**sources_of("bart"), **texts_of("bart")).last_hidden_state for _ in range(2))
+        assert not torch.equal(first, second)
+        first, second = (
+            model.eval().model(**sources_of("bart"), **texts_of("bart")).last_hidden_state for _ in range(2)
+        )
+        assert torch.equal(first, second)
+
+
 # what does not fit
 
 
@@ -312,6 +346,7 @@ def test_a_whisper_decoder_alone_reads_no_context(saved: Callable[[str], Saved])
         ("bart", "encoder_layerdrop", 0.1),
         ("bart", "decoder_layerdrop", 0.1),
         ("whisper", "apply_spec_augment", True),
+        ("whisper", "use_weighted_layer_sum", True),
     ],
 )
 def test_a_setting_that_the_core_lacks_is_refused(

@@ -1,0 +1,243 @@
+"""Sound of any kind to waveforms of one channel and rate, and waveforms to the features that an audio tower reads."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import SequenceFeatureExtractor
+
+from .images import describe, file_content
+
+INSTALL = "install them with: pip install 'plait[audio]'"
+FEATURES = ("input_features", "input_values")
+LOUDEST = 100  # floats are -1..1, and a little more where they were normalised; more are integers of 16 bits
+
+
+class Audio(NamedTuple):
+    """values: what `features_of` returns; cut: the first row with a clip that the feature extractor cut, and its
+    length in seconds."""
+
+    values: dict[str, Any]
+    cut: tuple[int, float] | None
+
+
+def clip_rows(audio: Any) -> list[list[Any]]:
+    """One list of clips for every row; a clip may be None.
+
+    A single clip is one row. In a list every entry is a row: a clip, None (no clip) or a list of clips.
+
+    Raises:
+        TypeError: something else than clips, named with its row.
+        ValueError: an empty list, or a bare array of two dimensions, which may mean channels or rows.
+    """
+    if isinstance(audio, (np.ndarray, torch.Tensor)) and audio.ndim > 1:
+        raise ValueError(
+            f"audio: {describe(audio)} may be one clip of several channels or several clips: pass [clip] or list(clips)"
+        )
+    if is_clip(audio):
+        return [[audio]]
+    if not isinstance(audio, Sequence):
+        raise TypeError(
+            f"audio: {describe(audio)} is neither a clip nor a list with a clip, None or a list of clips for every row"
+        )
+    if not audio:
+        raise ValueError("audio is an empty list: pass one entry a row (None for a row without a clip)")
+    return [row_of_clips(row, entry) for row, entry in enumerate(audio)]
+
+
+def row_of_clips(row: int, entry: Any) -> list[Any]:
+    """The clips of one row."""
+    if entry is None:
+        return []
+    clips = [entry] if is_clip(entry) or not isinstance(entry, Sequence) else list(entry)
+    for clip in clips:
+        if clip is not None and not is_clip(clip):
+            raise TypeError(
+                f"audio, row {row}: {describe(clip)} is not a clip; pass an array or tensor (samples) or (channels, "
+                "samples), a path, the bytes of a file, None, or a list of these"
+            )
+    return clips
+
+
+def is_clip(value: Any) -> bool:
+    """Whether this is a single clip, read or not."""
+    return isinstance(value, (np.ndarray, torch.Tensor, str, PathLike, bytes, Mapping))
+
+
+def waveform(clip: Any, sampling_rate: float | None, wanted: int) -> np.ndarray:
+    """The samples of one channel in float32, at `wanted` samples a second.
+
+    Channels are averaged, integers scaled to -1..1. An array of two dimensions is (channels, samples) or the reverse:
+    there are fewer channels. `sampling_rate` is that of an array; a file has its own.
+
+    Raises:
+        FileNotFoundError: no file at this path.
+        ImportError: a file, or another rate, without the packages that read or resample it.
+        ValueError: not readable, an array without a rate, no samples, NaN or infinite ones.
+    """
+    samples, rate = samples_of(clip, sampling_rate)
+    if rate is None:
+        raise ValueError(f"{describe(clip)} has no sampling rate: pass sampling_rate=... (samples a second)")
+    if not rate > 0:
+        raise ValueError(f"sampling_rate is {rate}: it is a number of samples a second, above 0")
+    samples = resampled(one_channel(samples), rate, wanted) if samples.size else samples
+    if not samples.size:
+        raise ValueError(f"{describe(clip)} has no samples")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{describe(clip)} has values that are NaN or infinite")
+    return samples
+
+
+def samples_of(clip: Any, sampling_rate: float | None) -> tuple[np.ndarray, float | None]:
+    """Samples as they are, and their rate: of an array, of `datasets`' {"array", "sampling_rate"}, or of a file."""
+    if isinstance(clip, Mapping) and clip.get("array") is not None:
+        return samples_of(np.asarray(clip["array"]), clip.get("sampling_rate") or sampling_rate)
+    if isinstance(clip, torch.Tensor):
+        clip = clip.detach().cpu()
+        clip = (clip.float() if clip.is_floating_point() else clip).numpy()
+    if isinstance(clip, np.ndarray):
+        return clip, sampling_rate
+    return from_file(file_content(clip))
+
+
+def from_file(content: bytes) -> tuple[np.ndarray, float]:
+    """Decode the bytes of a sound file: (samples, channels), and samples a second."""
+    try:
+        import soundfile
+    except ImportError as error:
+        raise ImportError(f"sound files are read with soundfile and soxr; {INSTALL}") from error
+    try:
+        return soundfile.read(BytesIO(content), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise ValueError(f"{describe(content)} are not a readable sound file: {error}") from error
+
+
+def one_channel(samples: np.ndarray) -> np.ndarray:
+    """(samples,) in float32, about -1..1."""
+    if samples.ndim not in (1, 2):
+        raise ValueError(f"{describe(samples)} is not a clip: (samples) or (channels, samples)")
+    samples = as_floats(samples)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=int(np.argmin(samples.shape)))
+    return samples.astype(np.float32)
+
+
+def as_floats(samples: np.ndarray) -> np.ndarray:
+    """Integers scaled to -1..1 by their type; floats as they are."""
+    if np.issubdtype(samples.dtype, np.unsignedinteger):
+        middle = (np.iinfo(samples.dtype).max + 1) / 2
+        return (samples - middle) / middle
+    if np.issubdtype(samples.dtype, np.integer):
+        return samples / -float(np.iinfo(samples.dtype).min)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"{describe(samples)} does not hold numbers of a sound")
+    loudest = np.abs(samples).max(initial=0)
+    if np.isfinite(loudest) and loudest > LOUDEST:
+        raise ValueError(
+            f"{describe(samples)} has values up to {loudest}, but floats mean -1..1: pass 16-bit samples as int16"
+        )
+    return samples
+
+
+def resampled(samples: np.ndarray, rate: float, wanted: int) -> np.ndarray:
+    """The same sound at another rate (samples a second)."""
+    if rate == wanted:
+        return samples
+    try:
+        import soxr
+    except ImportError as error:
+        raise ImportError(f"a rate of {rate} is brought to {wanted} with soxr; {INSTALL}") from error
+    return soxr.resample(samples, rate, wanted)
+
+
+def features_of(
+    extractor: SequenceFeatureExtractor, rows: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]
+) -> Audio:
+    """Clips through the feature extractor, one by one, so that no clip depends on its neighbours.
+
+    Gives `input_features` (batch, clips, mel bins, frames) or `input_values` (batch, clips, samples), as the extractor
+    does, zeros where there is no clip, and `audio_present` (batch, clips). Clips that come out at different lengths are
+    padded at their end, and `input_features_mask` or `input_values_mask` (batch, clips, length) tells what is real.
+
+    Raises:
+        OSError, ImportError, ValueError: a clip that cannot be read or processed, with its row.
+    """
+    places = {
+        (row, place): clip for row, clips in enumerate(rows) for place, clip in enumerate(clips) if clip is not None
+    }
+    wanted = int(extractor.sampling_rate)
+    sounds = {place: readable(place[0], clip, sampling_rate, wanted) for place, clip in places.items()}
+    present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
+    for place in sounds:
+        present[place] = True
+    arrays = {place: one_clip(extractor, sound, f"audio, row {place[0]}", options) for place, sound in sounds.items()}
+    values = stacked(arrays, present, extractor.padding_value) if arrays else silent(extractor, present, options)
+    return Audio(values | {"audio_present": present}, first_too_long(extractor, sounds))
+
+
+def first_too_long(
+    extractor: SequenceFeatureExtractor, sounds: Mapping[tuple[int, int], np.ndarray]
+) -> tuple[int, float] | None:
+    """The first row with a clip longer than the extractor reads (Whisper's cuts at 30 s), and its seconds."""
+    longest = getattr(extractor, "n_samples", None)
+    for (row, _), sound in sounds.items():
+        if longest is not None and len(sound) > longest:
+            return row, len(sound) / extractor.sampling_rate
+    return None
+
+
+def readable(row: int, clip: Any, sampling_rate: float | None, wanted: int) -> np.ndarray:
+    """The waveform of one clip; every error names the row."""
+    try:
+        return waveform(clip, sampling_rate, wanted)
+    except (OSError, ValueError, ImportError) as error:
+        raise type(error)(f"audio, row {row}: {error}") from error
+
+
+def one_clip(
+    extractor: SequenceFeatureExtractor, sound: np.ndarray, where: str, options: dict[str, Any]
+) -> tuple[str, np.ndarray]:
+    """What the extractor makes of one waveform: its name and, without a batch, its values."""
+    family = type(extractor).__name__
+    try:
+        # every family has a call of its own
+        values = extractor(  # pyright: ignore[reportCallIssue]
+            sound, sampling_rate=extractor.sampling_rate, return_tensors="np", **options
+        )
+    except Exception as error:
+        raise ValueError(f"{where}: {family} failed on {describe(sound)}: {error}") from error
+    name = next((name for name in FEATURES if name in values), None)
+    if name is None:
+        raise ValueError(f"{where}: {family} gives {', '.join(values)}, none of {', '.join(FEATURES)}")
+    return name, np.asarray(values[name][0], dtype=np.float32)
+
+
+def silent(extractor: SequenceFeatureExtractor, present: np.ndarray, options: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Zeros of the shape of a second of sound, for rows without any clip."""
+    name, values = one_clip(extractor, np.zeros(int(extractor.sampling_rate), dtype=np.float32), "audio", options)
+    return {name: np.zeros((*present.shape, *values.shape), dtype=np.float32)}
+
+
+def stacked(
+    arrays: Mapping[tuple[int, int], tuple[str, np.ndarray]], present: np.ndarray, padding: float
+) -> dict[str, np.ndarray]:
+    """The clips' features in one array, the shorter padded along the one dimension in which they differ."""
+    name = next(iter(arrays.values()))[0]
+    shapes = np.array([array.shape for _, array in arrays.values()])
+    different = np.flatnonzero((shapes != shapes[0]).any(axis=0))
+    if len(different) > 1:
+        raise ValueError(f"audio: the clips come out as {sorted(map(tuple, shapes.tolist()))}: give them one size")
+    values = np.zeros((*present.shape, *shapes.max(axis=0)), dtype=np.float32)
+    if len(different):
+        values[present] = padding
+    for place, (_, array) in arrays.items():
+        values[place][tuple(map(slice, array.shape))] = array
+    if not len(different):
+        return {name: values}
+    mask = np.zeros((*present.shape, shapes.max(axis=0)[different[0]]), dtype=bool)
+    for place, (_, array) in arrays.items():
+        mask[place][: array.shape[different[0]]] = True
+    return {name: values, f"{name}_mask": mask}

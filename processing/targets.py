@@ -1,0 +1,52 @@
+"""Texts to be written: labels for a decoder."""
+
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from .text import ENDLESS
+
+IGNORED = -100  # a label that the loss leaves out
+
+
+class Labels(NamedTuple):
+    """ids: (batch, length), padded with -100 on the right; cut: the first row that was cut, None if none was."""
+
+    ids: list[list[int]]
+    cut: int | None
+
+
+def labels_of(tokenizer: PreTrainedTokenizerBase, texts: list[str | None], limit: int | None) -> Labels:
+    """Every text with the tokenizer's own special tokens and an end at its end, at most `limit` tokens with it.
+
+    Without a limit that is the tokenizer's `model_max_length`.
+
+    Raises:
+        ValueError: a row without a text to write, a limit below 2, or a tokenizer without a token that ends a text.
+    """
+    written = [text for text in texts if text is not None and text.strip()]
+    if len(written) < len(texts):
+        row, text = next((row, text) for row, text in enumerate(texts) if text is None or not text.strip())
+        raise ValueError(f"text_target, row {row}: {text!r} is nothing to write; leave this row out")
+    limit = limit if limit is not None else tokenizer.model_max_length
+    if limit < 2:
+        raise ValueError(f"max_target_length is {limit}: a text and its end are at least 2 tokens")
+    encoded = tokenizer(
+        text_target=written, padding=False, truncation=False, return_attention_mask=False, verbose=False
+    )
+    rows = [ended(tokenizer, ids) for ids in encoded["input_ids"]]
+    cut = next((row for row, ids in enumerate(rows) if len(ids) > limit), None) if limit < ENDLESS else None
+    rows = [[*ids[: limit - 1], ids[-1]] if len(ids) > limit else ids for ids in rows]
+    length = max(map(len, rows))
+    return Labels([ids + [IGNORED] * (length - len(ids)) for ids in rows], cut)
+
+
+def ended(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """The ids, closed by the end-of-sequence token (a separator, where there is none) unless one of both ends them."""
+    ends: list[Any] = [end for end in (tokenizer.eos_token_id, tokenizer.sep_token_id) if end is not None]
+    if not ends:
+        raise ValueError(
+            f"text_target: the {type(tokenizer).__name__} has neither an eos nor a sep token, so a decoder could not "
+            "learn where to stop: set tokenizer.eos_token"
+        )
+    return ids if ids[-1:] and ids[-1] in ends else [*ids, ends[0]]
