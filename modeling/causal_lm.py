@@ -116,30 +116,23 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
             num_items_in_batch: divides the summed loss in the place of the number of labels (gradient accumulation).
             label_smoothing: of the loss.
         """
-        if not (output_attentions or output_hidden_states or labels is not None or shift_labels is not None):
+        targets = shifted(labels) if labels is not None and shift_labels is None else shift_labels
+        recorded = (output_attentions, output_hidden_states)
+        if targets is None and not any(recorded):
             logits = self.step_logits(input_ids, past_key_values, attention_mask, position_ids)
             if logits is not None:
                 return PlaitCausalLMOutput(logits=logits, past_key_values=past_key_values)
         outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            image_present=image_present,
-            image_indices=image_indices,
+            *(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
+            *(pixel_values, image_present, image_indices),
             encoder_outputs=encoder_outputs,
             past_key_values=past_key_values,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            return_dict=True,
         )
-        targets = shifted(labels) if labels is not None and shift_labels is None else shift_labels
-        loss, logits = loss_and_logits(
-            self, outputs.last_hidden_state, targets, logits_to_keep, num_items_in_batch, label_smoothing
-        )
+        asked = (logits_to_keep, num_items_in_batch, label_smoothing)
+        loss, logits = loss_and_logits(self, outputs.last_hidden_state, targets, *asked)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
 
 

@@ -13,7 +13,7 @@ from ..configuration import PlaitConfig
 from .causal_lm import check_decoder, embedding_path, loss_and_logits, vocabulary_head
 from .generation import LeanGeneration
 from .losses import IGNORED
-from .outputs import ContextOutput, LayerChoice, PlaitSeq2SeqLMOutput
+from .outputs import ContextOutput, LayerChoice, PlaitModelOutput, PlaitSeq2SeqLMOutput
 from .plait import INPUTS, PlaitModel
 from .pretrained import PlaitPreTrainedModel
 
@@ -54,6 +54,9 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
             kwargs[self.main_input_name] = inputs
         if "text" not in self.model.towers and "input_ids" in kwargs:
             kwargs["decoder_input_ids"] = kwargs.pop("input_ids")
+            kwargs["decoder_attention_mask"] = kwargs.pop("attention_mask", None)
+        if kwargs.get("decoder_input_ids") is not None:
+            kwargs |= self.begun(kwargs["decoder_input_ids"], kwargs.pop("decoder_attention_mask", None))
         read = {name: kwargs.pop(name) for names in INPUTS.values() for name in names if kwargs.get(name) is not None}
         given = kwargs.pop("encoder_outputs", None)
         recorded = {name: kwargs.get(name) for name in ("output_attentions", "output_hidden_states")}
@@ -66,6 +69,19 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
             kwargs |= forced_beginning(kwargs.get("generation_config") or self.generation_config, context)
         with self.lean_steps():
             return super().generate(None, *args, encoder_outputs=context, **words, **kwargs)
+
+    def begun(self, tokens: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """A text for the decoder to continue, (batch, length), padded left where the mask is 0: with the start token
+        before every row that lacks it."""
+        mask = torch.ones_like(tokens) if mask is None else mask
+        start = self.generation_config.decoder_start_token_id
+        start = self.config.decoder_start_token_id if start is None else start
+        first = tokens.gather(1, mask.argmax(dim=1, keepdim=True))
+        lacking = (first != start) & mask.any(dim=1, keepdim=True)
+        if bool(lacking.any()):
+            tokens = torch.cat((tokens.new_full((len(tokens), 1), start), tokens), dim=1)
+            mask = torch.cat((lacking.to(mask.dtype), mask), dim=1)
+        return {"decoder_input_ids": tokens} | ({} if bool(mask.all()) else {"decoder_attention_mask": mask})
 
     @can_return_tuple
     def forward(
@@ -105,48 +121,19 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
             decoder_input_ids = shifted_right(labels, self.config)
             if decoder_attention_mask is None:
                 decoder_attention_mask = until_last_label(labels)
-        if not (output_attentions or output_hidden_states or labels is not None) and encoder_outputs is not None:
-            steps = (decoder_attention_mask, decoder_position_ids, encoder_outputs.get("mask"))
-            logits = self.step_logits(decoder_input_ids, past_key_values, *steps)
+        recorded = (output_attentions, output_hidden_states)
+        if encoder_outputs is not None and labels is None and not any(recorded):
+            masks = (decoder_attention_mask, decoder_position_ids, encoder_outputs.get("mask"))
+            logits = self.step_logits(decoder_input_ids, past_key_values, *masks)
             if logits is not None:
                 return PlaitSeq2SeqLMOutput(logits=logits, past_key_values=past_key_values)
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            image_present=image_present,
-            image_indices=image_indices,
-            input_features=input_features,
-            audio_present=audio_present,
-            encoder_outputs=encoder_outputs,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            decoder_position_ids=decoder_position_ids,
-            decoder_inputs_embeds=decoder_inputs_embeds,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        loss, logits = loss_and_logits(
-            self, outputs.last_hidden_state, labels, logits_to_keep, num_items_in_batch, label_smoothing
-        )
-        context: ContextOutput = outputs.context
-        return PlaitSeq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.hidden_states,
-            decoder_attentions=outputs.attentions,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=context.last_hidden_state,
-            encoder_hidden_states=context.hidden_states,
-            encoder_attentions=context.attentions,
-        )
+        text = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        others = (pixel_values, image_present, image_indices, input_features, audio_present)
+        written = (decoder_input_ids, decoder_attention_mask, decoder_position_ids, decoder_inputs_embeds)
+        outputs = self.model(*text, *others, encoder_outputs, *written, past_key_values, use_cache, *recorded)
+        asked = (logits_to_keep, num_items_in_batch, label_smoothing)
+        loss, logits = loss_and_logits(self, outputs.last_hidden_state, labels, *asked)
+        return seq2seq_output(loss, logits, outputs)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What transformers' collators ask for."""
@@ -162,6 +149,22 @@ def forced_beginning(generation: GenerationConfig, context: ContextOutput) -> di
     tokens = [generation.decoder_start_token_id, *(token for _, token in sorted(forced))]
     first = context.last_hidden_state
     return {"decoder_input_ids": torch.tensor([tokens], device=first.device).expand(len(first), -1)}
+
+
+def seq2seq_output(loss: Tensor | None, logits: Tensor | None, outputs: PlaitModelOutput) -> PlaitSeq2SeqLMOutput:
+    """Under the names that transformers gives the two sides."""
+    context: Any = outputs.context
+    return PlaitSeq2SeqLMOutput(
+        loss=loss,
+        logits=logits,
+        past_key_values=outputs.past_key_values,
+        decoder_hidden_states=outputs.hidden_states,
+        decoder_attentions=outputs.attentions,
+        cross_attentions=outputs.cross_attentions,
+        encoder_last_hidden_state=context.last_hidden_state,
+        encoder_hidden_states=context.hidden_states,
+        encoder_attentions=context.attentions,
+    )
 
 
 def until_last_label(labels: Tensor) -> Tensor:

@@ -78,6 +78,7 @@ class LeanGeneration:
         step = {name: value for name, value in kwargs.items() if name not in PROMPT_INPUTS}
         if self.config.is_encoder_decoder:
             step |= {"decoder_input_ids": input_ids[:, -1:], "decoder_attention_mask": decoder_attention_mask}
+            step["decoder_position_ids"] = positions_of(decoder_attention_mask, 1)
         else:
             step.pop("encoder_outputs", None)
             step |= {"input_ids": input_ids[:, -1:], "attention_mask": attention_mask}
@@ -89,6 +90,9 @@ class LeanGeneration:
         step."""
         if self.config.is_encoder_decoder:
             prepared.pop("attention_mask", None)
+            mask, tokens = prepared.get("decoder_attention_mask"), prepared["decoder_input_ids"]
+            if isinstance(mask, Tensor) and mask.ndim == 2:
+                prepared["decoder_position_ids"] = positions_of(mask, tokens.shape[1])
         elif not with_images:
             for name in ("encoder_outputs", *PROMPT_INPUTS - {"inputs_embeds"}):
                 prepared.pop(name, None)
@@ -108,6 +112,11 @@ class LeanGeneration:
             own.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in own.layers]
             if own.layer_class_to_replicate is DynamicLayer:
                 own.layer_class_to_replicate = GrowingLayer
+
+
+def positions_of(mask: Tensor | None, last: int) -> Tensor | None:
+    """Positions of so many last tokens, (batch, last), counted over real ones; None where all are."""
+    return None if mask is None else (mask.cumsum(1) - 1).clamp(min=0)[:, -last:]
 
 
 class GrowingLayer(DynamicLayer):

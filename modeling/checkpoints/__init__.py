@@ -123,7 +123,7 @@ def read_strands(source: Source, modality: str | None = None) -> dict[str, Tower
     """
     tensors: Mapping[str, Tensor] = source.tensors
     if source.config.model_type in TWO_TOWERS:
-        modality = modality or only_tower(tensors)
+        modality = "text" if modality == "decoder" else modality or only_tower(tensors)
         tensors = tensors_of_tower(tensors, modality)
     try:
         family = known_family_of(source.config, modality)
@@ -242,8 +242,7 @@ def write_strands(strands: Mapping[str, Tower], folder: str | Path, **changes: A
     if "num_labels" in content and "id2label" in content:
         content["num_labels"] = len(content["id2label"])
     if family.recognises is None:
-        said = (family.decoder or family.config)(config_from(content), names)
-        content |= {name: getattr(last, name) for name in CHANGING_FIELDS if name in said}
+        content |= changed_fields(family, last, content, names)
         content |= {"tie_word_embeddings": OUTPUT in tied} if OUTPUT in heads else {}
         content |= {"dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch.")}
     check_config(layout, towers[0].config, family.config_class(**family.config(config_from(content), names)))
@@ -253,6 +252,12 @@ def write_strands(strands: Mapping[str, Tower], folder: str | Path, **changes: A
     text = json.dumps(as_written(layout, content), indent=2, sort_keys=True)
     Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
     save_torch_state_dict(tensors, folder, filename_pattern="model{suffix}.safetensors", max_shard_size="50GB")
+
+
+def changed_fields(family: Family, config: Any, content: dict[str, Any], names: Names) -> dict[str, Any]:
+    """What may have changed in a strand since it was read, as far as the family's config says it."""
+    said = (family.decoder or family.config)(config_from(content), names)
+    return {name: getattr(config, name) for name in CHANGING_FIELDS if name in said}
 
 
 def freeze_zeros(parts: Iterable[Any]) -> None:

@@ -200,6 +200,19 @@ def test_a_prompt_for_the_decoder_is_continued() -> None:
         assert torch.equal(text[:, :3], begun)
 
 
+def test_prompts_for_the_decoder_may_differ_in_length() -> None:
+    model, prompt = build("PlaitForConditionalGeneration", "captioner"), prompt_of("captioner")
+    model.generation_config.eos_token_id = None
+    begun = torch.tensor([[0, 0, 5, 9], [7, 3, 5, 9], [0, 1, 6, 8]])  # padded left; the last has its start token
+    mask = (begun != 0).long()
+    for options in ({}, {"use_cache": False}, {"num_beams": 2}):
+        together = model.generate(**prompt, input_ids=begun, attention_mask=mask, **GREEDY, **options)
+        for row, text in enumerate(([1, 5, 9], [1, 7, 3, 5, 9], [1, 6, 8])):
+            pixels = prompt["pixel_values"][row : row + 1]
+            alone = model.generate(pixel_values=pixels, decoder_input_ids=torch.tensor([text]), **GREEDY, **options)
+            assert torch.equal(together[row, -8:], alone[0, -8:])
+
+
 def test_each_modality_may_be_missing() -> None:
     """A model of text and image gets exactly what was passed: no phantom sentence, no phantom picture."""
     model, prompt = build("PlaitForConditionalGeneration", "reader"), prompt_of("reader")

@@ -307,6 +307,14 @@ def test_a_decoder_keeps_its_own_cross_attention_where_the_width_fits(saved: Cal
         assert other(**sources_of("bart"), labels=texts["decoder_input_ids"]).loss.isfinite()
 
 
+def test_a_text_tower_of_two_can_be_the_decoder(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    text, vision = {**sizes, "vocab_size": 60}, {**sizes, "image_size": 16, "patch_size": 8}
+    save(hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=vision)), tmp_path)
+    model = PlaitForCausalLM.compose(decoder=str(tmp_path), verbose=False)
+    assert model.config.decoder_config.family == "clip_text_model"
+
+
 def test_a_whisper_decoder_alone_reads_no_context(saved: Callable[[str], Saved]) -> None:
     model = PlaitForCausalLM.compose(decoder=str(saved("whisper").folder), verbose=False).eval()
     assert not any("cross_attn" in key for key in model.state_dict())
