@@ -56,21 +56,12 @@ class PlaitForClassification(PlaitPreTrainedModel):
         `num_items_in_batch` divides the summed loss in the place of the number of labels (gradient accumulation).
         """
         outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            image_present=image_present,
-            image_indices=image_indices,
-            input_features=input_features,
-            audio_present=audio_present,
+            *(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
+            *(pixel_values, image_present, image_indices),
             encoder_outputs=encoder_outputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            return_dict=True,
         )
         logits = self.classifier(self.dropout(vector_of(outputs)))
         if self.distillation_classifier is not None:

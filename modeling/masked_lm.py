@@ -64,19 +64,12 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
     ) -> PlaitMaskedLMOutput:
         """Inputs as in `PlaitModel`; labels: (batch, length) token ids, -100 where nothing is to be predicted."""
         outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            image_present=image_present,
-            image_indices=image_indices,
+            *(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
+            *(pixel_values, image_present, image_indices),
             encoder_outputs=encoder_outputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            return_dict=True,
         )
         text = outputs if outputs.encoder_outputs is None else outputs.encoder_outputs["text"]
         tokens = outputs.last_hidden_state[:, : text.last_hidden_state.shape[1]]
