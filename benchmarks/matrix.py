@@ -4,7 +4,7 @@ size: `python benchmarks/matrix.py [--sample K]`.
 Each cell composes two checkpoints from disk, runs a batch in which one row has no text and another no picture, takes a
 training step in which every trainable parameter must get a finite gradient, saves, reloads, and compares weights and
 outputs bit by bit; with a decoder it generates too, with and without a cache. `--sample K` lets each text family meet K
-image families, the fusions taking turns, and each encoder K decoders: from K = 3 on every text-fusion and image-fusion
+image families, the fusions taking turns, and each encoder K decoders: from K = 4 on every text-fusion and image-fusion
 pair is covered, with K = the number of image families every text-image pair too.
 Last line: `plait matrix: cells=N failed=0`; the exit status is 1 if a cell failed.
 """

@@ -81,6 +81,8 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
 def check_text(config: PlaitConfig, task: str = "masked language modelling") -> PlaitTextConfig:
     """The text tower's config, if a model that reads every token of its text can be made with it."""
     text = config.text_config
+    if config.decoder_config is not None:
+        raise ValueError(f"{task} has no decoder, and this config has one: load it with a class that generates")
     if not isinstance(text, PlaitTextConfig) or text.is_causal:
         raise ValueError(f"{task} needs a bidirectional text tower of a family that plait knows")
     fusion = config.fusion_config

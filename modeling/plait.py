@@ -107,7 +107,7 @@ class PlaitModel(PlaitPreTrainedModel):
         inputs = {"text": text, "image": image, "audio": audio}
         if self.decoder is None:
             if past_key_values is not None or use_cache or decoder_input_ids is not None:
-                raise ValueError("past_key_values, use_cache, decoder_input_ids are for a decoder: there is none here")
+                raise ValueError("no decoder here reads past_key_values, use_cache, decoder_input_ids: leave them out")
             return self.braid(inputs, encoder_outputs, recorded)
         if not self.config.is_encoder_decoder:
             return self.continue_text(inputs, encoder_outputs, past_key_values, use_cache, recorded)

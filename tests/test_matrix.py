@@ -44,9 +44,9 @@ def test_a_full_sample_covers_every_pair(matrix: ModuleType) -> None:
     assert len(sample) == len(matrix.TEXTS) * len(matrix.IMAGES)  # no fewer can
 
 
-def test_a_sample_of_three_covers_every_family_with_every_fusion(matrix: ModuleType) -> None:
+def test_a_sample_of_four_covers_every_family_with_every_fusion(matrix: ModuleType) -> None:
     everything = pairs(matrix.cells_of(None))
-    covered = pairs(matrix.cells_of(3))
+    covered = pairs(matrix.cells_of(4))
     assert {pair for pair in everything if pair[1] == 2} <= covered
 
 

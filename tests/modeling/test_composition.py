@@ -275,7 +275,7 @@ def test_an_input_without_its_tower_is_an_error() -> None:
         build("PlaitForClassification", "text")(**inputs_of("early"))
     with pytest.raises(ValueError, match="decoder alone"):
         build("PlaitModel", "decoder")(**inputs_of("early"))
-    with pytest.raises(ValueError, match="leave both out"):
+    with pytest.raises(ValueError, match="leave them out"):
         build("PlaitModel", "text")(**inputs_of("text"), use_cache=True)
     with pytest.raises(ValueError, match="no inputs"):
         build("PlaitForClassification", "text")()
