@@ -13,6 +13,7 @@ from .modeling import (
     PlaitForClassification,
     PlaitForConditionalGeneration,
     PlaitForMaskedLM,
+    PlaitForQuestionAnswering,
     PlaitModel,
 )
 from .modeling.auto import register_auto_classes
@@ -22,6 +23,7 @@ from .processing import register as register_processor
 if TYPE_CHECKING:
     from .training.arguments import PlaitTrainingArguments
     from .training.parameters import parameter_groups
+    from .training.pipelines import pipeline
     from .training.trainer import PlaitTrainer
 
 __version__ = "0.1.0"
@@ -31,17 +33,20 @@ __all__ = [
     "PlaitForClassification",
     "PlaitForConditionalGeneration",
     "PlaitForMaskedLM",
+    "PlaitForQuestionAnswering",
     "PlaitModel",
     "PlaitProcessor",
     "PlaitTrainer",
     "PlaitTrainingArguments",
     "parameter_groups",
+    "pipeline",
 ]
 
 LAZY = {
     "PlaitTrainer": ".training.trainer",
     "PlaitTrainingArguments": ".training.arguments",
     "parameter_groups": ".training.parameters",
+    "pipeline": ".training.pipelines",
 }
 
 register_auto_classes()

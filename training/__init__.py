@@ -8,19 +8,24 @@ if TYPE_CHECKING:
     from .collator import PlaitDataCollator
     from .data import load_data
     from .features import FeatureStore, cache_features
+    from .generated import GenerationMetrics
     from .metrics import Metrics
     from .parameters import PARTS, freeze, fresh_modules, parameter_groups, part_of
+    from .pipelines import pipeline
     from .recipe import Recipe, load_recipe
+    from .spans import SpanMetrics
     from .trainer import PlaitTrainer
 
 LAZY = {
     "PARTS": ".parameters",
     "FeatureStore": ".features",
+    "GenerationMetrics": ".generated",
     "Metrics": ".metrics",
     "PlaitDataCollator": ".collator",
     "PlaitTrainer": ".trainer",
     "PlaitTrainingArguments": ".arguments",
     "Recipe": ".recipe",
+    "SpanMetrics": ".spans",
     "cache_features": ".features",
     "freeze": ".parameters",
     "fresh_modules": ".parameters",
@@ -28,16 +33,19 @@ LAZY = {
     "load_recipe": ".recipe",
     "parameter_groups": ".parameters",
     "part_of": ".parameters",
+    "pipeline": ".pipelines",
 }
 
 __all__ = [
     "PARTS",
     "FeatureStore",
+    "GenerationMetrics",
     "Metrics",
     "PlaitDataCollator",
     "PlaitTrainer",
     "PlaitTrainingArguments",
     "Recipe",
+    "SpanMetrics",
     "cache_features",
     "freeze",
     "fresh_modules",
@@ -45,6 +53,7 @@ __all__ = [
     "load_recipe",
     "parameter_groups",
     "part_of",
+    "pipeline",
 ]
 
 

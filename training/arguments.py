@@ -15,7 +15,7 @@ class PlaitTrainingArguments(TrainingArguments):
 
     Raises:
         ValueError: an unknown part; a part both frozen and given a learning rate; early stopping without what it
-            needs; `share_images` together with another sampling strategy.
+            needs; two ways of choosing the rows of a batch.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates"]
@@ -37,6 +37,20 @@ class PlaitTrainingArguments(TrainingArguments):
     share_images: bool = field(
         default=False,
         metadata={"help": "Fill batches picture by picture, so that rows which share a picture encode it once."},
+    )
+    tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Batches of rows of like length with so many tokens (read and written ones, padding too) a device, "
+            "in the place of per_device_train_batch_size rows."
+        },
+    )
+    average_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Measure and save a moving average of the weights, a step counting so many times as much as the "
+            "next: 0.999 averages about the last 1000 steps. None: the weights themselves."
+        },
     )
     image_cache: float = field(
         default=0.0, metadata={"help": "GiB of processed pictures that the command line's collator keeps in memory."}
@@ -67,10 +81,9 @@ class PlaitTrainingArguments(TrainingArguments):
             self.ddp_find_unused_parameters = True
         self._check_rates()
         self._check_early_stopping()
-        if self.share_images and self.train_sampling_strategy != "random":
-            raise ValueError(
-                f"share_images cannot be used with train_sampling_strategy={self.train_sampling_strategy!r}"
-            )
+        self._check_sampling()
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise ValueError(f"average_decay is {self.average_decay}: expected more than 0 and less than 1")
 
     @property
     def part_rates(self) -> dict[str, float]:
@@ -88,6 +101,18 @@ class PlaitTrainingArguments(TrainingArguments):
                 raise ValueError(f"{part!r} is frozen but has a learning rate of {rates[part]}: drop one of the two")
         self.learning_rates = rates or None
         self.frozen = sorted({*self.frozen, *(part for part, rate in rates.items() if rate == 0)})
+
+    def _check_sampling(self) -> None:
+        chosen = {
+            "share_images": self.share_images,
+            "tokens_per_batch": self.tokens_per_batch is not None,
+            f"train_sampling_strategy={self.train_sampling_strategy!r}": self.train_sampling_strategy != "random",
+        }
+        several = [name for name, asked in chosen.items() if asked]
+        if len(several) > 1:
+            raise ValueError(f"{several[0]} cannot be used with {several[1]}: each chooses the rows of a batch")
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
+            raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}: expected at least 1")
 
     def _check_early_stopping(self) -> None:
         if self.early_stopping_patience is None:

@@ -1,78 +1,106 @@
 """From a recipe to a processor and a model."""
 
-from collections.abc import Iterable
 from importlib import import_module
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig
 
-from ..configuration import OWN_CONFIGS, PlaitConfig, PlaitTextConfig, PlaitVisionConfig
+from ..configuration import OWN_CONFIGS, PlaitConfig, PlaitDecoderConfig, PlaitTextConfig, PlaitVisionConfig
 from ..configuration.tower import MODALITIES
-from ..modeling.classification import PlaitForClassification
 from ..modeling.connectors import CONNECTORS
 from ..modeling.fusion import FUSIONS
-from ..modeling.masked_lm import PlaitForMaskedLM
 from ..modeling.pretrained import PlaitPreTrainedModel
 from ..processing import PlaitProcessor
+from .generated import set_generation
 from .inputs import tokenizer_in
 from .labels import Labels
 from .metrics import REGRESSION
 from .parameters import part_of
-from .recipe import ModelRecipe, Recipe, RecipeError, check_choice, check_keys
+from .recipe import Recipe, RecipeError, check_choice, check_keys
+from .tasks import find_task
+from .tokenizer import rewrapped, train_tokenizer
 
-MODELS: dict[str, type[PlaitPreTrainedModel]] = {
-    "classification": PlaitForClassification,
-    "masked_lm": PlaitForMaskedLM,
-}
-FRESH = {"text": PlaitTextConfig, "image": PlaitVisionConfig}
-SPECIAL_TOKENS = {name: f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask")}
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FRESH = {"text": PlaitTextConfig, "image": PlaitVisionConfig, "decoder": PlaitDecoderConfig}
+TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
 
 
-def build_processor(recipe: Recipe, texts: Iterable[str | None]) -> PlaitProcessor:
-    """The processor of the recipe's towers; `texts` are what a fresh tokenizer is trained on."""
+def build_processor(recipe: Recipe, data: "Dataset") -> PlaitProcessor:
+    """The processor of the recipe's parts; a fresh tokenizer is trained on the columns of the training split."""
     model = recipe.model
     if model.from_pretrained is not None:
-        return PlaitProcessor.from_pretrained(resolve(model.from_pretrained))
-    sources = {name: fresh_config(name, value) or resolve(value) for name, value in towers_of(model).items()}
-    if "text" in sources:
-        sources["text"] = build_tokenizer(recipe, sources["text"], texts)
-    check_keys(recipe.processor, tuple(sources), "processor")
-    return PlaitProcessor.compose(**{**sources, **{name: resolve(value) for name, value in recipe.processor.items()}})
+        processor = PlaitProcessor.from_pretrained(resolve(model.from_pretrained))
+        find_task(recipe.task).finish_processor(processor, recipe)
+        return processor
+    sources = {name: fresh_config(name, value) or resolve(value) for name, value in parts_of(recipe).items()}
+    sources |= tokenizers_of(recipe, sources, data)
+    if sources.get("decoder") is sources.get("text"):
+        sources.pop("decoder", None)
+    check_keys(recipe.processor, (*sources, "image_token", "num_image_tokens"), "processor")
+    given = {name: resolve(value) for name, value in recipe.processor.items()}
+    processor = PlaitProcessor.compose(**{**sources, **given})
+    find_task(recipe.task).finish_processor(processor, recipe)
+    return processor
 
 
-def build_tokenizer(recipe: Recipe, tower: Any, texts: Iterable[str | None]) -> Any:
-    """The recipe's tokenizer, trained or loaded, cut to the tower's positions; without one, the tower's own source."""
+def tokenizers_of(recipe: Recipe, sources: dict[str, Any], data: "Dataset") -> dict[str, Any]:
+    """Tokenizers for the parts that read or write text: the recipe's for fresh parts, one for all of these, cut to
+    their positions; a pretrained part's own source."""
+    textual = {name: sources[name] for name in ("text", "decoder") if name in sources}
+    fresh = [name for name, source in textual.items() if isinstance(source, PlaitTextConfig)]
     chosen = recipe.tokenizer
-    if chosen is not None and chosen.train is not None:
-        check_keys(chosen.train, ("vocab_size", "lowercase", "min_frequency"), "tokenizer.train")
-        limit = tower.max_position_embeddings if isinstance(tower, PlaitTextConfig) else 512
-        return train_tokenizer((text for text in texts if text), limit, **chosen.train)
+    if chosen is not None and chosen.train is not None and fresh:
+        check_keys(chosen.train, TOKENIZER_OPTIONS, "tokenizer.train")
+        task = find_task(recipe.task)
+        texts = chain.from_iterable(task.texts(data, part) for part in fresh)
+        limit = min(textual[name].max_position_embeddings for name in fresh)
+        trained = train_tokenizer((text for text in texts if text), limit, **chosen.train)
+        made = {"text": trained, "decoder": rewrapped(trained, task.decoder_template)}
+        return textual | {name: made[name] for name in fresh}
     if chosen is not None and chosen.from_pretrained is not None:
-        return resolve(chosen.from_pretrained)
-    if isinstance(tower, PlaitTextConfig):
-        raise RecipeError("a fresh text tower needs a tokenizer: {train: {vocab_size: ...}} or {from_pretrained: ...}")
-    return tower
+        return textual | dict.fromkeys(fresh or textual, resolve(chosen.from_pretrained))
+    if fresh:
+        raise RecipeError(
+            f"a fresh {'text tower' if fresh[0] == 'text' else 'decoder'} needs a tokenizer: "
+            "{train: {vocab_size: ...}} or {from_pretrained: ...}"
+        )
+    return textual
 
 
 def build_model(
     recipe: Recipe, labels: Labels | None, processor: PlaitProcessor, verbose: bool
 ) -> PlaitPreTrainedModel:
     """Compose the recipe's towers, or load its pretrained plait with a head for these labels."""
-    model_class, model = MODELS[recipe.task], recipe.model
+    task = find_task(recipe.task)
+    model = make_model(recipe, labels, processor, verbose)
+    if task.writes:
+        set_generation(model, recipe.generation)
+    task.check_model(model, processor)
+    return model
+
+
+def make_model(recipe: Recipe, labels: Labels | None, processor: PlaitProcessor, verbose: bool) -> PlaitPreTrainedModel:
+    """The recipe's model before it is checked."""
+    model_class, model = find_task(recipe.task).model_class, recipe.model
     if model.from_pretrained is not None:
         return load_pretrained(model_class, resolve(model.from_pretrained), labels, model.options)
-    check_choice("model.fusion", model.fusion, FUSIONS)
+    if model.fusion is not None:
+        check_choice("model.fusion", model.fusion, FUSIONS)
     check_choice("model.connector", model.connector, CONNECTORS)
-    towers = {name: fresh_config(name, value, processor) or resolve(value) for name, value in towers_of(model).items()}
+    parts = {name: fresh_config(name, value, processor) or resolve(value) for name, value in parts_of(recipe).items()}
     names = {"labels": labels.names or 1, "problem_type": labels.problem_type} if labels is not None else {}
     return model_class.compose(
-        **towers,
+        **parts,
         fusion=model.fusion,
         query=model.query,
         connector=model.connector,
         fusion_config=model.fusion_config,
+        decoder_config=model.decoder_config,
         freeze=model.freeze,
         verbose=verbose,
         **names,
@@ -110,32 +138,41 @@ def label_names_of(reference: str) -> tuple[str, ...]:
     return tuple(name for _, name in sorted((int(number), name) for number, name in config.get("id2label", {}).items()))
 
 
-def towers_of(model: ModelRecipe) -> dict[str, str | dict[str, Any]]:
-    """The towers that the recipe names, in the order of the modalities."""
-    towers = {name: getattr(model, name) for name in MODALITIES if getattr(model, name) is not None}
-    if not towers:
+def parts_of(recipe: Recipe) -> dict[str, str | dict[str, Any]]:
+    """The towers that the recipe names, in the order of the modalities, and its decoder."""
+    parts = {name: getattr(recipe.model, name) for name in (*MODALITIES, "decoder")}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    if not parts:
         raise RecipeError(f"model names no tower ({', '.join(MODALITIES)}) and no from_pretrained")
-    return towers
+    if find_task(recipe.task).writes and "decoder" not in parts:
+        raise RecipeError(f"model.decoder is missing: the task {recipe.task} writes text")
+    return parts
 
 
 def fresh_config(
-    modality: str, tower: str | dict[str, Any], processor: PlaitProcessor | None = None
+    part: str, tower: str | dict[str, Any], processor: PlaitProcessor | None = None
 ) -> PreTrainedConfig | None:
-    """The config of a tower with fresh weights (its `model_type` names a kind of ours other than the modality's usual
-    one, such as plait_cnn); None for a reference. The vocabulary is the processor's."""
+    """The config of a part with fresh weights (its `model_type` names a kind of ours other than the usual one, such as
+    plait_cnn); None for a reference. The vocabulary is the processor's."""
     if isinstance(tower, str):
         return None
-    check_keys(tower, ("config",), f"model.{modality}")
-    if modality not in FRESH:
-        raise RecipeError(f"model.{modality}: fresh towers are made for {', '.join(FRESH)}")
-    fields = dict(tower.get("config") or {})
-    if modality == "text" and processor is not None:
-        tokenizer = tokenizer_in(processor)
-        fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **fields}
-    model_type = fields.pop("model_type", FRESH[modality].model_type)
+    check_keys(tower, ("config",), f"model.{part}")
+    if part not in FRESH:
+        raise RecipeError(f"model.{part}: fresh towers are made for {', '.join(FRESH)}")
+    fields = {**vocabulary_of(part, processor), **(tower.get("config") or {})}
+    model_type = fields.pop("model_type", FRESH[part].model_type)
     if model_type not in OWN_CONFIGS:
-        raise RecipeError(f"model.{modality}: model_type is one of {', '.join(OWN_CONFIGS)}, not {model_type!r}")
+        raise RecipeError(f"model.{part}: model_type is one of {', '.join(OWN_CONFIGS)}, not {model_type!r}")
     return OWN_CONFIGS[model_type](**fields)
+
+
+def vocabulary_of(part: str, processor: PlaitProcessor | None) -> dict[str, Any]:
+    """The size of the vocabulary and the special tokens, for a part that has any."""
+    if processor is None or part not in ("text", "decoder"):
+        return {}
+    tokenizer = tokenizer_in(processor) if part == "text" else processor.target_tokenizer
+    names = ("pad_token_id", "bos_token_id", "eos_token_id")
+    return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name) for name in names}}
 
 
 def resolve(reference: Any) -> Any:
@@ -151,43 +188,3 @@ def resolve(reference: Any) -> Any:
     if not path.is_dir():
         raise RecipeError(f"{reference}: the package {name} has no folder {folder!r}")
     return str(path)
-
-
-def train_tokenizer(
-    texts: Iterable[str],
-    max_length: int = 512,
-    *,
-    vocab_size: int = 8000,
-    lowercase: bool = True,
-    min_frequency: int = 2,
-) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer for these texts that wraps them as BERT's does: [CLS] text [SEP].
-
-    Bytes leave no character unknown, and unlike WordPiece's, this training gives the same tokens every time.
-
-    Raises:
-        RecipeError: a vocabulary that cannot hold the 256 bytes and the special tokens.
-    """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    special = [AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKENS.values()]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocab_size < len(alphabet) + len(special):
-        raise RecipeError(f"tokenizer.train.vocab_size is {vocab_size}: at least {len(alphabet) + len(special)}")
-    tokenizer = Tokenizer(models.BPE())
-    cases = [normalizers.Lowercase()] if lowercase else []
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *cases])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    settings = {"vocab_size": vocab_size, "min_frequency": min_frequency, "initial_alphabet": alphabet}
-    trainer = trainers.BpeTrainer(special_tokens=special, show_progress=False, **settings)
-    tokenizer.train_from_iterator(texts, trainer)
-    ends = [(name, tokenizer.token_to_id(name)) for name in (SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"])]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
-    )
-    tokens = {f"{name}_token": token for name, token in zip(SPECIAL_TOKENS, special, strict=True)}
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=max_length, model_input_names=names, **tokens
-    )

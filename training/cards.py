@@ -11,12 +11,18 @@ from .. import __version__
 from ..modeling.pretrained import PlaitPreTrainedModel
 from .data import Data
 from .recipe import Recipe
+from .tasks import find_task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 LIBRARIES = ("transformers", "torch", "datasets", "accelerate")
-TASKS: dict[tuple[str, ...], str] = {("text",): "text-classification", ("image",): "image-classification"}
+NOTES = {
+    "majority": "majority: always the most frequent training answer.",
+    "blind": "blind: for each text its most frequent training answer, the picture never seen.",
+    "most_frequent": "most_frequent: always the most frequent training target.",
+    "copy": "copy: the text that was read, as it is.",
+}
 
 TEMPLATE = """---
 {metadata}
@@ -68,7 +74,7 @@ def write_card(
         metadata=_metadata(folder, recipe, data, results).to_yaml(),
         name=folder.name,
         task=recipe.task.replace("_", " "),
-        auto="AutoModelForMaskedLM" if recipe.task == "masked_lm" else "AutoModelForSequenceClassification",
+        auto=find_task(recipe.task).auto_class,
         plait=__version__,
         composition=model.composition(),
         labels=_labels(data),
@@ -92,11 +98,7 @@ def results_table(results: dict[str, Any]) -> str:
         for name in columns["model"]:
             cells = [f"{columns[kind][name]:.4f}" if name in columns.get(kind, {}) else "-" for kind in kinds]
             lines.append(f"| {split} | {name} | {' | '.join(cells)} |")
-    notes = {
-        "majority": "majority: always the most frequent training answer.",
-        "blind": "blind: for each text its most frequent training answer, the picture never seen.",
-    }
-    return "\n".join([*lines, "", " ".join(note for kind, note in notes.items() if kind in kinds)]).rstrip()
+    return "\n".join([*lines, "", " ".join(note for kind, note in NOTES.items() if kind in kinds)]).rstrip()
 
 
 def _has(data: "Dataset", modality: str) -> bool:
@@ -105,7 +107,7 @@ def _has(data: "Dataset", modality: str) -> bool:
 
 def _metadata(folder: Path, recipe: Recipe, data: Data, results: dict[str, Any]) -> ModelCardData:
     modalities = tuple(name for name in ("text", "image") if data.train is not None and _has(data.train, name))
-    task = "fill-mask" if recipe.task == "masked_lm" else TASKS.get(modalities, "image-text-to-text")
+    task = find_task(recipe.task).hub_task(modalities)
     source = _source(recipe)
     found = [
         EvalResult(task, source, source, name, round(value, 6), dataset_split=split)

@@ -9,7 +9,7 @@ from pathlib import Path
 FLAGS = {
     "train": {"--help", "--overwrite", "--resume"},
     "evaluate": {"--help", "--data", "--split", "--output"},
-    "predict": {"--help", "--data", "--output", "--text", "--image", "--batch-size"},
+    "predict": {"--help", "--data", "--output", "--text", "--image", "--context", "--batch-size"},
 }
 SWITCHES = {"--help", "--overwrite", "--resume"}
 EPILOG = "Run one process a device with: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
@@ -95,9 +95,11 @@ def predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[st
     """`plait predict`: answers for texts and pictures of the command line, or for the rows of a file."""
     from .predict import data_rows, recipe_of, rows_of, write_predictions
     from .predict import predict as answer
+    from .tasks import find_task
 
     recipe = recipe_of(options.model, data_overrides(options, rest))
-    rows = data_rows(recipe) if options.data is not None else rows_of(options.text, options.image)
+    given = {"text": options.text, "image": options.image, "context": options.context}
+    rows = data_rows(recipe) if options.data is not None else rows_of(find_task(recipe.task), given)
     output = None if options.output is None else Path(options.output)
     count = write_predictions(rows, answer(options.model, rows, recipe, options.batch_size), output)
     if output is not None:
@@ -122,7 +124,9 @@ def is_main_process() -> bool:
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
-        "train", help="train from a recipe", description="Train from a recipe: a yaml file, or easy_vqa, masked_lm, ..."
+        "train",
+        help="train from a recipe",
+        description="Train from a recipe: a yaml file, or a name: translation, ...",
     )
     parser.add_argument("recipe", help="a yaml file, or the name of a recipe that comes with plait")
     parser.add_argument("--overwrite", action="store_true", help="replace the run folder if it exists")
@@ -142,8 +146,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _add_predict(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("predict", help="ask a model", description="Ask a model.")
     parser.add_argument("model", help="a run folder, a model folder or a Hub id")
-    parser.add_argument("--text", action="append", default=[], help="a text; may be given several times")
+    parser.add_argument("--text", action="append", default=[], help="a text, question or prompt; also several times")
     parser.add_argument("--image", action="append", default=[], help="a picture file; may be given several times")
+    parser.add_argument("--context", action="append", default=[], help="where a question's answer stands; likewise")
     parser.add_argument("--data", help="rows from a file, folder, Hub id or registered source instead")
     parser.add_argument("--output", help="a .jsonl or .csv file; default: lines of JSON on the console")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.epilog = "--key value overrides the run's recipe: --generation.num_beams 5 --max_length 256"

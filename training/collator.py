@@ -2,23 +2,20 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DataCollatorForLanguageModeling
 
 from ..processing import PlaitProcessor
 from .features import FeatureStore
-from .inputs import Row, image_inputs, pictures_of, text_inputs, text_key, tokenizer_in
+from .inputs import Row, image_inputs, pictures_of, text_inputs, text_key
 from .labels import Labels
-from .metrics import MULTI, REGRESSION
-from .recipe import Task
+from .tasks import find_task
 
 
 class PlaitDataCollator:
-    """A batch of rows (columns text, text_pair, image, image_id, label) as the keyword arguments of a plait model.
+    """A batch of rows (the columns that the task reads) as the keyword arguments of a plait model.
 
     Rows that share a picture (the same image_id, path or bytes) name it by number in `image_indices`, and
     `pixel_values` holds each distinct picture once. A text or picture that is None is an absent modality.
@@ -26,9 +23,8 @@ class PlaitDataCollator:
     Args:
         processor: of the model.
         labels: what the label column means; None: batches have no labels.
-        task: `masked_lm` masks the text (labels are the masked tokens). Masks are drawn from `seed` and the batch's
-            own tokens, so that a batch gets the same ones whoever loads it: evaluations are comparable, and a resumed
-            run goes on exactly.
+        task: the name of a task (see `plait.training.tasks`), which makes the labels.
+        settings: of the task, as in a recipe.
         features: outputs of frozen towers by modality; a batch whose inputs are all in there gets those instead.
         max_length: tokens a text, fewer than the tokenizer's own limit.
         image_cache: GiB of processed pictures kept in memory (by each worker).
@@ -39,7 +35,8 @@ class PlaitDataCollator:
         processor: PlaitProcessor,
         labels: Labels | None = None,
         *,
-        task: Task = "classification",
+        task: str = "classification",
+        settings: Mapping[str, Any] | None = None,
         features: Mapping[str, FeatureStore] | None = None,
         max_length: int | None = None,
         mlm_probability: float = 0.15,
@@ -48,52 +45,34 @@ class PlaitDataCollator:
     ) -> None:
         self.processor = processor
         self.labels = labels
-        self.task = task
+        self.task = find_task(task)
+        self.settings = self.task.make_settings(settings or {})
         self.features = dict(features or {})
         self.max_length = max_length
+        self.mlm_probability = mlm_probability
         self.seed = seed
         self.pictures = PictureCache(image_cache)
-        self.masking = None
-        if task == "masked_lm":
-            self.masking = DataCollatorForLanguageModeling(tokenizer_in(processor), mlm_probability=mlm_probability)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        # labels come first: the Trainer reads the number of rows from the first tensor
-        batch: dict[str, Any] = self._labels(rows)
+        return self.task.batch(self, rows)
+
+    def evaluation_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """What the task's StreamedMetrics read: the model's inputs and what its answers are compared with."""
+        return self.task.evaluation_batch(self, rows)
+
+    def inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The texts and pictures of the rows, or (as `encoder_outputs`) what towers made of them before."""
+        batch: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
-        for modality, inputs in (("text", self._text(rows)), ("image", self._images(rows))):
+        for modality, inputs in (("text", self._text(rows)), ("image", self.images(rows))):
             if "last_hidden_state" in inputs:
                 outputs[modality] = inputs
             else:
                 batch |= inputs
-        if outputs:
-            batch["encoder_outputs"] = outputs
-        return batch if self.masking is None else {**batch, **masked(self.masking, batch["input_ids"], self.seed)}
+        return {**batch, "encoder_outputs": outputs} if outputs else batch
 
-    def _labels(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        if self.labels is None or self.task != "classification" or "label" not in rows[0]:
-            return {}
-        values = [row["label"] for row in rows]
-        if self.labels.problem_type == REGRESSION:
-            return {"labels": torch.tensor(values, dtype=torch.float)}
-        if self.labels.problem_type != MULTI:
-            return {"labels": torch.tensor(values, dtype=torch.long)}
-        labels = torch.zeros(len(values), self.labels.count)
-        for row, ids in enumerate(values):
-            labels[row, ids] = 1.0
-        return {"labels": labels}
-
-    def _text(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        if "text" not in rows[0]:
-            return {}
-        store = self.features.get("text")
-        if store is not None:
-            keys = [text_key(row, self.max_length) for row in rows]
-            if store.holds(keys):
-                return store.gather([[] if key is None else [key] for key in keys])
-        return text_inputs(self.processor, rows, self.max_length)
-
-    def _images(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def images(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """The pictures of the rows, nothing where no row has one."""
         pictures = [pictures_of(row) for row in rows]
         distinct = {key: picture for row in pictures for key, picture in row}
         if not distinct:
@@ -107,6 +86,16 @@ class PlaitDataCollator:
             for place, (key, _) in enumerate(named):
                 indices[row, place] = numbers[key]
         return {"pixel_values": self.pictures.pixels(self.processor, distinct), "image_indices": indices}
+
+    def _text(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        if "text" not in rows[0]:
+            return {}
+        store = self.features.get("text")
+        if store is not None:
+            keys = [text_key(row, self.max_length) for row in rows]
+            if store.holds(keys):
+                return store.gather([[] if key is None else [key] for key in keys])
+        return text_inputs(self.processor, rows, self.max_length)
 
 
 class PictureCache:
@@ -134,11 +123,3 @@ class PictureCache:
             self.size += pixels.nbytes
             while self.size > self.limit:
                 self.size -= self.kept.popitem(last=False)[1].nbytes
-
-
-def masked(masking: DataCollatorForLanguageModeling, tokens: Tensor, seed: int) -> dict[str, Tensor]:
-    """Masked `input_ids` and their `labels`; the masks depend on the seed and the batch's tokens alone."""
-    digest = sha256(f"{seed}".encode() + tokens.numpy().tobytes()).digest()
-    masking.generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    input_ids, labels = masking.torch_mask_tokens(tokens)
-    return {"labels": labels, "input_ids": input_ids}

@@ -1,4 +1,4 @@
-"""Rows to train on, from anywhere, under one set of column names: text, text_pair, image, image_id, label."""
+"""Rows to train on, from anywhere, under one set of column names: text, image, label, target, ..."""
 
 import glob
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .inputs import picture_groups
 from .labels import Labels, encode_labels, find_labels
-from .recipe import ROLES, SPLITS, DataRecipe, RecipeError
+from .recipe import SPLITS, DataRecipe, RecipeError
 from .sampler import group_rows, shuffled
 from .sources import SOURCES
 
@@ -23,6 +23,7 @@ READERS = {
     ".ndjson": "json",
     ".txt": "text",
 }
+ROLES = ("text", "text_pair", "image", "image_id", "label")
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 
 
@@ -51,6 +52,7 @@ def load_data(
     labels: Labels | None = None,
     needs_labels: bool = True,
     label_order: Sequence[str] = (),
+    roles: Sequence[str] = ROLES,
 ) -> Data:
     """Load, rename, encode labels, split and limit, as the recipe says. Pictures stay closed until the collator.
 
@@ -58,6 +60,7 @@ def load_data(
         labels: what the labels mean, where a trained model already says so; default: read from the training split.
         needs_labels: whether a missing label column is an error.
         label_order: names of a pretrained model's classes, whose order is kept where the data have the same ones.
+        roles: the columns that are taken, under their own names, where the recipe maps none.
 
     Raises:
         RecipeError: a missing file, split or column, an empty split, a label that training did not have; each message
@@ -65,7 +68,7 @@ def load_data(
     """
     raw = load_source(recipe)
     chosen = choose_splits(raw, recipe)
-    splits = {split: _rename(data, recipe, split) for split, data in chosen.items()}
+    splits = {split: _rename(data, recipe, split, roles) for split, data in chosen.items()}
     if recipe.words_per_row is not None:
         splits = {split: rows_of_words(data, recipe.words_per_row) for split, data in splits.items()}
     if needs_labels:
@@ -201,9 +204,9 @@ def _image_columns(recipe: DataRecipe) -> list[str]:
     return [columns] if isinstance(columns, str) else list(columns)
 
 
-def _rename(data: "Dataset", recipe: DataRecipe, split: str) -> "Dataset":
+def _rename(data: "Dataset", recipe: DataRecipe, split: str, known: Sequence[str]) -> "Dataset":
     """The columns the recipe maps, under our names; without a mapping, those that already have them."""
-    roles = {name: role for role, name in _roles(recipe, data.column_names).items()}
+    roles = {name: role for role, name in _roles(recipe, data.column_names, known).items()}
     missing = [name for name in roles if name not in data.column_names]
     if missing:
         names = ", ".join(data.column_names)
@@ -214,8 +217,8 @@ def _rename(data: "Dataset", recipe: DataRecipe, split: str) -> "Dataset":
     return _closed_pictures(data)
 
 
-def _roles(recipe: DataRecipe, present: Sequence[str]) -> dict[str, str]:
-    mapping = recipe.columns or {role: role for role in ROLES if role in present}
+def _roles(recipe: DataRecipe, present: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    mapping = recipe.columns or {role: role for role in known if role in present}
     roles = {}
     for role, names in mapping.items():
         if isinstance(names, str):

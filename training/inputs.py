@@ -4,17 +4,27 @@ import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from ..modeling.losses import IGNORED
 from ..processing import PlaitProcessor
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = Mapping[str, Any]
+
+
+class TokenRows(NamedTuple):
+    """ids and mask: (batch, length)."""
+
+    ids: Tensor
+    mask: Tensor
 
 
 def picture_key(picture: Any) -> str:
@@ -77,3 +87,46 @@ def text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_length: int 
 def image_inputs(processor: PlaitProcessor, pictures: Sequence[Any]) -> Tensor:
     """(pictures, channels, height, width)."""
     return processor(images=list(pictures), return_tensors="pt")["pixel_values"][:, 0]
+
+
+def text_lengths(processor: PlaitProcessor, data: "Dataset", max_length: int | None) -> list[int]:
+    """Tokens of each row's text columns; 0 where there are none."""
+    lengths = [0] * len(data)
+    for name in ("text", "text_pair"):
+        if name in data.column_names:
+            found = token_counts(tokenizer_in(processor), data[name])
+            lengths = [a + b for a, b in zip(lengths, found, strict=True)]
+    return [min(length, max_length) for length in lengths] if max_length is not None else lengths
+
+
+def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]) -> list[int]:
+    """Tokens of each text."""
+    part = 1000  # at a time: the ids of all would take many times the memory of the texts
+    lengths: list[int] = []
+    for start in range(0, len(texts), part):
+        given = [text or "" for text in texts[start : start + part]]
+        lengths += [len(ids) for ids in tokenizer(given, verbose=False)["input_ids"]]
+    return lengths
+
+
+def target_labels(processor: PlaitProcessor, targets: Sequence[str], max_length: int | None) -> dict[str, Tensor]:
+    """`labels` (batch, length): the targets' tokens with the end of sequence, padded with -100."""
+    labels = processor(text_target=list(targets), max_target_length=max_length, return_tensors="pt")["labels"]
+    return {"labels": labels}
+
+
+def label_counts(processor: PlaitProcessor, targets: Sequence[str], max_length: int | None) -> list[int]:
+    """Labels of each target."""
+    part = 1000
+    batches = (targets[start : start + part] for start in range(0, len(targets), part))
+    labels = (target_labels(processor, batch, max_length)["labels"] for batch in batches)
+    return [count for batch in labels for count in (batch != IGNORED).sum(1).tolist()]
+
+
+def token_rows(rows: Sequence[Sequence[int]], padding: int, left: bool = False) -> TokenRows:
+    """Rows of token ids padded to the longest."""
+    side = "left" if left else "right"
+    tensors = [torch.tensor(list(row), dtype=torch.long) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=padding, padding_side=side)
+    mask = pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True, padding_side=side)
+    return TokenRows(ids, mask)

@@ -14,19 +14,17 @@ from torch.nn import Module
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
-from ..modeling.classification import PlaitForClassification
-from ..modeling.masked_lm import PlaitForMaskedLM
 from ..modeling.pretrained import PlaitPreTrainedModel
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
-from .build import MODELS, resolve
+from .build import resolve
 from .collator import PlaitDataCollator
 from .data import load_data
-from .inputs import tokenizer_in
-from .labels import Labels, labels_of
-from .metrics import REGRESSION, SINGLE
+from .generated import set_generation
+from .labels import labels_of
 from .recipe import Recipe, RecipeError, build_recipe, set_dotted
 from .run import is_run, make_collator, make_metrics, saved_recipe
+from .tasks import Task, find_task, task_of
 from .trainer import PlaitTrainer
 
 if TYPE_CHECKING:
@@ -35,25 +33,40 @@ if TYPE_CHECKING:
 TIMES = ("_runtime", "_per_second", "_preparation_time")
 
 
-def load_model(reference: str) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:
-    """Model and processor of a run folder, a plait, or any published checkpoint (as a classifier).
+def load_model(reference: str, recipe: Recipe) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:
+    """Model and processor of a run folder, a plait, or any published checkpoint, for the recipe's task.
 
     Raises:
         RecipeError: nothing that can be loaded there.
     """
+    task = find_task(recipe.task)
     try:
-        config, _ = PreTrainedConfig.get_config_dict(resolve(reference))
-        names = {model.__name__: model for model in MODELS.values()}
-        model_class = names.get(next(iter(config.get("architectures") or []), ""), PlaitForClassification)
-        return model_class.from_pretrained(resolve(reference)), PlaitProcessor.from_pretrained(resolve(reference))
+        model: Any = task.model_class.from_pretrained(resolve(reference))
+        processor = PlaitProcessor.from_pretrained(resolve(reference))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{reference}: {' '.join(str(error).split())}") from error
+    if task.writes:
+        set_generation(model, recipe.generation)
+    return model, processor
+
+
+def default_task(reference: str) -> str:
+    """The task of a saved model, by its class; a classification for any other checkpoint."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(resolve(reference))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{reference}: {' '.join(str(error).split())}") from error
+    task = task_of(next(iter(config.get("architectures") or []), ""))
+    return task.name if task is not None else "classification"
 
 
 def recipe_of(reference: str, overrides: Mapping[str, Any]) -> Recipe:
-    """The run's own recipe, or an empty one, with the given changes."""
+    """The run's own recipe, or one of the model's task alone, with the given changes."""
     folder = Path(reference).expanduser()
-    content = asdict(saved_recipe(folder)) if is_run(folder) else {}
+    if is_run(folder):
+        content = asdict(saved_recipe(folder))
+    else:
+        content = {} if "task" in overrides else {"task": default_task(reference)}
     for key, value in overrides.items():
         set_dotted(content, key, value)
     return build_recipe(content)
@@ -65,17 +78,19 @@ def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[s
     Raises:
         RecipeError: no such model, data or split.
     """
-    model, processor = load_model(reference)
-    labels = labels_of(model.config) if isinstance(model, PlaitForClassification) else None
-    recipe = replace(recipe, task="classification" if labels is not None else "masked_lm")
-    data = load_data(recipe.data, recipe.seed, labels, needs_labels=labels is not None)
-    rows: Any = choose_split(data.splits, split)
+    task = find_task(recipe.task)
+    model, processor = load_model(reference, recipe)
+    labels = labels_of(model.config) if task.labelled else None
+    data = load_data(recipe.data, recipe.seed, labels, needs_labels=task.labelled, roles=task.roles)
+    rows = choose_split(data.splits, split)
+    task.check_columns(rows.column_names, split or "evaluated")
+    rows: Any = task.prepare(rows, "evaluated", processor, recipe)
     with tempfile.TemporaryDirectory() as folder:
         trainer = PlaitTrainer(
             model,
             evaluation_arguments(recipe, folder),
             data_collator=make_collator(recipe, processor, labels),
-            compute_metrics=make_metrics(recipe, labels),
+            compute_metrics=make_metrics(recipe, labels, processor),
         )
         scores = trainer.evaluate(rows)
     return {name.removeprefix("eval_"): value for name, value in scores.items() if not name.endswith(TIMES)}
@@ -97,90 +112,64 @@ def choose_split(splits: Mapping[str, "Dataset"], name: str | None) -> "Dataset"
     return splits[name]
 
 
-def rows_of(texts: Sequence[str], images: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a text and picture; a single one of either goes with all of the other.
+def rows_of(task: Task, options: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Rows of what the command line gives (`{"text": [...], "image": [...]}`), under the task's columns; a single value
+    goes with all rows.
 
     Raises:
-        RecipeError: nothing at all, numbers that do not fit, or a missing picture file.
+        RecipeError: nothing at all, an option that the task does not read, numbers that do not fit, or a missing
+            picture file.
     """
-    count = max(len(texts), len(images))
-    if not count:
-        raise RecipeError("nothing to predict: give --text, --image or --data")
-    for name, values in (("--text", texts), ("--image", images)):
-        if len(values) not in (0, 1, count):
-            raise RecipeError(f"{len(values)} {name} for {count} rows: give one, or one a row")
-    for image in images:
+    given = {name: values for name, values in options.items() if values}
+    flags = [f"--{name}" for name in task.asked]
+    if not given:
+        raise RecipeError(f"nothing to predict: give {', '.join(flags)} or --data")
+    count = max(map(len, given.values()))
+    for name, values in given.items():
+        if name not in task.asked:
+            raise RecipeError(f"--{name}: the task {task.name} reads {', '.join(flags)} or --data")
+        if len(values) not in (1, count):
+            raise RecipeError(f"{len(values)} --{name} for {count} rows: give one, or one a row")
+    for image in given.get("image", ()):
         if not Path(image).is_file():
             raise RecipeError(f"--image {image}: no such file")
-    columns = {"text": texts, "image": images}
-    given = {name: list(values) * (count // len(values)) for name, values in columns.items() if values}
-    return [{name: values[row] for name, values in given.items()} for row in range(count)]
+    columns = {task.asked[name]: list(values) * (count // len(values)) for name, values in given.items()}
+    task.check_columns(list(columns), "the command line", answered=False)
+    return [{name: values[row] for name, values in columns.items()} for row in range(count)]
 
 
 def data_rows(recipe: Recipe) -> "Dataset":
-    """The rows of the recipe's data, labels aside; the columns need not have any."""
-    columns = {role: name for role, name in recipe.data.columns.items() if role != "label"}
-    data = load_data(replace(recipe.data, columns=columns), recipe.seed, needs_labels=False)
-    return choose_split(data.splits, None)
+    """The rows of the recipe's data without what is to be answered; the columns need not have any."""
+    task = find_task(recipe.task)
+    columns = {role: name for role, name in recipe.data.columns.items() if role not in task.answered}
+    roles = [role for role in task.roles if role not in task.answered]
+    data = load_data(replace(recipe.data, columns=columns), recipe.seed, needs_labels=False, roles=roles)
+    rows = choose_split(data.splits, None)
+    task.check_columns(rows.column_names, "predicted", answered=False)
+    return rows
 
 
 def predict(
     reference: str, rows: "Sequence[Mapping[str, Any]] | Dataset", recipe: Recipe, batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
-    """Answers row by row: the label with its probability and all others' (classes), the value (regression), the labels
-    above one half (several), or the likeliest tokens for each mask (masked language modeling)."""
-    model, processor = load_model(reference)
+    """Answers row by row, as the task gives them."""
+    model, processor = load_model(reference, recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     Module.to(model, device).eval()
-    collator = PlaitDataCollator(processor, max_length=recipe.max_length)
+    collator = make_collator(recipe, processor, None)
     for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=len(rows) <= batch_size):
-        batch = collate(collator, [rows[row] for row in range(start, min(start + batch_size, len(rows)))])
-        inputs = {name: value.to(device) for name, value in batch.items()}
-        with torch.no_grad():
-            logits = model(**inputs).logits.float().cpu()
-        if isinstance(model, PlaitForMaskedLM):
-            yield from filled_masks(logits, batch["input_ids"], processor)
-        else:
-            yield from answers(logits, labels_of(model.config))
+        batch = [rows[row] for row in range(start, min(start + batch_size, len(rows)))]
+        yield from answers(model, collator, batch)
 
 
-def collate(collator: PlaitDataCollator, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A batch; one line that says which input cannot be read."""
+def answers(
+    model: PlaitPreTrainedModel, collator: PlaitDataCollator, rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """One answer a row; one line that says which input cannot be read."""
     try:
-        return collator(rows)
+        return list(collator.task.answers(model, collator, rows))
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(" ".join(str(error).split())) from error
-
-
-def answers(logits: torch.Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
-    """logits: (batch, labels) to one answer a row."""
-    for row in logits:
-        if labels.problem_type == REGRESSION:
-            yield {"value": round(row.item(), 6)}
-            continue
-        single = labels.problem_type == SINGLE
-        scores = row.softmax(-1) if single else row.sigmoid()
-        probabilities = {name: round(score, 6) for name, score in zip(labels.names, scores.tolist(), strict=True)}
-        best = max(probabilities, key=lambda name: probabilities[name])
-        if single:
-            yield {"label": best, "score": probabilities[best], "probabilities": probabilities}
-        else:
-            chosen = [name for name, score in probabilities.items() if score > 0.5]
-            yield {"label": chosen, "probabilities": probabilities}
-
-
-def filled_masks(logits: torch.Tensor, tokens: torch.Tensor, processor: PlaitProcessor) -> Iterator[dict[str, Any]]:
-    """The five likeliest tokens, with probabilities, for every mask of a row."""
-    tokenizer = tokenizer_in(processor)
-    for scores, row in zip(logits.softmax(-1), tokens.tolist(), strict=True):
-        masks = [place for place, token in enumerate(row) if token == tokenizer.mask_token_id]
-        top = [scores[place].topk(5) for place in masks]
-        yield {
-            "masks": [
-                {tokenizer.decode([token]): round(score, 6) for score, token in zip(*pair, strict=True)}
-                for pair in ((found.values.tolist(), found.indices.tolist()) for found in top)
-            ]
-        }
 
 
 def write_predictions(

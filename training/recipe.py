@@ -6,16 +6,14 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
-Task = Literal["classification", "masked_lm"]
 MARK = "plait_version"
 SPLITS = ("train", "validation", "test")
-ROLES = ("text", "text_pair", "image", "image_id", "label")
 
 
 class RecipeError(ValueError):
@@ -28,7 +26,8 @@ class ModelRecipe:
     """What `compose` takes, or `from_pretrained`: a folder or Hub id of a plait (or of any known checkpoint).
 
     A tower is a Hub id, a folder, `package:NAME/FOLDER` (a folder inside an installed Python package), or
-    `{config: {...}}` for fresh weights, with the fields of PlaitTextConfig or PlaitVisionConfig.
+    `{config: {...}}` for fresh weights, with the fields of PlaitTextConfig or PlaitVisionConfig. `decoder` is likewise
+    the text model that writes, with the fields of PlaitDecoderConfig; `decoder_config` changes fields of its config.
     """
 
     from_pretrained: str | None = None
@@ -36,7 +35,9 @@ class ModelRecipe:
     image: str | dict[str, Any] | None = None
     audio: str | dict[str, Any] | None = None
     video: str | dict[str, Any] | None = None
-    fusion: str = "early"
+    decoder: str | dict[str, Any] | None = None
+    decoder_config: dict[str, Any] | None = None
+    fusion: str | None = None
     query: str | None = None
     connector: str = "linear"
     fusion_config: dict[str, Any] | None = None
@@ -51,10 +52,10 @@ class DataRecipe:
 
     `source`: a name of a registered source (`easy_vqa`), a file (parquet, csv, tsv, json, jsonl, txt), a folder (of
     such files named by split, or of pictures in one folder a class), `{split: file}`, or a Hub id (`name`: its
-    configuration). `columns` maps text, text_pair, image, image_id, label to the source's column names; `image` may be
-    a list of columns. `splits` maps train, validation, test to the source's splits (null: none). `max_rows` limits
-    every split, or `{split: rows}`, by a seeded sample. `validation_fraction` of the training rows are the validation
-    split where there is none. `labels` fixes names and order of the classes.
+    configuration). `columns` maps the columns that the task reads (text, image, label, target, ...) to the source's
+    names; `image` may be a list of columns. `splits` maps train, validation, test to the source's splits (null: none).
+    `max_rows` limits every split, or `{split: rows}`, by a seeded sample. `validation_fraction` of the training rows
+    are the validation split where there is none. `labels` fixes names and order of the classes.
     """
 
     source: str | dict[str, str] | None = None
@@ -73,7 +74,8 @@ class DataRecipe:
 @strict
 @dataclass
 class TokenizerRecipe:
-    """A tokenizer for a fresh text tower: `from_pretrained`, or `train` (vocab_size, lowercase, min_frequency)."""
+    """A tokenizer for a fresh text tower or decoder: `from_pretrained`, or `train` (vocab_size, lowercase,
+    min_frequency) on the training texts. A fresh tower and a fresh decoder share one."""
 
     from_pretrained: str | None = None
     train: dict[str, Any] | None = None
@@ -82,15 +84,18 @@ class TokenizerRecipe:
 @strict
 @dataclass
 class Recipe:
-    """A whole run. `training` holds fields of PlaitTrainingArguments, `processor` what PlaitProcessor.compose takes."""
+    """A whole run. `training` holds fields of PlaitTrainingArguments, `processor` what PlaitProcessor.compose takes,
+    `settings` what the task lets one set, `generation` fields of transformers' GenerationConfig."""
 
-    task: Task = "classification"
+    task: str = "classification"
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe | None = None
     processor: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
     max_length: int | None = None
     mlm_probability: float = 0.15
     seed: int = 42
@@ -185,8 +190,8 @@ def build_recipe(content: Mapping[str, Any]) -> Recipe:
     check_keys(values, _names(Recipe), "recipe")
     for name, kind in NESTED.items():
         if name in values:
-            values[name] = _build(kind, values[name], name)
-    recipe = _build(Recipe, values, "recipe")
+            values[name] = build_section(kind, values[name], name)
+    recipe = build_section(Recipe, values, "recipe")
     _check(recipe)
     return recipe
 
@@ -225,7 +230,12 @@ def _hint(key: object, valid: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(valid)}"
 
 
-def _build(kind: type, values: Any, where: str) -> Any:
+def build_section(kind: type, values: Any, where: str) -> Any:
+    """A checked dataclass from plain keys and values.
+
+    Raises:
+        RecipeError: an unknown key, with the nearest, or a value of the wrong kind.
+    """
     if not isinstance(values, dict):
         raise RecipeError(f"{where} is {values!r}: expected keys and values")
     check_keys(values, _names(kind), where)
@@ -237,10 +247,13 @@ def _build(kind: type, values: Any, where: str) -> Any:
 
 def _check(recipe: Recipe) -> None:
     from .arguments import PlaitTrainingArguments
+    from .tasks import find_task
 
+    task = find_task(recipe.task)
+    task.check_recipe(recipe)
     check_keys(recipe.training, [item.name for item in fields(PlaitTrainingArguments) if item.init], "training")
     check_keys(recipe.data.splits, SPLITS, "data.splits")
-    check_keys(recipe.data.columns, ROLES, "data.columns")
+    check_keys(recipe.data.columns, task.roles, "data.columns")
     for key in ("seed", "output_dir"):
         if key in recipe.training:
             raise RecipeError(f"training.{key} belongs at the top of the recipe, as {key}")

@@ -4,9 +4,8 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -19,12 +18,11 @@ from .cards import write_card
 from .collator import PlaitDataCollator
 from .data import Data, load_data
 from .labels import Labels
-from .metrics import MASKED_LM, SINGLE, Metrics, blind_predictions, majority_predictions
+from .metrics import Metrics
 from .recipe import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
+from .streaming import StreamedMetrics
+from .tasks import Task, find_task
 from .trainer import PlaitTrainer
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 RECIPE_FILE, METRICS_FILE, HISTORY_FILE = "recipe.yaml", "metrics.json", "history.json"
 PROCESSOR_FILE = "processor_config.json"
@@ -36,11 +34,12 @@ class Run:
     """Everything that a recipe stands for, built."""
 
     recipe: Recipe
+    task: Task
     folder: Path
     data: Data
     model: PlaitPreTrainedModel
     processor: PlaitProcessor
-    metrics: Metrics
+    metrics: Metrics | StreamedMetrics
     trainer: PlaitTrainer
 
 
@@ -116,14 +115,14 @@ def saved_recipe(folder: Path) -> Recipe:
 
 def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run:
     """Data, processor, model, metrics and trainer."""
-    classify = recipe.task == "classification"
-    order = label_names_of(recipe.model.from_pretrained) if classify and recipe.model.from_pretrained else ()
-    data = load_data(recipe.data, recipe.seed, needs_labels=classify, label_order=order)
+    task = find_task(recipe.task)
+    data = read_data(recipe, task)
     if data.train is None:
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
     set_seed(args.seed)
     processor, model = build_both(recipe, folder, args, data)
-    metrics = make_metrics(recipe, data.labels)
+    data = prepared(data, task, processor, recipe)
+    metrics = make_metrics(recipe, data.labels, processor)
     collator = make_collator(recipe, processor, data.labels, args.image_cache)
     try:
         trainer = PlaitTrainer(
@@ -137,7 +136,23 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run
         )
     except ValueError as error:
         raise RecipeError(f"training: {error}") from error
-    return Run(recipe, folder, data, model, processor, metrics, trainer)
+    return Run(recipe, task, folder, data, model, processor, metrics, trainer)
+
+
+def read_data(recipe: Recipe, task: Task) -> Data:
+    """The recipe's data, with the columns that its task needs."""
+    order = label_names_of(recipe.model.from_pretrained) if task.labelled and recipe.model.from_pretrained else ()
+    data = load_data(recipe.data, recipe.seed, needs_labels=task.labelled, label_order=order, roles=task.roles)
+    for split, rows in data.splits.items():
+        task.check_columns(rows.column_names, split)
+    return data
+
+
+def prepared(data: Data, task: Task, processor: PlaitProcessor, recipe: Recipe) -> Data:
+    """Every split as the task's collator reads it."""
+    return data._replace(
+        splits={split: task.prepare(rows, split, processor, recipe) for split, rows in data.splits.items()}
+    )
 
 
 def build_both(
@@ -147,11 +162,11 @@ def build_both(
 
     The processor is made once: other processes, and a resumed run, read it from the run folder.
     """
-    texts = data.train["text"] if data.train is not None and "text" in data.train.column_names else []
+    train: Any = data.train
     try:
         with args.main_process_first(local=False, desc="processor"):
             if not (folder / PROCESSOR_FILE).exists():
-                build_processor(recipe, texts).save_pretrained(folder)
+                build_processor(recipe, train).save_pretrained(folder)
         processor = PlaitProcessor.from_pretrained(folder)
         return processor, build_model(recipe, data.labels, processor, verbose=bool(args.should_log))
     except RecipeError:
@@ -160,10 +175,10 @@ def build_both(
         raise RecipeError(f"model: {' '.join(str(error).split())}") from error
 
 
-def make_metrics(recipe: Recipe, labels: Labels | None) -> Metrics:
+def make_metrics(recipe: Recipe, labels: Labels | None, processor: PlaitProcessor) -> Metrics | StreamedMetrics:
     """The recipe's metrics, or the task's usual ones."""
     try:
-        return Metrics(recipe.metrics, MASKED_LM if labels is None else labels.problem_type)
+        return find_task(recipe.task).make_metrics(recipe.metrics, labels, processor, recipe)
     except (ImportError, OSError, ValueError) as error:
         raise RecipeError(f"metrics: {' '.join(str(error).split())}") from error
 
@@ -176,6 +191,7 @@ def make_collator(
         processor,
         labels,
         task=recipe.task,
+        settings=recipe.settings,
         max_length=recipe.max_length,
         mlm_probability=recipe.mlm_probability,
         seed=recipe.seed,
@@ -192,32 +208,8 @@ def evaluate_splits(run: Run) -> Results:
             scores = run.trainer.evaluate(data, metric_key_prefix=split)
             names = ["loss", *run.metrics.names]
             measured = {name: scores[f"{split}_{name}"] for name in names}
-            results[split] = {"model": measured, **baselines(run.metrics, run.data, data)}
+            results[split] = {"model": measured, **run.task.baselines(run.metrics, run.data, data)}
     return results
-
-
-def baselines(metrics: Metrics, data: Data, split: "Dataset") -> dict[str, dict[str, float]]:
-    """What is reached without looking at all (majority), and from the text alone by memory (blind)."""
-    if data.labels is None or data.train is None:
-        return {}
-    train, truth = label_array(data.train, data.labels), label_array(split, data.labels)
-    majority = majority_predictions(train, len(split), data.labels.problem_type)
-    found = {"majority": metrics.constant(truth, majority)}
-    if "text" in split.column_names and any(name.startswith("image") for name in split.column_names):
-        blind = blind_predictions((data.train["text"][:], train), split["text"][:], data.labels.problem_type)
-        found["blind"] = metrics.constant(truth, blind)
-    return found
-
-
-def label_array(data: "Dataset", labels: Labels) -> np.ndarray:
-    """(rows,) ids or numbers, or (rows, labels) of 0 and 1."""
-    values = data["label"][:]
-    if labels.problem_type == SINGLE or not isinstance(values[0], list):
-        return np.asarray(values)
-    hot = np.zeros((len(values), labels.count), dtype=int)
-    for row, ids in enumerate(values):
-        hot[row, ids] = 1
-    return hot
 
 
 def report(results: Results) -> str:

@@ -1,33 +1,34 @@
 """The Trainer for models of several parts."""
 
+import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
-from transformers import (
-    EarlyStoppingCallback,
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_optimizer import is_optimizer_factory
-from transformers.trainer_utils import unwrap_peft_model
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
 from ..modeling.classification import PlaitForClassification
-from ..modeling.losses import classification_loss, masked_lm_loss, problem_type_of
+from ..modeling.losses import IGNORED, classification_loss, masked_lm_loss, problem_type_of
 from ..modeling.masked_lm import PlaitForMaskedLM
+from ..modeling.question_answering import labelled_spans
+from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
+from .averaging import Averaging
+from .callbacks import DecoderTokens, PartRates, stopping
 from .collator import PlaitDataCollator
 from .features import cache_features
 from .inputs import picture_groups
 from .metrics import MULTI, REGRESSION, Metrics
 from .parameters import freeze, parameter_groups
-from .sampler import PictureSampler
+from .sampler import LengthSampler, PictureSampler, TokenBatchSampler
+from .streaming import StreamedMetrics, stream
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
 
 class PlaitTrainer(Trainer):
     """transformers' Trainer with a learning rate and freezing by part, label smoothing that knows our losses, batches
-    that share pictures, cached outputs of frozen towers, and an evaluation that keeps no logits it does not need.
+    that share pictures or hold rows of like length, cached outputs of frozen towers, and an evaluation that keeps no
+    logits it does not need, or generates.
 
     Takes every argument of the Trainer; `compute_metrics` may be a `Metrics`, which also says what to keep of the
-    logits. What `args` adds is in PlaitTrainingArguments.
+    logits, or `StreamedMetrics` such as `GenerationMetrics`, which get each batch with the model. What `args` adds is
+    in PlaitTrainingArguments.
 
     Raises:
         ValueError: a contradiction between model, arguments and data; the message names both sides.
@@ -61,19 +64,34 @@ class PlaitTrainer(Trainer):
         freeze(model, args.frozen)
         if isinstance(compute_metrics, Metrics):
             kwargs.setdefault("preprocess_logits_for_metrics", compute_metrics.reduce)
-        if args.label_smoothing_factor and kwargs.get("compute_loss_func") is None:
+        self.streamed = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
+        self.smooths_itself = "label_smoothing" in inspect.signature(unwrap_peft_model(model).forward).parameters
+        if args.label_smoothing_factor and kwargs.get("compute_loss_func") is None and not self.smooths_itself:
             kwargs["compute_loss_func"] = smoothed_loss(model, args.label_smoothing_factor)
         self.rates = PartRates()
+        self.decoder_tokens = DecoderTokens()
+        self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
         super().__init__(
             model,
             args,
             data_collator=data_collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            compute_metrics=compute_metrics,
-            callbacks=[*callbacks, self.rates, *stopping(args)],
+            compute_metrics=None if self.streamed is not None else compute_metrics,
+            callbacks=[
+                *callbacks,
+                self.rates,
+                self.decoder_tokens,
+                *stopping(args),
+                *([] if self.averaging is None else [self.averaging]),
+            ],
             **kwargs,
         )
+        if self.smooths_itself:
+            self.label_smoother = None  # it takes the labels out of the inputs
+        # transformers takes every argument with "label" in its name for one
+        self.label_names = [name for name in self.label_names if name != "label_smoothing"]
+        check_best_metric(args, compute_metrics)
         if args.n_gpu > 1:
             raise ValueError(
                 f"{args.n_gpu} GPUs in one process would split pictures that rows share: start one process a GPU "
@@ -81,6 +99,12 @@ class PlaitTrainer(Trainer):
             )
         if args.cache_features:
             self._cache_features()
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the Trainer's; a decoder with a tokenizer of its own keeps its special tokens."""
+        if isinstance(self.processing_class, PlaitProcessor) and self.processing_class.decoder_tokenizer is not None:
+            self.decoder_tokens.remember(self.model)
+        return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer that the arguments name, over `parameter_groups`."""
@@ -102,18 +126,136 @@ class PlaitTrainer(Trainer):
             logs = {**logs, **self.rates.current}
         super().log(logs, start_time)
 
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """As the Trainer's; a model that smooths its labels itself is told to."""
+        if self.args.label_smoothing_factor and self.smooths_itself:
+            inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As the Trainer's; with StreamedMetrics each batch goes to these, and `predict` returns their predictions."""
+        with self._averaged():
+            if self.streamed is None:
+                options = (prediction_loss_only, ignore_keys, metric_key_prefix)
+                return super().evaluation_loop(dataloader, description, *options)
+            return stream(self, self.streamed, dataloader, metric_key_prefix, keep=description == "Prediction")
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the Trainer's; with `average_decay` the model that is saved is the average."""
+        with self._averaged():
+            super().save_model(output_dir, _internal_call)
+        if self.averaging is not None and self.averaging.average is not None and self.args.should_save:
+            self.averaging.save(Path(output_dir or str(self.args.output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.averaging is not None:
+            folder = Path(resume_from_checkpoint)
+            self.averaging.resume(folder, TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME)).global_step)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The averaged weights in the model, where there are any."""
+        return nullcontext() if self.averaging is None else self.averaging.in_place()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As the Trainer's; with `tokens_per_batch` the batches are those of a TokenBatchSampler."""
+        if self.args.tokens_per_batch is None:
+            return super().get_train_dataloader()
+        config, even = self.accelerator.dataloader_config, self.accelerator.dataloader_config.even_batches
+        config.even_batches = False  # the sampler itself gives every process as many
+        try:
+            loader = self.accelerator.prepare(self._token_loader(self.args.tokens_per_batch))
+        finally:
+            config.even_batches = even
+        if self.args.world_size > 1:
+            # the sampler gives this process its own batches already
+            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+        return loader
+
+    def _token_loader(self, tokens: int) -> DataLoader:
+        data: Any = self.train_dataset
+        sampler = TokenBatchSampler(
+            self._lengths(data), tokens, self._seed, self._epoch, self.args.world_size, self.args.process_index
+        )
+        return DataLoader(
+            data,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
+        """As the Trainer's, which knows labels alone; of question answering it is the rows that have an answer."""
+        if batch_samples and "start_positions" in batch_samples[0]:
+            batch_samples = [{"labels": row_labels(batch)} for batch in batch_samples]
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        if self.streamed is None or kwargs.get("is_training"):
+            return super()._get_dataloader(*args, **kwargs)
+        if not isinstance(self.data_collator, PlaitDataCollator):
+            raise ValueError(f"{type(self.streamed).__name__} needs a PlaitDataCollator as data_collator")
+        collator = self.data_collator
+        self.data_collator = collator.evaluation_batch
+        try:
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.data_collator = collator
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        if not self.args.share_images:
-            return super()._get_train_sampler(train_dataset)
         data: Any = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return PictureSampler(picture_groups(data), seed, epoch=lambda: int(self.state.epoch or 0))
+        if self.args.share_images:
+            return PictureSampler(picture_groups(data), self._seed, self._epoch)
+        if self.args.train_sampling_strategy == "group_by_length":
+            rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            return LengthSampler(self._lengths(data), rows, self._seed, self._epoch)
+        return super()._get_train_sampler(train_dataset)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        if self.args.train_sampling_strategy == "group_by_length" and self.args.world_size == 1:
+            return SequentialSampler(eval_dataset)
+        return super()._get_eval_sampler(eval_dataset)
+
+    @property
+    def _seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def _epoch(self) -> int:
+        return int(self.state.epoch or 0)
+
+    def _lengths(self, data: Any) -> list[int]:
+        """The column that args names, or what the collator counts."""
+        if self.args.length_column_name in data.column_names:
+            return data[self.args.length_column_name][:]
+        if not isinstance(self.data_collator, PlaitDataCollator):
+            raise ValueError(
+                f"batches by length need a column {self.args.length_column_name!r} in the data (length_column_name), "
+                "or a PlaitDataCollator that counts tokens"
+            )
+        return self.data_collator.task.lengths(self.data_collator, data)
 
     def _cache_features(self) -> None:
         if not isinstance(self.data_collator, PlaitDataCollator):
             raise ValueError("cache_features needs a PlaitDataCollator, which puts the cached outputs into batches")
-        if self.data_collator.task == "masked_lm" and "text" in self.args.cache_features:
-            raise ValueError("cache_features: the text of masked language modelling changes with every mask")
+        task = self.data_collator.task
+        if not task.text_is_cached and "text" in self.args.cache_features:
+            raise ValueError(f"cache_features: the text that a model for {task.name} reads cannot be kept")
         datasets: list[Any] = [data for data in (self.train_dataset, self.eval_dataset) if data is not None]
         with self.args.main_process_first(local=False, desc="tower features"):
             for modality in self.args.cache_features:
@@ -129,29 +271,21 @@ class PlaitTrainer(Trainer):
                 )
 
 
-class PartRates(TrainerCallback):
-    """The learning rates with which the last step was made, by part."""
-
-    def __init__(self) -> None:
-        self.current: dict[str, float] = {}
-
-    def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: torch.optim.Optimizer | None = None,
-        **kwargs: Any,
-    ) -> None:
-        groups = [] if optimizer is None else optimizer.param_groups
-        self.current = {f"learning_rate_{group['part']}": float(group["lr"]) for group in groups if "part" in group}
+def row_labels(batch: dict[str, Tensor]) -> Tensor:
+    """(batch,), -100 where the answer is not in the text."""
+    positions = torch.stack((batch["start_positions"], batch["end_positions"]), dim=1)
+    known = labelled_spans(positions, batch["attention_mask"].shape[1])
+    return torch.where(known, 0, IGNORED)
 
 
-def stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:
-    """The early-stopping callback, if the arguments ask for one."""
-    if args.early_stopping_patience is None:
-        return []
-    return [EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)]
+def check_best_metric(args: PlaitTrainingArguments, metrics: Any) -> None:
+    """Raises ValueError where the best model is chosen by a metric that is not measured."""
+    name = args.metric_for_best_model
+    if name is None or not isinstance(metrics, (Metrics, StreamedMetrics)) or args.eval_strategy == "no":
+        return
+    known = ["loss", *metrics.names]
+    if name.removeprefix("eval_") not in known:
+        raise ValueError(f"metric_for_best_model is {name!r}, and measured are {', '.join(known)}")
 
 
 def smoothed_loss(model: nn.Module, epsilon: float) -> Callable[..., Tensor]:

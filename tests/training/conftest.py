@@ -14,11 +14,11 @@ from transformers import set_seed
 from plait import PlaitForClassification, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.modeling.pretrained import PlaitPreTrainedModel
-from plait.training.build import train_tokenizer
 from plait.training.collator import PlaitDataCollator
 from plait.training.data import Data
 from plait.training.labels import Labels, encode_labels
 from plait.training.metrics import SINGLE, Metrics
+from plait.training.tokenizer import train_tokenizer
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 QUESTIONS = ("what colour is it ?", "is it red ?", "is it blue ?")

@@ -12,6 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from .text_recipes import recipe_for
+
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"],
@@ -93,3 +95,50 @@ def test_two_processes_equal_one_with_the_doubled_batch(
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     scores = [json.loads((folder / "metrics.json").read_text())["test"]["model"] for folder in (tmp_path / "one", pair)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("translation", {"tokens_per_batch": 30, "label_smoothing_factor": 0.1}),
+        ("question_answering", {"train_sampling_strategy": "sequential"}),
+    ],
+)
+def test_two_processes_measure_what_one_does(
+    tmp_path: Path, pictures: dict[str, Path], name: str, settings: dict
+) -> None:
+    """Texts are gathered from both, and no row counts twice, though the last round of batches is not full."""
+    content = recipe_for(name, tmp_path, pictures, num_train_epochs=2, per_device_eval_batch_size=5, **settings)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    launch(LAUNCHERS["torchrun"], path, tmp_path / "two")
+    launch(
+        [],
+        path,
+        tmp_path / "one",
+        "--model",
+        f"{{from_pretrained: {tmp_path / 'two'}}}",
+        "--tokenizer",
+        "null",
+        "--training.learning_rate",
+        "0.0",
+        "--training.max_steps",
+        "1",
+    )
+    one, two = (json.loads((tmp_path / run / "metrics.json").read_text())["validation"] for run in ("one", "two"))
+    assert one["model"] == pytest.approx(two["model"], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_token_batches_of_two_processes_train_like_accumulated_ones(tmp_path: Path, pictures: dict[str, Path]) -> None:
+    """Two processes take two batches a step, as one does that accumulates; the number of batches is even here."""
+    plain = {"optim": "sgd", "learning_rate": 0.05, "warmup_steps": 0, "lr_scheduler_type": "constant"}
+    content = recipe_for("translation", tmp_path, pictures, num_train_epochs=2, tokens_per_batch=24, **plain)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    launch(LAUNCHERS["torchrun"], path, tmp_path / "two")
+    launch([], path, tmp_path / "one", "--training.gradient_accumulation_steps", "2")
+    one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5, msg=name)

@@ -1,6 +1,8 @@
-"""Batches that share pictures."""
+"""Batches that share pictures, and batches by length."""
 
-from plait.training.sampler import PictureSampler, group_rows, shuffled
+import pytest
+
+from plait.training.sampler import LengthSampler, PictureSampler, TokenBatchSampler, group_rows, shuffled
 
 KEYS = ["a", "b", "a", None, "c", "b", None, "a", "c"]
 
@@ -46,3 +48,45 @@ def test_shuffled_is_a_permutation() -> None:
     assert sorted(shuffled(20, 1)) == list(range(20))
     assert shuffled(20, 1) == shuffled(20, 1)
     assert shuffled(20, 1) != shuffled(20, 2)
+
+
+LENGTHS = [3, 9, 4, 4, 12, 5, 3, 3, 7, 30, 4, 9, 5, 5, 6, 3, 8]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_token_batches_hold_every_row_once_and_keep_to_the_budget(processes: int) -> None:
+    orders = []
+    for epoch in range(3):
+        parts = [
+            list(TokenBatchSampler(LENGTHS, 20, seed=1, epoch=lambda e=epoch: e, processes=processes, process=rank))
+            for rank in range(processes)
+        ]
+        assert len({len(part) for part in parts}) == 1  # no process waits for another
+        batches = [batch for part in parts for batch in part]
+        assert sorted(row for batch in batches for row in batch) == list(range(len(LENGTHS)))
+        for batch in batches:
+            assert len(batch) == 1 or len(batch) * max(LENGTHS[row] for row in batch) <= 20
+        orders.append(batches)
+    assert len({len(batches) for batches in orders}) == 1  # the Trainer counts the steps of one epoch
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_token_batches_depend_on_seed_and_epoch_alone() -> None:
+    first, again = (TokenBatchSampler(LENGTHS, 20, seed=5, epoch=lambda: 2) for _ in range(2))
+    assert list(first) == list(again) and len(first) == len(list(first))
+    assert list(first) != list(TokenBatchSampler(LENGTHS, 20, seed=6, epoch=lambda: 2))
+
+
+def test_too_few_rows_for_the_processes_is_an_error() -> None:
+    with pytest.raises(ValueError, match="2 batches of one row cannot be shared by 3"):
+        TokenBatchSampler([5, 5], 5, seed=0, epoch=lambda: 0, processes=3)
+
+
+def test_rows_of_like_length_stand_together() -> None:
+    sampler = LengthSampler(LENGTHS, 4, seed=0, epoch=lambda: 0)
+    rows = list(sampler)
+    assert sorted(rows) == list(range(len(LENGTHS))) and len(sampler) == len(LENGTHS)
+    batches = [rows[start : start + 4] for start in range(0, len(rows), 4)]
+    spread = [max(LENGTHS[row] for row in batch) - min(LENGTHS[row] for row in batch) for batch in batches]
+    assert sorted(spread)[:-1] <= [5] * (len(spread) - 1)  # but for the longest
+    assert rows != list(LengthSampler(LENGTHS, 4, seed=0, epoch=lambda: 1))

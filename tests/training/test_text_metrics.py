@@ -27,7 +27,9 @@ from plait.training.text_metrics import (
 )
 
 GENERATOR = np.random.default_rng(0)
-WORDS = "the a man woman dog's red-brown ball, runs jumps (quickly) over two 2 hills; 山 and isn't resting.".split()
+WORDS = (
+    "the a man woman dog's red-brown ball, runs jumps jumping (quickly) over two 2 hills; 山 and isn't resting.".split()
+)
 
 
 def sentence(least: int = 4, most: int = 12) -> list[str]:
@@ -72,7 +74,7 @@ def test_chrf_equals_sacrebleu() -> None:
     assert measured("chrf", PREDICTIONS, THREE) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", TEXT_METRICS.keys() - {"cider", "vqa_accuracy", "distinct"})
+@pytest.mark.parametrize("name", [name for name in TEXT_METRICS if name not in {"cider", "vqa_accuracy", "distinct"}])
 def test_the_number_of_references_may_differ_from_row_to_row(name: str) -> None:
     filled = [[*row, *(row[0] for _ in range(4 - len(row)))] for row in REFERENCES]
     assert measured(name, PREDICTIONS, REFERENCES) == pytest.approx(measured(name, PREDICTIONS, filled), abs=1e-9)
@@ -245,8 +247,9 @@ def test_with_fewer_humans_three_or_all_are_enough(references: list[str], accura
         ("he'dve", "he'd've"),
         ("weve\nseen\tit", "we've seen it"),
         ("lets go", "lets go"),
+        ("somebody'd", "somebodyd"),
         ("black/white", "black white"),
-        ("black / white-ish", "black white ish"),
+        ("t-shirt - red", "tshirt red"),
         ("1,000", "1000"),
         ("3.5 ft.", "3.5 ft"),
         ("U.S.", "us"),
@@ -288,7 +291,7 @@ def test_the_references_themselves_score_the_maximum_and_one_for_all_less(name: 
     assert measured(name, predictions[:1] * len(predictions), DISTINCT) < 0.9 * MAXIMA[name]
 
 
-@pytest.mark.parametrize("name", TEXT_METRICS.keys() - {"distinct"})
+@pytest.mark.parametrize("name", [name for name in TEXT_METRICS if name != "distinct"])
 def test_saying_nothing_scores_zero(name: str) -> None:
     assert measured(name, [""] * len(THREE), THREE) == 0
     assert measured(name, ["", *PREDICTIONS[1:]], THREE) > 0

@@ -1,0 +1,106 @@
+"""One-liners, against what the command line answers."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from transformers import pipeline as hf_pipeline
+
+import plait
+from plait.training.recipe import build_recipe
+from plait.training.run import train
+
+from .text_recipes import chats, pairs, questions, recipe_for
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) -> Callable[[str], str]:
+    """The folder of a hardly trained model of each recipe, made once."""
+    made: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        if name not in made:
+            recipe = build_recipe(recipe_for(name, tmp_path_factory.mktemp(name), pictures, max_steps=2))
+            train(recipe, "plait train")
+            made[name] = str(recipe.output_dir)
+        return made[name]
+
+    return find
+
+
+@pytest.mark.parametrize(("task", "key"), [("translation", "translation_text"), ("summarization", "summary_text")])
+def test_texts_to_texts(folder: Callable[[str], str], task: str, key: str) -> None:
+    pipe = plait.pipeline(task, model=folder("translation"))
+    texts = [row["text"] for row in pairs(5)]
+    several = pipe(texts, batch_size=2)
+    assert [set(answer) for answer in several] == [{key}] * 5
+    assert pipe(texts[3]) == [several[3]]
+    assert pipe(texts, max_new_tokens=1)[0] != several[0] or not several[0][key]
+    assert pipe(texts) == several  # settings of one call are not those of the next
+    other = hf_pipeline(f"plait-{task}", model=folder("translation"))
+    assert other(texts) == several
+
+
+def test_pictures_to_captions(folder: Callable[[str], str], pictures: dict[str, Path]) -> None:
+    pipe = plait.pipeline("image-captioning", model=folder("captioning"), num_beams=2)
+    path = str(pictures["red"])
+    assert pipe(path) == pipe(Image.open(path)) == pipe([path, str(pictures["blue"])])[0]
+    assert len(pipe([path] * 3)) == 3 and set(pipe(path)[0]) == {"generated_text"}
+    other = hf_pipeline("plait-image-captioning", model=folder("captioning"))
+    assert other(path, num_beams=2) == pipe(path)
+
+
+def test_questions_to_spans(folder: Callable[[str], str]) -> None:
+    pipe = plait.pipeline("question-answering", model=folder("question_answering"), max_length=44, doc_stride=12)
+    rows = [{"question": row["question"], "context": row["context"]} for row in questions()]
+    several = pipe(rows)
+    for row, answer in zip(rows, several, strict=True):
+        assert row["context"][answer["start"] : answer["end"]] == answer["answer"] and 0 <= answer["score"] <= 1
+        assert pipe(**row) == pipe(row) == answer
+    assert pipe(question=[row["question"] for row in rows], context=[row["context"] for row in rows]) == several
+    with pytest.raises(TypeError, match="num_beams"):
+        pipe(rows, num_beams=2)
+
+
+def test_prompts_and_conversations_are_gone_on_with(folder: Callable[[str], str]) -> None:
+    pipe = plait.pipeline("text-generation", model=folder("causal_lm"), max_new_tokens=3)
+    assert pipe("a dog")[0]["generated_text"].startswith("a dog")
+    assert pipe(["a dog", "a cat"])[1] == pipe("a cat")
+    talk = plait.pipeline("text-generation", model=folder("dialogue"), max_new_tokens=3)
+    messages = chats()[0]["messages"][:3]
+    (answer,) = talk(messages)
+    assert answer["generated_text"][:3] == messages and answer["generated_text"][3]["role"] == "assistant"
+    assert talk([messages, messages]) == [[answer], [answer]]
+
+
+def test_answers_in_words_about_pictures(folder: Callable[[str], str], pictures: dict[str, Path]) -> None:
+    """A ready model with its processor; one that classifies gives its label."""
+    with pytest.raises(ValueError, match="needs a PlaitForConditionalGeneration or PlaitForClassification"):
+        plait.pipeline(
+            "visual-question-answering",
+            model=plait.PlaitForCausalLM.from_pretrained(folder("causal_lm")),
+            processor=plait.PlaitProcessor.from_pretrained(folder("causal_lm")),
+        )
+    with pytest.raises(TypeError, match="missing question"):
+        plait.pipeline("visual-question-answering", model=folder("captioning"))(str(pictures["red"]))
+
+
+def test_mistakes(folder: Callable[[str], str]) -> None:
+    with pytest.raises(ValueError, match="did you mean 'translation'"):
+        plait.pipeline("translations", model="x")
+    model: Any = plait.PlaitForConditionalGeneration.from_pretrained(folder("translation"))
+    with pytest.raises(ValueError, match="needs its processor"):
+        plait.pipeline("translation", model=model)
+    with pytest.raises(ValueError, match="PlaitForCausalLM"):
+        plait.pipeline("translation", model=folder("causal_lm"))
+
+
+def test_importing_plait_loads_no_pipelines() -> None:
+    code = "import sys, plait; print(json.dumps([m for m in sys.modules if m.startswith('plait.training')]))"
+    done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -1,0 +1,143 @@
+"""Windows, conversations, tokenizers and generation settings, each by itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from plait import PlaitProcessor
+from plait.training.recipe import RecipeError
+from plait.training.spans import (
+    Found,
+    Limits,
+    Span,
+    SpanMetrics,
+    answer_of,
+    best_spans,
+    joined,
+    window_batch,
+    windows,
+)
+from plait.training.tasks.causal_lm import blocks, documents
+from plait.training.tasks.dialogue import CHAT_TEMPLATE, spoken
+from plait.training.tokenizer import BEGUN, PLAIN, rewrapped, train_tokenizer
+
+from .text_recipes import FILLER, chats, pairs, questions
+
+LIMITS = Limits(max_length=32, stride=8, n_best=5, max_answer_length=10, no_answer=None)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    texts = [FILLER, *(row["context"] for row in questions()), *(row["target"] for row in pairs(20))]
+    texts += [message["content"] for row in chats() for message in row["messages"]]
+    return train_tokenizer(texts, 64, vocab_size=400, lowercase=False, min_frequency=1)
+
+
+def test_windows_cover_the_context_and_find_the_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = questions(filler=6)
+    found = list(windows(tokenizer, rows, LIMITS))
+    assert len(found) > 3 * len(rows)
+    for number, row in enumerate(rows):
+        mine = [window for window in found if window.row == number]
+        assert all(len(window.input_ids) <= 32 for window in mine)
+        covered = {char for window in mine for start, end in window.places for char in range(start, end)}
+        assert {char for char, sign in enumerate(row["context"]) if sign != " "} <= covered
+        whole = [window for window in mine if window.start > 0]
+        assert whole  # somewhere the answer is not cut
+        for window in whole:
+            text = row["context"][window.places[window.start][0] : window.places[window.end][1]]
+            assert text.strip() == row["answers"]["text"][0]
+        assert sum(window.start == 0 for window in mine) >= len(mine) - 3  # where it is not, the first token is right
+
+
+@given(depth=st.integers(0, 40))
+@settings(max_examples=20, deadline=None)
+def test_the_best_span_is_found_wherever_it_stands(depth: int) -> None:
+    """Scores that point at the answer in the window that holds it, and at nothing elsewhere."""
+    texts = [FILLER, "Where is it ? Berlin"]
+    made = train_tokenizer(texts, 64, vocab_size=300, min_frequency=1)
+    context = "word " * depth + "Berlin" + " word" * (40 - depth)
+    row = {"question": "Where ?", "context": context, "answers": {"text": ["Berlin"], "answer_start": [5 * depth]}}
+    best: Found | None = None
+    for window in windows(made, [row], LIMITS):
+        batch = window_batch([window], 0, segments=False)
+        start, end = (batch["input_ids"][0].float() * 0 for _ in range(2))
+        if window.start > 0:
+            start[window.start] = end[window.end] = 5.0
+        spans = best_spans(start, end, window.places, context, LIMITS)
+        found = Found(0, spans, 0.0, ["Berlin"], 0.0, 1)
+        best = found if best is None else joined(best, found, LIMITS)
+    assert best is not None and answer_of(best, LIMITS) == "Berlin"
+    assert best.spans[0].start == 5 * depth
+
+
+def test_no_answer_is_given_where_it_is_likelier() -> None:
+    found = Found(0, [Span(3.0, "Rome", 0, 4)], 4.5, [], 0.0, 1)
+    assert answer_of(found, LIMITS) == "Rome"
+    assert answer_of(found, LIMITS._replace(no_answer=1.0)) == ""
+    assert answer_of(found, LIMITS._replace(no_answer=2.0)) == "Rome"
+    metrics = SpanMetrics(["exact_match", "token_f1"], LIMITS._replace(no_answer=1.0))
+    metrics.add([found, found._replace(row=1, references=["Rome"], nothing=0.0)])
+    assert metrics.compute() == {"loss": 0.0, "exact_match": 1.0, "token_f1": 1.0}
+
+
+def test_windows_of_one_question_may_come_in_several_batches() -> None:
+    low, high = Found(0, [Span(1.0, "a", 0, 1)], 0.0, ["b"], 0.5, 1), Found(0, [Span(2.0, "b", 3, 4)], 0.0, ["b"], 0, 0)
+    other = low._replace(row=1, references=["a"])
+    together, apart = (SpanMetrics(["exact_match"], LIMITS) for _ in range(2))
+    together.add([low, high, other])
+    for record in (low, high, other):
+        apart.add([record])
+    assert together.compute() == apart.compute() == {"loss": 0.5, "exact_match": 1.0}
+
+
+def test_a_question_without_room_for_its_context_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
+    row = {"question": FILLER * 4, "context": "x", "answers": {"text": [], "answer_start": []}}
+    with pytest.raises(RecipeError, match="the question of row 0 leaves -?[0-9]+ of 32 tokens"):
+        list(windows(tokenizer, [row], LIMITS))
+
+
+def test_only_the_replies_are_learnt(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer = rewrapped(tokenizer, PLAIN)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    messages = chats()[0]["messages"]
+    ids, labels = spoken(tokenizer, messages)
+    learnt = tokenizer.decode([token for token, label in zip(ids, labels, strict=True) if label != -100])
+    assert learnt.split() == ["Anna[SEP]", "Rome[SEP]"]
+    assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
+    assert spoken(tokenizer, messages[:2]).input_ids == ids[: len(spoken(tokenizer, messages[:2]).input_ids)]
+
+
+def test_a_template_that_rewrites_the_past_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer = rewrapped(tokenizer, PLAIN)
+    tokenizer.chat_template = "{{ messages | length }}" + CHAT_TEMPLATE
+    with pytest.raises(RecipeError, match="settings.chat_template: message 1 changes the tokens"):
+        spoken(tokenizer, chats()[0]["messages"])
+
+
+def test_documents_are_joined_and_cut_without_loss(tokenizer: PreTrainedTokenizerFast) -> None:
+    begun = rewrapped(tokenizer, BEGUN)
+    texts = [row["target"] for row in pairs(7)]
+    rows = list(documents(begun, [*texts, "", None]))
+    assert len(rows) == 7 and all(row[0] == begun.bos_token_id and row[-1] == begun.eos_token_id for row in rows)
+    flat = [token for row in rows for token in row]
+    cut = list(blocks(iter(flat), 8))
+    assert [token for row in cut for token in row] == flat
+    assert {len(row) for row in cut[:-1]} == {8}
+
+
+def test_one_vocabulary_wraps_texts_in_three_ways(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    begun, plain = rewrapped(tokenizer, BEGUN), rewrapped(tokenizer, PLAIN)
+    ids = plain("ein Hund").input_ids
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    assert tokenizer("ein Hund").input_ids == [start, *ids, end] and begun("ein Hund").input_ids == [start, *ids]
+    processor = PlaitProcessor.compose(text=tokenizer, decoder=plain)
+    processor.save_pretrained(tmp_path)
+    again = PlaitProcessor.from_pretrained(tmp_path)
+    values: Any = again(text=["ein Hund"], text_target=["ein Hund"])
+    assert values["labels"] == [[*ids, end]] and values["input_ids"] == [[start, *ids, end]]
+    assert again.batch_decode(values["labels"], skip_special_tokens=True) == [" ein Hund"]

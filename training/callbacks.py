@@ -1,0 +1,62 @@
+"""What PlaitTrainer does beside the steps."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from .arguments import PlaitTrainingArguments
+
+SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+
+class PartRates(TrainerCallback):
+    """The learning rates with which the last step was made, by part."""
+
+    def __init__(self) -> None:
+        self.current: dict[str, float] = {}
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        groups = [] if optimizer is None else optimizer.param_groups
+        self.current = {f"learning_rate_{group['part']}": float(group["lr"]) for group in groups if "part" in group}
+
+
+class DecoderTokens(TrainerCallback):
+    """The decoder keeps its special tokens: the Trainer writes those of the processor's tokenizer into its configs, and
+    that may be another one, of the texts that are read."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Any, dict[str, Any]]] = []
+
+    def remember(self, model: PreTrainedModel) -> None:
+        """The tokens as they are now."""
+        configs = (model.config.get_text_config(), model.generation_config)
+        self.kept = [(config, {name: getattr(config, name, None) for name in SPECIAL_TOKENS}) for config in configs]
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for config, tokens in self.kept:
+            for name, value in tokens.items():
+                setattr(config, name, value)
+
+
+def stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:
+    """The early-stopping callback, if the arguments ask for one."""
+    if args.early_stopping_patience is None:
+        return []
+    return [EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)]

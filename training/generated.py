@@ -1,0 +1,149 @@
+"""Models measured by what they write, batch by batch: strings and two numbers a row are all that is kept."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..modeling.language_model_loss import shifted
+from ..modeling.losses import IGNORED
+from ..modeling.pretrained import PlaitPreTrainedModel
+from ..processing import PlaitProcessor
+from .recipe import RecipeError
+from .text_metrics import text_metrics
+
+NEW_TOKENS = 64  # where nothing says how many
+
+
+class Written(NamedTuple):
+    """What is kept of a row: the text, what it should be, the summed loss of the right tokens and their number."""
+
+    text: str
+    references: list[str]
+    loss: float
+    tokens: int
+
+
+class GenerationMetrics:
+    """Metrics of generated text by name (see `text_metrics`), and the loss and perplexity of the right text.
+
+    For PlaitTrainer's `compute_metrics`: the model generates as its `generation_config` says.
+
+    Raises:
+        ValueError: an unknown name, with the nearest.
+        ImportError: a metric whose package is missing.
+    """
+
+    def __init__(self, names: Sequence[str], processor: PlaitProcessor) -> None:
+        self.chosen = [name for name in names if name != "perplexity"]  # which always comes along
+        self.processor = processor
+        self.start()
+
+    @property
+    def names(self) -> list[str]:
+        """What the metrics are called in the results, beside the loss."""
+        return [*self.chosen, "perplexity"]
+
+    def start(self) -> None:
+        """Forget everything."""
+        self.metrics = text_metrics(self.chosen)
+        self.loss, self.tokens = 0.0, 0
+
+    def records(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[Written]:
+        """What is kept of a batch that the task's collator made for evaluation: `inputs` with labels, `references`,
+        and the `prompt` to go on from where that is not the inputs without their labels."""
+        inputs = batch["inputs"]
+        losses, tokens = row_losses(model, inputs)
+        texts, references = [""] * len(losses), [[""]] * len(losses)
+        if self.chosen:
+            prompt = batch.get("prompt") or {name: value for name, value in inputs.items() if name != "labels"}
+            texts, references = written(model, prompt, self.processor), batch["references"]
+        return [Written(*row) for row in zip(texts, references, losses.tolist(), tokens.tolist(), strict=True)]
+
+    def add(self, records: Sequence[Written]) -> None:
+        """One more batch, of all processes."""
+        self.metrics.add([row.text for row in records], [row.references for row in records])
+        self.loss += math.fsum(row.loss for row in records)
+        self.tokens += sum(row.tokens for row in records)
+
+    def compute(self) -> dict[str, float]:
+        """`{name: value}` over all rows so far."""
+        loss = self.loss / max(self.tokens, 1)
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **self.metrics.compute()}
+
+    def predictions(self, records: Sequence[Written]) -> list[str]:
+        """What the Trainer's `predict` returns."""
+        return [row.text for row in records]
+
+
+def row_losses(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """(batch,) summed cross-entropy of each row's labels, and (batch,) their number; no smoothing."""
+    logits = model(**inputs).logits
+    labels = inputs["labels"] if model.config.is_encoder_decoder else shifted(inputs["labels"])
+    losses = F.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return losses.sum(1), (labels != IGNORED).sum(1)
+
+
+def written(
+    model: PlaitPreTrainedModel, prompt: Mapping[str, Any], processor: PlaitProcessor, strip: bool = True
+) -> list[str]:
+    """What the model writes for each row, by its own generation config; `strip` spaces around it."""
+    generating: Any = model
+    check_room(model, prompt)
+    with torch.no_grad():
+        tokens = generating.generate(**prompt)
+    if not model.config.is_encoder_decoder:
+        tokens = tokens[:, prompt["input_ids"].shape[1] :]
+    texts = processor.batch_decode(tokens, skip_special_tokens=True)
+    return [text.strip() for text in texts] if strip else texts
+
+
+def check_room(model: PlaitPreTrainedModel, prompt: Mapping[str, Any]) -> None:
+    """Raises ValueError where a decoder alone has no positions left to go on with all that it may write."""
+    config, new = model.config.get_text_config(), getattr(model.generation_config, "max_new_tokens", None)
+    if model.config.is_encoder_decoder or config.position_type == "none" or new is None:
+        return
+    length = int(prompt["attention_mask"].sum(1).max())
+    if length + new > config.max_position_embeddings:
+        raise ValueError(
+            f"a prompt of {length} tokens and generation.max_new_tokens {new} are more than the decoder's "
+            f"{config.max_position_embeddings} positions: shorten the prompt, or lower max_new_tokens"
+        )
+
+
+def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> None:
+    """Write settings into the model's generation config, by which it generates from then on and when it is reloaded.
+
+    Raises:
+        RecipeError: a setting that transformers does not know, or that contradicts another.
+    """
+    config: Any = model.generation_config
+    if not {"max_new_tokens", "max_length"} & settings.keys() and config.max_new_tokens is None:
+        settings = {"max_new_tokens": NEW_TOKENS, **settings}
+    if settings.get("num_return_sequences", 1) != 1:
+        raise RecipeError("generation.num_return_sequences: one text a row is written here")
+    try:
+        unknown = config.update(**settings)
+        config.validate()
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"generation: {' '.join(str(error).split())}") from error
+    if unknown:
+        raise RecipeError(f"generation has no setting {', '.join(unknown)}: see transformers' GenerationConfig")
+
+
+def most_frequent(texts: Iterable[str]) -> str:
+    """The text that occurs most often, the first of those that do."""
+    return Counter(texts).most_common(1)[0][0]
+
+
+def constant_scores(
+    metrics: GenerationMetrics, predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """What a baseline's texts score in the same metrics."""
+    fresh = text_metrics(metrics.chosen)
+    fresh.add(predictions, references)
+    return fresh.compute()

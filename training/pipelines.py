@@ -1,0 +1,254 @@
+"""Answers in one line each: `plait.pipeline("translation", model=FOLDER)("a dog runs")`.
+
+Importing this registers the same with transformers' `pipeline` as "plait-translation" and so on: the plain names are
+gone there, or its own.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+import torch
+from torch.nn import Module
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    Pipeline,
+)
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from ..modeling.pretrained import PlaitPreTrainedModel
+from ..processing import PlaitProcessor
+from .build import resolve
+from .collator import PlaitDataCollator
+from .generated import set_generation
+from .inputs import Row
+from .predict import default_task
+from .tasks import find_task
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one pipeline takes and gives: our task, its columns by the names of the call's arguments, the key of the
+    answer, the Auto class that loads the model; `nested`: of a list of inputs every answer is a list of its own, as in
+    transformers; `others`: further tasks whose models will do."""
+
+    task: str
+    columns: Mapping[str, str]
+    key: str
+    auto: Any
+    nested: bool = False
+    others: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return (self.task, *self.others)
+
+
+KINDS = {
+    "image-captioning": Kind(
+        "generation", {"images": "image"}, "generated_text", AutoModelForImageTextToText, nested=True
+    ),
+    "visual-question-answering": Kind(
+        "generation",
+        {"image": "image", "question": "text"},
+        "answer",
+        AutoModelForImageTextToText,
+        nested=True,
+        others=("classification",),
+    ),
+    "translation": Kind("generation", {"texts": "text"}, "translation_text", AutoModelForSeq2SeqLM),
+    "summarization": Kind("generation", {"texts": "text"}, "summary_text", AutoModelForSeq2SeqLM),
+    "question-answering": Kind(
+        "question_answering", {"question": "question", "context": "context"}, "answer", AutoModelForQuestionAnswering
+    ),
+    "text-generation": Kind(
+        "causal_lm", {"texts": "text"}, "generated_text", AutoModelForCausalLM, nested=True, others=("dialogue",)
+    ),
+}
+
+
+def pipeline(
+    task: str,
+    model: str | PlaitPreTrainedModel,
+    processor: PlaitProcessor | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> "Answering":
+    """An object that answers: `plait.pipeline("image-captioning", model=FOLDER)("dog.jpg")`.
+
+    Args:
+        task: a name in KINDS.
+        model: a run folder, a model folder, a Hub id, or a ready model (with its processor).
+        device: default: an accelerator where there is one.
+        options: of every call, as in `Answering`.
+
+    Raises:
+        ValueError: an unknown task, with the nearest; a ready model without its processor; a model of another class.
+    """
+    if task not in KINDS:
+        near = get_close_matches(task, KINDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
+        raise ValueError(f"no pipeline {task!r}; {hint}")
+    if isinstance(model, str):
+        reference, kind = resolve(model), KINDS[task]
+        own = default_task(model)
+        model_class: Any = find_task(own if own in kind.others else kind.task).model_class
+        processor = processor or PlaitProcessor.from_pretrained(reference)
+        model = model_class.from_pretrained(reference)
+    if processor is None:
+        raise ValueError("a ready model needs its processor: pipeline(..., model=model, processor=processor)")
+    Module.to(model, device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    return Answering(task, model, processor, **options)
+
+
+class Answering:
+    """A model with its processor, called with single inputs or lists of them.
+
+    Args of a call: the columns of its kind by place or by name, a list for several rows (a single value goes with all);
+    `batch_size`; the task's settings (`doc_stride`, ...); settings of the generation (`num_beams`, `max_new_tokens`,
+    ...).
+    """
+
+    def __init__(self, name: str, model: PlaitPreTrainedModel, processor: PlaitProcessor, **options: Any) -> None:
+        self.kind = KINDS[name]
+        self.model, self.processor, self.options = model.eval(), processor, options
+        fitting = [task for task in map(find_task, self.kind.tasks) if isinstance(model, task.model_class)]
+        if not fitting:
+            wanted = " or ".join(dict.fromkeys(find_task(task).model_class.__name__ for task in self.kind.tasks))
+            raise ValueError(f"the pipeline {name!r} needs a {wanted}, and the model is a {type(model).__name__}")
+        self.task = fitting[0]
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """A list with an answer (a dict) for each row; question answering gives of a single question the dict alone."""
+        names = list(self.kind.columns)
+        given = dict(zip(names, inputs, strict=False)) | {name: options.pop(name) for name in names if name in options}
+        rows = rows_of(self.kind, given)
+        found = self.answers(rows or [], {**self.options, **options})
+        if self.kind.task == "question_answering":
+            return found if many(given) else found[0]
+        return [[answer] for answer in found] if self.kind.nested and many(given) else found
+
+    def answers(self, rows: Sequence[Row], options: dict[str, Any]) -> list[dict[str, Any]]:
+        """One answer a row, under the kind's key."""
+        task = find_task("dialogue") if "messages" in rows[0] else self.task
+        size = options.pop("batch_size", 8)
+        settings = {field.name: options.pop(field.name) for field in fields(task.settings) if field.name in options}
+        length = None if task.writes else options.pop("max_length", None)
+        collator = PlaitDataCollator(self.processor, task=task.name, settings=settings, max_length=length)
+        if options and not task.writes:
+            known = ", ".join(field.name for field in fields(task.settings))
+            raise TypeError(f"unknown option {', '.join(options)}: there are batch_size, max_length, {known}")
+        with generating(self.model, options) if task.writes else nullcontext():
+            batches = (rows[start : start + size] for start in range(0, len(rows), size))
+            found = [answer for batch in batches for answer in task.answers(self.model, collator, batch)]
+        return [self.named(row, answer) for row, answer in zip(rows, found, strict=True)]
+
+    def named(self, row: Row, answer: dict[str, Any]) -> dict[str, Any]:
+        """An answer as transformers' pipeline of this name gives it."""
+        if "label" in answer:
+            return {"answer": answer["label"], "score": answer["score"]}
+        if self.kind.task == "question_answering":
+            return answer
+        text = answer["generated_text"]
+        if "messages" in row:
+            return {self.kind.key: [*row["messages"], {"role": "assistant", "content": text}]}
+        return {self.kind.key: row["text"] + text if self.kind.task == "causal_lm" else text}
+
+
+def rows_of(kind: Kind, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a call.
+
+    Raises TypeError for a missing argument, ValueError for lists of different lengths.
+    """
+    first = next(iter(given.values()), None)
+    if isinstance(first, Mapping) or (isinstance(first, list) and first and is_record(kind, first[0])):
+        records = first if isinstance(first, list) else [first]
+        return [{column: record[name] for name, column in kind.columns.items()} for record in records]
+    if is_chat(first):
+        return [{"messages": first}]
+    if isinstance(first, list) and first and is_chat(first[0]):
+        return [{"messages": messages} for messages in first]
+    missing = [name for name in kind.columns if given.get(name) is None]
+    if missing:
+        raise TypeError(f"missing {', '.join(missing)}: pass {', '.join(kind.columns)}")
+    values = {kind.columns[name]: value if isinstance(value, list) else [value] for name, value in given.items()}
+    count = max(map(len, values.values()))
+    if any(len(value) not in (1, count) for value in values.values()):
+        raise ValueError(f"lists of different lengths: { ({name: len(value) for name, value in values.items()}) }")
+    columns = {name: value * (count // len(value)) for name, value in values.items()}
+    return [{name: value[row] for name, value in columns.items()} for row in range(count)]
+
+
+def many(given: Mapping[str, Any]) -> bool:
+    """Whether a call has a list of inputs (a conversation is one)."""
+    return any(isinstance(value, list) and not is_chat(value) for value in given.values())
+
+
+def is_record(kind: Kind, value: Any) -> bool:
+    return isinstance(value, Mapping) and set(kind.columns) <= value.keys()
+
+
+def is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]
+
+
+@contextmanager
+def generating(model: PlaitPreTrainedModel, options: Mapping[str, Any]) -> Iterator[None]:
+    """Other generation settings for a while."""
+    usual: Any = model.generation_config
+    if options:
+        model.generation_config = copy.deepcopy(usual)
+        set_generation(model, options)
+    try:
+        yield
+    finally:
+        model.generation_config = usual
+
+
+class PlaitPipeline(Pipeline):
+    """What transformers' `pipeline` makes of the registered names: a call is that of `Answering`."""
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    kind: ClassVar[str]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        processor: Any = self.processor
+        self.answering = Answering(self.kind, self.model, processor)
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self.answering(*inputs, **options)
+
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        return {}, options, {}
+
+    def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
+        return {"inputs": input_}
+
+    def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
+        return self.answering(input_tensors["inputs"], **options)
+
+    def postprocess(self, model_outputs: Any, **options: Any) -> Any:
+        return model_outputs
+
+
+def register_pipelines() -> None:
+    """Make `transformers.pipeline("plait-translation", ...)` and its like work."""
+    for name, kind in KINDS.items():
+        own = type(
+            f"Plait{name.title().replace('-', '')}Pipeline", (PlaitPipeline,), {"kind": name, "__module__": __name__}
+        )
+        modality = "multimodal" if "image" in kind.columns.values() else "text"
+        PIPELINE_REGISTRY.register_pipeline(f"plait-{name}", own, pt_model=kind.auto, type=modality)
+
+
+register_pipelines()

@@ -1,0 +1,33 @@
+"""Tasks: what each reads, how its batches are made and measured, and what it answers. One row and one file each."""
+
+from ..recipe import check_choice
+from .base import Task
+from .causal_lm import CausalLM
+from .classification import Classification
+from .dialogue import Dialogue
+from .generation import Generation
+from .masked_lm import MaskedLM
+from .question_answering import QuestionAnswering
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (Classification(), MaskedLM(), Generation(), CausalLM(), Dialogue(), QuestionAnswering())
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        RecipeError: there is none, with the nearest name.
+    """
+    check_choice("task", name, TASKS)
+    return TASKS[name]
+
+
+def task_of(class_name: str) -> Task | None:
+    """The first task whose model is of this class, None for a class without one."""
+    return next((task for task in TASKS.values() if task.model_class.__name__ == class_name), None)
+
+
+__all__ = ["TASKS", "Task", "find_task", "task_of"]

@@ -1,0 +1,148 @@
+"""What a task is to the recipe, the collator, the Trainer and the command line."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..inputs import Row, text_lengths
+from ..recipe import Recipe, RecipeError, build_section
+from ..tokenizer import PLAIN
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..collator import PlaitDataCollator
+    from ..data import Data
+    from ..labels import Labels
+    from ..metrics import Metrics
+    from ..streaming import StreamedMetrics
+
+Scores = dict[str, dict[str, float]]
+TEXT_ROLES = ("text", "text_pair")
+IMAGE_ROLES = ("image", "image_id")
+
+
+@strict
+@dataclass
+class Settings:
+    """What a recipe's `settings` may hold: the fields of a task's own kind of this class."""
+
+
+class Task:
+    """One task. What is not said here in general, each says for itself.
+
+    `roles` are the columns that it can read, `answered` those of them that a model answers; of each group in `needed`
+    training data must have one. `asked` says which column each option of `plait predict` gives, `decoder_template` how
+    a tokenizer that is trained for a decoder wraps texts. `metrics` are those measured where the recipe names none.
+    `writes`: the model generates. `text_is_cached`: a frozen text tower's outputs can stand for the text.
+    """
+
+    name: ClassVar[str]
+    model_class: ClassVar[type[PlaitPreTrainedModel]]
+    auto_class: ClassVar[str]
+    roles: ClassVar[tuple[str, ...]]
+    answered: ClassVar[tuple[str, ...]] = ()
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    metrics: ClassVar[tuple[str, ...]] = ()
+    settings: ClassVar[type[Settings]] = Settings
+    asked: ClassVar[dict[str, str]] = {"text": "text", "image": "image"}
+    decoder_template: ClassVar[str] = PLAIN
+    labelled: ClassVar[bool] = False
+    writes: ClassVar[bool] = False
+    text_is_cached: ClassVar[bool] = True
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raises RecipeError for settings that this task does not have."""
+        self.make_settings(recipe.settings)
+        if recipe.generation and not self.writes:
+            raise RecipeError(f"generation: the task {self.name} generates nothing")
+
+    def make_settings(self, given: Mapping[str, Any]) -> Any:
+        """A recipe's settings, checked, with the defaults of the rest."""
+        return build_section(self.settings, dict(given), "settings")
+
+    def check_columns(self, names: Sequence[str], split: str, answered: bool = True) -> None:
+        """Raises RecipeError where a column that this task needs is missing; without `answered`, one that it reads."""
+        present = {name.partition(".")[0] for name in names}
+        for group in self.needed:
+            if not set(group) & present and (answered or not set(group) & set(self.answered)):
+                raise RecipeError(
+                    f"data.columns: the task {self.name} needs a column for {' or '.join(group)}, and {split!r} has "
+                    f"{', '.join(names)}"
+                )
+
+    def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
+        """Raises RecipeError for a model that this task cannot train, before any work is lost."""
+        if self.writes:
+            check_decoder(model, processor)
+
+    def finish_processor(self, processor: PlaitProcessor, recipe: Recipe) -> None:
+        """What this task needs of a processor beside its parts."""
+
+    def texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
+        """What a fresh tokenizer of this part ("text" or "decoder") is trained on."""
+        return data["text"] if part == "text" and "text" in data.column_names else []
+
+    def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        """A split as this task's collator reads it."""
+        return data
+
+    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+        """Tokens of each row, by which rows of like length are put together."""
+        return text_lengths(collator.processor, data, collator.max_length)
+
+    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        """Rows to the keyword arguments of the model."""
+        raise NotImplementedError
+
+    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        """Rows to what this task's StreamedMetrics read: the model's `inputs` and whatever these are compared with."""
+        raise NotImplementedError
+
+    def make_metrics(
+        self, names: Sequence[str], labels: "Labels | None", processor: PlaitProcessor, recipe: Recipe
+    ) -> "Metrics | StreamedMetrics":
+        """What measures a model: the named metrics, or the usual ones."""
+        raise NotImplementedError
+
+    def baselines(self, metrics: Any, data: "Data", split: "Dataset") -> Scores:
+        """What is reached without a model, by the baseline's name."""
+        return {}
+
+    def answers(
+        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """One answer a row, as `plait predict` writes them."""
+        raise NotImplementedError
+
+    def hub_task(self, modalities: tuple[str, ...]) -> str:
+        """What the Hub calls this task for a model that reads these modalities."""
+        raise NotImplementedError
+
+
+def check_decoder(model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
+    """Raises RecipeError for a decoder that cannot be trained with this processor."""
+    config, tokenizer = model.config.get_text_config(), processor.target_tokenizer
+    if len(tokenizer) > config.vocab_size:
+        raise RecipeError(
+            f"model.decoder has a vocabulary of {config.vocab_size}, its tokenizer one of {len(tokenizer)}: they are "
+            "not of one checkpoint, or model.decoder.config.vocab_size is wrong"
+        )
+    for name in ("pad_token_id", "eos_token_id"):
+        if getattr(model.config, name) is None:
+            raise RecipeError(f"model.decoder has no {name}: give it as model.options.{name}")
+    limit, asked = config.max_position_embeddings, model.generation_config.max_new_tokens
+    if config.position_type != "none" and asked is not None and asked > limit:
+        raise RecipeError(f"generation.max_new_tokens is {asked}, but the decoder has {limit} positions")
+
+
+def on_device(inputs: Mapping[str, Any], model: PlaitPreTrainedModel) -> dict[str, Any]:
+    """Tensors, nested ones too, where the model is."""
+    return {
+        name: on_device(value, model) if isinstance(value, Mapping) else value.to(model.device)
+        for name, value in inputs.items()
+    }

@@ -1,0 +1,152 @@
+"""Text continued, word by word (GPT-style)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedTokenizerBase
+
+from ...modeling.causal_lm import PlaitForCausalLM
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..generated import GenerationMetrics, written
+from ..inputs import Row, token_rows, tokenizer_in
+from ..labels import Labels
+from ..recipe import Recipe, RecipeError
+from ..tokenizer import BEGUN
+from .base import Scores, Settings, Task, on_device
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..collator import PlaitDataCollator
+    from ..data import Data
+
+
+@strict
+@dataclass
+class CausalLMSettings(Settings):
+    """`block_size`: the texts are joined, an end of sequence after each, and cut into rows of so many tokens; None: one
+    row a text, cut at `max_length` or at the decoder's positions."""
+
+    block_size: int | None = None
+
+
+class CausalLM(Task):
+    """The column text is learnt by heart, and gone on with."""
+
+    name: ClassVar[str] = "causal_lm"
+    model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForCausalLM
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    roles: ClassVar[tuple[str, ...]] = ("text",)
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
+    settings: ClassVar[type[Settings]] = CausalLMSettings
+    writes: ClassVar[bool] = True
+    text_is_cached: ClassVar[bool] = False
+    decoder_template: ClassVar[str] = BEGUN
+
+    def texts(self, data: "Dataset", part: str) -> list[str | None]:
+        return data["text"][:]
+
+    def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        from datasets import Dataset
+
+        tokenizer, settings = tokenizer_in(processor), self.make_settings(recipe.settings)
+        limit = min(recipe.max_length or tokenizer.model_max_length, tokenizer.model_max_length)
+        rows = documents(tokenizer, data["text"])
+        if settings.block_size is None:
+            rows = (row[:limit] for row in rows)
+        elif not 2 <= settings.block_size <= limit:
+            raise RecipeError(f"settings.block_size is {settings.block_size}: expected 2 .. {limit}, the positions")
+        else:
+            rows = blocks(chain.from_iterable(rows), settings.block_size)
+        kept = [row for row in rows if len(row) > 1]  # of a single token nothing is predicted
+        if not kept:
+            raise RecipeError(f"data: the split {split!r} has no text")
+        return Dataset.from_dict({"input_ids": kept})
+
+    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+        return [len(ids) for ids in data["input_ids"]]
+
+    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        tokenizer = tokenizer_in(collator.processor)
+        ids = [row["input_ids"] for row in rows]
+        labels = token_rows(ids, -100)
+        return {
+            "labels": labels.ids,
+            "input_ids": token_rows(ids, pad_of(tokenizer)).ids,
+            "attention_mask": labels.mask,
+        }
+
+    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        return {"inputs": self.batch(collator, rows)}
+
+    def make_metrics(
+        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    ) -> GenerationMetrics:
+        others = [name for name in names if name != "perplexity"]
+        if others:
+            raise ValueError(f"a language model is measured by its perplexity, not by {', '.join(others)}")
+        return GenerationMetrics([], processor)
+
+    def baselines(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> Scores:
+        """Each token by its frequency in training, whatever stands before it."""
+        if data.train is None:
+            return {}
+        seen, asked = (np.concatenate([np.asarray(ids) for ids in rows["input_ids"]]) for rows in (data.train, split))
+        counts = np.bincount(seen, minlength=int(asked.max()) + 1) + 1
+        loss = float(-np.log(counts[asked] / counts.sum()).mean())
+        return {"unigram": {"loss": loss, "perplexity": math.exp(loss)}}
+
+    def answers(
+        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """How the model goes on, under `generated_text`."""
+        tokenizer = tokenizer_in(collator.processor)
+        ids = tokenizer([row["text"] or "" for row in rows])["input_ids"]
+        prompt = prompts([row or [begin_of(tokenizer)] for row in ids], tokenizer)
+        texts = written(model, on_device(prompt, model), collator.processor, strip=False)
+        yield from ({"generated_text": text} for text in texts)
+
+    def hub_task(self, modalities: tuple[str, ...]) -> str:
+        return "text-generation"
+
+
+def documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]) -> Iterator[list[int]]:
+    """The tokens of each text, with what the tokenizer puts before and the end of sequence."""
+    part = 1000
+    for start in range(0, len(texts), part):
+        given = [text for text in texts[start : start + part] if text and text.strip()]
+        for ids in tokenizer(given, verbose=False)["input_ids"] if given else []:
+            yield ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
+
+
+def blocks(tokens: Iterator[int], size: int) -> Iterator[list[int]]:
+    """So many tokens a row; the last row may be shorter."""
+    row: list[int] = []
+    for token in tokens:
+        row.append(token)
+        if len(row) == size:
+            yield row
+            row = []
+    if row:
+        yield row
+
+
+def prompts(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Rows to go on from, padded on the left."""
+    ids, mask = token_rows(rows, pad_of(tokenizer), left=True)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    return tokenizer.pad_token_id or 0
+
+
+def begin_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token from which a text is written out of nothing."""
+    return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id

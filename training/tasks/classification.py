@@ -1,0 +1,114 @@
+"""Classes, several classes or a number for each row."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...modeling.classification import PlaitForClassification
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..inputs import Row
+from ..labels import Labels, labels_of
+from ..metrics import MULTI, REGRESSION, SINGLE, Metrics, blind_predictions, majority_predictions
+from ..recipe import Recipe
+from .base import IMAGE_ROLES, TEXT_ROLES, Scores, Task, on_device
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..collator import PlaitDataCollator
+    from ..data import Data
+
+HUB_TASKS = {("text",): "text-classification", ("image",): "image-classification"}
+
+
+class Classification(Task):
+    """A label (or several, or a number) from any set of modalities."""
+
+    name: ClassVar[str] = "classification"
+    model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForClassification
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES, "label")
+    answered: ClassVar[tuple[str, ...]] = ("label",)
+    labelled: ClassVar[bool] = True
+
+    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        # labels come first: the Trainer reads the number of rows from the first tensor
+        labels = label_tensor(collator.labels, [row["label"] for row in rows]) if has_labels(collator, rows) else {}
+        return {**labels, **collator.inputs(rows)}
+
+    def make_metrics(
+        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    ) -> Metrics:
+        return Metrics(names, SINGLE if labels is None else labels.problem_type)
+
+    def baselines(self, metrics: Metrics, data: "Data", split: "Dataset") -> Scores:
+        """What is reached without looking at all (majority), and from the text alone by memory (blind)."""
+        if data.labels is None or data.train is None:
+            return {}
+        train, truth = label_array(data.train, data.labels), label_array(split, data.labels)
+        majority = majority_predictions(train, len(split), data.labels.problem_type)
+        found = {"majority": metrics.constant(truth, majority)}
+        if "text" in split.column_names and any(name.startswith("image") for name in split.column_names):
+            blind = blind_predictions((data.train["text"][:], train), split["text"][:], data.labels.problem_type)
+            found["blind"] = metrics.constant(truth, blind)
+        return found
+
+    def answers(
+        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """The label with its probability and all others' (classes), the value (regression), or the labels above one
+        half (several)."""
+        with torch.no_grad():
+            logits = model(**on_device(collator.inputs(rows), model)).logits.float().cpu()
+        yield from named_answers(logits, labels_of(model.config))
+
+    def hub_task(self, modalities: tuple[str, ...]) -> str:
+        return HUB_TASKS.get(modalities, "image-text-to-text")
+
+
+def has_labels(collator: "PlaitDataCollator", rows: Sequence[Row]) -> bool:
+    return collator.labels is not None and "label" in rows[0]
+
+
+def label_tensor(labels: Labels | None, values: Sequence[Any]) -> dict[str, Tensor]:
+    """(batch,) ids or numbers, or (batch, labels) of 0 and 1."""
+    if labels is not None and labels.problem_type == REGRESSION:
+        return {"labels": torch.tensor(values, dtype=torch.float)}
+    if labels is None or labels.problem_type != MULTI:
+        return {"labels": torch.tensor(values, dtype=torch.long)}
+    hot = torch.zeros(len(values), labels.count)
+    for row, ids in enumerate(values):
+        hot[row, ids] = 1.0
+    return {"labels": hot}
+
+
+def label_array(data: "Dataset", labels: Labels) -> np.ndarray:
+    """(rows,) ids or numbers, or (rows, labels) of 0 and 1."""
+    values = data["label"][:]
+    if labels.problem_type == SINGLE or not isinstance(values[0], list):
+        return np.asarray(values)
+    hot = np.zeros((len(values), labels.count), dtype=int)
+    for row, ids in enumerate(values):
+        hot[row, ids] = 1
+    return hot
+
+
+def named_answers(logits: Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
+    """logits: (batch, labels) to one answer a row."""
+    for row in logits:
+        if labels.problem_type == REGRESSION:
+            yield {"value": round(row.item(), 6)}
+            continue
+        single = labels.problem_type == SINGLE
+        scores = row.softmax(-1) if single else row.sigmoid()
+        probabilities = {name: round(score, 6) for name, score in zip(labels.names, scores.tolist(), strict=True)}
+        best = max(probabilities, key=lambda name: probabilities[name])
+        if single:
+            yield {"label": best, "score": probabilities[best], "probabilities": probabilities}
+        else:
+            chosen = [name for name, score in probabilities.items() if score > 0.5]
+            yield {"label": chosen, "probabilities": probabilities}

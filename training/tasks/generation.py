@@ -1,0 +1,128 @@
+"""Text written from any mix of texts and pictures: captions, answers in words, translations, summaries."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+
+from ...modeling.conditional_generation import PlaitForConditionalGeneration
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..generated import GenerationMetrics, constant_scores, most_frequent, written
+from ..inputs import Row, label_counts, target_labels, text_lengths
+from ..labels import Labels
+from ..recipe import Recipe, RecipeError
+from .base import IMAGE_ROLES, TEXT_ROLES, Scores, Settings, Task, on_device
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..collator import PlaitDataCollator
+    from ..data import Data
+
+
+@strict
+@dataclass
+class GenerationSettings(Settings):
+    """`max_target_length`: tokens a target in training, its end included."""
+
+    max_target_length: int | None = None
+
+
+class Generation(Task):
+    """The columns text and image are read, `target` is written: one text, or a list of texts that are all right. Each
+    of them is trained on; measured is against all (the loss: against the first)."""
+
+    name: ClassVar[str] = "generation"
+    model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForConditionalGeneration
+    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES, "target")
+    answered: ClassVar[tuple[str, ...]] = ("target",)
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text", "image"), ("target",))
+    metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
+    settings: ClassVar[type[Settings]] = GenerationSettings
+    writes: ClassVar[bool] = True
+
+    def texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
+        if part == "text":
+            return super().texts(data, part)
+        return (text for target in data["target"] for text in references_of(target))
+
+    def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        check_targets(data, split)
+        return one_target_a_row(data) if split == "train" else data
+
+    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+        read = text_lengths(collator.processor, data, collator.max_length)
+        targets = [references_of(target)[0] for target in data["target"]]
+        write = label_counts(collator.processor, targets, collator.settings.max_target_length)
+        return [a + b for a, b in zip(read, write, strict=True)]
+
+    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        targets = [references_of(row["target"])[0] for row in rows]
+        return {
+            **target_labels(collator.processor, targets, collator.settings.max_target_length),
+            **collator.inputs(rows),
+        }
+
+    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        return {
+            "inputs": self.batch(collator, rows),
+            "references": [references_of(row["target"]) for row in rows],
+        }
+
+    def make_metrics(
+        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    ) -> GenerationMetrics:
+        return GenerationMetrics(names or self.metrics, processor)
+
+    def baselines(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> Scores:
+        """The most frequent training target for every row, and the source as it is."""
+        if data.train is None:
+            return {}
+        references = [references_of(target) for target in split["target"]]
+        best = most_frequent(text for target in data.train["target"] for text in references_of(target))
+        found = {"most_frequent": constant_scores(metrics, [best] * len(split), references)}
+        if "text" in split.column_names:
+            found["copy"] = constant_scores(metrics, [text or "" for text in split["text"]], references)
+        return found
+
+    def answers(
+        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """The text that the model writes, under `generated_text`."""
+        inputs = on_device(collator.inputs(rows), model)
+        yield from ({"generated_text": text} for text in written(model, inputs, collator.processor))
+
+    def hub_task(self, modalities: tuple[str, ...]) -> str:
+        return "image-text-to-text" if "image" in modalities else "text2text-generation"
+
+
+def references_of(target: str | Sequence[str]) -> list[str]:
+    """The right texts of a row."""
+    return [target] if isinstance(target, str) else list(target)
+
+
+def check_targets(data: "Dataset", split: str) -> None:
+    """Raises RecipeError for a row without a target, or with an empty one."""
+    empty = [row for row, target in enumerate(data["target"]) if is_empty(target)]
+    if empty:
+        raise RecipeError(
+            f"data: row {empty[0]} of {split!r} has an empty target ({len(empty)} of {len(data)} rows have): remove "
+            "such rows"
+        )
+
+
+def is_empty(target: str | Sequence[str] | None) -> bool:
+    return not target or not all(text and text.strip() for text in references_of(target))
+
+
+def one_target_a_row(data: "Dataset") -> "Dataset":
+    """A row for each of several targets."""
+    targets = [references_of(target) for target in data["target"]]
+    if all(len(texts) == 1 for texts in targets) and isinstance(data[0]["target"], str):
+        return data
+    rows = [row for row, texts in enumerate(targets) for _ in texts]
+    flat = [text for texts in targets for text in texts]
+    return data.remove_columns("target").select(rows).add_column("target", flat)

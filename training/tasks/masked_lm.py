@@ -1,0 +1,83 @@
+"""Words hidden and to be found again (BERT's pretraining)."""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import DataCollatorForLanguageModeling
+
+from ...modeling.masked_lm import PlaitForMaskedLM
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..inputs import Row, tokenizer_in
+from ..labels import Labels
+from ..metrics import MASKED_LM, Metrics
+from ..recipe import Recipe
+from .base import IMAGE_ROLES, TEXT_ROLES, Task, on_device
+
+if TYPE_CHECKING:
+    from ..collator import PlaitDataCollator
+
+
+class MaskedLM(Task):
+    """The masks of a batch are drawn from the collator's seed and the batch's own tokens, so that a batch gets the same
+    ones whoever loads it: evaluations are comparable, and a resumed run goes on exactly."""
+
+    name: ClassVar[str] = "masked_lm"
+    model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForMaskedLM
+    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES)
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
+    text_is_cached: ClassVar[bool] = False
+
+    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        batch = collator.inputs(rows)
+        masking = DataCollatorForLanguageModeling(
+            tokenizer_in(collator.processor), mlm_probability=collator.mlm_probability
+        )
+        return {**masked(masking, batch["input_ids"], collator.seed), **batch_without_ids(batch)}
+
+    def make_metrics(
+        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    ) -> Metrics:
+        return Metrics(names, MASKED_LM)
+
+    def answers(
+        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """The five likeliest tokens, with probabilities, for every mask of a row."""
+        batch = collator.inputs(rows)
+        with torch.no_grad():
+            logits = model(**on_device(batch, model)).logits.float().cpu()
+        yield from filled_masks(logits, batch["input_ids"], collator.processor)
+
+    def hub_task(self, modalities: tuple[str, ...]) -> str:
+        return "fill-mask"
+
+
+def batch_without_ids(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in batch.items() if name != "input_ids"}
+
+
+def masked(masking: DataCollatorForLanguageModeling, tokens: Tensor, seed: int) -> dict[str, Tensor]:
+    """Masked `input_ids` and their `labels`; the masks depend on the seed and the batch's tokens alone."""
+    digest = sha256(f"{seed}".encode() + tokens.numpy().tobytes()).digest()
+    masking.generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    input_ids, labels = masking.torch_mask_tokens(tokens)
+    return {"labels": labels, "input_ids": input_ids}
+
+
+def filled_masks(logits: Tensor, tokens: Tensor, processor: PlaitProcessor) -> Iterator[dict[str, Any]]:
+    """The five likeliest tokens, with probabilities, for every mask of a row."""
+    tokenizer = tokenizer_in(processor)
+    for scores, row in zip(logits.softmax(-1), tokens.tolist(), strict=True):
+        masks = [place for place, token in enumerate(row) if token == tokenizer.mask_token_id]
+        top = [scores[place].topk(5) for place in masks]
+        yield {
+            "masks": [
+                {tokenizer.decode([token]): round(score, 6) for score, token in zip(*pair, strict=True)}
+                for pair in ((found.values.tolist(), found.indices.tolist()) for found in top)
+            ]
+        }

@@ -1,0 +1,142 @@
+"""Questions answered by a piece of their context (SQuAD)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from huggingface_hub.dataclasses import strict
+
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.question_answering import PlaitForQuestionAnswering
+from ...processing import PlaitProcessor
+from ..inputs import Row, tokenizer_in
+from ..labels import Labels
+from ..recipe import Recipe, RecipeError
+from ..spans import Found, Limits, SpanMetrics, Window, check_answers, joined, window_batch, windows
+from .base import IMAGE_ROLES, Settings, Task, on_device
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..collator import PlaitDataCollator
+
+USUAL_LENGTH = 384
+
+
+@strict
+@dataclass
+class QuestionAnsweringSettings(Settings):
+    """`doc_stride`: tokens that neighbouring windows of a long context share; `n_best`: spans kept of a question;
+    `max_answer_length`: tokens; `no_answer_threshold`: by how much "no answer" must score above the best span to be
+    given (None: some span always is)."""
+
+    doc_stride: int = 128
+    n_best: int = 20
+    max_answer_length: int = 30
+    no_answer_threshold: float | None = None
+
+
+class QuestionAnswering(Task):
+    """The columns question, context and answers ({text: [...], answer_start: [...]}, empty where the context has no
+    answer); `max_length` tokens a window, 384 where the model has so many positions."""
+
+    name: ClassVar[str] = "question_answering"
+    model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForQuestionAnswering
+    auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+    roles: ClassVar[tuple[str, ...]] = ("question", "context", "answers", *IMAGE_ROLES)
+    answered: ClassVar[tuple[str, ...]] = ("answers",)
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = (("question",), ("context",), ("answers",))
+    asked: ClassVar[dict[str, str]] = {"text": "question", "context": "context", "image": "image"}
+    metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1")
+    settings: ClassVar[type[Settings]] = QuestionAnsweringSettings
+    text_is_cached: ClassVar[bool] = False
+
+    def texts(self, data: "Dataset", part: str) -> list[str]:
+        return [*data["question"], *data["context"]]
+
+    def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        check_answers(data, split)
+        limits = limits_of(self.make_settings(recipe.settings), processor, recipe.max_length)
+        found = list(windows(tokenizer_in(processor), data, limits))
+        rows = data.select([window.row for window in found])
+        rows = rows.remove_columns([name for name in ("question", "answers") if name in rows.column_names])
+        references = data["answers"][:]
+        columns: dict[str, list[Any]] = {name: [getattr(window, name) for window in found] for name in Window._fields}
+        columns["references"] = [references[window.row]["text"] for window in found]
+        for name, values in columns.items():
+            rows = rows.add_column(name, values)
+        return rows
+
+    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+        return [len(ids) for ids in data["input_ids"]]
+
+    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        found = [Window(*(row[name] for name in Window._fields)) for row in rows]
+        return {**self.inputs_of(collator, found), **collator.images(rows)}
+
+    def inputs_of(self, collator: "PlaitDataCollator", found: Sequence[Window]) -> dict[str, Any]:
+        """The text of windows."""
+        tokenizer = tokenizer_in(collator.processor)
+        return window_batch(found, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names)
+
+    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        kept = ("row", "places", "context", "references")
+        return {"inputs": self.batch(collator, rows), "windows": [{name: row[name] for name in kept} for row in rows]}
+
+    def make_metrics(
+        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    ) -> SpanMetrics:
+        limits = limits_of(self.make_settings(recipe.settings), processor, recipe.max_length)
+        return SpanMetrics(names or self.metrics, limits)
+
+    def answers(
+        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """The best span of each row with its probability among the best ones, and where it stands in the context; an
+        empty one where "no answer" is likelier."""
+        limits = limits_of(collator.settings, collator.processor, collator.max_length)
+        found = list(windows(tokenizer_in(collator.processor), [without_answers(row) for row in rows], limits))
+        pictures = collator.images([rows[window.row] for window in found])
+        inputs = on_device({**self.inputs_of(collator, found), **pictures}, model)
+        places = [
+            {"row": w.row, "places": w.places, "context": rows[w.row]["context"], "references": []} for w in found
+        ]
+        with torch.no_grad():
+            records = SpanMetrics((), limits).records(model, {"inputs": inputs, "windows": places})
+        for _, pieces in groupby(records, key=lambda record: record.row):
+            best, *others = pieces
+            for piece in others:
+                best = joined(best, piece, limits)
+            yield scored(best, limits)
+
+    def hub_task(self, modalities: tuple[str, ...]) -> str:
+        return "question-answering"
+
+
+def without_answers(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "answers"}
+
+
+def limits_of(settings: Any, processor: PlaitProcessor, max_length: int | None) -> Limits:
+    """The settings with the length of a window."""
+    tokenizer = tokenizer_in(processor)
+    if not tokenizer.is_fast:
+        raise RecipeError("question answering needs a fast tokenizer, which tells where in a text its tokens stand")
+    length = min(max_length or USUAL_LENGTH, tokenizer.model_max_length)
+    return Limits(
+        length, settings.doc_stride, settings.n_best, settings.max_answer_length, settings.no_answer_threshold
+    )
+
+
+def scored(found: Found, limits: Limits) -> dict[str, Any]:
+    """The answer as it is written down."""
+    scores = torch.tensor([span.score for span in found.spans] + [found.nothing] * (limits.no_answer is not None))
+    if not found.spans:
+        return {"answer": "", "score": 0.0, "start": 0, "end": 0}
+    chances = scores.softmax(0).tolist()
+    best = found.spans[0]
+    if limits.no_answer is not None and found.nothing - best.score > limits.no_answer:
+        return {"answer": "", "score": round(chances[-1], 6), "start": 0, "end": 0}
+    return {"answer": best.text, "score": round(chances[0], 6), "start": best.start, "end": best.end}

@@ -1,0 +1,74 @@
+"""A tokenizer trained on a run's own texts."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedTokenizerFast
+
+from .recipe import RecipeError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPECIAL_TOKENS = {name: f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask")}
+# a decoder begins with [CLS] and ends with [SEP], as every text does
+# how a tokenizer wraps a text: one that a tower reads, one that a decoder goes on with, one that it writes
+WRAPPED, BEGUN, PLAIN = "[CLS] $A [SEP]", "[CLS] $A", "$A"
+ROLES = {**SPECIAL_TOKENS, "bos": SPECIAL_TOKENS["cls"], "eos": SPECIAL_TOKENS["sep"]}
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    max_length: int = 512,
+    *,
+    vocab_size: int = 8000,
+    lowercase: bool = True,
+    min_frequency: int = 2,
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer for these texts that wraps them as BERT's does: [CLS] text [SEP].
+
+    Bytes leave no character unknown, and unlike WordPiece's, this training gives the same tokens every time.
+
+    Raises:
+        RecipeError: a vocabulary that cannot hold the 256 bytes and the special tokens.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    special = [AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKENS.values()]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(alphabet) + len(special):
+        raise RecipeError(f"tokenizer.train.vocab_size is {vocab_size}: at least {len(alphabet) + len(special)}")
+    tokenizer = Tokenizer(models.BPE())
+    cases = [normalizers.Lowercase()] if lowercase else []
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *cases])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    settings = {"vocab_size": vocab_size, "min_frequency": min_frequency, "initial_alphabet": alphabet}
+    trainer = trainers.BpeTrainer(special_tokens=special, show_progress=False, **settings)
+    tokenizer.train_from_iterator(texts, trainer)
+    return wrapping(tokenizer, WRAPPED, max_length)
+
+
+def rewrapped(tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
+    """The same vocabulary for texts that are wrapped in another way: WRAPPED, BEGUN or PLAIN."""
+    from tokenizers import Tokenizer
+
+    copied = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    return wrapping(copied, template, tokenizer.model_max_length)
+
+
+def wrapping(tokenizer: "Tokenizer", template: str, max_length: int) -> PreTrainedTokenizerFast:
+    """A trained vocabulary as a tokenizer of transformers."""
+    from tokenizers import AddedToken, processors
+
+    ends = [(name, tokenizer.token_to_id(name)) for name in (SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"])]
+    pair = "[CLS] $A [SEP] $B:1 [SEP]:1" if template == WRAPPED else f"{template} $B"
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, pair=pair, special_tokens=ends)
+    tokens = {token: AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKENS.values()}
+    segments = ["token_type_ids"] if template == WRAPPED else []
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", *segments, "attention_mask"],
+        **{f"{role}_token": tokens[token] for role, token in ROLES.items()},
+    )
