@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
@@ -15,7 +16,7 @@ from .generation import LeanGeneration
 from .language_model_loss import language_model_loss, shifted
 from .losses import cross_entropy
 from .outputs import LayerChoice, PlaitCausalLMOutput, TowerOutput
-from .plait import INPUTS, PlaitModel
+from .plait import INPUTS, PlaitModel, image_tokens
 from .pretrained import PlaitPreTrainedModel
 
 
@@ -59,6 +60,17 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         if token_id >= self.get_input_embeddings().num_embeddings:
             self.resize_token_embeddings(token_id + 1)
         self.config.image_token_id = token_id
+
+    def agree_with(self, processor: Any) -> None:
+        """Settle with a `PlaitProcessor` that has an image token how pictures stand in a text: its `num_image_tokens`
+        becomes what the model gives for a picture of the size that the processor makes (which may differ from the
+        tower's own `image_size`), and the model's `image_token_id` its image token. Save both afterwards.
+
+        Raises ValueError for a model that reads no images among its text, or a processor without an image token.
+        """
+        self.set_image_token_id(processor.image_token_id)
+        picture = processor(images=[np.zeros((64, 64, 3), dtype=np.uint8)], return_tensors="pt")["pixel_values"]
+        processor.num_image_tokens = image_tokens(self.config, tuple(picture.shape[-2:]))
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """transformers' `generate`; the image tower runs once, whatever the number of beams or returned sequences."""

@@ -98,8 +98,8 @@ def predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[st
     from .tasks import find_task
 
     recipe = recipe_of(options.model, data_overrides(options, rest))
-    given = {"text": options.text, "image": options.image, "context": options.context}
-    rows = data_rows(recipe) if options.data is not None else rows_of(find_task(recipe.task), given)
+    asked = {"text": options.text, "image": options.image, "context": options.context}
+    rows = data_rows(recipe) if options.data is not None else rows_of(find_task(recipe.task), asked)
     output = None if options.output is None else Path(options.output)
     count = write_predictions(rows, answer(options.model, rows, recipe, options.batch_size), output)
     if output is not None:

@@ -95,16 +95,15 @@ def pipeline(
         near = get_close_matches(task, KINDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
         raise ValueError(f"no pipeline {task!r}; {hint}")
+    loaded: Any = model
     if isinstance(model, str):
-        reference, kind = resolve(model), KINDS[task]
-        own = default_task(model)
-        model_class: Any = find_task(own if own in kind.others else kind.task).model_class
-        processor = processor or PlaitProcessor.from_pretrained(reference)
-        model = model_class.from_pretrained(reference)
+        kind, own = KINDS[task], default_task(model)
+        processor = processor or PlaitProcessor.from_pretrained(resolve(model))
+        loaded = find_task(own if own in kind.others else kind.task).model_class.from_pretrained(resolve(model))
     if processor is None:
         raise ValueError("a ready model needs its processor: pipeline(..., model=model, processor=processor)")
-    Module.to(model, device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    return Answering(task, model, processor, **options)
+    Module.to(loaded, device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    return Answering(task, loaded, processor, **options)
 
 
 class Answering:
@@ -222,8 +221,9 @@ class PlaitPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        model: Any = self.model
         processor: Any = self.processor
-        self.answering = Answering(self.kind, self.model, processor)
+        self.answering = Answering(self.kind, model, processor)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         return self.answering(*inputs, **options)

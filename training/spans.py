@@ -76,7 +76,7 @@ def windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limits: Lim
                 f"the question of row {number} leaves {room} of {limits.max_length} tokens for its context, and windows"
                 f" share {limits.stride} (settings.doc_stride): raise max_length, lower doc_stride, or shorten it"
             )
-        encoded = tokenizer(
+        encoded: Any = tokenizer(
             row["question"],
             row["context"],
             truncation="only_second",
@@ -89,7 +89,9 @@ def windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limits: Lim
         for piece, ids in enumerate(encoded["input_ids"]):
             inside = encoded.sequence_ids(piece)
             offsets = encoded["offset_mapping"][piece]
-            places = [place if part == 1 else NOWHERE for place, part in zip(offsets, inside, strict=True)]
+            places: list[tuple[int, int]] = [
+                place if part == 1 else NOWHERE for place, part in zip(offsets, inside, strict=True)
+            ]
             ends = answer_tokens(places, row.get("answers"))
             yield Window(number, ids, encoded["token_type_ids"][piece], places, *ends)
 

@@ -36,14 +36,14 @@ def stream(
 
     Every process gets the records of all, without the rows that only fill the last round of batches.
     """
-    trainer.model.eval()
+    model: Any = trainer.model.eval()
     trainer.callback_handler.eval_dataloader = dataloader
     metrics.start()
     kept: list[Any] = []
     for batch in dataloader:
         with torch.no_grad(), trainer.compute_loss_context_manager():
-            found = metrics.records(trainer.model, trainer._prepare_inputs(batch))
-        records = trainer.accelerator.gather_for_metrics(found, use_gather_object=True)
+            found = metrics.records(model, trainer._prepare_inputs(batch))
+        records: Any = trainer.accelerator.gather_for_metrics(found, use_gather_object=True)
         metrics.add(records)
         kept += metrics.predictions(records) if keep else []
         trainer.control = trainer.callback_handler.on_prediction_step(trainer.args, trainer.state, trainer.control)

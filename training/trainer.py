@@ -57,7 +57,7 @@ class PlaitTrainer(Trainer):
         data_collator: Callable[..., Any] | None = None,
         train_dataset: "Dataset | None" = None,
         eval_dataset: "Dataset | None" = None,
-        compute_metrics: Callable[..., dict[str, float]] | None = None,
+        compute_metrics: Callable[..., dict[str, float]] | StreamedMetrics | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         **kwargs: Any,
     ) -> None:
@@ -65,6 +65,7 @@ class PlaitTrainer(Trainer):
         if isinstance(compute_metrics, Metrics):
             kwargs.setdefault("preprocess_logits_for_metrics", compute_metrics.reduce)
         self.streamed = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
+        function: Any = None if self.streamed is not None else compute_metrics
         self.smooths_itself = "label_smoothing" in inspect.signature(unwrap_peft_model(model).forward).parameters
         if args.label_smoothing_factor and kwargs.get("compute_loss_func") is None and not self.smooths_itself:
             kwargs["compute_loss_func"] = smoothed_loss(model, args.label_smoothing_factor)
@@ -77,7 +78,7 @@ class PlaitTrainer(Trainer):
             data_collator=data_collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            compute_metrics=None if self.streamed is not None else compute_metrics,
+            compute_metrics=function,
             callbacks=[
                 *callbacks,
                 self.rates,

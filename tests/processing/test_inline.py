@@ -172,7 +172,8 @@ def test_the_processor_may_come_first(gpt_tokenizer: PreTrainedTokenizerFast, pi
     model = PlaitForCausalLM.compose(
         image=VIT, decoder=gpt(len(gpt_tokenizer)), image_token_id=processor.image_token_id, verbose=False
     )
-    processor.num_image_tokens = model.num_image_tokens
+    model.agree_with(processor)
+    assert processor.num_image_tokens == model.num_image_tokens
     batch = processor(text="<image> the", images=picture(), return_tensors="pt")
     assert model.generate(**batch, max_new_tokens=2, do_sample=False).shape == (1, 8)
 
@@ -213,3 +214,18 @@ def test_offsets_are_those_of_the_text_as_it_was_given(inline: PlaitProcessor, p
                 assert (start, end) == (0, 0)
     with pytest.raises(ValueError, match="return_offsets_mapping: not for pairs"):
         inline(text="<image>", text_pair="the", images=picture(), return_offsets_mapping=True)
+
+
+def test_a_model_agrees_with_the_size_that_the_processor_makes(
+    gpt_tokenizer: PreTrainedTokenizerFast, picture: Make
+) -> None:
+    """A tower's config may name another size than its processor makes: what counts is what the tower gets."""
+    model = PlaitForCausalLM.compose(image=VIT, decoder=gpt(len(gpt_tokenizer)), verbose=False)
+    processor = PlaitProcessor.compose(image=VIT, decoder=gpt_tokenizer, image_token="<image>")
+    assert processor.image_processor is not None
+    processor.image_processor.size = {"height": 16, "width": 16}
+    model.agree_with(processor)
+    assert processor.num_image_tokens == 17 and model.num_image_tokens == 5
+    assert model.config.image_token_id == processor.image_token_id
+    batch = processor(text=["<image> the cat"], images=[picture()], return_tensors="pt")
+    assert torch.isfinite(model(**batch).logits).all()
