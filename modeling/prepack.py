@@ -86,9 +86,14 @@ def drop_packed_weights(model: nn.Module) -> None:
 
 def _suits(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Layers large enough that the kernel's constant cost of a call does not matter."""
-    if type(module) is not nn.Linear or module.weight.dtype not in (torch.float32, torch.bfloat16):
+    if type(module) is not nn.Linear or not _has_kernel(module.weight.dtype):
         return False
     return min(module.weight.shape) >= 128
+
+
+def _has_kernel(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies in this type on this machine (bfloat16 needs AVX-512 or AVX-NE-CONVERT)."""
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _kind(linear: nn.Linear) -> tuple[Any, ...]:

@@ -23,6 +23,11 @@ def model() -> PlaitModel:
     return model
 
 
+def has_kernel(dtype: torch.dtype) -> bool:
+    """bfloat16 is packed where this processor multiplies it."""
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def pack_all(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> int:
     """Whatever the probe says on this machine."""
     monkeypatch.setattr("plait.modeling.prepack._faster", lambda linear: True)
@@ -37,7 +42,7 @@ def test_packed_equals_plain(activation: str, dtype: torch.dtype, monkeypatch: p
     pixels, state = torch.randn(2, 3, 32, 32, dtype=dtype), copy.deepcopy(model.state_dict())
     with torch.inference_mode():
         expected = model(pixel_values=pixels).last_hidden_state
-        assert pack_all(model, monkeypatch) == 12
+        assert pack_all(model, monkeypatch) == (12 if has_kernel(dtype) else 0)
         found = model(pixel_values=pixels).last_hidden_state
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
     assert (found - expected).abs().max() / expected.abs().max().clamp(min=1) < tolerance
