@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from plait import PlaitConfig, PlaitModel
-from plait.modeling.prepack import PackedLinear, prepack_weights
+from plait.modeling.prepack import FloatLinear, PackedLinear, prepack_weights
 
 WIDE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
 
@@ -21,11 +21,6 @@ def model() -> PlaitModel:
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
     return model
-
-
-def has_kernel(dtype: torch.dtype) -> bool:
-    """bfloat16 is packed where this processor multiplies it."""
-    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def pack_all(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -42,7 +37,7 @@ def test_packed_equals_plain(activation: str, dtype: torch.dtype, monkeypatch: p
     pixels, state = torch.randn(2, 3, 32, 32, dtype=dtype), copy.deepcopy(model.state_dict())
     with torch.inference_mode():
         expected = model(pixel_values=pixels).last_hidden_state
-        assert pack_all(model, monkeypatch) == (12 if has_kernel(dtype) else 0)
+        assert pack_all(model, monkeypatch) == 12
         found = model(pixel_values=pixels).last_hidden_state
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
     assert (found - expected).abs().max() / expected.abs().max().clamp(min=1) < tolerance
@@ -82,3 +77,16 @@ def test_the_private_kernel_is_there() -> None:
     with torch.inference_mode():
         x = torch.randn(3, 5, 128)
         torch.testing.assert_close(PackedLinear(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_without_a_kernel_bfloat16_is_computed_in_float32(bias: bool) -> None:
+    """More exact than the emulated product, and rounded once."""
+    torch.manual_seed(0)
+    layer = nn.Linear(128, 256, bias=bias).bfloat16()
+    with torch.inference_mode():
+        x = torch.randn(3, 5, 128).bfloat16()
+        exact = layer.double()(x.double())
+        found = FloatLinear(layer.bfloat16())(x)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, exact.bfloat16())
