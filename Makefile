@@ -45,8 +45,9 @@ $(VENV_OLDEST)/constraints.txt: constraints.txt Makefile
 $(VENV_OLDEST)/.installed: $(VENV_OLDEST)/constraints.txt $(PACKAGE)
 	$(call install,$(VENV_OLDEST),$(VENV_OLDEST)/constraints.txt)
 
+# threads that wait do not spin: on a busy machine they would hold up those that work
 demo: $(VENV)/.installed
-	$(VENV)/bin/python examples/picture_questions.py $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python examples/picture_questions.py $(ARGS)
 
 # one thread a worker: the workers already fill the cores
 test: $(VENV)/.installed
