@@ -27,6 +27,11 @@ class TokenRows(NamedTuple):
     mask: Tensor
 
 
+def rows_in(data: "Dataset") -> list[Row]:
+    """A data set's rows."""
+    return [cast("Row", row) for row in data]
+
+
 def picture_key(picture: Any) -> str:
     """A name for one picture: its path, or the digest of its bytes. Takes a path, a datasets Image, or a PIL image."""
     if isinstance(picture, (str, Path)):

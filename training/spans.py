@@ -111,6 +111,23 @@ def answer_tokens(places: Sequence[tuple[int, int]], answers: Mapping[str, Any] 
     return (inside[0], inside[-1]) if whole else (IGNORED, IGNORED)
 
 
+def with_answers(row: Row) -> dict[str, Any]:
+    """A row whose answers are in SQuAD's form, {text: [...], answer_start: [...]}: they may also be a list of {text,
+    answer_start}, or texts beside a column answer_start."""
+    answers = row["answers"]
+    if isinstance(answers, Mapping):
+        found = {"text": list(answers["text"]), "answer_start": list(answers["answer_start"])}
+    elif not isinstance(answers, str) and all(isinstance(answer, Mapping) for answer in answers):
+        found = {name: [answer[name] for answer in answers] for name in ("text", "answer_start")}
+    else:
+        found = {"text": listed(answers), "answer_start": listed(row["answer_start"])}
+    return {**row, "answers": found}
+
+
+def listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, (str, int)) else list(value)
+
+
 def check_answers(rows: Iterable[Row], split: str) -> None:
     """Raises RecipeError for an answer that does not stand in its context."""
     for number, row in enumerate(rows):

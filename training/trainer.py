@@ -90,8 +90,8 @@ class PlaitTrainer(Trainer):
         )
         if self.smooths_itself:
             self.label_smoother = None  # it takes the labels out of the inputs
-        # transformers takes every argument with "label" in its name for one
-        self.label_names = [name for name in self.label_names if name != "label_smoothing"]
+        # transformers takes every argument with "label" in its name for one, and expects all of them
+        self.label_names = [name for name in self.label_names if name not in ("label_smoothing", "shift_labels")]
         check_best_metric(args, compute_metrics)
         if args.n_gpu > 1:
             raise ValueError(

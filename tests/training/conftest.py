@@ -1,6 +1,7 @@
 """Made data for the training tests: coloured squares with questions, and a model small enough for one core."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from plait.training.collator import PlaitDataCollator
 from plait.training.data import Data
 from plait.training.labels import Labels, encode_labels
 from plait.training.metrics import SINGLE, Metrics
+from plait.training.recipe import build_recipe
+from plait.training.run import Run, build_run, train
+from plait.training.run import make_arguments as make_run_arguments
 from plait.training.tokenizer import train_tokenizer
+
+from .text_recipes import recipe_for
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 QUESTIONS = ("what colour is it ?", "is it red ?", "is it blue ?")
@@ -160,3 +166,29 @@ def make_trainer(
         return PlaitTrainer(make_model() if model is None else model, make_arguments(**options), **given)
 
     return make
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, pictures: dict[str, Path]) -> Callable[..., Run]:
+    """The run of a tiny recipe (see text_recipes), built and not trained; keyword arguments are training arguments."""
+
+    def make(name: str, **training: Any) -> Run:
+        recipe = build_recipe(recipe_for(name, tmp_path, pictures, **training))
+        folder = tmp_path / f"built-{name}"
+        folder.mkdir(exist_ok=True)
+        return build_run(recipe, folder, make_run_arguments(recipe, folder / "checkpoints"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) -> Callable[[str], Path]:
+    """The folder of a trained model of each tiny recipe, made once, only to be read."""
+
+    @cache
+    def folder(name: str) -> Path:
+        recipe = build_recipe(recipe_for(name, tmp_path_factory.mktemp(name), pictures))
+        train(recipe, "plait train")
+        return Path(str(recipe.output_dir))
+
+    return folder

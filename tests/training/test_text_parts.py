@@ -20,6 +20,7 @@ from plait.training.spans import (
     joined,
     window_batch,
     windows,
+    with_answers,
 )
 from plait.training.tasks.causal_lm import blocks, documents
 from plait.training.tasks.dialogue import CHAT_TEMPLATE, spoken
@@ -141,3 +142,12 @@ def test_one_vocabulary_wraps_texts_in_three_ways(tokenizer: PreTrainedTokenizer
     values: Any = again(text=["ein Hund"], text_target=["ein Hund"])
     assert values["labels"] == [[*ids, end]] and values["input_ids"] == [[start, *ids, end]]
     assert again.batch_decode(values["labels"], skip_special_tokens=True) == [" ein Hund"]
+
+
+def test_answers_may_be_written_in_three_ways() -> None:
+    """As in SQuAD's data set, as in its file, and as two columns."""
+    squad = {"answers": {"text": ["Rome"], "answer_start": [3]}}
+    assert with_answers({"answers": [{"text": "Rome", "answer_start": 3}]}) == squad
+    assert with_answers({"answers": ["Rome"], "answer_start": [3]})["answers"] == squad["answers"]
+    assert with_answers({"answers": "Rome", "answer_start": 3})["answers"] == squad["answers"]
+    assert with_answers({"answers": []})["answers"] == {"text": [], "answer_start": []}

@@ -9,44 +9,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, set_seed
+from transformers import AutoModelForSeq2SeqLM, TrainerCallback
 
+from plait import PlaitTrainer
 from plait.training.cli import main
 from plait.training.predict import predict, recipe_of
-from plait.training.recipe import RecipeError, build_recipe, set_dotted
-from plait.training.run import Run, build_run, make_arguments, train
+from plait.training.recipe import build_recipe
+from plait.training.run import Run, train
 
 from .text_recipes import MODELS, pairs, questions, recipe_for
 
 MakeRun = Callable[..., Run]
-
-
-@pytest.fixture
-def make_run(tmp_path: Path, pictures: dict[str, Path]) -> MakeRun:
-    """A recipe's run, built and not trained; keyword arguments are training arguments."""
-
-    def make(name: str, changes: dict[str, Any] | None = None, **training: Any) -> Run:
-        recipe = build_recipe({**recipe_for(name, tmp_path, pictures, **training), **(changes or {})})
-        folder = tmp_path / f"built-{name}"
-        folder.mkdir(exist_ok=True)
-        return build_run(recipe, folder, make_arguments(recipe, folder / "checkpoints"))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) -> Callable[[str], Path]:
-    """The folder of a trained model of each recipe, made once, only to be read."""
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            recipe = build_recipe(recipe_for(name, tmp_path_factory.mktemp(name), pictures))
-            train(recipe, "plait train")
-            made[name] = Path(str(recipe.output_dir))
-        return made[name]
-
-    return folder
 
 
 def scores_of(folder: Path) -> dict[str, dict[str, float]]:
@@ -159,25 +132,55 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_the_average_is_what_is_measured_and_saved(tmp_path: Path, pictures: dict[str, Path]) -> None:
-    """By hand: every step's weights weigh `decay` times as much as the next's, fewer in the beginning."""
-    plain, averaged = (
-        recipe_for("translation", tmp_path, pictures, num_train_epochs=4, save_strategy="steps", save_steps=1, **extra)
-        for extra in ({}, {"average_decay": 0.7})
+class Weights(TrainerCallback):
+    """The trained weights after every step."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.seen = [self.copy()]
+
+    def copy(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.named_parameters()}
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seen.append(self.copy())
+
+
+def test_the_average_of_the_weights_is_what_is_measured_and_left(make_run: MakeRun) -> None:
+    """By hand; training itself goes on as without an average."""
+    histories, runs = [], []
+    for decay in (None, 0.6):
+        run = make_run("translation", max_steps=6, average_decay=decay, eval_strategy="steps", eval_steps=6)
+        weights = Weights(run.model)
+        run.trainer.add_callback(weights)
+        run.trainer.train()
+        histories.append(weights.seen)
+        runs.append(run)
+    plain, averaged = runs
+    for before, after in zip(*histories, strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    expected = histories[0][0]
+    for step, weights in enumerate(histories[0][1:], 1):
+        kept = min(0.6, (1 + step) / (10 + step))
+        expected = {name: kept * value + (1 - kept) * weights[name] for name, value in expected.items()}
+    for name, value in averaged.model.named_parameters():
+        torch.testing.assert_close(value.detach(), expected[name], msg=name)
+    measured = [entry["eval_loss"] for entry in averaged.trainer.state.log_history if "eval_loss" in entry]
+    assert averaged.trainer.evaluate()["eval_loss"] == pytest.approx(measured[-1], rel=1e-5)
+    assert plain.trainer.evaluate()["eval_loss"] != pytest.approx(measured[-1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_loss_alone_is_measured_without_metrics(make_run: MakeRun, name: str) -> None:
+    run = make_run(name)
+    trainer = PlaitTrainer(
+        run.model, run.trainer.args, run.trainer.data_collator, eval_dataset=run.data.validation, compute_metrics=None
     )
-    set_seed(0)
-    train(build_recipe({**plain, "output_dir": str(tmp_path / "plain")}), "plait train")
-    train(build_recipe({**averaged, "output_dir": str(tmp_path / "averaged")}), "plait train")
-    checkpoints = [tmp_path / "plain" / "checkpoints" / f"checkpoint-{step}" for step in range(1, 5)]
-    weights = [load_file(folder / "model.safetensors") for folder in checkpoints]
-    expected = weights[0]
-    for step, later in enumerate(weights[1:], 2):
-        kept = min(0.7, (1 + step) / (10 + step))
-        expected = {name: kept * value + (1 - kept) * later[name] for name, value in expected.items()}
-    found = load_file(tmp_path / "averaged" / "model.safetensors")
-    first = load_file(tmp_path / "averaged" / "checkpoints" / "checkpoint-1" / "trained_weights.safetensors")
-    assert all(torch.equal(first[name], weights[0][name]) for name in first if name in weights[0])
-    assert any(not torch.equal(found[name], weights[-1][name]) for name in found)
+    batch = run.trainer.data_collator([run.data.validation[row] for row in range(len(run.data.validation))])
+    with torch.no_grad():
+        expected = float(run.model.eval()(**batch).loss)
+    trainer.args.per_device_eval_batch_size = len(run.data.validation)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -273,106 +276,6 @@ def test_the_card_says_how_to_load_it(finished: Callable[[str], Path]) -> None:
         "AutoModelForSeq2SeqLM" in card and "| validation | bleu |" in card and "copy: the text that was read" in card
     )
     assert "AutoModelForQuestionAnswering" in (finished("question_answering") / "README.md").read_text()
-
-
-BAD = [
-    ("translation", {"data.columns": {"text": "text"}}, "the task generation needs a column for target"),
-    ("translation", {"data.columns": {"target": "target"}}, "needs a column for text or image"),
-    ("translation", {"model.decoder": None}, "model.decoder is missing: the task generation writes text"),
-    ("translation", {"model.decoder.config.vocab_size": 50}, "has a vocabulary of 50, its tokenizer one of 3"),
-    ("translation", {"model.options": {"pad_token_id": None}}, "model.decoder has no pad_token_id"),
-    ("translation", {"generation.max_new_tokens": 49}, "max_new_tokens is 49, but the decoder has 48 positions"),
-    ("translation", {"generation.num_beems": 2}, "generation has no setting num_beems"),
-    ("translation", {"generation.num_return_sequences": 2}, "one text a row"),
-    ("translation", {"metrics": ["blue"]}, "did you mean 'bleu'"),
-    (
-        "translation",
-        {"training.metric_for_best_model": "cider", "training.eval_strategy": "epoch"},
-        "measured are loss",
-    ),
-    ("translation", {"training.tokens_per_batch": 0}, "tokens_per_batch is 0"),
-    ("translation", {"training.tokens_per_batch": 9, "training.share_images": True}, "cannot be used with"),
-    ("translation", {"training.average_decay": 1.0}, "average_decay is 1.0"),
-    ("translation", {"settings": {"block_size": 8}}, "settings has no key 'block_size'"),
-    ("translation", {"task": "translate"}, "task is 'translate'"),
-    ("causal_lm", {"settings": {"block_size": 64}}, "block_size is 64: expected 2 .. 48"),
-    ("causal_lm", {"metrics": ["bleu"]}, "measured by its perplexity"),
-    ("dialogue", {"generation.max_new_tokens": 48}, "max_new_tokens is 48"),
-    ("question_answering", {"settings": {"doc_stride": 40}}, "raise max_length, lower doc_stride"),
-    ("question_answering", {"generation": {"num_beams": 2}}, "question_answering generates nothing"),
-]
-
-
-@pytest.mark.parametrize(("name", "changes", "message"), BAD)
-def test_mistakes_are_found_before_any_work(
-    tmp_path: Path, pictures: dict[str, Path], name: str, changes: dict[str, Any], message: str
-) -> None:
-    content = recipe_for(name, tmp_path, pictures)
-    for key, value in changes.items():
-        set_dotted(content, key, value)
-    with pytest.raises(RecipeError) as error:
-        train(build_recipe(content), "plait train")
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "row", "message"),
-    [
-        ("translation", {"text": "a dog", "target": " "}, "row 12 of 'train' has an empty target (1 of 13 rows"),
-        ("captioning", {"image": "red.png", "target": []}, "row 3 of 'train' has an empty target"),
-        ("dialogue", {"messages": [{"role": "user", "content": "hello"}]}, "no message is the assistant's"),
-        ("dialogue", {"messages": [{"role": "assistant", "content": ""}]}, "the assistant has an empty message"),
-        (
-            "question_answering",
-            {"question": "Who ?", "context": "Anna .", "answers": {"text": ["Ben"], "answer_start": [0]}},
-            "the answer 'Ben' of row 4 of 'train' does not stand at character 0 of its context, where there is 'Ann'",
-        ),
-    ],
-)
-def test_a_row_that_teaches_nothing_is_named(
-    tmp_path: Path, pictures: dict[str, Path], name: str, row: dict[str, Any], message: str
-) -> None:
-    content = recipe_for(name, tmp_path, pictures)
-    with (tmp_path / f"{name}.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    with pytest.raises(RecipeError) as error:
-        train(build_recipe(content), "plait train")
-    assert message in str(error.value)
-
-
-def test_a_prompt_without_room_to_go_on_is_an_error(
-    finished: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["predict", str(finished("causal_lm")), "--text", "a dog " * 20]) == 2
-    assert "are more than the decoder's 48 positions" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("folder", "task", "message"),
-    [
-        ("translation", "causal_lm", "PlaitForConditionalGeneration"),
-        ("causal_lm", "generation", "PlaitForCausalLM"),
-        ("question_answering", "generation", "needs a decoder"),
-        ("translation", "question_answering", "question answering"),
-    ],
-)
-def test_a_folder_of_another_class_is_an_error(
-    finished: Callable[[str], Path], capsys: pytest.CaptureFixture[str], folder: str, task: str, message: str
-) -> None:
-    capsys.readouterr()
-    options = ["--text", "a dog", *(["--context", "a dog"] if task == "question_answering" else [])]
-    options += ["--task", task, "--settings", "{}", "--generation", "{}"]
-    assert main(["predict", str(finished(folder)), *options]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_options_that_a_task_does_not_read_are_errors(
-    finished: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["predict", str(finished("translation")), "--text", "a", "--context", "b"]) == 2
-    assert "--context: the task generation reads --text, --image or --data" in capsys.readouterr().err
-    assert main(["predict", str(finished("question_answering")), "--text", "Where ?"]) == 2
-    assert "needs a column for context" in capsys.readouterr().err
 
 
 def test_answers_from_the_command_line(

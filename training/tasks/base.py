@@ -77,6 +77,9 @@ class Task:
 
     def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
         """Raises RecipeError for a model that this task cannot train, before any work is lost."""
+        text = model.config.text_config
+        if text is not None and processor.tokenizer is not None:
+            check_vocabulary("model.text", text.vocab_size, len(processor.tokenizer))
         if self.writes:
             check_decoder(model, processor)
 
@@ -124,14 +127,19 @@ class Task:
         raise NotImplementedError
 
 
+def check_vocabulary(part: str, size: int, tokens: int) -> None:
+    """Raises RecipeError for a tokenizer with tokens that its part of the model does not have."""
+    if tokens > size:
+        raise RecipeError(
+            f"{part} has a vocabulary of {size}, its tokenizer one of {tokens}: they are not of one checkpoint, or "
+            f"{part}.config.vocab_size is wrong"
+        )
+
+
 def check_decoder(model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
     """Raises RecipeError for a decoder that cannot be trained with this processor."""
-    config, tokenizer = model.config.get_text_config(), processor.target_tokenizer
-    if len(tokenizer) > config.vocab_size:
-        raise RecipeError(
-            f"model.decoder has a vocabulary of {config.vocab_size}, its tokenizer one of {len(tokenizer)}: they are "
-            "not of one checkpoint, or model.decoder.config.vocab_size is wrong"
-        )
+    config = model.config.get_text_config()
+    check_vocabulary("model.decoder", config.vocab_size, len(processor.target_tokenizer))
     for name in ("pad_token_id", "eos_token_id"):
         if getattr(model.config, name) is None:
             raise RecipeError(f"model.decoder has no {name}: give it as model.options.{name}")

@@ -118,11 +118,12 @@ class CausalLM(Task):
 
 def documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]) -> Iterator[list[int]]:
     """The tokens of each text, with what the tokenizer puts before and the end of sequence."""
+    reader: Any = tokenizer
     part = 1000
     for start in range(0, len(texts), part):
         given = [text for text in texts[start : start + part] if text and text.strip()]
-        for ids in tokenizer(given, verbose=False)["input_ids"] if given else []:
-            yield ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
+        for ids in reader(given, verbose=False)["input_ids"] if given else []:
+            yield ids if ids[-1] == reader.eos_token_id else [*ids, reader.eos_token_id]
 
 
 def blocks(tokens: Iterator[int], size: int) -> Iterator[list[int]]:
@@ -144,9 +145,12 @@ def prompts(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -
 
 
 def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    return tokenizer.pad_token_id or 0
+    """The token that fills up a row (there always is one in a PlaitProcessor)."""
+    padding: Any = tokenizer.pad_token_id
+    return padding
 
 
 def begin_of(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token from which a text is written out of nothing."""
-    return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    begin: Any = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return begin

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..collator import PlaitDataCollator
     from ..data import Data
 
-HUB_TASKS = {("text",): "text-classification", ("image",): "image-classification"}
+HUB_TASKS: dict[tuple[str, ...], str] = {("text",): "text-classification", ("image",): "image-classification"}
 
 
 class Classification(Task):

@@ -11,7 +11,7 @@ from ...modeling.causal_lm import PlaitForCausalLM
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..generated import NEW_TOKENS, GenerationMetrics, constant_scores, most_frequent, written
-from ..inputs import Row, token_rows, tokenizer_in
+from ..inputs import Row, rows_in, token_rows, tokenizer_in
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
 from ..tokenizer import PLAIN
@@ -74,7 +74,7 @@ class Dialogue(Task):
     decoder_template: ClassVar[str] = PLAIN
 
     def texts(self, data: "Dataset", part: str) -> Iterator[str]:
-        for row in data:
+        for row in rows_in(data):
             for messages in conversations(row):
                 yield from (f"{message['role']}: {message['content']}" for message in messages)
 
@@ -87,7 +87,7 @@ class Dialogue(Task):
         from datasets import Dataset
 
         tokenizer, limits = tokenizer_in(processor), room(processor, recipe)
-        found = [checked_conversations(row, f"row {number} of {split!r}") for number, row in enumerate(data)]
+        found = [checked_conversations(row, f"row {number} of {split!r}") for number, row in enumerate(rows_in(data))]
         columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "labels", "prompt_ids", "references")}
         for row in found:
             for messages in row if split == "train" else row[:1]:
@@ -176,8 +176,9 @@ def room(processor: PlaitProcessor, recipe: Recipe) -> Room:
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages, begin: bool = False) -> list[int]:
     """The tokens of a conversation by the tokenizer's chat template; `begin` the assistant's next words."""
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=begin)
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    reader: Any = tokenizer
+    text = reader.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=begin)
+    return reader(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def spoken(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Spoken:

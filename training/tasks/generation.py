@@ -1,5 +1,6 @@
 """Text written from any mix of texts and pictures: captions, answers in words, translations, summaries."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -78,14 +79,17 @@ class Generation(Task):
         return GenerationMetrics(names or self.metrics, processor)
 
     def baselines(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> Scores:
-        """The most frequent training target for every row, and the source as it is."""
+        """The most frequent training target for every row; where text alone is read, that as it is; where pictures are
+        too, the most frequent target of the same text (blind)."""
         if data.train is None:
             return {}
         references = [references_of(target) for target in split["target"]]
         best = most_frequent(text for target in data.train["target"] for text in references_of(target))
         found = {"most_frequent": constant_scores(metrics, [best] * len(split), references)}
         if "text" in split.column_names:
-            found["copy"] = constant_scores(metrics, [text or "" for text in split["text"]], references)
+            pictures = any(name.startswith("image") for name in split.column_names)
+            name, texts = ("blind", remembered(data.train, split, best)) if pictures else ("copy", split["text"][:])
+            found[name] = constant_scores(metrics, [text or "" for text in texts], references)
         return found
 
     def answers(
@@ -97,6 +101,14 @@ class Generation(Task):
 
     def hub_task(self, modalities: tuple[str, ...]) -> str:
         return "image-text-to-text" if "image" in modalities else "text2text-generation"
+
+
+def remembered(train: "Dataset", split: "Dataset", fallback: str) -> list[str]:
+    """For each row the most frequent training target of its text, the fallback for a text that training lacks."""
+    seen: dict[str | None, Counter[str]] = {}
+    for text, target in zip(train["text"], train["target"], strict=True):
+        seen.setdefault(text, Counter()).update(references_of(target))
+    return [seen[text].most_common(1)[0][0] if text in seen else fallback for text in split["text"]]
 
 
 def references_of(target: str | Sequence[str]) -> list[str]:

@@ -11,10 +11,10 @@ from huggingface_hub.dataclasses import strict
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...modeling.question_answering import PlaitForQuestionAnswering
 from ...processing import PlaitProcessor
-from ..inputs import Row, tokenizer_in
+from ..inputs import Row, rows_in, tokenizer_in
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
-from ..spans import Found, Limits, SpanMetrics, Window, check_answers, joined, window_batch, windows
+from ..spans import Found, Limits, SpanMetrics, Window, check_answers, joined, window_batch, windows, with_answers
 from .base import IMAGE_ROLES, Settings, Task, on_device
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ class QuestionAnsweringSettings(Settings):
 
 
 class QuestionAnswering(Task):
-    """The columns question, context and answers ({text: [...], answer_start: [...]}, empty where the context has no
-    answer); `max_length` tokens a window, 384 where the model has so many positions."""
+    """The columns question, context and answers (see `with_answers`; empty where the context has no answer);
+    `max_length` tokens a window, 384 where the model has so many positions."""
 
     name: ClassVar[str] = "question_answering"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForQuestionAnswering
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
-    roles: ClassVar[tuple[str, ...]] = ("question", "context", "answers", *IMAGE_ROLES)
-    answered: ClassVar[tuple[str, ...]] = ("answers",)
+    roles: ClassVar[tuple[str, ...]] = ("question", "context", "answers", "answer_start", *IMAGE_ROLES)
+    answered: ClassVar[tuple[str, ...]] = ("answers", "answer_start")
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("question",), ("context",), ("answers",))
     asked: ClassVar[dict[str, str]] = {"text": "question", "context": "context", "image": "image"}
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1")
@@ -57,14 +57,14 @@ class QuestionAnswering(Task):
         return [*data["question"], *data["context"]]
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
-        check_answers(data, split)
+        given = [with_answers(row) for row in checked_form(rows_in(data), split)]
+        check_answers(given, split)
         limits = limits_of(self.make_settings(recipe.settings), processor, recipe.max_length)
-        found = list(windows(tokenizer_in(processor), data, limits))
+        found = list(windows(tokenizer_in(processor), given, limits))
         rows = data.select([window.row for window in found])
-        rows = rows.remove_columns([name for name in ("question", "answers") if name in rows.column_names])
-        references = data["answers"][:]
+        rows = rows.remove_columns([name for name in ("question", *self.answered) if name in rows.column_names])
         columns: dict[str, list[Any]] = {name: [getattr(window, name) for window in found] for name in Window._fields}
-        columns["references"] = [references[window.row]["text"] for window in found]
+        columns["references"] = [given[window.row]["answers"]["text"] for window in found]
         for name, values in columns.items():
             rows = rows.add_column(name, values)
         return rows
@@ -78,7 +78,7 @@ class QuestionAnswering(Task):
 
     def inputs_of(self, collator: "PlaitDataCollator", found: Sequence[Window]) -> dict[str, Any]:
         """The text of windows."""
-        tokenizer = tokenizer_in(collator.processor)
+        tokenizer: Any = tokenizer_in(collator.processor)
         return window_batch(found, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names)
 
     def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
@@ -113,6 +113,18 @@ class QuestionAnswering(Task):
 
     def hub_task(self, modalities: tuple[str, ...]) -> str:
         return "question-answering"
+
+
+def checked_form(rows: Sequence[Row], split: str) -> Sequence[Row]:
+    """The rows; raises RecipeError where answers do not say where they begin."""
+    answers = rows[0]["answers"]
+    flat = isinstance(answers, str) or (isinstance(answers, Sequence) and any(isinstance(a, str) for a in answers))
+    if flat and "answer_start" not in rows[0]:
+        raise RecipeError(
+            f"data.columns: the answers of {split!r} are texts alone: map a column answer_start, at which character of "
+            "the context each begins"
+        )
+    return rows
 
 
 def without_answers(row: Row) -> dict[str, Any]:
