@@ -4,8 +4,8 @@ size: `python benchmarks/matrix.py [--sample K]`.
 Each cell composes two checkpoints from disk, runs a batch in which one row has no text and another no picture, takes a
 training step in which every trainable parameter must get a finite gradient, saves, reloads, and compares weights and
 outputs bit by bit; with a decoder it generates too, with and without a cache. `--sample K` lets each text family meet K
-image families, the fusions taking turns, and each encoder K decoders: from K = 4 on every text-fusion and image-fusion
-pair is covered, with K = the number of image families every text-image pair too.
+image families, the fusions taking turns, and each encoder two decoders: from K = 4 on every text-fusion and
+image-fusion pair is covered, with K = the number of image families every text-image pair too.
 Last line: `plait matrix: cells=N failed=0`; the exit status is 1 if a cell failed.
 """
 
@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, metavar="K", help="how many image families each text family meets")
     sample = parser.parse_args().sample
-    cells, writings = cells_of(sample), writings_of(sample)
+    cells, writings = cells_of(sample), writings_of(sample and 2)
     hf.logging.set_verbosity_error()
     hf.logging.disable_progress_bar()
     torch.set_num_threads(1)  # more of them only wait for each other at these sizes

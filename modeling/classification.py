@@ -57,7 +57,7 @@ class PlaitForClassification(PlaitPreTrainedModel):
         """
         outputs = self.model(
             *(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
-            *(pixel_values, image_present, image_indices),
+            *(pixel_values, image_present, image_indices, input_features, audio_present),
             encoder_outputs=encoder_outputs,
             use_cache=False,
             output_attentions=output_attentions,

@@ -30,7 +30,7 @@ from .trainer import PlaitTrainer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TIMES = ("_runtime", "_per_second", "_preparation_time")
+TIMES = ("_runtime", "_per_second", "_preparation_time", "epoch")
 
 
 def load_model(reference: str, recipe: Recipe) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:

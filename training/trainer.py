@@ -72,6 +72,7 @@ class PlaitTrainer(Trainer):
         self.rates = PartRates()
         self.decoder_tokens = DecoderTokens()
         self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
+        own = [] if self.averaging is None else [self.averaging]
         super().__init__(
             model,
             args,
@@ -79,13 +80,7 @@ class PlaitTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             compute_metrics=function,
-            callbacks=[
-                *callbacks,
-                self.rates,
-                self.decoder_tokens,
-                *stopping(args),
-                *([] if self.averaging is None else [self.averaging]),
-            ],
+            callbacks=[*callbacks, self.rates, self.decoder_tokens, *stopping(args), *own],
             **kwargs,
         )
         if self.smooths_itself:
@@ -93,11 +88,7 @@ class PlaitTrainer(Trainer):
         # transformers takes every argument with "label" in its name for one, and expects all of them
         self.label_names = [name for name in self.label_names if name not in ("label_smoothing", "shift_labels")]
         check_best_metric(args, compute_metrics)
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"{args.n_gpu} GPUs in one process would split pictures that rows share: start one process a GPU "
-                "(torchrun --nproc_per_node, accelerate launch), or choose one with CUDA_VISIBLE_DEVICES"
-            )
+        check_devices(args)
         if args.cache_features:
             self._cache_features()
 
@@ -287,6 +278,15 @@ def check_best_metric(args: PlaitTrainingArguments, metrics: Any) -> None:
     known = ["loss", *metrics.names]
     if name.removeprefix("eval_") not in known:
         raise ValueError(f"metric_for_best_model is {name!r}, and measured are {', '.join(known)}")
+
+
+def check_devices(args: PlaitTrainingArguments) -> None:
+    """Raises ValueError where one process would share a batch among several GPUs."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs in one process would split pictures that rows share: start one process a GPU "
+            "(torchrun --nproc_per_node, accelerate launch), or choose one with CUDA_VISIBLE_DEVICES"
+        )
 
 
 def smoothed_loss(model: nn.Module, epsilon: float) -> Callable[..., Tensor]:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, TrainerCallback
+from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
-from plait import PlaitTrainer
+from plait import PlaitProcessor, PlaitTrainer
 from plait.training.cli import main
 from plait.training.predict import predict, recipe_of
 from plait.training.recipe import build_recipe
 from plait.training.run import Run, train
+from plait.training.tokenizer import PLAIN, rewrapped, train_tokenizer
 
 from .text_recipes import MODELS, pairs, questions, recipe_for
 
@@ -293,3 +294,41 @@ def test_answers_from_the_command_line(
         assert main(["predict", str(folder), *options]) == 0
         answer = json.loads(capsys.readouterr().out)[key]
         assert (pairs(1)[0]["target"] if expected is None else expected) in answer
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """The folder of a GPT-2 with a tokenizer of its own."""
+    tokenizer = rewrapped(train_tokenizer([row["target"] for row in pairs(12)], 40, vocab_size=320), PLAIN)
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=40, **tokens)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    return tmp_path / "gpt2"
+
+
+@pytest.mark.parametrize("name", ["translation", "captioning"])
+def test_a_published_decoder_learns_to_look(
+    published: Path, tmp_path: Path, pictures: dict[str, Path], name: str
+) -> None:
+    """It keeps its tokenizer; a fresh text tower beside it gets one of its own, of what it reads."""
+    content = recipe_for(name, tmp_path, pictures, max_steps=3)
+    content["model"] |= {"decoder": str(published), "decoder_config": {"gated_cross_attention": True}}
+    train(build_recipe(content), "plait train")
+    folder = Path(content["output_dir"])
+    processor, model = PlaitProcessor.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder)
+    assert len(processor.target_tokenizer) == model.config.decoder_config.vocab_size
+    assert model.config.decoder_config.family == "gpt2" and model.config.decoder_config.gated_cross_attention
+    if name == "translation":
+        reader = processor.tokenizer
+        assert len(reader) == model.config.text_config.vocab_size and len(reader) != len(processor.target_tokenizer)
+        assert "Hund" not in "".join(reader.get_vocab()) and "dog" in "".join(reader.get_vocab())
+
+
+def test_a_run_is_trained_further_from_its_folder(finished: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = finished("dialogue")
+    content = {**recipe_for("dialogue", tmp_path, {}, num_train_epochs=1, learning_rate=0.0)}
+    content |= {"model": {"from_pretrained": str(folder)}, "tokenizer": None}
+    results = train(build_recipe(content), "plait train")
+    before = scores_of(folder)
+    assert results["validation"]["model"] == pytest.approx(before["model"], rel=1e-4)

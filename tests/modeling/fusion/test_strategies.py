@@ -11,7 +11,7 @@ PAIR, TRIPLE = ("text", "image"), ("text", "image", "audio")
 
 
 def test_an_unknown_strategy_is_an_error_with_the_list_and_the_nearest(config) -> None:
-    with pytest.raises(ValueError, match=r"'crossattention', only early, late, cross_attention; did you mean 'cross_"):
+    with pytest.raises(ValueError, match=r"'crossattention', only early, late, concatenate, cross_attention; did"):
         fusion_of(config("crossattention"), PAIR)
 
 
