@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import torch
 import transformers as hf
 from torch import Tensor
-from zoo import CAUSAL, IMAGES, LLAMA, PIXELS, TEXTS, VOCABULARY, Family, drawn
+from zoo import CAUSAL, IMAGES, LLAMA, OPT, PIXELS, TEXTS, VOCABULARY, Family, drawn
 
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration
 
 BLOOM = {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
 NATIVE = ("bert", "roberta", "gpt2", "gpt-neo", "llama", "mistral", "qwen2", "qwen3", "bart")
 DECODERS = (
-    *(family for family in TEXTS if family.name in (*NATIVE, "opt", "gpt-neox")),
+    *(family for family in TEXTS if family.name in (*NATIVE, "gpt-neox")),
+    Family("opt", "opt", {**OPT, "max_position_embeddings": 80}, native=False),
     Family("gemma", "gemma", {**LLAMA, "head_dim": 8}, native=False),
     Family("phi", "phi", CAUSAL, native=False),
     Family("bloom", "bloom", {**BLOOM, "pad_token_id": 0}, native=False),
