@@ -57,7 +57,7 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         """
         if not self.config.inline or token_id is None or token_id < 0:
             raise ValueError(f"image_token_id {token_id}: a model with images in its text, and a token, are needed")
-        if token_id >= self.get_input_embeddings().num_embeddings:
+        if token_id >= len(self.get_input_embeddings().get_parameter("weight")):
             self.resize_token_embeddings(token_id + 1)
         self.config.image_token_id = token_id
 
@@ -82,14 +82,16 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
             given = kwargs.get("generation_config") or self.generation_config
             others = kwargs.get("suppress_tokens") or given.suppress_tokens or []
             kwargs["suppress_tokens"] = [*others, self.config.image_token_id]
+        library: Any = super()
         with self.lean_steps():
-            return super().generate(inputs, *args, **kwargs)
+            return library.generate(inputs, *args, **kwargs)
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
         given = kwargs.get("encoder_outputs")
         if given and expand_size > 1:
             kwargs["encoder_outputs"] = {name: repeated(output, expand_size) for name, output in given.items()}
-        return super()._expand_inputs_for_generation(expand_size, **kwargs)
+        library: Any = super()
+        return library._expand_inputs_for_generation(expand_size, **kwargs)
 
     def create_masks_for_generate(self, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         """The masks for a static cache; where tokens of an image see each other, `forward` makes them."""

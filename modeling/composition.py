@@ -208,11 +208,10 @@ def finish_decoder(model: PlaitPreTrainedModel, strand: Strand | None) -> None:
         load_exactly(head, dict(head.state_dict()) | weights, strand.origin)
         model.origins["head"] = strand.origin
     if model.config.inline:
-        if model.config.image_token_id is None:
-            model.config.image_token_id = model.config.get_text_config().vocab_size
-        needed = model.config.image_token_id + 1
-        if needed > model.config.get_text_config().vocab_size:
-            model.resize_token_embeddings(needed)
+        size, token = model.config.get_text_config().vocab_size, model.config.image_token_id
+        model.config.image_token_id = token = size if token is None else token
+        if token >= size:
+            model.resize_token_embeddings(token + 1)
     if strand.generation is not None and model.can_generate():
         model.generation_config = copy.deepcopy(strand.generation)
 

@@ -67,8 +67,9 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
         if kwargs.keys().isdisjoint(("decoder_input_ids", "decoder_inputs_embeds")):
             kwargs |= forced_beginning(kwargs.get("generation_config") or self.generation_config, context)
+        library: Any = super()
         with self.lean_steps():
-            return super().generate(None, *args, encoder_outputs=context, **words, **kwargs)
+            return library.generate(None, *args, encoder_outputs=context, **words, **kwargs)
 
     def begun(self, tokens: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """A text for the decoder to continue, (batch, length), padded left where the mask is 0: with the start token

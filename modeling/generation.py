@@ -124,6 +124,10 @@ class GrowingLayer(DynamicLayer):
     of them at every step. The room doubles when it is used up. With gradients enabled it copies too."""
 
     FIRST = 64  # tokens of room beside the first
+    keys: Any
+    values: Any
+    key_room: Tensor
+    value_room: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """key_states, value_states: (batch, heads, new tokens, head_dim); returns all of them so far."""

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from .attention import PlaitAttention
 from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
+from .masks import step_mask
 from .rotary import rotate
 from .towers import TextTower
 from .transformer import PlaitLayer, PlaitTransformer
@@ -102,7 +103,8 @@ class LeanAttention:
             query, key = self.q_norm(query), self.k_norm(key)
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
-        key, value = cache.layers[self.layer_idx].update(key, value)
+        layer: Any = cache.layers[self.layer_idx]
+        key, value = layer.update(key, value)
         return self.attend(query, key, value, mask)
 
     def cross(self, x: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
@@ -121,7 +123,7 @@ class LeanAttention:
 class LeanLayer:
     """`PlaitLayer` for one new token."""
 
-    def __init__(self, layer: PlaitLayer) -> None:
+    def __init__(self, layer: Any) -> None:
         self.pre, self.cross_pre, self.crosses = layer.pre_norm, layer.cross_pre_norm, layer.crosses
         self.self_attn = LeanAttention(layer.self_attn)
         self.self_norm, self.self_scale = function_of(layer.self_attn_norm), function_of(layer.self_attn_scale)
@@ -179,7 +181,7 @@ class LeanDecoder:
         if self.rotary is not None:
             places = torch.full((1, 1), past, device=x.device) if position_ids is None else position_ids
             rotary = self.rotary.forward(x, places)
-        masks = tuple(None if m is None else m[:, None, None].bool() for m in (attention_mask, context_mask))
+        masks = (step_mask(attention_mask), step_mask(context_mask))
         for function in self.enter:
             x = function(x)
         for layer in self.layers:

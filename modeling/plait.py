@@ -287,7 +287,7 @@ def image_tokens(config: PlaitConfig, size: tuple[int, int] | None = None) -> in
     vision._attn_implementation = "eager"
     with torch.device("meta"), torch.no_grad():
         tower = tower_of(vision, "image").eval()
-        picture = torch.empty(1, getattr(own, "num_channels", 3), *(size or size_of(asked)))
+        picture = torch.empty(1, getattr(own, "num_channels", 3), *(size or size_of(own.image_size)))
         return tower(pixel_values=picture).last_hidden_state.shape[1]
 
 

@@ -69,9 +69,10 @@ def load_wrapped_decoder(
     a projection (a soft cap, a scale): it would be left out.
     """
     dtype = dtype or torch.get_default_dtype()
-    whole, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         name_or_path, use_safetensors=use_safetensors, dtype=dtype, output_loading_info=True, **options
     )
+    whole, info = loaded
     if lost := sorted(info["missing_keys"]):
         raise ValueError(f"{name_or_path} has no weights for {', '.join(lost[:5])} ({len(lost)} weights are missing)")
     base, head = whole.base_model, whole.get_output_embeddings()
