@@ -1,6 +1,6 @@
 """Two towers become one model that answers questions about pictures: `python examples/picture_questions.py`.
 
-Trains by the recipe `easy_vqa_demo` (MiniLM reads the question, a small fresh ViT looks at the picture), saves, then in
+Trains by the recipe `easy_vqa_demo` (MiniLM reads the question, a small ResNet looks at the picture), saves, then in
 a fresh process reloads what was saved with transformers' Auto classes, answers test questions and draws a sheet of
 pictures, questions and answers. Its last line:
 
