@@ -42,13 +42,14 @@ def w3(folder: str, config: GPT2Config, tokens: int, prepack: bool = False) -> W
     return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), exact=True)
 
 
-def w6(folder: str) -> Workload:
+def w6(folder: str, prepack: bool = False) -> Workload:
     """Captioning: ViT-B/16 to GPT-2 of 124 M with cross-attention, batch 4, 20 tokens."""
     torch.manual_seed(0)
     decoder = GPT2Config(is_decoder=True, add_cross_attention=True)
     pair = VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(), decoder)
     peer = VisionEncoderDecoderModel(config=pair).eval()
     ours = captioner_like(peer)
+    packed = ours.prepack_weights() if prepack else 0
     pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     options = {"max_new_tokens": 20, "do_sample": False, "decoder_start_token_id": 1, "pad_token_id": 0}
     for model in (ours, peer):
@@ -57,7 +58,7 @@ def w6(folder: str) -> Workload:
     def write(model: Any) -> Tensor:
         return model.generate(pixel_values=pixels, **options)
 
-    title = "W6 captioning, ViT-B/16 to GPT-2 124 M, 4 pictures, 20 tokens"
+    title = f"W6 captioning, ViT-B/16 to GPT-2 124 M, 4 pictures, 20 tokens, {packed} prepacked layers"
     return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), exact=True)
 
 
@@ -114,22 +115,24 @@ def w4_gpt2(folder: str) -> Workload:
     return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), 1e-4)
 
 
-def peak_bytes(step: Callable[[], Tensor]) -> float:
-    """The most memory that tensors made in a step take at once, as the profiler counts it."""
+def step_memory(step: Callable[[], Tensor]) -> float:
+    """The most memory in MiB that a step holds at once beyond what it holds when it ends, as the profiler counts it."""
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    held = most = 0
+    held, most = 0, 0
     for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             most = max(most, held)
-    return float(most)
+    return (most - held) / 2**20
 
 
 WORKLOADS: dict[str, Callable[[str], Workload]] = {
-    "W3": lambda folder: w3(folder, GPT2Config(), 32),
+    "W3": lambda folder: w3(folder, GPT2Config(), 32, prepack=True),
+    "W3-plain": lambda folder: w3(folder, GPT2Config(), 32),
     "W3-tiny": lambda folder: w3(folder, GPT2Config(n_embd=64, n_layer=4, n_head=4, vocab_size=1000), 128),
     "W4-gpt2": w4_gpt2,
     "W6": w6,
+    "W6-prepacked": lambda folder: w6(folder, prepack=True),
 }

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from .losses import IGNORED, cross_entropy
+from .products import linear
 
 CHUNK = 2**23  # logits at a time: 32 MiB in float32
 
@@ -73,7 +74,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         size = max(1, CHUNK // len(weight))
         for start in range(0, len(x), size):
             part, targets = x[start : start + size], labels[start : start + size]
-            loss, slope = loss_and_slope(F.linear(part, weight, bias), targets, smoothing, any(wanted))
+            loss, slope = loss_and_slope(linear(part, weight, bias), targets, smoothing, any(wanted))
             total += loss
             if slope is None:
                 continue
@@ -95,17 +96,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def loss_and_slope(logits: Tensor, labels: Tensor, smoothing: float, slope: bool) -> tuple[Tensor, Tensor | None]:
-    """The summed loss of a chunk and, in the place of its logits, (tokens, vocabulary), their gradient."""
+    """The summed loss of a chunk and its gradient by the logits, (tokens, vocabulary)."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     rows = torch.arange(len(labels), device=labels.device)
-    normaliser = logits.logsumexp(dim=1, keepdim=True)
     expected = (1 - smoothing) * logits[rows, labels]
     if smoothing:
         expected = expected + smoothing * logits.mean(dim=1)
-    loss = (normaliser[:, 0] - expected).sum()
+    probabilities = logits.softmax(dim=1)
+    # the likeliest token's probability is at least 1 / V: its logarithm is exact, and with it the normaliser
+    normaliser = logits.amax(dim=1) - probabilities.amax(dim=1).log()
+    loss = (normaliser - expected).sum()
     if not slope:
         return loss, None
-    probabilities = logits.sub_(normaliser).exp_()
     if smoothing:
         probabilities -= smoothing / logits.shape[1]
     probabilities[rows, labels] -= 1 - smoothing

@@ -17,6 +17,8 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from .attention import PlaitAttention
 from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
 from .masks import step_mask
+from .products import is_served
+from .products import linear as product
 from .rotary import rotate
 from .towers import TextTower
 from .transformer import PlaitLayer, PlaitTransformer
@@ -42,7 +44,8 @@ def function_of(module: nn.Module) -> Function:
 
 def linear(module: nn.Linear) -> Function:
     weight, bias = module.weight, module.bias
-    return lambda x: F.linear(x, weight, bias)
+    multiply = product if is_served(weight) else F.linear
+    return lambda x: multiply(x, weight, bias)
 
 
 def layer_norm(module: nn.LayerNorm) -> Function:

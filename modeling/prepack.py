@@ -1,40 +1,105 @@
-"""Linear layers with weights packed once for oneDNN's kernels: faster inference on a CPU, on request. Where the
-processor does not multiply bfloat16, such weights are kept in float32 beside: torch emulates the product, many times
-slower.
+"""Linear layers whose weights are laid out once for the kernels that are fastest here: faster inference on a CPU, on
+request. Products of many rows go to oneDNN, W in its own layout; products of one row, which are a step of generation,
+to a transposed W. Where the processor does not multiply bfloat16, such weights are kept in float32 beside: torch
+emulates the product, many times slower.
 
 A packed copy does not follow a later change of its weight, and a change through `.data` cannot be noticed: so nothing
 is packed unasked, `train()` drops the copies, and a change that torch counts is an error.
 """
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeGuard
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from . import products
 from .layers import PlaitMLP
 
+Kernel = Callable[[Tensor], Tensor]
+
 ROWS = 1024  # rows of the product that weights are packed and probed for
+PROBED_WORK = 2**30  # multiplications of a probe; wider layers are probed with fewer rows
+PROBED_LAYERS = 4  # one row is probed over several layers: a single one would stay in the processor's cache
+NO_ACTIVATION = ("none", "")
 TANH_GELU = ("gelu", "tanh")
 FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_new": TANH_GELU, "gelu_pytorch_tanh": TANH_GELU}
 FUSED_ACTIVATIONS |= {"relu": ("relu", "")}
 
 
-class PackedLinear:
-    """y = act(W x + b) by oneDNN, W in its own layout; stands in for a layer's `forward`.
+class Plain:
+    """y = W x + b by the weight itself."""
 
-    torch has no public name for the kernel: `torch.ops.mkldnn._linear_pointwise`.
-    """
+    def __init__(self, linear: nn.Linear) -> None:
+        self.linear = linear
 
-    def __init__(self, linear: nn.Linear, activation: tuple[str, str] = ("none", "")) -> None:
-        self.linear, self.activation, self.version = linear, activation, linear.weight._version
+    def __call__(self, x: Tensor) -> Tensor:
+        return products.linear(x, self.linear.weight, self.linear.bias)
+
+
+class Transposed:
+    """y = W x + b of one row, from a copy of W that is read row by row."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.weight, self.bias = linear.weight.detach().T.contiguous(), linear.bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        row = x.reshape(1, -1)
+        product = row @ self.weight if self.bias is None else torch.addmm(self.bias, row, self.weight)
+        return product.view(*x.shape[:-1], -1)
+
+
+class OneDNN:
+    """y = act(W x + b) by oneDNN, W in its own layout. torch has no public name for the kernel."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.bias, self.activation = linear.bias, NO_ACTIVATION
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        name, algorithm = self.activation
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], algorithm)
+
+    def fused(self, activation: tuple[str, str]) -> "OneDNN":
+        """The same weight, not copied, with an activation."""
+        kernel = object.__new__(OneDNN)
+        kernel.weight, kernel.bias, kernel.activation = self.weight, self.bias, activation
+        return kernel
+
+
+class InFloat32:
+    """y = W x + b computed in float32, from a copy of W, in the type of the input."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.weight = linear.weight.detach().float()
+        self.bias = None if linear.bias is None else linear.bias.detach().float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return products.linear(x.float(), self.weight, self.bias).to(x.dtype)
+
+
+class Layout(NamedTuple):
+    """The kernels for a product of one row and for one of several; one class in both places is made once."""
+
+    one: type
+    several: type
+
+
+class PackedLinear:
+    """Stands in for a layer's `forward`."""
+
+    def __init__(self, linear: nn.Linear, layout: Layout) -> None:
+        self.linear, self.version = linear, linear.weight._version
+        self.several: Kernel = layout.several(linear)
+        self.one: Kernel = self.several if layout.one is layout.several else layout.one(linear)
 
     def __call__(self, input: Tensor) -> Tensor:
         self.check()
-        name, algorithm = self.activation
-        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.linear.bias, name, [], algorithm)
+        return self.one(input) if self.is_one_row(input) else self.several(input)
+
+    def is_one_row(self, x: Tensor) -> bool:
+        return x.numel() == self.linear.in_features
 
     def check(self) -> None:
         if torch.is_grad_enabled():
@@ -45,25 +110,23 @@ class PackedLinear:
             raise RuntimeError("a weight changed after it was packed: call prepack_weights(model) again")
 
 
-class FloatLinear(PackedLinear):
-    """y = W x + b computed in float32, from a copy of W, in the type of the input."""
+class PackedMLP:
+    """down(act(up(x))), of several rows with the activation inside the first product; stands in for `forward`."""
 
-    def __init__(self, linear: nn.Linear) -> None:
-        self.linear, self.version = linear, linear.weight._version
-        self.weight = linear.weight.detach().float()
-        self.bias = None if linear.bias is None else linear.bias.detach().float()
+    def __init__(self, mlp: PlaitMLP, up: PackedLinear, fused: Kernel) -> None:
+        self.up, self.fused, self.act, self.down = up, fused, mlp.act, mlp.down_proj
 
-    def __call__(self, input: Tensor) -> Tensor:
-        self.check()
-        return nn.functional.linear(input.float(), self.weight, self.bias).to(input.dtype)
+    def __call__(self, x: Tensor) -> Tensor:
+        self.up.check()
+        return self.down(self.act(self.up.one(x)) if self.up.is_one_row(x) else self.fused(x))
 
 
 def prepack_weights(model: nn.Module) -> int:
-    """Pack the weights of the transformers' linear layers where that is faster here; returns how many were packed.
+    """Lay out the weights of the linear layers anew where that is faster here; returns how many layers gained.
 
     A plain MLP's activation is computed by the same kernel as its first layer. The state dict stays as it is. Packed
-    layers serve inference alone: with gradients enabled they raise. Memory: one more copy of the packed weights (in
-    float32, where bfloat16 has no kernel).
+    layers serve inference alone: with gradients enabled they raise. Memory: at most two more copies of the packed
+    weights, one for products of many rows and one for those of one row (in float32, where bfloat16 has no kernel).
 
     Raises:
         ValueError: the model is in training mode, or not on a CPU.
@@ -75,31 +138,19 @@ def prepack_weights(model: nn.Module) -> int:
     if not torch.backends.mkldnn.is_available():
         return 0
     drop_packed_weights(model)
-    linears = [module for module in model.modules() if _suits(module)]
-    faster = {shape: _faster(linear) for shape, linear in {_kind(linear): linear for linear in linears}.items()}
-    chosen = [linear for linear in linears if faster[_kind(linear)]]
-    for linear in chosen:
-        linear.forward = packed(linear)
+    packed = 0
+    for linears in _kinds(model):
+        layout = fastest_layout(linears)
+        if layout == PLAIN:
+            continue
+        packed += len(linears)
+        for linear in linears:
+            linear.forward = PackedLinear(linear, layout)
     for mlp in (module for module in model.modules() if type(module) is PlaitMLP):
-        fused = mlp.up_proj in chosen and _has_kernel(mlp.up_proj.weight.dtype)
-        if fused and (activation := FUSED_ACTIVATIONS.get(mlp.hidden_act)):
-            mlp.forward = PackedMLP(mlp, activation)
-    return len(chosen)
-
-
-def packed(linear: nn.Linear) -> PackedLinear:
-    """What stands in for the layer's `forward` on this machine."""
-    return PackedLinear(linear) if _has_kernel(linear.weight.dtype) else FloatLinear(linear)
-
-
-class PackedMLP:
-    """down(act(up(x))) with the activation inside the first product; stands in for an MLP's `forward`."""
-
-    def __init__(self, mlp: PlaitMLP, activation: tuple[str, str]) -> None:
-        self.up, self.down = PackedLinear(mlp.up_proj, activation), mlp.down_proj
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.down(self.up(x))
+        up, activation = mlp.up_proj.__dict__.get("forward"), FUSED_ACTIVATIONS.get(mlp.hidden_act)
+        if activation and isinstance(up, PackedLinear) and isinstance(up.several, OneDNN):
+            mlp.forward = PackedMLP(mlp, up, up.several.fused(activation))
+    return packed
 
 
 def drop_packed_weights(model: nn.Module) -> None:
@@ -107,6 +158,21 @@ def drop_packed_weights(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module.__dict__.get("forward"), PackedLinear | PackedMLP):
             del module.forward
+
+
+PLAIN = Layout(Plain, Plain)
+
+
+def fastest_layout(linears: Sequence[nn.Linear]) -> Layout:
+    """A probe of the kernels on this machine, for layers of one size and type."""
+    if not _has_kernel(linears[0].weight.dtype):
+        emulated = _seconds(Plain, linears[:1], _rows(linears[0]))
+        return Layout(InFloat32, InFloat32) if _seconds(InFloat32, linears[:1], _rows(linears[0])) < emulated else PLAIN
+    some, rows = linears[:PROBED_LAYERS], _rows(linears[0])
+    # of several rows a tie goes to the fused activation; of one row the copy must pay for its memory
+    several = _seconds(OneDNN, linears[:1], rows) < 1.02 * _seconds(Plain, linears[:1], rows)
+    one = _seconds(Transposed, some, 1) < 0.9 * _seconds(Plain, some, 1)
+    return Layout(Transposed if one else Plain, OneDNN if several else Plain)
 
 
 def _suits(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -121,22 +187,28 @@ def _has_kernel(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _kind(linear: nn.Linear) -> tuple[Any, ...]:
-    return (*linear.weight.shape, linear.weight.dtype)
+def _kinds(model: nn.Module) -> list[list[nn.Linear]]:
+    """The layers that suit, those of one size and type together."""
+    kinds: dict[tuple[Any, ...], list[nn.Linear]] = {}
+    for module in model.modules():
+        if _suits(module):
+            kinds.setdefault((*module.weight.shape, module.weight.dtype), []).append(module)
+    return list(kinds.values())
 
 
-def _faster(linear: nn.Linear) -> bool:
-    """A probe of both kernels on this machine."""
-    x = torch.randn(ROWS, linear.in_features, dtype=linear.weight.dtype)
-    with torch.inference_mode():
-        return _seconds(packed(linear), x) < 1.02 * _seconds(linear, x)  # a tie goes to the fused activation
+def _rows(linear: nn.Linear) -> int:
+    return min(ROWS, max(64, PROBED_WORK // linear.weight.numel()))
 
 
-def _seconds(function: Callable[[Tensor], Tensor], x: Tensor, repeats: int = 5) -> float:
-    function(x)
+def _seconds(kernel: Callable[[nn.Linear], Kernel], linears: Sequence[nn.Linear], rows: int, repeats: int = 5) -> float:
+    """The least CPU time of the layers' products, one after the other."""
+    kernels = [kernel(linear) for linear in linears]
+    x = torch.randn(rows, linears[0].in_features, dtype=linears[0].weight.dtype)
     times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        function(x)
-        times.append(time.process_time() - start)
-    return min(times)
+    with torch.inference_mode():
+        for _ in range(1 + repeats):
+            start = time.process_time()
+            for function in kernels:
+                function(x)
+            times.append(time.process_time() - start)
+    return min(times[1:])

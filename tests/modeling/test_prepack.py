@@ -7,7 +7,17 @@ import torch
 from torch import nn
 
 from plait import PlaitConfig, PlaitModel
-from plait.modeling.prepack import FloatLinear, PackedLinear, prepack_weights
+from plait.modeling.prepack import (
+    InFloat32,
+    Layout,
+    OneDNN,
+    PackedLinear,
+    Plain,
+    Transposed,
+    _has_kernel,
+    fastest_layout,
+    prepack_weights,
+)
 
 WIDE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
 
@@ -25,8 +35,12 @@ def model() -> PlaitModel:
 
 def pack_all(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> int:
     """Whatever the probe says on this machine."""
-    monkeypatch.setattr("plait.modeling.prepack._faster", lambda linear: True)
+    monkeypatch.setattr("plait.modeling.prepack.fastest_layout", lambda linears: layout_for(linears[0].weight.dtype))
     return model.prepack_weights()
+
+
+def layout_for(dtype: torch.dtype) -> Layout:
+    return Layout(Transposed, OneDNN) if _has_kernel(dtype) else Layout(InFloat32, InFloat32)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "quick_gelu"])
@@ -71,12 +85,34 @@ def test_packing_is_for_inference(model: PlaitModel) -> None:
         prepack_weights(model.train())
 
 
-def test_the_private_kernel_is_there() -> None:
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [(1,), (1, 1), (3, 5), (0,)])
+@pytest.mark.parametrize("layout", [Layout(Transposed, OneDNN), Layout(Plain, OneDNN), Layout(Transposed, Plain)])
+def test_each_layout_gives_the_product(layout: Layout, rows: tuple[int, ...], bias: bool) -> None:
     """`prepack_weights` rests on two operators that torch does not document."""
-    layer = nn.Linear(128, 256)
+    torch.manual_seed(0)
+    layer, x = nn.Linear(512, 640, bias=bias), torch.randn(*rows, 512)
     with torch.inference_mode():
-        x = torch.randn(3, 5, 128)
-        torch.testing.assert_close(PackedLinear(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(PackedLinear(layer, layout)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_one_row_equals_several(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The activation that is fused into the product of several rows is computed after that of one."""
+    mlp = model.towers["image"].transformer.layers[0].mlp
+    x = torch.randn(4, 128)
+    with torch.inference_mode():
+        expected = mlp(x)
+        pack_all(model, monkeypatch)
+        torch.testing.assert_close(mlp(x), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mlp(x[:1]), expected[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_probe_chooses_a_layout() -> None:
+    """Whatever it finds here, it is one that gives the product."""
+    layers = [nn.Linear(128, 256) for _ in range(3)]
+    x = torch.randn(5, 128)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(layers[0], fastest_layout(layers))(x), layers[0](x), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -87,6 +123,6 @@ def test_without_a_kernel_bfloat16_is_computed_in_float32(bias: bool) -> None:
     with torch.inference_mode():
         x = torch.randn(3, 5, 128).bfloat16()
         exact = layer.double()(x.double())
-        found = FloatLinear(layer.bfloat16())(x)
+        found = InFloat32(layer.bfloat16())(x)
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found, exact.bfloat16())

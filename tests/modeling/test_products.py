@@ -1,0 +1,37 @@
+"""Products in shapes that torch's own choice serves badly: the same numbers, whatever the number of rows."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from plait.modeling.products import FEW_ROWS, LARGE_WEIGHT, WIDE_OUTPUT, linear
+
+SHAPES = {"small": (64, 64), "large": (1024, 512), "wide": (WIDE_OUTPUT, 64)}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [(1,), (1, 1), (2, 1), (FEW_ROWS,), (FEW_ROWS + 1,), (3, 20), (0,)])
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_product_is_the_product(shape: str, rows: tuple[int, ...], bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs, width = SHAPES[shape]
+    weight = torch.randn(outputs, width, generator=generator)
+    shift = torch.randn(outputs, generator=generator) if bias else None
+    x = torch.randn(*rows, width, generator=generator)
+    with torch.inference_mode():
+        found = linear(x, weight, shift)
+    expected = F.linear(x.double(), weight.double(), None if shift is None else shift.double())
+    assert found.shape == expected.shape and found.is_contiguous()
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_shapes_reach_every_kernel() -> None:
+    sizes = {name: outputs * width for name, (outputs, width) in SHAPES.items()}
+    assert sizes["small"] < LARGE_WEIGHT <= min(sizes["large"], sizes["wide"])
+    assert SHAPES["large"][0] < WIDE_OUTPUT <= SHAPES["wide"][0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_types_are_left_to_torch(dtype: torch.dtype) -> None:
+    x, weight = torch.randn(4, 512).to(dtype), torch.randn(1024, 512).to(dtype)
+    assert torch.equal(linear(x, weight), F.linear(x, weight))
