@@ -140,9 +140,9 @@ class GrowingLayer(DynamicLayer):
         if not self.has_room(end):
             self.key_room = roomy(self.keys if start else None, key_states, end)
             self.value_room = roomy(self.values if start else None, value_states, end)
-        self.key_room[..., start:end, :] = key_states
-        self.value_room[..., start:end, :] = value_states
-        self.keys, self.values = self.key_room[..., :end, :], self.value_room[..., :end, :]
+        self.key_room.narrow(-2, start, end - start).copy_(key_states)
+        self.value_room.narrow(-2, start, end - start).copy_(value_states)
+        self.keys, self.values = self.key_room.narrow(-2, 0, end), self.value_room.narrow(-2, 0, end)
         return self.keys, self.values
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:

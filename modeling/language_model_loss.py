@@ -10,7 +10,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 from .losses import IGNORED, cross_entropy
 from .products import linear
 
-CHUNK = 2**23  # logits at a time: 32 MiB in float32
+CHUNK = 10 * 2**20  # logits at a time: 40 MiB in float32
 
 
 def shifted(labels: Tensor) -> Tensor:
@@ -67,31 +67,34 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float) -> Tensor:
         """x: (tokens, width), labels: (tokens,), none of them ignored."""
         wanted = [bool(need) for need in ctx.needs_input_grad[:3]]
-        x_gradient = torch.empty_like(x) if wanted[0] else None
-        weight_gradient = torch.zeros_like(weight) if wanted[1] else None
+        x_gradients: list[Tensor] = []
+        weight_gradient = torch.empty_like(weight) if wanted[1] else None
         bias_gradient = torch.zeros_like(bias) if wanted[2] and bias is not None else None
         total = x.new_zeros((), dtype=torch.float32 if x.dtype != torch.float64 else x.dtype)
-        size = max(1, CHUNK // len(weight))
-        for start in range(0, len(x), size):
-            part, targets = x[start : start + size], labels[start : start + size]
+        parts = 1 + len(x) * len(weight) // CHUNK  # of like size: a short last one would read all of W for little
+        for number, (part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
             loss, slope = loss_and_slope(linear(part, weight, bias), targets, smoothing, any(wanted))
             total += loss
             if slope is None:
                 continue
             slope = slope.to(weight.dtype)
-            if x_gradient is not None:
-                x_gradient[start : start + size] = slope @ weight
+            if wanted[0]:
+                x_gradients.append(slope @ weight)
             if weight_gradient is not None:
-                weight_gradient.addmm_(slope.T, part.to(weight.dtype))
+                weight_gradient.addmm_(slope.T, part.to(weight.dtype), beta=0 if number == 0 else 1)
             if bias_gradient is not None:
                 bias_gradient += slope.sum(0)
-        ctx.gradients = (x_gradient, weight_gradient, bias_gradient)
+        ctx.gradients = (torch.cat(x_gradients).to(x.dtype) if wanted[0] else None, weight_gradient, bias_gradient)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (outer,) = gradients
-        scaled = (None if g is None else g.mul_(outer.to(g.dtype)) for g in ctx.gradients)
+        if ctx.gradients is None:
+            raise RuntimeError("the loss's gradients were used up by a first backward: call the model again")
+        # let go of them: autograd then adds a tied embedding's gradient in place
+        made, ctx.gradients = ctx.gradients, None
+        scaled = (None if g is None else g.mul_(outer.to(g.dtype)) for g in made)
         return (*scaled, None, None)
 
 

@@ -5,7 +5,7 @@ when a generation begins and lives as long as its cache. A leaf that is more tha
 packed or quantised weight) is called as it is; a decoder with a hook on anything larger is not made lean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from .towers import TextTower
 from .transformer import PlaitLayer, PlaitTransformer
 
 Function = Callable[[Tensor], Tensor]
+Heads = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -86,13 +87,40 @@ FUNCTIONS: dict[type[nn.Module], Callable[[Any], Function]] = {
 }
 
 
+def heads(attention: PlaitAttention) -> Heads:
+    """x, (batch, 1, width), to its query, key and value, (batch, heads, 1, head_dim); by one product where the weights
+    are so small that a call costs more."""
+    parts, size = [attention.q_proj, attention.k_proj, attention.v_proj], attention.head_dim
+    small = all(type(part) is nn.Linear and is_plain(part) and not is_served(part.weight) for part in parts)
+    if small and attention.q_proj.in_features == attention.k_proj.in_features:  # a context may have another width
+        return small_heads(parts, size)
+    query, key, value = (function_of(part) for part in parts)
+
+    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shape = (len(x), -1, 1, size)  # of one token, a view serves for the transposition
+        return query(x).view(shape), key(x).view(shape), value(x).view(shape)
+
+    return project
+
+
+def small_heads(parts: Sequence[nn.Linear], size: int) -> Heads:
+    weight = torch.cat([part.weight for part in parts])
+    biases = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts]
+    bias, counts = torch.cat(biases), [len(part.weight) // size for part in parts]
+
+    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = F.linear(x, weight, bias).view(len(x), -1, 1, size).split(counts, dim=1)
+        return query, key, value
+
+    return project
+
+
 class LeanAttention:
     """`PlaitAttention` of one new token over cached keys and values; tensors are (batch, heads, tokens, head_dim)."""
 
     def __init__(self, attention: PlaitAttention) -> None:
-        self.query, self.key, self.value, self.out = (
-            function_of(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-        )
+        self.heads = heads(attention)
+        self.query, self.out = function_of(attention.q_proj), function_of(attention.o_proj)
         self.q_norm, self.k_norm = function_of(attention.q_norm), function_of(attention.k_norm)
         self.normed = attention.config.qk_norm
         self.head_dim, self.scale, self.layer_idx = attention.head_dim, attention.scaling, attention.layer_idx
@@ -100,8 +128,7 @@ class LeanAttention:
 
     def own(self, x: Tensor, cache: Cache, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         """x: (batch, 1, width) over itself and everything before it."""
-        shape = (len(x), -1, 1, self.head_dim)  # of one token, a view serves for the transposition
-        query, key, value = self.query(x).view(shape), self.key(x).view(shape), self.value(x).view(shape)
+        query, key, value = self.heads(x)
         if self.normed:
             query, key = self.q_norm(query), self.k_norm(key)
         if rotary is not None:

@@ -20,7 +20,7 @@ def is_served(weight: Tensor) -> bool:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b without a gradient; x: (..., width), weight: (outputs, width), bias: (outputs,)."""
-    if not is_served(weight):
+    if not is_served(weight) or x.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
     if 1 < rows <= FEW_ROWS:

@@ -35,3 +35,12 @@ def test_shapes_reach_every_kernel() -> None:
 def test_other_types_are_left_to_torch(dtype: torch.dtype) -> None:
     x, weight = torch.randn(4, 512).to(dtype), torch.randn(1024, 512).to(dtype)
     assert torch.equal(linear(x, weight), F.linear(x, weight))
+
+
+@pytest.mark.parametrize("rows", [4, 20])
+@pytest.mark.parametrize("outputs", [1024, WIDE_OUTPUT])
+def test_autocast_is_honoured(outputs: int, rows: int) -> None:
+    x, weight = torch.randn(rows, 512), torch.randn(outputs, 512)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for given in (x, x.bfloat16()):
+            assert torch.equal(linear(given, weight), F.linear(given, weight))
