@@ -136,6 +136,10 @@ def difference(a: Tensor, b: Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max().clamp(min=1)).item()
 
 
+def quartiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
 def measure(name: str, work: Workload, rounds: int) -> dict[str, object]:
     print(work.title, flush=True)
     reference = work.default()
@@ -153,7 +157,7 @@ def measure(name: str, work: Workload, rounds: int) -> dict[str, object]:
         print(f"  round {number + 1}/{rounds}: plait {ours:.3f} s, peer {default:.3f} s", flush=True)
     result: dict[str, object] = {"workload": name, "title": work.title, "rounds": rounds}
     for peer, values in ratios.items():
-        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+        low, middle, high = quartiles(values)
         result |= {f"vs_{peer}": round(middle, 2), f"vs_{peer}_quartiles": [round(low, 2), round(high, 2)]}
         print(f"  vs {peer}: {middle:.2f} (quartiles {low:.2f} .. {high:.2f})", flush=True)
     return result

@@ -71,20 +71,23 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         weight_gradient = torch.empty_like(weight) if wanted[1] else None
         bias_gradient = torch.zeros_like(bias) if wanted[2] and bias is not None else None
         total = x.new_zeros((), dtype=torch.float32 if x.dtype != torch.float64 else x.dtype)
+        input_type = x.dtype
+        x, kernel, offset = in_computing_type(x, weight, bias)
         parts = 1 + len(x) * len(weight) // CHUNK  # of like size: a short last one would read all of W for little
-        for number, (part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
-            loss, slope = loss_and_slope(linear(part, weight, bias), targets, smoothing, any(wanted))
-            total += loss
-            if slope is None:
-                continue
-            slope = slope.to(weight.dtype)
-            if wanted[0]:
-                x_gradients.append(slope @ weight)
-            if weight_gradient is not None:
-                weight_gradient.addmm_(slope.T, part.to(weight.dtype), beta=0 if number == 0 else 1)
-            if bias_gradient is not None:
-                bias_gradient += slope.sum(0)
-        ctx.gradients = (torch.cat(x_gradients).to(x.dtype) if wanted[0] else None, weight_gradient, bias_gradient)
+        with torch.autocast(x.device.type, enabled=False):
+            for number, (part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
+                loss, slope = loss_and_slope(linear(part, kernel, offset), targets, smoothing, any(wanted))
+                total += loss
+                if slope is None:
+                    continue
+                slope = slope.to(kernel.dtype)
+                if wanted[0]:
+                    x_gradients.append(slope @ kernel)
+                if weight_gradient is not None:
+                    add_product(weight_gradient, slope.T, part, begun=number > 0)
+                if bias_gradient is not None:
+                    bias_gradient += slope.sum(0)
+        ctx.gradients = (torch.cat(x_gradients).to(input_type) if wanted[0] else None, weight_gradient, bias_gradient)
         return total
 
     @staticmethod
@@ -96,6 +99,23 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         made, ctx.gradients = ctx.gradients, None
         scaled = (None if g is None else g.mul_(outer.to(g.dtype)) for g in made)
         return (*scaled, None, None)
+
+
+def in_computing_type(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The operands in the type in which a linear layer computes here: autocast's, or the weight's."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, begun: bool) -> None:
+    """total + a b in place; `total` holds nothing yet unless `begun`."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b, beta=1 if begun else 0)
+    elif begun:
+        total += a @ b
+    else:
+        total.copy_(a @ b)
 
 
 def loss_and_slope(logits: Tensor, labels: Tensor, smoothing: float, slope: bool) -> tuple[Tensor, Tensor | None]:

@@ -18,11 +18,13 @@ class Packing(NamedTuple):
     """Where the real tokens of a padded batch stand.
 
     indices: (tokens,) positions in the flattened (batch * length) grid, rows ordered by length; lengths: the rows'
-    token counts in that order; shape: (batch, length) of the grid.
+    token counts in that order; ends: (batch + 1,) int32, where each row begins and the last one ends, on the tokens'
+    device; shape: (batch, length) of the grid.
     """
 
     indices: Tensor
     lengths: list[int]
+    ends: Tensor
     shape: tuple[int, int]
 
     def pack(self, x: Tensor) -> Tensor:
@@ -33,6 +35,11 @@ class Packing(NamedTuple):
         """(1, tokens, width) to (batch, length, width), zeros where there is no token."""
         batch, length = self.shape
         return x.new_zeros(batch * length, x.shape[-1]).index_copy(0, self.indices, x[0]).unflatten(0, (batch, length))
+
+    def mask(self) -> Tensor:
+        """(batch, length), True where there is a token."""
+        grid = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.bool, device=self.indices.device)
+        return grid.index_fill(0, self.indices, True).view(self.shape)
 
 
 class PackedMask(NamedTuple):
@@ -62,7 +69,9 @@ def pack_rows(mask: Tensor, context_mask: Tensor | None = None) -> tuple[Packing
     for number, m in enumerate(masks):
         row, column = m[rows].nonzero(as_tuple=True)
         indices = rows[row] * m.shape[1] + column
-        packings.append(Packing(indices, [lengths[r][number] for r in order], (m.shape[0], m.shape[1])))
+        counts = [lengths[r][number] for r in order]
+        ends = torch.tensor([0, *accumulate(counts)], dtype=torch.int32, device=mask.device)
+        packings.append(Packing(indices, counts, ends, (m.shape[0], m.shape[1])))
     return packings[0], packings[1] if context_mask is not None else None
 
 
@@ -71,19 +80,21 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention over packed rows: query (1, heads, tokens, head_dim) to (1, tokens, heads, head_dim).
 
-    On a GPU in half precision one variable-length kernel serves the whole batch, elsewhere each group of equal lengths
-    is one rectangular call. A row without keys gets zeros.
+    On a GPU one variable-length kernel serves the whole batch in half precision; where that kernel does not serve
+    (float32, attention dropout, head sizes that are no multiple of 8), one call over the padded grid does. On a CPU
+    each group of equal lengths is one rectangular call. A row without keys gets zeros.
     """
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if query.is_cuda and half and not kwargs.get("dropout"):
-        return _variable_length(module, query, key, value, mask, kwargs["scaling"]), None
-    query, key, value = (x.transpose(1, 2)[0] for x in (query, key, value))  # (tokens, heads, head_dim)
-    return torch.cat(_by_group(module, query, key, value, mask, kwargs))[None], None
+    attend = by_group
+    if query.is_cuda:
+        attend = variable_length if is_served(query, kwargs.get("dropout", 0.0)) else over_the_grid
+    return attend(module, query, key, value, mask, kwargs), None
 
 
-def _by_group(
+def by_group(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
-) -> list[Tensor]:
+) -> Tensor:
+    """One rectangular call for each group of equal lengths."""
+    query, key, value = (x.transpose(1, 2)[0] for x in (query, key, value))  # (tokens, heads, head_dim)
     attend = attention_function(mask.implementation)
     start, key_start, parts = 0, 0, []
     for rows, length, keys in mask.groups():
@@ -95,7 +106,7 @@ def _by_group(
         elif length:
             parts.append(torch.zeros_like(query[start:end]))
         start, key_start = end, key_end
-    return parts
+    return torch.cat(parts)[None]
 
 
 def _rectangle(x: Tensor, rows: int) -> Tensor:
@@ -110,17 +121,44 @@ def _triangle(module: nn.Module, implementation: str | None, query: Tensor, leng
     return torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
 
 
-def _variable_length(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, scaling: float
+def is_served(query: Tensor, dropout: float) -> bool:
+    """Whether the variable-length kernel computes this."""
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    return half and not dropout and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
+
+
+def variable_length(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
 ) -> Tensor:
+    """One kernel for all rows, each between its ends."""
     packings = (mask.queries, mask.keys)
-    ends = [torch.tensor([0, *accumulate(p.lengths)], dtype=torch.int32, device=query.device) for p in packings]
     query_length, key_length = (max(p.lengths) for p in packings)
     query, key, value = (x.transpose(1, 2)[0] for x in (query, key, value))
     window = (-1, 0) if module.is_causal else (-1, -1)
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
+    ends = [p.ends for p in packings]
     attended = varlen_attn(
-        query, key, value, ends[0], ends[1], query_length, key_length, scale=scaling, window_size=window
+        query, key, value, *ends, query_length, key_length, scale=options["scaling"], window_size=window
     )
     return cast("Tensor", attended)[None]  # a pair only where auxiliary outputs are asked for
+
+
+def over_the_grid(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
+) -> Tensor:
+    """Attention alone is computed with its padding, by one masked call."""
+    size = query.shape[-1]
+    query = _grid(query, mask.queries, size)
+    key, value = (_grid(x, mask.keys, size) for x in (key, value))
+    allowed = mask.keys.mask()[:, None, None]
+    if module.is_causal:
+        allowed = allowed & torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    allowed = allowed | ~allowed.any(-1, keepdim=True)  # a row without keys reads the grid's zeros
+    attended, _ = attention_function(mask.implementation)(module, query, key, value, allowed, **options)
+    return mask.queries.pack(attended.flatten(2)).unflatten(-1, (-1, size))
+
+
+def _grid(x: Tensor, packing: Packing, size: int) -> Tensor:
+    """(1, heads, tokens, head_dim) to (batch, heads, length, head_dim)."""
+    return packing.unpack(x.transpose(1, 2).flatten(2)).unflatten(-1, (-1, size)).transpose(1, 2)

@@ -9,7 +9,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from plait.configuration import PlaitTransformerConfig
 from plait.modeling.attention import eager_attention
-from plait.modeling.packing import pack_rows
+from plait.modeling.packing import PackedMask, by_group, over_the_grid, pack_rows
 from plait.modeling.rotary import PlaitRotaryEmbedding, rotate
 from plait.modeling.transformer import PlaitTransformer
 
@@ -165,6 +165,21 @@ def test_cross_attention_packed_equals_padded(implementation: str) -> None:
     given = {"context": context, "context_mask": context_mask}
     difference = (model(x, mask, **given).last_hidden_state - padded(model, x, mask, **given))[mask.bool()]
     assert difference.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_packed_attention_over_the_grid_equals_that_by_groups(implementation: str, causal: bool) -> None:
+    module = nn.Module().eval()
+    module.is_causal, module.num_key_value_groups = causal, 2
+    mask, context_mask = torch.tensor(MASKS["holes"]), torch.tensor(MASKS["right"])[:, :6]
+    context_mask[2] = 0  # a row without keys
+    rows, context_rows = pack_rows(mask, None if causal else context_mask)
+    keys = context_rows or rows
+    query = torch.randn(1, 4, len(rows.indices), 8)
+    key, value = (torch.randn(1, 2, len(keys.indices), 8) for _ in range(2))
+    arguments = (module, query, key, value, PackedMask(rows, keys, implementation), {"scaling": 0.3, "dropout": 0.0})
+    torch.testing.assert_close(over_the_grid(*arguments), by_group(*arguments), atol=1e-5, rtol=1e-5)
 
 
 def test_cross_attention_reads_the_context_once() -> None:

@@ -1,0 +1,263 @@
+"""Speed on a GPU against transformers on the same weights: `python benchmarks/gpu.py [NAME ...] [--json FILE]`.
+
+Both sides run interleaved in one process and are timed by the clock, the GPU synchronised before and after; a figure is
+the median of the pairwise ratios (peer / plait), with its quartiles. The peer's best setting is measured too: sorting
+by length into sub-batches for ragged batches, a static cache with compiled steps for decoding. Before anything is timed
+the outputs are compared. `--tiny` takes small models, to try the script on any machine.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from decoding import captioner_like, read_twice
+from speed import bert_batch, both, describe, difference, quartiles, sorted_parts
+from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTModel,
+)
+from workload import Side, Workload
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+SMALL_GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 1000}
+
+
+def autocast(on: bool = True) -> Any:
+    return torch.autocast(DEVICE, torch.bfloat16) if on else nullcontext()
+
+
+def encode(folder: str, tiny: bool) -> Workload:
+    """BERT-base over ragged sentences, bfloat16."""
+    pair = both(BertModel(BertConfig(**(SMALL if tiny else {}))), folder)
+    ours, peer = (model.to(DEVICE, torch.bfloat16).eval() for model in pair)
+    ids, mask, lengths = bert_batch(8 if tiny else 512, 128, 0.22)
+    parts = [[x.to(DEVICE) for x in part] for part in sorted_parts(ids, mask, 64)]
+    ids, mask = ids.to(DEVICE), mask.to(DEVICE)
+
+    def padded(model: Any) -> Tensor:
+        with torch.inference_mode():
+            return model(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
+
+    def by_length() -> Tensor:
+        out = torch.zeros(*ids.shape, peer.config.hidden_size, device=DEVICE, dtype=torch.bfloat16)
+        with torch.inference_mode():
+            for rows, part, part_mask in parts:
+                out[rows, : part.shape[1]] = peer(input_ids=part, attention_mask=part_mask).last_hidden_state
+        return out * mask[..., None]
+
+    title = f"encode: BERT-base, bf16, {describe(lengths)}; the peer's best: sorted, sub-batches of 64"
+    return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length, 0.1)
+
+
+def train(folder: str, tiny: bool) -> Workload:
+    """BERT-base forward and backward over ragged sentences, bfloat16 by autocast."""
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    pair = both(BertModel(BertConfig(**dropout, **(SMALL if tiny else {}))), folder)
+    ours, peer = (model.to(DEVICE).train() for model in pair)
+    ids, mask, lengths = bert_batch(8 if tiny else 128, 128, 0.34)
+    whole = [[torch.arange(len(ids)), ids.to(DEVICE), mask.to(DEVICE)]]
+    parts = [[x.to(DEVICE) for x in part] for part in sorted_parts(ids, mask, 32)]
+
+    def step(model: Any, parts: list[list[Tensor]]) -> Tensor:
+        model.zero_grad(set_to_none=True)
+        for _, part, part_mask in parts:
+            with autocast():
+                hidden = model(input_ids=part, attention_mask=part_mask).last_hidden_state
+            (hidden.float() * part_mask[..., None]).square().sum().backward()
+        return next(p.grad for name, p in model.named_parameters() if p.grad is not None and "ayer" in name)
+
+    title = f"train: BERT-base forward + backward, bf16 autocast, {describe(lengths)}; peer's best: parts of 32"
+    return Workload(title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), 0.1)
+
+
+def vision(folder: str, tiny: bool) -> Workload:
+    """ViT-B/16 forward, bfloat16: both sides as they are, and the peer's best compiled."""
+    pair = both(ViTModel(ViTConfig(**(SMALL if tiny else {}))), folder)
+    ours, peer = (model.to(DEVICE, torch.bfloat16).eval() for model in pair)
+    pixels = torch.randn(4 if tiny else 64, 3, 224, 224).to(DEVICE, torch.bfloat16)
+
+    def run(model: Any) -> Tensor:
+        with torch.inference_mode():
+            return model(pixel_values=pixels).last_hidden_state
+
+    title = f"vision: ViT-B/16 forward, bf16, {len(pixels)} pictures of 224 px"
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1)
+
+
+def dual(folder: str, tiny: bool) -> Workload:
+    """CLIP's image tower, bfloat16."""
+    vision = {"num_hidden_layers": 2} if tiny else {}
+    peer = CLIPModel(CLIPConfig(vision_config=vision)).vision_model
+    ours, peer = (model.to(DEVICE, torch.bfloat16).eval() for model in both(peer, folder))
+    pixels = torch.randn(4 if tiny else 128, 3, 224, 224).to(DEVICE, torch.bfloat16)
+
+    def run(model: Any) -> Tensor:
+        with torch.inference_mode():
+            return model(pixel_values=pixels).pooler_output
+
+    title = f"clip: CLIP B/32 image tower forward, bf16, {len(pixels)} pictures"
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1)
+
+
+def decode(folder: str, tiny: bool) -> Workload:
+    """GPT-2 of 124 M through `generate`, batch 1; float32, so that both sides must write the same tokens."""
+    ours, peer = (model.to(DEVICE).eval() for model in read_twice(GPT2LMHeadModel(GPT2Config(**gpt2(tiny))), folder))
+    ids = torch.randint(0, 1000, (1, 16), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    options: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 64, "do_sample": False}
+    for model in (ours, peer):
+        model.generation_config.eos_token_id = None
+        model.generation_config.pad_token_id = 0
+
+    def write(model: Any, **more: Any) -> Tensor:
+        return model.generate(ids, **options, **more)
+
+    title = "decode: GPT-2 124 M, fp32, 64 tokens, batch 1; the peer's best: static cache, compiled steps"
+    best = (lambda: write(peer, cache_implementation="static")) if not tiny else lambda: write(peer)
+    return Workload(title, lambda: write(ours), lambda: write(peer), best, exact=True)
+
+
+def gpt2(tiny: bool) -> dict[str, Any]:
+    return SMALL_GPT2 if tiny else {}
+
+
+def loss(folder: str, tiny: bool) -> Workload:
+    """GPT-2 of 124 M forward and backward, bfloat16 by autocast: the loss in chunks against the whole of the logits."""
+    config = GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **gpt2(tiny))
+    ours, peer = (model.to(DEVICE).train() for model in read_twice(GPT2LMHeadModel(config), folder))
+    ids = torch.randint(0, 1000, (2 if tiny else 16, 512), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+    def step(model: Any) -> Tensor:
+        model.zero_grad(set_to_none=True)
+        with autocast():
+            total = model(input_ids=ids, labels=ids, use_cache=False).loss
+        total.backward()
+        return next(p.grad for p in model.parameters() if p.grad is not None and p.ndim == 2)
+
+    memory = [peak_memory(lambda model=model: step(model)) for model in (ours, peer)]
+    shown = f"{memory[0]:.0f} MiB beside what it leaves, the peer's {memory[1]:.0f}: {memory[0] / memory[1]:.2f}"
+    title = f"loss: GPT-2 124 M forward + backward, bf16 autocast, 16 x 512 tokens; step memory {shown}"
+    return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), 0.1)
+
+
+def peak_memory(step: Side) -> float:
+    """The most memory in MiB that a step holds at once beyond what it holds when it ends."""
+    if DEVICE == "cpu":
+        return float("nan")
+    step()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / 2**20
+
+
+def caption(folder: str, tiny: bool) -> Workload:
+    """ViT-B/16 to GPT-2 of 124 M with cross-attention, batch 4, 20 tokens; float32, the same tokens."""
+    del folder, tiny
+    decoder = GPT2Config(is_decoder=True, add_cross_attention=True)
+    pair = VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(), decoder)
+    torch.manual_seed(0)
+    peer = VisionEncoderDecoderModel(config=pair).eval()
+    ours = captioner_like(peer).to(DEVICE)
+    peer = peer.to(DEVICE)
+    pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    options = {"max_new_tokens": 20, "do_sample": False, "decoder_start_token_id": 1, "pad_token_id": 0}
+    for model in (ours, peer):
+        model.generation_config.eos_token_id = None
+
+    def write(model: Any) -> Tensor:
+        return model.generate(pixel_values=pixels, **options)
+
+    title = "caption: ViT-B/16 to GPT-2 124 M, fp32, 4 pictures, 20 tokens"
+    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), exact=True)
+
+
+WORKLOADS: dict[str, Callable[[str, bool], Workload]] = {
+    "encode": encode,
+    "train": train,
+    "vision": vision,
+    "clip": dual,
+    "loss": loss,
+    "caption": caption,
+    "decode": decode,
+}
+
+
+def seconds(side: Side) -> float:
+    synchronise()
+    start = time.perf_counter()
+    side()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def synchronise() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(name: str, work: Workload, rounds: int) -> dict[str, Any]:
+    print(work.title, flush=True)
+    reference, found = work.default(), 0.0
+    for side in (work.ours, work.best):
+        outcome = side()
+        if work.exact and not torch.equal(outcome, reference):
+            raise SystemExit(f"{name}: the tokens differ")
+        found = max(found, difference(outcome.float(), reference.float()))
+    if found > work.tolerance:
+        raise SystemExit(f"{name}: outputs differ by {found:.1e}, more than {work.tolerance:.0e}")
+    for side in (work.ours, work.default, work.best):
+        side()
+    result: dict[str, Any] = {"workload": name, "title": work.title, "rounds": rounds}
+    times = [[seconds(side) for side in (work.ours, work.default, work.best)] for _ in range(rounds)]
+    for column, peer in ((1, "default"), (2, "best")):
+        low, middle, high = quartiles([row[column] / row[0] for row in times])
+        result |= {f"vs_{peer}": round(middle, 2), f"vs_{peer}_quartiles": [round(low, 2), round(high, 2)]}
+        print(f"  vs {peer}: {middle:.2f} (quartiles {low:.2f} .. {high:.2f})", flush=True)
+    result["milliseconds"] = round(1000 * quartiles([row[0] for row in times])[1], 2)
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(WORKLOADS))
+    if unknown:
+        parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    torch.manual_seed(0)
+    name = torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
+    machine = f"{name}, torch {torch.__version__}, transformers {transformers.__version__}"
+    print(machine, flush=True)
+    results: list[dict[str, Any]] = []
+    for workload in options.names:
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(measure(workload, WORKLOADS[workload](folder, options.tiny), options.rounds))
+        if options.json:
+            options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+    for result in results:
+        print(f"{result['workload']} vs_default={result['vs_default']:.2f} vs_best={result['vs_best']:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
