@@ -60,6 +60,8 @@ class PlaitConfig(PlaitBaseConfig):
     """
 
     model_type = "plait"
+    # a Trainer's predictions are the logits alone
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "encoder_last_hidden_state"]
     sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {
         "text_config": PlaitTextConfig,
         "vision_config": PlaitVisionConfig,

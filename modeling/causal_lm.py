@@ -1,22 +1,21 @@
 """Causal language modelling: a decoder alone, or with images among its text."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache
 from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig, width_of
 from .generation import LeanGeneration
+from .inputs import INPUTS, TextLossInputs, spelled_out
 from .language_model_loss import language_model_loss, shifted
 from .losses import cross_entropy
-from .outputs import LayerChoice, PlaitCausalLMOutput, TowerOutput
-from .plait import INPUTS, PlaitModel, image_tokens
+from .outputs import PlaitCausalLMOutput, TowerOutput
+from .plait import PlaitModel, image_tokens
 from .pretrained import PlaitPreTrainedModel
 
 
@@ -29,6 +28,7 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
 
     published_heads = ("lm_head",)
     reads_pooled = False
+    smooths_labels = True
     decoder_kind = "inline"
 
     def __init__(self, config: PlaitConfig) -> None:
@@ -100,26 +100,14 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
 
     @can_return_tuple
+    @spelled_out
     def forward(
         self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_present: Tensor | None = None,
-        image_indices: Tensor | None = None,
-        encoder_outputs: Mapping[str, Any] | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = None,
+        *,
         labels: Tensor | None = None,
-        shift_labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
-        output_attentions: bool | None = None,
-        output_hidden_states: LayerChoice | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        label_smoothing: float = 0.0,
+        **inputs: Unpack[TextLossInputs],
     ) -> PlaitCausalLMOutput:
         """Inputs as in `PlaitModel`.
 
@@ -130,22 +118,15 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
             num_items_in_batch: divides the summed loss in the place of the number of labels (gradient accumulation).
             label_smoothing: of the loss.
         """
-        targets = shifted(labels) if labels is not None and shift_labels is None else shift_labels
-        recorded = (output_attentions, output_hidden_states)
-        if targets is None and not any(recorded):
-            logits = self.step_logits(input_ids, past_key_values, attention_mask, position_ids)
-            if logits is not None:
-                return PlaitCausalLMOutput(logits=logits, past_key_values=past_key_values)
-        outputs = self.model(
-            *(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
-            *(pixel_values, image_present, image_indices),
-            encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        asked = (logits_to_keep, num_items_in_batch, label_smoothing)
+        targets, smoothing = inputs.pop("shift_labels", None), inputs.pop("label_smoothing", 0.0)
+        if targets is None and labels is not None:
+            targets = shifted(labels)
+        if targets is not None:
+            inputs["use_cache"] = False
+        elif (step := self.step_logits(inputs)) is not None:
+            return PlaitCausalLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
+        outputs = self.model(**inputs)
+        asked = (logits_to_keep, num_items_in_batch, smoothing)
         loss, logits = loss_and_logits(self, outputs.last_hidden_state, targets, *asked)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
 

@@ -1,20 +1,19 @@
 """Conditional generation: towers are read by a decoder, which writes."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
-from transformers.cache_utils import Cache
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig
 from .causal_lm import check_decoder, embedding_path, loss_and_logits, vocabulary_head
 from .generation import LeanGeneration
+from .inputs import INPUTS, WrittenInputs, spelled_out
 from .losses import IGNORED
-from .outputs import ContextOutput, LayerChoice, PlaitModelOutput, PlaitSeq2SeqLMOutput
-from .plait import INPUTS, PlaitModel
+from .outputs import ContextOutput, PlaitModelOutput, PlaitSeq2SeqLMOutput
+from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel
 
 
@@ -28,6 +27,7 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
 
     published_heads = ("lm_head",)
     reads_pooled = False
+    smooths_labels = True
     decoder_kind = "context"
 
     def __init__(self, config: PlaitConfig) -> None:
@@ -85,31 +85,14 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         return {"decoder_input_ids": tokens} | ({} if bool(mask.all()) else {"decoder_attention_mask": mask})
 
     @can_return_tuple
+    @spelled_out
     def forward(
         self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_present: Tensor | None = None,
-        image_indices: Tensor | None = None,
-        input_features: Tensor | None = None,
-        audio_present: Tensor | None = None,
-        encoder_outputs: Mapping[str, Any] | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        decoder_position_ids: Tensor | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = None,
+        *,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
-        output_attentions: bool | None = None,
-        output_hidden_states: LayerChoice | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        label_smoothing: float = 0.0,
+        **inputs: Unpack[WrittenInputs],
     ) -> PlaitSeq2SeqLMOutput:
         """Inputs as in `PlaitModel`.
 
@@ -118,23 +101,24 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
                 decoder_input_ids the decoder reads them shifted right, behind `config.decoder_start_token_id`.
             logits_to_keep, num_items_in_batch, label_smoothing: as in `PlaitForCausalLM`.
         """
-        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = shifted_right(labels, self.config)
-            if decoder_attention_mask is None:
-                decoder_attention_mask = until_last_label(labels)
-        recorded = (output_attentions, output_hidden_states)
-        if encoder_outputs is not None and labels is None and not any(recorded):
-            masks = (decoder_attention_mask, decoder_position_ids, encoder_outputs.get("mask"))
-            logits = self.step_logits(decoder_input_ids, past_key_values, *masks)
-            if logits is not None:
-                return PlaitSeq2SeqLMOutput(logits=logits, past_key_values=past_key_values)
-        text = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        others = (pixel_values, image_present, image_indices, input_features, audio_present)
-        written = (decoder_input_ids, decoder_attention_mask, decoder_position_ids, decoder_inputs_embeds)
-        outputs = self.model(*text, *others, encoder_outputs, *written, past_key_values, use_cache, *recorded)
-        asked = (logits_to_keep, num_items_in_batch, label_smoothing)
+        smoothing = inputs.pop("label_smoothing", 0.0)
+        if labels is not None:
+            inputs |= self.written(labels, inputs)
+            inputs["use_cache"] = False
+        elif inputs.get("encoder_outputs") is not None and (step := self.step_logits(inputs, "decoder_")) is not None:
+            return PlaitSeq2SeqLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
+        outputs = self.model(**inputs)
+        asked = (logits_to_keep, num_items_in_batch, smoothing)
         loss, logits = loss_and_logits(self, outputs.last_hidden_state, labels, *asked)
         return seq2seq_output(loss, logits, outputs)
+
+    def written(self, labels: Tensor, inputs: WrittenInputs) -> WrittenInputs:
+        """What the decoder reads of these labels, where its own text is not given."""
+        if inputs.get("decoder_input_ids") is not None or inputs.get("decoder_inputs_embeds") is not None:
+            return {}
+        mask = inputs.get("decoder_attention_mask")
+        mask = until_last_label(labels) if mask is None else mask
+        return {"decoder_input_ids": shifted_right(labels, self.config), "decoder_attention_mask": mask}
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What transformers' collators ask for."""

@@ -1,6 +1,6 @@
 """What generating classes share: a lean step for each token, and a cache that grows without copying itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,16 +9,14 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
 from .attention import own_cache
+from .inputs import INPUTS, Recorded
 from .lean import LeanDecoder, lean_decoder
 from .masks import is_growing
 
-# what one step of generation hands on as it is; with anything else transformers prepares the inputs
-STEP_INPUTS = frozenset(
-    "use_cache logits_to_keep output_attentions output_hidden_states encoder_outputs pixel_values image_present "
-    "image_indices inputs_embeds input_features audio_present".split()
-)
 # read with the prompt alone
-PROMPT_INPUTS = frozenset("pixel_values image_present image_indices inputs_embeds input_features audio_present".split())
+PROMPT_INPUTS = frozenset(("inputs_embeds", *(name for part in INPUTS if part != "text" for name in INPUTS[part])))
+# what one step of generation hands on as it is; with anything else transformers prepares the inputs
+STEP_INPUTS = PROMPT_INPUTS | {"use_cache", "logits_to_keep", "encoder_outputs", *Recorded.__annotations__}
 
 
 class LeanGeneration:
@@ -38,15 +36,21 @@ class LeanGeneration:
         finally:
             self.lean = None
 
-    def step_logits(self, tokens: Tensor | None, cache: Cache | None, *inputs: Tensor | None) -> Tensor | None:
-        """Logits of one new token, (batch, 1, vocabulary), by the lean decoder (its arguments); None where this call is
-        anything else."""
+    def step_logits(self, inputs: Mapping[str, Any], prefix: str = "") -> Tensor | None:
+        """Logits of one new token, (batch, 1, vocabulary), by the lean decoder, from the inputs of `forward` (those of
+        the decoder with this prefix); None where this call is anything else."""
+        tokens, cache = inputs.get(f"{prefix}input_ids"), inputs.get("past_key_values")
         if self.lean is None or cache is None or tokens is None or tokens.shape[1] != 1 or torch.is_grad_enabled():
             return None
         own = own_cache(cache)
         if not own.layers or type(own.layers[0]) is not GrowingLayer or not own.get_seq_length():
             return None
-        return self.lean(tokens, cache, *inputs)
+        if any(inputs.get(name) for name in Recorded.__annotations__):
+            return None
+        context = (inputs.get("encoder_outputs") or {}).get("mask")
+        return self.lean(
+            tokens, cache, inputs.get(f"{prefix}attention_mask"), inputs.get(f"{prefix}position_ids"), context
+        )
 
     def prepare_inputs_for_generation(
         self,

@@ -1,15 +1,15 @@
 """Masked language modelling, on text alone or conditioned on the other modalities."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Unpack, cast
 
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig, PlaitTextConfig
 from .heads import MaskedLMHead
+from .inputs import EncoderInputs, spelled_out
 from .losses import masked_lm_loss
-from .outputs import LayerChoice, PlaitMaskedLMOutput
+from .outputs import PlaitMaskedLMOutput
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel
 from .towers import TextTower
@@ -46,31 +46,16 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         self.lm_head = new_embeddings
 
     @can_return_tuple
+    @spelled_out
     def forward(
         self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_present: Tensor | None = None,
-        image_indices: Tensor | None = None,
-        encoder_outputs: Mapping[str, Any] | None = None,
+        *,
         labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: LayerChoice | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        **inputs: Unpack[EncoderInputs],
     ) -> PlaitMaskedLMOutput:
         """Inputs as in `PlaitModel`; labels: (batch, length) token ids, -100 where nothing is to be predicted."""
-        outputs = self.model(
-            *(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
-            *(pixel_values, image_present, image_indices),
-            encoder_outputs=encoder_outputs,
-            use_cache=False,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
+        outputs = self.model(**inputs, use_cache=False)
         text = outputs if outputs.encoder_outputs is None else outputs.encoder_outputs["text"]
         tokens = outputs.last_hidden_state[:, : text.last_hidden_state.shape[1]]
         logits = self.lm_head(self.mlm_head(tokens))

@@ -1,8 +1,8 @@
 """The model without a head: towers -> connectors -> fusion (-> decoder)."""
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from .connectors import connector_of
 from .embeddings import size_of
 from .fusion import Fusion, Stream, fusion_of
 from .inline import put_images
-from .outputs import ContextOutput, LayerChoice, PlaitModelOutput, TowerOutput
+from .inputs import INPUTS, CacheInputs, DecoderInputs, ModelInputs, Recorded, by_modality, spelled_out
+from .outputs import ContextOutput, PlaitModelOutput, TowerOutput
 from .pooling import POOLINGS
 from .present import audio_items, image_items, scatter_rows, text_rows
 from .pretrained import PlaitPreTrainedModel
@@ -59,28 +60,8 @@ class PlaitModel(PlaitPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_present: Tensor | None = None,
-        image_indices: Tensor | None = None,
-        input_features: Tensor | None = None,
-        audio_present: Tensor | None = None,
-        encoder_outputs: Mapping[str, Any] | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        decoder_position_ids: Tensor | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: LayerChoice | None = None,
-    ) -> PlaitModelOutput:
+    @spelled_out
+    def forward(self, **inputs: Unpack[ModelInputs]) -> PlaitModelOutput:
         """Any mix of modalities to one stream of tokens.
 
         Args:
@@ -99,28 +80,23 @@ class PlaitModel(PlaitPreTrainedModel):
         Raises:
             ValueError: an input without a tower, a row with no modality at all, or image tokens that do not fit.
         """
-        text = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        text |= {"position_ids": position_ids, "inputs_embeds": inputs_embeds}
-        image = {"pixel_values": pixel_values, "image_present": image_present, "image_indices": image_indices}
-        audio = {"input_features": input_features, "audio_present": audio_present}
-        recorded = self.recorded(output_attentions, output_hidden_states)
-        inputs = {"text": text, "image": image, "audio": audio}
+        parts, given, recorded = by_modality(inputs), inputs.get("encoder_outputs"), self.recorded(inputs)
+        cached = (inputs.get("past_key_values"), inputs.get("use_cache"))
         if self.decoder is None:
-            if past_key_values is not None or use_cache or decoder_input_ids is not None:
-                raise ValueError("no decoder here reads past_key_values, use_cache, decoder_input_ids: leave them out")
-            return self.braid(inputs, encoder_outputs, recorded)
+            refuse(inputs, (*DecoderInputs.__annotations__, *CacheInputs.__annotations__), "there is no decoder")
+            return self.braid(parts, given, recorded)
         if not self.config.is_encoder_decoder:
-            return self.continue_text(inputs, encoder_outputs, past_key_values, use_cache, recorded)
-        context = self.context_of(inputs, encoder_outputs, recorded)
-        written = {"input_ids": decoder_input_ids, "attention_mask": decoder_attention_mask}
-        written |= {"position_ids": decoder_position_ids, "inputs_embeds": decoder_inputs_embeds}
-        output = self.decode({**written, **contextual(context)}, past_key_values, use_cache, recorded)
+            refuse(inputs, DecoderInputs.__annotations__, "the decoder's text is in input_ids and its kin")
+            return self.continue_text(parts, given, *cached, recorded)
+        context = self.context_of(parts, given, recorded)
+        written = {name: inputs.get(f"decoder_{name}") for name in WRITTEN}
+        output = self.decode({**written, **contextual(context)}, *cached, recorded)
         output.context = context
         return output
 
-    def recorded(self, output_attentions: bool | None, output_hidden_states: LayerChoice | None) -> dict[str, Any]:
+    def recorded(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What to record: as asked in the call, else as the config says."""
-        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        asked = {name: inputs.get(name) for name in Recorded.__annotations__}
         return {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
 
     def braid(
@@ -145,7 +121,7 @@ class PlaitModel(PlaitPreTrainedModel):
     def encode_context(self, **inputs: Any) -> ContextOutput:
         """Run all towers and the fusion on the inputs of `forward` (those of the decoder left out): what a decoder
         reads, (batch, tokens, width), to be passed on as `encoder_outputs`."""
-        recorded = {name: inputs.pop(name, None) or False for name in ("output_attentions", "output_hidden_states")}
+        recorded = {name: inputs.pop(name, None) or False for name in Recorded.__annotations__}
         given = inputs.pop("encoder_outputs", None)
         parts = {modality: {name: inputs.pop(name, None) for name in names} for modality, names in INPUTS.items()}
         if inputs:
@@ -291,6 +267,12 @@ def image_tokens(config: PlaitConfig, size: tuple[int, int] | None = None) -> in
         return tower(pixel_values=picture).last_hidden_state.shape[1]
 
 
+def refuse(inputs: Mapping[str, Any], names: Iterable[str], why: str) -> None:
+    """Raise ValueError for inputs that nothing would read."""
+    if given := [name for name in names if inputs.get(name) is not None and inputs[name] is not False]:
+        raise ValueError(f"nothing here reads {', '.join(given)}: {why}, leave them out")
+
+
 def contextual(context: ContextOutput) -> dict[str, Tensor | None]:
     """The decoder's arguments that bring a context."""
     return {"context": context.last_hidden_state, "context_mask": context.mask}
@@ -310,8 +292,5 @@ def single_output(output: TowerOutput) -> PlaitModelOutput:
 
 
 PRESENT = {"text": text_rows, "image": image_items, "audio": audio_items}
-INPUTS = {
-    "text": ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"),
-    "image": ("pixel_values", "image_present", "image_indices"),
-    "audio": ("input_features", "audio_present"),
-}
+# the decoder's arguments, without the prefix that they have beside those of a text tower
+WRITTEN = tuple(name.removeprefix("decoder_") for name in DecoderInputs.__annotations__)

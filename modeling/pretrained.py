@@ -28,6 +28,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
     input_modalities = ["text", "image", "audio"]
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
+    smooths_labels = False  # whether `forward` takes label_smoothing
     published_heads: tuple[str, ...] = ()
     reads_pooled = True
     decoder_kind: str | None = None  # how towers reach a decoder in this class: "context", "inline"; None: no decoder

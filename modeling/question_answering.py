@@ -1,7 +1,6 @@
 """Extractive question answering: where in a text the answer begins and ends."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +8,8 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig
+from .inputs import ReadInputs, spelled_out
 from .masked_lm import check_text
-from .outputs import LayerChoice
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel
 from .towers import TextTower
@@ -28,6 +27,7 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
 
     published_heads = ("qa_outputs",)
     reads_pooled = False
+    smooths_labels = True
     _keys_to_ignore_on_load_unexpected = [r"towers\.text\.pooler\."]
 
     def __init__(self, config: PlaitConfig) -> None:
@@ -40,23 +40,14 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
+    @spelled_out
     def forward(
         self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_present: Tensor | None = None,
-        image_indices: Tensor | None = None,
-        encoder_outputs: Mapping[str, Any] | None = None,
+        *,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: LayerChoice | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        label_smoothing: float = 0.0,
+        **inputs: Unpack[ReadInputs],
     ) -> QuestionAnsweringModelOutput:
         """Inputs as in `PlaitModel`.
 
@@ -66,14 +57,8 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
             num_items_in_batch: divides the summed loss in the place of the number of such rows.
             label_smoothing: of the loss, over the tokens that are no padding.
         """
-        outputs = self.model(
-            *(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
-            *(pixel_values, image_present, image_indices),
-            encoder_outputs=encoder_outputs,
-            use_cache=False,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
+        label_smoothing = inputs.pop("label_smoothing", 0.0)
+        outputs = self.model(**inputs, use_cache=False)
         text = outputs if outputs.encoder_outputs is None else outputs.encoder_outputs["text"]
         real = text.mask.bool()
         scores = self.qa_outputs(outputs.last_hidden_state[:, : real.shape[1]])

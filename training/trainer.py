@@ -1,6 +1,5 @@
 """The Trainer for models of several parts."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -66,7 +65,7 @@ class PlaitTrainer(Trainer):
             kwargs.setdefault("preprocess_logits_for_metrics", compute_metrics.reduce)
         self.streamed = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
         function: Any = None if self.streamed is not None else compute_metrics
-        self.smooths_itself = "label_smoothing" in inspect.signature(unwrap_peft_model(model).forward).parameters
+        self.smooths_itself = getattr(unwrap_peft_model(model), "smooths_labels", False)
         if args.label_smoothing_factor and kwargs.get("compute_loss_func") is None and not self.smooths_itself:
             kwargs["compute_loss_func"] = smoothed_loss(model, args.label_smoothing_factor)
         self.rates = PartRates()
@@ -85,8 +84,6 @@ class PlaitTrainer(Trainer):
         )
         if self.smooths_itself:
             self.label_smoother = None  # it takes the labels out of the inputs
-        # transformers takes every argument with "label" in its name for one, and expects all of them
-        self.label_names = [name for name in self.label_names if name not in ("label_smoothing", "shift_labels")]
         check_best_metric(args, compute_metrics)
         check_devices(args)
         if args.cache_features:
