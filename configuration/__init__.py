@@ -6,7 +6,7 @@ from .base import PlaitBaseConfig
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
-from .plait import INLINE, OWN_CONFIGS, PlaitConfig
+from .plait import INLINE, OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig
 from .tower import CONFIG_FIELDS, MODALITIES, PlaitAudioConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .transformer import PlaitTransformerConfig
 from .width import width_of
@@ -19,6 +19,7 @@ __all__ = [
     "INLINE",
     "MODALITIES",
     "OWN_CONFIGS",
+    "SPECIAL_TOKENS",
     "PlaitAudioConfig",
     "PlaitBaseConfig",
     "PlaitCNNConfig",

@@ -18,6 +18,7 @@ Labels = Resolved[dict[int, str] | dict[str, str] | None, dict[int, str]]
 FusionConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitFusionConfig | None]
 
 INLINE = "inline"
+SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 OWN_CONFIGS = {
     config.model_type: config
     for config in (
@@ -53,6 +54,9 @@ class PlaitConfig(PlaitBaseConfig):
     (`fusion_config.strategy` is "inline"); `bidirectional_images` lets the tokens of one image see each other there.
     `lm_head_bias` gives the projection to the vocabulary a bias. With `tie_word_embeddings` that projection's weights
     are the token embeddings; with `tie_encoder_embeddings` as well those of the text tower are (BART).
+
+    Special tokens are read here, not in a part's config; those left out are lifted from the decoder's, else the text
+    tower's.
 
     Raises:
         ValueError: no tower and no decoder; more than one tower without a fusion; `fusion_config.query` names a
@@ -98,6 +102,7 @@ class PlaitConfig(PlaitBaseConfig):
             setattr(self, field, sub_config(getattr(self, field), config_class))
         super().__post_init__(**kwargs)
         self._check_parts()
+        self._lift_tokens()
         self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline
 
     @property
@@ -133,6 +138,16 @@ class PlaitConfig(PlaitBaseConfig):
             if config is not None:
                 return config
         return self
+
+    def _lift_tokens(self) -> None:
+        """Special tokens left out here are those of the decoder, else of the text tower. A decoder without a token for
+        padding pads with its end of sequence, one without a start begins with its first token (bos, else eos)."""
+        written = self.get_text_config()
+        self._fill(**{name: getattr(written, name, None) for name in SPECIAL_TOKENS})
+        if self.decoder_config is not None:
+            end = self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
+            self._fill(pad_token_id=end)
+            self._fill(decoder_start_token_id=end if self.bos_token_id is None else self.bos_token_id)
 
     def _check_parts(self) -> None:
         encoders = self.encoders

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import can_return_tuple
 
@@ -72,19 +72,20 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         picture = processor(images=[np.zeros((64, 64, 3), dtype=np.uint8)], return_tensors="pt")["pixel_values"]
         processor.num_image_tokens = image_tokens(self.config, tuple(picture.shape[-2:]))
 
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def generate(
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """transformers' `generate`; the image tower runs once, whatever the number of beams or returned sequences."""
+        kwargs["generation_config"] = generation_config
         image = {name: kwargs.pop(name) for name in INPUTS["image"] if name in kwargs}
         if image.get("pixel_values") is not None:
             with torch.no_grad():
                 kwargs["encoder_outputs"] = {"image": self.model.encode("image", **image)}
         if self.config.inline:  # an image token stands for an image: the model cannot write one
-            given = kwargs.get("generation_config") or self.generation_config
-            others = kwargs.get("suppress_tokens") or given.suppress_tokens or []
-            kwargs["suppress_tokens"] = [*others, self.config.image_token_id]
+            kwargs["suppress_tokens"] = [*(self.option("suppress_tokens", kwargs) or ()), self.config.image_token_id]
         library: Any = super()
         with self.lean_steps():
-            return library.generate(inputs, *args, **kwargs)
+            return library.generate(inputs, kwargs.pop("generation_config"), *args, **kwargs)
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
         given = kwargs.get("encoder_outputs")

@@ -289,29 +289,15 @@ def without_unused(strand: Strand, modality: str) -> Strand:
 
 
 def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
-    """Tying and special tokens of the decoder, else of the text tower: transformers reads them at the root only. A
-    decoder without a token for padding pads with its end of sequence, one without a start begins with its first token
-    (bos, else eos)."""
+    """What the decoder's checkpoint, else the text tower's, says at its own root: transformers reads it there only."""
     strand = strands.get("decoder") or strands.get("text")
     if strand is None:
         return {}
-    names = ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "decoder_start_token_id")
-    values = {**strand.config.to_dict(), **special_tokens(strand.source_config)}
-    fields = {name: values[name] for name in names if name in values}
+    fields: dict[str, Any] = {"tie_word_embeddings": getattr(strand.config, "tie_word_embeddings", True)}
     if "decoder" in strands:
-        ends = fields.get("eos_token_id")
-        end = ends[0] if isinstance(ends, list) else ends
-        begin = fields.get("bos_token_id")
-        fields["pad_token_id"] = end if fields.get("pad_token_id") is None else fields["pad_token_id"]
-        fields.setdefault("decoder_start_token_id", end if begin is None else begin)
+        fields["decoder_start_token_id"] = getattr(strand.source_config, "decoder_start_token_id", None)
         fields["lm_head_bias"] = "lm_head.bias" in strand.heads and "mlm_head.dense.weight" not in strand.heads
     return fields
-
-
-def special_tokens(source: PreTrainedConfig | None) -> dict[str, Any]:
-    """What a checkpoint's own config says of how its decoder begins."""
-    start = getattr(source, "decoder_start_token_id", None)
-    return {} if start is None else {"decoder_start_token_id": start}
 
 
 def label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:

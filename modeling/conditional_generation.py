@@ -1,5 +1,6 @@
 """Conditional generation: towers are read by a decoder, which writes."""
 
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import torch
@@ -47,16 +48,20 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         return self.model.get_encoder(modality)
 
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def generate(
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """transformers' `generate`: the towers run once, on exactly what was passed; `decoder_input_ids` begin the text
         where given (with an image or audio tower alone, `input_ids` too)."""
+        kwargs["generation_config"] = generation_config
         if inputs is not None:
             kwargs[self.main_input_name] = inputs
         if "text" not in self.model.towers and "input_ids" in kwargs:
             kwargs["decoder_input_ids"] = kwargs.pop("input_ids")
             kwargs["decoder_attention_mask"] = kwargs.pop("attention_mask", None)
         if kwargs.get("decoder_input_ids") is not None:
-            kwargs |= self.begun(kwargs["decoder_input_ids"], kwargs.pop("decoder_attention_mask", None))
+            mask, start = kwargs.pop("decoder_attention_mask", None), self.option("decoder_start_token_id", kwargs)
+            kwargs |= begun(kwargs["decoder_input_ids"], mask, start)
         read = {name: kwargs.pop(name) for names in INPUTS.values() for name in names if kwargs.get(name) is not None}
         given = kwargs.pop("encoder_outputs", None)
         recorded = {name: kwargs.get(name) for name in ("output_attentions", "output_hidden_states")}
@@ -66,23 +71,21 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
             context = ContextOutput(**{**context, "mask": None})  # nothing to hide: no step need look at it
         words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
         if kwargs.keys().isdisjoint(("decoder_input_ids", "decoder_inputs_embeds")):
-            kwargs |= forced_beginning(kwargs.get("generation_config") or self.generation_config, context)
+            kwargs |= self.forced_beginning(context, kwargs)
         library: Any = super()
         with self.lean_steps():
-            return library.generate(None, *args, encoder_outputs=context, **words, **kwargs)
+            given = kwargs.pop("generation_config")
+            return library.generate(None, given, *args, encoder_outputs=context, **words, **kwargs)
 
-    def begun(self, tokens: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """A text for the decoder to continue, (batch, length), padded left where the mask is 0: with the start token
-        before every row that lacks it."""
-        mask = torch.ones_like(tokens) if mask is None else mask
-        start = self.generation_config.decoder_start_token_id
-        start = self.config.decoder_start_token_id if start is None else start
-        first = tokens.gather(1, mask.argmax(dim=1, keepdim=True))
-        lacking = (first != start) & mask.any(dim=1, keepdim=True)
-        if bool(lacking.any()):
-            tokens = torch.cat((tokens.new_full((len(tokens), 1), start), tokens), dim=1)
-            mask = torch.cat((lacking.to(mask.dtype), mask), dim=1)
-        return {"decoder_input_ids": tokens} | ({} if bool(mask.all()) else {"decoder_attention_mask": mask})
+    def forced_beginning(self, context: ContextOutput, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The decoder's first tokens where a checkpoint's generation config fixes them by `forced_decoder_ids`, pairs
+        of a position and a token behind the start token (Whisper: that no timestamps follow): (batch, tokens)."""
+        forced = self.option("forced_decoder_ids", kwargs)
+        if not forced:
+            return {}
+        tokens = [self.option("decoder_start_token_id", kwargs), *(token for _, token in sorted(forced))]
+        first = context.last_hidden_state
+        return {"decoder_input_ids": torch.tensor([tokens], device=first.device).expand(len(first), -1)}
 
     @can_return_tuple
     @spelled_out
@@ -125,15 +128,22 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         return shifted_right(labels, self.config)
 
 
-def forced_beginning(generation: GenerationConfig, context: ContextOutput) -> dict[str, Tensor]:
-    """The decoder's first tokens where a checkpoint's generation config fixes them by `forced_decoder_ids`, pairs of a
-    position and a token behind the start token (Whisper: that no timestamps follow): (batch, tokens)."""
-    forced = generation.to_dict().get("forced_decoder_ids")
-    if not forced:
-        return {}
-    tokens = [generation.decoder_start_token_id, *(token for _, token in sorted(forced))]
-    first = context.last_hidden_state
-    return {"decoder_input_ids": torch.tensor([tokens], device=first.device).expand(len(first), -1)}
+def begun(tokens: Tensor, mask: Tensor | None, start: int | list[int] | None) -> dict[str, Tensor]:
+    """A text for the decoder to continue, (batch, length), padded left where the mask is 0: with the start token (one
+    for all rows, or one each) before every row that lacks it.
+
+    Raises ValueError where there is no start token.
+    """
+    if start is None:
+        raise ValueError("decoder_start_token_id is None: name the token with which the decoder begins")
+    mask = torch.ones_like(tokens) if mask is None else mask
+    first = tokens.gather(1, mask.argmax(dim=1, keepdim=True))
+    starts = tokens.new_tensor(start).view(-1, 1)
+    lacking = (first != starts) & mask.any(dim=1, keepdim=True)
+    if bool(lacking.any()):
+        tokens = torch.cat((starts.expand(len(tokens), 1), tokens), dim=1)
+        mask = torch.cat((lacking.to(mask.dtype), mask), dim=1)
+    return {"decoder_input_ids": tokens} | ({} if bool(mask.all()) else {"decoder_attention_mask": mask})
 
 
 def seq2seq_output(loss: Tensor | None, logits: Tensor | None, outputs: PlaitModelOutput) -> PlaitSeq2SeqLMOutput:

@@ -23,6 +23,7 @@ class LeanGeneration:
     """Overrides of `GenerationMixin`'s hooks, for a class that has it as a base too."""
 
     config: Any
+    generation_config: Any
     lean: LeanDecoder | None = None  # during `generate`
 
     @contextmanager
@@ -35,6 +36,12 @@ class LeanGeneration:
             yield
         finally:
             self.lean = None
+
+    def option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
+        """An option of `generate`: of the call, of its generation config, of the model's own, or of the model."""
+        configs = (kwargs.get("generation_config"), self.generation_config, self.config)
+        values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
+        return next((value for value in values if value is not None), None)
 
     def step_logits(self, inputs: Mapping[str, Any], prefix: str = "") -> Tensor | None:
         """Logits of one new token, (batch, 1, vocabulary), by the lean decoder, from the inputs of `forward` (those of

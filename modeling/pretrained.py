@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from ..configuration import PlaitConfig
+from ..configuration import SPECIAL_TOKENS, PlaitConfig
 from .layers import Parameterised
 from .prepack import drop_packed_weights, prepack_weights
 from .transformer import PlaitLayer
@@ -192,7 +192,7 @@ def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
 def completed(generation: GenerationConfig, config: PlaitConfig) -> GenerationConfig:
     """A checkpoint's generation config, with the special tokens that its config alone names."""
     generation._from_model_config = None  # or transformers makes it anew from a config that knows less
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+    for name in (*SPECIAL_TOKENS, "decoder_start_token_id"):
         if getattr(generation, name) is None:
             setattr(generation, name, getattr(config, name))
     return generation

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
 
-from ..configuration import OWN_CONFIGS, PlaitConfig, PlaitDecoderConfig, PlaitTextConfig, PlaitVisionConfig
+from ..configuration import (
+    OWN_CONFIGS,
+    SPECIAL_TOKENS,
+    PlaitConfig,
+    PlaitDecoderConfig,
+    PlaitTextConfig,
+    PlaitVisionConfig,
+)
 from ..configuration.tower import MODALITIES
 from ..modeling.connectors import CONNECTORS
 from ..modeling.fusion import FUSIONS
@@ -171,8 +178,7 @@ def vocabulary_of(part: str, processor: PlaitProcessor | None) -> dict[str, Any]
     if processor is None or part not in ("text", "decoder"):
         return {}
     tokenizer = tokenizer_in(processor) if part == "text" else processor.target_tokenizer
-    names = ("pad_token_id", "bos_token_id", "eos_token_id")
-    return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name) for name in names}}
+    return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}}
 
 
 def resolve(reference: Any) -> Any:

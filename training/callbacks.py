@@ -12,9 +12,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..configuration import SPECIAL_TOKENS
 from .arguments import PlaitTrainingArguments
-
-SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
 class PartRates(TrainerCallback):
