@@ -67,14 +67,14 @@ def encode(folder: str, tiny: bool) -> Workload:
     return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length, 0.1)
 
 
-def train(folder: str, tiny: bool) -> Workload:
+def train(folder: str, tiny: bool, rows: int = 512) -> Workload:
     """BERT-base forward and backward over ragged sentences, bfloat16 by autocast."""
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     pair = both(BertModel(BertConfig(**dropout, **(SMALL if tiny else {}))), folder)
     ours, peer = (model.to(DEVICE).train() for model in pair)
-    ids, mask, lengths = bert_batch(8 if tiny else 128, 128, 0.34)
+    ids, mask, lengths = bert_batch(8 if tiny else rows, 128, 0.34)
     whole = [[torch.arange(len(ids)), ids.to(DEVICE), mask.to(DEVICE)]]
-    parts = [[x.to(DEVICE) for x in part] for part in sorted_parts(ids, mask, 32)]
+    parts = [[x.to(DEVICE) for x in part] for part in sorted_parts(ids, mask, rows // 4)]
 
     def step(model: Any, parts: list[list[Tensor]]) -> Tensor:
         model.zero_grad(set_to_none=True)
@@ -84,15 +84,17 @@ def train(folder: str, tiny: bool) -> Workload:
             (hidden.float() * part_mask[..., None]).square().sum().backward()
         return next(p.grad for name, p in model.named_parameters() if p.grad is not None and "ayer" in name)
 
-    title = f"train: BERT-base forward + backward, bf16 autocast, {describe(lengths)}; peer's best: parts of 32"
+    title = (
+        f"train: BERT-base forward + backward, bf16 autocast, {describe(lengths)}; peer's best: parts of {rows // 4}"
+    )
     return Workload(title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), 0.1)
 
 
-def vision(folder: str, tiny: bool) -> Workload:
-    """ViT-B/16 forward, bfloat16: both sides as they are, and the peer's best compiled."""
+def vision(folder: str, tiny: bool, pictures: int = 256) -> Workload:
+    """ViT-B/16 forward, bfloat16."""
     pair = both(ViTModel(ViTConfig(**(SMALL if tiny else {}))), folder)
     ours, peer = (model.to(DEVICE, torch.bfloat16).eval() for model in pair)
-    pixels = torch.randn(4 if tiny else 64, 3, 224, 224).to(DEVICE, torch.bfloat16)
+    pixels = torch.randn(4 if tiny else pictures, 3, 224, 224).to(DEVICE, torch.bfloat16)
 
     def run(model: Any) -> Tensor:
         with torch.inference_mode():
@@ -107,7 +109,7 @@ def dual(folder: str, tiny: bool) -> Workload:
     vision = {"num_hidden_layers": 2} if tiny else {}
     peer = CLIPModel(CLIPConfig(vision_config=vision)).vision_model
     ours, peer = (model.to(DEVICE, torch.bfloat16).eval() for model in both(peer, folder))
-    pixels = torch.randn(4 if tiny else 128, 3, 224, 224).to(DEVICE, torch.bfloat16)
+    pixels = torch.randn(4 if tiny else 512, 3, 224, 224).to(DEVICE, torch.bfloat16)
 
     def run(model: Any) -> Tensor:
         with torch.inference_mode():
@@ -117,7 +119,7 @@ def dual(folder: str, tiny: bool) -> Workload:
     return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1)
 
 
-def decode(folder: str, tiny: bool) -> Workload:
+def decode(folder: str, tiny: bool, static: bool = False) -> Workload:
     """GPT-2 of 124 M through `generate`, batch 1; float32, so that both sides must write the same tokens."""
     ours, peer = (model.to(DEVICE).eval() for model in read_twice(GPT2LMHeadModel(GPT2Config(**gpt2(tiny))), folder))
     ids = torch.randint(0, 1000, (1, 16), generator=torch.Generator().manual_seed(0)).to(DEVICE)
@@ -129,9 +131,10 @@ def decode(folder: str, tiny: bool) -> Workload:
     def write(model: Any, **more: Any) -> Tensor:
         return model.generate(ids, **options, **more)
 
-    title = "decode: GPT-2 124 M, fp32, 64 tokens, batch 1; the peer's best: static cache, compiled steps"
-    best = (lambda: write(peer, cache_implementation="static")) if not tiny else lambda: write(peer)
-    return Workload(title, lambda: write(ours), lambda: write(peer), best, exact=True)
+    cache = {"cache_implementation": "static"} if static else {}
+    how = "static cache, compiled steps on both sides" if static else "as it comes"
+    title = f"decode: GPT-2 124 M, fp32, 64 tokens, batch 1, {how}"
+    return Workload(title, lambda: write(ours, **cache), lambda: write(peer), lambda: write(peer, **cache), exact=True)
 
 
 def gpt2(tiny: bool) -> dict[str, Any]:
@@ -191,11 +194,14 @@ def caption(folder: str, tiny: bool) -> Workload:
 WORKLOADS: dict[str, Callable[[str, bool], Workload]] = {
     "encode": encode,
     "train": train,
+    "train-small": lambda folder, tiny: train(folder, tiny, rows=64),
     "vision": vision,
+    "vision-small": lambda folder, tiny: vision(folder, tiny, pictures=16),
     "clip": dual,
     "loss": loss,
     "caption": caption,
     "decode": decode,
+    "decode-static": lambda folder, tiny: decode(folder, tiny, static=True),
 }
 
 

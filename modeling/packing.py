@@ -4,12 +4,12 @@ Rows are ordered by length, so that every group of equal rows is one contiguous 
 viewed as a rectangular batch without a copy.
 """
 
+from functools import cache
 from itertools import accumulate, groupby
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 
 from .attention import attention_function
 
@@ -81,12 +81,13 @@ def packed_attention(
     """Attention over packed rows: query (1, heads, tokens, head_dim) to (1, tokens, heads, head_dim).
 
     On a GPU one variable-length kernel serves the whole batch in half precision; where that kernel does not serve
-    (float32, attention dropout, head sizes that are no multiple of 8), one call over the padded grid does. On a CPU
-    each group of equal lengths is one rectangular call. A row without keys gets zeros.
+    (float32, odd head sizes, cards before Ampere), one call over the padded grid does. On a CPU each group of equal
+    lengths is one rectangular call. A row without keys gets zeros.
     """
     attend = by_group
     if query.is_cuda:
-        attend = variable_length if is_served(query, kwargs.get("dropout", 0.0)) else over_the_grid
+        query, key, value = (in_computing_type(x) for x in (query, key, value))
+        attend = variable_length if is_served(query) else over_the_grid
     return attend(module, query, key, value, mask, kwargs), None
 
 
@@ -121,27 +122,37 @@ def _triangle(module: nn.Module, implementation: str | None, query: Tensor, leng
     return torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
 
 
-def is_served(query: Tensor, dropout: float) -> bool:
+def in_computing_type(x: Tensor) -> Tensor:
+    """The type in which autocast would have attention computed (a norm or rotary positions may have left it)."""
+    return x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x
+
+
+def is_served(query: Tensor) -> bool:
     """Whether the variable-length kernel computes this."""
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    return half and not dropout and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
+    size, half = query.shape[-1], query.dtype in (torch.float16, torch.bfloat16)
+    return half and size % 8 == 0 and size <= 256 and has_flash(query.device)
+
+
+@cache
+def has_flash(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def variable_length(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
 ) -> Tensor:
-    """One kernel for all rows, each between its ends."""
+    """One kernel for all rows, each between its ends (Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691).
+
+    Called below `torch.nn.attention.varlen_attn`, which has no dropout and costs more time than the kernel itself.
+    """
     packings = (mask.queries, mask.keys)
-    query_length, key_length = (max(p.lengths) for p in packings)
-    query, key, value = (x.transpose(1, 2)[0] for x in (query, key, value))
-    window = (-1, 0) if module.is_causal else (-1, -1)
-    groups = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
-    ends = [p.ends for p in packings]
-    attended = varlen_attn(
-        query, key, value, *ends, query_length, key_length, scale=options["scaling"], window_size=window
+    rows = (x.transpose(1, 2)[0] for x in (query, key, value))  # (tokens, heads, head_dim)
+    ends, lengths = (p.ends for p in packings), (max(p.lengths) for p in packings)
+    dropout, debug = options.get("dropout", 0.0), False
+    attended, *_ = torch.ops.aten._flash_attention_forward(
+        *rows, *ends, *lengths, dropout, module.is_causal, debug, scale=options["scaling"]
     )
-    return cast("Tensor", attended)[None]  # a pair only where auxiliary outputs are asked for
+    return attended[None]
 
 
 def over_the_grid(

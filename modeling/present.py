@@ -74,6 +74,8 @@ def items(name: str, values: Tensor | None, present: Tensor | None, dimensions: 
     if values.ndim != dimensions + 2:
         raise ValueError(f"{name} has shape {tuple(values.shape)}, not {SHAPES[name]}")
     batch, count = values.shape[:2]
+    if present is None and count == 1:  # nothing to look up, for which a GPU would have to be waited for
+        return Present({name: values[:, 0]}, batch)
     there = values.new_ones(batch, count, dtype=torch.bool) if present is None else present.bool()
     if there.shape != (batch, count):
         raise ValueError(f"{PRESENCE[name]} has shape {tuple(there.shape)}, not {(batch, count)}")
