@@ -69,7 +69,7 @@ def compose(
             checkpoint (CLIP) the tower of that modality is taken; a family that plait does not know is wrapped.
         decoder: likewise, of a class that generates: the text model that reads the towers.
         fusion: a strategy's name, or a whole `PlaitFusionConfig`; by default "early", and "concatenate" where a decoder
-            reads the towers (its cross-attention braids them). One tower alone has no fusion.
+            reads the towers (its cross-attention braids them). One tower alone has no fusion, unless one is named.
         query: the modality that asks, in cross-attention fusion.
         connector: "linear", "mlp" or "resampler".
         fusion_config: further fields of `PlaitFusionConfig`, e.g. `{"num_hidden_layers": 4}`.
@@ -87,7 +87,7 @@ def compose(
     where = {key: options.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in options}
     given = {"text": text, "image": image, "audio": audio, "video": video}
     strands = {name: strand_of(name, tower, where) for name, tower in given.items() if tower is not None}
-    if len(strands) > 1 or not model_class.reads_pooled:
+    if len(strands) > 1 or fusion is not None or not model_class.reads_pooled:
         strands = {name: without_unused(strand, name) for name, strand in strands.items()}
     if decoder is not None:
         strands["decoder"] = decoder_strand(model_class, decoder, bool(strands), dict(decoder_config or {}), where)
@@ -119,7 +119,8 @@ def joined(
     towers = {name: strand.config for name, strand in strands.items() if name != "decoder"}
     fields = {CONFIG_FIELDS[name]: config for name, config in towers.items()}
     if "decoder" not in strands:
-        return fields | ({"fusion_config": fusion_of(fusion or "early", extra, towers)} if len(towers) > 1 else {})
+        braided = len(towers) > 1 or fusion is not None
+        return fields | ({"fusion_config": fusion_of(fusion or "early", extra, towers)} if braided else {})
     decoder = fields["decoder_config"] = strands["decoder"].config
     if towers:
         strategy = INLINE if model_class.decoder_kind == "inline" else fusion or "concatenate"

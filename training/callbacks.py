@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from ..configuration import SPECIAL_TOKENS
+from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 
 
@@ -52,6 +53,14 @@ class DecoderTokens(TrainerCallback):
         for config, tokens in self.kept:
             for name, value in tokens.items():
                 setattr(config, name, value)
+
+
+class Tokenless:
+    """A processor without a tokenizer, while a model trains: the Trainer asks every processor for special tokens."""
+
+    def __init__(self, processor: PlaitProcessor) -> None:
+        self.model_input_names = processor.model_input_names
+        self.save_pretrained = processor.save_pretrained
 
 
 def stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:

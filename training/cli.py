@@ -1,4 +1,4 @@
-"""The command `plait`: train, evaluate, predict."""
+"""The command `plait`: train, evaluate, predict, compare."""
 
 import argparse
 import shlex
@@ -8,6 +8,7 @@ from pathlib import Path
 
 FLAGS = {
     "train": {"--help", "--overwrite", "--resume"},
+    "compare": {"--help", "--overwrite", "--resume"},
     "evaluate": {"--help", "--data", "--split", "--output"},
     "predict": {"--help", "--data", "--output", "--text", "--image", "--context", "--batch-size"},
 }
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .recipe import RecipeError
 
     try:
-        return {"train": train, "evaluate": evaluate, "predict": predict}[options.command](options, rest, given)
+        return COMMANDS[options.command](options, rest, given)
     except RecipeError as error:
         print(f"plait {options.command}: {error}", file=sys.stderr)
         return 2
@@ -52,10 +53,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="plait", description="Braid towers into one model and train it.", epilog=EPILOG
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train | evaluate | predict")
+    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -107,6 +109,21 @@ def predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[st
     return 0
 
 
+def compare(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
+    """`plait compare`: fill the comparison's folder and print its table."""
+    from .compare import compare as run
+    from .compare.report import answer, table
+    from .recipe import load_recipe, parse_overrides
+
+    recipe = load_recipe(options.recipe, parse_overrides(rest))
+    comparison = run(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
+    print(f"{table(comparison.content)}\n\n{answer(comparison.content)}\nsaved in {recipe.output_dir}")
+    return 0
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare}
+
+
 def data_overrides(options: argparse.Namespace, rest: Sequence[str]) -> dict:
     """The changes to a run's own recipe: other data are read by their own splits, whole."""
     from .recipe import parse_overrides
@@ -153,3 +170,15 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--output", help="a .jsonl or .csv file; default: lines of JSON on the console")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.epilog = "--key value overrides the run's recipe: --generation.num_beams 5 --max_length 256"
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="does fusion help, and which?",
+        description="Train every modality alone and every fusion under one budget, and compare them.",
+    )
+    parser.add_argument("recipe", help="a yaml file with a section `compare`, or the name of a recipe of plait's own")
+    parser.add_argument("--overwrite", action="store_true", help="replace the comparison's folder if it exists")
+    parser.add_argument("--resume", action="store_true", help="keep its finished trainings and do the others")
+    parser.epilog = "--key value overrides the recipe: --compare.folds 5 --compare.fusions '[late, early]'"

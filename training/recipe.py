@@ -73,6 +73,32 @@ class DataRecipe:
 
 @strict
 @dataclass
+class CompareRecipe:
+    """What `plait compare` trains, each under the budget that `training` says, and how it is measured.
+
+    `singles`: modalities, each alone (default: all); alone means through a connector and a joint transformer of its
+    own, as in `early` fusion, so that a fusion is not compared with less of a model. `fusions`: strategies, or
+    `{name, fusion, query, connector, fusion_config}`. `seeds`: of the training, every one for every fold. `folds`: all
+    rows of all splits are cut into so many parts, each being tested once (null: train on `train`, test on `test`);
+    the classes are spread evenly. `group_by`: columns; rows with an equal value in one of them stay in one part
+    (default: what the towers read, and the column `group`). `metric`: decides (default: the first of the recipe's
+    `metrics`). `bootstrap`: resamples of the test rows (by group) and seeds for 95 % intervals. `audit`: measure every
+    fusion on shuffled, blank and absent modalities too. `keep_best`: train the best fusion on all rows, and save it.
+    """
+
+    singles: list[str] | None = None
+    fusions: list[str | dict[str, Any]] = field(default_factory=lambda: ["late", "early", "cross_attention"])
+    seeds: list[int] = field(default_factory=lambda: [0])
+    folds: int | None = None
+    group_by: list[str] | None = None
+    metric: str | None = None
+    bootstrap: int = 2000
+    audit: bool = True
+    keep_best: bool = True
+
+
+@strict
+@dataclass
 class TokenizerRecipe:
     """A tokenizer for a fresh text tower or decoder: `from_pretrained`, or `train` (vocab_size, lowercase,
     min_frequency) on the training texts. A fresh tower and a fresh decoder share one."""
@@ -91,6 +117,7 @@ class Recipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe | None = None
+    compare: CompareRecipe = field(default_factory=CompareRecipe)
     processor: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)
@@ -102,7 +129,7 @@ class Recipe:
     output_dir: str | None = None
 
 
-NESTED = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe}
+NESTED = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe, "compare": CompareRecipe}
 
 
 class Loader(yaml.SafeLoader):

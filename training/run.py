@@ -156,7 +156,7 @@ def prepared(data: Data, task: Task, processor: PlaitProcessor, recipe: Recipe) 
 
 
 def build_both(
-    recipe: Recipe, folder: Path, args: PlaitTrainingArguments, data: Data
+    recipe: Recipe, folder: Path, args: PlaitTrainingArguments, data: Data, verbose: bool = True
 ) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
     """Processor and model; one line that says what is wrong with the recipe's model.
 
@@ -168,7 +168,7 @@ def build_both(
             if not (folder / PROCESSOR_FILE).exists():
                 build_processor(recipe, train).save_pretrained(folder)
         processor = PlaitProcessor.from_pretrained(folder)
-        return processor, build_model(recipe, data.labels, processor, verbose=bool(args.should_log))
+        return processor, build_model(recipe, data.labels, processor, verbose=verbose and bool(args.should_log))
     except RecipeError:
         raise
     except (OSError, TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ from ..modeling.question_answering import labelled_spans
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .averaging import Averaging
-from .callbacks import DecoderTokens, PartRates, stopping
+from .callbacks import DecoderTokens, PartRates, Tokenless, stopping
 from .collator import PlaitDataCollator
 from .features import cache_features
 from .inputs import picture_groups
@@ -91,9 +91,15 @@ class PlaitTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; a decoder with a tokenizer of its own keeps its special tokens."""
-        if isinstance(self.processing_class, PlaitProcessor) and self.processing_class.decoder_tokenizer is not None:
+        processor = self.processing_class
+        if isinstance(processor, PlaitProcessor) and processor.decoder_tokenizer is not None:
             self.decoder_tokens.remember(self.model)
-        return super().train(*args, **kwargs)
+        if isinstance(processor, PlaitProcessor) and processor.tokenizer is None:
+            self.processing_class = Tokenless(processor)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.processing_class = processor
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer that the arguments name, over `parameter_groups`."""

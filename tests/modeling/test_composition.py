@@ -102,6 +102,16 @@ def test_one_tower_has_neither_connector_nor_fusion(folders: dict[str, Path]) ->
     assert model(**inputs_of("image")).logits.shape == (3, 3)
 
 
+def test_one_tower_gets_the_fusion_that_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A connector and a joint transformer over one stream: what a single modality is compared with in a fusion."""
+    options = {"fusion": "early", "fusion_config": FUSION, "labels": 3, "verbose": False}
+    model = PlaitForClassification.compose(image=folders["vit"], **options)
+    assert list(model.model.connectors) == ["image"] and model.config.hidden_size == FUSION["hidden_size"]
+    model.save_pretrained(tmp_path)
+    again = PlaitForClassification.from_pretrained(tmp_path)
+    assert torch.equal(again(**inputs_of("image")).logits, model(**inputs_of("image")).logits)
+
+
 def test_the_table_says_what_is_fresh_and_frozen(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     model = compose(folders, freeze=("text",), verbose=True)
     printed = capsys.readouterr().out

@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import HfArgumentParser, Trainer
 
 from plait import PlaitForClassification, PlaitForMaskedLM, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
+from plait.configuration import PlaitVisionConfig
 from plait.modeling.pretrained import PlaitPreTrainedModel
 from plait.training.collator import PlaitDataCollator
 from plait.training.data import Data
@@ -336,3 +337,20 @@ def test_a_saved_model_loads_equal(make_trainer: MakeTrainer, data: Data, tmp_pa
     trainer.model.eval()
     with torch.no_grad():
         assert torch.equal(loaded(**batch).logits, trainer.model(**batch).logits)
+
+
+def test_a_model_without_text_trains_and_is_saved_with_its_processor(
+    make_arguments: Callable[..., PlaitTrainingArguments], data: Data, tmp_path: Path
+) -> None:
+    """transformers' Trainer asks every processor for special tokens."""
+    config = PlaitVisionConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)
+    model = PlaitForClassification.compose(image=config, labels=5, verbose=False)
+    processor = PlaitProcessor.compose(image=config)
+    rows = data.train.remove_columns("text")
+    args = make_arguments(save_strategy="epoch")
+    collator = PlaitDataCollator(processor, data.labels)
+    trainer = PlaitTrainer(model, args, data_collator=collator, train_dataset=rows, processing_class=processor)
+    trainer.train()
+    assert trainer.processing_class is processor
+    (checkpoint,) = (tmp_path / "run").iterdir()
+    assert PlaitProcessor.from_pretrained(checkpoint).model_input_names == ["pixel_values", "image_present"]

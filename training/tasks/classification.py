@@ -31,7 +31,7 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForClassification
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES, "label")
+    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES, "label", "group")
     answered: ClassVar[tuple[str, ...]] = ("label",)
     labelled: ClassVar[bool] = True
 

@@ -1,0 +1,65 @@
+"""What a fusion makes of rows that lack one of its modalities, or have another's: does it look at all of them?"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from ..inputs import Row
+
+GREY = (127, 127, 127)
+KINDS = ("only", "shuffled", "blank")
+
+
+def variations(rows: Sequence[Row], modalities: Sequence[str], seed: int) -> Iterator[tuple[str, list[Row]]]:
+    """The test rows, changed in one modality at a time.
+
+    `only text`: all others absent (a blind model). `shuffled text`: every row has the text of another row.
+    `blank text`: an input without content in its place: an empty text, a grey picture.
+    """
+    for modality in modalities:
+        columns = columns_among(rows[0], modality)
+        others = [name for other in modalities if other != modality for name in columns_among(rows[0], other)]
+        moved = [{name: row[name] for name in columns} for row in shuffled(rows, seed)]
+        yield f"only {modality}", [{**row, **dict.fromkeys(others)} for row in rows]
+        yield f"shuffled {modality}", [{**row, **other} for row, other in zip(rows, moved, strict=True)]
+        yield f"blank {modality}", [{**row, **blank(row, columns, modality)} for row in rows]
+
+
+def columns_among(names: Iterable[str], modality: str) -> list[str]:
+    """The columns that a modality is read from: text, text_pair; image, image.0, image_id; ..."""
+    return [name for name in names if name.split("_")[0].split(".")[0] == modality]
+
+
+def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Every row in another's place: a random cycle through all."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    moved = list(rows)
+    for place, source in zip(order, np.roll(order, 1), strict=True):
+        moved[place] = rows[source]
+    return moved
+
+
+def blank(row: Row, columns: Sequence[str], modality: str) -> dict[str, Any]:
+    """Inputs without content in the place of those that are there; numbers by which inputs are known are left out."""
+    return {name: None if name.endswith("_id") else filled(row[name], BLANKS[modality]) for name in columns}
+
+
+def filled(value: Any, make: Callable[[], Any]) -> Any:
+    """The blank input, as often as there is one."""
+    if isinstance(value, list):
+        return [make() for _ in value]
+    return None if value is None else make()
+
+
+def grey_picture() -> dict[str, Any]:
+    """A picture file of one colour."""
+    from PIL import Image
+
+    file = BytesIO()
+    Image.new("RGB", (32, 32), GREY).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+BLANKS: dict[str, Callable[[], Any]] = {"text": str, "image": grey_picture}

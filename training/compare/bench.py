@@ -1,0 +1,163 @@
+"""What all cells of a comparison share: the rows, the folds, the metric, and the outputs of frozen towers."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..arguments import PlaitTrainingArguments
+from ..data import load_data
+from ..features import FeatureStore, cache_features
+from ..labels import Labels
+from ..metrics import DEFAULTS, find_metric
+from ..recipe import Recipe, RecipeError, check_choice
+from ..sampler import shuffled
+from ..tasks import find_task
+from ..tasks.classification import label_array
+from .audit import columns_among
+from .folds import fold_numbers, group_numbers
+from .systems import System, systems_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Part(NamedTuple):
+    """What one cell trains on, chooses its best epoch by, and is tested on."""
+
+    train: "Dataset"
+    validation: "Dataset | None"
+    test: "Dataset"
+
+
+class Bench:
+    """The recipe's rows, read once and cut into folds.
+
+    With `compare.folds` the rows of all splits are one data set, `rows`, of which every row is tested once; without,
+    `rows` are those of the test split.
+
+    Raises:
+        RecipeError: a task that has no labels, nothing to test on, or whatever the recipe's parts raise.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.systems = systems_of(recipe)
+        task = find_task(recipe.task)
+        if not task.labelled:
+            raise RecipeError(
+                f"compare: models that give labels or numbers are compared, and the task is {recipe.task}"
+            )
+        whole = recipe.data if recipe.compare.folds is None else replace(recipe.data, validation_fraction=None)
+        data = load_data(whole, recipe.seed, roles=task.roles)
+        for split, rows in data.splits.items():
+            task.check_columns(rows.column_names, split)
+        if data.labels is None or data.train is None:
+            raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
+        self.labels: Labels = data.labels
+        self.splits = data.splits
+        self.rows = self._rows()
+        self.truth = label_array(self.rows, self.labels)
+        self.groups = group_numbers(self.rows, self._group_columns())
+        self.folds = self._folds()
+        self.metric_names = list(recipe.metrics or DEFAULTS[self.labels.problem_type])
+        self.metric = self._metric()
+        self.stores: dict[tuple[str, str], FeatureStore] = {}
+
+    @property
+    def fold_names(self) -> list[int | None]:
+        """The folds by number; one None where train and test are given."""
+        return [None] if self.recipe.compare.folds is None else list(range(self.recipe.compare.folds))
+
+    def test_rows(self, fold: int | None) -> np.ndarray:
+        """Numbers of the rows that are tested in this fold."""
+        return np.flatnonzero(self.folds == (0 if fold is None else fold))
+
+    def train_truth(self, fold: int | None) -> np.ndarray:
+        """What the labels of the training rows are."""
+        return label_array(self.splits["train"], self.labels) if fold is None else self.truth[self.folds != fold]
+
+    def part(self, system: System, fold: int | None) -> Part:
+        """The rows of one cell, with the columns that the system reads."""
+        if fold is None:
+            parts = (self.splits["train"], self.splits.get("validation") if "test" in self.splits else None, self.rows)
+        else:
+            kept, held = self._held_out(np.flatnonzero(self.folds != fold))
+            held_rows = self.rows.select(held) if len(held) else None
+            parts = (self.rows.select(kept), held_rows, self.rows.select(self.test_rows(fold)))
+        names = [name for modality in system.modalities for name in columns_among(self.rows.column_names, modality)]
+        train, validation, test = (None if rows is None else rows.select_columns([*names, "label"]) for rows in parts)
+        return Part(train, validation, test)  # pyright: ignore[reportArgumentType] - only the second may be None
+
+    def features(
+        self, system: System, model: PlaitPreTrainedModel, processor: PlaitProcessor, args: PlaitTrainingArguments
+    ) -> dict[str, FeatureStore]:
+        """The outputs of the frozen towers that the recipe keeps, of all rows: pretrained ones for all cells."""
+        found = {}
+        for modality in args.cache_features:
+            source = getattr(system.model, modality)
+            if not isinstance(source, str):
+                raise RecipeError(
+                    f"training.cache_features: the {modality} tower is fresh, another one in every cell: it cannot be "
+                    "shared; take a pretrained tower, or train without"
+                )
+            if (modality, source) not in self.stores:
+                datasets = [self.rows] if self.recipe.compare.folds is not None else list(self.splits.values())
+                try:
+                    self.stores[modality, source] = cache_features(
+                        model,
+                        processor,
+                        datasets,
+                        modality,
+                        folder=args.feature_cache_dir,
+                        limit=args.feature_cache_limit,
+                        batch_size=args.per_device_eval_batch_size,
+                        max_length=self.recipe.max_length,
+                    )
+                except ValueError as error:
+                    raise RecipeError(f"training.cache_features: {error}") from error
+            found[modality] = self.stores[modality, source]
+        return found
+
+    def _rows(self) -> "Dataset":
+        from datasets import concatenate_datasets
+
+        if self.recipe.compare.folds is not None:
+            return concatenate_datasets(list(self.splits.values()))
+        for split in ("test", "validation"):
+            if split in self.splits:
+                return self.splits[split]
+        raise RecipeError("compare: there is neither a test nor a validation split; give data.splits, or compare.folds")
+
+    def _group_columns(self) -> list[str]:
+        if self.recipe.compare.group_by is not None:
+            return self.recipe.compare.group_by
+        read = [part for part in self.systems[-1].modalities if columns_among(self.rows.column_names, part)]
+        return read + (["group"] if "group" in self.rows.column_names else [])
+
+    def _folds(self) -> np.ndarray:
+        folds = self.recipe.compare.folds
+        if folds is None:
+            return np.zeros(len(self.rows), dtype=int)
+        return fold_numbers(self.groups, self.truth, self.labels, folds, self.recipe.seed)
+
+    def _held_out(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Training rows without, and with, the recipe's fraction for validation; groups are not parted."""
+        fraction = self.recipe.data.validation_fraction or 0.0
+        if not 0 <= fraction < 1:
+            raise RecipeError(f"data.validation_fraction is {fraction}: expected more than 0 and less than 1")
+        groups = np.unique(self.groups[rows])
+        order = groups[shuffled(len(groups), self.recipe.seed)]
+        held = np.isin(self.groups[rows], order[: round(fraction * len(groups))])
+        return rows[~held], rows[held]
+
+    def _metric(self) -> str:
+        name = self.recipe.compare.metric or self.metric_names[0]
+        check_choice("compare.metric", name, self.metric_names)
+        try:
+            find_metric(name, self.labels.problem_type)
+        except ValueError as error:
+            raise RecipeError(f"compare.metric: {error}") from error
+        return name

@@ -1,0 +1,161 @@
+"""One training of the comparison: a system on one fold with one seed, and the file that keeps its answers."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import EvalPrediction, set_seed
+from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
+
+from ...processing import PlaitProcessor
+from ..data import Data
+from ..inputs import Row, rows_in
+from ..metrics import Metrics
+from ..recipe import RecipeError
+from ..run import build_both, make_arguments, make_collator
+from ..trainer import PlaitTrainer
+from .audit import variations
+from .bench import Bench, Part
+from .systems import System
+
+QUIET = {"disable_tqdm": True, "report_to": "none", "logging_strategy": "no"}
+
+
+class Cell(NamedTuple):
+    """A system, trained with `seed` on all rows but those of `fold` (None: on the training split)."""
+
+    system: System
+    fold: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        slug = re.sub(r"[^a-z0-9]+", "-", self.system.name.lower()).strip("-")
+        return f"{slug}-{'split' if self.fold is None else f'fold{self.fold}'}-seed{self.seed}"
+
+
+class Answers(NamedTuple):
+    """What a finished cell leaves: the numbers of the test rows, the logits (rows, labels) of the test as it is ("")
+    and of every variation of the audit, and facts (parameters, seconds, steps)."""
+
+    rows: np.ndarray
+    logits: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        unfinished = path.with_suffix(".tmp")
+        arrays: dict[str, Any] = {f"logits/{name}": values for name, values in self.logits.items()}
+        with unfinished.open("wb") as file:
+            np.savez(file, rows=self.rows, facts=np.array(json.dumps(self.facts)), **arrays)
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Answers":
+        """Read the file. Raises RecipeError for one that is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                arrays = dict(content)
+            logits = {name.removeprefix("logits/"): arrays[name] for name in arrays if name.startswith("logits/")}
+            return cls(arrays["rows"], logits, json.loads(str(arrays["facts"])))
+        except (KeyError, OSError, ValueError) as error:
+            raise RecipeError(f"{path} is damaged ({error}): delete it, it is computed again") from error
+
+
+class Trained(NamedTuple):
+    """A trainer at the end of its training, and the CPU (on a GPU: wall) seconds that it took."""
+
+    trainer: PlaitTrainer
+    processor: PlaitProcessor
+    seconds: float
+
+
+class LogitMetrics(Metrics):
+    """The recipe's metrics, of logits that are kept as they are."""
+
+    def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return logits.float()
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        return self.of_logits(np.asarray(prediction.label_ids), np.asarray(prediction.predictions))
+
+    def of_logits(self, references: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+        """The metrics of logits (rows, labels)."""
+        return self.compute(references, self.answers(logits))
+
+    def answers(self, logits: np.ndarray) -> np.ndarray:
+        """What the metrics read: chosen labels, probabilities or values."""
+        return super().reduce(torch.as_tensor(logits), torch.empty(0)).numpy()
+
+
+def run_cell(bench: Bench, cell: Cell) -> Answers:
+    """Train and ask."""
+    with TemporaryDirectory() as folder:
+        part = bench.part(cell.system, cell.fold)
+        run = trained(bench, cell.system, cell.seed, part, Path(folder))
+        test = rows_in(part.test)
+        logits = {"": logits_of(run.trainer, test)}
+        if cell.system.fused and bench.recipe.compare.audit:
+            for name, rows in variations(test, cell.system.modalities, cell.seed):
+                logits[name] = logits_of(run.trainer, rows)
+    parameters = list(run.trainer.model.parameters())
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "seconds": round(run.seconds, 3),
+        "steps": run.trainer.state.global_step,
+    }
+    return Answers(bench.test_rows(cell.fold), logits, facts)
+
+
+def trained(bench: Bench, system: System, seed: int, part: Part, folder: Path) -> Trained:
+    """A system after its training on `part`."""
+    recipe = system.recipe(bench.recipe, seed)
+    saves = {} if recipe.training.get("load_best_model_at_end") else {"save_strategy": "no"}
+    recipe = replace(recipe, training={**recipe.training, **QUIET, **saves})
+    args = make_arguments(recipe, folder / "checkpoints")
+    set_seed(args.seed)
+    processor, model = build_both(recipe, folder, args, Data({"train": part.train}, bench.labels), verbose=False)
+    collator = make_collator(recipe, processor, bench.labels, args.image_cache)
+    collator.features |= bench.features(system, model, processor, args)
+    args.cache_features = []  # they are there
+    try:
+        trainer = PlaitTrainer(
+            model,
+            args,
+            data_collator=collator,
+            train_dataset=part.train,
+            eval_dataset=part.validation,
+            compute_metrics=LogitMetrics(bench.metric_names, bench.labels.problem_type),
+            processing_class=processor,
+        )
+    except ValueError as error:
+        raise RecipeError(f"training: {error}") from error
+    trainer.remove_callback(PrinterCallback)
+    clock = time.perf_counter if args.device.type == "cuda" else time.process_time
+    start = clock()
+    trainer.train()
+    seconds = clock() - start
+    trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the tests that follow
+    return Trained(trainer, processor, seconds)
+
+
+def logits_of(trainer: PlaitTrainer, rows: list[Row]) -> np.ndarray:
+    """(rows, labels)."""
+    data: Any = rows
+    return np.asarray(trainer.predict(data).predictions, dtype=np.float32)
+
+
+def cells_of(bench: Bench) -> Iterator[Cell]:
+    """Every cell, a fold of all systems at a time."""
+    for seed in bench.recipe.compare.seeds:
+        for fold in bench.fold_names:
+            for system in bench.systems:
+                yield Cell(system, fold, seed)

@@ -1,0 +1,97 @@
+"""Which rows belong together, and how all rows are cut into folds."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ..inputs import Row, pictures_of
+from ..labels import Labels
+from ..metrics import REGRESSION, SINGLE
+from ..recipe import RecipeError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+BINS = 10  # of a regression's targets, whose distribution is then spread evenly over the folds
+
+
+def group_numbers(data: "Dataset", columns: Sequence[str]) -> np.ndarray:
+    """(rows,) numbers that are equal for rows with an equal value in one of the columns, also by way of other rows.
+
+    Texts are equal when they differ in case and spaces alone, pictures when their bytes or paths are equal.
+
+    Raises:
+        RecipeError: no such column.
+    """
+    parents = list(range(len(data)))
+    for column in columns:
+        first: dict[Hashable, int] = {}
+        for row, values in enumerate(column_values(data, column)):
+            for value in values:
+                join(parents, first.setdefault(value, row), row)
+    roots = [root(parents, row) for row in range(len(parents))]
+    return np.unique(roots, return_inverse=True)[1]
+
+
+def column_values(data: "Dataset", column: str) -> Iterable[list[Hashable]]:
+    """For each row the values of one column (image: of all picture columns) by which it is told from others."""
+    names = [name for name in data.column_names if name.partition(".")[0] == column]
+    if not names:
+        raise RecipeError(f"compare.group_by: there is no column {column!r}, only {', '.join(data.column_names)}")
+    if column == "image":
+        return ([key for key, _ in pictures_of(cast("Row", row))] for row in data.select_columns(names))
+    return ([plain(value)] if value is not None else [] for value in data[names[0]])
+
+
+def plain(value: Any) -> str:
+    """A value as text, in which case and spaces do not matter."""
+    return " ".join(str(value).casefold().split())
+
+
+def join(parents: list[int], one: int, other: int) -> None:
+    """Make two rows members of one group."""
+    parents[root(parents, other)] = root(parents, one)
+
+
+def root(parents: list[int], row: int) -> int:
+    """The row that stands for the group of this one; the way to it is shortened."""
+    while parents[row] != row:
+        parents[row] = parents[parents[row]]
+        row = parents[row]
+    return row
+
+
+def fold_numbers(groups: np.ndarray, targets: np.ndarray, labels: Labels, folds: int, seed: int) -> np.ndarray:
+    """(rows,) the fold in which each row is tested: whole groups, the classes (or a regression's range) spread evenly.
+
+    groups: (rows,); targets: (rows,) ids or numbers, or (rows, labels) of 0 and 1, which are not spread.
+
+    Raises:
+        RecipeError: fewer than two folds, or rows that cannot be cut so.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    sizes = np.bincount(groups)
+    if folds < 2 or len(sizes) < folds:
+        raise RecipeError(f"compare.folds is {folds}: expected 2 or more, and at most the {len(sizes)} groups of rows")
+    if sizes.max() * folds > 2 * len(groups):
+        raise RecipeError(
+            f"compare.group_by: {sizes.max()} of {len(groups)} rows belong together, more than twice a fold's share: "
+            "name the columns that make rows alike, such as [image]"
+        )
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    numbers = np.zeros(len(groups), dtype=int)
+    for fold, (_, test) in enumerate(splitter.split(groups, strata(targets, labels), groups)):
+        numbers[test] = fold
+    return numbers
+
+
+def strata(targets: np.ndarray, labels: Labels) -> np.ndarray:
+    """(rows,) what is spread evenly over the folds."""
+    if labels.problem_type == SINGLE:
+        return targets
+    if labels.problem_type == REGRESSION:
+        edges = np.unique(np.quantile(targets, np.linspace(0, 1, BINS + 1)[1:-1]))
+        return np.searchsorted(edges, targets)
+    return np.zeros(len(targets), dtype=int)

@@ -1,0 +1,78 @@
+"""Bootstrap intervals of metrics and of their paired differences, over the test rows and the seeds.
+
+The rows are drawn by group (the cluster bootstrap, Davison & Hinkley 1997, section 3.8): rows that belong together are
+drawn together. Every system is measured on the same draws of rows and seeds, so that a difference of two systems is
+paired (Efron & Tibshirani 1993, chapters 13 and 16; percentile intervals).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A value and the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+class Resamples:
+    """Draws of rows and seeds, the same for everything that is measured on them.
+
+    Args:
+        groups: (rows,) numbers of the groups that are drawn.
+        seeds: how many trainings there are.
+        count: of draws.
+        seed: of the draws.
+    """
+
+    def __init__(self, groups: np.ndarray, seeds: int, count: int, seed: int) -> None:
+        if count < 100:
+            raise ValueError(f"bootstrap is {count}: expected at least 100 resamples")
+        self.groups, self.seeds, self.count, self.seed = groups, seeds, count, seed
+        self.seed_weights = self._generator(1).multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+
+    def _generator(self, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, stream])
+
+    def rows(self) -> Any:
+        """(rows,) row numbers of each draw, one after the other; every call gives the same."""
+        generator, number = self._generator(0), int(self.groups.max()) + 1
+        for _ in range(self.count):
+            drawn = np.bincount(generator.integers(number, size=number), minlength=number)
+            yield np.repeat(np.arange(len(self.groups)), drawn[self.groups])
+
+    def values(
+        self, measure: Callable[[np.ndarray, np.ndarray], float], truth: np.ndarray, answers: Sequence[np.ndarray]
+    ) -> "Values":
+        """A metric, `measure(truth, answers)`, of one system whose answers there are for each seed."""
+        each = np.array([[measure(truth[rows], answer[rows]) for answer in answers] for rows in self.rows()])
+        whole = float(np.mean([measure(truth, answer) for answer in answers]))
+        return Values(whole, (each * self.seed_weights).sum(axis=1))
+
+
+class Values(NamedTuple):
+    """A metric on all rows (the mean over the seeds) and on each draw."""
+
+    whole: float
+    drawn: np.ndarray
+
+    @property
+    def interval(self) -> Interval:
+        low, high = np.quantile(self.drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Interval(self.whole, float(low), float(high))
+
+    def minus(self, other: "Values") -> "Values":
+        """The paired difference."""
+        return Values(self.whole - other.whole, self.drawn - other.drawn)
+
+    def negative(self) -> "Values":
+        return Values(-self.whole, -self.drawn)
