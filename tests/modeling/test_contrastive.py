@@ -1,0 +1,240 @@
+"""Contrastive losses against losses written out by hand, in blocks, with groups, and over two processes."""
+
+import math
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing
+from torch.nn import functional as F
+
+from plait.modeling.contrastive import ContrastiveLoss, Similarity, fingerprint
+
+BATCH, WIDTH = 7, 5
+
+
+def vectors(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1).requires_grad_()
+
+
+def similarity_of(scale: float = 5.0, bias: float | None = None) -> Similarity:
+    module = Similarity(scale, bias).double()
+    module.init_weights(0.02)
+    return module
+
+
+def by_hand(
+    kind: str,
+    first: Tensor,
+    second: Tensor,
+    scale: float,
+    bias: float = 0.0,
+    same: set[tuple[int, int]] = frozenset(),
+    hardness: float = 0.0,
+) -> float:
+    """The loss in plain loops over numbers."""
+    total, size = 0.0, len(first)
+    scores = (scale * first @ second.T + bias).tolist()
+    directions = [scores, [list(row) for row in zip(*scores, strict=True)]] if kind == "info_nce" else [scores]
+    for table in directions:
+        for i in range(size):
+            wrong = [table[i][j] for j in range(size) if i != j and (i, j) not in same and (j, i) not in same]
+            if kind == "sigmoid":
+                terms = [math.log1p(math.exp(-table[i][i])), *(math.log1p(math.exp(score)) for score in wrong)]
+                total += sum(terms)
+                continue
+            weights = [math.exp(hardness * score) for score in wrong]
+            weights = [len(wrong) * weight / sum(weights) for weight in weights]
+            against = sum(weight * math.exp(score) for weight, score in zip(weights, wrong, strict=True))
+            total += math.log1p(against / math.exp(table[i][i]))
+    return total / size / len(directions)
+
+
+@pytest.mark.parametrize("block", [1, 3 * BATCH, 2**20])
+@pytest.mark.parametrize(
+    ("kind", "bias", "hardness"), [("info_nce", None, 0), ("info_nce", None, 0.7), ("sigmoid", -2.0, 0)]
+)
+def test_it_is_the_loss_written_by_hand(kind: str, bias: float | None, hardness: float, block: int) -> None:
+    """Rows 0 and 3 have the same picture, 1, 2 and 3 the same caption; -1 is like nothing, not even another -1."""
+    first, second = vectors(BATCH, WIDTH), vectors(BATCH, WIDTH, seed=1)
+    groups = torch.tensor([[0, 5, 4, 0, 9, -1, -1], [0, 1, 1, 1, 2, -1, -1]]).T
+    loss = ContrastiveLoss(kind, hardness=hardness, block=block)(first, second, similarity_of(bias=bias), groups)
+    expected = by_hand(kind, first, second, 5.0, bias or 0.0, {(0, 3), (1, 2), (1, 3), (2, 3)}, hardness)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+def test_blocks_change_no_gradient(kind: str) -> None:
+    def gradients(block: int) -> list[Tensor]:
+        first, second, negatives = (
+            vectors(BATCH, WIDTH),
+            vectors(BATCH, WIDTH, seed=1),
+            vectors(BATCH, 2, WIDTH, seed=2),
+        )
+        similarity = similarity_of(bias=-1.0)
+        ContrastiveLoss(kind, block=block)(first, second, similarity, negatives=negatives).backward()
+        return [tensor.grad for tensor in (first, second, negatives, *similarity.parameters())]
+
+    for whole, blocks in zip(gradients(2**20), gradients(2 * BATCH), strict=True):
+        torch.testing.assert_close(blocks, whole, rtol=0, atol=1e-13)
+        assert whole.abs().sum() > 0
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    groups = torch.tensor([0, 1, 1, 2])[:, None]
+    for kind, hardness in (("info_nce", 0.0), ("info_nce", 0.5), ("sigmoid", 0.0)):
+        similarity = similarity_of(bias=-1.0)
+        loss = ContrastiveLoss(kind, hardness=hardness)
+        assert torch.autograd.gradcheck(
+            lambda x, y, loss=loss, similarity=similarity: loss(x, y, similarity, groups),
+            (vectors(4, 3), vectors(4, 3, seed=1)),
+        )
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+def test_a_row_without_its_partner_has_no_part(kind: str) -> None:
+    first, second = vectors(BATCH, WIDTH), vectors(BATCH, WIDTH, seed=1)
+    present = torch.tensor([True, True, False, True, True, False, True])
+    loss, similarity = ContrastiveLoss(kind), similarity_of()
+    whole = loss(first, second, similarity, present=present)
+    assert torch.equal(whole, loss(first[present], second[present], similarity))
+    whole.backward()
+    assert not first.grad[~present].any() and first.grad[present].any()
+
+
+def test_hard_negatives_are_negatives_of_all() -> None:
+    """As further columns, in one direction; equal captions are left out there as well."""
+    first, second = vectors(3, WIDTH), vectors(3, WIDTH, seed=1)
+    negatives = vectors(3, 2, WIDTH, seed=2)
+    groups, others = torch.tensor([[1], [2], [3]]), torch.tensor([[[4], [1]], [[5], [6]], [[7], [8]]])
+    loss = ContrastiveLoss()(first, second, similarity_of(), groups, negatives=negatives, negative_groups=others)
+    columns = torch.cat((second, negatives.flatten(0, 1)))
+    logits = 5.0 * first @ columns.T
+    logits[0, 4] = -torch.inf  # row 0 has the caption of its own second hard negative
+    there = F.cross_entropy(logits, torch.arange(3))
+    back = F.cross_entropy(5.0 * second @ first.T, torch.arange(3))
+    torch.testing.assert_close(loss, (there + back) / 2, rtol=1e-12, atol=0)
+
+
+def test_harder_negatives_count_more() -> None:
+    first, second = vectors(BATCH, WIDTH), vectors(BATCH, WIDTH, seed=1)
+    losses = [ContrastiveLoss(hardness=hardness)(first, second, similarity_of()).item() for hardness in (0, 0.5, 2)]
+    assert losses == sorted(losses) and losses[0] < losses[2]
+    assert ContrastiveLoss(hardness=1e-9)(first, second, similarity_of()).item() == pytest.approx(losses[0])
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.5])
+def test_nothing_to_tell_apart_is_a_loss_of_zero(hardness: float) -> None:
+    for groups in (None, torch.zeros(BATCH, 1, dtype=torch.long)):
+        count = 1 if groups is None else BATCH
+        first, second, similarity = vectors(count, WIDTH), vectors(count, WIDTH, seed=1), similarity_of()
+        loss = ContrastiveLoss(hardness=hardness)(first, second, similarity, groups)
+        loss.backward()
+        assert loss.item() == 0 and not first.grad.any() and not similarity.logit_scale.grad.any()
+    empty = ContrastiveLoss(hardness=hardness)(first, second, similarity, present=torch.zeros(BATCH, dtype=torch.bool))
+    assert empty.item() == 0
+
+
+def test_low_precision_is_computed_in_float32() -> None:
+    first, second, similarity = (
+        vectors(BATCH, WIDTH).float(),
+        vectors(BATCH, WIDTH, seed=1).float(),
+        similarity_of(100.0),
+    )
+    similarity.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = ContrastiveLoss()(first, second, similarity)
+    assert loss.dtype == torch.float32 and torch.equal(loss, ContrastiveLoss()(first, second, similarity))
+
+
+def test_bad_input_is_said_to_be_bad() -> None:
+    first, second, similarity = vectors(3, WIDTH), vectors(3, WIDTH, seed=1), similarity_of()
+    loss = ContrastiveLoss()
+    with pytest.raises(ValueError, match=r"shape \(3, 5\) against \(2, 5\)"):
+        loss(first, second[:2], similarity)
+    with pytest.raises(ValueError, match=r"groups has shape \(2, 1\), expected \(3, 1\)"):
+        loss(first, second, similarity, torch.zeros(2, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"negatives has shape \(3, 1, 4\), expected \(3, 1, 5\)"):
+        loss(first, second, similarity, negatives=vectors(3, 1, 4))
+    broken = first.detach().clone()
+    broken[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="1 of 3 rows are not finite .first: row 1"):
+        loss(broken, second, similarity)
+    with pytest.raises(ValueError, match="no contrastive loss 'triplet'"):
+        ContrastiveLoss("triplet")
+    with pytest.raises(ValueError, match="hardness is 0.5"):
+        ContrastiveLoss("sigmoid", hardness=0.5)
+    with pytest.raises(ValueError, match="scale of similarities is -1"):
+        Similarity(-1.0)
+
+
+def test_the_temperature_has_a_limit_and_comes_back_from_it() -> None:
+    similarity = similarity_of(100.0)
+    with torch.no_grad():
+        similarity.logit_scale += 1
+    similarity.limit()
+    assert similarity.logit_scale.exp().item() == pytest.approx(100)
+    ContrastiveLoss()(vectors(4, 3), vectors(4, 3, seed=1), similarity).backward()
+    assert similarity.logit_scale.grad != 0
+
+
+def test_equal_rows_have_equal_fingerprints() -> None:
+    ids = torch.randint(0, 1000, (200, 9), generator=torch.Generator().manual_seed(0))
+    ids[7] = ids[3]
+    ids[:, 0] = 101  # all texts begin alike
+    numbers = fingerprint(ids)
+    assert len(numbers.unique()) == 199 and numbers[7] == numbers[3] and (numbers >= 0).all()
+    assert torch.equal(fingerprint(F.pad(ids, (0, 4))), numbers)
+    pictures = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        both = torch.cat((pictures, pictures[:2])).to(dtype)
+        assert len(fingerprint(both).unique()) == 50
+    swapped = ids[:, [0, 2, 1, *range(3, 9)]]
+    assert not (fingerprint(swapped) == numbers)[ids[:, 1] != ids[:, 2]].any()
+
+
+def step(kind: str, rows: slice) -> list[Tensor]:
+    """The loss of these rows of a batch, and its gradients: of the rows, then of what is shared."""
+    torch.manual_seed(0)
+    weight = torch.randn(WIDTH, WIDTH, dtype=torch.float64).requires_grad_()
+    similarity = similarity_of(bias=-1.0)
+    first, second = (vectors(BATCH, WIDTH, seed=seed).detach()[rows] for seed in (0, 1))
+    negatives = vectors(BATCH, 2, WIDTH, seed=2).detach()[rows] @ weight
+    groups = torch.tensor([0, 1, 2, 3, 4, 1, 0])[:, None][rows]
+    embedded = first @ weight
+    embedded.retain_grad()
+    loss = ContrastiveLoss(kind, block=2 * BATCH)(embedded, second @ weight, similarity, groups, negatives=negatives)
+    loss.backward()
+    return [loss.detach(), embedded.grad, weight.grad, *(parameter.grad for parameter in similarity.parameters())]
+
+
+CASES = [(kind, sizes) for kind in ("info_nce", "sigmoid") for sizes in ((4, 3), (7, 0))]
+
+
+def of_process(rank: int, port: int, folder: str) -> None:
+    """One of two processes: its rows, and the gradients that DistributedDataParallel would average."""
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    for number, (kind, sizes) in enumerate(CASES):
+        results = step(kind, slice(sum(sizes[:rank]), sum(sizes[: rank + 1])))
+        for tensor in results[2:]:
+            distributed.all_reduce(tensor)
+            tensor /= 2
+        torch.save(results, Path(folder, f"{number}-{rank}.pt"))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Also where one has fewer rows, or none: the mean over processes of losses and gradients is that of one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(of_process, (port, str(tmp_path)), nprocs=2)
+    for number, (kind, _) in enumerate(CASES):
+        one, pair = step(kind, slice(None)), [torch.load(tmp_path / f"{number}-{rank}.pt") for rank in range(2)]
+        torch.testing.assert_close((pair[0][0] + pair[1][0]) / 2, one[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(torch.cat((pair[0][1], pair[1][1])) / 2, one[1], rtol=0, atol=1e-12)
+        for shared in range(2, 5):
+            torch.testing.assert_close(pair[0][shared], one[shared], rtol=0, atol=1e-12)
