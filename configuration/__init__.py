@@ -2,6 +2,7 @@
 
 from transformers import AutoConfig
 
+from .audio import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
 from .base import PlaitBaseConfig
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
@@ -26,9 +27,12 @@ __all__ = [
     "PlaitConfig",
     "PlaitDecoderConfig",
     "PlaitFusionConfig",
+    "PlaitRNNConfig",
+    "PlaitSpectrogramConfig",
     "PlaitTextConfig",
     "PlaitTowerConfig",
     "PlaitTransformerConfig",
     "PlaitVisionConfig",
+    "PlaitWaveformConfig",
     "width_of",
 ]

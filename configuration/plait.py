@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
+from .audio import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
 from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
@@ -26,6 +27,9 @@ OWN_CONFIGS = {
         PlaitVisionConfig,
         PlaitCNNConfig,
         PlaitAudioConfig,
+        PlaitSpectrogramConfig,
+        PlaitWaveformConfig,
+        PlaitRNNConfig,
         PlaitDecoderConfig,
         PlaitFusionConfig,
     )

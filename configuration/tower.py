@@ -1,6 +1,6 @@
 """Towers as data: what turns one modality into tokens."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -10,7 +10,9 @@ from .transformer import PlaitTransformerConfig
 MODALITIES = ("text", "image", "audio", "video")
 CONFIG_FIELDS = {"text": "text_config", "image": "vision_config", "audio": "audio_config", "video": "video_config"}
 
-Pooling = Literal["none", "first", "last", "final", "mean", "mean_of_rest", "first_and_mean", "eos", "attention"]
+Pooling = Literal[
+    "none", "first", "last", "final", "mean", "mean_of_rest", "mean_of_two", "first_and_mean", "eos", "attention"
+]
 
 
 @strict
@@ -18,14 +20,16 @@ class PlaitTowerConfig(PlaitTransformerConfig):
     """What all towers share: the core, how one vector is read from the tokens, and where the tower came from.
 
     `pooling` picks the token(s): `first` (a class token), `last`, `final` (the last position, padded or not), `mean`,
-    `mean_of_rest` (without the first), `first_and_mean` (the first and the mean of the rest, side by side), `eos`,
-    `attention` (a learned query, SigLIP), `none`. Then come, where set, `pooler_norm` (a norm of the core's type), a
-    dense layer to `pooler_size` and `pooler_act`. `family` names the checkpoint family (the transformers model type)
-    and `source_config` keeps that checkpoint's own config.json, so that the tower can be exported to its own format.
+    `mean_of_rest` (without the first), `mean_of_two` (the first two), `first_and_mean` (the first and the mean of the
+    rest, side by side), `eos`, `attention` (a learned query, SigLIP), `none`. Then come, where set, `pooler_norm` (a
+    norm of the core's type; `pooler_norm_eps`, where its epsilon is another), a dense layer to `pooler_size` and
+    `pooler_act`. `family` names the checkpoint family (the transformers model type) and `source_config` keeps that
+    checkpoint's own config.json, so that the tower can be exported to its own format.
     """
 
     pooling: Pooling = "none"
     pooler_norm: bool = False
+    pooler_norm_eps: float | None = None
     pooler_size: int | None = None
     pooler_bias: bool = True
     pooler_act: str | None = None
@@ -101,6 +105,7 @@ class PlaitAudioConfig(PlaitTowerConfig):
 
     model_type = "plait_audio"
     base_config_key = "audio_config"
+    reads: ClassVar[str] = "input_features"
 
     num_mel_bins: int = 80
     max_source_positions: int = 1500

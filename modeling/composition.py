@@ -15,9 +15,11 @@ from ..configuration import (
     PlaitConfig,
     PlaitDecoderConfig,
     PlaitFusionConfig,
+    PlaitRNNConfig,
     PlaitTextConfig,
     PlaitTowerConfig,
     PlaitVisionConfig,
+    PlaitWaveformConfig,
     width_of,
 )
 from .checkpoints import FAMILIES, config_of, family_of, freeze_zeros, open_source, read_tower
@@ -277,12 +279,14 @@ def without_unused(strand: Strand, modality: str) -> Strand:
     if type(strand.config) not in OWN_CONFIGS.values():
         config, weights = without_pooler(strand.config, strand.weights, modality)
         return strand._replace(config=config, weights=weights)
-    if not isinstance(strand.config, PlaitTowerConfig):
+    if not isinstance(strand.config, (PlaitTowerConfig, PlaitRNNConfig)):
         return strand
     config = copy.deepcopy(strand.config)
-    config.packing = True  # a pooler may have needed the padding computed
-    config.pooling, config.pooler_norm, config.pooler_size, config.pooler_act = "none", False, None, None
-    if isinstance(config, PlaitVisionConfig):
+    config.pooling, config.pooler_size, config.pooler_act = "none", None, None
+    if isinstance(config, PlaitTowerConfig):
+        config.packing = True  # a pooler may have needed the padding computed
+        config.pooler_norm = False
+    if isinstance(config, (PlaitVisionConfig, PlaitWaveformConfig)):
         config.mask_token = False
     unused = ("pooler.", "embeddings.mask_token.")
     kept = {name: weight for name, weight in (strand.weights or {}).items() if not name.startswith(unused)}

@@ -6,8 +6,8 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-from ..configuration import PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
-from .layers import LearnedTokens, Sinusoids
+from ..configuration import PlaitTextConfig, PlaitVisionConfig
+from .layers import LearnedTokens
 
 
 class TextEmbeddings(nn.Module):
@@ -89,16 +89,9 @@ class ImageEmbeddings(nn.Module):
         grid = (patches.shape[-2], patches.shape[-1])
         first = [token(len(patches)) for token in self.class_tokens]
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
-        return x if self.position_embedding is None else x + self.positions(self.position_embedding.weight, grid)
-
-    def positions(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The position table, (tokens, width), its patches interpolated (bicubic, in float32) to another grid."""
-        if grid == self.grid:
-            return table
-        first, patches = table[: len(self.class_tokens)], table[len(self.class_tokens) :]
-        patches = patches.unflatten(0, self.grid).permute(2, 0, 1)[None].float()
-        patches = nn.functional.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
-        return torch.cat((first, patches[0].flatten(1).T.to(table.dtype)))
+        if self.position_embedding is None:
+            return x
+        return x + interpolated(self.position_embedding.weight, self.grid, grid, len(first))
 
     def check(self, pixel_values: Tensor) -> None:
         """Raises ValueError for a wrong rank or number of channels, or a picture smaller than one patch."""
@@ -110,42 +103,14 @@ class ImageEmbeddings(nn.Module):
             raise ValueError(f"a picture of {height} x {width} pixels is smaller than a patch of {self.patch_size}")
 
 
-class AudioEmbeddings(nn.Module):
-    """Frames of a log-mel spectrogram through two convolutions over time (kernel 3, the second with stride 2), and
-    positions: the stem of Whisper's encoder (Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.2)."""
-
-    def __init__(self, config: PlaitAudioConfig) -> None:
-        super().__init__()
-        width, self.num_mel_bins, self.count = config.hidden_size, config.num_mel_bins, config.max_source_positions
-        self.conv1 = nn.Conv1d(self.num_mel_bins, width, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
-        table = FRAME_POSITIONS[config.position_type]
-        self.position_embedding = None if table is None else table(self.count, width)
-
-    def forward(self, input_features: Tensor) -> Tensor:
-        """input_features: (clips, mel bins, frames) to (clips, tokens, width), a token for every two frames."""
-        self.check(input_features)
-        x = nn.functional.gelu(self.conv1(input_features.to(self.conv1.weight.dtype)))
-        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
-        if self.position_embedding is None:
-            return x
-        return x + self.position_embedding(torch.arange(x.shape[1], device=x.device))
-
-    def check(self, input_features: Tensor) -> None:
-        """Raises ValueError for a wrong rank or number of mel bins, or a clip that is empty or too long."""
-        if input_features.ndim != 3 or input_features.shape[1] != self.num_mel_bins:
-            shape = tuple(input_features.shape)
-            raise ValueError(f"clips have shape {shape}, not (clips, {self.num_mel_bins}, frames)")
-        frames = input_features.shape[2]
-        if frames == 0 or (self.position_embedding is not None and frames > 2 * self.count):
-            raise ValueError(f"a clip has {frames} frames, but the audio tower reads 1 .. {2 * self.count}: cut it")
-
-
-FRAME_POSITIONS: dict[str, type[Sinusoids] | type[nn.Embedding] | None] = {
-    "sinusoidal": Sinusoids,
-    "learned": nn.Embedding,
-    "none": None,
-}
+def interpolated(table: Tensor, own: tuple[int, int], grid: tuple[int, int], first: int) -> Tensor:
+    """A position table, (tokens, width): `first` rows of class tokens, then those of a grid of patches, interpolated
+    (bicubic, in float32) to another grid."""
+    if grid == own:
+        return table
+    patches = table[first:].unflatten(0, own).permute(2, 0, 1)[None].float()
+    patches = nn.functional.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat((table[:first], patches[0].flatten(1).T.to(table.dtype)))
 
 
 class PatchStem(nn.Conv2d):

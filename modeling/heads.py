@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from ..configuration import PlaitConfig, PlaitTextConfig, PlaitTowerConfig
+from ..configuration import PlaitConfig, PlaitRNNConfig, PlaitTextConfig, PlaitTowerConfig
 from .outputs import PlaitModelOutput
 from .pooling import mean_token, pooled_width
 
@@ -11,6 +11,8 @@ from .pooling import mean_token, pooled_width
 def vector_width(config: PlaitConfig) -> int:
     """Width of the vector that `vector_of` gives."""
     single = config.single
+    if isinstance(single, PlaitRNNConfig):
+        return single.pooler_size or single.hidden_size
     return pooled_width(single) if isinstance(single, PlaitTowerConfig) else config.hidden_size
 
 

@@ -35,6 +35,9 @@ class AudioInputs(TypedDict, total=False):
     """Of the audio tower."""
 
     input_features: Tensor | None
+    input_features_mask: Tensor | None
+    input_values: Tensor | None
+    input_values_mask: Tensor | None
     audio_present: Tensor | None
 
 

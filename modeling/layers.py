@@ -12,9 +12,10 @@ from ..configuration import PlaitTransformerConfig
 NORMS: dict[str, type[nn.Module]] = {"layer_norm": nn.LayerNorm, "rms_norm": nn.RMSNorm}
 
 
-def norm_of(config: PlaitTransformerConfig, size: int | None = None) -> nn.Module:
-    """The core's norm over the last dimension, `hidden_size` wide unless `size` is given."""
-    return NORMS[config.norm_type](size or config.hidden_size, eps=config.norm_eps)
+def norm_of(config: PlaitTransformerConfig, size: int | None = None, eps: float | None = None) -> nn.Module:
+    """The core's norm over the last dimension, `hidden_size` wide and with the core's epsilon unless others are
+    given."""
+    return NORMS[config.norm_type](size or config.hidden_size, eps=config.norm_eps if eps is None else eps)
 
 
 def activation_of(name: str) -> nn.Module:

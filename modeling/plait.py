@@ -71,7 +71,10 @@ class PlaitModel(PlaitPreTrainedModel):
                 images), False where a row has no such image.
             image_indices: (batch, images), then pixel_values is (pictures, channels, height, width) and each row names
                 its pictures by number, -1 for none: rows that share a picture encode it once.
-            input_features: (batch, clips, mel bins, frames); 3-D is one clip a row. audio_present: (batch, clips).
+            input_features: (batch, clips, mel bins, frames); input_values: (batch, clips, samples), or (batch, clips,
+                frames, mel bins) for a tower of spectrogram patches; without `clips` it is one clip a row.
+                audio_present: (batch, clips). input_features_mask, input_values_mask: (batch, clips, frames or
+                samples), 1 where the clip is, 0 behind its end.
             encoder_outputs: what `encode` returned, by modality: that tower is not run again. Or, for a decoder that
                 reads a context, what `encode_context` returned.
             decoder_input_ids and its kin: the decoder's text, where it reads a context; a decoder alone, or with images
@@ -151,7 +154,8 @@ class PlaitModel(PlaitPreTrainedModel):
         ValueError, unless that is `optional`."""
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
         for modality, read in PRESENT.items():
-            present = read(**inputs[modality]) if modality in inputs and modality not in outputs else None
+            reading = modality in inputs and modality not in outputs
+            present = read(**inputs[modality], **self.form(modality)) if reading else None
             if present is None:
                 continue
             if modality not in self.towers:
@@ -163,6 +167,11 @@ class PlaitModel(PlaitPreTrainedModel):
         if not outputs and not optional:
             raise ValueError(f"no inputs: this model reads {', '.join(self.towers)}")
         return outputs
+
+    def form(self, modality: str) -> dict[str, Any]:
+        """How many dimensions a clip has, which the tower alone tells: samples, or frames of a spectrogram."""
+        known = modality == "audio" and modality in self.towers
+        return {"dimensions": self.get_encoder(modality).item_dimensions} if known else {}
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
         """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that
@@ -195,7 +204,7 @@ class PlaitModel(PlaitPreTrainedModel):
         """The decoder over its own text (GPT-style), with images among it where there is an image tower."""
         text, begun = inputs["text"], past_key_values is not None and past_key_values.get_seq_length() > 0
         shown = bool(given) or inputs["image"]["pixel_values"] is not None
-        if shown and not self.config.inline or inputs["audio"]["input_features"] is not None:
+        if shown and not self.config.inline or heard(inputs["audio"]):
             raise ValueError("this model is a decoder alone: it reads text, and no image, audio or encoder outputs")
         if self.config.inline and text["input_ids"] is not None and not begun:
             text = self.with_images(text, inputs["image"], given)
@@ -265,6 +274,11 @@ def image_tokens(config: PlaitConfig, size: tuple[int, int] | None = None) -> in
         tower = tower_of(vision, "image").eval()
         picture = torch.empty(1, getattr(own, "num_channels", 3), *(size or size_of(own.image_size)))
         return tower(pixel_values=picture).last_hidden_state.shape[1]
+
+
+def heard(audio: Mapping[str, Any]) -> bool:
+    """Whether there is any sound among the inputs of that modality."""
+    return any(audio[name] is not None for name in ("input_features", "input_values"))
 
 
 def refuse(inputs: Mapping[str, Any], names: Iterable[str], why: str) -> None:

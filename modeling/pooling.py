@@ -44,6 +44,11 @@ def first_and_mean(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> 
     return torch.cat((x[:, 0], mean_of_rest(x, mask)), dim=-1)
 
 
+def mean_of_two(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """The mean of the first two tokens, (batch, width) (AST's class and distillation tokens)."""
+    return x[:, :2].mean(dim=1)
+
+
 POOLINGS = {
     "first": first_token,
     "last": last_token,
@@ -51,6 +56,7 @@ POOLINGS = {
     "mean": mean_token,
     "mean_of_rest": mean_of_rest,
     "first_and_mean": first_and_mean,
+    "mean_of_two": mean_of_two,
 }
 
 
@@ -97,7 +103,7 @@ class Pooler(nn.Module):
         super().__init__()
         modules = {"eos": EndToken, "attention": AttentionPooling}
         self.pick = modules[config.pooling](config) if config.pooling in modules else POOLINGS[config.pooling]
-        self.norm = norm_of(config) if config.pooler_norm else nn.Identity()
+        self.norm = norm_of(config, eps=config.pooler_norm_eps) if config.pooler_norm else nn.Identity()
         size = config.pooler_size
         self.dense = nn.Linear(config.hidden_size, size, bias=config.pooler_bias) if size else nn.Identity()
         self.act = ACT2FN[config.pooler_act] if config.pooler_act else nn.Identity()

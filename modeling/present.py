@@ -52,21 +52,43 @@ def image_items(
     return Present({"pixel_values": pixel_values}, len(pixel_values), image_indices)
 
 
-def audio_items(input_features: Tensor | None = None, audio_present: Tensor | None = None) -> Present | None:
-    """The clips that are there, as one batch of clips."""
-    return items("input_features", input_features, audio_present, 2)
+def audio_items(
+    input_features: Tensor | None = None,
+    input_features_mask: Tensor | None = None,
+    input_values: Tensor | None = None,
+    input_values_mask: Tensor | None = None,
+    audio_present: Tensor | None = None,
+    dimensions: int | None = None,
+) -> Present | None:
+    """The clips that are there, as one batch of clips; `dimensions` are those of one clip, by the tower that reads it
+    (else 2 of features and 1 of samples). A clip whose mask is all 0 is not there."""
+    if input_features is not None and input_values is not None:
+        raise ValueError("got input_features and input_values: an audio tower reads one of them")
+    if input_values is not None:
+        return items("input_values", input_values, audio_present, dimensions or 1, input_values_mask)
+    return items("input_features", input_features, audio_present, dimensions or 2, input_features_mask)
 
 
 # what one item of a modality is, for error messages
 SHAPES = {
     "pixel_values": "(batch[, images], channels, height, width)",
     "input_features": "(batch[, clips], mel bins, frames)",
+    "input_values": "(batch[, clips], samples) or (batch[, clips], frames, mel bins), as the tower reads them",
 }
-PRESENCE = {"pixel_values": "image_present", "input_features": "audio_present"}
+PRESENCE = {
+    "pixel_values": "image_present",
+    "input_features": "audio_present",
+    "input_values": "audio_present",
+}
+# what a tower calls the mask of its items
+MASKS = {"input_features": "clip_mask", "input_values": "clip_mask"}
 
 
-def items(name: str, values: Tensor | None, present: Tensor | None, dimensions: int) -> Present | None:
-    """Values of (batch[, items], ...), each item of so many dimensions, as one batch of those that are there."""
+def items(
+    name: str, values: Tensor | None, present: Tensor | None, dimensions: int, mask: Tensor | None = None
+) -> Present | None:
+    """Values of (batch[, items], ...), each item of so many dimensions, as one batch of those that are there, with
+    their mask, (batch[, items], length), where there is padding in them."""
     if values is None:
         return None
     if values.ndim == dimensions + 1:
@@ -79,12 +101,29 @@ def items(name: str, values: Tensor | None, present: Tensor | None, dimensions: 
     there = values.new_ones(batch, count, dtype=torch.bool) if present is None else present.bool()
     if there.shape != (batch, count):
         raise ValueError(f"{PRESENCE[name]} has shape {tuple(there.shape)}, not {(batch, count)}")
+    given = {name: values}
+    if mask is not None:
+        given[MASKS[name]] = mask = mask_of_items(name, mask, values)
+        there = there & mask.any(dim=-1)
     if is_torchdynamo_compiling():
-        return Present({name: values.flatten(0, 1)}, batch * count, _in_place(there))
+        return Present({key: value.flatten(0, 1) for key, value in given.items()}, batch * count, _in_place(there))
+    if mask is not None and bool(mask[there].all()):
+        del given[MASKS[name]]
     if count == 1 and bool(there.all()):
-        return Present({name: values[:, 0]}, batch)
-    kept = values.flatten(0, 1)[there.flatten()]
-    return Present({name: kept}, len(kept), _numbered(there.flatten()).view(batch, count))
+        return Present({key: value[:, 0] for key, value in given.items()}, batch)
+    kept = {key: value.flatten(0, 1)[there.flatten()] for key, value in given.items()}
+    return Present(kept, int(there.sum()), _numbered(there.flatten()).view(batch, count))
+
+
+def mask_of_items(name: str, mask: Tensor, values: Tensor) -> Tensor:
+    """(batch, items, length) of a mask given with or without the items.
+
+    Raises ValueError for one that does not fit the values: (batch, items, ...), `length` among their dimensions.
+    """
+    mask = mask[:, None] if mask.ndim == 2 else mask
+    if mask.ndim != 3 or mask.shape[:2] != values.shape[:2] or mask.shape[2] not in values.shape[2:]:
+        raise ValueError(f"{name}_mask has shape {tuple(mask.shape)}, and {name} {tuple(values.shape)}")
+    return mask.bool()
 
 
 def scatter_rows(output: TowerOutput, present: Present) -> TowerOutput:

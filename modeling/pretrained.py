@@ -50,7 +50,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
         self.origins: dict[str, str] = {}
         self.fresh_names: set[str] = set()
         first = "text" if config.inline else next(iter(config.encoders), "text")
-        self.main_input_name = {"text": "input_ids", "image": "pixel_values", "audio": "input_features"}[first]
+        self.main_input_name = main_input_of(first, config.encoders.get(first))
 
     def post_init(self) -> None:
         """As in transformers, which asks only its children what may be split or halved: wrapped models stand deeper."""
@@ -175,6 +175,12 @@ class PlaitPreTrainedModel(PreTrainedModel):
         for name, parameter in self.named_parameters():
             if part_of(name) in names:
                 parameter.requires_grad_(False)
+
+
+def main_input_of(modality: str, config: PreTrainedConfig | None) -> str:
+    """The name of the input that a tower reads first."""
+    names = {"text": "input_ids", "image": "pixel_values", "video": "pixel_values_videos"}
+    return names[modality] if modality != "audio" else getattr(config, "reads", "input_values")
 
 
 def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:

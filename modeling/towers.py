@@ -1,18 +1,28 @@
 """Towers: one modality in, a stream of tokens out."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
-from ..configuration import PlaitAudioConfig, PlaitCNNConfig, PlaitDecoderConfig, PlaitTextConfig, PlaitVisionConfig
+from ..configuration import (
+    PlaitAudioConfig,
+    PlaitCNNConfig,
+    PlaitDecoderConfig,
+    PlaitRNNConfig,
+    PlaitSpectrogramConfig,
+    PlaitTextConfig,
+    PlaitVisionConfig,
+    PlaitWaveformConfig,
+)
+from .audio import AudioTower
 from .cnn import ConvolutionalTower
-from .embeddings import AudioEmbeddings, ImageEmbeddings, TextEmbeddings
+from .embeddings import ImageEmbeddings, TextEmbeddings
 from .outputs import LayerChoice, TowerOutput
 from .pooling import finish, pooler_of
+from .recurrent import RecurrentTower
 from .transformer import PlaitTransformer
 
 # where a text tower has its token embeddings
@@ -101,35 +111,13 @@ class ImageTower(nn.Module):
         self.embeddings.patch_embedding = value
 
 
-class AudioTower(nn.Module):
-    """Clips of sound to tokens: Whisper's encoder and its kin."""
-
-    def __init__(self, config: PlaitAudioConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embeddings = AudioEmbeddings(config)
-        self.transformer = PlaitTransformer(config)
-        self.pooler = pooler_of(config)
-
-    def forward(
-        self, input_features: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
-    ) -> TowerOutput:
-        """input_features: (clips, mel bins, frames)."""
-        x = self.embeddings(input_features)
-        result = self.transformer(x, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
-        return finish(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.conv1
-
-    def set_input_embeddings(self, value: Any) -> None:
-        self.embeddings.conv1 = value
-
-
 TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {
     PlaitTextConfig: TextTower,
     PlaitDecoderConfig: TextTower,
     PlaitVisionConfig: ImageTower,
     PlaitCNNConfig: ConvolutionalTower,
     PlaitAudioConfig: AudioTower,
+    PlaitSpectrogramConfig: AudioTower,
+    PlaitWaveformConfig: AudioTower,
+    PlaitRNNConfig: RecurrentTower,
 }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import SequenceFeatureExtractor
+from transformers import ASTFeatureExtractor, SequenceFeatureExtractor
 
 from .images import describe, file_content
 
@@ -181,12 +181,27 @@ def features_of(
 def first_too_long(
     extractor: SequenceFeatureExtractor, sounds: Mapping[tuple[int, int], np.ndarray]
 ) -> tuple[int, float] | None:
-    """The first row with a clip longer than the extractor reads (Whisper's cuts at 30 s), and its seconds."""
-    longest = getattr(extractor, "n_samples", None)
+    """The first row with a clip longer than the extractor reads (Whisper's cuts at 30 s, AST's at 10), and its
+    seconds."""
+    longest = longest_clip(extractor)
     for (row, _), sound in sounds.items():
         if longest is not None and len(sound) > longest:
             return row, len(sound) / extractor.sampling_rate
     return None
+
+
+def longest_clip(extractor: SequenceFeatureExtractor) -> int | None:
+    """Samples that the extractor reads of a clip; None where it reads all."""
+    if isinstance(extractor, ASTFeatureExtractor):
+        return extractor.max_length * int(extractor.sampling_rate) // 100  # a frame is 10 ms
+    return getattr(extractor, "n_samples", None)
+
+
+def shortest_clip(extractor: SequenceFeatureExtractor) -> int:
+    """Samples of one analysis window: a shorter clip is padded with silence."""
+    if isinstance(extractor, ASTFeatureExtractor):
+        return int(extractor.sampling_rate) // 40  # 25 ms
+    return getattr(extractor, "n_fft", 1)
 
 
 def readable(row: int, clip: Any, sampling_rate: float | None, wanted: int) -> np.ndarray:
@@ -202,6 +217,7 @@ def one_clip(
 ) -> tuple[str, np.ndarray]:
     """What the extractor makes of one waveform: its name and, without a batch, its values."""
     family = type(extractor).__name__
+    sound = np.pad(sound, (0, max(shortest_clip(extractor) - len(sound), 0)))
     try:
         # every family has a call of its own
         values = extractor(  # pyright: ignore[reportCallIssue]

@@ -23,6 +23,8 @@ MODULES = (
     "resnet",
     "efficientnet_lite",
     "whisper",
+    "spectrogram",
+    "wav2vec2",
 )
 
 FAMILIES: dict[str, Family] = {

@@ -333,3 +333,32 @@ def test_three_modalities_in_one_call(
     )
     assert {len(value) for value in out.values()} == {3}
     assert set(out) == {*processor.model_input_names, "labels"}
+
+
+@pytest.mark.parametrize(
+    "extractor",
+    [
+        WhisperFeatureExtractor(feature_size=20, chunk_length=2),
+        ASTFeatureExtractor(num_mel_bins=24, max_length=60),
+        Wav2Vec2FeatureExtractor(),
+    ],
+    ids=lambda extractor: type(extractor).__name__,
+)
+def test_silence_and_clips_shorter_than_a_window_are_read(
+    extractor: WhisperFeatureExtractor | ASTFeatureExtractor | Wav2Vec2FeatureExtractor,
+) -> None:
+    processor = PlaitProcessor(feature_extractor=extractor)
+    clips = [np.zeros(RATE // 4, dtype=np.float32), tone(3 / RATE), tone(1 / RATE), tone()]
+    batch = processor(audio=clips, sampling_rate=RATE, return_tensors="pt")
+    name = extractor.model_input_names[0]
+    assert batch[name].isfinite().all()
+    alone = processor(audio=clips[1], sampling_rate=RATE, return_tensors="pt")[name][0, 0]
+    assert torch.equal(batch[name][1, 0][: len(alone)], alone)
+    assert batch["audio_present"].all()
+
+
+def test_a_spectrogram_that_is_cut_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("transformers").propagate = True
+    processor = PlaitProcessor(feature_extractor=ASTFeatureExtractor(num_mel_bins=24, max_length=60))
+    processor(audio=[tone(0.55), tone(0.7)], sampling_rate=RATE)
+    assert "audio, row 1: a clip of 0.7 s" in caplog.text

@@ -1,0 +1,122 @@
+"""Recurrent towers: frames of sound, one after the other, to tokens."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+from ..configuration import PlaitRNNConfig
+from .layers import Parameterised
+from .outputs import LayerChoice, TowerOutput, chosen
+from .pooling import mean_token
+
+
+class LSTM(nn.LSTM, Parameterised):
+    """torch's LSTM, that says how it starts."""
+
+    def init_weights(self, std: float) -> None:
+        uniform(self)
+
+
+class GRU(nn.GRU, Parameterised):
+    """torch's GRU, that says how it starts."""
+
+    def init_weights(self, std: float) -> None:
+        uniform(self)
+
+
+def uniform(rnn: nn.RNNBase) -> None:
+    """As in torch: uniform within 1 / sqrt(width)."""
+    for parameter in rnn.parameters():
+        init.uniform_(parameter, -(rnn.hidden_size**-0.5), rnn.hidden_size**-0.5)
+
+
+RNNS: dict[str, type[LSTM] | type[GRU]] = {"lstm": LSTM, "gru": GRU}
+
+
+class RecurrentPooler(nn.Module):
+    """One vector a clip: the mean over its frames or the state behind the last, then dense layer, activation and
+    division by the length where the config has them."""
+
+    def __init__(self, config: PlaitRNNConfig) -> None:
+        super().__init__()
+        self.final, self.normalize = config.pooling == "final", config.pooler_normalize
+        size = config.pooler_size
+        self.dense = nn.Linear(config.hidden_size, size) if size else nn.Identity()
+        self.act = ACT2FN[config.pooler_act] if config.pooler_act else nn.Identity()
+
+    def forward(self, x: Tensor, mask: Tensor, state: Tensor) -> Tensor:
+        """x: (clips, frames, width), mask: (clips, frames), state: (clips, width) to (clips, pooled width)."""
+        pooled = self.act(self.dense(state if self.final else mean_token(x, mask)))
+        return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
+
+
+def last_state(state: Tensor | tuple[Tensor, Tensor], bidirectional: bool) -> Tensor:
+    """The last layer's state behind the last frame (of the way back: the first), (clips, width)."""
+    hidden = state[0] if isinstance(state, tuple) else state
+    return torch.cat((hidden[-2], hidden[-1]), dim=-1) if bidirectional else hidden[-1]
+
+
+class RecurrentTower(nn.Module):
+    """Mel frames to tokens by an LSTM or GRU, in both directions where `config.bidirectional`; a clip's padding is not
+    read. There are no attentions; hidden_states are the frames' inputs and the tokens."""
+
+    item_dimensions = 2
+
+    def __init__(self, config: PlaitRNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.norm = nn.LayerNorm(config.num_mel_bins, eps=config.norm_eps) if config.input_norm else nn.Identity()
+        layers = config.num_hidden_layers
+        self.rnn = RNNS[config.rnn_type](
+            config.num_mel_bins,
+            config.rnn_size,
+            layers,
+            batch_first=True,
+            bidirectional=config.bidirectional,
+            dropout=config.hidden_dropout_prob if layers > 1 else 0.0,
+        )
+        self.pooler = RecurrentPooler(config) if config.pooling != "none" else None
+
+    def forward(
+        self,
+        input_features: Tensor | None = None,
+        input_values: Tensor | None = None,
+        clip_mask: Tensor | None = None,
+        output_hidden_states: LayerChoice = False,
+        output_attentions: bool = False,
+    ) -> TowerOutput:
+        """input_features: (clips, mel bins, frames); clip_mask: (clips, frames), 1 where the clip is.
+
+        Raises ValueError for another shape, or `input_values`.
+        """
+        frames = self.read(input_features)
+        lengths = torch.full((len(frames),), frames.shape[1]) if clip_mask is None else clip_mask.long().sum(1).cpu()
+        packed = pack_padded_sequence(frames, lengths.clamp(min=1), batch_first=True, enforce_sorted=False)
+        output, state = self.rnn(packed)
+        tokens, _ = pad_packed_sequence(output, batch_first=True, total_length=frames.shape[1])
+        mask = torch.arange(frames.shape[1])[None] < lengths[:, None]
+        mask = mask.to(tokens.device)
+        pooled = (
+            None if self.pooler is None else self.pooler(tokens, mask, last_state(state, self.config.bidirectional))
+        )
+        wanted = chosen(output_hidden_states, 2)
+        states = tuple(state if number in wanted else None for number, state in enumerate((frames, tokens)))
+        return TowerOutput(tokens, mask.long(), pooled, hidden_states=states if wanted else None)
+
+    def read(self, input_features: Tensor | None) -> Tensor:
+        """(clips, frames, mel bins)."""
+        bins = self.config.num_mel_bins
+        if input_features is None or input_features.ndim != 3 or input_features.shape[1] != bins:
+            shape = "input_values" if input_features is None else f"shape {tuple(input_features.shape)}"
+            raise ValueError(f"a recurrent tower reads input_features (clips, {bins}, frames), not {shape}")
+        if not input_features.shape[2]:
+            raise ValueError("a clip has 0 frames: there is nothing to read")
+        return self.norm(input_features.transpose(1, 2).to(next(self.rnn.parameters()).dtype))
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.rnn
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.rnn = value

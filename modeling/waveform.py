@@ -1,0 +1,164 @@
+"""Samples of sound to tokens: the convolutions of wav2vec2 and HuBERT."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils.import_utils import is_torchdynamo_compiling
+
+from ..configuration import PlaitWaveformConfig
+from .layers import LearnedTokens, Parameterised
+
+
+class Samples(NamedTuple):
+    """tokens: (clips, tokens, width); mask: (clips, tokens) bool, None where every token is real."""
+
+    tokens: Tensor
+    mask: Tensor | None
+
+
+class WaveformEmbeddings(nn.Module):
+    """Samples through strided convolutions, a projection, and positions from one more convolution (Baevski et al. 2020,
+    https://arxiv.org/abs/2006.11477, section 2). A clip shorter than the convolutions see is padded with silence."""
+
+    item_dimensions = 1
+
+    def __init__(self, config: PlaitWaveformConfig) -> None:
+        super().__init__()
+        self.receptive_field = config.receptive_field
+        self.convolutions = nn.ModuleList(WaveConvolution(config, number) for number in range(len(config.conv_dim)))
+        width = config.conv_dim[-1]
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps) if config.feat_proj_layer_norm else nn.Identity()
+        self.projection = nn.Linear(width, config.hidden_size)
+        self.dropout = nn.Dropout(config.feat_proj_dropout)
+        self.mask_token = LearnedTokens(1, config.hidden_size) if config.mask_token else None
+        self.position_embedding = ConvolutionalPositions(config)
+
+    @property
+    def entry(self) -> nn.Module:
+        return self.convolutions[0].get_submodule("convolution")
+
+    @entry.setter
+    def entry(self, value: nn.Conv1d) -> None:
+        self.convolutions[0].register_module("convolution", value)
+
+    def forward(self, input_values: Tensor, mask: Tensor | None = None) -> Samples:
+        """input_values: (clips, samples), mask: likewise."""
+        self.check(input_values, mask)
+        short = max(self.receptive_field - input_values.shape[1], 0)
+        x = nn.functional.pad(input_values.to(self.projection.weight.dtype), (0, short))[:, None]
+        lengths = None if mask is None else mask.long().sum(1).clamp(min=self.receptive_field)
+        for convolution in self.convolutions:
+            x, lengths = convolution(x, lengths)
+        x = self.dropout(self.projection(self.norm(x.transpose(1, 2))))
+        real = None if lengths is None else frames_before(lengths, x.shape[1])
+        x = x if real is None else x * real[..., None]
+        return Samples(x + self.position_embedding(x), real)
+
+    def check(self, input_values: Tensor, mask: Tensor | None) -> None:
+        """Raises ValueError for a wrong rank, no samples, or a mask with padding before the end."""
+        if input_values.ndim != 2 or not input_values.shape[1]:
+            raise ValueError(f"clips have shape {tuple(input_values.shape)}, not (clips, samples)")
+        if mask is not None and not is_torchdynamo_compiling() and bool((mask[:, 1:] > mask[:, :-1]).any()):
+            raise ValueError("input_values_mask has padding before the end of a clip: pad on the right")
+
+
+def frames_before(lengths: Tensor, count: int) -> Tensor:
+    """(clips,) to (clips, count), True for the first `lengths` of each."""
+    return torch.arange(count, device=lengths.device)[None] < lengths[:, None]
+
+
+class WaveConvolution(Parameterised):
+    """act(norm(convolution(x))) over time."""
+
+    def __init__(self, config: PlaitWaveformConfig, number: int) -> None:
+        super().__init__()
+        before = config.conv_dim[number - 1] if number else 1
+        after, self.kernel, self.stride = (
+            config.conv_dim[number],
+            config.conv_kernel[number],
+            config.conv_stride[number],
+        )
+        self.convolution = nn.Conv1d(before, after, self.kernel, stride=self.stride, bias=config.conv_bias)
+        normed = not number or config.feat_extract_norm == "layer"
+        self.norm = CONVOLUTION_NORMS[config.feat_extract_norm if normed else "none"](after)
+        self.act = ACT2FN[config.feat_extract_activation]
+
+    def init_weights(self, std: float) -> None:
+        """He et al. 2015 (https://arxiv.org/abs/1502.01852): the signal keeps its size through the layers."""
+        init.kaiming_normal_(self.convolution.weight)
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x: (clips, channels, frames) and how many of them are real to the same behind the convolution."""
+        lengths = None if lengths is None else (lengths - self.kernel) // self.stride + 1
+        return self.act(self.norm(self.convolution(x), lengths)), lengths
+
+
+class NoNorm(nn.Module):
+    """x as it is."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return x
+
+
+class TimeNorm(nn.GroupNorm):
+    """Each channel normed over the frames of its clip, over the real ones alone: what is padded changes nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is None:
+            return super().forward(x)
+        real, count = frames_before(lengths, x.shape[2])[:, None], lengths[:, None, None]
+        centred = x - (x * real).sum(2, keepdim=True) / count
+        variance = (centred.square() * real).sum(2, keepdim=True) / count
+        return centred * (variance + self.eps).rsqrt() * self.weight[:, None] + self.bias[:, None]
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Each frame normed over its channels."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+CONVOLUTION_NORMS = {"none": NoNorm, "group": TimeNorm, "layer": ChannelNorm}
+
+
+class ConvolutionalPositions(Parameterised):
+    """act(convolution(x)), of as many frames: what stands around a frame tells its place (Baevski et al. 2020, section
+    2). The weight is normalised over all but time: magnitude * direction / |direction| (Salimans and Kingma 2016,
+    https://arxiv.org/abs/1602.07868, equation 2)."""
+
+    def __init__(self, config: PlaitWaveformConfig) -> None:
+        super().__init__()
+        self.kernel, self.groups = config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups
+        width = config.hidden_size
+        self.magnitude = nn.Parameter(torch.empty(1, 1, self.kernel))
+        self.direction = nn.Parameter(torch.empty(width, width // self.groups, self.kernel))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.act = ACT2FN[config.feat_extract_activation]
+
+    def init_weights(self, std: float) -> None:
+        init.normal_(self.direction, std=2 * math.sqrt(1 / (self.kernel * len(self.direction))))
+        init.copy_(self.magnitude, self.length().detach())
+        init.zeros_(self.bias)
+
+    def length(self) -> Tensor:
+        """|direction|: (1, 1, kernel)."""
+        return torch.linalg.vector_norm(self.direction, dim=(0, 1), keepdim=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (clips, frames, width) to the same."""
+        weight = self.direction * (self.magnitude / self.length())
+        padded = nn.functional.conv1d(
+            x.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups
+        )
+        return self.act(padded[..., : x.shape[1]]).transpose(1, 2)
