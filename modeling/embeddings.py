@@ -5,6 +5,7 @@ from math import log2
 
 import torch
 from torch import Tensor, nn
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ..configuration import PlaitTextConfig, PlaitVisionConfig
 from .layers import LearnedTokens
@@ -24,6 +25,7 @@ class TextEmbeddings(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         placed = config.position_type != "none"
         self.position_embedding = nn.Embedding(config.max_position_embeddings, width) if placed else None
+        self.available = config.max_position_embeddings - config.position_offset
         self.type_embedding = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
 
     def forward(
@@ -47,22 +49,36 @@ class TextEmbeddings(nn.Module):
             )
         if self.position_embedding is not None:
             if position_ids is None:
-                available = self.position_embedding.num_embeddings - self.position_offset
-                position_ids = self.positions(x, input_ids, past, available)
-            elif not self.counted and self.position_offset:
-                position_ids = position_ids + self.position_offset
+                position_ids = self.positions(x, input_ids, past)
+            else:
+                self.check(position_ids, past + x.shape[1])
+                if self.position_offset and not self.counted:
+                    position_ids = position_ids + self.position_offset
             x = x + self.position_embedding(position_ids)
         return x
 
-    def positions(self, x: Tensor, input_ids: Tensor | None, past: int, available: int) -> Tensor:
+    def positions(self, x: Tensor, input_ids: Tensor | None, past: int) -> Tensor:
         """Positions on the padded grid, or counted over real tokens (RoBERTa, padding having the padding's number)."""
         length, pad = x.shape[1] + past, self.pad_token_id
-        if length > available:
-            raise ValueError(f"{length} tokens, but the text tower has {available} positions: truncate the text")
+        if length > self.available:
+            raise self.too_long(length)
         if self.counted and input_ids is not None and pad is not None:
             real = input_ids.ne(pad).long()
             return (real.cumsum(1) + past) * real + pad
         return torch.arange(past + self.position_offset, length + self.position_offset, device=x.device)[None]
+
+    def check(self, position_ids: Tensor, length: int) -> None:
+        """Raise ValueError for a position beyond the table; the values are read where padding alone could explain the
+        length."""
+        if length <= self.available or is_torchdynamo_compiling():
+            return
+        last = int(position_ids.max()) - (self.position_offset if self.counted else 0)
+        if last >= self.available:
+            raise self.too_long(last + 1)
+
+    def too_long(self, length: int) -> ValueError:
+        remedy = "truncate the text, or generate fewer tokens (max_new_tokens)"
+        return ValueError(f"{length} tokens, but the text tower has {self.available} positions: {remedy}")
 
 
 class ImageEmbeddings(nn.Module):

@@ -57,7 +57,7 @@ class TextTower(nn.Module):
         """input_ids: (batch, length); attention_mask: (batch, length with the cached tokens), 1 where there is a token,
         4-D, or by kind of layer; context: (batch, tokens, context_size) and context_mask: (batch, tokens); blocks:
         (batch, length), tokens of one number above -1 see each other."""
-        past = past_key_values.get_seq_length() if past_key_values is not None and position_ids is None else 0
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
         x = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past)
         result = self.transformer(
             x,

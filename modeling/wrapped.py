@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 from ..configuration import CONFIG_FIELDS, width_of
 from .outputs import LayerChoice, TowerOutput
 from .pooling import last_token
+from .wrapped_positions import Positions
 
 # what a tower may be given; a family that does not take the first of them is none of that modality
 INPUTS = {
@@ -75,6 +76,7 @@ class WrappedTower(nn.Module):
         self.pools_last = is_causal(config, modality)
         if not self.pools:
             remove_pooler(config, self.model, modality)
+        self.positions = Positions(tower_config(config, modality), self.model)
         self.fixed = tuple(name for name, weight in self.model.named_parameters() if is_fixed(name, weight))
         self.train(self.training)
         keep_names(self.model)
@@ -91,11 +93,11 @@ class WrappedTower(nn.Module):
         """Text: input_ids, attention_mask, token_type_ids, position_ids (batch, length), inputs_embeds (batch, length,
         width), past_key_values. Image: pixel_values (images, channels, height, width).
 
-        Raises ValueError for an input that the family does not take.
+        Raises ValueError for an input that the family does not take, or a text longer than its positions.
         """
         wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         arguments = self.arguments(inputs) | {name: value for name, value in wanted.items() if value}
-        with real_attentions(self.model) if output_attentions else nullcontext():
+        with real_attentions(self.model) if output_attentions else nullcontext(), self.positions.around(arguments):
             output = self.model(**arguments, return_dict=True)
         tokens = self.tokens_of(output.get("last_hidden_state"))
         mask = token_mask(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)

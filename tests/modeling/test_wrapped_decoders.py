@@ -131,3 +131,44 @@ def test_what_cannot_be_a_decoder(tmp_path: Path, image: Path) -> None:
     model.save_pretrained(tmp_path / "gemma2")
     with pytest.raises(ValueError, match="head of a gemma2 model does more than project"):
         PlaitForCausalLM.from_pretrained(tmp_path / "gemma2")
+
+
+LIMITED = ("opt", "gptj", "biogpt")  # a learned table, a computed one of fixed length, a learned one behind two more
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_beyond_the_positions_is_an_error_that_says_so(name: str, tmp_path: Path) -> None:
+    """Families whose positions are computed go on."""
+    saved(name, tmp_path)
+    model = PlaitForCausalLM.from_pretrained(tmp_path)
+    long = torch.full((2, 65), 5)
+    padded = {"input_ids": long, "attention_mask": torch.ones_like(long).tril(64 - 10)}
+    if name not in LIMITED:
+        assert model(input_ids=long).logits.isfinite().all()
+        assert model.generate(input_ids=long[:, :60], **GREEDY).shape[1] == 66
+        return
+    message = f"65 tokens, but the wrapped {name} has 64 positions: truncate the text, or generate fewer tokens"
+    with pytest.raises(ValueError, match=message):
+        model(input_ids=long)
+    assert model.generate(input_ids=long[:, :60], **{**GREEDY, "max_new_tokens": 4}).shape[1] == 64
+    with pytest.raises(ValueError, match=message):
+        model.generate(input_ids=long[:, :60], **GREEDY)
+    if name == "opt":  # counts real tokens
+        assert model(**padded).logits.isfinite().all()
+
+
+def test_beyond_the_native_positions_is_an_error_that_says_so() -> None:
+    sizes = {"vocab_size": 60, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 16}
+    model: Any = PlaitForCausalLM.compose(decoder=hf.GPT2Config(**sizes), verbose=False)
+    long = torch.full((2, 17), 5)
+    message = "17 tokens, but the text tower has 16 positions"
+    for places in ({}, {"position_ids": torch.arange(17)[None]}):
+        with pytest.raises(ValueError, match=message):
+            model(input_ids=long, **places)
+    left = torch.ones_like(long)
+    left[:, :4] = 0  # padding takes no position
+    assert model.generate(input_ids=long, attention_mask=left, max_new_tokens=3, eos_token_id=None).shape[1] == 20
+    for implementation in ("sdpa", "eager"):  # by plain functions, and by modules
+        model.set_attn_implementation(implementation)
+        with pytest.raises(ValueError, match=message):
+            model.generate(input_ids=long, attention_mask=left, max_new_tokens=5, eos_token_id=None)
