@@ -63,8 +63,8 @@ def test_an_unknown_or_repeated_argument_is_an_error() -> None:
         model(**inputs, pixels=1)
     with pytest.raises(TypeError, match="'input_ids', more than once"):
         model(inputs["input_ids"], **inputs)
-    with pytest.raises(TypeError, match="takes 13 arguments by place, and got 14"):
-        model(*[None] * 14)
+    with pytest.raises(TypeError, match=r"takes \d+ arguments by place, and got 99"):
+        model(*[None] * 99)
 
 
 def test_what_no_decoder_reads_is_refused() -> None:
