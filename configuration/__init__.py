@@ -10,6 +10,7 @@ from .fusion import PlaitFusionConfig
 from .plait import INLINE, OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig
 from .tower import CONFIG_FIELDS, MODALITIES, PlaitAudioConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .transformer import PlaitTransformerConfig
+from .video import PlaitTubeletConfig, PlaitVideoConfig
 from .width import width_of
 
 for _config in (PlaitConfig, *OWN_CONFIGS.values()):
@@ -32,6 +33,8 @@ __all__ = [
     "PlaitTextConfig",
     "PlaitTowerConfig",
     "PlaitTransformerConfig",
+    "PlaitTubeletConfig",
+    "PlaitVideoConfig",
     "PlaitVisionConfig",
     "PlaitWaveformConfig",
     "width_of",

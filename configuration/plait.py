@@ -12,6 +12,7 @@ from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
 from .tower import CONFIG_FIELDS, PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
+from .video import PlaitTubeletConfig, PlaitVideoConfig
 from .width import width_of
 
 SubConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PreTrainedConfig | None]
@@ -30,6 +31,8 @@ OWN_CONFIGS = {
         PlaitSpectrogramConfig,
         PlaitWaveformConfig,
         PlaitRNNConfig,
+        PlaitVideoConfig,
+        PlaitTubeletConfig,
         PlaitDecoderConfig,
         PlaitFusionConfig,
     )
@@ -74,7 +77,7 @@ class PlaitConfig(PlaitBaseConfig):
         "text_config": PlaitTextConfig,
         "vision_config": PlaitVisionConfig,
         "audio_config": PlaitAudioConfig,
-        "video_config": PreTrainedConfig,
+        "video_config": PlaitVideoConfig,
         "decoder_config": PlaitDecoderConfig,
         "fusion_config": PlaitFusionConfig,
     }

@@ -41,6 +41,14 @@ class AudioInputs(TypedDict, total=False):
     audio_present: Tensor | None
 
 
+class VideoInputs(TypedDict, total=False):
+    """Of the video tower."""
+
+    pixel_values_videos: Tensor | None
+    pixel_values_videos_mask: Tensor | None
+    video_present: Tensor | None
+
+
 class Recorded(TypedDict, total=False):
     """What the output holds besides."""
 
@@ -48,7 +56,7 @@ class Recorded(TypedDict, total=False):
     output_hidden_states: LayerChoice | None
 
 
-class EncoderInputs(TextInputs, ImageInputs, AudioInputs, Recorded, total=False):
+class EncoderInputs(TextInputs, ImageInputs, AudioInputs, VideoInputs, Recorded, total=False):
     """Of every class: any mix of modalities."""
 
     encoder_outputs: Mapping[str, Any] | None
@@ -99,6 +107,7 @@ INPUTS = {
     "text": tuple(TextInputs.__annotations__),
     "image": tuple(ImageInputs.__annotations__),
     "audio": tuple(AudioInputs.__annotations__),
+    "video": tuple(VideoInputs.__annotations__),
 }
 
 

@@ -18,7 +18,7 @@ from .inline import put_images
 from .inputs import INPUTS, CacheInputs, DecoderInputs, ModelInputs, Recorded, by_modality, spelled_out
 from .outputs import ContextOutput, PlaitModelOutput, TowerOutput
 from .pooling import POOLINGS
-from .present import audio_items, image_items, scatter_rows, text_rows
+from .present import audio_items, image_items, scatter_rows, text_rows, video_items
 from .pretrained import PlaitPreTrainedModel
 from .towers import EMBEDDING, TOWERS
 from .wrapped import WrappedTower
@@ -75,6 +75,8 @@ class PlaitModel(PlaitPreTrainedModel):
                 frames, mel bins) for a tower of spectrogram patches; without `clips` it is one clip a row.
                 audio_present: (batch, clips). input_features_mask, input_values_mask: (batch, clips, frames or
                 samples), 1 where the clip is, 0 behind its end.
+            pixel_values_videos: (batch, clips, frames, channels, height, width); 5-D is one clip a row. video_present:
+                (batch, clips). pixel_values_videos_mask: (batch, clips, frames), 0 behind a clip's last frame.
             encoder_outputs: what `encode` returned, by modality: that tower is not run again. Or, for a decoder that
                 reads a context, what `encode_context` returned.
             decoder_input_ids and its kin: the decoder's text, where it reads a context; a decoder alone, or with images
@@ -204,8 +206,8 @@ class PlaitModel(PlaitPreTrainedModel):
         """The decoder over its own text (GPT-style), with images among it where there is an image tower."""
         text, begun = inputs["text"], past_key_values is not None and past_key_values.get_seq_length() > 0
         shown = bool(given) or inputs["image"]["pixel_values"] is not None
-        if shown and not self.config.inline or heard(inputs["audio"]):
-            raise ValueError("this model is a decoder alone: it reads text, and no image, audio or encoder outputs")
+        if shown and not self.config.inline or sensed(inputs):
+            raise ValueError("this model is a decoder alone: it reads text, no image, audio, video or encoder outputs")
         if self.config.inline and text["input_ids"] is not None and not begun:
             text = self.with_images(text, inputs["image"], given)
         elif shown:
@@ -276,9 +278,10 @@ def image_tokens(config: PlaitConfig, size: tuple[int, int] | None = None) -> in
         return tower(pixel_values=picture).last_hidden_state.shape[1]
 
 
-def heard(audio: Mapping[str, Any]) -> bool:
-    """Whether there is any sound among the inputs of that modality."""
-    return any(audio[name] is not None for name in ("input_features", "input_values"))
+def sensed(inputs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether there is any sound or video among the inputs."""
+    names = {"audio": ("input_features", "input_values"), "video": ("pixel_values_videos",)}
+    return any(inputs[modality][name] is not None for modality, own in names.items() for name in own)
 
 
 def refuse(inputs: Mapping[str, Any], names: Iterable[str], why: str) -> None:
@@ -305,6 +308,6 @@ def single_output(output: TowerOutput) -> PlaitModelOutput:
     )
 
 
-PRESENT = {"text": text_rows, "image": image_items, "audio": audio_items}
+PRESENT = {"text": text_rows, "image": image_items, "audio": audio_items, "video": video_items}
 # the decoder's arguments, without the prefix that they have beside those of a text tower
 WRITTEN = tuple(name.removeprefix("decoder_") for name in DecoderInputs.__annotations__)

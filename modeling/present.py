@@ -69,19 +69,30 @@ def audio_items(
     return items("input_features", input_features, audio_present, dimensions or 2, input_features_mask)
 
 
+def video_items(
+    pixel_values_videos: Tensor | None = None,
+    pixel_values_videos_mask: Tensor | None = None,
+    video_present: Tensor | None = None,
+) -> Present | None:
+    """The videos that are there, as one batch of videos."""
+    return items("pixel_values_videos", pixel_values_videos, video_present, 4, pixel_values_videos_mask)
+
+
 # what one item of a modality is, for error messages
 SHAPES = {
     "pixel_values": "(batch[, images], channels, height, width)",
     "input_features": "(batch[, clips], mel bins, frames)",
     "input_values": "(batch[, clips], samples) or (batch[, clips], frames, mel bins), as the tower reads them",
+    "pixel_values_videos": "(batch[, clips], frames, channels, height, width)",
 }
 PRESENCE = {
     "pixel_values": "image_present",
     "input_features": "audio_present",
     "input_values": "audio_present",
+    "pixel_values_videos": "video_present",
 }
 # what a tower calls the mask of its items
-MASKS = {"input_features": "clip_mask", "input_values": "clip_mask"}
+MASKS = {"input_features": "clip_mask", "input_values": "clip_mask", "pixel_values_videos": "frame_mask"}
 
 
 def items(
@@ -96,7 +107,9 @@ def items(
     if values.ndim != dimensions + 2:
         raise ValueError(f"{name} has shape {tuple(values.shape)}, not {SHAPES[name]}")
     batch, count = values.shape[:2]
-    if present is None and count == 1:  # nothing to look up, for which a GPU would have to be waited for
+    if (
+        present is None and mask is None and count == 1
+    ):  # nothing to look up, for which a GPU would have to be waited for
         return Present({name: values[:, 0]}, batch)
     there = values.new_ones(batch, count, dtype=torch.bool) if present is None else present.bool()
     if there.shape != (batch, count):

@@ -25,7 +25,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
     config_class = PlaitConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ["text", "image", "audio"]
+    input_modalities = ["text", "image", "audio", "video"]
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     smooths_labels = False  # whether `forward` takes label_smoothing

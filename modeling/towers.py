@@ -14,16 +14,20 @@ from ..configuration import (
     PlaitRNNConfig,
     PlaitSpectrogramConfig,
     PlaitTextConfig,
+    PlaitTubeletConfig,
+    PlaitVideoConfig,
     PlaitVisionConfig,
     PlaitWaveformConfig,
 )
 from .audio import AudioTower
 from .cnn import ConvolutionalTower
-from .embeddings import ImageEmbeddings, TextEmbeddings
+from .embeddings import TextEmbeddings
 from .outputs import LayerChoice, TowerOutput
 from .pooling import finish, pooler_of
 from .recurrent import RecurrentTower
 from .transformer import PlaitTransformer
+from .video import TubeletTower, VideoTower
+from .vision import ImageTower
 
 # where a text tower has its token embeddings
 EMBEDDING = "embeddings.token_embedding.weight"
@@ -86,31 +90,6 @@ def token_mask(x: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None) 
     return x.new_ones(x.shape[:2], dtype=torch.bool)
 
 
-class ImageTower(nn.Module):
-    """Pictures to tokens: ViT and its kin."""
-
-    def __init__(self, config: PlaitVisionConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embeddings = ImageEmbeddings(config)
-        self.transformer = PlaitTransformer(config)
-        self.pooler = pooler_of(config)
-
-    def forward(
-        self, pixel_values: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
-    ) -> TowerOutput:
-        """pixel_values: (images, channels, height, width)."""
-        x = self.embeddings(pixel_values)
-        result = self.transformer(x, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
-        return finish(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.patch_embedding
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.patch_embedding = value
-
-
 TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {
     PlaitTextConfig: TextTower,
     PlaitDecoderConfig: TextTower,
@@ -120,4 +99,6 @@ TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {
     PlaitSpectrogramConfig: AudioTower,
     PlaitWaveformConfig: AudioTower,
     PlaitRNNConfig: RecurrentTower,
+    PlaitVideoConfig: VideoTower,
+    PlaitTubeletConfig: TubeletTower,
 }

@@ -53,6 +53,10 @@ class Alias(Rule):
         return tensors[0].clone()  # a file holds no tensor twice
 
 
+class Sometimes(Rule):
+    """A module of a head that some of its settings do without."""
+
+
 class Split(Rule):
     """A fused tensor: equal chunks of dimension 0, one for each target."""
 
@@ -294,7 +298,8 @@ def invert(ours: Mapping[str, Tensor], layout: Format, tied: Set[str] = frozense
     written = {name for move in moves for name in move.ours}
     if unknown := [name for name in ours if name not in written]:
         raise ValueError(f"the family {layout.config.family!r} has no name for {listed(unknown)}")
-    needed = [target for _, rule in _rules(layout.head) for target in rule.targets]
+    rules = [rule for _, rule in _rules(layout.head) if not isinstance(rule, Sometimes)]
+    needed = [target for rule in rules for target in rule.targets]
     if missing := [target for target in needed if not any(f"{name}.".startswith(f"{target}.") for name in written)]:
         raise ValueError(f"a {layout.task} of the family {layout.config.family!r} needs {listed(missing)}")
     aliases = {name for move in moves if isinstance(move.rule, Alias) for name in move.ours}

@@ -25,6 +25,7 @@ MODULES = (
     "whisper",
     "spectrogram",
     "wav2vec2",
+    "video",
 )
 
 FAMILIES: dict[str, Family] = {

@@ -1,0 +1,90 @@
+"""VideoMAE (Tong et al. 2022, https://arxiv.org/abs/2203.12602) and ViViT (Arnab et al. 2021,
+https://arxiv.org/abs/2103.15691): ViT over tubelets."""
+
+from typing import Any
+
+from ...configuration import PlaitTubeletConfig
+from .convert import Family, Leading, Names, Sometimes, Table
+from .vit import TABLE, picture
+
+SHARED: Table = {
+    **{theirs: ours for theirs, ours in TABLE.items() if not theirs.startswith("embeddings.")},
+    "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
+}
+ATTENTION = "encoder.layer.{}.attention.attention."
+VIDEOMAE: Table = {
+    **SHARED,
+    ATTENTION + "q_bias": "transformer.layers.{}.self_attn.q_proj.bias",
+    ATTENTION + "v_bias": "transformer.layers.{}.self_attn.v_proj.bias",
+}
+VIVIT: Table = {
+    **SHARED,
+    "embeddings.cls_token": "embeddings.class_tokens.0.tokens",
+    "embeddings.position_embeddings": Leading("embeddings.position_embedding.weight", -1),
+}
+# VideoMAE's keys have no bias, which would shift all scores of a query alike: zero is exact
+ZEROS = ("transformer.layers.{}.self_attn.k_proj.bias",)
+# of pretraining, which rebuilds hidden tubelets
+DECODER = (r"decoder\..*", r"encoder_to_decoder\.weight", "mask_token")
+
+
+def common(hub: Any) -> dict[str, Any]:
+    return {
+        "num_channels": hub.num_channels,
+        "num_frames": hub.num_frames,
+        "hidden_size": hub.hidden_size,
+        "num_hidden_layers": hub.num_hidden_layers,
+        "num_attention_heads": hub.num_attention_heads,
+        "intermediate_size": hub.intermediate_size,
+        "hidden_act": hub.hidden_act,
+        "hidden_dropout_prob": hub.hidden_dropout_prob,
+        "attention_dropout": hub.attention_probs_dropout_prob,
+        "initializer_range": hub.initializer_range,
+        "norm_eps": hub.layer_norm_eps,
+        "tie_last_hidden_state": False,
+    }
+
+
+def videomae(hub: Any, names: Names) -> dict[str, Any]:
+    """A classifier norms the mean of all tokens (with torch's epsilon), or reads the first token."""
+    pools = {"pooling": "first" if "classifier.weight" in names and not hub.use_mean_pooling else "none"}
+    if "fc_norm.weight" in names:
+        pools = {"pooling": "mean", "pooler_norm": True, "pooler_norm_eps": 1e-5}
+    own = {"tubelet_size": hub.tubelet_size, "position_type": "sinusoidal", "qkv_bias": hub.qv_bias}
+    return common(hub) | picture(hub) | own | pools | {"output_norm": not hub.use_mean_pooling}
+
+
+def vivit(hub: Any, names: Names) -> dict[str, Any]:
+    """Without a pooler in the file the class token itself is the pooled vector, which ViViT's classifier reads."""
+    frames, *patch = hub.tubelet_size
+    size = hub.image_size if isinstance(hub.image_size, int) else list(hub.image_size)
+    fields = {"image_size": size, "patch_size": patch, "tubelet_size": frames, "class_tokens": 1, "pooling": "first"}
+    if "pooler.dense.weight" in names:
+        fields |= {"pooler_size": names.shapes["pooler.dense.weight"][0], "pooler_act": hub.pooler_act}
+    return common(hub) | fields | {"qkv_bias": hub.qkv_bias}
+
+
+VIDEOMAE_HEADS: dict[str, Table] = {
+    "ForVideoClassification": {"fc_norm": Sometimes("pooler.norm"), "classifier": "classifier"},
+    "ForPreTraining": {},
+}
+FAMILIES = (
+    Family(
+        model_types=("videomae",),
+        config_class=PlaitTubeletConfig,
+        config=videomae,
+        table=VIDEOMAE,
+        heads=VIDEOMAE_HEADS,
+        prefixes=("videomae.",),
+        ignored=DECODER,
+        zeros=ZEROS,
+    ),
+    Family(
+        model_types=("vivit",),
+        config_class=PlaitTubeletConfig,
+        config=vivit,
+        table=VIVIT,
+        heads={"ForVideoClassification": {"classifier": "classifier"}},
+        prefixes=("vivit.",),
+    ),
+)

@@ -1,0 +1,209 @@
+"""Video towers: clips of frames to tokens."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from ..configuration import PlaitCNNConfig, PlaitTubeletConfig, PlaitVideoConfig, PlaitVisionConfig, width_of
+from .cnn import ConvolutionalTower
+from .embeddings import size_of
+from .layers import LearnedTokens, Sinusoids
+from .outputs import LayerChoice, TowerOutput
+from .pooling import finish, first_token, mean_token, pooler_of
+from .transformer import PlaitTransformer, TransformerOutput
+from .vision import ImageTower
+from .wrapped import WrappedTower
+
+
+def frame_tower(config: Any) -> nn.Module:
+    """The tower that reads one frame."""
+    own = {PlaitVisionConfig: ImageTower, PlaitCNNConfig: ConvolutionalTower}
+    return own[type(config)](config) if type(config) in own else WrappedTower(config, "image")
+
+
+def every_token(x: Tensor, mask: Tensor) -> Tensor:
+    return x
+
+
+def one_token(pooling: Any) -> Any:
+    """A pooling as one token a frame: (frames, tokens, width) to (frames, 1, width)."""
+    return lambda x, mask: pooling(x, mask)[:, None]
+
+
+FRAME_POOLINGS = {"none": every_token, "mean": one_token(mean_token), "first": one_token(first_token)}
+
+
+class VideoTower(nn.Module):
+    """Frames through an image tower, then what joins them over time. Only frames that are there enter the image
+    tower."""
+
+    frames: Any
+
+    def __init__(self, config: PlaitVideoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frames = frame_tower(config.image_config)
+        self.pool = FRAME_POOLINGS[config.frame_pooling]
+        self.temporal = TEMPORAL[config.temporal](config)
+        self.pooler = pooler_of(config)
+
+    def forward(
+        self,
+        pixel_values_videos: Tensor,
+        frame_mask: Tensor | None = None,
+        output_hidden_states: LayerChoice = False,
+        output_attentions: bool = False,
+    ) -> TowerOutput:
+        """pixel_values_videos: (clips, frames, channels, height, width); frame_mask: (clips, frames), 0 behind the last
+        frame of a clip. Raises ValueError for a wrong rank, or more frames than the tower places."""
+        check_videos(pixel_values_videos)
+        there = torch.ones(pixel_values_videos.shape[:2], dtype=torch.bool, device=pixel_values_videos.device)
+        there = there if frame_mask is None else frame_mask.bool()
+        seen = pixel_values_videos.flatten(0, 1) if frame_mask is None else pixel_values_videos[there]
+        output = self.frames(pixel_values=seen)
+        x = self.pool(output.last_hidden_state, output.mask.bool())
+        if frame_mask is not None:
+            x = x.new_zeros(there.numel(), *x.shape[1:]).index_copy(0, there.flatten().nonzero()[:, 0], x)
+        x = x.unflatten(0, tuple(there.shape))
+        result, mask = self.temporal(x, there, output_hidden_states, output_attentions)
+        return finish(result, mask, self.pooler)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.frames.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.frames.set_input_embeddings(value)
+
+
+def check_videos(pixel_values_videos: Tensor) -> None:
+    """Raises ValueError for a wrong rank, or a video without a frame."""
+    if pixel_values_videos.ndim != 5:
+        shape = tuple(pixel_values_videos.shape)
+        raise ValueError(f"videos have shape {shape}, not (clips, frames, channels, height, width)")
+    if not pixel_values_videos.shape[1]:
+        raise ValueError("a video has no frames")
+
+
+class TemporalMean(nn.Module):
+    """The mean over the frames, token by token."""
+
+    def __init__(self, config: PlaitVideoConfig) -> None:
+        super().__init__()
+
+    def forward(
+        self, x: Tensor, there: Tensor, output_hidden_states: LayerChoice, output_attentions: bool
+    ) -> tuple[TransformerOutput, Tensor]:
+        """x: (clips, frames, tokens, width), there: (clips, frames) to (clips, tokens, width) and their mask."""
+        weight = there[..., None, None].to(x.dtype)
+        mean = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return TransformerOutput(mean), mean.new_ones(mean.shape[:2], dtype=torch.bool)
+
+
+class TemporalTransformer(nn.Module):
+    """A position for each frame, and a transformer over all tokens of a clip."""
+
+    def __init__(self, config: PlaitVideoConfig) -> None:
+        super().__init__()
+        width = width_of(config.image_config, "image")
+        self.position_embedding = nn.Embedding(config.num_frames, width)
+        self.transformer = PlaitTransformer(config, input_size=width)
+
+    def forward(
+        self, x: Tensor, there: Tensor, output_hidden_states: LayerChoice, output_attentions: bool
+    ) -> tuple[TransformerOutput, Tensor]:
+        """x: (clips, frames, tokens, width), there: (clips, frames) to (clips, frames * tokens, width) and their mask.
+
+        Raises ValueError for more frames than there are positions.
+        """
+        frames, count = x.shape[1:3]
+        if frames > self.position_embedding.num_embeddings:
+            places = self.position_embedding.num_embeddings
+            raise ValueError(f"a video has {frames} frames, but the tower places {places}: sample fewer (num_frames)")
+        x = x + self.position_embedding(torch.arange(frames, device=x.device))[None, :, None]
+        mask = there.repeat_interleave(count, dim=1)
+        result = self.transformer(
+            x.flatten(1, 2), mask, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+        )
+        return result, mask
+
+
+TEMPORAL = {"mean": TemporalMean, "transformer": TemporalTransformer}
+
+
+class TubeletTower(nn.Module):
+    """Tubelets of a video to tokens: VideoMAE's encoder, ViViT."""
+
+    def __init__(self, config: PlaitTubeletConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = TubeletEmbeddings(config)
+        self.transformer = PlaitTransformer(config)
+        self.pooler = pooler_of(config)
+
+    def forward(
+        self,
+        pixel_values_videos: Tensor,
+        frame_mask: Tensor | None = None,
+        output_hidden_states: LayerChoice = False,
+        output_attentions: bool = False,
+    ) -> TowerOutput:
+        """pixel_values_videos: (clips, num_frames, channels, height, width), of the sizes of the config.
+
+        Raises ValueError for others, or for a clip with fewer frames (`frame_mask`).
+        """
+        if frame_mask is not None and not bool(frame_mask.all()):
+            raise ValueError(f"this tower reads {self.config.num_frames} frames of every video: sample that many")
+        x = self.embeddings(pixel_values_videos)
+        result = self.transformer(x, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
+        return finish(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embedding
+
+    def set_input_embeddings(self, value: Any) -> None:
+        self.embeddings.patch_embedding = value
+
+
+class TubeletEmbeddings(nn.Module):
+    """Tubelets through one convolution, class tokens, positions (Arnab et al. 2021, section 3.2)."""
+
+    def __init__(self, config: PlaitTubeletConfig) -> None:
+        super().__init__()
+        self.size = (config.num_frames, config.num_channels, *size_of(config.image_size))
+        kernel = (config.tubelet_size, *size_of(config.patch_size))
+        self.patch_embedding = nn.Conv3d(config.num_channels, config.hidden_size, kernel, stride=kernel)
+        self.class_tokens = nn.ModuleList(LearnedTokens(1, config.hidden_size) for _ in range(config.class_tokens))
+        frames, down, across = config.grid
+        count = frames * down * across + config.class_tokens
+        self.position_embedding = POSITIONS[config.position_type](count, config.hidden_size)
+
+    def forward(self, pixel_values_videos: Tensor) -> Tensor:
+        """pixel_values_videos: (clips, frames, channels, height, width) to (clips, tokens, width)."""
+        check_videos(pixel_values_videos)
+        if pixel_values_videos.shape[1:] != self.size:
+            found = tuple(pixel_values_videos.shape[1:])
+            raise ValueError(f"a video is {found} (frames, channels, height, width), but the tower reads {self.size}")
+        pixels = pixel_values_videos.to(self.patch_embedding.weight.dtype).transpose(1, 2)
+        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        x = torch.cat((*(token(len(patches)) for token in self.class_tokens), patches), dim=1)
+        return x + self.position_embedding(torch.arange(x.shape[1], device=x.device))
+
+
+class InterleavedSinusoids(Sinusoids):
+    """Sines and cosines in turn (VideoMAE), made anew and not saved: the checkpoints do not have them."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__(count, width)
+        self.weight = nn.Buffer(self.weight, persistent=False)
+
+    def init_weights(self, std: float) -> None:
+        """sin(p / 10000^(2i/d)) and cos of the same (Vaswani et al. 2017, section 3.5), in float64 first."""
+        count, width = self.weight.shape
+        channels = torch.arange(width, dtype=torch.float64)
+        angles = torch.arange(count, dtype=torch.float64)[:, None] * 10000 ** (-2 * (channels // 2) / width)
+        init.copy_(self.weight, torch.where(channels % 2 == 0, angles.sin(), angles.cos()).float())
+
+
+POSITIONS: dict[str, Any] = {"learned": nn.Embedding, "sinusoidal": InterleavedSinusoids}
