@@ -27,16 +27,18 @@ def classification_loss(
     problem_type: ProblemType,
     num_items_in_batch: Tensor | int | None = None,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """logits: (batch, num_labels) against labels: (batch,) class ids, or (batch[, num_labels]) numbers; a scalar.
 
     The mean over labels, or their sum over `num_items_in_batch`, which counts labels as the Trainer does (one a row, or
-    `num_labels` a row): then accumulated micro-batches add up to the whole batch.
+    `num_labels` a row): then accumulated micro-batches add up to the whole batch. `class_weights`, (num_labels,),
+    multiply each row's loss where a row has one class; the division is by the number of labels all the same.
     Raises ValueError for a label that is not a class.
     """
     if problem_type == "single_label_classification":
         check_labels(labels, logits.shape[-1])
-        return cross_entropy(logits, labels, num_items_in_batch, label_smoothing)
+        return cross_entropy(logits, labels, num_items_in_batch, label_smoothing, class_weights)
     labels = labels.to(logits.dtype).view_as(logits)
     criterion = nn.functional.mse_loss if problem_type == "regression" else smoothed_bce(label_smoothing)
     total = criterion(logits, labels, reduction="sum")
@@ -44,15 +46,20 @@ def classification_loss(
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy over the labels that are not -100; zero, not NaN, when all are. logits: (..., classes)."""
     logits, labels = logits.flatten(0, -2).float(), labels.flatten().to(logits.device)
     count = (labels != IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     if isinstance(count, Tensor):
         count = count.to(logits.device)
+    weights = None if class_weights is None else class_weights.to(logits)
     total = nn.functional.cross_entropy(
-        logits, labels, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
+        logits, labels, weights, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
     )
     return total / count
 

@@ -18,7 +18,7 @@ class PlaitTrainingArguments(TrainingArguments):
             needs; two ways of choosing the rows of a batch.
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates"]
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates", "class_weights"]
 
     learning_rates: dict | str | None = field(
         default=None,
@@ -28,6 +28,13 @@ class PlaitTrainingArguments(TrainingArguments):
         },
     )
     frozen: list[str] = field(default_factory=list, metadata={"help": "Parts that are not trained."})
+    class_weights: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "What the loss of a row is multiplied by, by the name of its class (others: 1), as a dict or as "
+            'JSON; "balanced": rows / (classes * rows of the class).'
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better metric_for_best_model."}
     )
@@ -80,6 +87,7 @@ class PlaitTrainingArguments(TrainingArguments):
             # a batch without pictures leaves the image tower without gradients: the others must not wait for them
             self.ddp_find_unused_parameters = True
         self._check_rates()
+        self._check_weights()
         self._check_early_stopping()
         self._check_sampling()
         if self.average_decay is not None and not 0 < self.average_decay < 1:
@@ -101,6 +109,14 @@ class PlaitTrainingArguments(TrainingArguments):
                 raise ValueError(f"{part!r} is frozen but has a learning rate of {rates[part]}: drop one of the two")
         self.learning_rates = rates or None
         self.frozen = sorted({*self.frozen, *(part for part, rate in rates.items() if rate == 0)})
+
+    def _check_weights(self) -> None:
+        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
+            raise ValueError(f"class_weights is {self.class_weights!r}: expected 'balanced', or a weight by class")
+        if isinstance(self.class_weights, dict):
+            for name, weight in self.class_weights.items():
+                if not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+                    raise ValueError(f"class_weights: the weight of {name!r} is {weight!r}: expected 0 or more")
 
     def _check_sampling(self) -> None:
         chosen = {

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
+from .sentiment_metrics import SENTIMENT
+
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "masked_lm"]
 SINGLE, MULTI, REGRESSION, MASKED_LM = (
     "single_label_classification",
@@ -84,6 +86,7 @@ METRICS: dict[str, dict[str, Metric]] = {
         "r2": Metric(_sklearn("r2_score")),
         "pearson": Metric(_correlation("pearsonr")),
         "spearman": Metric(_correlation("spearmanr")),
+        **{name: Metric(compute) for name, compute in SENTIMENT.items()},
     },
     MASKED_LM: {"accuracy": Metric(lambda _, rows: float(rows[:, 1].sum() / max(rows[:, 2].sum(), 1)))}
     | {"perplexity": Metric(lambda _, rows: float(np.exp(rows[:, 0].sum() / max(rows[:, 2].sum(), 1))))},

@@ -13,9 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
-from ..modeling.classification import PlaitForClassification
-from ..modeling.losses import IGNORED, classification_loss, masked_lm_loss, problem_type_of
-from ..modeling.masked_lm import PlaitForMaskedLM
+from ..modeling.losses import IGNORED
 from ..modeling.question_answering import labelled_spans
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
@@ -24,7 +22,8 @@ from .callbacks import DecoderTokens, PartRates, Tokenless, stopping
 from .collator import PlaitDataCollator
 from .features import cache_features
 from .inputs import picture_groups
-from .metrics import MULTI, REGRESSION, Metrics
+from .metrics import Metrics
+from .objective import objective
 from .parameters import freeze, parameter_groups
 from .sampler import LengthSampler, PictureSampler, TokenBatchSampler
 from .streaming import StreamedMetrics, stream
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 
 
 class PlaitTrainer(Trainer):
-    """transformers' Trainer with a learning rate and freezing by part, label smoothing that knows our losses, batches
-    that share pictures or hold rows of like length, cached outputs of frozen towers, and an evaluation that keeps no
-    logits it does not need, or generates.
+    """transformers' Trainer with a learning rate and freezing by part, weighted classes, label smoothing that knows our
+    losses, batches that share pictures or hold rows of like length, cached outputs of frozen towers, and an evaluation
+    that keeps no logits it does not need, or generates.
 
     Takes every argument of the Trainer; `compute_metrics` may be a `Metrics`, which also says what to keep of the
     logits, or `StreamedMetrics` such as `GenerationMetrics`, which get each batch with the model. What `args` adds is
@@ -66,8 +65,8 @@ class PlaitTrainer(Trainer):
         self.streamed = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
         function: Any = None if self.streamed is not None else compute_metrics
         self.smooths_itself = getattr(unwrap_peft_model(model), "smooths_labels", False)
-        if args.label_smoothing_factor and kwargs.get("compute_loss_func") is None and not self.smooths_itself:
-            kwargs["compute_loss_func"] = smoothed_loss(model, args.label_smoothing_factor)
+        if kwargs.get("compute_loss_func") is None:
+            kwargs["compute_loss_func"] = objective(model, args, train_dataset)
         self.rates = PartRates()
         self.decoder_tokens = DecoderTokens()
         self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
@@ -290,23 +289,3 @@ def check_devices(args: PlaitTrainingArguments) -> None:
             f"{args.n_gpu} GPUs in one process would split pictures that rows share: start one process a GPU "
             "(torchrun --nproc_per_node, accelerate launch), or choose one with CUDA_VISIBLE_DEVICES"
         )
-
-
-def smoothed_loss(model: nn.Module, epsilon: float) -> Callable[..., Tensor]:
-    """The model's own loss with label smoothing, as a Trainer's `compute_loss_func`.
-
-    Raises:
-        ValueError: a model or a problem that does not choose one of several classes.
-    """
-    inner = unwrap_peft_model(model)
-    problem = inner.config.problem_type
-    if not isinstance(inner, (PlaitForClassification, PlaitForMaskedLM)) or problem in (REGRESSION, MULTI):
-        raise ValueError(f"label_smoothing_factor is {epsilon}, but {type(inner).__name__} does not choose one class")
-
-    def loss(outputs: dict[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        if isinstance(inner, PlaitForMaskedLM):
-            return masked_lm_loss(outputs["logits"], labels, num_items_in_batch, epsilon)
-        problem_type = problem_type_of(inner.config, labels)
-        return classification_loss(outputs["logits"], labels, problem_type, num_items_in_batch, epsilon)
-
-    return loss

@@ -11,6 +11,7 @@ from ..parameters import PARTS
 from ..recipe import ModelRecipe, Recipe, RecipeError, check_choice, check_keys
 
 ALONE = "early"  # the trunk of a single modality: a connector and a joint transformer
+PARTED = ("learning_rates", "frozen", "cache_features")  # training arguments that name parts
 OPTIONS = ("name", "fusion", "query", "connector", "fusion_config")
 
 
@@ -27,7 +28,7 @@ class System(NamedTuple):
 
     def recipe(self, whole: Recipe, seed: int) -> Recipe:
         """The recipe of this system's training: what the others read is left out of the training arguments."""
-        training = {name: self._present(value) for name, value in whole.training.items()}
+        training = {name: self._present(value) if name in PARTED else value for name, value in whole.training.items()}
         processor = {
             name: value for name, value in whole.processor.items() if name not in MODALITIES or self._has(name)
         }

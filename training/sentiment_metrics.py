@@ -1,0 +1,60 @@
+"""What the CMU-MOSI and CMU-MOSEI literature measures of sentiment as a number from -3 (very negative) to 3.
+
+References and predictions are (rows,) numbers. The binary metrics come in both conventions that are published: negative
+against not negative over all rows (Zadeh et al. 2017, https://arxiv.org/abs/1707.07250), and, `_nonzero`, negative
+against positive over the rows that are not neutral (Tsai et al. 2019, https://arxiv.org/abs/1906.00295). Pearson's
+correlation and the mean absolute error are `pearson` and `mae`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Compute = Callable[[np.ndarray, np.ndarray], float]
+
+
+def steps(limit: int) -> Compute:
+    """Accuracy in 2 * limit + 1 classes: both numbers cut at -limit .. limit and rounded."""
+
+    def compute(references: np.ndarray, predictions: np.ndarray) -> float:
+        known, found = (np.round(np.clip(values, -limit, limit)) for values in (references, predictions))
+        return float((known == found).mean())
+
+    return compute
+
+
+def not_negative(score: Compute) -> Compute:
+    """A score of two classes: below 0, and the others."""
+    return lambda references, predictions: score(references >= 0, predictions >= 0)
+
+
+def positive(score: Compute) -> Compute:
+    """A score of two classes, above 0 and the others, over the rows whose reference is not 0; NaN without any."""
+
+    def compute(references: np.ndarray, predictions: np.ndarray) -> float:
+        known = references != 0
+        return score(references[known] > 0, predictions[known] > 0) if known.any() else float("nan")
+
+    return compute
+
+
+def accuracy(references: np.ndarray, predictions: np.ndarray) -> float:
+    return float((references == predictions).mean())
+
+
+def weighted_f1(references: np.ndarray, predictions: np.ndarray) -> float:
+    from sklearn import metrics
+
+    score: Any = metrics.f1_score  # its zero_division is typed as text alone
+    return float(score(references, predictions, average="weighted", zero_division=0))
+
+
+SENTIMENT: dict[str, Compute] = {
+    "acc_2": not_negative(accuracy),
+    "acc_2_nonzero": positive(accuracy),
+    "f1_2": not_negative(weighted_f1),
+    "f1_2_nonzero": positive(weighted_f1),
+    "acc_5": steps(2),
+    "acc_7": steps(3),
+}
