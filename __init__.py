@@ -14,6 +14,7 @@ from .modeling import (
     PlaitForConditionalGeneration,
     PlaitForMaskedLM,
     PlaitForQuestionAnswering,
+    PlaitForRetrieval,
     PlaitModel,
 )
 from .modeling.auto import register_auto_classes
@@ -34,6 +35,7 @@ __all__ = [
     "PlaitForConditionalGeneration",
     "PlaitForMaskedLM",
     "PlaitForQuestionAnswering",
+    "PlaitForRetrieval",
     "PlaitModel",
     "PlaitProcessor",
     "PlaitTrainer",

@@ -8,6 +8,7 @@ from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
 from .plait import INLINE, OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig
+from .retrieval import DOCUMENT, PlaitRetrievalConfig
 from .tower import CONFIG_FIELDS, MODALITIES, PlaitAudioConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .transformer import PlaitTransformerConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
@@ -18,6 +19,7 @@ for _config in (PlaitConfig, *OWN_CONFIGS.values()):
 
 __all__ = [
     "CONFIG_FIELDS",
+    "DOCUMENT",
     "INLINE",
     "MODALITIES",
     "OWN_CONFIGS",
@@ -29,6 +31,7 @@ __all__ = [
     "PlaitDecoderConfig",
     "PlaitFusionConfig",
     "PlaitRNNConfig",
+    "PlaitRetrievalConfig",
     "PlaitSpectrogramConfig",
     "PlaitTextConfig",
     "PlaitTowerConfig",

@@ -11,6 +11,7 @@ from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
+from .retrieval import DOCUMENT, PlaitRetrievalConfig
 from .tower import CONFIG_FIELDS, PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
 from .width import width_of
@@ -18,6 +19,7 @@ from .width import width_of
 SubConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PreTrainedConfig | None]
 Labels = Resolved[dict[int, str] | dict[str, str] | None, dict[int, str]]
 FusionConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitFusionConfig | None]
+RetrievalConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitRetrievalConfig | None]
 
 INLINE = "inline"
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -35,6 +37,7 @@ OWN_CONFIGS = {
         PlaitTubeletConfig,
         PlaitDecoderConfig,
         PlaitFusionConfig,
+        PlaitRetrievalConfig,
     )
 }
 
@@ -62,12 +65,16 @@ class PlaitConfig(PlaitBaseConfig):
     `lm_head_bias` gives the projection to the vocabulary a bias. With `tie_word_embeddings` that projection's weights
     are the token embeddings; with `tie_encoder_embeddings` as well those of the text tower are (BART).
 
+    A `retrieval_config` says how the towers' vectors are compared in one space; then towers need no fusion.
+    `document_config` is a second tower for one of the modalities, that of what is searched.
+
     Special tokens are read here, not in a part's config; those left out are lifted from the decoder's, else the text
     tower's.
 
     Raises:
         ValueError: no tower and no decoder; more than one tower without a fusion; `fusion_config.query` names a
-            modality that has no tower; towers that do not reach the decoder; embeddings that cannot be tied.
+            modality that has no tower; towers that do not reach the decoder; embeddings that cannot be tied; documents
+            that nothing reads.
     """
 
     model_type = "plait"
@@ -80,6 +87,8 @@ class PlaitConfig(PlaitBaseConfig):
         "video_config": PlaitVideoConfig,
         "decoder_config": PlaitDecoderConfig,
         "fusion_config": PlaitFusionConfig,
+        "document_config": PlaitTextConfig,
+        "retrieval_config": PlaitRetrievalConfig,
     }
 
     text_config: SubConfig = LEFT_OUT
@@ -88,6 +97,8 @@ class PlaitConfig(PlaitBaseConfig):
     video_config: SubConfig = LEFT_OUT
     decoder_config: SubConfig = LEFT_OUT
     fusion_config: FusionConfig = LEFT_OUT
+    document_config: SubConfig = LEFT_OUT
+    retrieval_config: RetrievalConfig = LEFT_OUT
     id2label: Labels = LEFT_OUT
     classifier_dropout: float | int = 0.0
     classifier_bias: bool = True
@@ -117,6 +128,18 @@ class PlaitConfig(PlaitBaseConfig):
         """The towers' configs by modality, in the order text, image, audio, video."""
         configs = {modality: getattr(self, field) for modality, field in CONFIG_FIELDS.items()}
         return {modality: config for modality, config in configs.items() if config is not None}
+
+    @property
+    def towers(self) -> dict[str, PreTrainedConfig]:
+        """The encoders' configs and, where documents have a tower of their own, theirs (as "document")."""
+        return self.encoders | ({} if self.document_config is None else {DOCUMENT: self.document_config})
+
+    @property
+    def sides(self) -> dict[str, str]:
+        """What is compared in one space, and the modality of each: the encoders and, where there are any, documents."""
+        sides = {modality: modality for modality in self.encoders}
+        document = None if self.retrieval_config is None else self.retrieval_config.document
+        return sides | ({} if document is None else {DOCUMENT: document})
 
     @property
     def single(self) -> PreTrainedConfig | None:
@@ -158,8 +181,13 @@ class PlaitConfig(PlaitBaseConfig):
 
     def _check_parts(self) -> None:
         encoders = self.encoders
-        if len(encoders) > 1 and self.fusion_config is None:
+        if len(encoders) > 1 and self.fusion_config is None and self.retrieval_config is None:
             raise ValueError(f"the towers {', '.join(encoders)} need a fusion_config")
+        document = None if self.retrieval_config is None else self.retrieval_config.document
+        if document is None and self.document_config is not None:
+            raise ValueError("document_config is a tower of what? Name it in retrieval_config.document, such as 'text'")
+        if document is not None and self.document_config is None and document not in encoders:
+            raise ValueError(f"retrieval_config.document is {document!r}, which no tower reads: add a document_config")
         query = self.fusion_config.query if self.fusion_config is not None else None
         if query is not None and query not in encoders:
             raise ValueError(f"fusion_config.query is {query!r}, but there are towers only for {', '.join(encoders)}")

@@ -10,12 +10,14 @@ from .outputs import (
     PlaitClassifierOutput,
     PlaitMaskedLMOutput,
     PlaitModelOutput,
+    PlaitRetrievalOutput,
     PlaitSeq2SeqLMOutput,
     TowerOutput,
 )
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel, part_of
 from .question_answering import PlaitForQuestionAnswering
+from .retrieval import PlaitForRetrieval
 
 __all__ = [
     "ContextOutput",
@@ -26,10 +28,12 @@ __all__ = [
     "PlaitForConditionalGeneration",
     "PlaitForMaskedLM",
     "PlaitForQuestionAnswering",
+    "PlaitForRetrieval",
     "PlaitMaskedLMOutput",
     "PlaitModel",
     "PlaitModelOutput",
     "PlaitPreTrainedModel",
+    "PlaitRetrievalOutput",
     "PlaitSeq2SeqLMOutput",
     "TowerOutput",
     "part_of",

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
     AutoModelForVideoClassification,
+    AutoModelForZeroShotImageClassification,
 )
 
 from ..configuration import PlaitConfig
@@ -21,6 +22,7 @@ from .conditional_generation import PlaitForConditionalGeneration
 from .masked_lm import PlaitForMaskedLM
 from .plait import PlaitModel
 from .question_answering import PlaitForQuestionAnswering
+from .retrieval import PlaitForRetrieval
 
 REGISTERED = {
     AutoModel: PlaitModel,
@@ -30,6 +32,7 @@ REGISTERED = {
     AutoModelForVideoClassification: PlaitForClassification,
     AutoModelForMaskedLM: PlaitForMaskedLM,
     AutoModelForQuestionAnswering: PlaitForQuestionAnswering,
+    AutoModelForZeroShotImageClassification: PlaitForRetrieval,
     AutoModelForCausalLM: PlaitForCausalLM,
     AutoModelForSeq2SeqLM: PlaitForConditionalGeneration,
     AutoModelForSpeechSeq2Seq: PlaitForConditionalGeneration,

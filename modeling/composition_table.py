@@ -52,7 +52,7 @@ def kind_of(config: PlaitConfig, part: str) -> str:
     fusion = config.fusion_config
     if part == "fusion" and fusion is not None:
         return f"{fusion.strategy}, {fusion.connector}"
-    tower = config.decoder_config if part == "decoder" else config.encoders.get(part)
+    tower = config.decoder_config if part == "decoder" else config.towers.get(part)
     if tower is None:
         return "-"
     own = type(tower) in OWN_CONFIGS.values()

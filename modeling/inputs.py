@@ -62,6 +62,27 @@ class EncoderInputs(TextInputs, ImageInputs, AudioInputs, VideoInputs, Recorded,
     encoder_outputs: Mapping[str, Any] | None
 
 
+class DocumentInputs(TypedDict, total=False):
+    """Of the second input of a modality, in retrieval."""
+
+    document_input_ids: Tensor | None
+    document_attention_mask: Tensor | None
+    document_token_type_ids: Tensor | None
+    document_position_ids: Tensor | None
+    document_pixel_values: Tensor | None
+    document_image_present: Tensor | None
+    document_image_indices: Tensor | None
+    document_input_features: Tensor | None
+    document_input_features_mask: Tensor | None
+    document_input_values: Tensor | None
+    document_input_values_mask: Tensor | None
+    document_audio_present: Tensor | None
+
+
+class RetrievalInputs(EncoderInputs, DocumentInputs, total=False):
+    """Of `PlaitForRetrieval`."""
+
+
 class CacheInputs(TypedDict, total=False):
     """Of a decoder that goes on."""
 

@@ -84,6 +84,23 @@ class PlaitClassifierOutput(ModelOutput):
 
 
 @dataclass
+class PlaitRetrievalOutput(ModelOutput):
+    """loss: scalar, where it was asked for, and then no logits; logits: (rows of the first side, rows of the second),
+    scaled similarities; logits_per_text and, transposed, logits_per_image where these are text and image; embeds of
+    each side that the batch holds: (rows, width), of unit length."""
+
+    loss: Tensor | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    text_embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
+    audio_embeds: Tensor | None = None
+    video_embeds: Tensor | None = None
+    document_embeds: Tensor | None = None
+    logits: Tensor | None = None
+
+
+@dataclass
 class PlaitMaskedLMOutput(ModelOutput):
     """loss: scalar, where labels were given; logits: (batch, length, vocab_size)."""
 

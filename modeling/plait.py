@@ -43,9 +43,12 @@ class PlaitModel(PlaitPreTrainedModel):
     Loads the folder of every plait class, and every published checkpoint of a known family.
     """
 
+    reads_apart = True
+
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
-        self.towers = nn.ModuleDict({name: tower_of(part, name) for name, part in config.encoders.items()})
+        sides = config.sides
+        self.towers = nn.ModuleDict({name: tower_of(part, sides[name]) for name, part in config.towers.items()})
         self.decoder = None if config.decoder_config is None else decoder_of(config.decoder_config)
         self.connectors = nn.ModuleDict()
         self.fusion: Fusion | None = None
@@ -110,6 +113,8 @@ class PlaitModel(PlaitPreTrainedModel):
         """Towers, connectors and fusion; of one strand the tower's output."""
         outputs = self.encode_all(inputs, given, recorded)
         if self.fusion is None:
+            if len(outputs) > 1:
+                raise ValueError(f"these towers have no fusion: pass {' or '.join(outputs)}, or use PlaitForRetrieval")
             (output,) = outputs.values()
             return single_output(output)
         return self.fuse(self.fusion, outputs, recorded)
@@ -155,25 +160,33 @@ class PlaitModel(PlaitPreTrainedModel):
         """Every modality that the batch holds, encoded; those in `given` are taken as they are. Nothing at all is a
         ValueError, unless that is `optional`."""
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
-        for modality, read in PRESENT.items():
-            reading = modality in inputs and modality not in outputs
-            present = read(**inputs[modality], **self.form(modality)) if reading else None
-            if present is None:
-                continue
-            if modality not in self.towers:
-                names = ", ".join(self.towers) or "none"
-                raise ValueError(f"got {modality} inputs, but this model has no {modality} tower (towers: {names})")
-            if present.count:
-                output = self.towers[modality](**present.inputs, **recorded)
-                outputs[modality] = scatter_rows(output, present)
+        for modality in PRESENT:
+            if modality in inputs and modality not in outputs:
+                output = self.encode_with(modality, modality, inputs[modality], recorded)
+                outputs |= {} if output is None else {modality: output}
         if not outputs and not optional:
             raise ValueError(f"no inputs: this model reads {', '.join(self.towers)}")
         return outputs
 
-    def form(self, modality: str) -> dict[str, Any]:
+    def form(self, tower: str, modality: str) -> dict[str, Any]:
         """How many dimensions a clip has, which the tower alone tells: samples, or frames of a spectrogram."""
-        known = modality == "audio" and modality in self.towers
-        return {"dimensions": self.get_encoder(modality).item_dimensions} if known else {}
+        known = modality == "audio" and tower in self.towers
+        return {"dimensions": self.get_encoder(tower).item_dimensions} if known else {}
+
+    def encode_with(
+        self, tower: str, modality: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any]
+    ) -> TowerOutput | None:
+        """What the tower of that name makes of a modality's inputs; None where nothing is there.
+
+        Raises ValueError where there is something, and no such tower.
+        """
+        present = PRESENT[modality](**inputs, **self.form(tower, modality))
+        if present is None:
+            return None
+        if tower not in self.towers:
+            names = ", ".join(self.towers) or "none"
+            raise ValueError(f"got {modality} inputs, but this model has no {tower} tower (towers: {names})")
+        return scatter_rows(self.towers[tower](**present.inputs, **recorded), present) if present.count else None
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
         """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that

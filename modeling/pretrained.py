@@ -31,6 +31,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
     smooths_labels = False  # whether `forward` takes label_smoothing
     published_heads: tuple[str, ...] = ()
     reads_pooled = True
+    reads_apart = False  # whether towers without a fusion can be read
     decoder_kind: str | None = None  # how towers reach a decoder in this class: "context", "inline"; None: no decoder
     _no_split_modules = ["PlaitLayer", "ResidualLayer"]
     _skip_keys_device_placement = ["past_key_values"]
@@ -49,6 +50,11 @@ class PlaitPreTrainedModel(PreTrainedModel):
                 part._attn_implementation = config._attn_implementation
         self.origins: dict[str, str] = {}
         self.fresh_names: set[str] = set()
+        if len(config.encoders) > 1 and config.fusion_config is None and not self.reads_apart:
+            raise ValueError(
+                f"{type(self).__name__} braids its towers, and this config, of towers side by side "
+                f"({', '.join(config.encoders)}), has no fusion: compose the class with them"
+            )
         first = "text" if config.inline else next(iter(config.encoders), "text")
         self.main_input_name = main_input_of(first, config.encoders.get(first))
 

@@ -10,6 +10,7 @@ from transformers.utils import CONFIG_NAME
 
 from ..configuration import CONFIG_FIELDS, PlaitConfig
 from .checkpoints import TWO_TOWERS, family_of, open_source, read_strands
+from .checkpoints.pairs import is_pair, read_pair
 from .checkpoints.source import Source
 from .composition import Strand, generation_of, lifted, with_habits, without_unused, wrapped_decoder_strand
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix
@@ -31,15 +32,16 @@ def published(
 ) -> Published:
     """A published checkpoint, heads of `model_class` included. A class that classifies reads no decoder: of an
     encoder with its decoder it takes the encoder."""
-    strands = strands_of(name, where, writes=model_class.decoder_kind is not None)
-    if len(strands) > 1 and model_class.published_heads and model_class.decoder_kind is None:
+    pair = pair_of(name, where) if model_class.reads_apart else None
+    strands, settings = pair or (strands_of(name, where, writes=model_class.decoder_kind is not None), {})
+    if len(strands) > 1 and not pair and model_class.published_heads and model_class.decoder_kind is None:
         strands.pop("decoder")
     if "text" in strands and not model_class.reads_pooled:
         strands["text"] = without_unused(strands["text"], "text")
     heads = {key: head for strand in strands.values() for key, head in strand.heads.items()}
     heads = {key: head for key, head in heads.items() if key.split(".")[0] in model_class.published_heads}
     fields = {CONFIG_FIELDS.get(part, "decoder_config"): strand.config for part, strand in strands.items()}
-    config = PlaitConfig(**{**fields, **task_fields(strands, heads), **overrides})
+    config = PlaitConfig(**{**fields, **settings, **task_fields(strands, heads), **overrides})
     weights = dict(heads)
     for part, strand in strands.items():
         path = base_prefix(model_class) + ("decoder" if part == "decoder" else f"towers.{part}")
@@ -49,6 +51,21 @@ def published(
     return Published(
         config, weights, next((strand.generation for strand in strands.values() if strand.generation), None)
     )
+
+
+def pair_of(name: Any, where: dict[str, Any]) -> tuple[dict[str, Strand], dict[str, Any]] | None:
+    """Two towers that were published together, with what joins them, and their space as a field of `PlaitConfig`; None
+    for any other checkpoint."""
+    source = open_source(name, **where)
+    if not is_pair(source):
+        return None
+    pair = read_pair(source)
+    heads = {"image": pair.heads}
+    strands = {
+        modality: Strand(*tower[:2], heads.get(modality, {}), str(name), source.config)
+        for modality, tower in pair.strands.items()
+    }
+    return strands, {"retrieval_config": pair.settings}
 
 
 def strands_of(name: Any, where: dict[str, Any], writes: bool = False) -> dict[str, Strand]:

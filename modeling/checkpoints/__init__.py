@@ -194,13 +194,19 @@ def export(model: Any, folder: str | Path, modality: str | None = None) -> None:
     """Save a tower in its family's own format: config.json and model.safetensors, as transformers reads them.
 
     A model of one strand, or an encoder with its decoder, goes with its head (and its generation config); of several,
-    `modality` (or "decoder") names the tower that goes alone.
+    `modality` (or "decoder") names the tower that goes alone. Two towers of one space that were published together go
+    together.
 
     Raises:
         ValueError: several towers and none named; a tower that came from no family, or that no longer is what the
             family's format can say.
     """
     parts = model.parts
+    if modality is None and model.config.retrieval_config is not None and len(parts) > 1:
+        from .pairs import export_pair
+
+        export_pair(model, folder)
+        return
     if modality is None and len(parts) > 1 and model.config.fusion_config is not None:
         raise ValueError(f"the model has the towers {', '.join(parts)}: name the one to export")
     chosen = parts if modality is None else {modality: parts[modality]}

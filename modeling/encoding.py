@@ -1,0 +1,150 @@
+"""Many rows to vectors in one space, and pictures to labels that no one trained (zero-shot)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from ..configuration import DOCUMENT, PlaitTextConfig
+
+if TYPE_CHECKING:
+    from .retrieval import PlaitForRetrieval
+
+TEMPLATES = ("This is a photo of {}.",)
+# what a processor calls the inputs of a modality
+ARGUMENTS = {"text": "text", "image": "images", "audio": "audio"}
+
+
+def encode(
+    model: "PlaitForRetrieval",
+    rows: Sequence[Any],
+    processor: Callable[..., Mapping[str, Any]],
+    side: str | None = None,
+    *,
+    batch_size: int = 64,
+    normalize: bool = True,
+    prompt: str = "",
+    show_progress: bool = True,
+) -> Tensor:
+    """Vectors of any number of texts, pictures or clips: (rows, width) on the CPU, in the order of the rows.
+
+    Args:
+        rows: what the processor reads of the side's modality. Texts of like length share a batch.
+        processor: a `PlaitProcessor`, or anything else that is called with `text=`, `images=` or `audio=`.
+        side: "text", "image", "audio" or "document"; left out, "text" where the rows are strings and there is a text
+            tower, else the first other side.
+        normalize: bring every vector to unit length, so that the product of two is their cosine.
+        prompt: put before every text ("query: ").
+        show_progress: a bar, where there are several batches.
+
+    Raises:
+        ValueError: a side that the model does not have, or no rows.
+    """
+    sides = model.config.sides
+    side = side or side_of(rows, sides)
+    if side not in sides:
+        raise ValueError(f"this model has no {side} side, only {', '.join(sides)}")
+    if not len(rows):
+        raise ValueError("nothing to encode: there are no rows")
+    texts = sides[side] == "text"
+    order = sorted(range(len(rows)), key=lambda row: -len(rows[row])) if texts else list(range(len(rows)))
+    starts = tqdm(
+        range(0, len(rows), batch_size), f"{side} vectors", disable=not show_progress or len(rows) <= batch_size
+    )
+    vectors: list[Tensor] = []
+    with evaluating(model):
+        for start in starts:
+            given = [prompt + rows[row] if texts else rows[row] for row in order[start : start + batch_size]]
+            vectors.append(batch_vectors(model, given, processor, side))
+    found = torch.cat(vectors)[torch.tensor(order).argsort()]
+    return F.normalize(found, dim=-1) if normalize else found
+
+
+def batch_vectors(
+    model: "PlaitForRetrieval", rows: Sequence[Any], processor: Callable[..., Mapping[str, Any]], side: str
+) -> Tensor:
+    """(rows, width), projected, on the CPU."""
+    modality = model.config.sides[side]
+    inputs = processor(**{ARGUMENTS[modality]: list(rows)}, return_tensors="pt", **text_options(model, side))
+    given = {name: value.to(model.device) for name, value in inputs.items()}
+    output: Any = model.features(side, given)
+    return output.pooler_output.float().cpu()
+
+
+def text_options(model: "PlaitForRetrieval", side: str) -> dict[str, Any]:
+    """How a tokenizer pads and cuts: a tower that is pooled at its last position (SigLIP) was trained on texts that are
+    all padded to one length."""
+    if model.config.sides[side] != "text":
+        return {}
+    tower = model.config.towers.get(side) or model.config.towers["text"]
+    if isinstance(tower, PlaitTextConfig) and tower.pooling == "final":
+        return {"padding": "max_length", "max_length": tower.max_position_embeddings, "truncation": True}
+    return {"padding": True, "truncation": True}
+
+
+def zero_shot(
+    model: "PlaitForRetrieval",
+    images: Sequence[Any],
+    labels: Sequence[str],
+    processor: Callable[..., Mapping[str, Any]],
+    *,
+    templates: Sequence[str] = TEMPLATES,
+    batch_size: int = 64,
+    show_progress: bool = True,
+) -> Tensor:
+    """How likely each label is for each picture, (images, labels): a softmax over the labels, or (trained with the
+    sigmoid loss) a probability of its own for each.
+
+    templates: what is said of a label, with {} in its place; of several, a label's vector is the mean (CLIP, section
+    3.1.4, prompt ensembling).
+
+    Raises:
+        ValueError: no label, or the same twice; a template without {}.
+    """
+    classes = label_vectors(model, labels, processor, templates=templates, batch_size=batch_size)
+    options = {"batch_size": batch_size, "show_progress": show_progress}
+    pictures = encode(model, images, processor, "image", **options)
+    with torch.no_grad():
+        logits = model.similarity(pictures.to(model.device), classes.to(model.device)).float().cpu()
+    return logits.sigmoid() if model.loss.kind == "sigmoid" else logits.softmax(dim=-1)
+
+
+def label_vectors(
+    model: "PlaitForRetrieval",
+    labels: Sequence[str],
+    processor: Callable[..., Mapping[str, Any]],
+    *,
+    templates: Sequence[str] = TEMPLATES,
+    batch_size: int = 64,
+) -> Tensor:
+    """(labels, width), of unit length: the mean over the templates of what the text tower makes of a label."""
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError(f"labels must be there and differ, got {list(labels)}")
+    if not templates or any("{}" not in template for template in templates):
+        raise ValueError(f"a template has {{}} in the place of the label, got {list(templates)}")
+    texts = [template.format(label) for label in labels for template in templates]
+    vectors = encode(model, texts, processor, "text", batch_size=batch_size, show_progress=False)
+    return F.normalize(vectors.view(len(labels), len(templates), -1).mean(dim=1), dim=-1)
+
+
+def side_of(rows: Sequence[Any], sides: Mapping[str, str]) -> str:
+    """The side that rows of this kind belong to, where none is named."""
+    if len(rows) and isinstance(rows[0], str) and "text" in sides:
+        return "text"
+    return next((side for side in sides if side not in ("text", DOCUMENT)), next(iter(sides)))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model without dropout and gradients, and then as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

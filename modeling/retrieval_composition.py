@@ -1,0 +1,120 @@
+"""Composing for retrieval: towers from anywhere, side by side in one space."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from ..configuration import (
+    CONFIG_FIELDS,
+    DOCUMENT,
+    PlaitCNNConfig,
+    PlaitConfig,
+    PlaitRetrievalConfig,
+    PlaitTextConfig,
+    PlaitTowerConfig,
+)
+from .checkpoints import TWO_TOWERS, freeze_zeros
+from .composition import Strand, TowerArgument, lifted, load_strand, strand_of, without_unused
+from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel
+
+POOLED = ("mean", "first", "last")
+Model = TypeVar("Model", bound=PlaitPreTrainedModel)
+
+
+def compose(
+    model_class: type[Model],
+    text: TowerArgument = None,
+    image: TowerArgument = None,
+    audio: TowerArgument = None,
+    video: TowerArgument = None,
+    *,
+    document: TowerArgument = None,
+    document_modality: str = "text",
+    pooling: str | Mapping[str, str] | None = None,
+    retrieval_config: PlaitRetrievalConfig | Mapping[str, Any] | None = None,
+    freeze: str | Sequence[str] = (),
+    verbose: bool = True,
+    dtype: Any = None,
+    attn_implementation: str | None = None,
+    **options: Any,
+) -> Model:
+    """Bring towers into one space.
+
+    Args:
+        text, image, audio, video: a Hub id, a folder, a config (fresh weights) or a ready model, of any family.
+        document: a second input of `document_modality`, in a role of its own: "shared" for one that the tower of that
+            modality reads as well, or a tower of its own, given as the others.
+        pooling: how one vector is read from a tower's tokens ("mean", "first", "last"), for all or by side. Left out:
+            as the tower was trained to be compared (CLIP, SigLIP, a plait), the last token of a causal one, else the
+            mean.
+        retrieval_config: a `PlaitRetrievalConfig` or fields of it: `projection_dim`, `loss`, ...
+        freeze: parts that are not trained (locked towers): sides, or "head" for the projections.
+        verbose: print the table of what is pretrained, fresh, frozen and trainable.
+        dtype, attn_implementation: as in `from_pretrained`.
+        options: of `from_pretrained`, for all towers; any other field of `PlaitConfig`.
+
+    Raises:
+        ValueError: no tower, an unknown part, or what `from_pretrained` raises for a broken checkpoint.
+    """
+    where = {key: options.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in options}
+    given = {"text": text, "image": image, "audio": audio, "video": video}
+    given[DOCUMENT] = None if document == "shared" else document
+    modalities = {side: side if side != DOCUMENT else document_modality for side in given}
+    strands = {side: strand_of(modalities[side], tower, where) for side, tower in given.items() if tower is not None}
+    if not strands:
+        raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or document=...")
+    strands = {side: pooled_strand(strand, modalities[side], side, pooling) for side, strand in strands.items()}
+    settings = settings_of(retrieval_config, None if document is None else document_modality)
+    fields = {CONFIG_FIELDS.get(side, "document_config"): strand.config for side, strand in strands.items()}
+    config = PlaitConfig(**{**fields, "retrieval_config": settings, **lifted(strands), **options})
+    model = model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
+    for side, strand in strands.items():
+        load_strand(model, side, strand)
+    model.origins = {side: strand.origin for side, strand in strands.items()}
+    freeze_zeros(model.parts.values())
+    model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
+    model.eval()
+    if verbose:
+        print(model.composition())
+    return model
+
+
+def settings_of(given: PlaitRetrievalConfig | Mapping[str, Any] | None, document: str | None) -> PlaitRetrievalConfig:
+    """The space as a config, with the modality of documents."""
+    if isinstance(given, PlaitRetrievalConfig):
+        given = {**given.to_dict(), "source_config": None, "family": None}
+        given = {name: given[name] for name in given if name in PlaitRetrievalConfig.__dataclass_fields__}
+    fields: dict[str, Any] = dict(given or {})
+    if document is not None:
+        fields["document"] = document
+    return PlaitRetrievalConfig(**fields)
+
+
+def pooled_strand(strand: Strand, modality: str, side: str, pooling: str | Mapping[str, str] | None) -> Strand:
+    """The strand with one vector to be read: as asked for, else as it was trained for comparing, else by a mean."""
+    asked = pooling if pooling is None or isinstance(pooling, str) else pooling.get(side)
+    if asked not in (None, *POOLED):
+        raise ValueError(f"there is no pooling {asked!r} to choose, only {', '.join(POOLED)}")
+    config = strand.config
+    if isinstance(config, PlaitCNNConfig):
+        if asked not in (None, "mean"):
+            raise ValueError(f"pooling {asked!r}: a convolutional tower has no such token, only the mean")
+        config = copy.deepcopy(config)
+        config.pooling = "mean"
+        return strand._replace(config=config)
+    if asked is None and isinstance(config, PlaitTowerConfig) and is_comparable(config):
+        return strand
+    strand = without_unused(strand, modality)
+    if not isinstance(strand.config, PlaitTowerConfig):
+        if asked not in (None, "mean"):
+            raise ValueError(f"pooling {asked!r}: of a wrapped {strand.config.model_type} tower it is the mean")
+        return strand
+    config = copy.deepcopy(strand.config)
+    config.pooling = asked or ("last" if isinstance(config, PlaitTextConfig) and config.is_causal else "mean")
+    return strand._replace(config=config)
+
+
+def is_comparable(config: PlaitTowerConfig) -> bool:
+    """Whether what the tower pools was trained, or made, to be compared: not a classifier's or BERT's pooler."""
+    family = config.family or ""
+    return config.pooling != "none" and (not family or family.startswith(TWO_TOWERS))
