@@ -15,6 +15,7 @@ from transformers.activations import GELUActivation, SiLUActivation
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from .attention import PlaitAttention
+from .embeddings import TextEmbeddings
 from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
 from .masks import step_mask
 from .products import is_served
@@ -59,6 +60,11 @@ def rms_norm(module: nn.RMSNorm) -> Function:
     return lambda x: F.rms_norm(x, shape, weight, eps)
 
 
+def embedding(module: nn.Embedding) -> Function:
+    weight = module.weight
+    return module if module.max_norm is not None else lambda ids: torch.embedding(weight, ids)
+
+
 def mlp(module: PlaitMLP) -> Function:
     up, act, down = function_of(module.up_proj), function_of(module.act), function_of(module.down_proj)
     return lambda x: down(act(up(x)))
@@ -74,6 +80,7 @@ FUNCTIONS: dict[type[nn.Module], Callable[[Any], Function]] = {
     nn.Linear: linear,
     nn.LayerNorm: layer_norm,
     nn.RMSNorm: rms_norm,
+    nn.Embedding: embedding,
     nn.Identity: lambda module: same,
     nn.Dropout: lambda module: same,
     PlaitMLP: mlp,
@@ -182,12 +189,38 @@ class LeanLayer:
         return x if self.pre else self.mlp_norm(x)
 
 
+class LeanEmbeddings:
+    """`TextEmbeddings` of one new token; those with segments or positions counted over real tokens are called."""
+
+    def __init__(self, embeddings: TextEmbeddings) -> None:
+        self.whole = embeddings
+        placed = embeddings.position_embedding
+        self.known = embeddings.type_embedding is None and not embeddings.counted
+        self.known &= is_plain(embeddings) and (placed is None or (type(placed) is nn.Embedding and is_plain(placed)))
+        self.tokens, self.scale = function_of(embeddings.token_embedding), embeddings.scale
+        self.positions = None if placed is None else placed.weight
+        self.offset = embeddings.position_offset
+
+    def __call__(self, input_ids: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
+        """input_ids: (batch, 1) to (batch, 1, width). Raises ValueError beyond the last position."""
+        if not self.known or (self.positions is not None and position_ids is not None):
+            return self.whole(input_ids, position_ids=position_ids, past=past)
+        x = self.tokens(input_ids)
+        if self.scale != 1:
+            x = x * self.scale
+        if self.positions is None:
+            return x
+        if past + self.offset >= len(self.positions):
+            return self.whole(input_ids, past=past)  # which says what is wrong
+        return x + self.positions.narrow(0, past + self.offset, 1)
+
+
 class LeanDecoder:
     """A decoder and its head, for one new token."""
 
     def __init__(self, decoder: TextTower, head: nn.Module) -> None:
         transformer = decoder.transformer
-        self.embeddings, self.rotary = decoder.embeddings, transformer.rotary
+        self.embeddings, self.rotary = LeanEmbeddings(decoder.embeddings), transformer.rotary
         self.enter = [function_of(module) for module in (transformer.input_norm, transformer.input_proj)]
         self.layers = [LeanLayer(layer) for layer in transformer.layers]
         self.leave = [function_of(module) for module in (transformer.output_norm, head)]
@@ -206,7 +239,7 @@ class LeanDecoder:
         if isinstance(cache, EncoderDecoderCache):
             own, context = cache.self_attention_cache, cache.cross_attention_cache
         past = own.get_seq_length()
-        x = self.embeddings.forward(input_ids, position_ids=position_ids, past=past)
+        x = self.embeddings(input_ids, position_ids, past)
         rotary = None
         if self.rotary is not None:
             places = torch.full((1, 1), past, device=x.device) if position_ids is None else position_ids
