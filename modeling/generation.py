@@ -163,7 +163,7 @@ class GrowingLayer(DynamicLayer):
     def has_room(self, end: int) -> bool:
         """Whether the keys still lie in the room (a reordered or cropped cache may not) and it reaches to `end`."""
         room = self.key_room
-        lies_there = room.ndim == 4 and self.keys.data_ptr() == room.data_ptr() and len(self.keys) == len(room)
+        lies_there = room.ndim == 4 and self.keys.data_ptr() == room.data_ptr() and self.keys.size(0) == room.size(0)
         return lies_there and end <= room.shape[-2]
 
 

@@ -104,7 +104,7 @@ def heads(attention: PlaitAttention) -> Heads:
     query, key, value = (function_of(part) for part in parts)
 
     def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        shape = (len(x), -1, 1, size)  # of one token, a view serves for the transposition
+        shape = (x.size(0), -1, 1, size)  # of one token, a view serves for the transposition
         return query(x).view(shape), key(x).view(shape), value(x).view(shape)
 
     return project
@@ -116,7 +116,7 @@ def small_heads(parts: Sequence[nn.Linear], size: int) -> Heads:
     bias, counts = torch.cat(biases), [len(part.weight) // size for part in parts]
 
     def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = F.linear(x, weight, bias).view(len(x), -1, 1, size).split(counts, dim=1)
+        query, key, value = F.linear(x, weight, bias).view(x.size(0), -1, 1, size).split_with_sizes(counts, 1)
         return query, key, value
 
     return project
@@ -147,7 +147,7 @@ class LeanAttention:
     def cross(self, x: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
         """x: (batch, 1, width) over the context, whose keys and values are cached."""
         layer: Any = cache.layers[self.layer_idx]
-        query = self.q_norm(self.query(x).view(len(x), -1, 1, self.head_dim))
+        query = self.q_norm(self.query(x).view(x.size(0), -1, 1, self.head_dim))
         return self.attend(query, layer.keys, layer.values, mask)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -203,16 +203,17 @@ class LeanEmbeddings:
 
     def __call__(self, input_ids: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
         """input_ids: (batch, 1) to (batch, 1, width). Raises ValueError beyond the last position."""
-        if not self.known or (self.positions is not None and position_ids is not None):
-            return self.whole(input_ids, position_ids=position_ids, past=past)
+        full = position_ids is None and self.positions is not None and past + self.offset >= len(self.positions)
+        if full or not self.known:
+            return self.whole(input_ids, position_ids=position_ids, past=past)  # which says what is wrong
         x = self.tokens(input_ids)
         if self.scale != 1:
             x = x * self.scale
         if self.positions is None:
             return x
-        if past + self.offset >= len(self.positions):
-            return self.whole(input_ids, past=past)  # which says what is wrong
-        return x + self.positions.narrow(0, past + self.offset, 1)
+        if position_ids is None:
+            return x + self.positions.narrow(0, past + self.offset, 1)
+        return x + torch.embedding(self.positions, position_ids + self.offset if self.offset else position_ids)
 
 
 class LeanDecoder:

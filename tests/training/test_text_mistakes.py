@@ -19,7 +19,11 @@ BAD = [
     ("translation", {"model.decoder": None}, "model.decoder is missing: the task generation writes text"),
     ("translation", {"model.decoder.config.vocab_size": 50}, "has a vocabulary of 50, its tokenizer one of 3"),
     ("translation", {"model.text.config.vocab_size": 50}, "model.text has a vocabulary of 50, its tokenizer one of 3"),
-    ("translation", {"model.options": {"pad_token_id": None}}, "model.decoder has no pad_token_id"),
+    (
+        "translation",
+        {"model.decoder.config.pad_token_id": None, "model.decoder.config.eos_token_id": None},
+        "model.decoder has no pad_token_id",
+    ),
     ("translation", {"generation.max_new_tokens": 49}, "max_new_tokens is 49, but the decoder has 48 positions"),
     ("translation", {"generation.num_beems": 2}, "generation has no setting num_beems"),
     ("translation", {"generation.num_return_sequences": 2}, "one text a row"),
