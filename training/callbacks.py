@@ -15,6 +15,7 @@ from transformers import (
 from ..configuration import SPECIAL_TOKENS
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
+from .collator import PlaitDataCollator
 
 
 class PartRates(TrainerCallback):
@@ -61,6 +62,18 @@ class Tokenless:
     def __init__(self, processor: PlaitProcessor) -> None:
         self.model_input_names = processor.model_input_names
         self.save_pretrained = processor.save_pretrained
+
+
+class EpochStart(TrainerCallback):
+    """Tells the collator which epoch it draws for; a resumed run goes on in the one that was cut off."""
+
+    def __init__(self, collator: PlaitDataCollator) -> None:
+        self.collator = collator
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.collator.start_epoch(int(state.epoch or 0))
 
 
 def stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:

@@ -1,7 +1,9 @@
 """Rows to tensors: pictures are opened here, in the loader's workers, and each distinct one is processed once."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -25,9 +27,13 @@ class PlaitDataCollator:
         labels: what the label column means; None: batches have no labels.
         task: the name of a task (see `plait.training.tasks`), which makes the labels.
         settings: of the task, as in a recipe.
-        features: outputs of frozen towers by modality; a batch whose inputs are all in there gets those instead.
         max_length: tokens a text, fewer than the tokenizer's own limit.
-        image_cache: GiB of processed pictures kept in memory (by each worker).
+        seed: of what is drawn at random.
+
+    Attributes:
+        features: outputs of frozen towers by modality (PlaitTrainer puts them here); a batch whose inputs are all in
+            there gets those instead.
+        pictures: processed pictures kept in memory, by each worker; none are unless this is replaced.
     """
 
     def __init__(
@@ -37,24 +43,34 @@ class PlaitDataCollator:
         *,
         task: str = "classification",
         settings: Mapping[str, Any] | None = None,
-        features: Mapping[str, FeatureStore] | None = None,
         max_length: int | None = None,
-        mlm_probability: float = 0.15,
         seed: int = 0,
-        image_cache: float = 0.0,
     ) -> None:
         self.processor = processor
         self.labels = labels
         self.task = find_task(task)
         self.settings = self.task.make_settings(settings or {})
-        self.features = dict(features or {})
         self.max_length = max_length
-        self.mlm_probability = mlm_probability
         self.seed = seed
-        self.pictures = PictureCache(image_cache)
+        self.features: dict[str, FeatureStore] = {}
+        self.pictures = PictureCache(0.0)
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # the loader's workers see it change
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         return self.task.batch(self, rows)
+
+    def training_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """A batch of this epoch: where a row leaves a choice, it is drawn by seed, epoch and row alone."""
+        return self.task.batch(self, self.task.drawn(self, rows))
+
+    def start_epoch(self, number: int) -> None:
+        """What is drawn from now on is that of this epoch."""
+        self.epoch.fill_(number)
+
+    def draw(self, count: int, *about: str) -> int:
+        """A number below `count` that depends on the seed, the epoch and these words alone."""
+        digest = sha256(json.dumps([self.seed, int(self.epoch), *about]).encode()).digest()
+        return int.from_bytes(digest[:8], "big") % count
 
     def evaluation_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
         """What the task's StreamedMetrics read: the model's inputs and what its answers are compared with."""

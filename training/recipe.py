@@ -124,7 +124,6 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
     max_length: int | None = None
-    mlm_probability: float = 0.15
     seed: int = 42
     output_dir: str | None = None
 

@@ -15,7 +15,7 @@ from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .build import build_model, build_processor, label_names_of
 from .cards import write_card
-from .collator import PlaitDataCollator
+from .collator import PictureCache, PlaitDataCollator
 from .data import Data, load_data
 from .labels import Labels
 from .metrics import Metrics
@@ -187,16 +187,11 @@ def make_collator(
     recipe: Recipe, processor: PlaitProcessor, labels: Labels | None, image_cache: float = 0.0
 ) -> PlaitDataCollator:
     """The recipe's collator."""
-    return PlaitDataCollator(
-        processor,
-        labels,
-        task=recipe.task,
-        settings=recipe.settings,
-        max_length=recipe.max_length,
-        mlm_probability=recipe.mlm_probability,
-        seed=recipe.seed,
-        image_cache=image_cache,
+    collator = PlaitDataCollator(
+        processor, labels, task=recipe.task, settings=recipe.settings, max_length=recipe.max_length, seed=recipe.seed
     )
+    collator.pictures = PictureCache(image_cache)
+    return collator
 
 
 def evaluate_splits(run: Run) -> Results:

@@ -18,7 +18,7 @@ from ..modeling.question_answering import labelled_spans
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .averaging import Averaging
-from .callbacks import DecoderTokens, PartRates, Tokenless, stopping
+from .callbacks import DecoderTokens, EpochStart, PartRates, Tokenless, stopping
 from .collator import PlaitDataCollator
 from .features import cache_features
 from .inputs import picture_groups
@@ -70,7 +70,8 @@ class PlaitTrainer(Trainer):
         self.rates = PartRates()
         self.decoder_tokens = DecoderTokens()
         self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
-        own = [] if self.averaging is None else [self.averaging]
+        own: list[TrainerCallback] = [] if self.averaging is None else [self.averaging]
+        own += [EpochStart(data_collator)] if isinstance(data_collator, PlaitDataCollator) else []
         super().__init__(
             model,
             args,
@@ -187,7 +188,7 @@ class PlaitTrainer(Trainer):
         return DataLoader(
             data,
             batch_sampler=sampler,
-            collate_fn=self.data_collator,
+            collate_fn=self._batches(training=True),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
@@ -201,16 +202,25 @@ class PlaitTrainer(Trainer):
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
-        if self.streamed is None or kwargs.get("is_training"):
-            return super()._get_dataloader(*args, **kwargs)
-        if not isinstance(self.data_collator, PlaitDataCollator):
-            raise ValueError(f"{type(self.streamed).__name__} needs a PlaitDataCollator as data_collator")
         collator = self.data_collator
-        self.data_collator = collator.evaluation_batch
+        self.data_collator = self._batches(training=bool(kwargs.get("is_training")))
         try:
             return super()._get_dataloader(*args, **kwargs)
         finally:
             self.data_collator = collator
+
+    def _batches(self, training: bool) -> Any:
+        """What makes a batch of rows: ours knows those of training, and those that StreamedMetrics read, from others.
+
+        Raises ValueError where StreamedMetrics get batches of another collator.
+        """
+        collator = self.data_collator
+        if isinstance(collator, PlaitDataCollator):
+            measured = collator if self.streamed is None else collator.evaluation_batch
+            return collator.training_batch if training else measured
+        if self.streamed is not None and not training:
+            raise ValueError(f"{type(self.streamed).__name__} needs a PlaitDataCollator as data_collator")
+        return collator
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         data: Any = self.train_dataset if train_dataset is None else train_dataset

@@ -92,7 +92,10 @@ def test_text_pairs_have_two_segments(processor: PlaitProcessor) -> None:
 
 def test_masks_depend_on_seed_and_batch_alone(processor: PlaitProcessor, data: Data) -> None:
     rows = list(data.train.select_columns("text"))
-    make = [PlaitDataCollator(processor, task="masked_lm", mlm_probability=0.5, seed=seed) for seed in (1, 1, 2)]
+    make = [
+        PlaitDataCollator(processor, task="masked_lm", settings={"mlm_probability": 0.5}, seed=seed)
+        for seed in (1, 1, 2)
+    ]
     first = make[0](rows)
     torch.manual_seed(5)
     again, other = make[1](rows), make[2](rows)
@@ -104,7 +107,7 @@ def test_masks_depend_on_seed_and_batch_alone(processor: PlaitProcessor, data: D
 
 def test_masked_tokens_are_the_texts_own(processor: PlaitProcessor, data: Data) -> None:
     rows = list(data.train.select_columns("text"))
-    batch = PlaitDataCollator(processor, task="masked_lm", mlm_probability=0.5)(rows)
+    batch = PlaitDataCollator(processor, task="masked_lm", settings={"mlm_probability": 0.5})(rows)
     plain = PlaitDataCollator(processor)(rows)["input_ids"]
     chosen = batch["labels"] != -100
     assert torch.equal(batch["labels"][chosen], plain[chosen])
@@ -115,7 +118,8 @@ def test_masked_tokens_are_the_texts_own(processor: PlaitProcessor, data: Data) 
 def test_kept_pictures_are_not_read_again(processor: PlaitProcessor, pictures: dict[str, Path], tmp_path: Path) -> None:
     copies = {name: shutil.copy(path, tmp_path / path.name) for name, path in pictures.items()}
     rows = [{"text": "a", "image": str(path), "image_id": name} for name, path in copies.items()]
-    keeping, forgetful = PlaitDataCollator(processor, image_cache=1.0), PlaitDataCollator(processor)
+    keeping, forgetful = PlaitDataCollator(processor), PlaitDataCollator(processor)
+    keeping.pictures = PictureCache(1.0)
     expected = keeping(rows)["pixel_values"]
     copies["red"].unlink()
     assert torch.equal(keeping(rows)["pixel_values"], expected)

@@ -56,7 +56,8 @@ def test_rows_with_gaps_and_several_pictures(
         {"text": data.train[0]["text"], "image": None},
         {"text": data.train[1]["text"], "image": [second]},
     ]
-    collators = PlaitDataCollator(processor), PlaitDataCollator(processor, features={modality: cache(model, modality)})
+    collators = PlaitDataCollator(processor), PlaitDataCollator(processor)
+    collators[1].features[modality] = cache(model, modality)
     plain, cached = (collator(rows) for collator in collators)
     assert list(cached["encoder_outputs"]) == [modality]
     with torch.no_grad():
@@ -126,7 +127,9 @@ def test_cuts_are_part_of_the_key(make_model: MakeModel, processor: PlaitProcess
         for length in (None, 4)
     ]
     assert len(stores[1]) == 2 * len(stores[0])
-    batch = PlaitDataCollator(processor, features={"text": stores[1]}, max_length=4)(list(data.train))
+    collator = PlaitDataCollator(processor, max_length=4)
+    collator.features["text"] = stores[1]
+    batch = collator(list(data.train))
     assert batch["encoder_outputs"]["text"]["last_hidden_state"].shape[1] == 4
 
 
@@ -170,7 +173,9 @@ def test_inputs_that_are_not_stored_go_through_the_tower(
     make_model: MakeModel, processor: PlaitProcessor, cache: Callable[..., FeatureStore]
 ) -> None:
     store = cache(make_model(freeze=["text"]), "text")
-    batch = PlaitDataCollator(processor, features={"text": store})([{"text": "another one"}])
+    collator = PlaitDataCollator(processor)
+    collator.features["text"] = store
+    batch = collator([{"text": "another one"}])
     assert "input_ids" in batch
     assert "encoder_outputs" not in batch
 

@@ -88,7 +88,7 @@ def test_accumulation_counts_masked_tokens(
     make_model: MakeModel, make_trainer: MakeTrainer, processor: PlaitProcessor, data: Data
 ) -> None:
     """Micro-batches hold unequal numbers of masked tokens; masks are fixed so that only the cut differs."""
-    collator = PlaitDataCollator(processor, task="masked_lm", mlm_probability=0.4)
+    collator = PlaitDataCollator(processor, task="masked_lm", settings={"mlm_probability": 0.4})
     batch = collator([data.train[row] for row in range(6)])
 
     def cut(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -230,7 +230,7 @@ def test_resumed_equals_uninterrupted(
 def test_masked_language_modelling_resumes_exactly(
     make_model: MakeModel, make_trainer: MakeTrainer, processor: PlaitProcessor, data: Data, tmp_path: Path
 ) -> None:
-    collator = PlaitDataCollator(processor, task="masked_lm", mlm_probability=0.3)
+    collator = PlaitDataCollator(processor, task="masked_lm", settings={"mlm_probability": 0.3})
     extra = {
         "data_collator": collator,
         "compute_metrics": Metrics([], MASKED_LM),

@@ -102,6 +102,10 @@ class Task:
         """Rows to the keyword arguments of the model."""
         raise NotImplementedError
 
+    def drawn(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> Sequence[Row]:
+        """Rows as they are trained on in this epoch, where they leave a choice."""
+        return rows
+
     def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
         """Rows to what this task's StreamedMetrics read: the model's `inputs` and whatever these are compared with."""
         raise NotImplementedError

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -11,7 +11,7 @@ from ...modeling.conditional_generation import PlaitForConditionalGeneration
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..generated import GenerationMetrics, constant_scores, most_frequent, written
-from ..inputs import Row, label_counts, target_labels, text_lengths
+from ..inputs import Row, label_counts, pictures_of, target_labels, text_lengths
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
 from .base import IMAGE_ROLES, TEXT_ROLES, Scores, Settings, Task, on_device
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 @strict
 @dataclass
 class GenerationSettings(Settings):
-    """`max_target_length`: tokens a target in training, its end included."""
+    """`max_target_length`: tokens a target in training, its end included. `references`: of a row's several targets
+    each is trained on as a row of its own, or one is drawn in every epoch."""
 
     max_target_length: int | None = None
+    references: Literal["drawn", "each"] = "drawn"
 
 
 class Generation(Task):
-    """The columns text and image are read, `target` is written: one text, or a list of texts that are all right. Each
-    of them is trained on; measured is against all (the loss: against the first)."""
+    """The columns text and image are read, `target` is written: one text, or a list of texts that are all right. One of
+    them is drawn in every epoch, or each trained on; measured is against all (the loss: against the first)."""
 
     name: ClassVar[str] = "generation"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForConditionalGeneration
@@ -52,12 +54,15 @@ class Generation(Task):
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
         check_targets(data, split)
-        return one_target_a_row(data) if split == "train" else data
+        each = self.make_settings(recipe.settings).references == "each"
+        return one_target_a_row(data) if split == "train" and each else data
 
     def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
         read = text_lengths(collator.processor, data, collator.max_length)
-        targets = [references_of(target)[0] for target in data["target"]]
-        write = label_counts(collator.processor, targets, collator.settings.max_target_length)
+        rows = [references_of(target) for target in data["target"]]
+        targets = [text for texts in rows for text in texts]
+        counts = iter(label_counts(collator.processor, targets, collator.settings.max_target_length))
+        write = [max(next(counts) for _ in texts) for texts in rows]  # whichever is drawn
         return [a + b for a, b in zip(read, write, strict=True)]
 
     def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
@@ -66,6 +71,9 @@ class Generation(Task):
             **target_labels(collator.processor, targets, collator.settings.max_target_length),
             **collator.inputs(rows),
         }
+
+    def drawn(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> Sequence[Row]:
+        return [{**row, "target": drawn_target(collator, row)} for row in rows]
 
     def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
         return {
@@ -109,6 +117,15 @@ def remembered(train: "Dataset", split: "Dataset", fallback: str) -> list[str]:
     for text, target in zip(train["text"], train["target"], strict=True):
         seen.setdefault(text, Counter()).update(references_of(target))
     return [seen[text].most_common(1)[0][0] if text in seen else fallback for text in split["text"]]
+
+
+def drawn_target(collator: "PlaitDataCollator", row: Row) -> str:
+    """One of a row's targets; rows that have the same ones draw apart where their text or picture differs."""
+    targets = references_of(row["target"])
+    if len(targets) == 1:
+        return targets[0]
+    about = (str(row.get("text")), *(key for key, _ in pictures_of(row)), *targets)
+    return targets[collator.draw(len(targets), *about)]
 
 
 def references_of(target: str | Sequence[str]) -> list[str]:

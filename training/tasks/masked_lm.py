@@ -1,10 +1,12 @@
 """Words hidden and to be found again (BERT's pretraining)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import DataCollatorForLanguageModeling
 
@@ -15,10 +17,18 @@ from ..inputs import Row, tokenizer_in
 from ..labels import Labels
 from ..metrics import MASKED_LM, Metrics
 from ..recipe import Recipe
-from .base import IMAGE_ROLES, TEXT_ROLES, Task, on_device
+from .base import IMAGE_ROLES, TEXT_ROLES, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from ..collator import PlaitDataCollator
+
+
+@strict
+@dataclass
+class MaskedLMSettings(Settings):
+    """`mlm_probability`: the share of the tokens that are to be predicted."""
+
+    mlm_probability: float = 0.15
 
 
 class MaskedLM(Task):
@@ -30,12 +40,13 @@ class MaskedLM(Task):
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES)
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
+    settings: ClassVar[type[Settings]] = MaskedLMSettings
     text_is_cached: ClassVar[bool] = False
 
     def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
         batch = collator.inputs(rows)
         masking = DataCollatorForLanguageModeling(
-            tokenizer_in(collator.processor), mlm_probability=collator.mlm_probability
+            tokenizer_in(collator.processor), mlm_probability=collator.settings.mlm_probability
         )
         return {**masked(masking, batch["input_ids"], collator.seed), **batch_without_ids(batch)}
 
