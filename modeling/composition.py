@@ -99,11 +99,7 @@ def compose(
     fields = joined(model_class, strands, fusion, extra)
     config = PlaitConfig(**{**fields, **label_fields(labels), **lifted(strands), **options})
     model = model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
-    for name, strand in strands.items():
-        load_strand(model, name, strand)
-    model.origins = {name: strand.origin for name, strand in strands.items()}
-    finish_decoder(model, strands.get("decoder"))
-    freeze_zeros(model.parts.values())
+    fill(model, strands)
     model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
     model.eval()
     if verbose:
@@ -131,6 +127,15 @@ def joined(
         if isinstance(decoder, PlaitDecoderConfig):
             decoder.context_size = fields["fusion_config"].hidden_size
     return fields
+
+
+def fill(model: PlaitPreTrainedModel, strands: Mapping[str, Strand]) -> None:
+    """Each part's weights, and what a decoder brings besides."""
+    for name, strand in strands.items():
+        load_strand(model, name, strand)
+    model.origins = {name: strand.origin for name, strand in strands.items()}
+    finish_decoder(model, strands.get("decoder"))
+    freeze_zeros(model.parts.values())
 
 
 def load_strand(model: PlaitPreTrainedModel, name: str, strand: Strand) -> None:

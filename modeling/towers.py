@@ -63,17 +63,8 @@ class TextTower(nn.Module):
         (batch, length), tokens of one number above -1 see each other."""
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         x = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past)
-        result = self.transformer(
-            x,
-            attention_mask,
-            position_ids,
-            past_key_values,
-            context,
-            context_mask,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            blocks=blocks,
-        )
+        given = (attention_mask, position_ids, past_key_values, context, context_mask)
+        result = self.transformer(x, *given, output_hidden_states, output_attentions, blocks=blocks)
         return finish(result, token_mask(x, attention_mask), self.pooler, input_ids, past_key_values)
 
     def get_input_embeddings(self) -> nn.Module:

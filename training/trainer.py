@@ -247,12 +247,14 @@ class PlaitTrainer(Trainer):
         """The column that args names, or what the collator counts."""
         if self.args.length_column_name in data.column_names:
             return data[self.args.length_column_name][:]
-        if not isinstance(self.data_collator, PlaitDataCollator):
+        # one of the collator's methods stands in its place while a loader is made
+        collator = getattr(self.data_collator, "__self__", self.data_collator)
+        if not isinstance(collator, PlaitDataCollator):
             raise ValueError(
                 f"batches by length need a column {self.args.length_column_name!r} in the data (length_column_name), "
                 "or a PlaitDataCollator that counts tokens"
             )
-        return self.data_collator.task.lengths(self.data_collator, data)
+        return collator.task.lengths(collator, data)
 
     def _cache_features(self) -> None:
         if not isinstance(self.data_collator, PlaitDataCollator):
