@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from ..configuration import (
     OWN_CONFIGS,
     SPECIAL_TOKENS,
+    PlaitAudioConfig,
     PlaitConfig,
     PlaitDecoderConfig,
     PlaitTextConfig,
@@ -33,7 +34,12 @@ from .tokenizer import rewrapped, train_tokenizer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FRESH = {"text": PlaitTextConfig, "image": PlaitVisionConfig, "decoder": PlaitDecoderConfig}
+FRESH = {
+    "text": PlaitTextConfig,
+    "image": PlaitVisionConfig,
+    "audio": PlaitAudioConfig,
+    "decoder": PlaitDecoderConfig,
+}
 TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
 
 
@@ -49,10 +55,24 @@ def build_processor(recipe: Recipe, data: "Dataset") -> PlaitProcessor:
     if sources.get("decoder") is sources.get("text"):
         sources.pop("decoder", None)
     check_keys(recipe.processor, (*sources, "image_token", "num_image_tokens"), "processor")
-    given = {name: resolve(value) for name, value in recipe.processor.items()}
+    given = {name: resolve(value) for name, value in recipe.processor.items() if not isinstance(value, dict)}
     processor = PlaitProcessor.compose(**{**sources, **given})
+    for name, value in recipe.processor.items():
+        if isinstance(value, dict):
+            adjust(processor, name, value)
     find_task(recipe.task).finish_processor(processor, recipe)
     return processor
+
+
+def adjust(processor: PlaitProcessor, name: str, fields: dict[str, Any]) -> None:
+    """Other settings for what reads pictures or sound: `processor: {image: {size: {height: 160, width: 160}}}`."""
+    attribute = {"image": "image_processor", "audio": "feature_extractor"}.get(name)
+    part: Any = None if attribute is None else getattr(processor, attribute)
+    if attribute is None or part is None:
+        raise RecipeError(f"processor.{name} takes a source; settings are for the image or audio part that there is")
+    settings = part.to_dict()
+    check_keys(fields, list(settings), f"processor.{name}")
+    setattr(processor, attribute, type(part).from_dict({**settings, **fields}))
 
 
 def tokenizers_of(recipe: Recipe, sources: dict[str, Any], data: "Dataset") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .. import __version__
+from ..configuration.tower import MODALITIES
 from ..modeling.pretrained import PlaitPreTrainedModel
 from .data import Data
 from .recipe import Recipe
@@ -106,7 +107,7 @@ def _has(data: "Dataset", modality: str) -> bool:
 
 
 def _metadata(folder: Path, recipe: Recipe, data: Data, results: dict[str, Any]) -> ModelCardData:
-    modalities = tuple(name for name in ("text", "image") if data.train is not None and _has(data.train, name))
+    modalities = tuple(name for name in MODALITIES if data.train is not None and _has(data.train, name))
     task = find_task(recipe.task).hub_task(modalities)
     source = _source(recipe)
     found = [

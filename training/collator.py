@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..processing import PlaitProcessor
 from .features import FeatureStore
-from .inputs import Row, image_inputs, pictures_of, text_inputs, text_key
+from .inputs import Row, image_inputs, media_inputs, pictures_of, text_inputs, text_key
 from .labels import Labels
+from .media import items_of
 from .tasks import find_task
 
 
@@ -77,10 +78,11 @@ class PlaitDataCollator:
         return self.task.evaluation_batch(self, rows)
 
     def inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The texts and pictures of the rows, or (as `encoder_outputs`) what towers made of them before."""
+        """What the rows hold of each modality, or (as `encoder_outputs`) what towers made of it before."""
         batch: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
-        for modality, inputs in (("text", self._text(rows)), ("image", self.images(rows))):
+        read = {"text": self._text, "image": self.images, "audio": self._audio, "video": self._video}
+        for modality, inputs in ((modality, reader(rows)) for modality, reader in read.items()):
             if "last_hidden_state" in inputs:
                 outputs[modality] = inputs
             else:
@@ -112,6 +114,20 @@ class PlaitDataCollator:
             if store.holds(keys):
                 return store.gather([[] if key is None else [key] for key in keys])
         return text_inputs(self.processor, rows, self.max_length)
+
+    def _audio(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        return self._media(rows, "audio")
+
+    def _video(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        return self._media(rows, "video")
+
+    def _media(self, rows: Sequence[Row], modality: str) -> dict[str, Tensor]:
+        """The rows' clips or videos, nothing where no row has one."""
+        found = [items_of(row, modality) for row in rows]
+        store, keys = self.features.get(modality), [[key for key, _ in row] for row in found]
+        if store is not None and any(keys) and store.holds([key for row in keys for key in row]):
+            return store.gather(keys)
+        return media_inputs(self.processor, modality, [[item for _, item in row] for row in found])
 
 
 class PictureCache:

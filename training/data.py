@@ -2,11 +2,13 @@
 
 import glob
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .inputs import picture_groups
 from .labels import Labels, encode_labels, find_labels
+from .media import MEDIA
 from .recipe import SPLITS, DataRecipe, RecipeError
 from .sampler import group_rows, shuffled
 from .sources import SOURCES
@@ -23,7 +25,7 @@ READERS = {
     ".ndjson": "json",
     ".txt": "text",
 }
-ROLES = ("text", "text_pair", "image", "image_id", "label")
+ROLES = ("text", "text_pair", "image", "image_id", "audio", "audio_id", "sampling_rate", "video", "video_id", "label")
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 
 
@@ -182,12 +184,13 @@ def _read_pictures(folder: Path) -> dict[str, "Dataset"]:
 
 
 def _with_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset":
-    """Paths of pictures made absolute: they are relative to data.image_root, or to the file's own folder."""
+    """Paths of pictures, sound and videos made absolute: they are relative to data.image_root, or to the file's own
+    folder."""
     root = Path(recipe.image_root).expanduser() if recipe.image_root is not None else folder
     names = data.column_names
-    for column in (column for column in _image_columns(recipe) if column in names):
+    for column in (column for column in _media_columns(recipe) if column in names):
         feature = data.features[column]
-        if getattr(feature, "feature", feature).dtype in ("string", "large_string"):
+        if getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string"):
             paths = [_absolute(root, value) for value in data[column]]
             data = data.remove_columns(column).add_column(column, paths)
     return data.select_columns(names)
@@ -199,9 +202,10 @@ def _absolute(root: Path, value: str | list[str] | None) -> str | list[str] | No
     return None if value is None else str((root / value).absolute())
 
 
-def _image_columns(recipe: DataRecipe) -> list[str]:
-    columns = recipe.columns.get("image", "image")
-    return [columns] if isinstance(columns, str) else list(columns)
+def _media_columns(recipe: DataRecipe) -> list[str]:
+    """The source's columns that may hold paths."""
+    found = [recipe.columns.get(modality, modality) for modality in MEDIA]
+    return [name for columns in found for name in ([columns] if isinstance(columns, str) else columns)]
 
 
 def _rename(data: "Dataset", recipe: DataRecipe, split: str, known: Sequence[str]) -> "Dataset":
@@ -214,7 +218,7 @@ def _rename(data: "Dataset", recipe: DataRecipe, split: str, known: Sequence[str
     if not roles:
         raise RecipeError(f"data.columns: map the columns of {split!r} ({', '.join(data.column_names)}) to roles")
     data = data.select_columns(list(roles)).rename_columns({name: role for name, role in roles.items() if name != role})
-    return _closed_pictures(data)
+    return _closed(data)
 
 
 def _roles(recipe: DataRecipe, present: Sequence[str], known: Sequence[str]) -> dict[str, str]:
@@ -228,14 +232,15 @@ def _roles(recipe: DataRecipe, present: Sequence[str], known: Sequence[str]) -> 
     return roles
 
 
-def _closed_pictures(data: "Dataset") -> "Dataset":
-    from datasets import Image, List
+def _closed(data: "Dataset") -> "Dataset":
+    """Pictures, sound and videos as they are stored: {"bytes", "path"}."""
+    from datasets import Audio, Image, List, Video
 
     for name, feature in data.features.items():
-        if isinstance(feature, Image):
-            data = data.cast_column(name, Image(decode=False))
-        elif isinstance(feature, List) and isinstance(feature.feature, Image):
-            data = data.cast_column(name, List(Image(decode=False)))
+        inner = feature.feature if isinstance(feature, List) else feature
+        if isinstance(inner, (Audio, Image, Video)):
+            closed = replace(inner, decode=False)
+            data = data.cast_column(name, List(closed) if isinstance(feature, List) else closed)
     return data
 
 

@@ -25,7 +25,8 @@ from transformers.utils import logging
 
 from ..configuration.tower import CONFIG_FIELDS
 from ..processing import PlaitProcessor
-from .inputs import Row, image_inputs, pictures_of, text_inputs, text_key, tokenizer_in
+from .inputs import Row, image_inputs, media_inputs, pictures_of, text_inputs, text_key, tokenizer_in
+from .media import columns_of, items_of
 from .parameters import plait_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ logger = logging.get_logger(__name__)
 
 FORMAT = "plait features 1"
 SHARD_BYTES = 2**28
+READERS = {"image": "image_processor", "audio": "feature_extractor", "video": "image_processor"}
 VOLATILE = ("transformers_version", "_name_or_path")
 
 
@@ -193,9 +195,11 @@ def _processing(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
             whole = json.loads(tokenizer.backend_tokenizer.to_str())
             settings = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
         return {**settings, "model_max_length": tokenizer.model_max_length, "side": tokenizer.truncation_side}
-    if processor.image_processor is None:
-        raise ValueError("the processor has no image processor, and there are pictures to read")
-    settings = processor.image_processor.to_dict()
+    name = READERS[modality]
+    part: Any = getattr(processor, name)
+    if part is None:
+        raise ValueError(f"the processor has no {name}, and there is {modality} to read")
+    settings = part.to_dict()
     return {key: value for key, value in settings.items() if key not in VOLATILE}
 
 
@@ -205,14 +209,15 @@ def _distinct_inputs(
     """Where each distinct input is found first: (dataset, row, place in the row) by key."""
     found: dict[str, tuple[int, int, int]] = {}
     for number, data in enumerate(datasets):
-        names = [name for name in data.column_names if name.split("_")[0].split(".")[0] == modality]
+        names = columns_of(data.column_names, modality)
         if not names:
             raise ValueError(
                 f"nothing to cache: the data have no {modality} column, only {', '.join(data.column_names)}"
             )
         for row, item in enumerate(data.select_columns(names)):
             values = cast("Row", item)
-            keys = [text_key(values, max_length)] if modality == "text" else [key for key, _ in pictures_of(values)]
+            text = modality == "text"
+            keys = [text_key(values, max_length)] if text else [key for key, _ in items_of(values, modality)]
             for place, key in enumerate(keys):
                 if key is not None:
                     found.setdefault(key, (number, row, place))
@@ -236,8 +241,10 @@ def _outputs(
         rows = [(datasets[number][row], place) for number, row, place in map(sources.__getitem__, part)]
         if modality == "text":
             inputs = text_inputs(processor, [row for row, _ in rows], max_length)
-        else:
+        elif modality == "image":
             inputs = {"pixel_values": image_inputs(processor, [pictures_of(row)[place][1] for row, place in rows])}
+        else:
+            inputs = media_inputs(processor, modality, [[items_of(row, modality)[place][1]] for row, place in rows])
         with torch.no_grad():
             output = plait.encode(modality, **{name: value.to(device) for name, value in inputs.items()})
         pooled = [None] * len(part) if output.pooler_output is None else list(output.pooler_output.cpu())

@@ -1,9 +1,8 @@
 """From a row's text and pictures to the model's inputs, and names by which equal ones are known."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -13,11 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..modeling.losses import IGNORED
 from ..processing import PlaitProcessor
+from .media import Row, items_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = Mapping[str, Any]
+
+ARGUMENTS = {"audio": "audio", "video": "videos"}  # of the processor's call
 
 
 class TokenRows(NamedTuple):
@@ -32,25 +33,9 @@ def rows_in(data: "Dataset") -> list[Row]:
     return [cast("Row", row) for row in data]
 
 
-def picture_key(picture: Any) -> str:
-    """A name for one picture: its path, or the digest of its bytes. Takes a path, a datasets Image, or a PIL image."""
-    if isinstance(picture, (str, Path)):
-        return f"path:{picture}"
-    if isinstance(picture, Mapping):
-        if picture.get("bytes") is not None:
-            return sha256(picture["bytes"]).hexdigest()
-        return f"path:{picture['path']}"
-    return sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).hexdigest()
-
-
 def pictures_of(row: Row) -> list[tuple[str, Any]]:
-    """A row's pictures, each after its key, absent ones left out; from the columns image, or image.0, image.1, ..."""
-    columns = ["image"] if "image" in row else sorted(name for name in row if name.startswith("image."))
-    values = [item for name in columns for item in (row[name] if isinstance(row[name], list) else [row[name]])]
-    pictures = [picture for picture in values if picture is not None]
-    if row.get("image_id") is not None and len(pictures) == 1:
-        return [(f"id:{row['image_id']}", pictures[0])]
-    return [(picture_key(picture), picture) for picture in pictures]
+    """A row's pictures, each after its key, absent ones left out."""
+    return items_of(row, "image")
 
 
 def picture_groups(data: "Dataset") -> list[str | None]:
@@ -92,6 +77,14 @@ def text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_length: int 
 def image_inputs(processor: PlaitProcessor, pictures: Sequence[Any]) -> Tensor:
     """(pictures, channels, height, width)."""
     return processor(images=list(pictures), return_tensors="pt")["pixel_values"][:, 0]
+
+
+def media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
+    """The clips or videos of each row as the model's inputs; nothing where no row has one."""
+    if not any(rows):
+        return {}
+    given: dict[str, Any] = {ARGUMENTS[modality]: [list(row) for row in rows]}
+    return dict(processor(return_tensors="pt", **given))
 
 
 def text_lengths(processor: PlaitProcessor, data: "Dataset", max_length: int | None) -> list[int]:

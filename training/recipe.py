@@ -110,8 +110,9 @@ class TokenizerRecipe:
 @strict
 @dataclass
 class Recipe:
-    """A whole run. `training` holds fields of PlaitTrainingArguments, `processor` what PlaitProcessor.compose takes,
-    `settings` what the task lets one set, `generation` fields of transformers' GenerationConfig."""
+    """A whole run. `training` holds fields of PlaitTrainingArguments, `processor` what PlaitProcessor.compose takes
+    (or settings of its part for `image` or `audio`, such as `{image: {size: {height: 160, width: 160}}}`), `settings`
+    what the task lets one set, `generation` fields of transformers' GenerationConfig."""
 
     task: str = "classification"
     model: ModelRecipe = field(default_factory=ModelRecipe)

@@ -1,13 +1,15 @@
 """What a fusion makes of rows that lack one of its modalities, or have another's: does it look at all of them?"""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from ..inputs import Row
+from ..media import columns_of, is_numbers
 
+SILENT = 16000  # samples, and a second of them
 GREY = (127, 127, 127)
 KINDS = ("only", "shuffled", "blank")
 
@@ -16,20 +18,15 @@ def variations(rows: Sequence[Row], modalities: Sequence[str], seed: int) -> Ite
     """The test rows, changed in one modality at a time.
 
     `only text`: all others absent (a blind model). `shuffled text`: every row has the text of another row.
-    `blank text`: an input without content in its place: an empty text, a grey picture.
+    `blank text`: an input without content in its place: an empty text, a grey picture, silence.
     """
     for modality in modalities:
-        columns = columns_among(rows[0], modality)
-        others = [name for other in modalities if other != modality for name in columns_among(rows[0], other)]
+        columns = columns_of(rows[0], modality)
+        others = [name for other in modalities if other != modality for name in columns_of(rows[0], other)]
         moved = [{name: row[name] for name in columns} for row in shuffled(rows, seed)]
         yield f"only {modality}", [{**row, **dict.fromkeys(others)} for row in rows]
         yield f"shuffled {modality}", [{**row, **other} for row, other in zip(rows, moved, strict=True)]
         yield f"blank {modality}", [{**row, **blank(row, columns, modality)} for row in rows]
-
-
-def columns_among(names: Iterable[str], modality: str) -> list[str]:
-    """The columns that a modality is read from: text, text_pair; image, image.0, image_id; ..."""
-    return [name for name in names if name.split("_")[0].split(".")[0] == modality]
 
 
 def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
@@ -43,14 +40,18 @@ def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
 
 def blank(row: Row, columns: Sequence[str], modality: str) -> dict[str, Any]:
     """Inputs without content in the place of those that are there; numbers by which inputs are known are left out."""
-    return {name: None if name.endswith("_id") else filled(row[name], BLANKS[modality]) for name in columns}
+    return {name: None if name.endswith("_id") else filled(row[name], modality) for name in columns}
 
 
-def filled(value: Any, make: Callable[[], Any]) -> Any:
+def filled(value: Any, modality: str) -> Any:
     """The blank input, as often as there is one."""
-    if isinstance(value, list):
-        return [make() for _ in value]
-    return None if value is None else make()
+    if value is None or isinstance(value, (int, float)):  # absent, or a sampling rate
+        return value
+    if modality == "video":
+        return [grey_picture()] * 2
+    if isinstance(value, list) and not is_numbers(value):
+        return [BLANKS[modality]() for _ in value]
+    return BLANKS[modality]()
 
 
 def grey_picture() -> dict[str, Any]:
@@ -62,4 +63,9 @@ def grey_picture() -> dict[str, Any]:
     return {"bytes": file.getvalue(), "path": None}
 
 
-BLANKS: dict[str, Callable[[], Any]] = {"text": str, "image": grey_picture}
+def silence() -> dict[str, Any]:
+    """A second without sound."""
+    return {"array": np.zeros(SILENT, dtype=np.float32), "sampling_rate": SILENT}
+
+
+BLANKS: dict[str, Callable[[], Any]] = {"text": str, "image": grey_picture, "audio": silence}

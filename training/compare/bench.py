@@ -11,12 +11,12 @@ from ..arguments import PlaitTrainingArguments
 from ..data import load_data
 from ..features import FeatureStore, cache_features
 from ..labels import Labels
+from ..media import columns_of
 from ..metrics import DEFAULTS, find_metric
 from ..recipe import Recipe, RecipeError, check_choice
 from ..sampler import shuffled
 from ..tasks import find_task
 from ..tasks.classification import label_array
-from .audit import columns_among
 from .folds import fold_numbers, group_numbers
 from .systems import System, systems_of
 
@@ -87,7 +87,7 @@ class Bench:
             kept, held = self._held_out(np.flatnonzero(self.folds != fold))
             held_rows = self.rows.select(held) if len(held) else None
             parts = (self.rows.select(kept), held_rows, self.rows.select(self.test_rows(fold)))
-        names = [name for modality in system.modalities for name in columns_among(self.rows.column_names, modality)]
+        names = [name for modality in system.modalities for name in columns_of(self.rows.column_names, modality)]
         train, validation, test = (None if rows is None else rows.select_columns([*names, "label"]) for rows in parts)
         return Part(train, validation, test)  # pyright: ignore[reportArgumentType] - only the second may be None
 
@@ -134,7 +134,7 @@ class Bench:
     def _group_columns(self) -> list[str]:
         if self.recipe.compare.group_by is not None:
             return self.recipe.compare.group_by
-        read = [part for part in self.systems[-1].modalities if columns_among(self.rows.column_names, part)]
+        read = [part for part in self.systems[-1].modalities if columns_of(self.rows.column_names, part)]
         return read + (["group"] if "group" in self.rows.column_names else [])
 
     def _folds(self) -> np.ndarray:

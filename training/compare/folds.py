@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..inputs import Row, pictures_of
 from ..labels import Labels
+from ..media import MEDIA, Row, columns_of, items_of
 from ..metrics import REGRESSION, SINGLE
 from ..recipe import RecipeError
 
@@ -35,12 +35,13 @@ def group_numbers(data: "Dataset", columns: Sequence[str]) -> np.ndarray:
 
 
 def column_values(data: "Dataset", column: str) -> Iterable[list[Hashable]]:
-    """For each row the values of one column (image: of all picture columns) by which it is told from others."""
+    """For each row the values of one column (image: of all picture columns, ...) by which it is told from others."""
     names = [name for name in data.column_names if name.partition(".")[0] == column]
     if not names:
         raise RecipeError(f"compare.group_by: there is no column {column!r}, only {', '.join(data.column_names)}")
-    if column == "image":
-        return ([key for key, _ in pictures_of(cast("Row", row))] for row in data.select_columns(names))
+    if column in MEDIA:
+        names = columns_of(data.column_names, column)
+        return ([key for key, _ in items_of(cast("Row", row), column)] for row in data.select_columns(names))
     return ([plain(value)] if value is not None else [] for value in data[names[0]])
 
 

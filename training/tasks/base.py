@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Scores = dict[str, dict[str, float]]
 TEXT_ROLES = ("text", "text_pair")
 IMAGE_ROLES = ("image", "image_id")
+AUDIO_ROLES = ("audio", "audio_id", "sampling_rate")
+VIDEO_ROLES = ("video", "video_id")
+MEDIA_ROLES = (*IMAGE_ROLES, *AUDIO_ROLES, *VIDEO_ROLES)
 
 
 @strict

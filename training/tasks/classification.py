@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...configuration.tower import MODALITIES
 from ...modeling.classification import PlaitForClassification
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
@@ -14,7 +15,7 @@ from ..inputs import Row
 from ..labels import Labels, labels_of
 from ..metrics import MULTI, REGRESSION, SINGLE, Metrics, blind_predictions, majority_predictions
 from ..recipe import Recipe
-from .base import IMAGE_ROLES, TEXT_ROLES, Scores, Task, on_device
+from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..collator import PlaitDataCollator
     from ..data import Data
 
-HUB_TASKS: dict[tuple[str, ...], str] = {("text",): "text-classification", ("image",): "image-classification"}
+HUB_TASKS: dict[tuple[str, ...], str] = {(name,): f"{name}-classification" for name in MODALITIES}
 
 
 class Classification(Task):
@@ -31,7 +32,7 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForClassification
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES, "label", "group")
+    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "label", "group")
     answered: ClassVar[tuple[str, ...]] = ("label",)
     labelled: ClassVar[bool] = True
 
@@ -67,7 +68,7 @@ class Classification(Task):
         yield from named_answers(logits, labels_of(model.config))
 
     def hub_task(self, modalities: tuple[str, ...]) -> str:
-        return HUB_TASKS.get(modalities, "image-text-to-text")
+        return HUB_TASKS.get(modalities, "image-text-to-text" if set(modalities) == {"text", "image"} else "any-to-any")
 
 
 def has_labels(collator: "PlaitDataCollator", rows: Sequence[Row]) -> bool:

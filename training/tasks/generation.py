@@ -14,7 +14,7 @@ from ..generated import GenerationMetrics, constant_scores, most_frequent, writt
 from ..inputs import Row, label_counts, pictures_of, target_labels, text_lengths
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
-from .base import IMAGE_ROLES, TEXT_ROLES, Scores, Settings, Task, on_device
+from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,7 +40,7 @@ class Generation(Task):
     name: ClassVar[str] = "generation"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForConditionalGeneration
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
-    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES, "target")
+    roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "target")
     answered: ClassVar[tuple[str, ...]] = ("target",)
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text", "image"), ("target",))
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
