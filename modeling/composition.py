@@ -18,12 +18,13 @@ from ..configuration import (
     PlaitRNNConfig,
     PlaitTextConfig,
     PlaitTowerConfig,
+    PlaitVideoConfig,
     PlaitVisionConfig,
     PlaitWaveformConfig,
     width_of,
 )
 from .checkpoints import FAMILIES, config_of, family_of, freeze_zeros, open_source, read_tower
-from .checkpoints.source import Source
+from .checkpoints.source import Source, read_config
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of
 from .wrapped import load_wrapped, without_pooler
 from .wrapped_decoder import check_cross_attention, load_wrapped_decoder
@@ -57,6 +58,7 @@ def compose(
     connector: str = "linear",
     fusion_config: Mapping[str, Any] | None = None,
     decoder_config: Mapping[str, Any] | None = None,
+    video_config: Mapping[str, Any] | None = None,
     labels: Sequence[str] | int | None = None,
     freeze: str | Sequence[str] = (),
     verbose: bool = True,
@@ -68,7 +70,8 @@ def compose(
 
     Args:
         text, image, audio, video: a Hub id, a folder, a config (fresh weights) or a ready model. Of a two-tower
-            checkpoint (CLIP) the tower of that modality is taken; a family that plait does not know is wrapped.
+            checkpoint (CLIP) the tower of that modality is taken; a family that plait does not know is wrapped. As
+            `video` an image tower may be given too, through which the frames go (`PlaitVideoConfig`).
         decoder: likewise, of a class that generates: the text model that reads the towers.
         fusion: a strategy's name, or a whole `PlaitFusionConfig`; by default "early", and "concatenate" where a decoder
             reads the towers (its cross-attention braids them). One tower alone has no fusion, unless one is named.
@@ -76,6 +79,7 @@ def compose(
         connector: "linear", "mlp" or "resampler".
         fusion_config: further fields of `PlaitFusionConfig`, e.g. `{"num_hidden_layers": 4}`.
         decoder_config: fields of the decoder's config to change, e.g. `{"gated_cross_attention": True}`.
+        video_config: fields of `PlaitVideoConfig` around an image tower, e.g. `{"temporal": "mean"}`.
         labels: the classes' names, or their number.
         freeze: parts that are not trained: modalities, "fusion", "decoder", "head".
         verbose: print the table of what is pretrained, fresh, frozen and trainable; `model.composition()` returns it.
@@ -87,7 +91,7 @@ def compose(
         ValueError: no tower, an unknown fusion or part, or what `from_pretrained` raises for a broken checkpoint.
     """
     where = {key: options.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in options}
-    given = {"text": text, "image": image, "audio": audio, "video": video}
+    given = {"text": text, "image": image, "audio": audio, "video": as_video(video, dict(video_config or {}), where)}
     strands = {name: strand_of(name, tower, where) for name, tower in given.items() if tower is not None}
     if len(strands) > 1 or fusion is not None or not model_class.reads_pooled:
         strands = {name: without_unused(strand, name) for name, strand in strands.items()}
@@ -139,13 +143,13 @@ def fill(model: PlaitPreTrainedModel, strands: Mapping[str, Strand]) -> None:
 
 
 def load_strand(model: PlaitPreTrainedModel, name: str, strand: Strand) -> None:
-    """Copy a strand's weights into its part. A decoder's cross-attention is left fresh, and its name kept, where the
-    checkpoint has none that reads a context of this width."""
+    """Copy a strand's weights into its part. What joins the frames of a video is left fresh, and a decoder's
+    cross-attention where the checkpoint has none that reads a context of this width; their names are kept."""
     if strand.weights is None:
         return
     part = model.parts[name]
     own, weights = part.state_dict(), with_fitting_context(strand.weights, part)
-    new = {key for key in own if ".cross_attn" in key and key not in weights}
+    new = {key for key in own if key not in weights and (".cross_attn" in key or key.startswith("temporal."))}
     load_exactly(part, weights | {key: own[key] for key in new}, strand.origin)
     path = next(path for path, module in model.named_modules() if module is part)
     model.fresh_names |= {f"{path}.{key}" for key in new}
@@ -161,6 +165,8 @@ def with_fitting_context(weights: Mapping[str, Tensor], part: nn.Module) -> dict
 
 def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> Strand:
     """Resolve one tower argument."""
+    if isinstance(tower, Strand):
+        return tower
     if isinstance(tower, PreTrainedConfig):
         config = own_strand(modality, tower) if isinstance(tower, PlaitConfig) else tower
         foreign = type(config) not in OWN_CONFIGS.values() and family_of(config, modality) is not None
@@ -177,6 +183,38 @@ def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> 
             weights = {name: weight.clone() for name, weight in (strand.weights or {}).items()}
         return strand._replace(weights=weights, origin=tower.name_or_path or "a ready model")
     return from_folder(modality, tower, where)
+
+
+def as_video(tower: TowerArgument, fields: dict[str, Any], where: Mapping[str, Any]) -> TowerArgument:
+    """A video tower as it is; an image tower as what reads the frames of one.
+
+    Raises ValueError for `fields` without an image tower.
+    """
+    if tower is None or reads_videos(tower, where):
+        if fields:
+            raise ValueError(f"video_config {fields} is for an image tower that reads frames: pass it as video=...")
+        return tower
+    strand = without_unused(strand_of("image", tower, where), "image")
+    config = PlaitVideoConfig(image_config=strand.config, **fields)
+    weights = {f"frames.{name}": weight for name, weight in (strand.weights or {}).items()}
+    return strand._replace(config=config, weights=None if strand.weights is None else weights, heads={})
+
+
+def reads_videos(tower: TowerArgument, where: Mapping[str, Any]) -> bool:
+    """Whether a tower argument is a video tower, or a plait that has one."""
+    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
+    if isinstance(tower, PreTrainedModel):
+        config: PreTrainedConfig = tower.config
+    elif isinstance(tower, PreTrainedConfig):
+        config = tower
+    elif model_type_of(tower, hub) == PlaitConfig.model_type:
+        config = PlaitConfig.from_pretrained(tower, **hub)
+    else:
+        config, _ = read_config(str(tower), **hub)
+    if isinstance(config, PlaitConfig):
+        return config.video_config is not None
+    family = FAMILIES.get(config.model_type)
+    return (family.config_class if family else type(config)).base_config_key == "video_config"
 
 
 def decoder_strand(

@@ -3,6 +3,7 @@
 from transformers import AutoProcessor
 
 from ..configuration import PlaitConfig
+from .mel import PlaitMelFeatureExtractor
 from .processor import PlaitProcessor
 
 
@@ -11,4 +12,4 @@ def register() -> None:
     AutoProcessor.register(PlaitConfig, PlaitProcessor, exist_ok=True)
 
 
-__all__ = ["PlaitProcessor", "register"]
+__all__ = ["PlaitMelFeatureExtractor", "PlaitProcessor", "register"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import (
     CONFIG_MAPPING,
+    ASTFeatureExtractor,
     AutoFeatureExtractor,
     AutoTokenizer,
     BaseImageProcessor,
@@ -17,12 +18,14 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     SequenceFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
 )
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
-from ..configuration import PlaitTextConfig
+from ..configuration import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitTextConfig, PlaitWaveformConfig
+from .mel import PlaitMelFeatureExtractor
 
 logger = logging.get_logger(__name__)
 
@@ -42,6 +45,8 @@ TOKENIZER_FILES = (
 )
 DECODER_FOLDER = "decoder_tokenizer"  # where ProcessorMixin saves a tokenizer of that name
 IMAGE_PROCESSOR_KEYS = {"image_processor_type", "feature_extractor_type", "auto_map"}
+WAVEFORMS = (PlaitWaveformConfig.model_type, "wav2vec2", "hubert")
+SPECTROGRAMS = (PlaitSpectrogramConfig.model_type, "audio-spectrogram-transformer")
 # these count positions over real tokens, from the one after padding: the table has pad_token_id + 1 rows too many
 POSITIONS_AFTER_PADDING = frozenset(
     "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke markuplm mpnet roberta roberta-prelayernorm "
@@ -209,9 +214,18 @@ def image_processor_of(source: ImageSource, options: Mapping[str, Any]) -> BaseI
 
 
 def default_feature_extractor(config: PreTrainedConfig) -> SequenceFeatureExtractor:
-    """Whisper's: 100 frames a second of `num_mel_bins`, twice as many as `max_source_positions`; raises ValueError for
-    a config without these, or where they make no whole seconds."""
+    """What a tower of that config reads: samples, patches of a spectrogram (AST's), mel frames as long as the clip (of
+    a recurrent tower), or Whisper's 100 frames a second of `num_mel_bins`, twice as many as `max_source_positions`.
+
+    Raises ValueError for a config without these, or where they make no whole seconds.
+    """
     audio = getattr(config, "audio_config", None) or config
+    if audio.model_type in WAVEFORMS:
+        return Wav2Vec2FeatureExtractor()
+    if audio.model_type in SPECTROGRAMS:
+        return ASTFeatureExtractor(num_mel_bins=audio.num_mel_bins, max_length=audio.max_length)
+    if audio.model_type == PlaitRNNConfig.model_type:
+        return PlaitMelFeatureExtractor(audio.num_mel_bins)
     bins, positions = (getattr(audio, name, None) for name in ("num_mel_bins", "max_source_positions"))
     if not bins or not positions or positions % 50:
         raise ValueError(
@@ -242,9 +256,19 @@ def find_feature_extractor(checkpoint: Checkpoint) -> SequenceFeatureExtractor |
     saved = checkpoint.read("processor_config.json") or {}
     fields = saved.get("feature_extractor") or checkpoint.read("preprocessor_config.json") or {}
     if "sampling_rate" not in fields:  # of pictures
-        return None
+        return voice_features(checkpoint.read("config.json") or {})
+    if fields.get("feature_extractor_type") == PlaitMelFeatureExtractor.__name__:
+        return PlaitMelFeatureExtractor.from_dict(fields)
     options = {name: value for name, value in checkpoint.options.items() if name != "padding_side"}  # meant for texts
     return AutoFeatureExtractor.from_pretrained(checkpoint.name, **options)
+
+
+def voice_features(config: Mapping[str, Any]) -> SequenceFeatureExtractor | None:
+    """What a config.json of a voice encoder says of its frames: power, not its logarithm; None for any other."""
+    names = ("feature_size", "sampling_rate", "n_fft", "hop_length", "target_dbfs")
+    if "model_type" in config or any(name not in config for name in names):
+        return None
+    return PlaitMelFeatureExtractor(**{name: config[name] for name in names}, log=False, normalize="none")
 
 
 def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:

@@ -26,6 +26,7 @@ MODULES = (
     "spectrogram",
     "wav2vec2",
     "video",
+    "voice_encoder",
 )
 
 FAMILIES: dict[str, Family] = {

@@ -1,5 +1,6 @@
 """The audio tower: clips of log-mel frames to tokens, alone and braided with others."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from plait import PlaitConfig, PlaitForClassification, PlaitModel
-from plait.configuration import PlaitAudioConfig
+from plait import PlaitConfig, PlaitForClassification, PlaitModel, PlaitProcessor
+from plait.configuration import PlaitAudioConfig, PlaitRNNConfig
+from plait.modeling.checkpoints import export
 
 AUDIO = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_mel_bins": 8}
 AUDIO |= {"max_source_positions": 12}
@@ -142,3 +145,98 @@ def test_sound_and_text_learn_together(fusion: str) -> None:
     assert loss.isfinite()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert model.model.towers["audio"].embeddings.conv1.weight.grad.any()
+
+
+RNN = {"num_mel_bins": 8, "rnn_size": 16}
+
+
+def recurrent(**fields: Any) -> PlaitModel:
+    torch.manual_seed(0)
+    model = PlaitModel(PlaitConfig(audio_config=PlaitRNNConfig(**{**RNN, **fields})))
+    return model.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("pooling", ["mean", "final", "none"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_recurrent_tower_does_not_read_padding(kind: str, pooling: str, bidirectional: bool, tmp_path: Path) -> None:
+    model = recurrent(rnn_type=kind, pooling=pooling, bidirectional=bidirectional, input_norm=True)
+    mask = torch.arange(20)[None] < torch.tensor([20, 13, 5])[:, None]
+    inputs = {"input_features": clips(3, 8, 20) + 9 * ~mask[:, None], "input_features_mask": mask}
+    output = model(**inputs)
+    assert output.mask.tolist() == mask.long().tolist()
+    for row, length in enumerate((20, 13, 5)):
+        alone = model(input_features=inputs["input_features"][row, :, :length][None])
+        assert (output.last_hidden_state[row, :length] - alone.last_hidden_state[0]).abs().max() <= 1e-6
+        if pooling != "none":
+            assert (output.pooler_output[row] - alone.pooler_output[0]).abs().max() <= 1e-6
+    model.save_pretrained(tmp_path)
+    again = hf.AutoModel.from_pretrained(tmp_path).eval()
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    # torch's products over small matrices depend on where in memory they stand
+    assert (again(**inputs).last_hidden_state - output.last_hidden_state).abs().max() <= 1e-6
+
+
+@torch.no_grad()
+def test_a_frame_sees_both_ways_where_it_is_bidirectional() -> None:
+    sound = clips(1, 8, 10)
+    other = sound.clone()
+    other[..., 9] += 1
+    for bidirectional, same in ((False, True), (True, False)):
+        model = recurrent(bidirectional=bidirectional)
+        first = [model(input_features=each).last_hidden_state[0, 0] for each in (sound, other)]
+        assert torch.equal(*first) == same
+
+
+@torch.no_grad()
+def test_a_voice_encoder_is_read_and_written_back(tmp_path: Path) -> None:
+    """The recurrence written out by torch itself, the embedding by hand."""
+    torch.manual_seed(0)
+    lstm, linear = torch.nn.LSTM(8, 12, 2, batch_first=True), torch.nn.Linear(12, 10)
+    tensors = {f"lstm.{name}": tensor.detach().clone() for name, tensor in lstm.state_dict().items()}
+    tensors |= {f"linear.{name}": tensor.detach().clone() for name, tensor in linear.state_dict().items()}
+    config = {"architecture": "LSTM(8, 12, 2 layers)", "feature_size": 8, "sampling_rate": 16000, "n_fft": 400}
+    config |= {"hop_length": 160, "target_dbfs": -30}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = PlaitModel.from_pretrained(tmp_path).eval()
+    processor = PlaitProcessor.compose(audio=tmp_path)
+    sound = clips(8000).numpy() / 10
+    frames = processor(audio=sound, sampling_rate=16000, return_tensors="pt")["input_features"]
+    assert frames.shape == (1, 1, 8, 51)
+    assert (frames >= 0).all()
+    _, (state, _) = lstm(frames[0].transpose(1, 2))
+    expected = torch.nn.functional.normalize(linear(state[-1]).relu(), dim=-1)
+    assert torch.equal(model(input_features=frames).pooler_output, expected)
+    export(model, tmp_path / "again")
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+    text = hf.AutoConfig.for_model("plait_text", **TEXT)
+    both = PlaitForClassification.compose(text=text, audio=tmp_path, labels=2, verbose=False).train()
+    inputs = {"input_ids": torch.randint(1, 40, (2, 5)), "input_features": clips(2, 8, 20)}
+    with torch.enable_grad():
+        both(**inputs, labels=torch.tensor([0, 1])).loss.backward()
+    assert [name for name, parameter in both.named_parameters() if parameter.grad is None] == []
+
+
+def test_a_recurrent_tower_refuses_what_it_cannot_read() -> None:
+    with pytest.raises(ValueError, match=r"input_features \(clips, 8, frames\), not shape \(2, 7, 4\)"):
+        recurrent()(input_features=clips(2, 7, 4))
+    with pytest.raises(ValueError, match="0 frames"):
+        recurrent()(input_features=clips(2, 8, 0))
+    with pytest.raises(ValueError, match="hidden_size 5 is not the width 32"):
+        recurrent(hidden_size=5)
+
+
+@torch.no_grad()
+def test_padding_behind_mel_frames_is_invisible() -> None:
+    model = built()
+    mask = torch.arange(24)[None] < torch.tensor([24, 13, 6])[:, None]
+    inputs = {"input_features": clips(3, 8, 24) + 9 * ~mask[:, None], "input_features_mask": mask}
+    output = model(**inputs)
+    for row, (length, tokens) in enumerate(((24, 12), (13, 7), (6, 3))):
+        alone = model(input_features=inputs["input_features"][row, :, :length][None]).last_hidden_state[0]
+        assert output.mask[row].sum() == tokens
+        assert (output.last_hidden_state[row, :tokens] - alone).abs().max() <= 1e-5

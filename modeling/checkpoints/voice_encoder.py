@@ -1,0 +1,39 @@
+"""A speaker encoder (Wan et al. 2018, https://arxiv.org/abs/1710.10467): an LSTM over mel frames, of its last state a
+dense layer, ReLU and a unit vector; beside a config.json that names no model type."""
+
+from typing import Any
+
+from ...configuration import PlaitRNNConfig
+from .convert import Family, Names, Table
+
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+TABLE: Table = {
+    **{f"lstm.{kind}_l{{}}": f"rnn.{kind}_l{{}}" for kind in KINDS},
+    "linear": "pooler.dense",
+}
+
+
+def recognise(config_dict: dict[str, Any]) -> bool:
+    """Whether a config.json without a model type is one of these."""
+    return str(config_dict.get("architecture", "")).startswith("LSTM(") and "feature_size" in config_dict
+
+
+def config(hub: Any, names: Names) -> dict[str, Any]:
+    """Layers and width stand in the shapes only."""
+    lacking = [name for name in ("lstm.weight_hh_l0", "linear.weight") if name not in names]
+    if lacking:
+        raise ValueError(f"the file lacks {lacking[0]}")
+    return {
+        "num_mel_bins": hub.feature_size,
+        "rnn_type": "lstm",
+        "rnn_size": names.shapes["lstm.weight_hh_l0"][1],
+        "num_hidden_layers": sum(name.startswith("lstm.weight_hh_l") for name in names),
+        "bidirectional": False,
+        "pooling": "final",
+        "pooler_size": names.shapes["linear.weight"][0],
+        "pooler_act": "relu",
+        "pooler_normalize": True,
+    }
+
+
+FAMILIES = (Family(("voice_encoder",), PlaitRNNConfig, config, TABLE, recognises=recognise),)
