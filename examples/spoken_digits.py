@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Audio, Dataset
 from torch import Tensor
 
 from plait import PlaitForClassification, PlaitProcessor
@@ -47,12 +47,9 @@ class Clips(NamedTuple):
 
 def read(file: Path, processor: PlaitProcessor) -> Clips:
     """The features of all clips, computed once."""
-    data = Dataset.from_parquet(str(file)).with_format(None)
-    if "audio" in data.features and hasattr(data.features["audio"], "decode"):
-        from datasets import Audio
-
-        data = data.cast_column("audio", Audio(decode=False))
-    frames = [processor(audio=[row["audio"]], return_tensors="pt")["input_features"][0, 0] for row in data]
+    data: Any = Dataset.from_parquet(str(file))
+    data = data.cast_column("audio", Audio(decode=False))
+    frames = [processor(audio=[clip], return_tensors="pt")["input_features"][0, 0] for clip in data["audio"]]
     return Clips(frames, torch.tensor(data["label"]))
 
 

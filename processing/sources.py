@@ -258,7 +258,7 @@ def find_feature_extractor(checkpoint: Checkpoint) -> SequenceFeatureExtractor |
     if "sampling_rate" not in fields:  # of pictures
         return voice_features(checkpoint.read("config.json") or {})
     if fields.get("feature_extractor_type") == PlaitMelFeatureExtractor.__name__:
-        return PlaitMelFeatureExtractor.from_dict(fields)
+        return PlaitMelFeatureExtractor(**fields)
     options = {name: value for name, value in checkpoint.options.items() if name != "padding_side"}  # meant for texts
     return AutoFeatureExtractor.from_pretrained(checkpoint.name, **options)
 
