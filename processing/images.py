@@ -242,6 +242,7 @@ def processed(
         array = np.asarray(image_processor(image, **options)["pixel_values"][0])
     except Exception as error:
         raise ValueError(f"{where}: {name} failed on {describe(image)}: {error}") from error
+    array = array[0] if array.ndim == 4 and len(array) == 1 else array  # a family's own reader of frames
     if array.ndim != 3:
         raise ValueError(
             f"{where}: {name} gives an array of shape {array.shape} for a picture, not (channels, height, width); "

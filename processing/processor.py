@@ -29,16 +29,23 @@ from .sources import (
     find_feature_extractor,
     find_image_processor,
     find_tokenizer,
+    frame_processor_from,
+    frame_processor_of,
+    frames_of_source,
     image_processor_of,
     tokenizers_of,
 )
 from .targets import labels_of
 from .text import encode, first_cut, pair_rows, text_rows, with_pad_token
+from .video import Sampling, video_arrays, video_rows
 
 logger = logging.get_logger(__name__)
 
 # and the argument of `compose` that brings it
 PARTS = {"image_processor": "image", "feature_extractor": "audio", "tokenizer": "text", "decoder_tokenizer": "decoder"}
+
+
+FIELDS = ("chat_template", "image_token", "num_image_tokens", "num_frames", "fps")
 
 
 class PresentParts:
@@ -62,6 +69,9 @@ class PlaitProcessor(ProcessorMixin):
         image_token: stands in a text for a picture that is read there (`PlaitForCausalLM`); a tokenizer that does not
             have it as a special token is copied and gets it.
         num_image_tokens: how many tokens one picture has in the model, `model.num_image_tokens`; may be set later.
+        frame_processor: reads the frames of videos, where that is another than the image processor.
+        num_frames, fps: which frames of a video are read: so many at even distances, or so many a second (at most
+            `num_frames`); without both, all.
 
     Raises:
         ValueError: no part at all, a tokenizer with neither a pad nor an end-of-sequence token, or an image token
@@ -72,6 +82,7 @@ class PlaitProcessor(ProcessorMixin):
     tokenizer: PreTrainedTokenizerBase | None = None
     feature_extractor: SequenceFeatureExtractor | None = None
     decoder_tokenizer: PreTrainedTokenizerBase | None = None
+    frame_processor: BaseImageProcessor | None = None
     get_attributes = PresentParts()  # pyright: ignore[reportAssignmentType]
 
     def __init__(
@@ -83,6 +94,9 @@ class PlaitProcessor(ProcessorMixin):
         decoder_tokenizer: PreTrainedTokenizerBase | None = None,
         image_token: str | None = None,
         num_image_tokens: int | None = None,
+        frame_processor: BaseImageProcessor | None = None,
+        num_frames: int | None = None,
+        fps: float | None = None,
     ) -> None:
         check_image_token(tokenizer, image_token, num_image_tokens)
         if tokenizer is not None:
@@ -93,11 +107,12 @@ class PlaitProcessor(ProcessorMixin):
             decoder_tokenizer = with_pad_token(decoder_tokenizer)
         given = (image_processor, feature_extractor, tokenizer, decoder_tokenizer)
         parts = {name: part for name, part in zip(PARTS, given, strict=True) if part is not None}
-        if not parts:
+        if not parts and frame_processor is None:
             raise ValueError("a PlaitProcessor needs a tokenizer, an image processor, a feature extractor, or several")
         vars(self).update(parts)
         super().__init__(**parts, chat_template=chat_template)
         self.image_token, self.num_image_tokens = image_token, num_image_tokens
+        self.frame_processor, self.num_frames, self.fps = frame_processor, num_frames, fps
         self.reported_cuts: set[str] = set()
 
     @classmethod
@@ -106,7 +121,10 @@ class PlaitProcessor(ProcessorMixin):
         text: TextSource | None = None,
         image: ImageSource | None = None,
         audio: AudioSource | None = None,
+        video: ImageSource | None = None,
         *,
+        num_frames: int | None = None,
+        fps: float | None = None,
         decoder: TextSource | None = None,
         image_token: str | None = None,
         num_image_tokens: int | None = None,
@@ -131,6 +149,8 @@ class PlaitProcessor(ProcessorMixin):
                 A config, or a folder without that file, gives a default: resized to `image_size`, values in -1..1.
             audio: a Hub id or folder with a `preprocessor_config.json` of sound, a ready feature extractor, a config or
                 a model. A config gives a default: Whisper's, of its mel bins and positions.
+            video: as `image`, of the frames of videos.
+            num_frames, fps: as in the class; `num_frames` is by default the number that a config names.
             decoder: as `text`. Alone it is the tokenizer of all texts, and pads on the left, as generation needs it;
                 beside another `text` it is that of the texts that are written.
             image_token, num_image_tokens: as in the class.
@@ -155,6 +175,9 @@ class PlaitProcessor(ProcessorMixin):
             decoder_tokenizer=decoder_tokenizer,
             image_token=image_token,
             num_image_tokens=num_image_tokens,
+            frame_processor=None if video is None else frame_processor_of(video, options),
+            num_frames=num_frames or (None if video is None or fps is not None else frames_of_source(video, options)),
+            fps=fps,
         )
 
     @classmethod
@@ -173,14 +196,15 @@ class PlaitProcessor(ProcessorMixin):
             "tokenizer": find_tokenizer(checkpoint),
             "decoder_tokenizer": find_decoder_tokenizer(checkpoint),
         }
-        if all(part is None for part in parts.values()):
+        saved, _ = cls.get_processor_dict(checkpoint.name, **checkpoint.hub_options)
+        frames = frame_processor_from(saved.get("frame_processor"))
+        if frames is None and all(part is None for part in parts.values()):
             raise OSError(
                 f"{checkpoint} has neither a tokenizer nor an image processor nor a feature extractor; make one with "
                 "PlaitProcessor.compose(text=..., image=...) and save it there"
             )
-        saved, _ = cls.get_processor_dict(checkpoint.name, **checkpoint.hub_options)
-        fields = ("chat_template", "image_token", "num_image_tokens") if checkpoint.is_own() else ("chat_template",)
-        return cls(**parts, **{name: saved.get(name) for name in fields})
+        fields = FIELDS if checkpoint.is_own() else FIELDS[:1]
+        return cls(**parts, frame_processor=frames, **{name: saved.get(name) for name in fields})
 
     def __call__(
         self,
@@ -191,6 +215,8 @@ class PlaitProcessor(ProcessorMixin):
         *,
         audio: Any = None,
         sampling_rate: float | None = None,
+        videos: Any = None,
+        video_fps: float | None = None,
         text_target: Any = None,
         max_target_length: int | None = None,
         num_images: Sequence[int] | None = None,
@@ -209,10 +235,14 @@ class PlaitProcessor(ProcessorMixin):
             audio: likewise clips: an array or tensor (samples) or (channels, samples), a path, the bytes of a file, or
                 `datasets`' {"array", "sampling_rate"} or {"bytes", "path"}; see `waveform`.
             sampling_rate: samples a second of the clips that are bare arrays.
+            videos: likewise: a path, the bytes of a file, an array or tensor (frames, height, width, channels) or
+                (frames, channels, height, width), or a list of frames; see `video_rows`.
+            video_fps: frames a second of the videos that are bare frames.
             text_target: the text to be written for every row.
             max_target_length: tokens of a target with its end, by default as many as its tokenizer allows.
             num_images: how many images each row has, where they reach the model by another way than `images`.
-            kwargs: options of the parts' calls, flat or in the dicts `text_kwargs`, `images_kwargs` and `audio_kwargs`.
+            kwargs: options of the parts' calls, flat or in the dicts `text_kwargs`, `images_kwargs`, `audio_kwargs` and
+                `videos_kwargs` (there `num_frames`, `fps` and the options of the frames' processor).
                 Without any, texts are padded to the longest and cut at `tokenizer.model_max_length`.
 
         Returns:
@@ -220,8 +250,11 @@ class PlaitProcessor(ProcessorMixin):
             `token_type_ids`, each (batch, length); `pixel_values` (batch, images, channels, height, width), zeros
             where there is no picture, and `image_present` (batch, images) bool; `input_features` (batch, clips, mel
             bins, frames) or `input_values` (batch, clips, samples), zeros where there is no clip, and `audio_present`
-            (batch, clips) bool; `labels` (batch, length), padded with -100. A row with nothing to read is left to the
-            model, which refuses it unless another input stands in.
+            (batch, clips) bool; `pixel_values_videos` (batch, clips, frames, channels, height, width) and
+            `video_present` (batch, clips) bool; `input_features_mask`, `input_values_mask` or
+            `pixel_values_videos_mask` (batch, clips, length) where clips have different lengths; `labels` (batch,
+            length), padded with -100. A row with nothing to read is left to the model, which refuses it unless another
+            input stands in.
 
         Raises:
             TypeError: a row that is none of these, an unknown option.
@@ -229,17 +262,18 @@ class PlaitProcessor(ProcessorMixin):
                 token without an image or the reverse, images cut off with their text, a target with nothing to write.
             FileNotFoundError: no file at a picture's or clip's path.
         """
-        if kwargs.pop("videos", None) is not None:  # transformers' chat templates always pass them
-            raise ValueError("this processor has no part that reads videos")
+        video_options = dict(kwargs.pop("videos_kwargs", None) or {})
         check_company("audio", audio, sampling_rate=sampling_rate)
+        check_company("videos", videos, video_fps=video_fps)
         check_company("text", text, text_pair=text_pair, num_images=num_images)
         check_company("text_target", text_target, max_target_length=max_target_length)
         options = options_of(kwargs, self.image_processor, self.feature_extractor)
         texts = None if text is None else text_rows(text)
         pictures = None if images is None else picture_rows(images)
         clips = None if audio is None else clip_rows(audio)
+        films = None if videos is None else video_rows(videos)
         targets = None if text_target is None else text_rows(text_target, "text_target")
-        check_rows({"text": texts, "images": pictures, "audio": clips, "text_target": targets})
+        check_rows({"text": texts, "images": pictures, "audio": clips, "videos": films, "text_target": targets})
         values: dict[str, Any] = {}
         if texts is not None:
             values |= self._encode(texts, text_pair, image_counts(texts, pictures, num_images), options.text)
@@ -247,6 +281,8 @@ class PlaitProcessor(ProcessorMixin):
             values |= pixel_arrays(self._part("image_processor", "images"), pictures, options.images)
         if clips is not None:
             values |= self._features(clips, sampling_rate, options.audio)
+        if films is not None:
+            values |= self._frames(films, video_fps, video_options)
         if targets is not None:
             values["labels"] = self._labels(targets, max_target_length)
         return BatchFeature(values, tensor_type=return_tensors)
@@ -285,6 +321,7 @@ class PlaitProcessor(ProcessorMixin):
         text, image, audio = (getattr(part, "model_input_names", []) for part in read)
         names = [*text, *image, *(["image_present"] if image else [])]
         names += [audio[0], "audio_present"] if audio else []
+        names += ["pixel_values_videos", "video_present"] if self.frame_processor is not None else []
         return names
 
     def _part(self, name: str, what: str) -> Any:
@@ -322,6 +359,13 @@ class PlaitProcessor(ProcessorMixin):
         row, seconds = cut or (None, 0.0)
         self._report("audio", row, f"a clip of {seconds:.1f} s is longer than the feature extractor reads")
         return values
+
+    def _frames(self, films: list[list[Any]], video_fps: float | None, options: dict[str, Any]) -> dict[str, Any]:
+        """The videos' frames, sampled as the call says, else as the processor does."""
+        own = Sampling(self.num_frames, self.fps)
+        asked = {name: options.pop(name) for name in Sampling._fields if name in options}
+        reader = self.frame_processor or self._part("image_processor", "videos")
+        return video_arrays(reader, films, Sampling(**asked) if asked else own, video_fps, options)
 
     def _labels(self, targets: list[str | None], limit: int | None) -> list[list[int]]:
         """Labels of the targets; the first one that is cut unasked for is warned about."""

@@ -28,7 +28,7 @@ def check_rows(inputs: dict[str, list[Any] | None]) -> None:
     """All inputs are of the same rows."""
     lengths = {name: len(rows) for name, rows in inputs.items() if rows is not None}
     if not lengths:
-        raise ValueError("pass text, images, audio, or several of them")
+        raise ValueError("pass text, images, audio, videos, or several of them")
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} has {length} rows" for name, length in lengths.items())
         raise ValueError(

@@ -6,7 +6,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from os import PathLike, fspath
 from os.path import isdir
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeGuard
 
 from transformers import (
     CONFIG_MAPPING,
@@ -287,6 +289,42 @@ def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
     return plain_image_processor(fields, checkpoint.options)
 
 
+def frame_processor_of(source: ImageSource, options: Mapping[str, Any]) -> BaseImageProcessor:
+    """What reads the frames of a video: as saved in a PlaitProcessor's folder, else as for an image tower."""
+    saved = Checkpoint(fspath(source), options).read("processor_config.json") if is_path(source) else None
+    return frame_processor_from((saved or {}).get("frame_processor")) or image_processor_of(source, options)
+
+
+def is_path(source: object) -> TypeGuard[str | PathLike[str]]:
+    return isinstance(source, (str, PathLike))
+
+
+def frame_processor_from(fields: Mapping[str, Any] | None) -> BaseImageProcessor | None:
+    """The processor of frames that a saved PlaitProcessor names by its fields; None where it has none of its own."""
+    if fields is None:
+        return None
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    with TemporaryDirectory() as folder:  # what knows all classes reads folders alone
+        Path(folder, "preprocessor_config.json").write_text(json.dumps(fields), encoding="utf-8")
+        return AutoImageProcessor.from_pretrained(folder, backend="pil")
+
+
+def frames_of_source(source: ImageSource, options: Mapping[str, Any]) -> int | None:
+    """How many frames of a video a checkpoint's or tower's config says that it reads; None where it does not."""
+    if isinstance(source, BaseImageProcessor):
+        return None
+    if isinstance(source, (str, PathLike)):
+        checkpoint = Checkpoint(fspath(source), options)
+        own = (checkpoint.read("processor_config.json") or {}).get("num_frames")
+        return own or frames_named(checkpoint.config())
+    return frames_named(source.config if isinstance(source, PreTrainedModel) else source)
+
+
+def frames_named(config: PreTrainedConfig) -> int | None:
+    return getattr(getattr(config, "video_config", None) or config, "num_frames", None)
+
+
 def plain_image_processor(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> BaseImageProcessor:
     """A ViT's image processor with these fields; of the overrides only those that it knows."""
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -297,7 +335,7 @@ def plain_image_processor(fields: Mapping[str, Any], overrides: Mapping[str, Any
 
 def default_image_processor(config: PreTrainedConfig, origin: str | None = None) -> BaseImageProcessor | None:
     """Pictures resized to `config.image_size`, values in -1..1 (mean and deviation 0.5); None without an image size."""
-    vision = getattr(config, "vision_config", None) or config
+    vision = getattr(config, "vision_config", None) or getattr(config, "video_config", None) or config
     size = getattr(vision, "image_size", None)
     if size is None:
         return None

@@ -117,7 +117,7 @@ def test_rows_without_any_picture_keep_the_shape_of_one(processor: PlaitProcesso
         (["the", "cat", "dog"], [None, None], "text has 3 rows, images has 2"),
         ("the", [None, None], r"text has 1 rows, images has 2.*\[\[a, b\], \[c\]\]"),
         (["the"], [], "images is an empty list"),
-        (None, None, "pass text, images, audio, or several"),
+        (None, None, "pass text, images, audio, videos, or several"),
         (None, 5, r"images: 5 \(int\) is neither a picture nor a list"),
         (None, [None, 5], r"images, row 1: 5 \(int\) is not a picture"),
         (None, [[[None]]], r"images, row 0: \[None\] \(list\) is not a picture"),
@@ -173,7 +173,6 @@ def test_the_order_of_channels_can_be_given(processor: PlaitProcessor) -> None:
         ({"return_overflowing_tokens": True}, "no option 'return_overflowing_tokens'"),
         ({"data_format": "channels_last"}, "no option 'data_format'"),
         ({"audio": [None]}, "no feature_extractor, so it cannot read audio.*audio="),
-        ({"videos": [None]}, "no part that reads videos"),
     ],
 )
 def test_an_unknown_option_is_never_ignored(processor: PlaitProcessor, options: dict[str, Any], message: str) -> None:

@@ -1,0 +1,222 @@
+"""Videos of any kind to sampled frames, and frames to `pixel_values_videos`."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BaseImageProcessor
+
+from .images import describe, file_content, is_picture, number_of_channels, processed, read_picture
+
+INSTALL = "install it with: pip install 'plait[video]'"
+
+
+class Sampling(NamedTuple):
+    """Which frames of a video are read.
+
+    num_frames: so many, from the middles of as many equal stretches (a shorter video gives some of them twice); fps: a
+    frame every 1 / fps seconds from the start on, at most `num_frames` where both are given.
+    """
+
+    num_frames: int | None = None
+    fps: float | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for numbers that give no frame."""
+        for name, value in self._asdict().items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}: it must be above 0")
+
+    def chosen(self, times: Sequence[float] | None, count: int) -> list[int]:
+        """The numbers of the frames to read, of `count` frames shown at these times (seconds; None: not known).
+
+        Raises ValueError for sampling by seconds without times.
+        """
+        places = list(range(count))
+        if self.fps is not None:
+            if times is None:
+                raise ValueError("fps samples by seconds: pass video_fps, the frames a second of bare frames")
+            ends = np.asarray(times) - times[0]
+            length = ends[-1] + (ends[-1] / (count - 1) if count > 1 else 0)
+            wanted = np.arange(max(1, int(np.ceil(length * self.fps - 1e-6)))) / self.fps
+            places = (np.searchsorted(ends, wanted + 1e-6, side="right") - 1).clip(0, count - 1).tolist()
+        if self.num_frames is None or (self.fps is not None and len(places) <= self.num_frames):
+            return places
+        steps = (np.arange(self.num_frames) + 0.5) * len(places) / self.num_frames
+        return [places[int(step)] for step in steps]
+
+
+def video_rows(videos: Any) -> list[list[Any]]:
+    """One list of clips for every row; a clip may be None.
+
+    A single clip is one row. In a list every entry is a row: a clip, None (no clip) or a list of clips. A clip is a
+    path, the bytes of a file, `datasets`' {"bytes", "path"}, an array of four dimensions, or a list of frames that are
+    pictures already (Pillow or arrays).
+
+    Raises:
+        TypeError: something else, named with its row.
+        ValueError: an empty list, or an array of other dimensions.
+    """
+    if is_clip(videos):
+        return [[videos]]
+    if isinstance(videos, (np.ndarray, torch.Tensor)) and videos.ndim == 5:
+        return [[clip] for clip in videos]
+    if not isinstance(videos, Sequence) or isinstance(videos, (str, bytes)):
+        raise TypeError(
+            f"videos: {describe(videos)} is neither a clip nor a list with a clip, None or a list of clips for every "
+            "row"
+        )
+    if not videos:
+        raise ValueError("videos is an empty list: pass one entry a row (None for a row without a video)")
+    return [clips_of_row(row, entry) for row, entry in enumerate(videos)]
+
+
+def clips_of_row(row: int, entry: Any) -> list[Any]:
+    """The clips of one row."""
+    if entry is None:
+        return []
+    if isinstance(entry, Sequence) and not isinstance(entry, (str, bytes)) and not entry:
+        raise ValueError(f"videos, row {row}: a video has no frames")
+    clips = [entry] if is_clip(entry) or not isinstance(entry, Sequence) else list(entry)
+    for clip in clips:
+        if clip is not None and not is_clip(clip):
+            raise TypeError(
+                f"videos, row {row}: {describe(clip)} is not a clip; pass a path, the bytes of a file, an array "
+                "(frames, height, width, channels), a list of frames, None, or a list of these"
+            )
+    return clips
+
+
+def is_clip(value: Any) -> bool:
+    """Whether this is a single video, read or not."""
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return value.ndim == 4
+    if isinstance(value, (str, PathLike, bytes, Mapping)):
+        return True
+    return isinstance(value, Sequence) and bool(value) and all(map(is_frame, value))
+
+
+def is_frame(value: Any) -> bool:
+    """Whether this is a picture that is read already."""
+    return isinstance(value, (Image.Image, np.ndarray, torch.Tensor)) and is_picture(value)
+
+
+def frames_of(clip: Any, sampling: Sampling, video_fps: float | None) -> list[Any]:
+    """The sampled frames of one clip: pictures that `read_picture` takes.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: no file, no package that reads it, or nothing to read in it.
+    """
+    if isinstance(clip, (str, PathLike, bytes, Mapping)):
+        return from_file(file_content(clip), sampling)
+    count = len(clip)
+    if not count:
+        raise ValueError("a video has no frames")
+    times = None if video_fps is None else [number / video_fps for number in range(count)]
+    return [clip[number] for number in sampling.chosen(times, count)]
+
+
+def from_file(content: bytes, sampling: Sampling) -> list[Image.Image]:
+    """Decode the sampled frames of a video file's bytes, upright."""
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise ImportError(f"video files are read with PyAV; {INSTALL}") from error
+    try:
+        with av.open(BytesIO(content)) as container:
+            times = [frame.time for frame in video_frames(container)]
+        if not times:
+            raise ValueError(f"{describe(content)} have no frames of a video")
+        known = [float(number if time is None else time) for number, time in enumerate(times)]
+        wanted = sampling.chosen(known, len(times))
+        with av.open(BytesIO(content)) as container:
+            pictures = {
+                number: upright(frame)
+                for number, frame in enumerate(video_frames(container))
+                if number in frozenset(wanted)
+            }
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{describe(content)} are not a readable video file: {error}") from error
+    return [pictures[number] for number in wanted]
+
+
+def video_frames(container: Any) -> Any:
+    """The frames of the first video stream; none where there is only sound."""
+    return container.decode(video=0) if container.streams.video else []
+
+
+def upright(frame: Any) -> Image.Image:
+    """A decoded frame as it is shown: phones film in one orientation and note the other."""
+    picture = frame.to_image()
+    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+
+
+def video_arrays(
+    image_processor: BaseImageProcessor,
+    rows: list[list[Any]],
+    sampling: Sampling,
+    video_fps: float | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Videos through the image processor, frame by frame.
+
+    Returns `pixel_values_videos (batch, clips, frames, channels, height, width)`, zeros where there is no video, and
+    `video_present (batch, clips)`; where videos have different numbers of frames, `pixel_values_videos_mask (batch,
+    clips, frames)` tells which are there.
+
+    Raises:
+        OSError, ImportError, ValueError: a video that cannot be read or processed, with its row; frames that come out
+            at different sizes.
+    """
+    sampling.check()
+    arrays = {
+        (row, place): one_video(image_processor, row, clip, sampling, video_fps, options)
+        for row, clips in enumerate(rows)
+        for place, clip in enumerate(clips)
+        if clip is not None
+    }
+    present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
+    if not arrays:
+        blank = Image.new("L" if number_of_channels(image_processor) == 1 else "RGB", (64, 64))
+        shape = (sampling.num_frames or 1, *processed(image_processor, blank, "videos", options).shape)
+        return {"pixel_values_videos": np.zeros((*present.shape, *shape), np.float32), "video_present": present}
+    sizes = {array.shape[1:] for array in arrays.values()}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"videos come out as {sorted(sizes)} (channels, height, width); give them one size: "
+            'videos_kwargs={"size": {"height": ..., "width": ...}}'
+        )
+    lengths = {place: len(array) for place, array in arrays.items()}
+    most = max(lengths.values())
+    pixels = np.zeros((*present.shape, most, *sizes.pop()), dtype=np.float32)
+    mask = np.zeros((*present.shape, most), dtype=bool)
+    for place, array in arrays.items():
+        pixels[place][: len(array)], mask[place][: len(array)], present[place] = array, True, True
+    values = {"pixel_values_videos": pixels, "video_present": present}
+    return values | ({"pixel_values_videos_mask": mask} if min(lengths.values()) < most else {})
+
+
+def one_video(
+    image_processor: BaseImageProcessor,
+    row: int,
+    clip: Any,
+    sampling: Sampling,
+    video_fps: float | None,
+    options: dict[str, Any],
+) -> np.ndarray:
+    """(frames, channels, height, width) of one video; every error names the row."""
+    where = f"videos, row {row}"
+    try:
+        frames = frames_of(clip, sampling, video_fps)
+        pictures = [read_picture(frame, number_of_channels(image_processor)) for frame in frames]
+    except (OSError, ValueError, ImportError) as error:
+        raise type(error)(f"{where}: {error}") from error
+    arrays = [processed(image_processor, picture, where, options) for picture in pictures]
+    if len({array.shape for array in arrays}) > 1:
+        raise ValueError(f"{where}: its frames come out at different sizes: give them one size")
+    return np.stack(arrays)
