@@ -184,7 +184,7 @@ def sound() -> bytes:
     [
         ([frames(), "nowhere.mp4"], "videos, row 1: there is no file 'nowhere.mp4'"),
         ([b"no video"], "videos, row 0: 8 bytes are not a readable video file"),
-        ([file_of()[:300]], "videos, row 0: 300 bytes are not a readable video file"),
+        ([file_of()[:300]], "videos, row 0: 300 bytes have no frames of a video"),
         ([sound()], "videos, row 0: .* have no frames of a video"),
         ([[]], "videos, row 0: a video has no frames"),
         ([np.zeros((0, 4, 4, 3), np.uint8)], "videos, row 0: a video has no frames"),
