@@ -88,6 +88,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                     add_product(weight_gradient, slope.T, part, begun=number > 0)
                 if bias_gradient is not None:
                     bias_gradient += slope.sum(0)
+                del slope  # not to stand beside the next chunk's logits
         ctx.gradients = (torch.cat(x_gradients).to(input_type) if wanted[0] else None, weight_gradient, bias_gradient)
         return total
 
