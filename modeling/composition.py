@@ -76,7 +76,7 @@ def compose(
         fusion: a strategy's name, or a whole `PlaitFusionConfig`; by default "early", and "concatenate" where a decoder
             reads the towers (its cross-attention braids them). One tower alone has no fusion, unless one is named.
         query: the modality that asks, in cross-attention fusion.
-        connector: "linear", "mlp" or "resampler".
+        connector: "linear", "mlp", "resampler" or "qformer".
         fusion_config: further fields of `PlaitFusionConfig`, e.g. `{"num_hidden_layers": 4}`.
         decoder_config: fields of the decoder's config to change, e.g. `{"gated_cross_attention": True}`.
         video_config: fields of `PlaitVideoConfig` around an image tower, e.g. `{"temporal": "mean"}`.

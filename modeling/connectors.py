@@ -1,5 +1,7 @@
 """Connectors: a tower's stream brought to the joint width."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
@@ -7,9 +9,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..configuration import PlaitFusionConfig
 from .attention import AttentionPlan, PlaitCrossAttention, attention_function
-from .fusion.base import Stream
+from .fusion.base import Stream, stand_in
 from .layers import LearnedTokens, PlaitGatedMLP, PlaitMLP, norm_of
 from .masks import cross_mask
+from .transformer import PlaitLayer
 
 
 class LinearConnector(nn.Module):
@@ -94,11 +97,51 @@ class ResamplerLayer(GradientCheckpointingLayer):
         return queries + self.dropout(self.mlp(self.mlp_norm(queries)))
 
 
+class QFormerConnector(nn.Module):
+    """Any number of tokens in, `num_queries` out (the Q-Former of BLIP-2, Li et al. 2023,
+    https://arxiv.org/abs/2301.12597, section 3.1, its image side): learned queries q attend to each other, then to the
+    projected tokens x:
+
+        q = q + attention(q, q),  q = q + attention(q, x),  q = q + mlp(q)
+
+    in the layers and norms of the core. A row without tokens gets a mask without tokens.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, config.hidden_size)
+        self.queries = LearnedTokens(config.num_queries, config.hidden_size)
+        self.config = config
+        self.layers = nn.ModuleList(PlaitLayer(reading(config), number) for number in range(config.resampler_layers))
+        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+
+    def forward(self, stream: Stream) -> Stream:
+        """tokens: (batch, length, width) to (batch, num_queries, hidden_size)."""
+        x, mask = stream.clean()
+        x, queries = self.proj(x), self.queries(len(x))
+        x, mask = stand_in(Stream(x, mask), torch.zeros_like(queries[:, :1]))  # attention needs something to look at
+        attend = attention_function(self.config._attn_implementation)
+        plans = AttentionPlan(attend), AttentionPlan(attend, cross_mask(self.config, queries, x, mask))
+        for layer in self.layers:
+            queries, *_ = layer(queries, *plans, x)
+        return Stream(self.output_norm(queries), stream.present[:, None].expand(queries.shape[:2]))
+
+
+def reading(config: PlaitFusionConfig) -> PlaitFusionConfig:
+    """The fusion's config for layers that read a context."""
+    changed = copy.copy(config)
+    changed.cross_attention, changed.cross_attention_layers, changed.context_size = True, None, config.hidden_size
+    return changed
+
+
 CONNECTORS: dict[str, type[nn.Module]] = {
     "linear": LinearConnector,
     "mlp": MLPConnector,
     "resampler": ResamplerConnector,
+    "qformer": QFormerConnector,
 }
+# those that make their own number of tokens, in the place of the tower's
+RESAMPLING = ("resampler", "qformer")
 
 
 def connector_of(config: PlaitFusionConfig, width: int) -> nn.Module:

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig, PlaitTextConfig
+from .connectors import RESAMPLING
+from .fusion import FUSIONS
 from .heads import MaskedLMHead
 from .inputs import EncoderInputs, spelled_out
 from .losses import masked_lm_loss
@@ -73,8 +75,8 @@ def check_text(config: PlaitConfig, task: str = "masked language modelling") -> 
     fusion = config.fusion_config
     if fusion is not None:
         lost = {
-            "late fusion": fusion.strategy == "late",
-            "the resampler": fusion.connector == "resampler",
+            f"{fusion.strategy} fusion": not FUSIONS[fusion.strategy].keeps_tokens,
+            f"the connector {fusion.connector}": fusion.connector in RESAMPLING,
             f"query={fusion.query!r}": fusion.query not in (None, "text"),
         }
         for what, happens in lost.items():

@@ -11,7 +11,7 @@ from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig, width_of
-from .connectors import connector_of
+from .connectors import RESAMPLING, connector_of
 from .embeddings import size_of
 from .fusion import Fusion, Stream, fusion_of
 from .inline import put_images
@@ -273,12 +273,12 @@ class PlaitModel(PlaitPreTrainedModel):
 
 
 def image_tokens(config: PlaitConfig, size: tuple[int, int] | None = None) -> int:
-    """Tokens of one picture of `size` pixels (height, width; the tower's own where None): the resampler's queries, else
+    """Tokens of one picture of `size` pixels (height, width; the tower's own where None): a resampler's queries, else
     what the image tower gives (run on the meta device, where nothing is computed)."""
     vision, fusion = copy.deepcopy(config.vision_config), config.fusion_config
     if vision is None:
         raise ValueError("this model has no image tower, so a picture has no tokens")
-    if fusion is not None and fusion.connector == "resampler":
+    if fusion is not None and fusion.connector in RESAMPLING:
         return fusion.num_queries
     own = getattr(vision, "vision_config", vision)  # of two towers
     asked = size or getattr(own, "image_size", None)

@@ -4,16 +4,38 @@ from difflib import get_close_matches
 
 from ...configuration import PlaitFusionConfig
 from .base import Fused, Fusion, Stream
+from .bottleneck import BottleneckFusion
+from .co_attention import CoAttentionFusion
 from .concatenate import ConcatenationFusion
 from .cross_attention import CrossAttentionFusion
 from .early import EarlyFusion
+from .gated_cross_attention import GatedCrossAttentionFusion
+from .gated_multimodal_unit import GatedMultimodalUnitFusion
 from .late import LateFusion
+from .late_concatenated import LateConcatenatedFusion
+from .late_mean import LateMeanFusion
+from .late_weighted import LateWeightedFusion
+from .low_rank_tensor import LowRankTensorFusion
+from .mixture_of_experts import MixtureOfExpertsFusion
+from .product_of_experts import ProductOfExpertsFusion
+from .tensor import TensorFusion
 
 FUSIONS: dict[str, type[Fusion]] = {
     "early": EarlyFusion,
     "late": LateFusion,
     "concatenate": ConcatenationFusion,
     "cross_attention": CrossAttentionFusion,
+    "gated_cross_attention": GatedCrossAttentionFusion,
+    "co_attention": CoAttentionFusion,
+    "bottleneck": BottleneckFusion,
+    "late_mean": LateMeanFusion,
+    "late_weighted": LateWeightedFusion,
+    "late_concatenated": LateConcatenatedFusion,
+    "tensor": TensorFusion,
+    "low_rank_tensor": LowRankTensorFusion,
+    "product_of_experts": ProductOfExpertsFusion,
+    "gated_multimodal_unit": GatedMultimodalUnitFusion,
+    "mixture_of_experts": MixtureOfExpertsFusion,
 }
 
 

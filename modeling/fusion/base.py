@@ -42,7 +42,7 @@ class Fused(NamedTuple):
     mask: Tensor
     context: Tensor | None = None
     context_mask: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
 
@@ -50,7 +50,12 @@ class Fused(NamedTuple):
 class Fusion(nn.Module):
     """Base of the strategies: a subclass implements `fuse` and finds there every modality of the fusion, in the order
     text, image, audio, video, with zeros where there is no token. A modality that the whole batch lacks is a stream of
-    length 0, so that its parameters still get a gradient (of zeros) and no distributed run waits for it."""
+    length 0, so that its parameters still get a gradient (of zeros) and no distributed run waits for it.
+
+    `keeps_tokens`: whether the fused tokens are those of the streams, in their order.
+    """
+
+    keeps_tokens = True
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
         super().__init__()
@@ -112,6 +117,19 @@ class ModalityDropout(nn.Module):
         draw = torch.rand(present.shape, device=present.device).where(present, -1.0)
         # the highest draw of a row survives: when all were dropped, that is one of them at random
         return present & ((draw >= self.p) | (draw == draw.amax(dim=1, keepdim=True)))
+
+
+def several(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+    """Raises ValueError for a modality alone."""
+    if len(modalities) < 2:
+        raise ValueError(f"{config.strategy} needs two modalities or more, not {', '.join(modalities)} alone")
+
+
+def crossing(config: PlaitFusionConfig) -> PlaitFusionConfig:
+    """The config. Raises ValueError where its layers do not read a context."""
+    if not config.cross_attention:
+        raise ValueError(f"the strategy {config.strategy} needs a config with cross_attention=True")
+    return config
 
 
 def concatenate(streams: Iterable[Stream]) -> Stream:

@@ -22,7 +22,8 @@ def start_weights(module: nn.Module) -> None:
             part.init_weights(0.02)
         elif isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=0.02)
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
         elif isinstance(part, nn.LayerNorm):
             part.reset_parameters()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from plait.modeling.connectors import CONNECTORS, connector_of
+from plait.modeling.connectors import CONNECTORS, RESAMPLING, connector_of
 from plait.modeling.fusion import Stream
 from plait.modeling.layers import Parameterised
 
@@ -30,14 +30,14 @@ def stream(make_streams) -> Stream:
 
 def test_shapes(connector, stream, name) -> None:
     tokens, mask = connector(stream)
-    assert tokens.shape == (4, 3 if name == "resampler" else 5, 32)
+    assert tokens.shape == (4, 3 if name in RESAMPLING else 5, 32)
     assert mask.shape == tokens.shape[:2]
     assert mask.dtype == torch.bool
 
 
 def test_the_mask_is_kept(connector, stream, name) -> None:
     mask = connector(stream).mask
-    assert torch.equal(mask, stream.mask if name != "resampler" else stream.present[:, None].expand(-1, 3))
+    assert torch.equal(mask, stream.mask if name not in RESAMPLING else stream.present[:, None].expand(-1, 3))
 
 
 def test_a_row_without_tokens_stays_without_and_finite(connector, stream) -> None:

@@ -74,20 +74,20 @@ def test_a_row_depends_on_each_present_modality_and_on_no_absent_one(
 
 
 @FULL
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 def test_what_stands_in_an_absent_place_is_never_read(
-    build, make_streams, all_patterns, strategy, count, implementation, value
+    build, make_streams, all_patterns, strategy, count, implementation
 ) -> None:
     fusion, results = build(strategy, count, implementation), []
-    for content in (0.0, value):
+    for content in (0.0, float("nan"), float("inf"), 1e30):
         streams = make_streams(all_patterns(count))
         fused = fusion({modality: filled(stream, content) for modality, stream in streams.items()})
         fusion.zero_grad()
         total(fused).backward()
         results.append((fused.tokens, gradients(fusion)))
-    (tokens, grads), (other_tokens, other_grads) = results
-    assert torch.equal(tokens, other_tokens)
-    assert all(torch.equal(grads[name], other_grads[name]) for name in grads)
+    (tokens, grads), *others = results
+    for other_tokens, other_grads in others:
+        assert torch.equal(tokens, other_tokens)
+        assert all(torch.equal(grads[name], other_grads[name]) for name in grads)
 
 
 def test_nothing_flows_back_into_absent_places(build, make_streams, all_patterns, strategy, count) -> None:

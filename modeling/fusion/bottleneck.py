@@ -1,0 +1,74 @@
+"""Bottleneck fusion: modalities exchange what fits into a few shared tokens."""
+
+import torch
+from torch import Tensor, nn
+
+from ...configuration import PlaitFusionConfig
+from ..attention import AttentionPlan
+from ..layers import LearnedTokens, norm_of
+from ..outputs import LayerChoice
+from ..transformer import PlaitLayer
+from .base import Fused, Fusion, Stream, typed
+from .planning import Planner
+from .recording import Recorder, spread
+
+
+class BottleneckFusion(Fusion):
+    """A stack a modality, each over its own tokens and `config.num_bottlenecks` tokens f that all share (MBT, Nagrani
+    et al. 2021, https://arxiv.org/abs/2107.00135, equations 8 and 9):
+
+        [x_m; f_m] = layer_m([x_m; f]),  f = mean over present m of f_m
+
+    The fused tokens are those of the streams. `attentions` are over all streams and, last, the shared tokens.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        self.types = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
+        self.bottlenecks = LearnedTokens(config.num_bottlenecks, config.hidden_size)
+        self.planner = Planner(config)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({modality: PlaitLayer(config, number) for modality in self.modalities})
+            for number in range(config.num_hidden_layers)
+        )
+        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
+        present = torch.stack([stream.present for stream in streams.values()], dim=1)
+        shared = self.bottlenecks(len(present))
+        share = (present / present.sum(dim=1, keepdim=True)).to(shared.dtype)
+        x = {m: stream.tokens for m, stream in zip(streams, typed(streams, self.types), strict=True)}
+        plans = {m: self.plan(x[m], streams[m].mask, shared, output_attentions) for m in x}
+        recorder = Recorder(len(self.layers), output_hidden_states, output_attentions)
+        for layers in self.layers:
+            recorder.keep(x)
+            x, updates = self.step(layers, x, shared, plans, recorder)
+            shared = torch.einsum("bm,mblw->blw", share, updates)
+        tokens = self.output_norm(torch.cat(list(x.values()), dim=1))
+        recorder.keep({"all": tokens})
+        mask = torch.cat([stream.mask for stream in streams.values()], dim=1)
+        return Fused(tokens, mask, hidden_states=recorder.hidden_states, attentions=recorder.attentions)
+
+    def plan(self, x: Tensor, mask: Tensor, shared: Tensor, eager: bool) -> AttentionPlan:
+        """How a stream attends to itself and to the shared tokens, which follow it."""
+        mask = nn.functional.pad(mask, (0, shared.shape[1]), value=True)
+        return self.planner.inside(torch.cat((x, shared), dim=1), mask, eager)
+
+    def step(
+        self,
+        layers: nn.ModuleDict,
+        x: dict[str, Tensor],
+        shared: Tensor,
+        plans: dict[str, AttentionPlan],
+        recorder: Recorder,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """One layer of every stream: its tokens, and what it made of the shared ones, (modalities, batch, count,
+        width)."""
+        found = {m: layers[m](torch.cat((x[m], shared), dim=1), plans[m]) for m in x}
+        lengths = {m: tokens.shape[1] for m, tokens in x.items()}
+        if recorder.attends:
+            every = {**lengths, "shared": shared.shape[1]}
+            own = [spread(found[m][1][:, :, : lengths[m]], every, [m, "shared"]) for m in x]
+            recorder.weights.append(torch.cat(own, dim=2))
+        updates = torch.stack([found[m][0][:, lengths[m] :] for m in x])
+        return {m: found[m][0][:, : lengths[m]] for m in x}, updates

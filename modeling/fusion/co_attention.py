@@ -1,0 +1,82 @@
+"""Co-attention: every modality asks all the others."""
+
+import torch
+from torch import Tensor, nn
+
+from ...configuration import PlaitFusionConfig
+from ..attention import AttentionPlan
+from ..layers import LearnedTokens, norm_of
+from ..outputs import LayerChoice
+from ..transformer import PlaitLayer
+from .base import Fused, Fusion, Stream, concatenate, crossing, several, stand_in, typed
+from .planning import Planner
+from .recording import Recorder, spread
+
+Plans = dict[str, tuple[AttentionPlan, AttentionPlan]]
+
+
+class CoAttentionFusion(Fusion):
+    """A stack a modality; in each layer its tokens attend to each other and then to all other streams as they were
+    before that layer (two-stream: ViLBERT, Lu et al. 2019, https://arxiv.org/abs/1908.02265, section 2.2; the
+    cross-modality encoder of LXMERT, Tan and Bansal 2019, https://arxiv.org/abs/1908.07490, section 2.2):
+
+        x_m = x_m + attention(x_m, x_m),  x_m = x_m + attention(x_m, [x_n for all n != m]),  x_m = x_m + mlp(x_m)
+
+    with norms before each. A learned token stands in for an absent stream, to be read by the others; the fused tokens
+    are those of the streams that are there. `attentions` are over all streams, zero outside a token's own;
+    `cross_attentions` likewise, zero inside.
+
+    Raises:
+        ValueError: fewer than two modalities; a config without `cross_attention`.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        several(config, self.modalities)
+        self.types = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
+        self.missing = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
+        self.planner = Planner(config)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({modality: PlaitLayer(crossing(config), number) for modality in self.modalities})
+            for number in range(config.num_hidden_layers)
+        )
+        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
+        filled = [stand_in(stream, self.missing[m](len(stream.mask))) for m, stream in streams.items()]
+        full = dict(zip(streams, typed(dict(zip(streams, filled, strict=True)), self.types), strict=True))
+        plans = self.plans(full, output_attentions)
+        x = {modality: stream.tokens for modality, stream in full.items()}
+        recorder = Recorder(len(self.layers), output_hidden_states, output_attentions)
+        for layers in self.layers:
+            recorder.keep(x)
+            x = self.step(layers, x, plans, recorder)
+        tokens, _ = concatenate(Stream(self.output_norm(x[m]), full[m].mask) for m in x)
+        mask = torch.cat([there(streams[m].mask, x[m]) for m in x], dim=1)
+        recorder.keep({"all": tokens})
+        recorded = (recorder.hidden_states, recorder.attentions, recorder.cross_attentions)
+        return Fused(tokens, mask, None, None, *recorded)
+
+    def step(self, layers: nn.ModuleDict, x: dict[str, Tensor], plans: Plans, recorder: Recorder) -> dict[str, Tensor]:
+        """One layer of every stream, each over the others as they come in."""
+        others = {m: [name for name in x if name != m] for m in x}
+        contexts = {m: torch.cat([x[name] for name in others[m]], dim=1) for m in x}
+        found = {m: layers[m](x[m], *plans[m], contexts[m]) for m in x}
+        if recorder.attends:
+            lengths = {m: tokens.shape[1] for m, tokens in x.items()}
+            recorder.weights.append(torch.cat([spread(found[m][1], lengths, [m]) for m in x], dim=2))
+            recorder.cross_weights.append(torch.cat([spread(found[m][2], lengths, others[m]) for m in x], dim=2))
+        return {m: tokens for m, (tokens, *_) in found.items()}
+
+    def plans(self, streams: dict[str, Stream], eager: bool) -> Plans:
+        """How each stream attends to itself and to the others."""
+        found = {}
+        for modality, (x, mask) in streams.items():
+            context = concatenate(stream for name, stream in streams.items() if name != modality)
+            found[modality] = (self.planner.inside(x, mask, eager), self.planner.across(x, *context, eager))
+        return found
+
+
+def there(mask: Tensor, x: Tensor) -> Tensor:
+    """The mask, as long as the tokens: a stand-in is none of the fused tokens."""
+    return nn.functional.pad(mask, (0, x.shape[1] - mask.shape[1]))

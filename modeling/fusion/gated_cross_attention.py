@@ -1,0 +1,62 @@
+"""Gated cross-attention fusion: the others are let in slowly."""
+
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ...configuration import PlaitFusionConfig
+from ..attention import AttentionPlan, PlaitCrossAttention
+from ..layers import PlaitGatedMLP, PlaitMLP, TanhGate, norm_of
+from ..outputs import LayerChoice
+from .asking import AskingFusion
+from .base import Fused, Stream
+from .planning import Planner
+from .recording import Recorder
+
+
+class GatedCrossAttentionFusion(AskingFusion):
+    """Layers of cross-attention and MLP over the stream that asks, each behind a gate that starts closed (the "gated
+    xattn-dense" layer of Flamingo, Alayrac et al. 2022, https://arxiv.org/abs/2204.14198, section 2.2):
+
+        y = y + tanh(a) attention(y, context),  y = y + tanh(b) mlp(y)
+
+    with norms before each. At the start a = b = 0: the fused tokens are those of the stream that asks, as they came,
+    and what another modality can do is learned from there. There is no norm at the end. `cross_attentions` look at
+    the context; there is no attention inside the stream.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        self.planner = Planner(config)
+        self.layers = nn.ModuleList(GatedLayer(config, number) for number in range(config.num_hidden_layers))
+
+    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
+        (x, mask), (context, context_mask) = self.parted(streams)
+        plan = self.planner.across(x, context, context_mask, output_attentions)
+        recorder = Recorder(len(self.layers), output_hidden_states, output_attentions)
+        for layer in self.layers:
+            recorder.keep({self.query: x})
+            x, weights = layer(x, context, plan)
+            if weights is not None:
+                recorder.cross_weights.append(weights)
+        recorder.keep({self.query: x})
+        return Fused(x, mask, None, None, recorder.hidden_states, None, recorder.cross_attentions)
+
+
+class GatedLayer(GradientCheckpointingLayer):
+    """One reading of the context."""
+
+    def __init__(self, config: PlaitFusionConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.cross_attn = PlaitCrossAttention(config, layer_idx)
+        self.cross_attn_norm = norm_of(config)
+        self.cross_attn_gate = TanhGate()
+        self.mlp = (PlaitGatedMLP if config.gated_mlp else PlaitMLP)(config)
+        self.mlp_norm = norm_of(config)
+        self.mlp_gate = TanhGate()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, context: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor | None]:
+        """x: (batch, length, width), context: (batch, tokens, width) to new x, and the weights where computed."""
+        update, weights = self.cross_attn(self.cross_attn_norm(x), plan, context=context)
+        x = x + self.dropout(self.cross_attn_gate(update))
+        return x + self.dropout(self.mlp_gate(self.mlp(self.mlp_norm(x)))), weights

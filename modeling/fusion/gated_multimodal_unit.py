@@ -1,0 +1,29 @@
+"""Gated multimodal unit: a gate a feature, which sees all modalities."""
+
+import torch
+from torch import Tensor, nn
+
+from ...configuration import PlaitFusionConfig
+from .vectors import VectorFusion
+
+
+class GatedMultimodalUnitFusion(VectorFusion):
+    """Each modality's features pass a gate that reads the vectors of all (Arevalo et al. 2017,
+    https://arxiv.org/abs/1702.01992, section 3.1), * being a product by element:
+
+        h_m = tanh(W_m x_m),  g_m = sigmoid(U_m [x_text; x_image; ...]),  fused = sum over present m of g_m * h_m
+
+    An absent modality is a vector of zeros to the gates of the others.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        width = config.hidden_size
+        self.features = nn.ModuleDict({modality: nn.Linear(width, width) for modality in self.modalities})
+        seen = len(self.modalities) * width
+        self.gates = nn.ModuleDict({modality: nn.Linear(seen, width) for modality in self.modalities})
+
+    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        seen = torch.cat(list(vectors.values()), dim=-1)
+        gated = [self.gates[m](seen).sigmoid() * self.features[m](x).tanh() for m, x in vectors.items()]
+        return (torch.stack(gated, dim=1) * present[..., None]).sum(dim=1)

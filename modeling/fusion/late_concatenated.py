@@ -1,0 +1,29 @@
+"""Late fusion by concatenation."""
+
+import torch
+from torch import Tensor, nn
+
+from ...configuration import PlaitFusionConfig
+from ..layers import LearnedTokens
+from .vectors import VectorFusion
+
+
+class LateConcatenatedFusion(VectorFusion):
+    """The vectors side by side, projected to the joint width (the shared representation of Ngiam et al. 2011,
+    "Multimodal Deep Learning", ICML, section 3.2, with a linear map):
+
+        fused = W [x_text; x_image; ...] + b
+
+    A learned vector stands in for a modality that the row lacks.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        width = config.hidden_size
+        self.missing = nn.ModuleDict({modality: LearnedTokens(1, width) for modality in self.modalities})
+        self.proj = nn.Linear(len(self.modalities) * width, width)
+
+    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        columns = zip(vectors.items(), present.split(1, dim=1), strict=True)
+        filled = [torch.where(there, x, self.missing[m](len(x))[:, 0]) for (m, x), there in columns]
+        return self.proj(torch.cat(filled, dim=-1))

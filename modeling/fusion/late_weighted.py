@@ -1,0 +1,42 @@
+"""Late fusion by weights that are the same for every row."""
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from ...configuration import PlaitFusionConfig
+from ..layers import Parameterised
+from .vectors import VectorFusion, softmax_of_present, weighted_sum
+
+
+class LateWeightedFusion(VectorFusion):
+    """One learned weight a modality, shared by all rows (linear weighted fusion, Atrey et al. 2010, "Multimodal fusion
+    for multimedia analysis: a survey", section 3.1.1); the weights of those present add up to 1:
+
+        a = softmax over present m of w_m,  fused = sum of a_m x_m
+
+    The weights start equal: the plain mean of what is present.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        self.weights = nn.ModuleDict({modality: ModalityWeight() for modality in self.modalities})
+
+    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        scores = torch.cat([self.weights[modality](len(present)) for modality in vectors], dim=1)
+        return weighted_sum(softmax_of_present(scores, present), vectors)
+
+
+class ModalityWeight(Parameterised):
+    """A learned number that starts at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1))
+
+    def init_weights(self, std: float) -> None:
+        init.zeros_(self.weight)
+
+    def forward(self, batch: int) -> Tensor:
+        """The number for each row: (batch, 1)."""
+        return self.weight.expand(batch, 1)

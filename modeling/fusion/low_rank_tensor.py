@@ -1,0 +1,60 @@
+"""Tensor fusion whose weights have a low rank, so that the tensor itself is never made."""
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from ...configuration import PlaitFusionConfig
+from ..layers import Parameterised, norm_of
+from .vectors import VectorFusion
+
+
+class LowRankTensorFusion(VectorFusion):
+    """Tensor fusion with weights of rank `config.tensor_rank` (Liu et al. 2018, https://arxiv.org/abs/1806.00064,
+    equation 6), [x; 1] being the vector with the constant 1 and * a product by element:
+
+        h = sum over ranks i of product over m of W_m^(i) [x_m; 1],  fused = norm(h + b)
+
+    The columns of the constant start at one: an absent modality is the identity of the product.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        self.factors = nn.ModuleDict({m: Factors(config.hidden_size, config.tensor_rank) for m in self.modalities})
+        self.output = Offset(config.hidden_size)
+        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+
+    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        product = torch.stack([self.factors[modality](x) for modality, x in vectors.items()]).prod(dim=0)
+        return self.output_norm(self.output(product.sum(dim=1)))
+
+
+class Factors(Parameterised):
+    """W^(i) [x; 1] for each rank i; the column of the constant, `bias`, starts at one."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(rank * width, width))
+        self.bias = nn.Parameter(torch.empty(rank * width))
+
+    def init_weights(self, std: float) -> None:
+        init.normal_(self.weight, std=std)
+        init.ones_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width) to (batch, rank, width)."""
+        return nn.functional.linear(x, self.weight, self.bias).unflatten(-1, (-1, x.shape[-1]))
+
+
+class Offset(Parameterised):
+    """x + b."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def init_weights(self, std: float) -> None:
+        init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias

@@ -1,0 +1,30 @@
+"""Mixture of experts: an expert a modality, weighed by a gate that sees all modalities."""
+
+import torch
+from torch import Tensor, nn
+
+from ...configuration import PlaitFusionConfig
+from ..layers import PlaitGatedMLP, PlaitMLP
+from .vectors import VectorFusion, softmax_of_present, weighted_sum
+
+
+class MixtureOfExpertsFusion(VectorFusion):
+    """Each modality has an expert, an MLP; a gate that reads the vectors of all weighs the experts of those present
+    (Jacobs et al. 1991, "Adaptive Mixtures of Local Experts", section 1; with weights made to add up to 1 over the
+    modalities that are there: Miech et al. 2018, https://arxiv.org/abs/1804.02516, section 3.3):
+
+        g = softmax over present m of (V [x_text; x_image; ...])_m,  fused = sum of g_m mlp_m(x_m)
+
+    An absent modality is a vector of zeros to the gate.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        mlp = PlaitGatedMLP if config.gated_mlp else PlaitMLP
+        self.experts = nn.ModuleDict({modality: mlp(config) for modality in self.modalities})
+        self.gate = nn.Linear(len(self.modalities) * config.hidden_size, len(self.modalities))
+
+    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        scores = self.gate(torch.cat(list(vectors.values()), dim=-1))
+        experts = {modality: self.experts[modality](x) for modality, x in vectors.items()}
+        return weighted_sum(softmax_of_present(scores, present), experts)

@@ -1,0 +1,31 @@
+"""Product of experts: modalities that are sure count for more."""
+
+import torch
+from torch import Tensor, nn
+
+from ...configuration import PlaitFusionConfig
+from .vectors import VectorFusion
+
+
+class ProductOfExpertsFusion(VectorFusion):
+    """Each modality gives a Gaussian, mean mu_m and precision T_m by feature; with a standard normal prior (mean 0,
+    precision 1) the product of those present is again one, and its mean is the fused vector (MVAE, Wu and Goodman 2018,
+    https://arxiv.org/abs/1802.05335, section 2.2):
+
+        mu_m = W_m x_m + b_m,  T_m = softplus(U_m x_m + c_m)
+        fused = (sum over present m of mu_m T_m) / (1 + sum over present m of T_m)
+
+    A modality that a row lacks is left out of the product.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        width = config.hidden_size
+        self.means = nn.ModuleDict({modality: nn.Linear(width, width) for modality in self.modalities})
+        self.precisions = nn.ModuleDict({modality: nn.Linear(width, width) for modality in self.modalities})
+
+    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        means = torch.stack([self.means[modality](x) for modality, x in vectors.items()], dim=1)
+        logits = torch.stack([self.precisions[modality](x) for modality, x in vectors.items()], dim=1)
+        precisions = nn.functional.softplus(logits) * present[..., None]
+        return (means * precisions).sum(dim=1) / (1 + precisions.sum(dim=1))

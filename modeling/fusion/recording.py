@@ -1,0 +1,44 @@
+"""What the strategies with layers of their own return besides: hidden states and attentions of all streams in one."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..outputs import LayerChoice, chosen
+
+
+class Recorder:
+    """Collects what was asked for, a tensor a layer."""
+
+    def __init__(self, layers: int, output_hidden_states: LayerChoice, output_attentions: bool) -> None:
+        self.wanted = chosen(output_hidden_states, layers + 1)
+        self.attends = output_attentions
+        self.states: list[Tensor | None] = []
+        self.weights: list[Tensor] = []
+        self.cross_weights: list[Tensor] = []
+
+    def keep(self, streams: Mapping[str, Tensor]) -> None:
+        """The tokens before a layer, each (batch, length, width)."""
+        wanted = len(self.states) in self.wanted
+        self.states.append(torch.cat(list(streams.values()), dim=1) if wanted else None)
+
+    @property
+    def hidden_states(self) -> tuple[Tensor | None, ...] | None:
+        return tuple(self.states) if self.wanted else None
+
+    @property
+    def attentions(self) -> tuple[Tensor, ...] | None:
+        return tuple(self.weights) if self.attends else None
+
+    @property
+    def cross_attentions(self) -> tuple[Tensor, ...] | None:
+        return tuple(self.cross_weights) if self.attends else None
+
+
+def spread(weights: Tensor, lengths: Mapping[str, int], read: Sequence[str]) -> Tensor:
+    """Attention weights over the streams `read`, (batch, heads, length, keys), as weights over all streams, with zeros
+    for those not read; `lengths`: the tokens of each stream."""
+    found = dict(zip(read, weights.split([lengths[modality] for modality in read], dim=-1), strict=True))
+    zeros = {modality: weights.new_zeros(*weights.shape[:-1], length) for modality, length in lengths.items()}
+    return torch.cat(list((zeros | found).values()), dim=-1)

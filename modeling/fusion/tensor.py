@@ -1,0 +1,46 @@
+"""Tensor fusion: products of the modalities' features."""
+
+from torch import Tensor, nn
+
+from ...configuration import PlaitFusionConfig
+from ..layers import activation_of, norm_of
+from .vectors import VectorFusion
+
+LIMIT = 2**20  # products a row
+
+
+class TensorFusion(VectorFusion):
+    """Every product of one feature of each modality, those of fewer modalities through the constant 1 (Zadeh et al.
+    2017, https://arxiv.org/abs/1707.07250, section 4.2; the two layers after it as in section 4.3):
+
+        z = [W_text x_text; 1] (x) [W_image x_image; 1] (x) ...,  fused = norm(W_2 act(W_1 z + b_1) + b_2)
+
+    The maps W_m have no bias: an absent modality is [0; 1] and leaves the products of the others alone. Each gives
+    `config.tensor_size` numbers, hence (tensor_size + 1) ** modalities products.
+
+    Raises:
+        ValueError: more than 2**20 products a row.
+    """
+
+    def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+        super().__init__(config, modalities)
+        products, width = (config.tensor_size + 1) ** len(self.modalities), config.hidden_size
+        if products > LIMIT:
+            raise ValueError(
+                f"tensor fusion of {len(self.modalities)} modalities with tensor_size {config.tensor_size} makes "
+                f"{products:,} products a row (limit {LIMIT:,}): choose a smaller tensor_size, or low_rank_tensor"
+            )
+        self.maps = nn.ModuleDict({m: nn.Linear(width, config.tensor_size, bias=False) for m in self.modalities})
+        self.up_proj = nn.Linear(products, width)
+        self.act = activation_of(config.hidden_act)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.down_proj = nn.Linear(width, width)
+        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+
+    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        product = next(iter(vectors.values())).new_ones(len(present), 1)
+        for modality, x in vectors.items():
+            extended = nn.functional.pad(self.maps[modality](x), (0, 1), value=1.0)
+            product = (product[:, :, None] * extended[:, None]).flatten(1)
+        hidden = self.dropout(self.act(self.up_proj(product)))
+        return self.output_norm(self.down_proj(hidden))
