@@ -1,5 +1,7 @@
 """Bottleneck fusion: modalities exchange what fits into a few shared tokens."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -56,7 +58,7 @@ class BottleneckFusion(Fusion):
 
     def step(
         self,
-        layers: nn.ModuleDict,
+        layers: Any,
         x: dict[str, Tensor],
         shared: Tensor,
         plans: dict[str, AttentionPlan],

@@ -1,5 +1,7 @@
 """Co-attention: every modality asks all the others."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ class CoAttentionFusion(Fusion):
         recorded = (recorder.hidden_states, recorder.attentions, recorder.cross_attentions)
         return Fused(tokens, mask, None, None, *recorded)
 
-    def step(self, layers: nn.ModuleDict, x: dict[str, Tensor], plans: Plans, recorder: Recorder) -> dict[str, Tensor]:
+    def step(self, layers: Any, x: dict[str, Tensor], plans: Plans, recorder: Recorder) -> dict[str, Tensor]:
         """One layer of every stream, each over the others as they come in."""
         others = {m: [name for name in x if name != m] for m in x}
         contexts = {m: torch.cat([x[name] for name in others[m]], dim=1) for m in x}
