@@ -1,11 +1,17 @@
-"""Every text family x every image family x every fusion, and every encoder family x every decoder family, at tiny
-size: `python benchmarks/matrix.py [--sample K]`.
+"""Every tower x every fusion, and every encoder family x every decoder family, at tiny size:
+`python benchmarks/matrix.py [--sample K] [--shard I/N]`.
 
-Each cell composes two checkpoints from disk, runs a batch in which one row has no text and another no picture, takes a
-training step in which every trainable parameter must get a finite gradient, saves, reloads, and compares weights and
-outputs bit by bit; with a decoder it generates too, with and without a cache. `--sample K` lets each text family meet K
-image families, the fusions taking turns, and each encoder two decoders: from K = 4 on every text-fusion and
-image-fusion pair is covered, with K = the number of image families every text-image pair too.
+Each cell composes checkpoints from disk, runs a batch in which each modality is missing from some row, takes a training
+step in which every trainable parameter must get a finite gradient, saves, reloads, and compares weights and outputs bit
+by bit; with a decoder it generates too, with and without a cache. The cells (see `cells.py`):
+
+- every text family x every image family, in the first four fusions; every text and every image family in the others;
+- every audio and video family in every fusion, beside a text or an image;
+- every fusion over every three modalities and over all four, the families taking turns.
+
+`--sample K` lets each text family meet K image families, the fusions taking turns, sound and video joining some of
+them, and each encoder two decoders. With K = the number of image families every pair of a text, an image and a fusion
+is covered, and every audio and video family in every fusion. `--shard I/N` runs every N-th cell from the I-th on.
 Last line: `plait matrix: cells=N failed=0`; the exit status is 1 if a cell failed.
 """
 
@@ -13,12 +19,14 @@ import argparse
 import sys
 import tempfile
 import traceback
-from itertools import chain, product
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import torch
 import transformers as hf
+from cells import Cell, cells_of
 from torch import Tensor
 from tqdm import tqdm
 from writing import (
@@ -32,78 +40,56 @@ from writing import (
     labelled,
     writings_of,
 )
-from zoo import IMAGES, PIXELS, TEXTS, VOCABULARY, Family, source_of
+from zoo import FAMILIES, Family, example, source_of, without
 
 from plait import PlaitForClassification
 from plait.modeling.composition_table import Row
-from plait.modeling.fusion import FUSIONS
+from plait.modeling.layers import TanhGate
 
-PARTS = ("model.towers.text", "model.towers.image", "model.connectors", "model.fusion", "model.decoder")
-FUSION_SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
-
-
-class Cell(NamedTuple):
-    """What is composed."""
-
-    text: Family
-    image: Family
-    fusion: str
-
-    def __str__(self) -> str:
-        return f"{self.text.name} x {self.image.name} x {self.fusion}"
+TOWERS = tuple(f"model.towers.{modality}" for modality in FAMILIES)
+PARTS = (*TOWERS, "model.connectors", "model.fusion", "model.decoder", "classifier", "lm_head")
+FUSION_SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "tensor_size": 3}
+Work = TypeVar("Work")
 
 
-def cells_of(sample: int | None) -> list[Cell]:
-    """All cells, or a sample: each family of the longer list meets its K successors in the other."""
-    if sample is None:
-        return [Cell(*cell) for cell in product(TEXTS, IMAGES, FUSIONS)]
-    fusions, rows = list(FUSIONS), range(max(len(TEXTS), len(IMAGES)))
-    cells = (
-        Cell(TEXTS[row % len(TEXTS)], IMAGES[(row + step) % len(IMAGES)], fusions[step % len(fusions)])
-        for step, row in product(range(sample), rows)
-    )
-    return list({str(cell): cell for cell in cells}.values())
-
-
-def batch() -> dict[str, Tensor]:
-    """Four rows: a padded text and a picture, a picture alone, a text alone, both."""
-    generator = torch.Generator().manual_seed(0)
-    input_ids = torch.randint(3, VOCABULARY - 1, (4, 9), generator=generator)
-    attention_mask = torch.ones_like(input_ids)
-    attention_mask[0, 6:] = 0
-    attention_mask[1] = 0
-    return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "pixel_values": torch.randn(4, 1, 3, PIXELS, PIXELS, generator=generator),
-        "image_present": torch.tensor([[True], [True], [False], [True]]),
-        "labels": torch.tensor([0, 1, 2, 1]),
-    }
+def batch_of(cell: Cell) -> dict[str, Tensor]:
+    """A row that has everything, one without each modality in turn, and another with everything."""
+    inputs: dict[str, Tensor] = {}
+    rows = len(cell.towers) + 2
+    for number, (modality, family) in enumerate(cell.towers, start=1):
+        inputs |= without(example(modality, family, rows), modality, number)
+    return {**inputs, "labels": torch.arange(rows) % 3}
 
 
 def check(cell: Cell, sources: dict[str, Any], folder: Path) -> list[Row]:
     """Run one cell; returns the rows of its composition table. Raises AssertionError for what does not hold."""
     torch.manual_seed(0)
     model = PlaitForClassification.compose(
-        text=sources[cell.text.name],
-        image=sources[cell.image.name],
+        **{modality: sources[family.name] for modality, family in cell.towers},
         fusion=cell.fusion,
-        query="text" if cell.fusion == "cross_attention" else None,
         fusion_config=FUSION_SIZES,
         labels=3,
         verbose=False,
     )
-    rows = model.composition().rows
+    rows, inputs = model.composition().rows, batch_of(cell)
     check_kinds(cell, rows)
-    check_step(model)
-    check_reload(model, folder)
+    open_gates(model)
+    check_step(model, inputs)
+    check_reload(model, folder, inputs)
     return rows
+
+
+def open_gates(model: torch.nn.Module) -> None:
+    """Gates that start closed let nothing through to learn from, until they have made a step."""
+    for module in model.modules():
+        if isinstance(module, TanhGate):
+            torch.nn.init.constant_(module.gate, 0.5)
 
 
 def check_kinds(cell: Cell, rows: list[Row]) -> None:
     """The table says which towers are wrapped."""
     kinds = {row.part: row.kind for row in rows}
-    for family, part in ((cell.text, "text"), (cell.image, "image")):
+    for part, family in cell.towers:
         assert kinds[part].endswith("(wrapped)") != family.native, f"{family.name} is called {kinds[part]!r}"
 
 
@@ -118,11 +104,11 @@ def check_writing(cell: Writing, sources: dict[str, Any], decoders: dict[str, st
     assert torch.equal(again.generate(**inputs, **GREEDY), text), "another text after reloading"
 
 
-def check_step(model: Any, inputs: dict[str, Tensor] | None = None) -> None:
+def check_step(model: Any, inputs: dict[str, Tensor]) -> None:
     """One training step: every trainable parameter gets a finite gradient, every part some that is not zero."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    loss = model(**(inputs or batch())).loss
+    loss = model(**inputs).loss
     assert loss.isfinite(), f"the loss is {loss}"
     loss.backward()
     trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -131,13 +117,13 @@ def check_step(model: Any, inputs: dict[str, Tensor] | None = None) -> None:
     assert not without, f"no gradient: {', '.join(sorted(without))}"
     infinite = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     assert not infinite, f"a gradient that is not finite: {', '.join(infinite)}"
-    for part in (*PARTS, "classifier", "lm_head"):
+    for part in PARTS:
         own = [gradient for name, gradient in gradients.items() if name.startswith(part)]
         assert not own or any(gradient.any() for gradient in own), f"{part} learns nothing"
     optimizer.step()
 
 
-def check_reload(model: Any, folder: Path, inputs: dict[str, Tensor] | None = None, loader: Any = None) -> Any:
+def check_reload(model: Any, folder: Path, inputs: dict[str, Tensor], loader: Any = None) -> Any:
     """Saved and read again: the same names, bits, frozen weights and outputs. Returns what was read."""
     model.eval().save_pretrained(folder)
     loader = loader or hf.AutoModelForSequenceClassification
@@ -151,7 +137,7 @@ def check_reload(model: Any, folder: Path, inputs: dict[str, Tensor] | None = No
     for tensor in chain(again.parameters(), again.buffers()):
         tensor.data = tensor.data.clone()  # a convolution rounds differently where a file puts its weights off a line
     with torch.no_grad():
-        expected, found = (side(**(inputs or batch())).logits for side in (model, again))
+        expected, found = (side(**inputs).logits for side in (model, again))
     assert torch.equal(expected, found), f"other outputs, by {(expected - found).abs().max():.1e}"
     return again
 
@@ -162,18 +148,18 @@ def grad_of(model: Any, name: str) -> bool:
 
 def run(cells: list[Cell], folder: Path) -> tuple[dict[str, Row], list[Cell]]:
     """Check every cell; returns the towers' rows by family, and the cells that failed."""
-    families = {family.name: family for cell in cells for family in (cell.text, cell.image)}
+    families = {family.name: family for cell in cells for _, family in cell.towers}
     torch.manual_seed(0)
     sources = {name: source_of(family, folder / name) for name, family in families.items()}
     towers, failed = {}, []
-    for cell in tqdm(cells, unit="cell", disable=not sys.stderr.isatty(), leave=False):
+    for cell in shown(cells):
         try:
             rows = {row.part: row for row in check(cell, sources, folder / "composed")}
         except Exception:  # whatever it is, the other cells are run, and the exit status says that one failed
             failed.append(cell)
             print(f"failed: {cell}\n{traceback.format_exc()}")
             continue
-        towers |= {cell.text.name: rows["text"], cell.image.name: rows["image"]}
+        towers |= {family.name: rows[modality] for modality, family in cell.towers}
     return towers, failed
 
 
@@ -184,7 +170,7 @@ def run_writings(cells: list[Writing], folder: Path) -> list[Writing]:
     sources = {name: source_of(family, folder / "encoders" / name) for name, family in encoders.items()}
     decoders = {name: decoder_source(family, folder / "decoders" / name) for name, family in writers.items()}
     failed = []
-    for cell in tqdm(cells, unit="cell", disable=not sys.stderr.isatty(), leave=False):
+    for cell in shown(cells):
         try:
             check_writing(cell, sources, decoders, folder / "written")
         except Exception:  # as above
@@ -193,23 +179,45 @@ def run_writings(cells: list[Writing], folder: Path) -> list[Writing]:
     return failed
 
 
+def shown(cells: Iterable[Work]) -> Iterator[Work]:
+    """The cells, with a bar on a terminal, and a line now and then elsewhere."""
+    terminal = sys.stderr.isatty()
+    yield from tqdm(cells, unit="cell", leave=False, mininterval=0.1 if terminal else 30, ncols=80)
+
+
 def show(towers: dict[str, Row], cells: list[Cell], failed: list[Cell]) -> None:
     """The table, a family a line."""
     print(f"{'tower':20s} {'made of':34s} {'parameters':>10s} {'frozen':>8s} {'cells':>6s} {'failed':>7s}")
-    for family in (*TEXTS, *IMAGES):
-        count = sum(family in (cell.text, cell.image) for cell in cells)
+    for family in chain.from_iterable(FAMILIES.values()):
         if family.name in towers:
             row = towers[family.name]
             numbers = f"{row.parameters:10,d} {row.parameters - row.trainable:8,d}"
-            bad = sum(family in (cell.text, cell.image) for cell in failed)
-            print(f"{family.name:20s} {row.kind:34s} {numbers} {count:6d} {bad:7d}")
+            print(
+                f"{family.name:20s} {row.kind:34s} {numbers} {holding(cells, family):6d} {holding(failed, family):7d}"
+            )
+
+
+def holding(cells: list[Cell], family: Family) -> int:
+    """How many cells have a tower of this family."""
+    return sum(family is other for cell in cells for _, other in cell.towers)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`I/N` as numbers. Raises ValueError unless 1 <= I <= N."""
+    number, count = map(int, text.split("/"))
+    if not 1 <= number <= count:
+        raise ValueError(f"a shard is I/N with I from 1 to N, not {text}")
+    return number, count
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, metavar="K", help="how many image families each text family meets")
-    sample = parser.parse_args().sample
-    cells, writings = cells_of(sample), writings_of(sample and 2)
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="every N-th cell from the I-th on")
+    given = parser.parse_args()
+    number, count = given.shard
+    cells = cells_of(given.sample)[number - 1 :: count]
+    writings = writings_of(given.sample and 2)[number - 1 :: count]
     hf.logging.set_verbosity_error()
     hf.logging.disable_progress_bar()
     torch.set_num_threads(1)  # more of them only wait for each other at these sizes

@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from plait.configuration import PlaitCNNConfig, PlaitVisionConfig
+from plait.configuration import PlaitCNNConfig, PlaitRNNConfig, PlaitVideoConfig, PlaitVisionConfig
 from plait.modeling.checkpoints import Tower, write_tower
 from plait.modeling.cnn import ConvolutionalTower
 
-VOCABULARY, PIXELS = 64, 32  # tokens known, pixels a side
+VOCABULARY, PIXELS, FRAMES = 64, 32, 4  # tokens known, pixels a side, frames of a video
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {"vocab_size": VOCABULARY, "max_position_embeddings": 40, "intermediate_size": 48, **SIZES}
@@ -36,18 +37,32 @@ DEBERTA = {**TEXT, "relative_attention": True, "position_buckets": 8, "pos_att_t
 SWIN = {"image_size": PIXELS, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
 MOBILEVIT = {"image_size": PIXELS, "hidden_sizes": [16, 24, 32], "num_attention_heads": 2}
 MOBILEVIT |= {"neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32]}
+MEL = {"num_mel_bins": 8, "intermediate_size": 48, **SIZES}
+WHISPER = {**{key: BART[key] for key in BART if key[:8] in ("encoder_", "decoder_")}, "vocab_size": VOCABULARY}
+WHISPER |= {"d_model": 32, "num_mel_bins": 8, "max_source_positions": 10, "pad_token_id": 0}
+WHISPER |= {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+SPECTROGRAM = {**MEL, "max_length": 20, "patch_size": 4, "frequency_stride": 4, "time_stride": 4}
+WAVE = {**SIZES, "intermediate_size": 48, "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2]}
+WAVE |= {"num_feat_extract_layers": 2, "num_conv_pos_embeddings": 6, "num_conv_pos_embedding_groups": 4}
+STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+RNN = {"num_mel_bins": 8, "rnn_size": 16}
+TUBELETS = {**SIZES, "intermediate_size": 48, "image_size": PIXELS, "num_frames": FRAMES}
+VIDEOMAE = {**TUBELETS, "patch_size": 16, "tubelet_size": 2}
+FRAME_TOWER = {"model_type": "plait_vision", **IMAGE, "patch_size": 16}
 LITE = {"architecture": "efficientnet_lite", "layer_type": "inverted", "hidden_act": "relu6", "norm_eps": 1e-3}
 LITE |= {"image_size": PIXELS, "embedding_size": 8, "hidden_sizes": [8, 16], "head_size": 32, "depths": [1, 1]}
 LITE |= {"strides": [1, 2], "kernel_sizes": [3, 5], "expand_ratios": [1, 6]}
 
 
 class Family(NamedTuple):
-    """A name, the model type with the fields of a tiny config, and whether the core knows the family."""
+    """A name, the model type with the fields of a tiny config, whether the core knows the family, and what a clip of
+    sound is to it: the name of the input and its shape."""
 
     name: str
     model_type: str
     fields: dict[str, Any]
     native: bool = True
+    clip: tuple[str, tuple[int, ...]] = ("", ())
 
 
 TEXTS = (
@@ -93,12 +108,53 @@ IMAGES = (
     Family("dinov2-registers", "dinov2_with_registers", DINO, native=False),
     Family("chinese-clip-vision", "chinese_clip", {"text_config": TEXT, "vision_config": IMAGE}, native=False),
 )
+FEATURES, SAMPLES = ("input_features", (8, 20)), ("input_values", (90,))
+AUDIOS = (
+    Family("whisper", "whisper", WHISPER, clip=FEATURES),
+    Family("ast", "audio-spectrogram-transformer", SPECTROGRAM, clip=("input_values", (20, 8))),
+    Family("wav2vec2", "wav2vec2", WAVE, clip=SAMPLES),
+    Family("wav2vec2-stable", "wav2vec2", {**WAVE, **STABLE}, clip=SAMPLES),
+    Family("hubert", "hubert", WAVE, clip=SAMPLES),
+    Family("lstm", "plait_rnn", RNN, clip=FEATURES),
+    Family("gru", "plait_rnn", {**RNN, "rnn_type": "gru"}, clip=FEATURES),
+)
+VIDEOS = (
+    Family("videomae", "videomae", VIDEOMAE),
+    Family("vivit", "vivit", {**TUBELETS, "tubelet_size": [2, 16, 16]}),
+    Family("frames", "plait_video", {"image_config": FRAME_TOWER}),
+    Family("frames-mean", "plait_video", {"image_config": FRAME_TOWER, "temporal": "mean"}),
+)
+FAMILIES = {"text": TEXTS, "image": IMAGES, "audio": AUDIOS, "video": VIDEOS}
+FRESH = (PlaitVisionConfig, PlaitRNNConfig, PlaitVideoConfig)
+
+
+def example(modality: str, family: Family, rows: int) -> dict[str, Tensor]:
+    """Inputs of a tower of this family: padded texts, a picture, a clip or a video a row."""
+    generator = torch.Generator().manual_seed(len(modality))
+    if modality == "text":
+        ids = torch.randint(3, VOCABULARY - 1, (rows, 9), generator=generator)
+        mask = torch.ones_like(ids)
+        mask[0, 6:] = 0
+        return {"input_ids": ids, "attention_mask": mask}
+    clip = {"image": ("pixel_values", (3, PIXELS, PIXELS)), "audio": family.clip}
+    name, shape = clip.get(modality, ("pixel_values_videos", (FRAMES, 3, PIXELS, PIXELS)))
+    return {name: torch.randn(rows, 1, *shape, generator=generator)}
+
+
+def without(inputs: dict[str, Tensor], modality: str, lacking: int) -> dict[str, Tensor]:
+    """The inputs of a tower, the row `lacking` without any."""
+    if modality == "text":
+        mask = inputs["attention_mask"].clone()
+        mask[lacking] = 0
+        return {**inputs, "attention_mask": mask}
+    rows = len(next(iter(inputs.values())))
+    return {**inputs, f"{modality}_present": (torch.arange(rows) != lacking)[:, None]}
 
 
 def source_of(family: Family, folder: Path) -> str | hf.PreTrainedConfig:
     """What `compose` takes: the folder of a checkpoint in the family's own format; a config where there is none."""
     config = hf.AutoConfig.for_model(family.model_type, **family.fields)
-    if isinstance(config, PlaitVisionConfig):
+    if isinstance(config, FRESH):
         return config
     if isinstance(config, PlaitCNNConfig):
         write_lite(config, folder)

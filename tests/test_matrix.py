@@ -1,12 +1,13 @@
-"""The composition matrix: which cells a sample holds, a pairwise covering part of it, and that a fault is seen."""
+"""The composition matrix: the cells that it and a sample hold, a pairwise covering part, and that a fault is seen."""
 
 import importlib.util
 import os
 import subprocess
 import sys
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -27,46 +28,75 @@ def matrix(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def pairs(cells: list[tuple[object, ...]]) -> set[tuple[int, int, str, str]]:
-    """Every two coordinates of every cell, by name."""
-    named = [[getattr(part, "name", part) for part in cell] for cell in cells]
-    return {(a, b, cell[a], cell[b]) for cell in named for a, b in combinations(range(3), 2)}
+@pytest.fixture
+def cells(matrix: ModuleType) -> ModuleType:
+    return sys.modules["cells"]
 
 
-def test_the_full_matrix_holds_every_cell_once(matrix: ModuleType) -> None:
-    cells = [str(cell) for cell in matrix.cells_of(None)]
-    assert len(set(cells)) == len(cells) == len(matrix.TEXTS) * len(matrix.IMAGES) * len(matrix.FUSIONS)
+def pairs(found: list[Any]) -> set[frozenset[tuple[str, str]]]:
+    """Every two parts of every cell, by place and name."""
+    return {frozenset(pair) for cell in found for pair in combinations(cell.parts, 2)}
 
 
-def test_a_full_sample_covers_every_pair(matrix: ModuleType) -> None:
-    sample = matrix.cells_of(len(matrix.IMAGES))
-    assert pairs(sample) == pairs(list(product(matrix.TEXTS, matrix.IMAGES, matrix.FUSIONS)))
-    assert len(sample) == len(matrix.TEXTS) * len(matrix.IMAGES)  # no fewer can
+def every_pair(*lists: list[tuple[str, str]]) -> set[frozenset[tuple[str, str]]]:
+    return {frozenset(pair) for one, other in combinations(lists, 2) for pair in product(one, other)}
 
 
-def test_a_sample_of_four_covers_every_family_with_every_fusion(matrix: ModuleType) -> None:
-    everything = pairs(matrix.cells_of(None))
-    covered = pairs(matrix.cells_of(4))
-    assert {pair for pair in everything if pair[1] == 2} <= covered
+def named(cells: ModuleType, *modalities: str) -> list[tuple[str, str]]:
+    return [(modality, family.name) for modality in modalities for family in cells.FAMILIES[modality]]
+
+
+def test_the_full_matrix_holds_every_cell_once(cells: ModuleType) -> None:
+    found = cells.cells_of(None)
+    assert len({str(cell) for cell in found}) == len(found)
+    texts, images = named(cells, "text"), named(cells, "image")
+    whole = {(*pair, fusion) for *pair, fusion in product(texts, images, cells.FIRST)}
+    assert whole <= {(*parts, fusion) for *parts, (_, fusion) in (cell.parts for cell in found)}
+
+
+def test_the_full_matrix_holds_every_tower_in_every_fusion(cells: ModuleType) -> None:
+    """With one other tower, beside those with two and three."""
+    fusions = [("fusion", name) for name in cells.FUSIONS]
+    two = [cell for cell in cells.cells_of(None) if len(cell.towers) == 2]
+    assert every_pair(named(cells, *cells.FAMILIES), fusions) <= pairs(two)
+    many = {(fusion, tuple(place for place, _ in parts)) for *parts, (_, fusion) in (c.parts for c in cells.of_many())}
+    chosen = [*combinations(cells.FAMILIES, 3), tuple(cells.FAMILIES)]
+    assert many == set(product(cells.FUSIONS, chosen))
+
+
+def test_a_full_sample_covers_every_pair(cells: ModuleType) -> None:
+    sample = cells.cells_of(len(cells.IMAGES))
+    fusions = [("fusion", name) for name in cells.FUSIONS]
+    texts, images = named(cells, "text"), named(cells, "image")
+    assert every_pair(texts, images, fusions) <= pairs(sample)
+    assert every_pair(named(cells, "audio", "video"), fusions) <= pairs(sample)
+    assert len(sample) == len(texts) * len(images)  # no fewer can
+    assert {len(cell.towers) for cell in sample} == {2, 3, 4}
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b"])
+def test_a_shard_that_is_none_is_an_error(matrix: ModuleType, text: str) -> None:
+    with pytest.raises(ValueError):
+        matrix.shard(text)
 
 
 def test_every_family_of_the_core_is_in_the_zoo(matrix: ModuleType) -> None:
     """A new family comes with its tiny config, or the matrix does not see it."""
-    native = {family.model_type for family in (*matrix.TEXTS, *matrix.IMAGES) if family.native}
+    native = {family.model_type for family in chain(*matrix.FAMILIES.values()) if family.native}
     native |= {"clip_vision_model", "siglip_text_model", "efficientnet_lite"}  # inside clip, siglip and plait_cnn
-    native |= {"whisper"}  # reads sound: no cell has any
+    native |= {"voice_encoder"}  # a plait_rnn
     assert [family.model_types for family in FAMILIES.values() if native.isdisjoint(family.model_types)] == []
 
 
 def test_a_fault_is_seen(matrix: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A parameter that no forward pass reads, a weight that a reload changes: the cell fails, the others run on."""
-    cells = matrix.cells_of(1)[:2]
+    cells = matrix.cells_of(1)[-2:]
     assert matrix.run(cells, tmp_path / "sound")[1] == []
     check_step = matrix.check_step
 
-    def unread(model: torch.nn.Module) -> None:
+    def unread(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> None:
         model.model.fusion.register_parameter("unread", torch.nn.Parameter(torch.ones(1)))
-        check_step(model)
+        check_step(model, inputs)
 
     monkeypatch.setattr(matrix, "check_step", unread)
     assert matrix.run(cells, tmp_path / "unread")[1] == cells
@@ -85,8 +115,9 @@ def test_a_fault_is_seen(matrix: ModuleType, monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.slow
 def test_a_pairwise_covering_part_of_the_matrix_passes(matrix: ModuleType) -> None:
-    """Every text-image, text-fusion and image-fusion pair; `make matrix` runs all the cells."""
-    sample = len(matrix.IMAGES)
+    """Every pair of a text, an image and a fusion, every audio and video family in every fusion; `make matrix` runs all
+    the cells."""
+    sample = len(matrix.FAMILIES["image"])
     command = [sys.executable, str(BENCHMARKS / "matrix.py"), "--sample", str(sample)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
