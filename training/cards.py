@@ -56,7 +56,7 @@ processor = AutoProcessor.from_pretrained("{name}")
 ## Results
 
 {results}
-
+{comparison}
 ## How to repeat it
 
 ```
@@ -68,9 +68,15 @@ The resolved recipe is `recipe.yaml` in this folder. Seed {seed}; Python {python
 
 
 def write_card(
-    folder: Path, recipe: Recipe, model: PlaitPreTrainedModel, data: Data, results: dict[str, Any], command: str
+    folder: Path,
+    recipe: Recipe,
+    model: PlaitPreTrainedModel,
+    data: Data,
+    results: dict[str, Any],
+    command: str,
+    comparison: str = "",
 ) -> None:
-    """Write README.md into the folder of a run."""
+    """Write README.md into the folder of a run; `comparison` is what `plait compare` found of it and others."""
     text = TEMPLATE.format(
         metadata=_metadata(folder, recipe, data, results).to_yaml(),
         name=folder.name,
@@ -80,7 +86,8 @@ def write_card(
         composition=model.composition(),
         labels=_labels(data),
         data=_data(recipe, data),
-        results=results_table(results),
+        results="" if comparison else results_table(results),
+        comparison=f"{comparison}\n" if comparison else "\n",
         command=command,
         seed=recipe.seed,
         python=platform.python_version(),
@@ -139,4 +146,5 @@ def _data(recipe: Recipe, data: Data) -> str:
     files = source if isinstance(source, dict) else {}
     shown = ", ".join(f"{split}: {Path(file).name}" for split, file in files.items()) or _source(recipe)
     sizes = ", ".join(f"{len(rows)} rows for {split}" for split, rows in data.splits.items())
-    return f"Source: {shown}. {sizes}."
+    lost = "".join(f" {count} unreadable rows of {split} left out." for split, count in data.left_out.items())
+    return f"Source: {shown}. {sizes}.{lost}"

@@ -30,10 +30,11 @@ ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train
 
 
 class Data(NamedTuple):
-    """The splits that exist, and what their labels mean (None: no labels)."""
+    """The splits that exist, what their labels mean (None: no labels), and how many rows could not be read."""
 
     splits: dict[str, "Dataset"]
     labels: Labels | None
+    left_out: dict[str, int] = {}
 
     @property
     def train(self) -> "Dataset | None":

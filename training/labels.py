@@ -1,5 +1,6 @@
 """What labels mean: found in the training split, and turned into numbers."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,9 +94,12 @@ def _number(value: Any, row: int, split: str) -> float:
     if value is None:
         raise RecipeError(f"data: row {row} of {split!r} has no label")
     try:
-        return float(value)
+        number = float(value)
     except ValueError as error:
         raise RecipeError(f"data: the label {value!r} in row {row} of {split!r} is no number") from error
+    if not math.isfinite(number):
+        raise RecipeError(f"data: the label in row {row} of {split!r} is {number}: expected a finite number")
+    return number
 
 
 def _encode(value: Any, class_names: list[str] | None, ids: dict[str, int], row: int, split: str) -> Any:

@@ -18,6 +18,7 @@ from ..modeling.pretrained import PlaitPreTrainedModel
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .build import resolve
+from .checking import readable
 from .collator import PlaitDataCollator
 from .data import load_data
 from .generated import set_generation
@@ -84,12 +85,14 @@ def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[s
     data = load_data(recipe.data, recipe.seed, labels, needs_labels=task.labelled, roles=task.roles)
     rows = choose_split(data.splits, split)
     task.check_columns(rows.column_names, split or "evaluated")
+    collator = make_collator(recipe, processor, labels)
+    rows = readable(rows, "evaluated", collator, recipe.data.on_error)
     rows: Any = task.prepare(rows, "evaluated", processor, recipe)
     with tempfile.TemporaryDirectory() as folder:
         trainer = PlaitTrainer(
             model,
             evaluation_arguments(recipe, folder),
-            data_collator=make_collator(recipe, processor, labels),
+            data_collator=collator,
             compute_metrics=make_metrics(recipe, labels, processor),
         )
         scores = trainer.evaluate(rows)

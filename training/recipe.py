@@ -55,7 +55,9 @@ class DataRecipe:
     configuration). `columns` maps the columns that the task reads (text, image, label, target, ...) to the source's
     names; `image` may be a list of columns. `splits` maps train, validation, test to the source's splits (null: none).
     `max_rows` limits every split, or `{split: rows}`, by a seeded sample. `validation_fraction` of the training rows
-    are the validation split where there is none. `labels` fixes names and order of the classes.
+    are the validation split where there is none. `labels` fixes names and order of the classes. `on_error` says what
+    becomes of rows whose picture, sound or video cannot be read: "stop" where one is met; "check" reads all of them
+    before the first step and names those that cannot be; "skip" leaves these out and counts them.
     """
 
     source: str | dict[str, str] | None = None
@@ -68,6 +70,7 @@ class DataRecipe:
     labels: list[str] | None = None
     regression: bool = False
     image_root: str | None = None
+    on_error: str = "stop"
     words_per_row: int | None = None
 
 
@@ -280,6 +283,7 @@ def _check(recipe: Recipe) -> None:
     task.check_recipe(recipe)
     check_keys(recipe.training, [item.name for item in fields(PlaitTrainingArguments) if item.init], "training")
     check_keys(recipe.data.splits, SPLITS, "data.splits")
+    check_choice("data.on_error", recipe.data.on_error, ("stop", "check", "skip"))
     check_keys(recipe.data.columns, task.roles, "data.columns")
     for key in ("seed", "output_dir"):
         if key in recipe.training:

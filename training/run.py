@@ -15,6 +15,7 @@ from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .build import build_model, build_processor, label_names_of
 from .cards import write_card
+from .checking import only_readable
 from .collator import PictureCache, PlaitDataCollator
 from .data import Data, load_data
 from .labels import Labels
@@ -121,9 +122,9 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
     set_seed(args.seed)
     processor, model = build_both(recipe, folder, args, data)
-    data = prepared(data, task, processor, recipe)
-    metrics = make_metrics(recipe, data.labels, processor)
     collator = make_collator(recipe, processor, data.labels, args.image_cache)
+    data = prepared(only_readable(data, collator, recipe.data.on_error), task, processor, recipe)
+    metrics = make_metrics(recipe, data.labels, processor)
     try:
         trainer = PlaitTrainer(
             model,

@@ -5,21 +5,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ... import __version__
 from ..recipe import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
 from ..run import write_json
 from .bench import Bench
 from .cells import Answers, cells_of, run_cell
-from .report import markdown
+from .keep import keep_best
+from .plot import draw
+from .report import PLOT, markdown
 from .summary import Comparison, summarise
+
+logger = logging.get_logger(__name__)
 
 RECIPE_FILE = "compare.yaml"
 GROWS = ("singles", "fusions", "seeds", "metric", "bootstrap", "keep_best")  # what may change while cells are kept
 
 
 def compare(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Comparison:
-    """Train every cell that is not there yet, and write compare.json and README.md into the recipe's output_dir.
+    """Train every cell that is not there yet, and write compare.json, README.md and compare.png into the recipe's
+    output_dir, and into its folder `best` the best fusion, trained on all rows.
 
     Raises:
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be compared.
@@ -33,7 +39,18 @@ def compare(recipe: Recipe, command: str, overwrite: bool = False, resume: bool 
     comparison = summarise(bench, answers)
     write_json(folder / "compare.json", comparison.content)
     (folder / "README.md").write_text(markdown(comparison, recipe, command), encoding="utf-8")
+    plot(comparison, folder / PLOT)
+    if recipe.compare.keep_best:
+        keep_best(bench, comparison, folder / "best", command)
     return comparison
+
+
+def plot(comparison: Comparison, path: Path) -> None:
+    """Draw the comparison; without matplotlib say what is missing."""
+    try:
+        draw(comparison.content, path)
+    except ImportError:
+        logger.warning(f"{path.name} is not drawn: it needs matplotlib (pip install 'plait[plot]')")
 
 
 def finish_cells(bench: Bench, folder: Path) -> dict[str, Answers]:

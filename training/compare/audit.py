@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,33 @@ from ..media import columns_of, is_numbers
 
 SILENT = 16000  # samples, and a second of them
 GREY = (127, 127, 127)
-KINDS = ("only", "shuffled", "blank")
 
 
 def variations(rows: Sequence[Row], modalities: Sequence[str], seed: int) -> Iterator[tuple[str, list[Row]]]:
-    """The test rows, changed in one modality at a time.
+    """The test rows with modalities left out, and changed in one modality at a time.
 
-    `only text`: all others absent (a blind model). `shuffled text`: every row has the text of another row.
-    `blank text`: an input without content in its place: an empty text, a grey picture, silence.
+    `only text`, `only text + audio`: all others absent, in every combination (only a text: a blind model).
+    `shuffled text`: every row has the text of another row. `blank text`: an input without content in its place: an
+    empty text, a grey picture, silence.
     """
+    for present in patterns(modalities):
+        absent = [name for other in modalities if other not in present for name in columns_of(rows[0], other)]
+        yield only(present), [{**row, **dict.fromkeys(absent)} for row in rows]
     for modality in modalities:
         columns = columns_of(rows[0], modality)
-        others = [name for other in modalities if other != modality for name in columns_of(rows[0], other)]
         moved = [{name: row[name] for name in columns} for row in shuffled(rows, seed)]
-        yield f"only {modality}", [{**row, **dict.fromkeys(others)} for row in rows]
         yield f"shuffled {modality}", [{**row, **other} for row, other in zip(rows, moved, strict=True)]
         yield f"blank {modality}", [{**row, **blank(row, columns, modality)} for row in rows]
+
+
+def patterns(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every choice of some of these modalities, but not of all: first of one, then of two, ..."""
+    return [chosen for size in range(1, len(modalities)) for chosen in combinations(modalities, size)]
+
+
+def only(present: Sequence[str]) -> str:
+    """What a pattern of present modalities is called."""
+    return f"only {' + '.join(present)}"
 
 
 def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:

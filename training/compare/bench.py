@@ -8,12 +8,15 @@ import numpy as np
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..arguments import PlaitTrainingArguments
+from ..build import build_processor
+from ..checking import only_readable
 from ..data import load_data
 from ..features import FeatureStore, cache_features
 from ..labels import Labels
 from ..media import columns_of
 from ..metrics import DEFAULTS, find_metric
 from ..recipe import Recipe, RecipeError, check_choice
+from ..run import make_collator
 from ..sampler import shuffled
 from ..tasks import find_task
 from ..tasks.classification import label_array
@@ -22,6 +25,9 @@ from .systems import System, systems_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+FEWEST = 10  # groups of rows, drawn anew for an interval
 
 
 class Part(NamedTuple):
@@ -56,11 +62,19 @@ class Bench:
             task.check_columns(rows.column_names, split)
         if data.labels is None or data.train is None:
             raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
-        self.labels: Labels = data.labels
+        if recipe.data.on_error != "stop":
+            processor = build_processor(recipe, data.train)
+            data = only_readable(data, make_collator(recipe, processor, data.labels), recipe.data.on_error)
+        self.labels: Labels = data.labels  # pyright: ignore[reportAttributeAccessIssue] - there are some, see above
         self.splits = data.splits
         self.rows = self._rows()
         self.truth = label_array(self.rows, self.labels)
         self.groups = group_numbers(self.rows, self._group_columns())
+        if self.groups.max() + 1 < FEWEST:
+            raise RecipeError(
+                f"compare.group_by: only {self.groups.max() + 1} groups of test rows, too few for an interval: name "
+                "the columns that make rows alike, such as [image]"
+            )
         self.folds = self._folds()
         self.metric_names = list(recipe.metrics or DEFAULTS[self.labels.problem_type])
         self.metric = self._metric()
@@ -87,9 +101,22 @@ class Bench:
             kept, held = self._held_out(np.flatnonzero(self.folds != fold))
             held_rows = self.rows.select(held) if len(held) else None
             parts = (self.rows.select(kept), held_rows, self.rows.select(self.test_rows(fold)))
+        return self._columns(system, *parts)
+
+    def whole(self, system: System) -> Part:
+        """All rows (without folds: the training split) for a training that no test follows."""
+        if self.recipe.compare.folds is None:
+            return self.part(system, None)
+        kept, held = self._held_out(np.arange(len(self.rows)))
+        held_rows = self.rows.select(held) if len(held) else None
+        return self._columns(system, self.rows.select(kept), held_rows, self.rows.select([]))
+
+    def _columns(self, system: System, train: "Dataset", validation: "Dataset | None", test: "Dataset") -> Part:
+        """The rows with the columns that the system reads."""
         names = [name for modality in system.modalities for name in columns_of(self.rows.column_names, modality)]
-        train, validation, test = (None if rows is None else rows.select_columns([*names, "label"]) for rows in parts)
-        return Part(train, validation, test)  # pyright: ignore[reportArgumentType] - only the second may be None
+        names.append("label")
+        held = None if validation is None else validation.select_columns(names)
+        return Part(train.select_columns(names), held, test.select_columns(names))
 
     def features(
         self, system: System, model: PlaitPreTrainedModel, processor: PlaitProcessor, args: PlaitTrainingArguments

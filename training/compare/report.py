@@ -5,14 +5,12 @@ from typing import Any
 from ..recipe import Recipe
 from .summary import Comparison
 
+PLOT = "compare.png"
 PAGE = """# {title}
 
-{answer}
+![{verdict}]({plot})
 
-{table}
-
-{notes}
-{audit}
+{body}
 ## How to repeat it
 
 ```
@@ -26,20 +24,26 @@ def markdown(comparison: Comparison, recipe: Recipe, command: str) -> str:
     content = comparison.content
     return PAGE.format(
         title=f"Does fusion help? {recipe.task.replace('_', ' ').capitalize()}, {content['rows']:,} test rows",
-        answer=answer(content),
-        table=table(content),
-        notes=notes(content),
-        audit=audit(content),
+        verdict=content["verdict"],
+        plot=PLOT,
+        body=body(content),
         command=command,
     )
 
 
+def body(content: dict[str, Any]) -> str:
+    """Answer, tables and how they came about."""
+    return "\n\n".join([answer(content), table(content), notes(content)]) + "\n" + audit(content)
+
+
 def answer(content: dict[str, Any]) -> str:
     """The question's answer in one line."""
-    return (
+    found = (
         f"**{content['verdict'].capitalize()}**: {content['best_fusion']} (best fusion) - {content['best_single']} "
         f"(best single modality) = {signed(content['fusion_minus_single'])} {content['metric']}."
     )
+    fair = content["chosen_elsewhere"]
+    return found if fair is None else f"{found} Both chosen for each fold on the other folds: {signed(fair)}."
 
 
 def table(content: dict[str, Any]) -> str:
@@ -74,14 +78,26 @@ def audit(content: dict[str, Any]) -> str:
     """What each fusion scores on changed rows."""
     if not content["audit"]:
         return ""
-    kinds = list(next(iter(content["audit"].values())))
+    kinds = [kind for kind in next(iter(content["audit"].values())) if not kind.startswith("only")]
     lines = ["", "## Does it look at all modalities?", "", line(["system", "as it is", *kinds])]
     lines.append(line(["---"] * (len(kinds) + 2)))
     whole = {row["name"]: row for row in content["systems"]}
     for name, found in content["audit"].items():
         lines.append(line([name, f"{whole[name]['value']:.4f}", *(bounded(found[kind]) for kind in kinds)]))
-    said = "Only: the others absent. Shuffled: every row has another row's. Blank: an input without content."
-    return "\n".join([*lines, "", f"{content['metric'].capitalize()}. {said}", ""])
+    said = "Shuffled: every row has another row's. Blank: an input without content."
+    return "\n".join([*lines, "", f"{content['metric'].capitalize()}. {said}", "", *missing(content)])
+
+
+def missing(content: dict[str, Any]) -> list[str]:
+    """What each fusion scores where modalities are left out."""
+    heads = ["system", "present", content["metric"], "lost", "gain over the best single that is present"]
+    lines = ["## What if a modality is missing?", "", line(heads), line(["---"] * len(heads))]
+    for name, found in content["audit"].items():
+        for kind in (kind for kind in found if kind.startswith("only")):
+            beside = f"{signed(found[kind]['gain'])} ({found[kind]['single']})" if "gain" in found[kind] else "-"
+            cells = [name, kind.removeprefix("only "), bounded(found[kind]), signed(found[kind]["lost"]), beside]
+            lines.append(line(cells))
+    return [*lines, ""]
 
 
 def line(cells: list[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..metrics import Metrics, greater_is_better, majority_predictions
-from .audit import KINDS
+from .audit import only, patterns
 from .bench import Bench
 from .cells import Answers, Cell, LogitMetrics, cells_of
 from .intervals import Interval, Resamples, Values
@@ -39,6 +39,7 @@ def summarise(bench: Bench, answers: Mapping[str, Answers]) -> Comparison:
         "best_fusion": best_fusion.name,
         "fusion_minus_single": difference.interval.as_dict(),
         "verdict": verdict(difference.interval),
+        "chosen_elsewhere": table.chosen_elsewhere(singles, fusions),
         "majority": table.majority(),
         "systems": [table.row(system, best_single) for system in bench.systems],
         "audit": {system.name: table.audit(system) for system in fusions} if options.audit else {},
@@ -90,6 +91,31 @@ class Table:
         sign = 1 if greater_is_better(self.bench.metric) else -1
         return max(systems, key=lambda system: sign * self.values[system.name].whole)
 
+    def chosen_elsewhere(self, singles: Sequence[System], fusions: Sequence[System]) -> dict[str, float] | None:
+        """Fusion - single, where the best of each is chosen for every fold by its metric on the other folds; None
+        without folds. The best of several is otherwise chosen on the rows that it is measured on."""
+        if self.bench.recipe.compare.folds is None:
+            return None
+        one, other = (self._elsewhere(systems) for systems in (fusions, singles))
+        return self.gain(one, other).interval.as_dict()
+
+    def _elsewhere(self, systems: Sequence[System]) -> Values:
+        answers = {s.name: [self.metrics.answers(logits) for logits in self.logits(s)] for s in systems}
+        picked = [answer.copy() for answer in answers[systems[0].name]]
+        sign = 1 if greater_is_better(self.bench.metric) else -1
+        for fold in self.bench.fold_names:
+            test = self.bench.test_rows(fold)
+            others = np.setdiff1d(np.arange(len(self.bench.rows)), test)
+            truth = self.bench.truth[others]
+            scores = {
+                name: sign * np.mean([self._measure(truth, answer[others]) for answer in found])
+                for name, found in answers.items()
+            }
+            best = answers[max(scores, key=lambda name: scores[name])]
+            for seed, answer in enumerate(best):
+                picked[seed][test] = answer[test]
+        return self.resamples.values(self._measure, self.bench.truth, picked)
+
     def row(self, system: System, best_single: System) -> dict[str, Any]:
         """One line of the table."""
         values = self.values[system.name]
@@ -110,15 +136,27 @@ class Table:
         }
 
     def audit(self, system: System) -> dict[str, Any]:
-        """The metric under each variation, and what is lost by it."""
-        whole = self.values[system.name]
-        found = {}
-        for kind in KINDS:
+        """The metric under each variation and what is lost by it; where modalities are left out, also what is gained
+        over the best of those present that was trained alone."""
+        whole, found = self.values[system.name], {}
+        for present in (*patterns(system.modalities), system.modalities):
+            name = only(present)
+            values = whole if present == system.modalities else self.resampled(system, name)
+            found[name] = self._beside(values, whole)
+            singles = [other for other in self.bench.systems if not other.fused and other.modalities[0] in present]
+            if singles:
+                best = self.best(singles)
+                found[name] |= {"single": best.name, "gain": self._gained(values, best)}
+        for kind in ("shuffled", "blank"):
             for modality in system.modalities:
-                values = self.resampled(system, f"{kind} {modality}")
-                lost = self.gain(whole, values)
-                found[f"{kind} {modality}"] = {**values.interval.as_dict(), "lost": lost.interval.as_dict()}
+                found[f"{kind} {modality}"] = self._beside(self.resampled(system, f"{kind} {modality}"), whole)
         return found
+
+    def _beside(self, values: Values, whole: Values) -> dict[str, Any]:
+        return {**values.interval.as_dict(), "lost": self.gain(whole, values).interval.as_dict()}
+
+    def _gained(self, values: Values, best: System) -> dict[str, float]:
+        return self.gain(values, self.values[best.name]).interval.as_dict()
 
     def majority(self) -> float | None:
         """The metric of always answering the training rows' most frequent class (or mean)."""

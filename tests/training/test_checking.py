@@ -1,0 +1,109 @@
+"""Inputs that cannot be read: named, or left out with a count, before anything is lost."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from plait.training.cli import main
+from plait.training.data import load_data
+from plait.training.predict import evaluate
+from plait.training.recipe import DataRecipe, Recipe, RecipeError, build_recipe
+from plait.training.run import train
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+AUDIO = {**TINY, "num_mel_bins": 16, "max_source_positions": 50}
+RATE = 8000
+
+
+def samples(*values: float) -> np.ndarray:
+    return np.array([*values, *np.zeros(1599)], dtype=np.float32)
+
+
+def write_sounds(folder: Path) -> list[str]:
+    """Six clips, of which four cannot be read; each in a file of its own."""
+    clips = {"good0": samples(0.5), "nan": samples(np.nan), "good1": samples(0.1), "infinite": samples(np.inf)}
+    clips["empty"] = np.zeros(0, dtype=np.float32)
+    for name, clip in clips.items():
+        soundfile.write(folder / f"{name}.wav", clip, RATE, subtype="FLOAT")
+    (folder / "corrupt.wav").write_bytes(b"RIFF, and then nothing of a sound")
+    return [f"{name}.wav" for name in (*clips, "corrupt")]
+
+
+def recipe_for(folder: Path, modality: str, files: list[str], **data: Any) -> Recipe:
+    rows = "".join(f"{name},{('a', 'b')[number % 2]}\n" for number, name in enumerate(files))
+    (folder / "train.csv").write_text(f"{modality},label\n{rows}")
+    tower = AUDIO if modality == "audio" else {**TINY, "image_size": 16, "patch_size": 8}
+    return build_recipe(
+        {
+            "model": {modality: {"config": tower}},
+            "data": {"source": str(folder / "train.csv"), "labels": ["a", "b"], **data},
+            "training": {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "num_train_epochs": 1},
+            "output_dir": str(folder / "run"),
+        }
+    )
+
+
+def test_every_unreadable_clip_is_named_before_the_first_step(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, "audio", write_sounds(tmp_path), on_error="check")
+    with pytest.raises(RecipeError) as error:
+        train(recipe, "plait train")
+    said = str(error.value)
+    assert said.startswith("data: 4 of 6 rows of 'train' cannot be read: row 1: ")
+    for number, problem in (
+        (1, "NaN or infinite"),
+        (3, "NaN or infinite"),
+        (4, "no samples"),
+        (5, "not a readable sound"),
+    ):
+        assert f"row {number}: " in said and problem in said.split(f"row {number}: ")[1].split("; row")[0]
+    assert "data.on_error: skip" in said
+
+
+def test_unreadable_clips_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = recipe_for(tmp_path, "audio", [*write_sounds(tmp_path), "good0.wav"], on_error="skip")
+    with caplog.at_level(logging.WARNING):
+        train(recipe, "plait train")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "3 rows for train. 4 unreadable rows of train left out." in card
+    with pytest.raises(RecipeError, match="row 1: "):
+        evaluate(str(tmp_path / "run"), recipe_for(tmp_path, "audio", write_sounds(tmp_path), on_error="check"))
+
+
+def test_training_stops_at_an_unreadable_clip_unasked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no samples|NaN or infinite|not a readable sound file"):
+        train(recipe_for(tmp_path, "audio", write_sounds(tmp_path)), "plait train")
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
+    write_sounds(tmp_path)
+    with pytest.raises(RecipeError, match="2 of 2 rows of 'train' cannot be read: .* there are no others"):
+        train(recipe_for(tmp_path, "audio", ["nan.wav", "empty.wav"], on_error="skip"), "plait train")
+
+
+def test_a_corrupt_picture_among_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A truncated file opens, and fails where its pixels are read; a missing one is unreadable too."""
+    for number in range(3):
+        Image.effect_noise((32, 32), 60 + number).convert("RGB").save(tmp_path / f"{number}.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "0.png").read_bytes()[:200])
+    recipe = recipe_for(tmp_path, "image", ["0.png", "cut.png", "1.png", "gone.png", "2.png"], on_error="skip")
+    train(recipe, "plait train")
+    assert "2 unreadable rows of train left out" in (tmp_path / "run" / "README.md").read_text()
+    checked = ["--data.on_error", "check", "--output_dir", str(tmp_path / "other")]
+    assert main(["train", str(tmp_path / "run" / "recipe.yaml"), *checked]) == 2
+    assert "2 of 5 rows of 'train' cannot be read: row 1: " in capsys.readouterr().err
+
+
+def test_targets_that_are_no_finite_numbers(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 0.5}\n{"text": "b", "label": NaN}\n')
+    with pytest.raises(RecipeError, match="the label in row 1 of 'train' is nan: expected a finite number"):
+        load_data(DataRecipe(source=str(tmp_path / "train.jsonl"), regression=True))
+
+
+def test_an_unknown_policy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="data.on_error is 'skipp'; did you mean 'skip'?"):
+        recipe_for(tmp_path, "audio", [], on_error="skipp")
