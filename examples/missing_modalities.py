@@ -56,7 +56,7 @@ def half(picture: np.ndarray, generator: np.random.Generator) -> dict[str, Any]:
     kept = np.zeros((8, 8), dtype=bool)
     kept[:4] = True
     file = io.BytesIO()
-    shown = np.where(np.rot90(kept, generator.integers(4)), pixels, 0).astype(np.uint8)
+    shown = np.where(np.rot90(kept, int(generator.integers(4))), pixels, 0).astype(np.uint8)
     Image.fromarray(shown).resize((16, 16)).convert("RGB").save(file, "PNG")
     return {"bytes": file.getvalue(), "path": None}
 

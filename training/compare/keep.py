@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ... import __version__
 from ..cards import write_card
@@ -34,7 +35,8 @@ def keep_best(bench: Bench, comparison: Comparison, folder: Path, command: str) 
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     save_recipe(recipe, folder / RECIPE_FILE, __version__)
     data = Data({"train": part.train}, bench.labels)
-    write_card(folder, recipe, run.trainer.model, data, {}, command, body(comparison.content))
+    model: Any = run.trainer.model
+    write_card(folder, recipe, model, data, {}, command, body(comparison.content))
 
 
 def is_kept(folder: Path, recipe: Recipe) -> bool:
