@@ -73,8 +73,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         total = x.new_zeros((), dtype=torch.float32 if x.dtype != torch.float64 else x.dtype)
         input_type = x.dtype
         x, kernel, offset = in_computing_type(x, weight, bias)
-        chunk = CHUNKS.get(x.device.type, CHUNKS["cpu"])
-        parts = 1 + len(x) * len(weight) // chunk  # of like size: a short last one would read all of W for little
+        parts = number_of_chunks(x, weight)
         with torch.autocast(x.device.type, enabled=False):
             for number, (part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
                 loss, slope = loss_and_slope(linear(part, kernel, offset), targets, smoothing, any(wanted))
@@ -101,6 +100,11 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         made, ctx.gradients = ctx.gradients, None
         scaled = (None if g is None else g.mul_(outer.to(g.dtype)) for g in made)
         return (*scaled, None, None)
+
+
+def number_of_chunks(x: Tensor, weight: Tensor) -> int:
+    """How many chunks of like size (a short last one would read all of W for little)."""
+    return 1 + len(x) * len(weight) // CHUNKS.get(x.device.type, CHUNKS["cpu"])
 
 
 def in_computing_type(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
