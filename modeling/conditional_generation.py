@@ -1,6 +1,7 @@
 """Conditional generation: towers are read by a decoder, which writes."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -16,6 +17,7 @@ from .losses import IGNORED
 from .outputs import ContextOutput, PlaitModelOutput, PlaitSeq2SeqLMOutput
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel
+from .speech import SPOKEN, beginning, timestamps
 
 
 class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
@@ -52,7 +54,11 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         """transformers' `generate`: the towers run once, on exactly what was passed; `decoder_input_ids` begin the text
-        where given (with an image or audio tower alone, `input_ids` too)."""
+        where given (with an image or audio tower alone, `input_ids` too).
+
+        Of speech (Whisper) also `language` (a name or code; one for all rows or a list; detected where a multilingual
+        checkpoint gets none), `task` ("transcribe" or "translate") and `return_timestamps`.
+        """
         kwargs["generation_config"] = generation_config
         if inputs is not None:
             kwargs[self.main_input_name] = inputs
@@ -70,22 +76,39 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         if context.mask is not None and bool(context.mask.all()):
             context = ContextOutput(**{**context, "mask": None})  # nothing to hide: no step need look at it
         words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
-        if kwargs.keys().isdisjoint(("decoder_input_ids", "decoder_inputs_embeds")):
-            kwargs |= self.forced_beginning(context, kwargs)
+        kwargs = self.with_beginning(context, kwargs)
         library: Any = super()
         with self.lean_steps():
             given = kwargs.pop("generation_config")
             return library.generate(None, given, *args, encoder_outputs=context, **words, **kwargs)
 
-    def forced_beginning(self, context: ContextOutput, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The decoder's first tokens where a checkpoint's generation config fixes them by `forced_decoder_ids`, pairs
-        of a position and a token behind the start token (Whisper: that no timestamps follow): (batch, tokens)."""
-        forced = self.option("forced_decoder_ids", kwargs)
-        if not forced:
-            return {}
-        tokens = [self.option("decoder_start_token_id", kwargs), *(token for _, token in sorted(forced))]
-        first = context.last_hidden_state
-        return {"decoder_input_ids": torch.tensor([tokens], device=first.device).expand(len(first), -1)}
+    def with_beginning(self, context: ContextOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `generate` with the tokens that a generation config puts first (see `plait.modeling.speech`)
+        as `decoder_input_ids`, (batch, tokens), and without those that say which.
+
+        Raises ValueError for a language or task beside a text to continue.
+        """
+        asked, first = partial(self.option, kwargs=dict(kwargs)), context.last_hidden_state
+        said = {name: kwargs.pop(name) for name in SPOKEN if name in kwargs}
+        begun = {"decoder_input_ids", "decoder_inputs_embeds"} & kwargs.keys()
+        if begun and (given := [name for name in ("language", "task") if said.get(name) is not None]):
+            raise ValueError(f"{', '.join(begun)} and {', '.join(given)} each begin the text: leave one out")
+        if not begun:
+            texts = beginning(
+                asked, len(first), partial(self.detect_language, context, asked("decoder_start_token_id"))
+            )
+            kwargs |= {} if texts is None else {"decoder_input_ids": torch.tensor(texts, device=first.device)}
+        length = kwargs["decoder_input_ids"].shape[1] if "decoder_input_ids" in kwargs else 1
+        processors = timestamps(asked, self.generation_config, length, kwargs.get("logits_processor"))
+        return kwargs if processors is None else {**kwargs, "logits_processor": processors}
+
+    @torch.no_grad()
+    def detect_language(self, context: ContextOutput, start: int, languages: Sequence[int]) -> list[int]:
+        """Which of these tokens is the likeliest behind the start token, by row."""
+        tokens = torch.full((len(context.last_hidden_state), 1), start, device=context.last_hidden_state.device)
+        logits = self(encoder_outputs=context, decoder_input_ids=tokens, use_cache=False).logits[:, -1]
+        known = torch.tensor(languages, device=logits.device)
+        return known[logits[:, known].argmax(dim=1)].tolist()
 
     @can_return_tuple
     @spelled_out

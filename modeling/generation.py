@@ -39,7 +39,8 @@ class LeanGeneration:
 
     def option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
         """An option of `generate`: of the call, of its generation config, of the model's own, or of the model."""
-        configs = (kwargs.get("generation_config"), self.generation_config, self.config)
+        configs = [kwargs.get("generation_config"), self.generation_config]
+        configs += [self.config] if name.endswith("_token_id") else []
         values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
         return next((value for value in values if value is not None), None)
 

@@ -3,8 +3,6 @@
 from collections.abc import Set
 from typing import Any
 
-from transformers import GenerationConfig
-
 from ...configuration import PlaitAudioConfig
 from .bart import LAYERS, stack, words
 from .convert import Family, Table, expect
@@ -45,19 +43,6 @@ def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:
     return stack(hub, "decoder") | words(hub) | places | {"cross_attention": True, "context_size": hub.d_model}
 
 
-def generation(config: GenerationConfig) -> dict[str, Any]:
-    """What Whisper's own `generate` writes behind the start token before it listens: that no timestamps follow, where
-    the language needs no finding out."""
-    said = config.to_dict()
-    forced = [token for _, token in said.get("forced_decoder_ids") or ()]
-    end = said.get("no_timestamps_token_id")
-    if None in forced:
-        return {"forced_decoder_ids": None}
-    if forced or "lang_to_id" not in said:
-        forced += [end] if end not in (None, *forced) and not said.get("return_timestamps") else []
-    return {"forced_decoder_ids": [list(pair) for pair in enumerate(forced, start=1)]} if forced else {}
-
-
 FAMILIES = (
     Family(
         model_types=("whisper",),
@@ -68,6 +53,5 @@ FAMILIES = (
         prefixes=("model.",),
         decoder=decoder,
         zeros=ZEROS,
-        generation=generation,
     ),
 )

@@ -203,46 +203,6 @@ def test_training_leaves_positions_and_key_biases_alone(saved: Callable[[str], S
     assert difference(found, expected) <= 1e-5
 
 
-@pytest.mark.parametrize(
-    ("settings", "prompt"),
-    [
-        ({}, [1]),
-        ({"no_timestamps_token_id": 9, "return_timestamps": False}, [1, 9]),
-        ({"no_timestamps_token_id": 9, "return_timestamps": True}, [1]),
-        (
-            {"no_timestamps_token_id": 9, "forced_decoder_ids": [[1, 5], [2, 7]], "lang_to_id": {"<|en|>": 5}},
-            [1, 5, 7, 9],
-        ),
-        ({"no_timestamps_token_id": 9, "forced_decoder_ids": [[1, None], [2, 7]], "lang_to_id": {"<|en|>": 5}}, [1]),
-    ],
-)
-@pytest.mark.parametrize("beams", [1, 2])
-def test_the_text_begins_as_whispers_own(
-    saved: Callable[[str], Saved], settings: dict[str, Any], prompt: list[int], beams: int, tmp_path: Path
-) -> None:
-    theirs = saved("whisper")
-    save_file(theirs.file(), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text((theirs.folder / "config.json").read_text())
-    generation = {"decoder_start_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "suppress_tokens": [20, 21]}
-    (tmp_path / "generation_config.json").write_text(
-        json.dumps(generation | {"begin_suppress_tokens": [30]} | settings)
-    )
-    model = PlaitForConditionalGeneration.from_pretrained(tmp_path).eval()
-    model.save_pretrained(tmp_path / "ours")
-    for each in (model, PlaitForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()):
-        tokens = each.generate(**sources_of("whisper"), max_new_tokens=5, num_beams=beams)
-        assert (tokens[:, : len(prompt)] == torch.tensor(prompt)).all()
-        begun = {"decoder_input_ids": torch.tensor([prompt] * 3)}
-        again = hf.GenerationMixin.generate(
-            hf.WhisperForConditionalGeneration.from_pretrained(tmp_path),
-            **sources_of("whisper"),
-            **begun,
-            max_new_tokens=5,
-            num_beams=beams,
-        )
-        assert torch.equal(tokens, again)
-
-
 @torch.no_grad()
 def test_an_audio_classifier_matches_transformers(tmp_path: Path) -> None:
     theirs, folder = save(whisper("ForAudioClassification", num_labels=4, classifier_proj_size=16), tmp_path)
