@@ -11,6 +11,7 @@ from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
+from .objectives import check_weights
 from .retrieval import DOCUMENT, PlaitRetrievalConfig
 from .tower import CONFIG_FIELDS, PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
@@ -71,10 +72,14 @@ class PlaitConfig(PlaitBaseConfig):
     Special tokens are read here, not in a part's config; those left out are lifted from the decoder's, else the text
     tower's.
 
+    `objectives` weighs what `PlaitForPreTraining` learns (None: all that the parts allow, alike); `image_mask_ratio` is
+    the share of a picture's patches that masked image modelling hides, 0..1, and with `norm_pix_loss` their pixels are
+    predicted normalised patch by patch.
+
     Raises:
         ValueError: no tower and no decoder; more than one tower without a fusion; `fusion_config.query` names a
             modality that has no tower; towers that do not reach the decoder; embeddings that cannot be tied; documents
-            that nothing reads.
+            that nothing reads; an unknown objective, or a weight or ratio out of its range.
     """
 
     model_type = "plait"
@@ -109,6 +114,9 @@ class PlaitConfig(PlaitBaseConfig):
     lm_head_bias: bool = False
     tie_word_embeddings: bool = True
     tie_encoder_embeddings: bool = False
+    objectives: dict[str, float | int] | None = None
+    image_mask_ratio: float = 0.6
+    norm_pix_loss: bool = True
     decoder_start_token_id: int | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -121,6 +129,9 @@ class PlaitConfig(PlaitBaseConfig):
         super().__post_init__(**kwargs)
         self._check_parts()
         self._lift_tokens()
+        check_weights(self.objectives or {})
+        if not 0 < self.image_mask_ratio < 1:
+            raise ValueError(f"image_mask_ratio is {self.image_mask_ratio}: expected a share between 0 and 1")
         self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline
 
     @property

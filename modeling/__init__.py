@@ -10,12 +10,14 @@ from .outputs import (
     PlaitClassifierOutput,
     PlaitMaskedLMOutput,
     PlaitModelOutput,
+    PlaitPreTrainingOutput,
     PlaitRetrievalOutput,
     PlaitSeq2SeqLMOutput,
     TowerOutput,
 )
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel, part_of
+from .pretraining import PlaitForPreTraining
 from .question_answering import PlaitForQuestionAnswering
 from .retrieval import PlaitForRetrieval
 
@@ -27,12 +29,14 @@ __all__ = [
     "PlaitForClassification",
     "PlaitForConditionalGeneration",
     "PlaitForMaskedLM",
+    "PlaitForPreTraining",
     "PlaitForQuestionAnswering",
     "PlaitForRetrieval",
     "PlaitMaskedLMOutput",
     "PlaitModel",
     "PlaitModelOutput",
     "PlaitPreTrainedModel",
+    "PlaitPreTrainingOutput",
     "PlaitRetrievalOutput",
     "PlaitSeq2SeqLMOutput",
     "TowerOutput",

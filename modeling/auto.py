@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -21,6 +22,7 @@ from .classification import PlaitForClassification
 from .conditional_generation import PlaitForConditionalGeneration
 from .masked_lm import PlaitForMaskedLM
 from .plait import PlaitModel
+from .pretraining import PlaitForPreTraining
 from .question_answering import PlaitForQuestionAnswering
 from .retrieval import PlaitForRetrieval
 
@@ -31,6 +33,7 @@ REGISTERED = {
     AutoModelForAudioClassification: PlaitForClassification,
     AutoModelForVideoClassification: PlaitForClassification,
     AutoModelForMaskedLM: PlaitForMaskedLM,
+    AutoModelForPreTraining: PlaitForPreTraining,
     AutoModelForQuestionAnswering: PlaitForQuestionAnswering,
     AutoModelForZeroShotImageClassification: PlaitForRetrieval,
     AutoModelForCausalLM: PlaitForCausalLM,

@@ -125,7 +125,7 @@ def joined(
         return fields | ({"fusion_config": fusion_of(fusion or "early", extra, towers)} if braided else {})
     decoder = fields["decoder_config"] = strands["decoder"].config
     if towers:
-        strategy = INLINE if model_class.decoder_kind == "inline" else fusion or "concatenate"
+        strategy = INLINE if model_class.decoder_kind == "inline" else fusion or model_class.context_fusion
         extra.setdefault("hidden_size", width_of(decoder))
         fields["fusion_config"] = fusion_of(strategy, extra, towers)
         if isinstance(decoder, PlaitDecoderConfig):

@@ -27,6 +27,7 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
     """
 
     published_heads = ("mlm_head", "lm_head")
+    pretraining_names = {r"^lm_head\.": "captioning.", r"^mlm_projection\.": "lm_head."}
     reads_pooled = False
     _keys_to_ignore_on_load_unexpected = [r"towers\.text\.pooler\."]
     _tied_weights_keys = {"lm_head.weight": "model.towers.text.embeddings.token_embedding.weight"}
@@ -67,9 +68,14 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
 
 def check_text(config: PlaitConfig, task: str = "masked language modelling") -> PlaitTextConfig:
     """The text tower's config, if a model that reads every token of its text can be made with it."""
-    text = config.text_config
     if config.decoder_config is not None:
         raise ValueError(f"{task} has no decoder, and this config has one: load it with a class that generates")
+    return check_text_tower(config, task)
+
+
+def check_text_tower(config: PlaitConfig, task: str) -> PlaitTextConfig:
+    """The same, whatever reads the tower's tokens besides."""
+    text = config.text_config
     if not isinstance(text, PlaitTextConfig) or text.is_causal:
         raise ValueError(f"{task} needs a bidirectional text tower of a family that plait knows")
     fusion = config.fusion_config

@@ -111,6 +111,27 @@ class PlaitMaskedLMOutput(ModelOutput):
 
 
 @dataclass
+class PlaitPreTrainingOutput(ModelOutput):
+    """loss: scalar, the weighted sum of `losses`, scalars by objective; both where targets were given.
+
+    matching_logits: (rows, 2), no and yes, of the pairs of the batch, and with losses of their negatives behind them;
+    matching_labels: (rows,) what they should say. embeds: by modality (batch, projection width), of length 1, in the
+    space of the contrastive objective. Without losses the rest is as in `PlaitModelOutput`.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    embeds: dict[str, Tensor] | None = None
+    matching_logits: Tensor | None = None
+    matching_labels: Tensor | None = None
+    hidden_states: tuple[Tensor | None, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    mask: Tensor | None = None
+
+
+@dataclass
 class PlaitCausalLMOutput(ModelOutput):
     """loss: scalar, where labels were given; logits: (batch, length, vocab_size), of the last `logits_to_keep`
     positions, None in training with labels (the loss is computed without them)."""

@@ -1,6 +1,6 @@
 """What all plait model classes share: initialisation, loading from any published family, composing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from .transformer import PlaitLayer
 if TYPE_CHECKING:
     from .plait import PlaitModel
 
+PRETRAINING = "PlaitForPreTraining"
 # arguments of from_pretrained that say where a file is, not what to do with it
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -30,8 +31,11 @@ class PlaitPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = True
     smooths_labels = False  # whether `forward` takes label_smoothing
     published_heads: tuple[str, ...] = ()
+    pretraining_names: Mapping[str, str] = {}  # patterns of its heads' names in a pretrained folder, to those here
+    loss_names: Sequence[str] = ()  # of the single losses, in a class whose loss is a sum of several
     reads_pooled = True
     reads_apart = False  # whether towers without a fusion can be read
+    context_fusion = "concatenate"  # of what a decoder reads, where compose is not told
     decoder_kind: str | None = None  # how towers reach a decoder in this class: "context", "inline"; None: no decoder
     _no_split_modules = ["PlaitLayer", "ResidualLayer"]
     _skip_keys_device_placement = ["past_key_values"]
@@ -120,6 +124,9 @@ class PlaitPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Load a plait folder, or any published checkpoint (BERT, ViT, GPT-2, ...) as a plait of one strand.
 
+        The folder of another class loads too, as far as this one has a place for its parts: towers and fusion are kept,
+        a decoder is left out by a class that reads none, and heads that the folder lacks are new.
+
         Takes every argument of transformers' `from_pretrained`. Reads safetensors; a pickle only with
         `use_safetensors=False` (and then with torch's `weights_only=True`). Weights that the checkpoint does not hold
         are newly initialised and listed in a warning.
@@ -133,10 +140,17 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
         hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         name = pretrained_model_name_or_path
-        if name is not None and config is None and model_type_of(name, hub) != PlaitConfig.model_type:
+        found = {} if name is None or config is not None else config_dict_of(name, hub)
+        if found and found.get("model_type") != PlaitConfig.model_type:
             loaded = cls._from_published(name, **kwargs)
         else:
-            loaded = super().from_pretrained(name, *model_args, config=config, **kwargs)
+            if found.get("is_encoder_decoder") and cls.decoder_kind is None and base_prefix(cls):
+                config = without_decoder(name, hub, kwargs)
+            renamed = PRETRAINING in (found.get("architectures") or ()) and cls.pretraining_names
+            names = {"key_mapping": dict(cls.pretraining_names)} if renamed else {}
+            loaded = super().from_pretrained(name, *model_args, config=config, **names, **kwargs)
+            if renamed:  # or it would be saved under the names that it was read from
+                (loaded[0] if isinstance(loaded, tuple) else loaded)._weight_conversions = []
         freeze_zeros((loaded[0] if isinstance(loaded, tuple) else loaded).parts.values())
         return loaded
 
@@ -189,16 +203,29 @@ def main_input_of(modality: str, config: PreTrainedConfig | None) -> str:
     return names[modality] if modality != "audio" else getattr(config, "reads", "input_values")
 
 
-def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
-    """The model type that the config.json of a folder or repository states.
+def config_dict_of(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config.json of a folder or repository states.
 
     Raises OSError, naming it, where there is none to read.
     """
     try:
-        found, _ = PreTrainedConfig.get_config_dict(name, **hub)
+        return PreTrainedConfig.get_config_dict(name, **hub)[0]
     except OSError as error:
         raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
-    return found.get("model_type")
+
+
+def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
+    """The model type that the config.json of a folder or repository states."""
+    return config_dict_of(name, hub).get("model_type")
+
+
+def without_decoder(name: Any, hub: Mapping[str, Any], kwargs: dict[str, Any]) -> PlaitConfig:
+    """The config of a plait folder, its decoder left out; fields that are given are taken out of `kwargs`."""
+    fields = (*PlaitConfig.__dataclass_fields__, "num_labels")
+    given = {key: kwargs.pop(key) for key in fields if key in kwargs and key != "dtype"}
+    config = PlaitConfig.from_pretrained(name, **hub, **given)
+    config.decoder_config, config.is_encoder_decoder, config.tie_encoder_embeddings = None, False, False
+    return config
 
 
 def completed(generation: GenerationConfig, config: PlaitConfig) -> GenerationConfig:

@@ -113,9 +113,10 @@ def build_model(
 
 def make_model(recipe: Recipe, labels: Labels | None, processor: PlaitProcessor, verbose: bool) -> PlaitPreTrainedModel:
     """The recipe's model before it is checked."""
-    model_class, model = find_task(recipe.task).model_class, recipe.model
+    task, model = find_task(recipe.task), recipe.model
+    model_class, fields = task.model_class, {**task.model_fields(recipe), **model.options}
     if model.from_pretrained is not None:
-        return load_pretrained(model_class, resolve(model.from_pretrained), labels, model.options)
+        return load_pretrained(model_class, resolve(model.from_pretrained), labels, fields)
     if model.fusion is not None:
         check_choice("model.fusion", model.fusion, FUSIONS)
     check_choice("model.connector", model.connector, CONNECTORS)
@@ -131,7 +132,7 @@ def make_model(recipe: Recipe, labels: Labels | None, processor: PlaitProcessor,
         freeze=model.freeze,
         verbose=verbose,
         **names,
-        **model.options,
+        **fields,
     )
 
 

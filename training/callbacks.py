@@ -45,7 +45,8 @@ class DecoderTokens(TrainerCallback):
 
     def remember(self, model: PreTrainedModel) -> None:
         """The tokens as they are now."""
-        configs = (model.config.get_text_config(), model.generation_config)
+        generating = [model.generation_config] if model.can_generate() else []
+        configs = (model.config.get_text_config(), *generating)
         self.kept = [(config, {name: getattr(config, name, None) for name in SPECIAL_TOKENS}) for config in configs]
 
     def on_train_begin(

@@ -124,15 +124,18 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run
     processor, model = build_both(recipe, folder, args, data)
     collator = make_collator(recipe, processor, data.labels, args.image_cache)
     data = prepared(only_readable(data, collator, recipe.data.on_error), task, processor, recipe)
+    train: Any = data.train
+    task.check_training(train, args, recipe)
     metrics = make_metrics(recipe, data.labels, processor)
     try:
         trainer = PlaitTrainer(
             model,
             args,
             data_collator=collator,
-            train_dataset=data.train,
+            train_dataset=train,
             eval_dataset=data.validation,
             compute_metrics=metrics,
+            callbacks=task.callbacks(recipe),
             processing_class=processor,
         )
     except ValueError as error:
@@ -203,7 +206,7 @@ def evaluate_splits(run: Run) -> Results:
             data: Any = run.data.splits[split]
             scores = run.trainer.evaluate(data, metric_key_prefix=split)
             names = ["loss", *run.metrics.names]
-            measured = {name: scores[f"{split}_{name}"] for name in names}
+            measured = {name: scores[f"{split}_{name}"] for name in names if f"{split}_{name}" in scores}
             results[split] = {"model": measured, **run.task.baselines(run.metrics, run.data, data)}
     return results
 

@@ -14,6 +14,7 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
 from ..modeling.losses import IGNORED
+from ..modeling.pretrained import PlaitPreTrainedModel
 from ..modeling.question_answering import labelled_spans
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
@@ -24,6 +25,7 @@ from .features import cache_features
 from .inputs import picture_groups
 from .metrics import Metrics
 from .objective import objective
+from .objective_losses import LossLog
 from .parameters import freeze, parameter_groups
 from .sampler import LengthSampler, PictureSampler, TokenBatchSampler
 from .streaming import StreamedMetrics, stream
@@ -69,6 +71,7 @@ class PlaitTrainer(Trainer):
             kwargs["compute_loss_func"] = objective(model, args, train_dataset)
         self.rates = PartRates()
         self.decoder_tokens = DecoderTokens()
+        self.loss_log = LossLog(loss_names_of(model))
         self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
         own: list[TrainerCallback] = [] if self.averaging is None else [self.averaging]
         own += [EpochStart(data_collator)] if isinstance(data_collator, PlaitDataCollator) else []
@@ -116,9 +119,10 @@ class PlaitTrainer(Trainer):
         return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the learning rate of each part to what is logged while training."""
+        """Adds the learning rate of each part, and the single losses of a model of several, to what is logged while
+        training."""
         if "learning_rate" in logs:
-            logs = {**logs, **self.rates.current}
+            logs = {**logs, **self.loss_log.take(self.accelerator.gather), **self.rates.current}
         super().log(logs, start_time)
 
     def compute_loss(
@@ -131,7 +135,10 @@ class PlaitTrainer(Trainer):
         """As the Trainer's; a model that smooths its labels itself is told to."""
         if self.args.label_smoothing_factor and self.smooths_itself:
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training:
+            self.loss_log.add(outputs)
+        return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(
         self,
@@ -260,8 +267,9 @@ class PlaitTrainer(Trainer):
         if not isinstance(self.data_collator, PlaitDataCollator):
             raise ValueError("cache_features needs a PlaitDataCollator, which puts the cached outputs into batches")
         task = self.data_collator.task
-        if not task.text_is_cached and "text" in self.args.cache_features:
-            raise ValueError(f"cache_features: the text that a model for {task.name} reads cannot be kept")
+        for modality in self.args.cache_features:
+            if not task.reads_cached(modality, self.data_collator.settings):
+                raise ValueError(f"cache_features: the {modality} that a model for {task.name} reads cannot be kept")
         datasets: list[Any] = [data for data in (self.train_dataset, self.eval_dataset) if data is not None]
         with self.args.main_process_first(local=False, desc="tower features"):
             for modality in self.args.cache_features:
@@ -275,6 +283,12 @@ class PlaitTrainer(Trainer):
                     batch_size=self.args.per_device_eval_batch_size,
                     max_length=self.data_collator.max_length,
                 )
+
+
+def loss_names_of(model: nn.Module) -> Sequence[str]:
+    """The names of the single losses that a model's `losses` may hold; none for a model of one loss."""
+    inner = unwrap_peft_model(model)
+    return inner.loss_names if isinstance(inner, PlaitPreTrainedModel) else ()
 
 
 def row_labels(batch: dict[str, Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -79,7 +80,7 @@ def test_every_weight_is_initialised(case: tuple[str, str]) -> None:
     assert model.state_dict().keys() == empty.state_dict().keys()
     for name, parameter in model.named_parameters():
         assert torch.isfinite(parameter).all(), name
-        starts_even = parameter.ndim == 1 or ".gates." in name  # norms at one, biases and gates at zero
+        starts_even = parameter.ndim <= 1 or ".gates." in name  # norms at one, biases and gates at zero
         assert starts_even or 0.02 < parameter.std() < 1, f"{name} std {parameter.std()}"
 
 
@@ -258,6 +259,8 @@ def test_loss_whenever_labels_are_given(
 ) -> None:
     if case[0] == "PlaitModel":
         pytest.skip("has no loss")
+    if case[0] == "PlaitForPreTraining":
+        pytest.skip("has several losses: see test_pretraining.py")
     labels = labels_of(case[0], inputs)
     loss = model(**inputs, **labels).loss
     logits, targets = run(model, inputs), torch.stack([*labels.values()], dim=-1)  # both ends of a span
@@ -356,6 +359,7 @@ def test_auto_classes_load_the_folder(case: tuple[str, str], model: PlaitPreTrai
     auto = {
         "PlaitForClassification": AutoModelForSequenceClassification,
         "PlaitForMaskedLM": AutoModelForMaskedLM,
+        "PlaitForPreTraining": AutoModelForPreTraining,
         "PlaitForQuestionAnswering": AutoModelForQuestionAnswering,
         "PlaitForCausalLM": AutoModelForCausalLM,
         "PlaitForConditionalGeneration": AutoModelForSeq2SeqLM,

@@ -11,6 +11,7 @@ from plait import (
     PlaitForClassification,
     PlaitForConditionalGeneration,
     PlaitForMaskedLM,
+    PlaitForPreTraining,
     PlaitForQuestionAnswering,
     PlaitModel,
 )
@@ -73,6 +74,7 @@ CLASSES: dict[str, type[PlaitPreTrainedModel]] = {
     "PlaitModel": PlaitModel,
     "PlaitForClassification": PlaitForClassification,
     "PlaitForMaskedLM": PlaitForMaskedLM,
+    "PlaitForPreTraining": PlaitForPreTraining,
     "PlaitForQuestionAnswering": PlaitForQuestionAnswering,
     "PlaitForCausalLM": PlaitForCausalLM,
     "PlaitForConditionalGeneration": PlaitForConditionalGeneration,
@@ -81,6 +83,7 @@ SHAPES = {
     "PlaitModel": tuple(CONFIGS),
     "PlaitForClassification": tuple(shape for shape in CONFIGS if shape not in (*CONTEXT_SHAPES, "inline")),
     "PlaitForMaskedLM": ("text", "early", "cross_attention"),
+    "PlaitForPreTraining": ("image", "early", "late"),
     "PlaitForQuestionAnswering": ("text", "early", "cross_attention"),
     **GENERATING,
 }
@@ -124,6 +127,12 @@ def labels_of(class_name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"labels": torch.arange(len(next(iter(inputs.values())))) % 3}
     if class_name == "PlaitForConditionalGeneration":
         return {"labels": inputs["decoder_input_ids"].roll(-1, dims=1)}
+    if class_name == "PlaitForPreTraining" and "input_ids" in inputs:
+        hidden = (torch.arange(7) % 2 == 1) & (inputs["attention_mask"] == 1)
+        known = inputs["input_ids"].masked_fill(~hidden, -100)
+        return {"input_ids_masked": inputs["input_ids"].masked_fill(hidden, 3), "mlm_labels": known}
+    if class_name == "PlaitForPreTraining":
+        return {"bool_masked_pos": torch.tensor([[True, False, True, False]] * len(inputs["pixel_values"]))}
     if class_name in ("PlaitForMaskedLM", "PlaitForCausalLM"):
         unread = (inputs["attention_mask"] == 0) | (inputs["input_ids"] == 39)
         return {"labels": inputs["input_ids"].masked_fill(unread, -100)}

@@ -7,11 +7,20 @@ from .classification import Classification
 from .dialogue import Dialogue
 from .generation import Generation
 from .masked_lm import MaskedLM
+from .pretraining import PreTraining
 from .question_answering import QuestionAnswering
 
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (Classification(), MaskedLM(), Generation(), CausalLM(), Dialogue(), QuestionAnswering())
+    for task in (
+        Classification(),
+        MaskedLM(),
+        Generation(),
+        CausalLM(),
+        Dialogue(),
+        QuestionAnswering(),
+        PreTraining(),
+    )
 }
 
 

@@ -14,7 +14,9 @@ from ..tokenizer import PLAIN
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import TrainerCallback
 
+    from ..arguments import PlaitTrainingArguments
     from ..collator import PlaitDataCollator
     from ..data import Data
     from ..labels import Labels
@@ -85,6 +87,21 @@ class Task:
             check_vocabulary("model.text", text.vocab_size, len(processor.tokenizer))
         if self.writes:
             check_decoder(model, processor)
+
+    def reads_cached(self, modality: str, settings: Any) -> bool:
+        """Whether the outputs of a frozen tower can stand for its input."""
+        return self.text_is_cached or modality != "text"
+
+    def model_fields(self, recipe: Recipe) -> dict[str, Any]:
+        """Fields of the model's config that this task's settings decide."""
+        return {}
+
+    def callbacks(self, recipe: Recipe) -> "list[TrainerCallback]":
+        """What this task does beside the steps."""
+        return []
+
+    def check_training(self, data: "Dataset", args: "PlaitTrainingArguments", recipe: Recipe) -> None:
+        """Raises RecipeError for training data that cannot be trained on in such batches."""
 
     def finish_processor(self, processor: PlaitProcessor, recipe: Recipe) -> None:
         """What this task needs of a processor beside its parts."""

@@ -1,0 +1,142 @@
+"""Masked image modelling: patches of a picture hidden, and their pixels predicted."""
+
+import copy
+from math import isqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+from transformers import initialization as init
+
+from ..configuration import PlaitConfig, PlaitVisionConfig, width_of
+from .embeddings import size_of
+from .layers import Parameterised
+from .plait import tower_of
+
+CLASS_TOKENS = (0, 1, 2)  # what a tower that does not say may put before its patches
+
+
+class Patches(NamedTuple):
+    """How a tower cuts a picture: height and width of a patch in pixels, and how many tokens stand before the first."""
+
+    height: int
+    width: int
+    first: int
+
+
+def patches_of(config: PreTrainedConfig) -> Patches:
+    """The patches of an image tower, one for each of its tokens that has a place.
+
+    Raises ValueError for a tower whose tokens are no grid over the picture.
+    """
+    if isinstance(config, PlaitVisionConfig):
+        return Patches(*size_of(config.patch_size), config.class_tokens)
+    own = getattr(config, "vision_config", config)  # of two towers
+    if getattr(own, "image_size", None) is None:
+        raise ValueError(f"masked_image needs an image tower with an image_size, and a {config.model_type} has none")
+    height, width = size_of(own.image_size)
+    count = count_tokens(config, (height, width), getattr(own, "num_channels", 3))
+    for first in CLASS_TOKENS:
+        rows = isqrt(max(count - first, 0) * height // width)
+        columns = (count - first) // rows if rows else 0
+        if columns and rows * columns == count - first and not height % rows and not width % columns:
+            return Patches(height // rows, width // columns, first)
+    raise ValueError(
+        f"masked_image needs an image tower whose tokens are a grid over the picture: of {height} x {width} pixels "
+        f"this {config.model_type} makes {count} tokens"
+    )
+
+
+def count_tokens(config: PreTrainedConfig, size: tuple[int, int], channels: int) -> int:
+    """Tokens of a picture of so many pixels, by running the tower on the meta device."""
+    config = copy.deepcopy(config)
+    config._attn_implementation = "eager"
+    with torch.device("meta"), torch.no_grad():
+        tower = tower_of(config, "image").eval()
+        return tower(pixel_values=torch.empty(1, channels, *size)).last_hidden_state.shape[1]
+
+
+class MaskedImageHead(Parameterised):
+    """Hides patches and predicts their pixels from the tower's tokens by one linear layer (SimMIM, Xie et al. 2022,
+    https://arxiv.org/abs/2111.09886, section 3):
+
+        L = 1 / |M| sum over masked patches i of mean over pixels j of (W y_i + b - x_i)_j^2
+
+    A learned patch of pixels takes the place of each hidden one: through the linear patch embedding of a ViT that is
+    its mask token, and a convolutional tower has one too. With `config.norm_pix_loss` the pixels x_i of a patch are
+    predicted after (x_i - mean) / standard deviation (MAE, He et al. 2022, https://arxiv.org/abs/2111.06377, section 3,
+    "Reconstruction target"; the squared error is theirs too).
+
+    Raises:
+        ValueError: an image tower whose tokens are no grid over the picture.
+    """
+
+    def __init__(self, config: PlaitConfig) -> None:
+        super().__init__()
+        vision = config.vision_config
+        if vision is None:
+            raise ValueError("masked_image needs an image tower, and this config has none: give vision_config")
+        self.patches, self.ratio, self.normalised = patches_of(vision), config.image_mask_ratio, config.norm_pix_loss
+        self.channels = getattr(getattr(vision, "vision_config", vision), "num_channels", 3)
+        self.mask_patch = nn.Parameter(torch.empty(self.channels, self.patches.height, self.patches.width))
+        self.prediction = nn.Linear(width_of(vision, "image"), self.mask_patch.numel())
+
+    def init_weights(self, std: float) -> None:
+        init.normal_(self.mask_patch, std=std)
+
+    def draw(self, pictures: Tensor) -> Tensor:
+        """(pictures, places) bool, True where a patch is hidden: `image_mask_ratio` of each picture's, uniformly
+        without replacement (MAE, section 3, "Masking"). Outside of training always the same ones."""
+        rows, columns = self.grid(pictures)
+        hidden = min(max(round(self.ratio * rows * columns), 1), max(rows * columns - 1, 1))
+        shape = (len(pictures), rows * columns)
+        if self.training:
+            noise = torch.rand(shape, device=pictures.device)
+        else:
+            noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(pictures.device)
+        return noise.argsort(dim=1).argsort(dim=1) < hidden
+
+    def hide(self, pictures: Tensor, masked: Tensor) -> Tensor:
+        """pictures: (pictures, channels, height, width), those patches replaced where masked, (pictures, places)."""
+        rows, columns = self.grid(pictures)
+        if masked.shape != (len(pictures), rows * columns):
+            raise ValueError(
+                f"bool_masked_pos is {tuple(masked.shape)} for {len(pictures)} pictures of {rows} x {columns} patches"
+            )
+        places = masked.view(-1, 1, rows, columns).bool()
+        places = places.repeat_interleave(self.patches.height, 2).repeat_interleave(self.patches.width, 3)
+        return torch.where(places, self.mask_patch.tile(1, rows, columns).to(pictures.dtype), pictures)
+
+    def forward(self, tokens: Tensor, pictures: Tensor, masked: Tensor) -> Tensor:
+        """The loss: tokens: (pictures, tokens, width) that the tower made of the masked pictures; pictures as they
+        were."""
+        first, places = self.patches.first, masked.shape[1]
+        if tokens.shape[1] != first + places:
+            raise ValueError(
+                f"pictures of {tuple(pictures.shape[-2:])} pixels have {places} patches, but the tower made "
+                f"{tokens.shape[1]} tokens of them ({first} without a place)"
+            )
+        masked = masked.bool()
+        predicted = self.prediction(tokens[:, first:][masked]).float()
+        return F.mse_loss(predicted, self.targets(pictures)[masked])
+
+    def targets(self, pictures: Tensor) -> Tensor:
+        """(pictures, places, pixels of a patch)."""
+        rows, columns = self.grid(pictures)
+        cut = pictures.float().unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # (p, c, rows, h, columns, w)
+        pixels = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        if not self.normalised:
+            return pixels
+        return (pixels - pixels.mean(dim=-1, keepdim=True)) / (pixels.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+
+    def grid(self, pictures: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches. Raises ValueError for pictures that they do not fill."""
+        height, width = pictures.shape[-2:]
+        if height % self.patches.height or width % self.patches.width:
+            raise ValueError(
+                f"a picture of {height} x {width} pixels is not a whole number of patches of {self.patches.height} x "
+                f"{self.patches.width}"
+            )
+        return height // self.patches.height, width // self.patches.width

@@ -1,0 +1,109 @@
+"""Losses of several objectives: measured one by one, and logged one by one while training."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import find_batch_size
+from torch import Tensor
+
+from ..configuration.objectives import CONTRASTIVE, MATCHING
+from ..modeling.pretrained import PlaitPreTrainedModel
+
+ACCURACY = "matching_accuracy"
+
+
+class ObjectiveMetrics:
+    """The loss of each objective and their weighted sum, averaged over the rows; and the share of the pairs and their
+    hardest negatives that matching tells right. For PlaitTrainer's `compute_metrics`.
+
+    Pairs are compared within a batch: the contrastive loss depends on the evaluation's batch size. A batch of a
+    single row is left out of that and of matching, and of every objective a batch that has nothing for it.
+
+    Raises:
+        ValueError: a metric that is none of these.
+    """
+
+    def __init__(self, names: Sequence[str], weights: Mapping[str, float]) -> None:
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.known = [*self.weights, *([ACCURACY] if MATCHING in self.weights else [])]
+        for name in names:
+            if name not in self.known:
+                raise ValueError(f"there is no {name!r} here: measured are {', '.join(self.known)}")
+        self.start()
+
+    @property
+    def names(self) -> list[str]:
+        """What is measured, beside the loss."""
+        return self.known
+
+    def start(self) -> None:
+        """Forget everything."""
+        self.rows: dict[str, list[float]] = {name: [] for name in self.known}
+
+    def records(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[dict[str, float]]:
+        """The values of a batch, for each of its rows."""
+        inputs = batch["inputs"]
+        count: Any = find_batch_size(inputs)
+        names = [name for name in self.weights if count > 1 or name not in (CONTRASTIVE, MATCHING)]
+        if not names:
+            return [{}] * count
+        outputs = model(**{**inputs, "objectives": names})
+        values = {name: float(loss) for name, loss in outputs.losses.items()}
+        if outputs.matching_logits is not None:
+            right = outputs.matching_logits.argmax(dim=1) == outputs.matching_labels
+            values[ACCURACY] = float(right.float().mean())
+        return [values] * count
+
+    def add(self, records: Sequence[Mapping[str, float]]) -> None:
+        """One more batch, of all processes."""
+        for record in records:
+            for name, value in record.items():
+                self.rows[name].append(value)
+
+    def compute(self) -> dict[str, float]:
+        """`{name: value}` over all rows so far; an objective that no batch had anything for is left out. The loss is
+        not a number where nothing could be measured."""
+        means = {name: math.fsum(values) / len(values) for name, values in self.rows.items() if values}
+        parts = [self.weights[name] * means[name] for name in self.weights if name in means]
+        return {"loss": math.fsum(parts) if parts else math.nan, **means}
+
+    def predictions(self, records: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+        """What the Trainer's `predict` returns."""
+        return list(records)
+
+
+class LossSums(NamedTuple):
+    """total: (losses,) sums since they were last asked for; count: of how many values."""
+
+    total: Tensor
+    count: Tensor
+
+
+class LossLog:
+    """The single losses of a model that has several, by its `loss_names`, since the last log."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.sums: LossSums | None = None
+
+    def add(self, outputs: Any) -> None:
+        """One more batch's outputs."""
+        if not self.names:
+            return
+        losses: Mapping[str, Tensor] = outputs["losses"]
+        nothing = outputs["loss"].new_zeros(())
+        values = torch.stack([losses.get(name, nothing).detach().float() for name in self.names])
+        count = torch.tensor([float(name in losses) for name in self.names], device=values.device)
+        before = self.sums or LossSums(torch.zeros_like(values), torch.zeros_like(count))
+        self.sums = LossSums(before.total + values, before.count + count)
+
+    def take(self, gather: Any) -> dict[str, float]:
+        """The means over all processes since the last call, by `loss_NAME`; `gather` joins the processes' tensors."""
+        if self.sums is None:
+            return {}
+        total, count = (gather(value[None]).sum(0).tolist() for value in self.sums)
+        self.sums = None
+        found = zip(self.names, total, count, strict=True)
+        return {f"loss_{name}": value / number for name, value, number in found if number}

@@ -1,0 +1,86 @@
+"""Weights of objectives, constant or changing over a run."""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..configuration.objectives import check_objectives
+from .recipe import RecipeError
+
+# points of [progress, weight], progress from 0 (the first step) to 1 (the last)
+Points = list[tuple[float, float]]
+
+
+def read_weights(given: Mapping[str, Any]) -> dict[str, Points]:
+    """A recipe's `objectives`: by name a weight, or points of [progress, weight] between which it changes linearly.
+
+    Raises:
+        RecipeError: an unknown objective, a weight that is negative or no number, points out of order, or a time at
+            which nothing has a weight.
+    """
+    try:
+        check_objectives(given)
+    except ValueError as error:
+        raise RecipeError(f"settings.objectives: {error}") from error
+    weights = {name: points_of(name, value) for name, value in given.items()}
+    times = sorted({time for points in weights.values() for time, _ in points})
+    # linear between the points: nothing is learnt for a while only where that is so between two of them
+    for time in [*times, *((a + b) / 2 for a, b in pairwise(times))]:
+        if not any(weight_at(points, time) for points in weights.values()):
+            raise RecipeError(f"settings.objectives: at {time:g} of the run nothing has a weight above 0")
+    if not weights:
+        raise RecipeError("settings.objectives names no objective")
+    return weights
+
+
+def points_of(name: str, value: Any) -> Points:
+    """The points of one objective."""
+    points = [[0.0, value], [1.0, value]] if is_number(value) else value
+    where = f"settings.objectives.{name} is {value!r}"
+    if not isinstance(points, list) or not points or not all(is_point(point) for point in points):
+        raise RecipeError(f"{where}: expected a weight, or points [[progress 0..1, weight], ...]")
+    times = [float(time) for time, _ in points]
+    if times != sorted(times) or times[0] < 0 or times[-1] > 1:
+        raise RecipeError(f"{where}: progress goes from 0 to 1, in ascending order")
+    if any(weight < 0 for _, weight in points):
+        raise RecipeError(f"{where}: a weight must not be negative")
+    return [(float(time), float(weight)) for time, weight in points]
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
+def weight_at(points: Points, progress: float) -> float:
+    """The weight at that share of the run; before the first point and behind the last, that of the point."""
+    if progress <= points[0][0]:
+        return points[0][1]
+    for (start, before), (end, after) in pairwise(points):
+        if progress <= end:
+            return before + (after - before) * (progress - start) / (end - start) if end > start else after
+    return points[-1][1]
+
+
+def final_weights(weights: Mapping[str, Points]) -> dict[str, float]:
+    """The weights at the end of the run: those that the model is measured and saved with."""
+    return {name: points[-1][1] for name, points in weights.items()}
+
+
+class ObjectiveSchedule(TrainerCallback):
+    """Sets a pretraining model's weights before every step."""
+
+    def __init__(self, weights: Mapping[str, Points]) -> None:
+        self.weights = dict(weights)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        progress = state.global_step / max(state.max_steps - 1, 1)
+        model.objective_weights = {name: weight_at(points, progress) for name, points in self.weights.items()}

@@ -1,0 +1,174 @@
+"""Pretraining on pairs of text and picture, without labels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from huggingface_hub.dataclasses import strict
+from transformers import DataCollatorForLanguageModeling, TrainerCallback
+
+from ...configuration.objectives import CAPTIONING, CONTRASTIVE, MASKED_IMAGE, MASKED_LM, MATCHING
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.pretraining import PlaitForPreTraining
+from ...processing import PlaitProcessor
+from ..inputs import Row, target_labels, tokenizer_in
+from ..labels import Labels
+from ..objective_losses import ObjectiveMetrics
+from ..recipe import Recipe, RecipeError
+from ..schedule import ObjectiveSchedule, final_weights, read_weights
+from .base import Scores, Settings, Task, on_device
+from .generation import references_of
+from .masked_lm import masked
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..arguments import PlaitTrainingArguments
+    from ..collator import PlaitDataCollator
+    from ..data import Data
+
+READS_TEXT = {CONTRASTIVE, MATCHING, MASKED_LM, CAPTIONING}
+READS_IMAGE = {CONTRASTIVE, MATCHING, MASKED_IMAGE, CAPTIONING}
+
+
+@strict
+@dataclass
+class PreTrainingSettings(Settings):
+    """`objectives`: by name a weight, or points [[progress 0..1, weight], ...] between which the weight changes
+    linearly over the run; what they end with is measured and saved. `image_mask_ratio`: share of a picture's patches
+    that masked_image hides. `max_target_length`: tokens of a caption that is written, its end included."""
+
+    objectives: dict[str, Any] = field(default_factory=lambda: {CONTRASTIVE: 1.0, MATCHING: 1.0, MASKED_LM: 1.0})
+    image_mask_ratio: float = 0.6
+    max_target_length: int | None = None
+
+
+class PreTraining(Task):
+    """The columns text and image are pairs; a row may lack either, and have a list of texts, each of which makes a
+    pair. Captioning writes the text."""
+
+    name: ClassVar[str] = "pretraining"
+    model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForPreTraining
+    auto_class: ClassVar[str] = "AutoModelForPreTraining"
+    roles: ClassVar[tuple[str, ...]] = ("text", "image", "image_id")
+    settings: ClassVar[type[Settings]] = PreTrainingSettings
+
+    def reads_cached(self, modality: str, settings: PreTrainingSettings) -> bool:
+        """What is hidden anew in every batch cannot be kept."""
+        return {"text": MASKED_LM, "image": MASKED_IMAGE}.get(modality) not in settings.objectives
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        super().check_recipe(recipe)
+        names = set(read_weights(self.make_settings(recipe.settings).objectives))
+        model = recipe.model
+        if model.from_pretrained is not None:
+            return
+        needed = {
+            "text": names & {MATCHING, CONTRASTIVE, MASKED_LM} and "text",
+            "image": names & READS_IMAGE and "image",
+            "decoder": CAPTIONING in names and "decoder",
+        }
+        for part in filter(None, needed.values()):
+            if getattr(model, part) is None and not (part != "decoder" and model.audio is not None):
+                raise RecipeError(f"model.{part} is missing: settings.objectives are {', '.join(sorted(names))}")
+
+    def model_fields(self, recipe: Recipe) -> dict[str, Any]:
+        settings = self.make_settings(recipe.settings)
+        weights = final_weights(read_weights(settings.objectives))
+        return {"objectives": weights, "image_mask_ratio": settings.image_mask_ratio}
+
+    def callbacks(self, recipe: Recipe) -> list[TrainerCallback]:
+        return [ObjectiveSchedule(read_weights(self.make_settings(recipe.settings).objectives))]
+
+    def check_columns(self, names: Sequence[str], split: str, answered: bool = True) -> None:
+        if not {name.partition(".")[0] for name in names} & {"text", "image"}:
+            raise RecipeError(f"data.columns: pretraining needs text or image, and {split!r} has {', '.join(names)}")
+
+    def check_training(self, data: "Dataset", args: "PlaitTrainingArguments", recipe: Recipe) -> None:
+        """Raises RecipeError where a batch would hold a single pair, or a column is missing."""
+        names = set(read_weights(self.make_settings(recipe.settings).objectives))
+        columns = {name.partition(".")[0] for name in data.column_names}
+        for column, readers in (("text", READS_TEXT), ("image", READS_IMAGE)):
+            if column not in columns and names & readers:
+                raise RecipeError(
+                    f"data.columns has no {column}: {', '.join(sorted(names & readers))} cannot do without"
+                )
+        if not names & {CONTRASTIVE, MATCHING} or args.tokens_per_batch is not None:
+            return
+        size, last = args.train_batch_size, len(data) % (args.train_batch_size * args.world_size)
+        if size < 2 or (last == 1 and not args.dataloader_drop_last):
+            raise RecipeError(
+                f"training: {len(data)} pairs in batches of {size} leave one alone, and contrastive and matching "
+                "compare pairs: change per_device_train_batch_size, or set dataloader_drop_last"
+            )
+
+    def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        """A row for each of several texts."""
+        from datasets import Dataset
+
+        if "text" not in data.column_names or not any(isinstance(text, list) for text in data["text"]):
+            return data
+        texts = [[None] if not text else references_of(text) for text in data["text"]]
+        rows = [row for row, several in enumerate(texts) for _ in several]
+        flat = [text for several in texts for text in several]
+        if data.column_names == ["text"]:
+            return Dataset.from_dict({"text": flat})
+        return data.remove_columns("text").select(rows).add_column("text", flat)
+
+    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        names = set(collator.settings.objectives)
+        batch = collator.inputs(rows)
+        if MASKED_LM in names and "input_ids" in batch:
+            masking = DataCollatorForLanguageModeling(
+                tokenizer_in(collator.processor), mlm_probability=collator.mlm_probability
+            )
+            hidden = masked(masking, batch["input_ids"].clone(), collator.seed)  # it changes what it gets
+            batch |= {"input_ids_masked": hidden["input_ids"], "mlm_labels": hidden["labels"]}
+        if CAPTIONING in names:
+            batch |= caption_labels(collator, rows)
+        # tensors with a row for each row of the batch come first: the Trainer counts rows in the first
+        last = {name: batch.pop(name) for name in ("pixel_values", "encoder_outputs") if name in batch}
+        return {**batch, **last, "return_loss": True}
+
+    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        return {"inputs": self.batch(collator, rows)}
+
+    def make_metrics(
+        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    ) -> ObjectiveMetrics:
+        return ObjectiveMetrics(names, final_weights(read_weights(self.make_settings(recipe.settings).objectives)))
+
+    def baselines(self, metrics: ObjectiveMetrics, data: "Data", split: "Dataset") -> Scores:
+        """Two of three pairs that matching reads do not belong together."""
+        return {"always_no": {"matching_accuracy": 2 / 3}} if MATCHING in metrics.weights else {}
+
+    def answers(
+        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """Whether text and picture belong together: `match`, a probability, and `similarity`, a cosine, as far as the
+        model has learnt either."""
+        with torch.no_grad():
+            outputs = model(**on_device(collator.inputs(rows), model), return_loss=False)
+        found: dict[str, list[float]] = {}
+        if outputs.matching_logits is not None:
+            found["match"] = outputs.matching_logits.float().softmax(-1)[:, 1].tolist()
+        if outputs.embeds is not None and len(outputs.embeds) == 2:
+            first, second = outputs.embeds.values()
+            found["similarity"] = (first.float() * second.float()).sum(-1).tolist()
+        yield from ({name: round(values[row], 6) for name, values in found.items()} for row in range(len(rows)))
+
+    def hub_task(self, modalities: tuple[str, ...]) -> str:
+        return "feature-extraction"
+
+
+def caption_labels(collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    """`labels` (batch, length) of the rows' texts; -100 alone where a row has none."""
+    texts = [row.get("text") for row in rows]
+    given = [text for text in texts if text]
+    if not given:
+        return {"labels": torch.full((len(rows), 1), -100)}
+    made = target_labels(collator.processor, given, collator.settings.max_target_length)["labels"]
+    labels = made.new_full((len(rows), made.shape[1]), -100)
+    labels[torch.tensor([bool(text) for text in texts])] = made
+    return {"labels": labels}
