@@ -150,7 +150,8 @@ class PlaitPreTrainedModel(PreTrainedModel):
             names = {"key_mapping": dict(cls.pretraining_names)} if renamed else {}
             loaded = super().from_pretrained(name, *model_args, config=config, **names, **kwargs)
             if renamed:  # or it would be saved under the names that it was read from
-                (loaded[0] if isinstance(loaded, tuple) else loaded)._weight_conversions = []
+                model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
+                model._weight_conversions = []
         freeze_zeros((loaded[0] if isinstance(loaded, tuple) else loaded).parts.values())
         return loaded
 

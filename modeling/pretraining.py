@@ -303,8 +303,9 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         if self.similarity is None:
             return {}
         vectors = {name: pooled(output) for name, output in outputs.items()}
-        if self.projections:
-            vectors = {name: self.projections[name](vector) for name, vector in vectors.items()}
+        projections: Any = self.projections
+        if projections:
+            vectors = {name: projections[name](vector) for name, vector in vectors.items()}
         return {name: nn.functional.normalize(vector, dim=-1) for name, vector in vectors.items()}
 
     def no_embeds(self) -> tuple[Tensor, Tensor]:
