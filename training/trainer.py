@@ -174,12 +174,13 @@ class PlaitTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """As the Trainer's; with `tokens_per_batch` the batches are those of a TokenBatchSampler."""
-        if self.args.tokens_per_batch is None:
+        sampler = self._batch_sampler()
+        if sampler is None:
             return super().get_train_dataloader()
         config, even = self.accelerator.dataloader_config, self.accelerator.dataloader_config.even_batches
         config.even_batches = False  # the sampler itself gives every process as many
         try:
-            loader = self.accelerator.prepare(self._token_loader(self.args.tokens_per_batch))
+            loader = self.accelerator.prepare(self._batch_loader(sampler))
         finally:
             config.even_batches = even
         if self.args.world_size > 1:
@@ -187,11 +188,15 @@ class PlaitTrainer(Trainer):
             loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
         return loader
 
-    def _token_loader(self, tokens: int) -> DataLoader:
+    def _batch_sampler(self) -> Sampler[list[int]] | None:
+        """What chooses the rows of whole batches, for this process; None where the Trainer's own way does."""
+        if self.args.tokens_per_batch is None:
+            return None
+        lengths, processes = self._lengths(self.train_dataset), (self.args.world_size, self.args.process_index)
+        return TokenBatchSampler(lengths, self.args.tokens_per_batch, self._seed, self._epoch, *processes)
+
+    def _batch_loader(self, sampler: Sampler[list[int]]) -> DataLoader:
         data: Any = self.train_dataset
-        sampler = TokenBatchSampler(
-            self._lengths(data), tokens, self._seed, self._epoch, self.args.world_size, self.args.process_index
-        )
         return DataLoader(
             data,
             batch_sampler=sampler,
@@ -209,12 +214,13 @@ class PlaitTrainer(Trainer):
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
-        collator = self.data_collator
-        self.data_collator = self._batches(training=bool(kwargs.get("is_training")))
+        training, collator = bool(kwargs.get("is_training")), self.data_collator
+        self.data_collator, dropped = self._batches(training), self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = dropped and training  # every row is measured
         try:
             return super()._get_dataloader(*args, **kwargs)
         finally:
-            self.data_collator = collator
+            self.data_collator, self.args.dataloader_drop_last = collator, dropped
 
     def _batches(self, training: bool) -> Any:
         """What makes a batch of rows: ours knows those of training, and those that StreamedMetrics read, from others.

@@ -354,3 +354,11 @@ def test_a_model_without_text_trains_and_is_saved_with_its_processor(
     assert trainer.processing_class is processor
     (checkpoint,) = (tmp_path / "run").iterdir()
     assert PlaitProcessor.from_pretrained(checkpoint).model_input_names == ["pixel_values", "image_present"]
+
+
+def test_a_dropped_last_batch_is_measured_all_the_same(make_trainer: Callable[..., PlaitTrainer]) -> None:
+    """dataloader_drop_last is about training: transformers' own evaluation would leave rows out."""
+    trainer = make_trainer(dataloader_drop_last=True, per_device_train_batch_size=8, per_device_eval_batch_size=8)
+    assert len(trainer.get_train_dataloader()) == 1  # of nine rows
+    assert len(trainer.get_eval_dataloader()) == 1 and trainer.evaluate()["eval_accuracy"] >= 0  # of three
+    assert trainer.args.dataloader_drop_last
