@@ -303,7 +303,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         if self.similarity is None:
             return {}
         vectors = {name: pooled(output) for name, output in outputs.items()}
-        projections: Any = self.projections
+        projections = cast("Any", self.projections)
         if projections:
             vectors = {name: projections[name](vector) for name, vector in vectors.items()}
         return {name: nn.functional.normalize(vector, dim=-1) for name, vector in vectors.items()}

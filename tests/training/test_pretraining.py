@@ -122,8 +122,8 @@ def collator(content: dict[str, Any], tmp_path: Path) -> Callable[..., PlaitData
     processor = PlaitProcessor.compose(text=tokenizer, image=PlaitVisionConfig(**MODEL["image"]["config"]))
 
     def make(**objectives: float) -> PlaitDataCollator:
-        settings = {"objectives": objectives}
-        return PlaitDataCollator(processor, task="pretraining", settings=settings, mlm_probability=0.5)
+        settings = {"objectives": objectives, "mlm_probability": 0.5}
+        return PlaitDataCollator(processor, task="pretraining", settings=settings)
 
     return make
 

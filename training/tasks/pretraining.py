@@ -37,10 +37,11 @@ READS_IMAGE = {CONTRASTIVE, MATCHING, MASKED_IMAGE, CAPTIONING}
 class PreTrainingSettings(Settings):
     """`objectives`: by name a weight, or points [[progress 0..1, weight], ...] between which the weight changes
     linearly over the run; what they end with is measured and saved. `image_mask_ratio`: share of a picture's patches
-    that masked_image hides. `max_target_length`: tokens of a caption that is written, its end included."""
+    that masked_image hides, `mlm_probability` that of a text's tokens that masked_lm does. `max_target_length`: tokens of a caption that is written, its end included."""
 
     objectives: dict[str, Any] = field(default_factory=lambda: {CONTRASTIVE: 1.0, MATCHING: 1.0, MASKED_LM: 1.0})
     image_mask_ratio: float = 0.6
+    mlm_probability: float = 0.15
     max_target_length: int | None = None
 
 
@@ -121,7 +122,7 @@ class PreTraining(Task):
         batch = collator.inputs(rows)
         if MASKED_LM in names and "input_ids" in batch:
             masking = DataCollatorForLanguageModeling(
-                tokenizer_in(collator.processor), mlm_probability=collator.mlm_probability
+                tokenizer_in(collator.processor), mlm_probability=collator.settings.mlm_probability
             )
             hidden = masked(masking, batch["input_ids"].clone(), collator.seed)  # it changes what it gets
             batch |= {"input_ids_masked": hidden["input_ids"], "mlm_labels": hidden["labels"]}
