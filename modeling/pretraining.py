@@ -313,7 +313,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         nothing = self.nothing()
         first, second = (nothing.expand(0, side_width(self.config, name)) for name in self.model.towers)
         if self.projections:
-            first, second = (projection.weight[:, :0].T for projection in self.projections.values())
+            first, second = (each.get_parameter("weight")[:, :0].T for each in self.projections.values())
         return first, second
 
 

@@ -37,7 +37,8 @@ READS_IMAGE = {CONTRASTIVE, MATCHING, MASKED_IMAGE, CAPTIONING}
 class PreTrainingSettings(Settings):
     """`objectives`: by name a weight, or points [[progress 0..1, weight], ...] between which the weight changes
     linearly over the run; what they end with is measured and saved. `image_mask_ratio`: share of a picture's patches
-    that masked_image hides, `mlm_probability` that of a text's tokens that masked_lm does. `max_target_length`: tokens of a caption that is written, its end included."""
+    that masked_image hides, `mlm_probability` that of a text's tokens that masked_lm does.
+    `max_target_length`: tokens of a caption that is written, its end included."""
 
     objectives: dict[str, Any] = field(default_factory=lambda: {CONTRASTIVE: 1.0, MATCHING: 1.0, MASKED_LM: 1.0})
     image_mask_ratio: float = 0.6
