@@ -34,6 +34,7 @@ TOWERS = {
     "fusion_config": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256},
     "options": {"initializer_range": 0.08},
 }
+SPACE = {"retrieval_config": {"projection_dim": 256}}  # of the contrastive objective
 COMMON = {
     "per_device_train_batch_size": 64,
     "per_device_eval_batch_size": 128,
@@ -72,7 +73,7 @@ def pretrain(data: Path, seed: int, folder: Path, epochs: int) -> Path:
         {"image": "image", "text": "caption"},
         seed,
         folder,
-        model={**TOWERS, "freeze": ["text"]},
+        model={**TOWERS, "freeze": ["text"], "options": {**TOWERS["options"], **SPACE}},
         settings={"objectives": OBJECTIVES},
         training={"num_train_epochs": epochs, "dataloader_drop_last": True, "cache_features": ["text"]},
     )
