@@ -20,6 +20,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration, PlaitModel
+from plait.modeling import PlaitPreTrainedModel
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 TEXT = {"vocab_size": 64, "max_position_embeddings": 40, **SIZES}
@@ -54,7 +55,15 @@ WHISPER |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_st
 WHISPER |= {"suppress_tokens": None, "begin_suppress_tokens": None}
 
 
+SOUND = {**SIZES, "num_mel_bins": 24, "max_length": 40}
+WAVE = {**SIZES, "conv_dim": [16, 16, 16], "conv_kernel": [10, 3, 2], "conv_stride": [5, 2, 2]}
+WAVE |= {"num_feat_extract_layers": 3, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
+STABLE = {**WAVE, "do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+VIDEO = {**SIZES, "image_size": 32, "num_frames": 4}
+
 DRAWS = 5
+# what transformers calls an input that has another name here
+THEIRS = {"pixel_values_videos": "pixel_values"}
 
 
 class Case(NamedTuple):
@@ -89,6 +98,13 @@ FAMILIES = [
     Case("SigLIP vision", lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**IMAGE)), "image"),
     Case("ResNet basic", lambda: hf.ResNetModel(hf.ResNetConfig(**RESNET, layer_type="basic")), "image"),
     Case("ResNet bottleneck", lambda: hf.ResNetModel(hf.ResNetConfig(**RESNET)), "image"),
+    Case("AST", lambda: hf.ASTModel(hf.ASTConfig(**SOUND)), "spectrogram"),
+    Case("wav2vec2", lambda: hf.Wav2Vec2Model(hf.Wav2Vec2Config(**WAVE)), "waveform"),
+    Case("wav2vec2 stable", lambda: hf.Wav2Vec2Model(hf.Wav2Vec2Config(**STABLE)), "waveform"),
+    Case("HuBERT", lambda: hf.HubertModel(hf.HubertConfig(**WAVE)), "waveform"),
+    Case("HuBERT stable", lambda: hf.HubertModel(hf.HubertConfig(**STABLE)), "waveform"),
+    Case("VideoMAE", lambda: hf.VideoMAEModel(hf.VideoMAEConfig(**VIDEO, patch_size=8)), "video"),
+    Case("ViViT", lambda: hf.VivitModel(hf.VivitConfig(**VIDEO, tubelet_size=[2, 8, 8])), "video"),
     Case("GPT-2 LM", lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2)), "text", PlaitForCausalLM),
     Case("GPT-Neo LM", lambda: hf.GPTNeoForCausalLM(hf.GPTNeoConfig(**NEO)), "text", PlaitForCausalLM),
     Case("Llama LM", lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)), "text", PlaitForCausalLM),
@@ -127,10 +143,17 @@ def draw(model: nn.Module, seed: int) -> nn.Module:
 
 
 def inputs_for(case: Case, model: nn.Module) -> dict[str, Tensor]:
-    """Ragged sentences (padded right), pictures, or clips; for an encoder-decoder its decoder's sentences too."""
+    """Ragged sentences (padded right), pictures, clips, videos; for an encoder-decoder its decoder's sentences too."""
     generator = torch.Generator().manual_seed(1)
-    if case.reads == "image":
-        return {"pixel_values": torch.randn(3, 3, 32, 32, generator=generator)}
+    shapes = {
+        "image": ("pixel_values", (3, 3, 32, 32)),
+        "spectrogram": ("input_values", (3, 40, 24)),
+        "waveform": ("input_values", (3, 600)),
+        "video": ("pixel_values_videos", (3, 4, 3, 32, 32)),
+    }
+    if case.reads in shapes:
+        name, shape = shapes[case.reads]
+        return {name: torch.randn(shape, generator=generator)}
     if case.reads == "sound to text":
         inputs = {"input_features": torch.randn(4, 16, 24, generator=generator)}
     else:
@@ -161,7 +184,8 @@ def padded_left(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 def tensors_of(model: nn.Module, inputs: dict[str, Tensor], hidden: bool) -> dict[str, Tensor]:
     """What a model returns, at valid positions; feature maps as tokens."""
     cached = {"use_cache": False} if model.config.get_text_config().to_dict().get("use_cache") else {}
-    outputs = model(**inputs, **cached, output_hidden_states=hidden)
+    named = inputs if isinstance(model, PlaitPreTrainedModel) else {THEIRS.get(n, n): x for n, x in inputs.items()}
+    outputs = model(**named, **cached, output_hidden_states=hidden)
     names = ("last_hidden_state", "pooler_output", "logits", "encoder_last_hidden_state")
     found = {name: outputs[name] for name in names if outputs.get(name) is not None}
     for name in ("hidden_states", "decoder_hidden_states", "encoder_hidden_states"):

@@ -115,6 +115,7 @@ AUDIOS = (
     Family("wav2vec2", "wav2vec2", WAVE, clip=SAMPLES),
     Family("wav2vec2-stable", "wav2vec2", {**WAVE, **STABLE}, clip=SAMPLES),
     Family("hubert", "hubert", WAVE, clip=SAMPLES),
+    Family("hubert-stable", "hubert", {**WAVE, **STABLE}, clip=SAMPLES),
     Family("lstm", "plait_rnn", RNN, clip=FEATURES),
     Family("gru", "plait_rnn", {**RNN, "rnn_type": "gru"}, clip=FEATURES),
 )
