@@ -15,6 +15,7 @@ from ..configuration import (
     PlaitConfig,
     PlaitDecoderConfig,
     PlaitTextConfig,
+    PlaitVideoConfig,
     PlaitVisionConfig,
 )
 from ..configuration.tower import MODALITIES
@@ -38,8 +39,11 @@ FRESH = {
     "text": PlaitTextConfig,
     "image": PlaitVisionConfig,
     "audio": PlaitAudioConfig,
+    "video": PlaitVideoConfig,
     "decoder": PlaitDecoderConfig,
 }
+SCALARS = ("image_token", "num_image_tokens", "num_frames", "fps")  # of PlaitProcessor.compose
+PARTS = {"image": "image_processor", "audio": "feature_extractor", "video": "frame_processor"}
 TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
 
 
@@ -54,7 +58,7 @@ def build_processor(recipe: Recipe, data: "Dataset") -> PlaitProcessor:
     sources |= tokenizers_of(recipe, sources, data)
     if sources.get("decoder") is sources.get("text"):
         sources.pop("decoder", None)
-    check_keys(recipe.processor, (*sources, "image_token", "num_image_tokens"), "processor")
+    check_keys(recipe.processor, (*sources, *SCALARS), "processor")
     given = {name: resolve(value) for name, value in recipe.processor.items() if not isinstance(value, dict)}
     processor = PlaitProcessor.compose(**{**sources, **given})
     for name, value in recipe.processor.items():
@@ -66,10 +70,10 @@ def build_processor(recipe: Recipe, data: "Dataset") -> PlaitProcessor:
 
 def adjust(processor: PlaitProcessor, name: str, fields: dict[str, Any]) -> None:
     """Other settings for what reads pictures or sound: `processor: {image: {size: {height: 160, width: 160}}}`."""
-    attribute = {"image": "image_processor", "audio": "feature_extractor"}.get(name)
+    attribute = PARTS.get(name)
     part: Any = None if attribute is None else getattr(processor, attribute)
     if attribute is None or part is None:
-        raise RecipeError(f"processor.{name} takes a source; settings are for the image or audio part that there is")
+        raise RecipeError(f"processor.{name} takes a source; settings are for a part that there is: {', '.join(PARTS)}")
     settings = part.to_dict()
     check_keys(fields, list(settings), f"processor.{name}")
     setattr(processor, attribute, type(part).from_dict({**settings, **fields}))

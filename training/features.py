@@ -36,7 +36,7 @@ logger = logging.get_logger(__name__)
 
 FORMAT = "plait features 1"
 SHARD_BYTES = 2**28
-READERS = {"image": "image_processor", "audio": "feature_extractor", "video": "image_processor"}
+READERS = {"image": "image_processor", "audio": "feature_extractor", "video": "frame_processor"}
 VOLATILE = ("transformers_version", "_name_or_path")
 
 
@@ -200,6 +200,8 @@ def _processing(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
     if part is None:
         raise ValueError(f"the processor has no {name}, and there is {modality} to read")
     settings = part.to_dict()
+    if modality == "video":
+        settings |= {"num_frames": processor.num_frames, "fps": processor.fps}
     return {key: value for key, value in settings.items() if key not in VOLATILE}
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..modeling.losses import IGNORED
 from ..processing import PlaitProcessor
+from ..processing.images import read_picture
 from .media import Row, items_of
 
 if TYPE_CHECKING:
@@ -83,8 +84,16 @@ def media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence[Sequen
     """The clips or videos of each row as the model's inputs; nothing where no row has one."""
     if not any(rows):
         return {}
-    given: dict[str, Any] = {ARGUMENTS[modality]: [list(row) for row in rows]}
+    items = [[opened(item) if modality == "video" else item for item in row] for row in rows]
+    given: dict[str, Any] = {ARGUMENTS[modality]: items}
     return dict(processor(return_tensors="pt", **given))
+
+
+def opened(video: Any) -> Any:
+    """A list of stored frames as pictures; any other video as it is. Raises ValueError for a list without frames."""
+    if isinstance(video, list) and not video:
+        raise ValueError("a video has no frames")
+    return [read_picture(frame) for frame in video] if isinstance(video, list) else video
 
 
 def text_lengths(processor: PlaitProcessor, data: "Dataset", max_length: int | None) -> list[int]:

@@ -124,6 +124,41 @@ def test_a_recipe_trains_on_sound(tmp_path: Path) -> None:
     assert "audio-classification" in (tmp_path / "run" / "README.md").read_text()
 
 
+def test_a_recipe_trains_on_frames(tmp_path: Path) -> None:
+    """Does the square move to the left or to the right? One frame alone does not tell."""
+    rows = []
+    for number in range(16):
+        places = (2, 9) if number % 2 else (9, 2)
+        rows.append({"video": [square(place, number) for place in places], "label": ("left", "right")[number % 2]})
+    Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
+    image = {"model_type": "plait_vision", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    image |= {"image_size": 16, "patch_size": 8, "initializer_range": 0.2}
+    recipe = build_recipe(
+        {
+            "model": {"video": {"config": {"image_config": image, "num_frames": 2, "num_hidden_layers": 1}}},
+            "data": {"source": str(tmp_path / "train.parquet"), "validation_fraction": 0.25},
+            "training": {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "num_train_epochs": 1},
+            "output_dir": str(tmp_path / "run"),
+        }
+    )
+    results = train(recipe, "plait train")
+    assert "accuracy" in results["validation"]["model"]
+    assert "video-classification" in (tmp_path / "run" / "README.md").read_text()
+    processor = PlaitProcessor.from_pretrained(tmp_path / "run")
+    batch = PlaitDataCollator(processor)(rows[:3])
+    assert batch["pixel_values_videos"].shape == (3, 1, 2, 3, 16, 16)
+    with pytest.raises(ValueError, match="a video has no frames"):
+        PlaitDataCollator(processor)([{"video": []}])
+
+
+def square(place: int, shade: int) -> dict[str, Any]:
+    """A file of a frame with a square at this place."""
+    picture, file = Image.new("RGB", (16, 16)), io.BytesIO()
+    picture.paste((200, 100 + shade, 50), (place, 5, place + 5, 10))
+    picture.save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
 def test_settings_of_a_part_of_the_processor() -> None:
     processor = PlaitProcessor.compose(audio=PlaitAudioConfig(**AUDIO))
     adjust(processor, "audio", {"hop_length": 80})

@@ -24,7 +24,7 @@ def draw(content: dict[str, Any], path: Path) -> None:
             dot(gains, place, row["gain"], colour)
     if content["majority"] is not None:
         scores.axvline(content["majority"], color=LINE, linestyle=":", zorder=0)
-        scores.text(content["majority"], len(systems) - 0.45, "majority", color=GREY, fontsize=8, ha="center")
+        scores.text(content["majority"], len(systems) - 0.45, " majority", color=GREY, fontsize=8)
     gains.axvline(0, color=LINE, zorder=0)
     scores.set_yticks(range(len(systems)), [row["name"] for row in systems])
     scores.set_ylim(-0.6, len(systems) - 0.2)
@@ -32,8 +32,8 @@ def draw(content: dict[str, Any], path: Path) -> None:
     gains.set_xlabel(f"gain over {content['best_single']}, the best single modality")
     for axes in (scores, gains):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Does fusion help? {content['verdict'].capitalize()}", x=0.02, ha="left", fontsize=11)
-    figure.text(0.98, 0.0, "bars: 95 % intervals", ha="right", fontsize=8, color=GREY)
+    title = f"Does fusion help? {content['verdict'].capitalize()} (bars: 95 % intervals)"
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11)
     figure.savefig(str(path), dpi=150)
 
 
