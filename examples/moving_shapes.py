@@ -189,7 +189,8 @@ def train(model: Model, rows: Rows, epochs: int, seed: int, still: bool, at_once
     for epoch in range(epochs):
         losses = []
         for videos, asked in batches(rows, at_once, chance):
-            logits = model.logits(rows, videos, asked, still) if net.train() else None
+            net.train()
+            logits = model.logits(rows, videos, asked, still)
             loss = torch.nn.functional.cross_entropy(logits, model.targets(rows, asked))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

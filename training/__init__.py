@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe, load_recipe
     from .spans import SpanMetrics
     from .trainer import PlaitTrainer
+    from .word_vectors import save_word_tower
 
 LAZY = {
     "PARTS": ".parameters",
@@ -34,6 +35,7 @@ LAZY = {
     "parameter_groups": ".parameters",
     "part_of": ".parameters",
     "pipeline": ".pipelines",
+    "save_word_tower": ".word_vectors",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "parameter_groups",
     "part_of",
     "pipeline",
+    "save_word_tower",
 ]
 
 

@@ -1,0 +1,91 @@
+"""A text tower of static word vectors: built from a file or a matrix, saved with its tokenizer, composed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from plait import PlaitForClassification, PlaitProcessor
+from plait.configuration import PlaitVisionConfig
+from plait.training.word_vectors import save_word_tower
+
+WORDS = ["the", "red", "cat", "sat", "."]
+
+
+def matrix(width: int = 6) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(len(WORDS), width)).astype(np.float32)
+
+
+def lines(header: str = "") -> str:
+    rows = (" ".join([word, *(repr(float(value)) for value in row)]) for word, row in zip(WORDS, matrix(), strict=True))
+    return header + "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("header", ["", "5 6\n"])
+def test_a_file_and_a_matrix_give_the_same_tower(header: str, tmp_path: Path) -> None:
+    file = tmp_path / "vectors.txt"
+    file.write_text(lines(header))
+    save_word_tower(file, tmp_path / "file")
+    save_word_tower(matrix(), tmp_path / "matrix", WORDS)
+    name = "towers.text.embeddings.token_embedding.weight"
+    tables = [AutoModel.from_pretrained(tmp_path / source).state_dict()[name] for source in ("file", "matrix")]
+    assert torch.equal(*tables)
+    assert torch.equal(tables[0][2:], torch.from_numpy(matrix()))
+    assert torch.allclose(tables[0][1], torch.from_numpy(matrix().mean(0)))
+    assert not tables[0][0].any()
+
+
+@torch.no_grad()
+def test_a_token_is_its_vector_and_its_position(tmp_path: Path) -> None:
+    tower = save_word_tower(matrix(), tmp_path, WORDS, max_length=8)
+    processor = PlaitProcessor.compose(text=tmp_path)
+    batch = processor(text=["The red cat, sat.", "red"], return_tensors="pt")
+    assert batch["input_ids"].tolist() == [[2, 3, 4, 1, 5, 6], [3, 0, 0, 0, 0, 0]]
+    output = tower(**batch)
+    positions = tower.get_encoder("text").embeddings.position_embedding.weight
+    expected = torch.from_numpy(matrix())[1] + positions[0]
+    assert torch.allclose(output.last_hidden_state[1, 0], expected)
+    assert torch.allclose(output.pooler_output[1], expected)
+    cut = processor(text="cat " * 20, return_tensors="pt")
+    assert cut["input_ids"].shape == (1, 8)
+
+
+def test_it_composes_frozen_like_any_tower(tmp_path: Path) -> None:
+    save_word_tower(matrix(8), tmp_path, WORDS)
+    image = PlaitVisionConfig(image_size=16, patch_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    model = PlaitForClassification.compose(text=tmp_path, image=image, labels=2, freeze="text", verbose=False).train()
+    batch = PlaitProcessor.compose(text=tmp_path)(text=["the cat", None, "red"], return_tensors="pt")
+    loss = model(**batch, pixel_values=torch.randn(3, 3, 16, 16), labels=torch.tensor([0, 1, 0])).loss
+    loss.backward()
+    table = model.get_input_embeddings().weight
+    assert table.grad is None
+    assert torch.equal(table[2:].detach(), torch.from_numpy(matrix(8)))
+    assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "vectors", "message"),
+    [
+        (WORDS[:4], matrix(), r"shape \(5, 6\) need as many words, got 4"),
+        (["a", "b", "a", "c", "d"], matrix(), "'a' is there twice"),
+        (WORDS, np.where(np.arange(5)[:, None] == 2, np.nan, matrix()), "vector of 'cat' is not finite"),
+        (None, matrix(), "got 0"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused(
+    words: list[str] | None, vectors: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        save_word_tower(vectors, tmp_path, words)
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "vectors.txt"
+    file.write_text("a 1 2\nb 1 2 3\n")
+    with pytest.raises(ValueError, match="line 2: 3 numbers, the first word has 2"):
+        save_word_tower(file, tmp_path / "tower")
+    file.write_text("")
+    with pytest.raises(ValueError, match="has no word vectors"):
+        save_word_tower(file, tmp_path / "tower")

@@ -1,0 +1,119 @@
+"""A text tower of static word vectors and positions, with its tokenizer, in a folder that `compose` takes."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from ..configuration import PlaitConfig, PlaitTextConfig
+from ..modeling import PlaitModel
+
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+
+
+def save_word_tower(
+    vectors: str | PathLike[str] | np.ndarray | Tensor,
+    folder: str | PathLike[str],
+    vocabulary: Sequence[str] | None = None,
+    *,
+    max_length: int = 128,
+    lowercase: bool = True,
+    limit: int | None = None,
+) -> PlaitModel:
+    """Save a text tower whose tokens are word vectors (Mikolov et al. 2013, https://arxiv.org/abs/1301.3781; Pennington
+    et al. 2014, GloVe) plus a learned position, with the tokenizer that splits at spaces and punctuation.
+
+        save_word_tower("glove.6B.100d.txt", "glove-tower", limit=50_000)
+        model = PlaitForClassification.compose(text="glove-tower", image=...)
+        processor = PlaitProcessor.compose(text="glove-tower", image=...)
+
+    Args:
+        vectors: a text file with a word and its numbers a line (a first line of two numbers, as word2vec writes it, is
+            passed over), or a matrix (words, width) with its `vocabulary`.
+        folder: where the model and the tokenizer are saved.
+        vocabulary: the words of a matrix, one a row.
+        max_length: words that a text may have.
+        lowercase: texts are lowered before their words are looked up.
+        limit: how many words of the file to take, from its top.
+
+    An unknown word is the mean of all vectors, padding is zero, positions begin near zero.
+
+    Raises:
+        ValueError: a line with another number of numbers, a number of words other than that of vectors, a word that is
+            there twice, or vectors that are not finite.
+    """
+    if isinstance(vectors, (str, PathLike)):
+        words, matrix = read_vectors(Path(vectors), limit)
+    else:
+        words, matrix = list(vocabulary or ()), torch.as_tensor(vectors, dtype=torch.float32)
+    check(words, matrix)
+    config = PlaitTextConfig(
+        vocab_size=len(words) + 2,
+        hidden_size=matrix.shape[1],
+        num_attention_heads=1,
+        num_hidden_layers=0,
+        output_norm=False,
+        max_position_embeddings=max_length,
+        pad_token_id=0,
+        pooling="mean",
+    )
+    model = PlaitModel(PlaitConfig(text_config=config, pad_token_id=0))
+    table = torch.cat((torch.zeros(1, matrix.shape[1]), matrix.mean(dim=0, keepdim=True), matrix))
+    with torch.no_grad():
+        model.get_input_embeddings().get_parameter("weight").copy_(table)
+    model.save_pretrained(folder)
+    word_tokenizer(words, max_length, lowercase).save_pretrained(str(folder))
+    return model.eval()
+
+
+def read_vectors(file: Path, limit: int | None) -> tuple[list[str], Tensor]:
+    """Words and their vectors, (words, width), of a text file."""
+    words: list[str] = []
+    rows: list[np.ndarray] = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            word, *values = line.rstrip().split(" ")
+            if number == 1 and len(values) == 1:  # how many words of which width
+                continue
+            if rows and len(values) != len(rows[0]):
+                raise ValueError(f"{file}, line {number}: {len(values)} numbers, the first word has {len(rows[0])}")
+            words.append(word)
+            rows.append(np.array(values, dtype=np.float32))
+            if len(words) == limit:
+                break
+    if not rows:
+        raise ValueError(f"{file} has no word vectors: a word and its numbers a line")
+    return words, torch.from_numpy(np.stack(rows))
+
+
+def check(words: Sequence[str], matrix: Tensor) -> None:
+    if matrix.ndim != 2 or len(words) != len(matrix) or not len(words):
+        raise ValueError(f"vectors of shape {tuple(matrix.shape)} need as many words, got {len(words)}: (words, width)")
+    if not bool(matrix.isfinite().all()):
+        row = int((~matrix.isfinite()).any(dim=1).nonzero()[0])
+        raise ValueError(f"the vector of {words[row]!r} is not finite")
+    if len({*words, PAD, UNKNOWN}) < len(words) + 2:
+        twice = next(word for number, word in enumerate(words) if word in words[:number] or word in (PAD, UNKNOWN))
+        raise ValueError(f"the word {twice!r} is there twice: give each word one vector")
+
+
+def word_tokenizer(words: Sequence[str], max_length: int, lowercase: bool) -> PreTrainedTokenizerFast:
+    """Words to their numbers, split at spaces and punctuation."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    numbers = {word: number for number, word in enumerate((PAD, UNKNOWN, *words))}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
+    cases = [normalizers.Lowercase()] if lowercase else []
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *cases])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+    )
