@@ -115,10 +115,17 @@ def build_model(
     return model
 
 
-def make_model(recipe: Recipe, labels: Labels | None, processor: PlaitProcessor, verbose: bool) -> PlaitPreTrainedModel:
-    """The recipe's model before it is checked."""
+def make_model(
+    recipe: Recipe,
+    labels: Labels | None,
+    processor: PlaitProcessor,
+    verbose: bool,
+    model_class: type[PlaitPreTrainedModel] | None = None,
+) -> PlaitPreTrainedModel:
+    """The recipe's model before it is checked; of the class of its task, unless one is named."""
     task, model = find_task(recipe.task), recipe.model
-    model_class, fields = task.model_class, {**task.model_fields(recipe), **model.options}
+    fields = {**({} if model_class else task.model_fields(recipe)), **model.options}
+    model_class = model_class or task.model_class
     if model.from_pretrained is not None:
         return load_pretrained(model_class, resolve(model.from_pretrained), labels, fields)
     if model.fusion is not None:

@@ -115,7 +115,12 @@ class TokenizerRecipe:
 class Recipe:
     """A whole run. `training` holds fields of PlaitTrainingArguments, `processor` what PlaitProcessor.compose takes
     (or settings of its part for `image` or `audio`, such as `{image: {size: {height: 160, width: 160}}}`), `settings`
-    what the task lets one set, `generation` fields of transformers' GenerationConfig."""
+    what the task lets one set, `generation` fields of transformers' GenerationConfig.
+
+    With `tasks` one model learns several: by name a recipe of its own (task, data, settings, metrics, max_length,
+    generation, and the `weight` of its loss), over the model, tokenizer and training of this one. Batches are of one
+    task each, which is drawn with p_i proportional to n_i^(1/temperature) for n_i rows.
+    """
 
     task: str = "classification"
     model: ModelRecipe = field(default_factory=ModelRecipe)
@@ -126,6 +131,8 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    temperature: float | int = 1.0
     generation: dict[str, Any] = field(default_factory=dict)
     max_length: int | None = None
     seed: int = 42
@@ -280,7 +287,12 @@ def _check(recipe: Recipe) -> None:
     from .tasks import find_task
 
     task = find_task(recipe.task)
-    task.check_recipe(recipe)
+    if recipe.tasks:
+        from .multitask.recipes import check_tasks
+
+        check_tasks(recipe)
+    else:
+        task.check_recipe(recipe)
     check_keys(recipe.training, [item.name for item in fields(PlaitTrainingArguments) if item.init], "training")
     check_keys(recipe.data.splits, SPLITS, "data.splits")
     check_choice("data.on_error", recipe.data.on_error, ("stop", "check", "skip"))

@@ -52,6 +52,10 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
     """
     if recipe.output_dir is None:
         raise RecipeError("output_dir is missing: give it in the recipe or as --output_dir FOLDER")
+    if recipe.tasks:
+        from .multitask.run import train_tasks
+
+        return train_tasks(recipe, command, overwrite, resume)
     folder = Path(recipe.output_dir).expanduser()
     args = make_arguments(recipe, folder / "checkpoints")
     checkpoint = claim_folder(folder, recipe, args, overwrite, resume)
@@ -135,7 +139,7 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run
             train_dataset=train,
             eval_dataset=data.validation,
             compute_metrics=metrics,
-            callbacks=task.callbacks(recipe),
+            callbacks=task.callbacks(recipe, model),
             processing_class=processor,
         )
     except ValueError as error:

@@ -76,11 +76,12 @@ def final_weights(weights: Mapping[str, Points]) -> dict[str, float]:
 class ObjectiveSchedule(TrainerCallback):
     """Sets a pretraining model's weights before every step."""
 
-    def __init__(self, weights: Mapping[str, Points]) -> None:
+    def __init__(self, model: Any, weights: Mapping[str, Points]) -> None:
+        self.model = model
         self.weights = dict(weights)
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         progress = state.global_step / max(state.max_steps - 1, 1)
-        model.objective_weights = {name: weight_at(points, progress) for name, points in self.weights.items()}
+        self.model.objective_weights = {name: weight_at(points, progress) for name, points in self.weights.items()}

@@ -96,7 +96,7 @@ class Task:
         """Fields of the model's config that this task's settings decide."""
         return {}
 
-    def callbacks(self, recipe: Recipe) -> "list[TrainerCallback]":
+    def callbacks(self, recipe: Recipe, model: PlaitPreTrainedModel) -> "list[TrainerCallback]":
         """What this task does beside the steps."""
         return []
 

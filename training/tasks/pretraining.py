@@ -80,8 +80,8 @@ class PreTraining(Task):
         weights = final_weights(read_weights(settings.objectives))
         return {"objectives": weights, "image_mask_ratio": settings.image_mask_ratio}
 
-    def callbacks(self, recipe: Recipe) -> list[TrainerCallback]:
-        return [ObjectiveSchedule(read_weights(self.make_settings(recipe.settings).objectives))]
+    def callbacks(self, recipe: Recipe, model: PlaitPreTrainedModel) -> list[TrainerCallback]:
+        return [ObjectiveSchedule(model, read_weights(self.make_settings(recipe.settings).objectives))]
 
     def check_columns(self, names: Sequence[str], split: str, answered: bool = True) -> None:
         if not {name.partition(".")[0] for name in names} & {"text", "image"}:

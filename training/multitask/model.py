@@ -1,0 +1,119 @@
+"""One body, a head for each task."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ...configuration import PlaitConfig
+from ...modeling.plait import PlaitModel
+from ...modeling.pretrained import PlaitPreTrainedModel
+
+
+@dataclass
+class MultiTaskOutput(ModelOutput):
+    """loss: scalar, the task's weight times its loss; losses: that loss by the task's name, and by "task/objective"
+    what it is made of."""
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+
+
+class MultiTaskModel(PlaitPreTrainedModel):
+    """The models of several tasks, whose towers, connectors, fusion and decoder are the same modules: `model`. What
+    else they have stands in `heads`, by task.
+
+    Args:
+        body: the shared part.
+        heads: by task a model of its class with the same config but for what its head needs; its own body is dropped.
+        weights: of the tasks' losses.
+    """
+
+    accepts_loss_kwargs = False
+
+    def __init__(
+        self, body: PlaitModel, heads: Mapping[str, PlaitPreTrainedModel], weights: Mapping[str, float]
+    ) -> None:
+        super().__init__(body.config)
+        self.model = body
+        self._tied_weights_keys = {}
+        for name, head in heads.items():
+            share(head, body)
+            tied = head._tied_weights_keys or {}
+            self._tied_weights_keys |= {f"heads.{name}.{key}": source for key, source in tied.items()}
+        self.heads = nn.ModuleDict(heads)
+        self.weights = dict(weights)
+        single = {name: [f"{name}/{part}" for part in head.loss_names] for name, head in heads.items()}
+        self.loss_names = [name for task, parts in single.items() for name in (task, *parts)]
+        self.origins = dict(body.origins)
+        self.post_init()
+
+    def forward(self, task: str, **inputs: Any) -> MultiTaskOutput:
+        """The loss of one task on one batch: the inputs of its model, and its targets."""
+        outputs = self.heads[task](**inputs)
+        parts = {f"{task}/{name}": loss for name, loss in (outputs.get("losses") or {}).items()}
+        return MultiTaskOutput(self.weights[task] * outputs.loss, {task: outputs.loss, **parts})
+
+    def save_tasks(self, folder: Path, processor: Any) -> None:
+        """A folder for each task, with its whole model and the processor, as `from_pretrained` loads them."""
+        for name in self.heads:
+            with self.whole(name) as model:
+                model.save_pretrained(folder / name)
+            processor.save_pretrained(folder / name)
+
+    @contextmanager
+    def whole(self, task: str) -> Any:
+        """The model of one task with its body among its modules, as long as the context lasts."""
+        head: Any = self.heads[task]
+        body = head.__dict__.pop("model")
+        head.model = body
+        try:
+            yield head
+        finally:
+            del head._modules["model"]
+            head.__dict__["model"] = body
+
+
+def share(head: PlaitPreTrainedModel, body: PlaitModel) -> None:
+    """Put the body in the place of a head's own. It is no module of the head: its weights are counted, moved, saved and
+    trained as the whole model's."""
+    view = body
+    if body.decoder is not None and cast("Any", head.config).decoder_config is None:
+        view = PlaitModel(cast("PlaitConfig", head.config))
+        view.towers, view.connectors, view.fusion = body.towers, body.connectors, body.fusion
+    del head._modules["model"]
+    head.__dict__["model"] = view
+
+
+def head_of(
+    model_class: type[PlaitPreTrainedModel], config: PlaitConfig, fields: Mapping[str, Any]
+) -> PlaitPreTrainedModel:
+    """A model of a task's class for a body of this config; `fields` are its own: labels, objectives.
+
+    Raises ValueError for a class that this body cannot carry.
+    """
+    own = copy.copy(config)  # the parts' configs stay the same objects
+    if model_class.decoder_kind is None:
+        own.decoder_config, own.is_encoder_decoder, own.tie_encoder_embeddings = None, False, False
+    for name, value in fields.items():
+        setattr(own, name, value)
+    head = model_class(own)
+    return head.eval()
+
+
+def body_class(classes: Sequence[type[PlaitPreTrainedModel]]) -> type[PlaitPreTrainedModel]:
+    """The class that brings all the parts that the tasks read: one with a decoder where a task writes."""
+    return next((kind for kind in classes if kind.decoder_kind is not None and kind.can_generate()), PlaitModel)
+
+
+def copy_head(source: PlaitPreTrainedModel, heads: Iterable[PlaitPreTrainedModel]) -> None:
+    """What a checkpoint brought beside the body, for the heads of its class."""
+    weights = {name: value for name, value in source.state_dict().items() if not name.startswith("model.")}
+    for head in heads:
+        if type(head) is type(source) and weights:
+            head.load_state_dict(weights, strict=False)

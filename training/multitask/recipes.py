@@ -1,0 +1,52 @@
+"""The recipe of several tasks as one recipe each."""
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from ..recipe import Recipe, RecipeError, build_recipe, check_keys
+from .sampler import task_shares
+
+OWN = ("task", "data", "settings", "metrics", "max_length", "generation")
+SHARED = ("model", "tokenizer", "processor", "training", "seed")
+
+
+def recipes_of(recipe: Recipe) -> dict[str, Recipe]:
+    """By task, what it would be alone: its own keys, and those that all share."""
+    shared = {name: value for name, value in asdict(recipe).items() if name in SHARED}
+    found = {}
+    for name, own in recipe.tasks.items():
+        check_keys(own, (*OWN, "weight"), f"tasks.{name}")
+        try:
+            found[name] = build_recipe({**shared, **{key: value for key, value in own.items() if key != "weight"}})
+        except RecipeError as error:
+            raise RecipeError(f"tasks.{name}: {error}") from error
+    return found
+
+
+def weights_of(recipe: Recipe) -> dict[str, float]:
+    """The weights of the tasks' losses."""
+    return {name: float(own.get("weight", 1.0)) for name, own in recipe.tasks.items()}
+
+
+def check_tasks(recipe: Recipe) -> None:
+    """Raises RecipeError for tasks that cannot be trained together, naming the task and the key."""
+    plain = {item.name: item.default for item in fields(Recipe)}
+    misplaced = [name for name in OWN if getattr(recipe, name) not in (plain[name], {}, []) and name != "data"]
+    if recipe.data.source is not None:
+        misplaced.append("data")
+    if misplaced:
+        raise RecipeError(f"{misplaced[0]} belongs to one of the tasks ({', '.join(recipe.tasks)}): tasks.NAME")
+    for name in recipe.tasks:
+        if not name.isidentifier():
+            raise RecipeError(f"tasks: {name!r} is no name: use letters, digits and underscores")
+        weight: Any = recipe.tasks[name].get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+            raise RecipeError(f"tasks.{name}.weight is {weight!r}: expected a number above 0")
+    for key in ("tokens_per_batch", "share_images", "cache_features", "label_smoothing_factor"):
+        if recipe.training.get(key):
+            raise RecipeError(f"training.{key} cannot be used with several tasks")
+    try:
+        task_shares([1], recipe.temperature)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    recipes_of(recipe)

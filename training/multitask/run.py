@@ -1,0 +1,212 @@
+"""A run of several tasks: one body, a folder for each task's model."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import EarlyStoppingCallback, set_seed
+
+from ...modeling.plait import PlaitModel
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..arguments import PlaitTrainingArguments
+from ..build import build_processor, label_fields, make_model
+from ..callbacks import EpochStart
+from ..cards import write_card
+from ..data import Data
+from ..generated import set_generation
+from ..predict import evaluation_arguments
+from ..recipe import Recipe, RecipeError
+from ..run import (
+    HISTORY_FILE,
+    METRICS_FILE,
+    PROCESSOR_FILE,
+    Results,
+    claim_folder,
+    make_arguments,
+    make_collator,
+    make_metrics,
+    prepared,
+    read_data,
+    write_json,
+)
+from ..tasks import Task, find_task
+from ..trainer import PlaitTrainer
+from .model import MultiTaskModel, body_class, copy_head, head_of
+from .recipes import recipes_of, weights_of
+from .sampler import TaskRows
+from .trainer import MultiTaskTrainer, TaskCollator
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass
+class Part:
+    """One of the tasks: its recipe, what it is, its data, its model and what measures that."""
+
+    recipe: Recipe
+    task: Task
+    data: Data
+    model: PlaitPreTrainedModel
+    evaluator: PlaitTrainer
+
+
+def train_tasks(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Results:
+    """Train all tasks of the recipe and fill its output_dir, a folder a task; metrics beside the baselines, by task and
+    split.
+
+    Raises:
+        RecipeError: as `plait.training.run.train`.
+    """
+    folder = Path(str(recipe.output_dir)).expanduser()
+    args = make_arguments(recipe, folder / "checkpoints")
+    checkpoint = claim_folder(folder, recipe, args, overwrite, resume)
+    recipes = recipes_of(recipe)
+    data = {name: read_tasks_data(name, own) for name, own in recipes.items()}
+    set_seed(args.seed)
+    processor = shared_processor(recipe, recipes, data, folder, args)
+    model = build_tasks(recipe, recipes, data, processor, verbose=bool(args.should_log))
+    parts = {name: make_part(name, own, data[name], model, processor, folder) for name, own in recipes.items()}
+    trainer = make_trainer(recipe, args, model, parts, processor)
+    set_seed(args.seed)  # making the evaluators drew from it
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.remove_callback(EarlyStoppingCallback)
+    results = {name: task_results(name, part, trainer) for name, part in parts.items()}
+    if args.should_save:
+        model.save_tasks(folder, processor)
+        for name, part in parts.items():
+            with model.whole(name) as whole:
+                write_card(folder / name, part.recipe, whole, part.data, results[name], command)
+        write_json(folder / METRICS_FILE, results)
+        write_json(folder / HISTORY_FILE, trainer.state.log_history)
+    return {f"{name} {split}": columns for name, splits in results.items() for split, columns in splits.items()}
+
+
+def read_tasks_data(name: str, recipe: Recipe) -> Data:
+    """The data of one task; an error names the task."""
+    try:
+        data = read_data(recipe, find_task(recipe.task))
+    except RecipeError as error:
+        raise RecipeError(f"tasks.{name}: {error}") from error
+    if data.train is None:
+        raise RecipeError(f"tasks.{name}.data: there is no training split, only {', '.join(data.splits)}")
+    return data
+
+
+def shared_processor(
+    recipe: Recipe, recipes: dict[str, Recipe], data: dict[str, Data], folder: Path, args: PlaitTrainingArguments
+) -> PlaitProcessor:
+    """One processor for all tasks; a fresh tokenizer is trained on the texts of all."""
+    from datasets import Dataset
+
+    if not (folder / PROCESSOR_FILE).exists():
+        columns: dict[str, list[str]] = {"text": [], "target": []}
+        for name, own in recipes.items():
+            rows: Any = data[name].train
+            for part, column in (("text", "text"), ("decoder", "target")):
+                texts = find_task(own.task).texts(rows, part)
+                columns[column] += [
+                    text for item in texts for text in (item if isinstance(item, list) else [item]) if text
+                ]
+        length = max(map(len, columns.values()))
+        filled = {name: [*texts, *[""] * (length - len(texts))] for name, texts in columns.items()}
+        writes = next((own.task for own in recipes.values() if find_task(own.task).writes), "classification")
+        with args.main_process_first(local=False, desc="processor"):
+            if not (folder / PROCESSOR_FILE).exists():
+                built = build_processor(replace(recipe, task=writes), Dataset.from_dict(filled))
+                built.save_pretrained(folder)
+    return PlaitProcessor.from_pretrained(folder)
+
+
+def build_tasks(
+    recipe: Recipe, recipes: dict[str, Recipe], data: dict[str, Data], processor: PlaitProcessor, verbose: bool
+) -> MultiTaskModel:
+    """The body that the recipe's model describes, with a head for each task; an error says which is wrong."""
+    tasks = {name: find_task(own.task) for name, own in recipes.items()}
+    if any(task.model_class.decoder_kind == "inline" for task in tasks.values()):
+        raise RecipeError("tasks: a decoder that writes on its own has no body to share: train it alone")
+    kind = body_class([task.model_class for task in tasks.values()])
+    try:
+        source = make_model(recipe, None, processor, verbose, model_class=kind)
+        body, heads = cast("PlaitModel", source.base_model), {}
+        for name, task in tasks.items():
+            labels = data[name].labels
+            fields = {**task.model_fields(recipes[name]), **({} if labels is None else label_fields(labels))}
+            heads[name] = head_of(task.model_class, body.config, fields)
+        copy_head(source, heads.values())
+        model = MultiTaskModel(body, heads, weights_of(recipe))
+    except RecipeError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        raise RecipeError(f"model: {' '.join(str(error).split())}") from error
+    for name, task in tasks.items():
+        if task.writes:
+            set_generation(heads[name], recipes[name].generation)
+        task.check_model(heads[name], processor)
+    model.freeze(*recipe.model.freeze)
+    return model
+
+
+def make_part(
+    name: str, recipe: Recipe, data: Data, model: MultiTaskModel, processor: PlaitProcessor, folder: Path
+) -> Part:
+    """One task with what measures it."""
+    task, head = find_task(recipe.task), model.heads[name]
+    data = prepared(data, task, processor, recipe)
+    evaluator = PlaitTrainer(
+        head,
+        evaluation_arguments(recipe, str(folder / "checkpoints")),
+        data_collator=make_collator(recipe, processor, data.labels),
+        compute_metrics=make_metrics(recipe, data.labels, processor),
+    )
+    return Part(recipe, task, data, head, evaluator)  # pyright: ignore[reportArgumentType]
+
+
+def make_trainer(
+    recipe: Recipe,
+    args: PlaitTrainingArguments,
+    model: MultiTaskModel,
+    parts: dict[str, Part],
+    processor: PlaitProcessor,
+) -> MultiTaskTrainer:
+    """The trainer of all tasks."""
+    collators: dict[str, Any] = {}
+    for name, part in parts.items():
+        train: Any = part.data.train
+        part.task.check_training(train, args, part.recipe)
+        collators[name] = make_collator(part.recipe, processor, part.data.labels, args.image_cache)
+    callbacks = [each for part in parts.values() for each in part.task.callbacks(part.recipe, part.model)]
+    collator: Any = TaskCollator(collators)
+    validation = {name: part.data.validation for name, part in parts.items() if part.data.validation is not None}
+    rows: Any = TaskRows({name: part.data.train for name, part in parts.items()})
+    measured: Any = TaskRows(validation) if validation else None
+    try:
+        return MultiTaskTrainer(
+            model,
+            args,
+            data_collator=collator,
+            train_dataset=rows,
+            eval_dataset=measured,
+            callbacks=[*callbacks, EpochStart(collator)],
+            processing_class=processor,
+            evaluators={name: part.evaluator for name, part in parts.items()},
+            temperature=float(recipe.temperature),
+        )
+    except ValueError as error:
+        raise RecipeError(f"training: {error}") from error
+
+
+def task_results(name: str, part: Part, trainer: MultiTaskTrainer) -> Results:
+    """Metrics of one task on validation and test, each beside what the baselines reach there."""
+    found: Results = {}
+    metrics: Any = part.evaluator.streamed or part.evaluator.compute_metrics
+    for split in ("validation", "test"):
+        rows: Any = part.data.splits.get(split)
+        if rows is None:
+            continue
+        scores = trainer.evaluate(TaskRows({name: rows}), metric_key_prefix=split)
+        names = {key: f"{split}_{name}_{key}" for key in ("loss", *metrics.names)}
+        measured = {key: scores[full] for key, full in names.items() if full in scores}
+        found[split] = {"model": measured, **part.task.baselines(metrics, part.data, rows)}
+    return found

@@ -1,0 +1,66 @@
+"""Training and measuring a model of several tasks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Sampler
+
+from ..collator import PlaitDataCollator
+from ..trainer import PlaitTrainer
+from .model import MultiTaskModel
+from .sampler import TaskBatchSampler
+
+
+class TaskCollator:
+    """A batch of one task's rows as the keyword arguments of a `MultiTaskModel`."""
+
+    def __init__(self, collators: Mapping[str, PlaitDataCollator]) -> None:
+        self.collators = dict(collators)
+
+    def __call__(self, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        task = rows[0][0]
+        # tensors first: the Trainer counts rows in the first
+        return {**self.collators[task].training_batch([row for _, row in rows]), "task": task}
+
+    def start_epoch(self, number: int) -> None:
+        """What is drawn from now on is that of this epoch."""
+        for collator in self.collators.values():
+            collator.start_epoch(number)
+
+
+class MultiTaskTrainer(PlaitTrainer):
+    """PlaitTrainer whose batches are of one task each (`TaskBatchSampler`), and which measures the tasks one by one.
+
+    evaluators: by task, a PlaitTrainer that measures its model. Each metric is named after its task
+    ("answers_accuracy"); `loss` is the weighted sum of the tasks' losses.
+    """
+
+    model: MultiTaskModel
+
+    def __init__(self, *args: Any, evaluators: Mapping[str, PlaitTrainer], temperature: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.evaluators, self.temperature = dict(evaluators), temperature
+
+    def _batch_sampler(self) -> Sampler[list[int]]:
+        data: Any = self.train_dataset
+        rows = self.args.per_device_train_batch_size
+        processes = (self.args.world_size, self.args.process_index)
+        return TaskBatchSampler(data, rows, self.temperature, self._seed, self._epoch, *processes)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Every task on its own rows of `eval_dataset` (a `TaskRows`)."""
+        data: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        scores, losses = {}, []
+        self.model.eval()  # the evaluators know the heads alone
+        with self._averaged():
+            for task, rows in data.parts.items():
+                found = self.evaluators[task].evaluate(rows, metric_key_prefix=metric_key_prefix)
+                named = {name.removeprefix(f"{metric_key_prefix}_"): value for name, value in found.items()}
+                losses.append(self.model.weights[task] * named["loss"])
+                scores |= {f"{metric_key_prefix}_{task}_{name}": named[name] for name in named if name != "epoch"}
+        scores[f"{metric_key_prefix}_loss"] = sum(losses)
+        self.log(scores)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
+        return scores
