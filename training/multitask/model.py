@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from ...configuration import PlaitConfig
 from ...modeling.plait import PlaitModel

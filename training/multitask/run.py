@@ -37,9 +37,6 @@ from .recipes import recipes_of, weights_of
 from .sampler import TaskRows
 from .trainer import MultiTaskTrainer, TaskCollator
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass
 class Part:
