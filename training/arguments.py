@@ -52,6 +52,13 @@ class PlaitTrainingArguments(TrainingArguments):
             "in the place of per_device_train_batch_size rows."
         },
     )
+    gradient_cache_rows: int | None = field(
+        default=None,
+        metadata={
+            "help": "Of a contrastive batch, run so many rows at a time through the towers: a batch of any size in the "
+            "memory of so many rows, each run twice. None: all at once."
+        },
+    )
     average_decay: float | None = field(
         default=None,
         metadata={
@@ -90,6 +97,8 @@ class PlaitTrainingArguments(TrainingArguments):
         self._check_weights()
         self._check_early_stopping()
         self._check_sampling()
+        if self.gradient_cache_rows is not None and self.gradient_cache_rows < 1:
+            raise ValueError(f"gradient_cache_rows is {self.gradient_cache_rows}: expected at least 1")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
             raise ValueError(f"average_decay is {self.average_decay}: expected more than 0 and less than 1")
 

@@ -133,18 +133,9 @@ def make_model(
     check_choice("model.connector", model.connector, CONNECTORS)
     parts = {name: fresh_config(name, value, processor) or resolve(value) for name, value in parts_of(recipe).items()}
     names = {"labels": labels.names or 1, "problem_type": labels.problem_type} if labels is not None else {}
-    return model_class.compose(
-        **parts,
-        fusion=model.fusion,
-        query=model.query,
-        connector=model.connector,
-        fusion_config=model.fusion_config,
-        decoder_config=model.decoder_config,
-        freeze=model.freeze,
-        verbose=verbose,
-        **names,
-        **fields,
-    )
+    braided = ("fusion", "query", "connector", "fusion_config", "decoder_config")
+    joined = {} if model_class.reads_apart else {name: getattr(model, name) for name in braided}
+    return model_class.compose(**parts, **joined, freeze=model.freeze, verbose=verbose, **names, **fields)
 
 
 def load_pretrained(

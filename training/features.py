@@ -218,12 +218,19 @@ def _distinct_inputs(
             )
         for row, item in enumerate(data.select_columns(names)):
             values = cast("Row", item)
-            text = modality == "text"
-            keys = [text_key(values, max_length)] if text else [key for key, _ in items_of(values, modality)]
+            texts = texts_of(values) if modality == "text" else ()
+            items = () if modality == "text" else items_of(values, modality)
+            keys = [*(text_key(one, max_length) for one in texts), *(key for key, _ in items)]
             for place, key in enumerate(keys):
                 if key is not None:
                     found.setdefault(key, (number, row, place))
     return found
+
+
+def texts_of(row: Row) -> list[Row]:
+    """A row for each of its texts, where it has several."""
+    text = row["text"]
+    return [{**row, "text": one} for one in text] if isinstance(text, list) else [row]
 
 
 def _outputs(
@@ -242,7 +249,7 @@ def _outputs(
         part = keys[start : start + batch_size]
         rows = [(datasets[number][row], place) for number, row, place in map(sources.__getitem__, part)]
         if modality == "text":
-            inputs = text_inputs(processor, [row for row, _ in rows], max_length)
+            inputs = text_inputs(processor, [texts_of(row)[place] for row, place in rows], max_length)
         elif modality == "image":
             inputs = {"pixel_values": image_inputs(processor, [pictures_of(row)[place][1] for row, place in rows])}
         else:

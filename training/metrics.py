@@ -175,7 +175,7 @@ def find_metric(name: str, problem_type: ProblemType) -> Metric:
 
 def greater_is_better(name: str) -> bool:
     """Whether more of a metric is better; False for losses and errors."""
-    return name.removeprefix("eval_") not in LOWER_IS_BETTER
+    return name.removeprefix("eval_") not in LOWER_IS_BETTER and not name.endswith("median_rank")
 
 
 def masked_token_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -16,12 +16,14 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_
 from ..modeling.losses import IGNORED
 from ..modeling.pretrained import PlaitPreTrainedModel
 from ..modeling.question_answering import labelled_spans
+from ..modeling.retrieval import PlaitForRetrieval
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .averaging import Averaging
 from .callbacks import DecoderTokens, EpochStart, PartRates, Tokenless, stopping
 from .collator import PlaitDataCollator
 from .features import cache_features
+from .gradient_cache import average_gradients, cached_backward
 from .inputs import picture_groups
 from .metrics import Metrics
 from .objective import objective
@@ -89,6 +91,7 @@ class PlaitTrainer(Trainer):
             self.label_smoother = None  # it takes the labels out of the inputs
         check_best_metric(args, compute_metrics)
         check_devices(args)
+        check_gradient_cache(args, unwrap_peft_model(model))
         if args.cache_features:
             self._cache_features()
 
@@ -139,6 +142,25 @@ class PlaitTrainer(Trainer):
         if model.training:
             self.loss_log.add(outputs)
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """As the Trainer's; with `gradient_cache_rows` a contrastive batch goes through the towers in chunks."""
+        if self.args.gradient_cache_rows is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        trained: Any = unwrap_peft_model(self.accelerator.unwrap_model(model))
+        steps = self.current_gradient_accumulation_steps
+        loss = cached_backward(
+            trained,
+            self._prepare_inputs(inputs),
+            self.args.gradient_cache_rows,
+            backward=lambda loss: self.accelerator.backward(loss / steps),
+            autocast=lambda: self.accelerator.autocast(),
+        )
+        average_gradients(trained)
+        return loss / steps
 
     def evaluation_loop(
         self,
@@ -312,6 +334,16 @@ def check_best_metric(args: PlaitTrainingArguments, metrics: Any) -> None:
     known = ["loss", *metrics.names]
     if name.removeprefix("eval_") not in known:
         raise ValueError(f"metric_for_best_model is {name!r}, and measured are {', '.join(known)}")
+
+
+def check_gradient_cache(args: PlaitTrainingArguments, model: nn.Module) -> None:
+    """Raises ValueError where the gradient cache has no contrastive loss to work on, or parameters are not whole."""
+    if args.gradient_cache_rows is None:
+        return
+    if not isinstance(model, PlaitForRetrieval):
+        raise ValueError(f"gradient_cache_rows is for a contrastive loss, and {type(model).__name__} has another")
+    if args.fsdp or args.deepspeed:
+        raise ValueError("gradient_cache_rows needs whole parameters in every process: leave fsdp and deepspeed out")
 
 
 def check_devices(args: PlaitTrainingArguments) -> None:

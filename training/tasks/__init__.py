@@ -9,6 +9,7 @@ from .generation import Generation
 from .masked_lm import MaskedLM
 from .pretraining import PreTraining
 from .question_answering import QuestionAnswering
+from .retrieval import Retrieval
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -20,6 +21,7 @@ TASKS: dict[str, Task] = {
         Dialogue(),
         QuestionAnswering(),
         PreTraining(),
+        Retrieval(),
     )
 }
 

@@ -1,0 +1,149 @@
+"""Contrastive batches of any size in the memory of a small one (Gao et al. 2021, https://arxiv.org/abs/2101.06983):
+vectors of all chunks without gradients, the loss and its gradient for the vectors, then each chunk once more with them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, distributed
+
+from ..modeling.gathering import is_distributed
+from ..modeling.retrieval import Embedded, PlaitForRetrieval
+
+
+class RandomState(NamedTuple):
+    """What dropout draws from, on the CPU and on the accelerator in use."""
+
+    cpu: Tensor
+    device: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> "RandomState":
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+
+    def restore(self, device: torch.device) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.device is not None:
+            torch.cuda.set_rng_state(self.device, device)
+
+
+def cached_backward(
+    model: PlaitForRetrieval,
+    inputs: Mapping[str, Any],
+    rows: int,
+    backward: Callable[[Tensor], object] = Tensor.backward,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
+    """Add the gradients of a batch's contrastive loss to the parameters, and return the loss, a scalar.
+
+    The same gradients as from `model(**inputs).loss.backward()`, but for the order of sums: chunk for chunk, dropout
+    draws in the second run what it drew in the first. A tower that norms over its batch (a convolutional one, not
+    frozen) norms over chunks, and counts each of them twice in its running statistics.
+
+    Args:
+        inputs: of the model's `forward`.
+        rows: rows a chunk.
+        backward: makes the gradients of the loss (an accelerator's, which may scale it).
+        autocast: a context in which the towers run.
+
+    Raises:
+        ValueError: fewer than one row a chunk, or inputs of which the number of rows cannot be told.
+    """
+    if rows < 1:
+        raise ValueError(f"a chunk of {rows} rows: expected at least one")
+    groups = inputs.get("groups")
+    given = {name: value for name, value in inputs.items() if name not in ("groups", "return_loss")}
+    chunks, states, embedded = list(chunks_of(given, rows)), [], []
+    with torch.no_grad():
+        for chunk in chunks:
+            states.append(RandomState.now(model.device))
+            with autocast():
+                embedded.append(model.embed(chunk, every=True))
+    after = RandomState.now(model.device)
+    sides = {side: joined([chunk[side] for chunk in embedded]) for side in embedded[0]}
+    loss = model.contrast(sides, groups)
+    backward(loss)
+    gradients = {side: whole.vectors.grad for side, whole in sides.items()}
+    start = 0
+    for chunk, state, first in zip(chunks, states, embedded, strict=True):
+        state.restore(model.device)
+        with autocast():
+            again = model.embed(chunk, every=True)
+        end = start + len(next(iter(first.values())).vectors)
+        passed = [(again[side].vectors, grad[start:end]) for side, grad in gradients.items() if grad is not None]
+        trained = [(vectors, grad) for vectors, grad in passed if vectors.requires_grad]
+        if trained:
+            torch.autograd.backward([vectors for vectors, _ in trained], [grad for _, grad in trained])
+        start = end
+    after.restore(model.device)
+    return loss.detach()
+
+
+def joined(chunks: list[Embedded]) -> Embedded:
+    """The chunks of one side as one, its vectors a leaf for gradients."""
+    vectors = torch.cat([chunk.vectors for chunk in chunks]).requires_grad_()
+    return Embedded(vectors, *(torch.cat([chunk[place] for chunk in chunks]) for place in (1, 2)))
+
+
+def chunks_of(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:
+    """The inputs of a batch, some rows at a time; of pictures that rows name by number, those that these rows name."""
+    batch = rows_in(inputs)
+    for start in range(0, batch, rows):
+        yield chunk_of(inputs, slice(start, min(start + rows, batch)), batch)
+
+
+def chunk_of(inputs: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
+    """Some rows of the inputs; what has no rows (a flag, None) stays."""
+    chunk: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Mapping):
+            chunk[name] = chunk_of(value, rows, batch)
+        elif isinstance(value, Tensor) and not named_pictures(inputs, name):
+            if len(value) != batch:
+                raise ValueError(f"{name} has {len(value)} rows in a batch of {batch}: it cannot be cut into chunks")
+            chunk[name] = value[rows]
+        elif not isinstance(value, Tensor):
+            chunk[name] = value
+    for name in [name for name in inputs if isinstance(inputs[name], Tensor) and named_pictures(inputs, name)]:
+        indices = chunk[indices_of(name)]
+        used, places = indices.clamp(min=0).unique(return_inverse=True)
+        chunk[name] = inputs[name][used]
+        chunk[indices_of(name)] = torch.where(indices >= 0, places, -1)
+    return chunk
+
+
+def indices_of(name: str) -> str:
+    """The argument that says which row shows which of these pictures."""
+    return name.replace("pixel_values", "image_indices")
+
+
+def named_pictures(inputs: Mapping[str, Any], name: str) -> bool:
+    """Whether rows name these pictures by number."""
+    return name.endswith("pixel_values") and inputs.get(indices_of(name)) is not None
+
+
+def rows_in(inputs: Mapping[str, Any]) -> int:
+    """The rows of a batch.
+
+    Raises ValueError where nothing tells.
+    """
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and not named_pictures(inputs, name):
+            return len(value)
+        if isinstance(value, Mapping) and any(isinstance(part, (Tensor, Mapping)) for part in value.values()):
+            return rows_in(value)
+    raise ValueError(f"nothing in the batch tells how many rows it has: {', '.join(inputs) or 'no inputs'}")
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    """The mean of the gradients over all processes, for parameters whose gradients no wrapper exchanges."""
+    if not is_distributed():
+        return
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        distributed.all_reduce(parameter.grad)
+        parameter.grad /= distributed.get_world_size()

@@ -1,0 +1,252 @@
+"""Texts, pictures and documents that find each other."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers.utils import logging
+
+from ...configuration import DOCUMENT
+from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.retrieval import PlaitForRetrieval
+from ...processing import PlaitProcessor
+from ..inputs import Row, pictures_of
+from ..labels import Labels
+from ..recipe import Recipe, RecipeError
+from ..retrieval_metrics import MEASURES, RetrievalMetrics
+from .base import IMAGE_ROLES, Scores, Task, on_device
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..collator import PlaitDataCollator
+    from ..data import Data
+
+logger = logging.get_logger(__name__)
+
+
+class Retrieval(Task):
+    """The columns text, image and document, of which there are two: what stands in one row belongs together.
+
+    `text` is one text or a list of texts of which each belongs to the row's picture or document: each is trained on by
+    itself, and asks by itself. A row without a text trains nothing; its picture is there to be found wrongly.
+    """
+
+    name: ClassVar[str] = "retrieval"
+    model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForRetrieval
+    auto_class: ClassVar[str] = "AutoModelForZeroShotImageClassification"
+    roles: ClassVar[tuple[str, ...]] = ("text", *IMAGE_ROLES, DOCUMENT)
+    asked: ClassVar[dict[str, str]] = {"text": "text", "image": "image", DOCUMENT: DOCUMENT}
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        super().check_recipe(recipe)
+        size = recipe.training.get("per_device_train_batch_size")
+        if size == 1:
+            raise RecipeError("training.per_device_train_batch_size is 1: a pair needs others to be told apart from")
+        if recipe.model.fusion is not None:
+            raise RecipeError(
+                f"model.fusion is {recipe.model.fusion!r}: retrieval keeps its towers apart, leave it out"
+            )
+
+    def check_columns(self, names: Sequence[str], split: str, answered: bool = True) -> None:
+        present = sides_in(names)
+        if answered and len(present) != 2:
+            raise RecipeError(
+                f"data.columns: retrieval needs two of text, image and document, and {split!r} has {', '.join(names)}"
+            )
+
+    def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
+        super().check_model(model, processor)
+        if len(model.config.sides) < 2:
+            raise RecipeError(
+                f"the model has one side ({', '.join(model.config.sides)}): add a tower, or options.document: shared"
+            )
+
+    def texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
+        columns = [name for name in ("text", DOCUMENT) if name in data.column_names]
+        return (text for name in columns for value in data[name] for text in texts_of(value))
+
+    def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        return one_text_a_row(data, split) if split == "train" and "text" in data.column_names else data
+
+    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+        if "text" not in data.column_names:
+            raise RecipeError("batches by length need a text column")
+        return super().lengths(collator, data)
+
+    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        inputs = collator.inputs([without_document(row) for row in rows])
+        if DOCUMENT in rows[0]:
+            inputs |= {f"{DOCUMENT}_{name}": value for name, value in documents(collator, rows).items()}
+        return {**inputs, "groups": groups_of(rows), "return_loss": True}
+
+    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+        """The distinct inputs of each side, and which row each belongs to. `rows` are names of the rows themselves, as
+        what they hold: a row that comes twice is one."""
+        sides: dict[str, Any] = {}
+        texts = [(row, text) for row, values in enumerate(rows) for text in texts_of(values.get("text"))]
+        if texts:
+            inputs = collator.inputs([{"text": text} for _, text in texts])
+            sides["text"] = {"inputs": inputs, "rows": [row for row, _ in texts], "keys": [text for _, text in texts]}
+        shown = [row for row, values in enumerate(rows) if pictures_of(values)]
+        if shown:
+            keys = [" ".join(key for key, _ in pictures_of(rows[row])) for row in shown]
+            inputs = collator.inputs([pictures_alone(rows[row]) for row in shown])
+            sides["image"] = {"inputs": inputs, "rows": shown, "keys": keys}
+        held = [row for row, values in enumerate(rows) if values.get(DOCUMENT) is not None]
+        if held:
+            found = documents(collator, [rows[row] for row in held])
+            inputs = {f"{DOCUMENT}_{name}": value for name, value in found.items()}
+            sides[DOCUMENT] = {"inputs": inputs, "rows": held, "keys": [rows[row][DOCUMENT] for row in held]}
+        return {"rows": [row_key(row) for row in rows], "sides": sides}
+
+    def make_metrics(
+        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    ) -> RetrievalMetrics:
+        return RetrievalMetrics(names, pair_of(recipe))
+
+    def baselines(self, metrics: RetrievalMetrics, data: "Data", split: "Dataset") -> Scores:
+        """Chance: what a random order of the items gives, on average."""
+        first, second = metrics.pair
+        counts = {side: count_of(split, side) for side in metrics.pair}
+        per_item = max(1.0, counts[first] / max(counts[second], 1))
+        scores = chance(f"{first}_to_{second}", counts[second], 1)
+        scores |= chance(f"{second}_to_{first}", counts[first], round(per_item))
+        recalls = [value for name, value in scores.items() if "recall@" in name]
+        scores["mean_recall"] = sum(recalls) / len(recalls)
+        return {"chance": {name: scores[name] for name in metrics.chosen if name in scores}}
+
+    def answers(
+        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """How similar (a cosine) the two sides of a row are; where the row has a list of texts, all of them and the
+        best; of a single side its vector."""
+        retrieval: Any = model
+        batch = on_device_sides(self.evaluation_batch(collator, rows), model)
+        vectors: dict[str, list[list[Tensor]]] = {}
+        for side, part in batch.items():
+            with torch.no_grad():
+                found = retrieval.embed(part["inputs"])[side].vectors.float().cpu()
+            vectors[side] = [[] for _ in rows]
+            for row, vector in zip(part["rows"], found, strict=True):
+                vectors[side][row].append(vector)
+        for number, row in enumerate(rows):
+            yield answer(row, {side: found[number] for side, found in vectors.items() if found[number]})
+
+    def hub_task(self, modalities: tuple[str, ...]) -> str:
+        return "zero-shot-image-classification" if "image" in modalities else "sentence-similarity"
+
+
+def answer(row: Row, vectors: dict[str, list[Tensor]]) -> dict[str, Any]:
+    """What is said of one row."""
+    if len(vectors) < 2:
+        return {"embedding": [round(value, 6) for side in vectors.values() for value in side[0].tolist()]}
+    first, second = list(vectors)[:2]
+    scores = (torch.stack(vectors[first]) @ vectors[second][0]).tolist()
+    if len(scores) == 1:
+        return {"similarity": round(scores[0], 6)}
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return {"best": texts_of(row["text"])[best], "similarities": [round(score, 6) for score in scores]}
+
+
+def chance(direction: str, items: int, own: int) -> dict[str, float]:
+    """What a random order gives a query with so many own items among all."""
+    others = items - own
+    scores = {}
+    for name in MEASURES[:3]:
+        missed = 1.0
+        for place in range(int(name.partition("@")[2])):
+            missed *= max(0.0, (others - place) / (items - place)) if items > place else 0.0
+        scores[f"{direction}_{name}"] = 1 - missed
+    return scores
+
+
+def count_of(split: "Dataset", side: str) -> int:
+    """Items of one side in a split."""
+    if side == "image":
+        return len(split)
+    return sum(len(texts_of(value)) for value in split[side])
+
+
+def on_device_sides(batch: dict[str, Any], model: PlaitPreTrainedModel) -> dict[str, Any]:
+    return {side: {**part, "inputs": on_device(part["inputs"], model)} for side, part in batch["sides"].items()}
+
+
+def sides_in(names: Iterable[str]) -> list[str]:
+    """The sides that columns of these names bring."""
+    present = {name.partition(".")[0] for name in names}
+    return [side for side in ("text", "image", DOCUMENT) if side in present]
+
+
+def pair_of(recipe: Recipe) -> tuple[str, str]:
+    """The two sides of a recipe: those of its columns, or text and image."""
+    named = sides_in(recipe.data.columns)
+    return (named[0], named[1]) if len(named) == 2 else ("text", "image")
+
+
+def texts_of(value: Any) -> list[str]:
+    """The texts of a row: none, one or several."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else [text for text in value if text is not None]
+
+
+def one_text_a_row(data: "Dataset", split: str) -> "Dataset":
+    """A row for each of several texts; rows without one are left out.
+
+    Raises RecipeError where no row has a text, or all have the same.
+    """
+    texts = [texts_of(value) for value in data["text"]]
+    rows = [row for row, found in enumerate(texts) for _ in found]
+    flat = [text for found in texts for text in found]
+    if len(set(flat)) < 2:
+        what = f"the same text, {flat[0]!r}" if flat else "no text"
+        raise RecipeError(f"data: all rows of {split!r} have {what}: nothing tells them apart")
+    empty = sum(not found for found in texts)
+    if empty:
+        logger.warning(f"retrieval: {empty} of {len(texts)} rows of {split!r} have no text and train nothing")
+    if not empty and all(len(found) == 1 for found in texts) and isinstance(data[0]["text"], str):
+        return data
+    return data.remove_columns("text").select(rows).add_column("text", flat)
+
+
+def without_document(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != DOCUMENT}
+
+
+def pictures_alone(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name.partition(".")[0] in IMAGE_ROLES}
+
+
+def documents(collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Tensor]:
+    """The documents' texts as a tower's inputs; never from a cache, which is that of the text tower."""
+    options: dict[str, Any] = {}
+    if collator.max_length is not None:
+        options = {"max_length": collator.max_length, "truncation": True}
+    return dict(collator.processor(text=[row[DOCUMENT] for row in rows], return_tensors="pt", **options))
+
+
+def groups_of(rows: Sequence[Row]) -> Tensor:
+    """(batch, sides): a number for what stands on each side, the same for the same text or pictures in any process."""
+    kinds: list[list[str | None]] = []
+    names = sides_in(rows[0])
+    if "text" in names:
+        kinds.append([row["text"] for row in rows])
+    if "image" in names:
+        kinds.append([" ".join(key for key, _ in pictures_of(row)) or None for row in rows])
+    if DOCUMENT in names:
+        kinds.append([row[DOCUMENT] for row in rows])
+    return torch.tensor([[number_of(key) for key in keys] for keys in kinds]).T
+
+
+def number_of(key: str | None) -> int:
+    """63 bits of a digest; -1 for nothing."""
+    return -1 if key is None else int.from_bytes(sha256(key.encode()).digest()[:8], "big") >> 1
+
+
+def row_key(row: Row) -> str:
+    """A name for what a row holds."""
+    pictures = " ".join(key for key, _ in pictures_of(row))
+    return sha256(repr((pictures, row.get("text"), row.get(DOCUMENT))).encode()).hexdigest()[:24]
