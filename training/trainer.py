@@ -69,8 +69,7 @@ class PlaitTrainer(Trainer):
         self.streamed = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
         function: Any = None if self.streamed is not None else compute_metrics
         self.smooths_itself = getattr(unwrap_peft_model(model), "smooths_labels", False)
-        if kwargs.get("compute_loss_func") is None:
-            kwargs["compute_loss_func"] = objective(model, args, train_dataset)
+        kwargs["compute_loss_func"] = kwargs.get("compute_loss_func") or objective(model, args, train_dataset)
         self.rates = PartRates()
         self.decoder_tokens = DecoderTokens()
         self.loss_log = LossLog(loss_names_of(model))

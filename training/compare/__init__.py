@@ -32,6 +32,7 @@ def compare(recipe: Recipe, command: str, overwrite: bool = False, resume: bool 
     """
     if recipe.output_dir is None:
         raise RecipeError("output_dir is missing: give it in the recipe or as --output_dir FOLDER")
+    check_alone()
     folder = Path(recipe.output_dir).expanduser()
     bench = Bench(recipe)
     claim_folder(folder, recipe, overwrite, resume)
@@ -43,6 +44,15 @@ def compare(recipe: Recipe, command: str, overwrite: bool = False, resume: bool 
     if recipe.compare.keep_best:
         keep_best(bench, comparison, folder / "best", command)
     return comparison
+
+
+def check_alone() -> None:
+    """Raises RecipeError where several processes would write the same cells."""
+    from accelerate import PartialState
+
+    count = PartialState().num_processes
+    if count > 1:
+        raise RecipeError(f"compare trains one cell after the other in one process, and here are {count}")
 
 
 def plot(comparison: Comparison, path: Path) -> None:
