@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/missing-modalities"))
     parser.add_argument("--fusion", default="early")
     parser.add_argument("--modality-dropout", type=float, default=0.4)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
