@@ -50,7 +50,9 @@ def videomae(hub: Any, names: Names) -> dict[str, Any]:
     pools = {"pooling": "first" if "classifier.weight" in names and not hub.use_mean_pooling else "none"}
     if "fc_norm.weight" in names:
         pools = {"pooling": "mean", "pooler_norm": True, "pooler_norm_eps": 1e-5}
-    own = {"tubelet_size": hub.tubelet_size, "position_type": "sinusoidal", "qkv_bias": hub.qv_bias}
+    settings = hub.to_dict()
+    biased = settings.get("qv_bias", settings.get("qkv_bias"))  # the name changed within transformers 5
+    own = {"tubelet_size": hub.tubelet_size, "position_type": "sinusoidal", "qkv_bias": biased}
     return common(hub) | picture(hub) | own | pools | {"output_norm": not hub.use_mean_pooling}
 
 
