@@ -18,7 +18,7 @@ from .inline import put_images
 from .inputs import INPUTS, CacheInputs, DecoderInputs, ModelInputs, Recorded, by_modality, spelled_out
 from .outputs import ContextOutput, PlaitModelOutput, TowerOutput
 from .pooling import POOLINGS
-from .present import audio_items, image_items, scatter_rows, text_rows, video_items
+from .present import audio_items, image_items, in_step_with_others, nothing_of, scatter_rows, text_rows, video_items
 from .pretrained import PlaitPreTrainedModel
 from .towers import EMBEDDING, TOWERS
 from .wrapped import WrappedTower
@@ -190,11 +190,14 @@ class PlaitModel(PlaitPreTrainedModel):
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
         """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that
-        its connector still gets a gradient (of zeros) and no distributed run waits for it."""
+        its connector still gets a gradient (of zeros), as does its tower where other processes may run theirs: none
+        waits for the other."""
         streams = {name: Stream(output.last_hidden_state, output.mask.bool()) for name, output in outputs.items()}
         like = next(iter(streams.values())).tokens
         for modality, config in self.config.encoders.items():
             empty = like.new_zeros(len(like), 0, width_of(config, modality))
+            if modality not in streams and in_step_with_others():
+                empty = empty + nothing_of(self.towers[modality]).to(empty)
             stream = streams.get(modality, Stream(empty, empty.new_zeros(empty.shape[:2], dtype=torch.bool)))
             streams[modality] = self.connectors[modality](stream)
         fused = fusion(streams, **recorded)

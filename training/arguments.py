@@ -66,6 +66,26 @@ class PlaitTrainingArguments(TrainingArguments):
             "next: 0.999 averages about the last 1000 steps. None: the weights themselves."
         },
     )
+    log_gradient_share: bool = field(
+        default=False, metadata={"help": "Log each tower's share in the norm of the towers' gradients."}
+    )
+    ogm_alpha: float | None = field(
+        default=None,
+        metadata={
+            "help": "Let the tower of the modality that answers best alone learn less (OGM-GE, Peng et al. 2022); more "
+            "for a stronger effect, the paper has 0.1 to 1. None: no balancing."
+        },
+    )
+    ogm_noise: bool = field(
+        default=True, metadata={"help": "With ogm_alpha: add noise as wide as the gradient (generalisation, GE)."}
+    )
+    eval_modality_patterns: bool = field(
+        default=False,
+        metadata={
+            "help": "Evaluate on every set of present modalities as well, each row cut down to it: metrics named "
+            "eval_text_accuracy, eval_text+image_accuracy, ... One more pass each."
+        },
+    )
     image_cache: float = field(
         default=0.0, metadata={"help": "GiB of processed pictures that the command line's collator keeps in memory."}
     )

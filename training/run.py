@@ -20,6 +20,7 @@ from .collator import PictureCache, PlaitDataCollator
 from .data import Data, load_data
 from .labels import Labels
 from .metrics import Metrics
+from .patterns import pattern_name, patterns_in
 from .recipe import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
 from .streaming import StreamedMetrics
 from .tasks import Task, find_task
@@ -212,6 +213,11 @@ def evaluate_splits(run: Run) -> Results:
             names = ["loss", *run.metrics.names]
             measured = {name: scores[f"{split}_{name}"] for name in names if f"{split}_{name}" in scores}
             results[split] = {"model": measured, **run.task.baselines(run.metrics, run.data, data)}
+            if run.trainer.args.eval_modality_patterns:
+                for pattern in map(pattern_name, patterns_in(run.trainer, data)):
+                    given = {name: f"{split}_{pattern}_{name}" for name in names}
+                    alone = {name: scores[key] for name, key in given.items() if key in scores}
+                    results[split] |= {f"{pattern}_only": alone} if alone else {}
     return results
 
 

@@ -20,6 +20,7 @@ from ..modeling.retrieval import PlaitForRetrieval
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .averaging import Averaging
+from .balance import GradientModulation, GradientShares
 from .callbacks import DecoderTokens, EpochStart, PartRates, Tokenless, stopping
 from .collator import PlaitDataCollator
 from .features import cache_features
@@ -29,6 +30,7 @@ from .metrics import Metrics
 from .objective import objective
 from .objective_losses import LossLog
 from .parameters import freeze, parameter_groups
+from .patterns import measure_patterns
 from .sampler import LengthSampler, PictureSampler, TokenBatchSampler
 from .streaming import StreamedMetrics, stream
 
@@ -74,7 +76,13 @@ class PlaitTrainer(Trainer):
         self.decoder_tokens = DecoderTokens()
         self.loss_log = LossLog(loss_names_of(model))
         self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
-        own: list[TrainerCallback] = [] if self.averaging is None else [self.averaging]
+        self.shares = GradientShares() if args.log_gradient_share else None
+        self.modulation = None
+        if args.ogm_alpha is not None:
+            self.modulation = GradientModulation(model, args.ogm_alpha, args.ogm_noise, args.seed)
+        own: list[TrainerCallback] = [
+            part for part in (self.averaging, self.shares, self.modulation) if part is not None
+        ]
         own += [EpochStart(data_collator)] if isinstance(data_collator, PlaitDataCollator) else []
         super().__init__(
             model,
@@ -124,7 +132,8 @@ class PlaitTrainer(Trainer):
         """Adds the learning rate of each part, and the single losses of a model of several, to what is logged while
         training."""
         if "learning_rate" in logs:
-            logs = {**logs, **self.loss_log.take(self.accelerator.gather), **self.rates.current}
+            shares = self.shares.take() if self.shares is not None else {}
+            logs = {**logs, **self.loss_log.take(self.accelerator.gather), **self.rates.current, **shares}
         super().log(logs, start_time)
 
     def compute_loss(
@@ -137,9 +146,14 @@ class PlaitTrainer(Trainer):
         """As the Trainer's; a model that smooths its labels itself is told to."""
         if self.args.label_smoothing_factor and self.smooths_itself:
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        watched = nullcontext() if self.modulation is None else self.modulation.watching()
+        labels = inputs.get("labels")
+        with watched:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             self.loss_log.add(outputs)
+        if self.modulation is not None and model.training and labels is not None:
+            self.modulation.score(labels)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(
@@ -160,6 +174,16 @@ class PlaitTrainer(Trainer):
         )
         average_gradients(trained)
         return loss / steps
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As the Trainer's; with `eval_modality_patterns` also on every set of present modalities."""
+        results = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        data = self.eval_dataset if eval_dataset is None else eval_dataset
+        if self.args.eval_modality_patterns and not isinstance(data, dict):
+            results |= measure_patterns(self, data, ignore_keys, metric_key_prefix)
+        return results
 
     def evaluation_loop(
         self,

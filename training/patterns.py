@@ -1,0 +1,79 @@
+"""Evaluation on every set of present modalities: each row cut down to it."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, combinations
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+
+from ..configuration import MODALITIES
+from .collator import PlaitDataCollator
+from .parameters import plait_of
+
+if TYPE_CHECKING:
+    from .trainer import PlaitTrainer
+
+
+def modality_of(column: str) -> str | None:
+    """The modality that a column belongs to (image, image.0, image_id, text_pair); None for a label and the like."""
+    first = column.split("_")[0].split(".")[0]
+    return first if first in MODALITIES else None
+
+
+def patterns_of(modalities: Iterable[str]) -> list[tuple[str, ...]]:
+    """Every set of some, but not all, in the order of MODALITIES, the small ones first."""
+    chosen = [modality for modality in MODALITIES if modality in modalities]
+    return list(chain.from_iterable(combinations(chosen, size) for size in range(1, len(chosen))))
+
+
+def pattern_name(pattern: Sequence[str]) -> str:
+    """As in the names of metrics: `text+image`."""
+    return "+".join(pattern)
+
+
+class CutRows(Dataset):
+    """The rows of a data set that have one of the modalities of a pattern, without the columns of the others."""
+
+    def __init__(self, data: Any, pattern: Sequence[str]) -> None:
+        self.data = data
+        kept = [name for name in data.column_names if modality_of(name) in pattern and not name.endswith("_id")]
+        self.column_names = [name for name in data.column_names if modality_of(name) in (None, *pattern)]
+        self.rows = [number for number, row in enumerate(data.select_columns(kept)) if any(map(holds, row.values()))]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        row = self.data[self.rows[number]]
+        return {name: row[name] for name in self.column_names}
+
+
+def holds(value: Any) -> bool:
+    """Whether a column has anything in this row: neither None nor a list of nothing."""
+    return any(map(holds, value)) if isinstance(value, (list, tuple)) else value is not None
+
+
+def measure_patterns(
+    trainer: "PlaitTrainer", data: Any, ignore_keys: list[str] | None, prefix: str
+) -> dict[str, float]:
+    """The metrics of each pattern in turn, `eval_text_accuracy`, and the rows it was measured on; they are logged."""
+    found: dict[str, float] = {}
+    for pattern in patterns_in(trainer, data):
+        rows, name = CutRows(data, pattern), f"{prefix}_{pattern_name(pattern)}"
+        if len(rows):
+            loader: Any = trainer.get_eval_dataloader(rows)
+            output = trainer.evaluation_loop(loader, "Evaluation", None, ignore_keys, metric_key_prefix=name)
+            found |= {**(output.metrics or {}), f"{name}_rows": len(rows)}
+    trainer.log(found)
+    return found
+
+
+def patterns_in(trainer: "PlaitTrainer", data: Any) -> list[tuple[str, ...]]:
+    """The patterns of the modalities that the model has a tower for and the data a column.
+
+    Raises ValueError where the collator does not read rows by column.
+    """
+    if not isinstance(trainer.data_collator, PlaitDataCollator):
+        raise ValueError("eval_modality_patterns needs a PlaitDataCollator, which reads the rows' columns")
+    columns = {modality_of(name) for name in data.column_names}
+    return patterns_of(modality for modality in plait_of(trainer.model).towers if modality in columns)
