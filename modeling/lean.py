@@ -203,9 +203,9 @@ class LeanEmbeddings:
 
     def __call__(self, input_ids: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
         """input_ids: (batch, 1) to (batch, 1, width). Raises ValueError beyond the last position."""
-        full = position_ids is None and self.positions is not None and past + self.offset >= len(self.positions)
+        full = self.positions is not None and past + self.offset >= len(self.positions)
         if full or not self.known:
-            return self.whole(input_ids, position_ids=position_ids, past=past)  # which says what is wrong
+            return self.whole(input_ids, position_ids=position_ids, past=past)  # which says what is wrong, if it is
         x = self.tokens(input_ids)
         if self.scale != 1:
             x = x * self.scale

@@ -212,7 +212,7 @@ def test_a_family_that_the_core_does_not_know_is_no_family(tmp_path: Path) -> No
     hf.AlbertModel(hf.AlbertConfig(**SIZES, embedding_size=8)).save_pretrained(tmp_path)
     source = open_source(tmp_path)
     assert family_of(source.config) is None
-    with pytest.raises(ValueError, match="'albert' is none of the families bart, bert"):
+    with pytest.raises(ValueError, match="'albert' is none of the families .*bart, bert"):
         read_tower(source)
 
 
