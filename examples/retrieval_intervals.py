@@ -4,6 +4,7 @@ python examples/retrieval_intervals.py RUN FILE.parquet --image image --text cap
 """
 
 import argparse
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Image
@@ -19,8 +20,9 @@ def main() -> None:
     parser.add_argument("--image", default="image")
     parser.add_argument("--text", default="captions")
     options = parser.parse_args()
-    rows: Dataset = Dataset.from_parquet(options.file).cast_column(options.image, Image())  # type: ignore[assignment]
-    model, processor = (part.from_pretrained(options.run) for part in (PlaitForRetrieval, PlaitProcessor))
+    rows: Any = Dataset.from_parquet(options.file).cast_column(options.image, Image())
+    model = PlaitForRetrieval.from_pretrained(options.run)
+    processor = PlaitProcessor.from_pretrained(options.run)
     texts = [text for texts in rows[options.text] for text in texts]
     owner = np.repeat(np.arange(len(rows)), [len(texts) for texts in rows[options.text]])
     words = model.encode(texts, processor, "text")
