@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from ..configuration import SPECIAL_TOKENS, PlaitConfig
+from ..configuration import SPECIAL_TOKENS, PlaitConfig, PlaitVideoConfig
 from .layers import Parameterised
 from .prepack import drop_packed_weights, prepack_weights
 from .transformer import PlaitLayer
@@ -52,6 +52,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
             part = getattr(config, field)
             if part is not None and part._attn_implementation is None:
                 part._attn_implementation = config._attn_implementation
+        share_attention(config)
         self.origins: dict[str, str] = {}
         self.fresh_names: set[str] = set()
         if len(config.encoders) > 1 and config.fusion_config is None and not self.reads_apart:
@@ -61,6 +62,11 @@ class PlaitPreTrainedModel(PreTrainedModel):
             )
         first = "text" if config.inline else next(iter(config.encoders), "text")
         self.main_input_name = main_input_of(first, config.encoders.get(first))
+
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, of which older versions stop before the image tower inside a video tower."""
+        super().set_attn_implementation(*args, **kwargs)
+        share_attention(self.config)
 
     def post_init(self) -> None:
         """As in transformers, which asks only its children what may be split or halved: wrapped models stand deeper."""
@@ -196,6 +202,12 @@ class PlaitPreTrainedModel(PreTrainedModel):
         for name, parameter in self.named_parameters():
             if part_of(name) in names:
                 parameter.requires_grad_(False)
+
+
+def share_attention(config: PlaitConfig) -> None:
+    """What reads the frames of a video computes attention as what joins them."""
+    if isinstance(config.video_config, PlaitVideoConfig):
+        config.video_config.image_config._attn_implementation = config.video_config._attn_implementation
 
 
 def main_input_of(modality: str, config: PreTrainedConfig | None) -> str:
