@@ -130,8 +130,8 @@ class PlaitPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Load a plait folder, or any published checkpoint (BERT, ViT, GPT-2, ...) as a plait of one strand.
 
-        The folder of another class loads too, as far as this one has a place for its parts: towers and fusion are kept,
-        a decoder is left out by a class that reads none, and heads that the folder lacks are new.
+        The folder of another class of the same parts loads too: towers and fusion are kept, heads that the folder lacks
+        are new. Of a PlaitForPreTraining folder a class that reads no decoder leaves it out.
 
         Takes every argument of transformers' `from_pretrained`. Reads safetensors; a pickle only with
         `use_safetensors=False` (and then with torch's `weights_only=True`). Weights that the checkpoint does not hold
@@ -150,9 +150,10 @@ class PlaitPreTrainedModel(PreTrainedModel):
         if found and found.get("model_type") != PlaitConfig.model_type:
             loaded = cls._from_published(name, **kwargs)
         else:
-            if found.get("is_encoder_decoder") and cls.decoder_kind is None and base_prefix(cls):
+            pretrained = PRETRAINING in (found.get("architectures") or ())
+            if pretrained and found.get("is_encoder_decoder") and cls.decoder_kind is None and base_prefix(cls):
                 config = without_decoder(name, hub, kwargs)
-            renamed = PRETRAINING in (found.get("architectures") or ()) and cls.pretraining_names
+            renamed = pretrained and cls.pretraining_names
             names = {"key_mapping": dict(cls.pretraining_names)} if renamed else {}
             loaded = super().from_pretrained(name, *model_args, config=config, **names, **kwargs)
             if renamed:  # or it would be saved under the names that it was read from

@@ -22,6 +22,7 @@ from ..configuration.tower import MODALITIES
 from ..modeling.connectors import CONNECTORS
 from ..modeling.fusion import FUSIONS
 from ..modeling.pretrained import PlaitPreTrainedModel
+from ..modeling.retrieval import PlaitForRetrieval
 from ..processing import PlaitProcessor
 from .generated import set_generation
 from .inputs import tokenizer_in
@@ -134,7 +135,7 @@ def make_model(
     parts = {name: fresh_config(name, value, processor) or resolve(value) for name, value in parts_of(recipe).items()}
     names = {"labels": labels.names or 1, "problem_type": labels.problem_type} if labels is not None else {}
     braided = ("fusion", "query", "connector", "fusion_config", "decoder_config")
-    joined = {} if model_class.reads_apart else {name: getattr(model, name) for name in braided}
+    joined = {} if issubclass(model_class, PlaitForRetrieval) else {name: getattr(model, name) for name in braided}
     return model_class.compose(**parts, **joined, freeze=model.freeze, verbose=verbose, **names, **fields)
 
 

@@ -2,11 +2,13 @@
 
 import math
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
 from plait.modeling.contrastive import ContrastiveLoss, Similarity, fingerprint
@@ -231,10 +233,16 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(of_process, (port, str(tmp_path)), nprocs=2)
+    commands = [[sys.executable, __file__, str(rank), str(port), str(tmp_path)] for rank in range(2)]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     for number, (kind, _) in enumerate(CASES):
         one, pair = step(kind, slice(None)), [torch.load(tmp_path / f"{number}-{rank}.pt") for rank in range(2)]
         torch.testing.assert_close((pair[0][0] + pair[1][0]) / 2, one[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(torch.cat((pair[0][1], pair[1][1])) / 2, one[1], rtol=0, atol=1e-12)
         for shared in range(2, 5):
             torch.testing.assert_close(pair[0][shared], one[shared], rtol=0, atol=1e-12)
+
+
+if __name__ == "__main__":
+    of_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
