@@ -1,5 +1,6 @@
 """A published checkpoint, single or sharded, on the Hub or in a folder: its config and tensors as they are on disk."""
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -98,7 +99,8 @@ def config_from(config_dict: dict[str, Any]) -> PreTrainedConfig:
     """
     model_type = config_dict.get("model_type")
     if model_type is not None and model_type in CONFIG_MAPPING:
-        return CONFIG_MAPPING[model_type].from_dict(config_dict)
+        # a copy: some of transformers 5.17 take entries out of what they get
+        return CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(config_dict))
     if model_type is not None:
         remedy = "update transformers"
         if "auto_map" in config_dict:
