@@ -210,11 +210,12 @@ def accuracy(model: Model, rows: Rows, still: bool) -> float:
     return right / len(rows.texts)
 
 
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(share: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a share of `count` (Wilson 1927)."""
-    centre = share + z * z / (2 * count)
-    spread = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return (centre - spread) / (1 + z * z / count), (centre + spread) / (1 + z * z / count)
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def main() -> None:
