@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import Dataset
 
 from plait.training.recipe import find_recipe, load_recipe
 from plait.training.run import train
 
+from .test_media import square, write_rows
 from .text_recipes import MODELS, recipe_for
 
 # recipe: the made data it is run on
@@ -63,3 +65,33 @@ def test_a_bundled_recipe_runs(tmp_path: Path, pictures: dict[str, Path], name: 
     assert {"model.safetensors", "README.md", "metrics.json", "recipe.yaml"} <= {
         path.name for path in (tmp_path / "run").iterdir()
     }
+
+
+def moving_squares(folder: Path) -> Path:
+    """Squares that go to the left or to the right, three frames each."""
+    places = [(2, 5, 9) if number % 2 else (9, 5, 2) for number in range(20)]
+    rows = [
+        {"video": [square(place, number) for place in way], "label": ("left", "right")[number % 2]}
+        for number, way in enumerate(places)
+    ]
+    Dataset.from_list(rows).to_parquet(folder / "train.parquet")
+    return folder / "train.parquet"
+
+
+SHORT: dict[str, Any] = {"training.max_steps": 2, "training.use_cpu": True, "training.disable_tqdm": True}
+FRAMES = {"model_type": "plait_vision", "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_a_recipe_of_sound_or_video_runs(tmp_path: Path, modality: str) -> None:
+    """Sound as it is shipped; of video everything but the pretrained image tower."""
+    changes = {**SHORT, "output_dir": str(tmp_path / "run")}
+    if modality == "audio":
+        changes |= {"data.source": str(write_rows(tmp_path, "bytes"))}
+    else:
+        shipped = load_recipe("video_classification").model.options["video_config"]
+        config = {**shipped, "image_config": {**FRAMES, "image_size": 16, "patch_size": 8}}
+        changes |= {"data.source": str(moving_squares(tmp_path)), "model": {"video": {"config": config}}}
+    results = train(load_recipe(f"{modality}_classification", changes), "plait train")
+    assert {"loss", "accuracy", "f1_macro"} <= set(results["validation"]["model"])
+    assert f"{modality}-classification" in (tmp_path / "run" / "README.md").read_text()
