@@ -142,10 +142,14 @@ def make_model(
 def load_pretrained(
     model_class: type[PlaitPreTrainedModel], name: str, labels: Labels | None, options: dict[str, Any]
 ) -> PlaitPreTrainedModel:
-    """A plait (or a published checkpoint), with a fresh head where the labels are others than its own."""
+    """A plait (or a published checkpoint), with a fresh head where the labels are others than its own; in float32
+    unless the options name a dtype: small steps are lost on weights in bfloat16, as many are published."""
     fields = {} if labels is None else label_fields(labels)
     model, info = model_class.from_pretrained(
-        name, output_loading_info=True, ignore_mismatched_sizes=bool(fields), **fields, **options
+        name,
+        output_loading_info=True,
+        ignore_mismatched_sizes=bool(fields),
+        **{"dtype": "float32", **fields, **options},
     )
     wrong = sorted(key for key, *_ in info["mismatched_keys"] if part_of(key) != "head")
     if wrong:

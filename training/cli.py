@@ -9,10 +9,10 @@ from pathlib import Path
 FLAGS = {
     "train": {"--help", "--overwrite", "--resume"},
     "compare": {"--help", "--overwrite", "--resume"},
-    "evaluate": {"--help", "--data", "--split", "--output"},
+    "evaluate": {"--help", "--data", "--split", "--output", "--intervals", "--beside"},
     "predict": {"--help", "--data", "--output", "--text", "--image", "--context", "--batch-size"},
 }
-SWITCHES = {"--help", "--overwrite", "--resume"}
+SWITCHES = {"--help", "--overwrite", "--resume", "--intervals"}
 EPILOG = "Run one process a device with: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
 
 
@@ -78,18 +78,24 @@ def train(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]
 def evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait evaluate`: print a model's metrics on some data."""
     from .predict import evaluate as measure
-    from .predict import recipe_of
+    from .predict import evaluate_rows, recipe_of
     from .recipe import RecipeError
+    from .row_scores import lines
     from .run import write_json
 
     recipe = recipe_of(options.model, data_overrides(options, rest))
     if recipe.data.source is None:
         raise RecipeError(f"{options.model} is no run folder with data of its own: give --data")
-    scores = measure(options.model, recipe, options.split)
+    if options.intervals or options.beside:
+        scores, intervals = evaluate_rows(options.model, recipe, options.split, options.beside)
+    else:
+        scores, intervals = measure(options.model, recipe, options.split), {}
     if is_main_process():
         print("\n".join(f"{name}={value:.6g}" for name, value in scores.items()))
+        if intervals:
+            print(f"with 95 % intervals over the rows:\n{lines(intervals)}")
         if options.output is not None:
-            write_json(Path(options.output), scores)
+            write_json(Path(options.output), {**scores, "intervals": intervals} if intervals else scores)
     return 0
 
 
@@ -128,7 +134,8 @@ def data_overrides(options: argparse.Namespace, rest: Sequence[str]) -> dict:
     """The changes to a run's own recipe: other data are read by their own splits, whole."""
     from .recipe import parse_overrides
 
-    replaced = {"data.source": options.data, "data.splits": {}, "data.max_rows": None, "data.validation_fraction": None}
+    replaced = {"data.source": options.data, "data.splits": {}, "data.max_rows": None}
+    replaced |= {"data.validation_fraction": None, "data.test_fraction": None}
     return {**(replaced if options.data is not None else {}), **parse_overrides(rest)}
 
 
@@ -157,6 +164,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", help="a file, folder, Hub id or registered source; default: the run's own")
     parser.add_argument("--split", help="default: test, else validation, else the only one")
     parser.add_argument("--output", help="also write the metrics to this JSON file")
+    parser.add_argument(
+        "--intervals", action="store_true", help="95 %% bootstrap intervals over the rows, paired with the baselines"
+    )
+    parser.add_argument("--beside", action="append", default=[], metavar="MODEL", help="the same, and this model")
     parser.epilog = "--key value overrides the run's recipe: --data.columns.text question --metrics '[accuracy]'"
 
 

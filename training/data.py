@@ -12,6 +12,7 @@ from .media import MEDIA
 from .recipe import SPLITS, DataRecipe, RecipeError
 from .sampler import group_rows, shuffled
 from .sources import SOURCES
+from .squad import is_squad, squad_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,8 +78,8 @@ def load_data(
     if needs_labels:
         labels = labels or _find_labels(splits, recipe, label_order)
         splits = {split: encode_labels(data, labels, split) for split, data in splits.items()}
-    if recipe.validation_fraction is not None:
-        splits = _split_off(splits, recipe.validation_fraction, seed)
+    for split in ("test", "validation"):
+        splits = _split_off(splits, split, getattr(recipe, f"{split}_fraction"), seed)
     return Data({split: _limit(data, recipe, split, seed) for split, data in splits.items()}, labels)
 
 
@@ -149,6 +150,8 @@ def _read_files(paths: Sequence[Path]) -> "Dataset":
         raise RecipeError(f"data.source: {names} is empty")
     if suffix not in READERS or any(path.suffix != suffix for path in paths):
         raise RecipeError(f"data.source: {names}: expected one of the suffixes {', '.join(READERS)}")
+    if is_squad(paths[0]):
+        return Dataset.from_list(list(squad_rows(paths)))
     reader = getattr(Dataset, f"from_{READERS[suffix]}")
     options = {"sep": "\t"} if suffix == ".tsv" else {}
     try:
@@ -250,19 +253,29 @@ def _find_labels(splits: dict[str, "Dataset"], recipe: DataRecipe, order: Sequen
     return find_labels(splits.get("train", first), recipe.labels, recipe.regression, order)
 
 
-def _split_off(splits: dict[str, "Dataset"], fraction: float, seed: int) -> dict[str, "Dataset"]:
-    """A validation split taken from training where there is none, never parting rows that share a picture."""
+def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None, seed: int) -> dict[str, "Dataset"]:
+    """This split taken from training where there is none, never parting rows that share a picture or a context."""
+    if fraction is None:
+        return splits
     if not 0 < fraction < 1:
-        raise RecipeError(f"data.validation_fraction is {fraction}: expected more than 0 and less than 1")
-    if "validation" in splits or "train" not in splits:
+        raise RecipeError(f"data.{split}_fraction is {fraction}: expected more than 0 and less than 1")
+    if split in splits or "train" not in splits:
         return splits
     train = splits["train"]
-    shared = any(name.startswith("image") for name in train.column_names)
-    groups = group_rows(picture_groups(train) if shared else [None] * len(train))
+    groups = group_rows(_shared_keys(train))
     order = shuffled(len(groups), seed)
     cut = max(1, round(fraction * len(groups)))
+    if cut == len(groups):
+        raise RecipeError(f"data.{split}_fraction is {fraction}: of {cut} groups of rows none is left to train on")
     held, kept = ([row for group in part for row in groups[group]] for part in (order[:cut], order[cut:]))
-    return {**splits, "train": train.select(sorted(kept)), "validation": train.select(sorted(held))}
+    return {**splits, "train": train.select(sorted(kept)), split: train.select(sorted(held))}
+
+
+def _shared_keys(data: "Dataset") -> Sequence[str | None]:
+    """For each row what it may share with others: its picture, or the context that is asked about."""
+    if any(name.startswith("image") for name in data.column_names):
+        return picture_groups(data)
+    return data["context"][:] if "context" in data.column_names else [None] * len(data)
 
 
 def _limit(data: "Dataset", recipe: DataRecipe, split: str, seed: int) -> "Dataset":

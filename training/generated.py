@@ -14,7 +14,8 @@ from ..modeling.losses import IGNORED
 from ..modeling.pretrained import PlaitPreTrainedModel
 from ..processing import PlaitProcessor
 from .recipe import RecipeError
-from .text_metrics import text_metrics
+from .row_scores import Rows, perplexity_rows, text_rows
+from .text_metrics import TextMetrics, text_metrics
 
 NEW_TOKENS = 64  # where nothing says how many
 
@@ -51,7 +52,8 @@ class GenerationMetrics:
     def start(self) -> None:
         """Forget everything."""
         self.metrics = text_metrics(self.chosen)
-        self.loss, self.tokens = 0.0, 0
+        self.losses: list[float] = []
+        self.tokens: list[int] = []
 
     def records(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[Written]:
         """What is kept of a batch that the task's collator made for evaluation: `inputs` with labels, `references`,
@@ -67,13 +69,17 @@ class GenerationMetrics:
     def add(self, records: Sequence[Written]) -> None:
         """One more batch, of all processes."""
         self.metrics.add([row.text for row in records], [row.references for row in records])
-        self.loss += math.fsum(row.loss for row in records)
-        self.tokens += sum(row.tokens for row in records)
+        self.losses += [row.loss for row in records]
+        self.tokens += [row.tokens for row in records]
 
     def compute(self) -> dict[str, float]:
         """`{name: value}` over all rows so far."""
-        loss = self.loss / max(self.tokens, 1)
+        loss = math.fsum(self.losses) / max(sum(self.tokens), 1)
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **self.metrics.compute()}
+
+    def rows(self) -> Rows:
+        """What each row reached, in the order of adding."""
+        return {**perplexity_rows(self.losses, self.tokens), **text_rows(self.metrics)}
 
     def predictions(self, records: Sequence[Written]) -> list[str]:
         """What the Trainer's `predict` returns."""
@@ -140,10 +146,8 @@ def most_frequent(texts: Iterable[str]) -> str:
     return Counter(texts).most_common(1)[0][0]
 
 
-def constant_scores(
-    metrics: GenerationMetrics, predictions: Sequence[str], references: Sequence[Sequence[str]]
-) -> dict[str, float]:
-    """What a baseline's texts score in the same metrics."""
-    fresh = text_metrics(metrics.chosen)
-    fresh.add(predictions, references)
-    return fresh.compute()
+def scored(names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    """Text metrics by name, with a baseline's texts in them."""
+    metrics = text_metrics(names)
+    metrics.add(predictions, references)
+    return metrics

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -29,7 +30,9 @@ from .collator import PlaitDataCollator
 from .generated import set_generation
 from .inputs import Row
 from .predict import default_task
-from .tasks import find_task
+from .recipe import Recipe
+from .run import is_run, saved_recipe
+from .tasks import Task, find_task
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ KINDS = {
         others=("classification",),
     ),
     "translation": Kind("generation", {"texts": "text"}, "translation_text", AutoModelForSeq2SeqLM),
-    "summarization": Kind("generation", {"texts": "text"}, "summary_text", AutoModelForSeq2SeqLM),
+    "summarization": Kind("generation", {"texts": "text"}, "summary_text", AutoModelForSeq2SeqLM, others=("dialogue",)),
     "question-answering": Kind(
         "question_answering", {"question": "question", "context": "context"}, "answer", AutoModelForQuestionAnswering
     ),
@@ -97,7 +100,8 @@ def pipeline(
         raise ValueError(f"no pipeline {task!r}; {hint}")
     loaded: Any = model
     if isinstance(model, str):
-        kind, own = KINDS[task], default_task(model)
+        kind, run = KINDS[task], recipe_of_run(model)
+        own = default_task(model) if run is None else run.task
         processor = processor or PlaitProcessor.from_pretrained(resolve(model))
         loaded = find_task(own if own in kind.others else kind.task).model_class.from_pretrained(resolve(model))
     if processor is None:
@@ -111,7 +115,8 @@ class Answering:
 
     Args of a call: the columns of its kind by place or by name, a list for several rows (a single value goes with all);
     `batch_size`; the task's settings (`doc_stride`, ...); settings of the generation (`num_beams`, `max_new_tokens`,
-    ...).
+    ...). The settings and the length of the texts that are not given are those of the run's recipe, where the model
+    comes from a run of this task.
     """
 
     def __init__(self, name: str, model: PlaitPreTrainedModel, processor: PlaitProcessor, **options: Any) -> None:
@@ -122,9 +127,11 @@ class Answering:
             wanted = " or ".join(dict.fromkeys(find_task(task).model_class.__name__ for task in self.kind.tasks))
             raise ValueError(f"the pipeline {name!r} needs a {wanted}, and the model is a {type(model).__name__}")
         self.task = fitting[0]
+        self.run = recipe_of_run(model.name_or_path or "")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """A list with an answer (a dict) for each row; question answering gives of a single question the dict alone."""
+        """A list with an answer (a dict) for each row; question answering gives of a single question the dict alone,
+        and with `top_k` above 1 a list of so many in its place."""
         names = list(self.kind.columns)
         given = dict(zip(names, inputs, strict=False)) | {name: options.pop(name) for name in names if name in options}
         rows = rows_of(self.kind, given)
@@ -137,15 +144,17 @@ class Answering:
         """One answer a row, under the kind's key."""
         task = find_task("dialogue") if "messages" in rows[0] else self.task
         size = options.pop("batch_size", 8)
-        settings = {field.name: options.pop(field.name) for field in fields(task.settings) if field.name in options}
-        length = None if task.writes else options.pop("max_length", None)
+        run = self.run if self.run is not None and self.run.task == task.name else Recipe(task=task.name)
+        given = {field.name: options.pop(field.name) for field in fields(task.settings) if field.name in options}
+        settings = {**run.settings, **given}
+        length = run.max_length if task.writes else options.pop("max_length", run.max_length)
         collator = PlaitDataCollator(self.processor, task=task.name, settings=settings, max_length=length)
         if options and not task.writes:
             known = ", ".join(field.name for field in fields(task.settings))
             raise TypeError(f"unknown option {', '.join(options)}: there are batch_size, max_length, {known}")
         with generating(self.model, options) if task.writes else nullcontext():
             batches = (rows[start : start + size] for start in range(0, len(rows), size))
-            found = [answer for batch in batches for answer in task.answers(self.model, collator, batch)]
+            found = [answer for batch in batches for answer in task.answers(self.model, collator, asked(task, batch))]
         return [self.named(row, answer) for row, answer in zip(rows, found, strict=True)]
 
     def named(self, row: Row, answer: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +162,7 @@ class Answering:
         if "label" in answer:
             return {"answer": answer["label"], "score": answer["score"]}
         if self.kind.task == "question_answering":
-            return answer
+            return answer.get("candidates", answer)
         text = answer["generated_text"]
         if "messages" in row:
             return {self.kind.key: [*row["messages"], {"role": "assistant", "content": text}]}
@@ -182,6 +191,19 @@ def rows_of(kind: Kind, given: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise ValueError(f"lists of different lengths: { ({name: len(value) for name, value in values.items()}) }")
     columns = {name: value * (count // len(value)) for name, value in values.items()}
     return [{name: value[row] for name, value in columns.items()} for row in range(count)]
+
+
+def asked(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows as this task reads them: a text is what a conversation begins with."""
+    if task.name != "dialogue":
+        return rows
+    return [row if "messages" in row else {"prompt": row["text"]} for row in rows]
+
+
+def recipe_of_run(reference: str) -> Recipe | None:
+    """The recipe of the run in this folder; None for any other model."""
+    folder = Path(reference).expanduser()
+    return saved_recipe(folder) if reference and is_run(folder) else None
 
 
 def many(given: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import Module
@@ -20,10 +20,11 @@ from .arguments import PlaitTrainingArguments
 from .build import resolve
 from .checking import readable
 from .collator import PlaitDataCollator
-from .data import load_data
+from .data import Data, load_data
 from .generated import set_generation
 from .labels import labels_of
 from .recipe import Recipe, RecipeError, build_recipe, set_dotted
+from .row_scores import ScoresRows, beside
 from .run import is_run, make_collator, make_metrics, saved_recipe
 from .tasks import Task, find_task, task_of
 from .trainer import PlaitTrainer
@@ -31,6 +32,7 @@ from .trainer import PlaitTrainer
 if TYPE_CHECKING:
     from datasets import Dataset
 
+NESTED = ("probabilities", "candidates")  # of an answer: no columns of a table
 TIMES = ("_runtime", "_per_second", "_preparation_time", "epoch")
 
 
@@ -46,6 +48,7 @@ def load_model(reference: str, recipe: Recipe) -> tuple[PlaitPreTrainedModel, Pl
         processor = PlaitProcessor.from_pretrained(resolve(reference))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{reference}: {' '.join(str(error).split())}") from error
+    task.finish_processor(processor, recipe)
     if task.writes:
         set_generation(model, recipe.generation)
     return model, processor
@@ -73,12 +76,49 @@ def recipe_of(reference: str, overrides: Mapping[str, Any]) -> Recipe:
     return build_recipe(content)
 
 
+class Measured(NamedTuple):
+    """A model's metrics on one split, what computed them, the prepared rows, and the splits beside it as they were
+    read."""
+
+    scores: dict[str, float]
+    metrics: Any
+    rows: Any
+    data: Data
+    processor: PlaitProcessor
+
+
 def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[str, float]:
     """A model's metrics on one split of the recipe's data; default: test, else validation, else what there is.
 
     Raises:
         RecipeError: no such model, data or split.
     """
+    return measure(reference, recipe, split).scores
+
+
+def evaluate_rows(
+    reference: str, recipe: Recipe, split: str | None = None, others: Sequence[str] = ()
+) -> tuple[dict[str, float], dict[str, dict]]:
+    """The same, and with 95 % intervals over the rows, beside the task's baselines and other models.
+
+    Returns:
+        the metrics, and of those that every row has `{metric: {value, low, high, minus: {other: ...}}}`.
+
+    Raises:
+        RecipeError: as above; or a task whose metrics no single row has.
+    """
+    task, own = find_task(recipe.task), measure(reference, recipe, split)
+    if not isinstance(own.metrics, ScoresRows):
+        raise RecipeError(f"--intervals: the metrics of the task {recipe.task} are not those of single rows")
+    train = own.data.train
+    prepared = None if train is None else task.prepare(train, "train", own.processor, recipe)
+    found = task.baseline_rows(own.metrics, Data({} if prepared is None else {"train": prepared}, None), own.rows)
+    found |= {name: measure(name, recipe, split).metrics.rows() for name in others}
+    return own.scores, beside(own.metrics.rows(), found, task.row_groups(own.rows))
+
+
+def measure(reference: str, recipe: Recipe, split: str | None = None) -> Measured:
+    """What `evaluate` and `evaluate_rows` share."""
     task = find_task(recipe.task)
     model, processor = load_model(reference, recipe)
     labels = labels_of(model.config) if task.labelled else None
@@ -89,14 +129,13 @@ def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[s
     rows = readable(rows, "evaluated", collator, recipe.data.on_error)
     rows: Any = task.prepare(rows, "evaluated", processor, recipe)
     with tempfile.TemporaryDirectory() as folder:
+        metrics = make_metrics(recipe, labels, processor)
         trainer = PlaitTrainer(
-            model,
-            evaluation_arguments(recipe, folder),
-            data_collator=collator,
-            compute_metrics=make_metrics(recipe, labels, processor),
+            model, evaluation_arguments(recipe, folder), data_collator=collator, compute_metrics=metrics
         )
         scores = trainer.evaluate(rows)
-    return {name.removeprefix("eval_"): value for name, value in scores.items() if not name.endswith(TIMES)}
+    kept = {name.removeprefix("eval_"): value for name, value in scores.items() if not name.endswith(TIMES)}
+    return Measured(kept, metrics, rows, data, processor)
 
 
 def evaluation_arguments(recipe: Recipe, folder: str) -> PlaitTrainingArguments:
@@ -198,7 +237,7 @@ def _write_jsonl(file: Any, lines: Iterator[dict[str, Any]]) -> int:
 
 
 def _write_csv(file: Any, lines: Iterator[dict[str, Any]]) -> int:
-    table = [{name: value for name, value in line.items() if name != "probabilities"} for line in lines]
+    table = [{name: value for name, value in line.items() if name not in NESTED} for line in lines]
     writer = csv.DictWriter(file, list(table[0]))
     writer.writeheader()
     writer.writerows(table)

@@ -54,8 +54,9 @@ class DataRecipe:
     such files named by split, or of pictures in one folder a class), `{split: file}`, or a Hub id (`name`: its
     configuration). `columns` maps the columns that the task reads (text, image, label, target, ...) to the source's
     names; `image` may be a list of columns. `splits` maps train, validation, test to the source's splits (null: none).
-    `max_rows` limits every split, or `{split: rows}`, by a seeded sample. `validation_fraction` of the training rows
-    are the validation split where there is none. `labels` fixes names and order of the classes. `on_error` says what
+    `max_rows` limits every split, or `{split: rows}`, by a seeded sample. `test_fraction` of the training rows are the
+    test split where there is none, `validation_fraction` of the others the validation split; rows that share a picture
+    or a context stay together. `labels` fixes names and order of the classes. `on_error` says what
     becomes of rows whose picture, sound or video cannot be read: "stop" where one is met; "check" reads all of them
     before the first step and names those that cannot be; "skip" leaves these out and counts them.
     """
@@ -67,6 +68,7 @@ class DataRecipe:
     splits: dict[str, str | None] = field(default_factory=dict)
     max_rows: int | dict[str, int] | None = None
     validation_fraction: float | None = None
+    test_fraction: float | None = None
     labels: list[str] | None = None
     regression: bool = False
     image_root: str | None = None

@@ -13,6 +13,7 @@ from ..modeling.pretrained import PlaitPreTrainedModel
 from ..modeling.question_answering import span_loss
 from .inputs import Row, token_rows
 from .recipe import RecipeError
+from .row_scores import Rows, text_rows
 from .text_metrics import text_metrics
 
 NOWHERE = (0, 0)  # where in the context a token stands that is none of it
@@ -241,6 +242,11 @@ class SpanMetrics:
         self.close()
         return {"loss": self.loss / max(self.known, 1), **self.metrics.compute()}
 
+    def rows(self) -> Rows:
+        """What each question reached, in the order of adding."""
+        self.close()
+        return text_rows(self.metrics)
+
     def predictions(self, records: Sequence[Found]) -> list[Found]:
         """What the Trainer's `predict` returns: the candidates of every window."""
         return list(records)
@@ -254,7 +260,9 @@ def joined(first: Found, second: Found, limits: Limits) -> Found:
 
 def answer_of(found: Found, limits: Limits) -> str:
     """The best span's text, or nothing."""
-    if not found.spans:
-        return ""
-    refused = limits.no_answer is not None and found.nothing - found.spans[0].score > limits.no_answer
-    return "" if refused else found.spans[0].text
+    return "" if refused(found, limits) else found.spans[0].text
+
+
+def refused(found: Found, limits: Limits) -> bool:
+    """Whether "no answer" is the answer."""
+    return not found.spans or (limits.no_answer is not None and found.nothing - found.spans[0].score > limits.no_answer)

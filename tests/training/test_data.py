@@ -147,6 +147,48 @@ def test_validation_split_never_parts_a_picture(tmp_path: Path, rows: Rows) -> N
     assert not set(picture_groups(data.train)) & set(picture_groups(data.validation))
 
 
+QUESTIONS = [
+    {"context": f"text {n // 4}", "question": f"what {n} ?", "answers": ["text"], "answer_start": [0]}
+    for n in range(40)
+]
+ASKED = ("question", "context", "answers", "answer_start")
+
+
+def test_splits_never_part_the_questions_of_a_context(tmp_path: Path) -> None:
+    Dataset.from_list(QUESTIONS).to_parquet(tmp_path / "data.parquet")
+    recipe = DataRecipe(source=str(tmp_path / "data.parquet"), test_fraction=0.2, validation_fraction=0.25)
+    data, again = (load_data(recipe, seed=3, needs_labels=False, roles=ASKED) for _ in range(2))
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 24, "test": 8, "validation": 8}
+    contexts = {split: set(rows["context"]) for split, rows in data.splits.items()}
+    assert sum(map(len, contexts.values())) == len(set.union(*contexts.values())) == 10
+    assert data.test["question"][:] == again.test["question"][:]
+    other = load_data(recipe, seed=4, needs_labels=False, roles=ASKED)
+    assert set(other.test["context"]) != contexts["test"]
+
+
+def test_nothing_left_to_train_on_is_an_error(tmp_path: Path) -> None:
+    Dataset.from_list(QUESTIONS[:4]).to_parquet(tmp_path / "data.parquet")
+    with pytest.raises(RecipeError, match=r"test_fraction is 0.5: of 1 groups of rows none is left"):
+        load_data(DataRecipe(source=str(tmp_path / "data.parquet"), test_fraction=0.5), needs_labels=False, roles=ASKED)
+
+
+def test_files_as_squad_is_published(tmp_path: Path) -> None:
+    asked = [
+        {"id": 1, "question": "who ?", "answers": [{"text": "Ann", "answer_start": 0, "x": 1}]},
+        {"id": 2, "question": "where ?", "answers": [], "is_impossible": True, "plausible_answers": []},
+    ]
+    content = {"version": "2.0", "data": [{"title": "a", "paragraphs": [{"context": "Ann ran.", "qas": asked}]}]}
+    file = tmp_path / "squad.json"
+    file.write_text(json.dumps(content))
+    rows = load_data(DataRecipe(source=str(file)), needs_labels=False, roles=ASKED).train.to_list()
+    assert rows[0] == {"context": "Ann ran.", "question": "who ?", "answers": {"text": ["Ann"], "answer_start": [0]}}
+    assert rows[1]["answers"] == {"text": [], "answer_start": []}
+    del content["data"][0]["paragraphs"][0]["qas"][0]["question"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(RecipeError, match=r"squad.json is not in SQuAD's form: KeyError 'question'"):
+        load_data(DataRecipe(source=str(file)), needs_labels=False, roles=ASKED)
+
+
 def test_a_validation_split_that_is_there_is_kept(tmp_path: Path, rows: Rows) -> None:
     for split in ("train", "validation"):
         write(tmp_path / f"{split}.csv", rows)
@@ -172,6 +214,7 @@ def test_picture_groups_by_id_path_and_bytes(tmp_path: Path, rows: Rows) -> None
         ({"columns": {"text": "text"}}, "there is no label; mapped are text"),
         ({"max_rows": 0}, "max_rows is 0"),
         ({"validation_fraction": 2.0}, "validation_fraction is 2.0"),
+        ({"test_fraction": 0.0}, "test_fraction is 0.0"),
         ({"labels": ["red", "yes"]}, "unknown label 'no' in row 2 of 'train'; training has red, yes"),
         ({"source": "nowhere.csv"}, "no file or folder nowhere.csv"),
         ({"source": "./nowhere"}, "no file or folder ./nowhere"),

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import pipeline as hf_pipeline
 
 import plait
+from plait.training.predict import predict, recipe_of
 from plait.training.recipe import build_recipe
 from plait.training.run import train
 
@@ -63,6 +64,11 @@ def test_questions_to_spans(folder: Callable[[str], str]) -> None:
         assert row["context"][answer["start"] : answer["end"]] == answer["answer"] and 0 <= answer["score"] <= 1
         assert pipe(**row) == pipe(row) == answer
     assert pipe(question=[row["question"] for row in rows], context=[row["context"] for row in rows]) == several
+    for best, answer in zip(pipe(rows, top_k=3), several, strict=True):
+        assert best[0] == answer and len(best) == 3
+        assert best[0]["score"] >= best[1]["score"] >= best[2]["score"]
+    refusing = pipe(rows[0], no_answer_threshold=-1000.0)
+    assert (refusing["answer"], refusing["start"], refusing["end"]) == ("", 0, 0)
     with pytest.raises(TypeError, match="num_beams"):
         pipe(rows, num_beams=2)
 
@@ -76,6 +82,27 @@ def test_prompts_and_conversations_are_gone_on_with(folder: Callable[[str], str]
     (answer,) = talk(messages)
     assert answer["generated_text"][:3] == messages and answer["generated_text"][3]["role"] == "assistant"
     assert talk([messages, messages]) == [[answer], [answer]]
+
+
+def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, pictures: dict[str, Path]) -> None:
+    """The settings of its recipe hold in a pipeline as in `plait predict`, unless others are given."""
+    content = recipe_for("dialogue", tmp_path, pictures, max_steps=2)
+    rows = [{"prompt": row["text"], "target": row["target"]} for row in pairs(12)]
+    (tmp_path / "dialogue.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content |= {"settings": {"prompt_template": "Go: {prompt}"}, "generation": {"max_new_tokens": 6}}
+    train(build_recipe(content), "plait train")
+    run, texts = str(content["output_dir"]), [row["prompt"] for row in rows]
+    pipe = plait.pipeline("summarization", model=run)
+    assert isinstance(pipe.model, plait.PlaitForCausalLM)
+    found = [answer["summary_text"] for answer in pipe(texts)]
+    expected = list(predict(run, [{"prompt": text} for text in texts], recipe_of(run, {})))
+    assert found == [answer["generated_text"] for answer in expected]
+    plain = plait.pipeline("summarization", model=run, prompt_template="{prompt}")
+    said = [f"Go: {text}" for text in texts]
+    assert [answer["summary_text"] for answer in plain(said)] == found
+    other = recipe_of(run, {"settings": {}})
+    unasked = [answer["generated_text"] for answer in predict(run, [{"prompt": text} for text in texts], other)]
+    assert [answer["summary_text"] for answer in plain(texts)] == unasked
 
 
 def test_answers_in_words_about_pictures(folder: Callable[[str], str], pictures: dict[str, Path]) -> None:

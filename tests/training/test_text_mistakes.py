@@ -38,6 +38,7 @@ BAD = [
     ("translation", {"training.average_decay": 1.0}, "average_decay is 1.0"),
     ("translation", {"settings": {"block_size": 8}}, "settings has no key 'block_size'"),
     ("translation", {"task": "translate"}, "task is 'translate'"),
+    ("dialogue", {"settings": {"prompt_template": "Answer!"}}, "'Answer!' has no place for {prompt}"),
     ("causal_lm", {"settings": {"block_size": 64}}, "block_size is 64: expected 2 .. 48"),
     ("causal_lm", {"metrics": ["bleu"]}, "measured by its perplexity"),
     ("dialogue", {"generation.max_new_tokens": 48}, "max_new_tokens is 48"),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -24,6 +25,7 @@ from plait.training.spans import (
 )
 from plait.training.tasks.causal_lm import blocks, documents
 from plait.training.tasks.dialogue import CHAT_TEMPLATE, spoken
+from plait.training.tasks.question_answering import ranking
 from plait.training.tokenizer import BEGUN, PLAIN, rewrapped, train_tokenizer
 
 from .text_recipes import FILLER, chats, pairs, questions
@@ -84,6 +86,18 @@ def test_no_answer_is_given_where_it_is_likelier() -> None:
     metrics = SpanMetrics(["exact_match", "token_f1"], LIMITS._replace(no_answer=1.0))
     metrics.add([found, found._replace(row=1, references=["Rome"], nothing=0.0)])
     assert metrics.compute() == {"loss": 0.0, "exact_match": 1.0, "token_f1": 1.0}
+
+
+def test_no_answer_takes_its_place_among_the_others() -> None:
+    found = Found(0, [Span(3.0, "Rome", 0, 4), Span(1.0, "Paris", 9, 14)], 2.0, [], 0.0, 1)
+    assert [answer["answer"] for answer in ranking(found, LIMITS)] == ["Rome", "Paris"]
+    assert [answer["answer"] for answer in ranking(found, LIMITS._replace(no_answer=0.0))] == ["Rome", "", "Paris"]
+    likelier = ranking(found, LIMITS._replace(no_answer=-2.0))
+    assert [answer["answer"] for answer in likelier] == ["", "Rome", "Paris"]
+    chances = torch.tensor([2.0, 3.0, 1.0]).softmax(0)
+    assert [answer["score"] for answer in likelier] == pytest.approx(chances.tolist(), abs=1e-6)
+    (alone,) = ranking(found._replace(spans=[]), LIMITS)
+    assert alone == {"answer": "", "score": 1.0, "start": 0, "end": 0}
 
 
 def test_windows_of_one_question_may_come_in_several_batches() -> None:

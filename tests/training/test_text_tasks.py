@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
-from plait import PlaitProcessor, PlaitTrainer
+from plait import PlaitForCausalLM, PlaitProcessor, PlaitTrainer
 from plait.training.cli import main
 from plait.training.predict import predict, recipe_of
 from plait.training.recipe import build_recipe
@@ -305,6 +305,24 @@ def published(tmp_path: Path) -> Path:
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
     return tmp_path / "gpt2"
+
+
+def test_weights_published_in_half_precision_are_trained_in_full(published: Path, tmp_path: Path) -> None:
+    """Steps of this size would be rounded away in bfloat16."""
+    weights = GPT2LMHeadModel.from_pretrained(published).to(torch.bfloat16)
+    weights.save_pretrained(published)
+    content = recipe_for("dialogue", tmp_path, {}, max_steps=2, learning_rate=1e-6, warmup_steps=0)
+    content |= {"model": {"from_pretrained": str(published)}, "tokenizer": None, "generation": {"max_new_tokens": 2}}
+    train(build_recipe(content), "plait train")
+    trained = load_file(Path(content["output_dir"]) / "model.safetensors")
+    assert {weight.dtype for weight in trained.values()} == {torch.float32}
+    before = PlaitForCausalLM.from_pretrained(published, dtype=torch.float32).state_dict()
+    assert all(not torch.equal(before[name], weight) for name, weight in trained.items() if "norm" not in name)
+    content["model"]["options"] = {"dtype": "bfloat16"}
+    content["output_dir"] += "-asked"
+    train(build_recipe(content), "plait train")
+    trained = load_file(Path(content["output_dir"]) / "model.safetensors")
+    assert {weight.dtype for weight in trained.values()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("name", ["translation", "captioning"])

@@ -56,7 +56,9 @@ class Bench:
             raise RecipeError(
                 f"compare: models that give labels or numbers are compared, and the task is {recipe.task}"
             )
-        whole = recipe.data if recipe.compare.folds is None else replace(recipe.data, validation_fraction=None)
+        whole = recipe.data
+        if recipe.compare.folds is not None:
+            whole = replace(whole, validation_fraction=None, test_fraction=None)
         data = load_data(whole, recipe.seed, roles=task.roles)
         for split, rows in data.splits.items():
             task.check_columns(rows.column_names, split)

@@ -1,15 +1,17 @@
 """What a task is to the recipe, the collator, the Trainer and the command line."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from huggingface_hub.dataclasses import strict
 
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
+from ..generated import scored
 from ..inputs import Row, text_lengths
 from ..recipe import Recipe, RecipeError, build_section
+from ..row_scores import Rows, text_rows
 from ..tokenizer import PLAIN
 
 if TYPE_CHECKING:
@@ -29,6 +31,13 @@ IMAGE_ROLES = ("image", "image_id")
 AUDIO_ROLES = ("audio", "audio_id", "sampling_rate")
 VIDEO_ROLES = ("video", "video_id")
 MEDIA_ROLES = (*IMAGE_ROLES, *AUDIO_ROLES, *VIDEO_ROLES)
+
+
+class Guesses(NamedTuple):
+    """Texts of every row by the baseline that gives them, and the right ones."""
+
+    texts: dict[str, list[str]]
+    references: list[list[str]]
 
 
 @strict
@@ -136,9 +145,23 @@ class Task:
         """What measures a model: the named metrics, or the usual ones."""
         raise NotImplementedError
 
+    def guesses(self, data: "Data", split: "Dataset") -> Guesses:
+        """What one would write without a model for each row that is measured."""
+        return Guesses({}, [])
+
     def baselines(self, metrics: Any, data: "Data", split: "Dataset") -> Scores:
         """What is reached without a model, by the baseline's name."""
-        return {}
+        texts, references = self.guesses(data, split)
+        return {name: scored(metrics.chosen, given, references).compute() for name, given in texts.items()}
+
+    def baseline_rows(self, metrics: Any, data: "Data", split: "Dataset") -> dict[str, Rows]:
+        """The same row by row."""
+        texts, references = self.guesses(data, split)
+        return {name: text_rows(scored(metrics.chosen, given, references)) for name, given in texts.items()}
+
+    def row_groups(self, split: "Dataset") -> "Sequence[Hashable] | None":
+        """For each row that is measured what it shares with others that are then drawn together for an interval."""
+        return None
 
     def answers(
         self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]

@@ -16,7 +16,9 @@ from ...processing import PlaitProcessor
 from ..generated import GenerationMetrics, written
 from ..inputs import Row, token_rows, tokenizer_in
 from ..labels import Labels
+from ..ngrams import PairCounts
 from ..recipe import Recipe, RecipeError
+from ..row_scores import Rows, perplexity_rows
 from ..tokenizer import BEGUN
 from .base import Scores, Settings, Task, on_device
 
@@ -94,13 +96,20 @@ class CausalLM(Task):
         return GenerationMetrics([], processor)
 
     def baselines(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> Scores:
-        """Each token by its frequency in training, whatever stands before it."""
+        found = {name: rows["perplexity"].value() for name, rows in self.baseline_rows(metrics, data, split).items()}
+        return {name: {"loss": math.log(value), "perplexity": value} for name, value in found.items()}
+
+    def baseline_rows(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> dict[str, Rows]:
+        """Each token by its frequency in training, whatever stands before it, and by that after the token before."""
         if data.train is None:
             return {}
-        seen, asked = (np.concatenate([np.asarray(ids) for ids in rows["input_ids"]]) for rows in (data.train, split))
-        counts = np.bincount(seen, minlength=int(asked.max()) + 1) + 1
-        loss = float(-np.log(counts[asked] / counts.sum()).mean())
-        return {"unigram": {"loss": loss, "perplexity": math.exp(loss)}}
+        train, asked = data.train["input_ids"][:], split["input_ids"][:]
+        size = 1 + max(map(max, (*train, *asked)))
+        counts, tokens = PairCounts(train, size), [len(ids) - 1 for ids in asked]
+        return {
+            name: perplexity_rows([float(losses(ids).sum()) for ids in map(np.asarray, asked)], tokens)
+            for name, losses in (("unigram", counts.unigram), ("bigram", counts.bigram))
+        }
 
     def answers(
         self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]

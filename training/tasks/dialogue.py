@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from ...modeling.causal_lm import PlaitForCausalLM
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..generated import NEW_TOKENS, GenerationMetrics, constant_scores, most_frequent, written
+from ..generated import NEW_TOKENS, GenerationMetrics, most_frequent, written
 from ..inputs import Row, rows_in, token_rows, tokenizer_in
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
 from ..tokenizer import PLAIN
-from .base import Scores, Settings, Task, on_device
+from .base import Guesses, Settings, Task, on_device
 from .causal_lm import pad_of, prompts
 from .generation import references_of
 
@@ -37,9 +37,21 @@ CHAT_TEMPLATE = (
 @strict
 @dataclass
 class DialogueSettings(Settings):
-    """`chat_template`: in the place of the tokenizer's own (Jinja, as in transformers)."""
+    """`chat_template`: in the place of the tokenizer's own (Jinja, as in transformers). `prompt_template`: what is said
+    around the column prompt, such as "Summarise this talk: {prompt}"."""
 
     chat_template: str | None = None
+    prompt_template: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt_template is not None and "{prompt}" not in self.prompt_template:
+            raise RecipeError(f"settings.prompt_template: {self.prompt_template!r} has no place for {{prompt}}")
+
+    def worded(self, row: Row) -> Row:
+        """A row as it is said to the model."""
+        if self.prompt_template is None or row.get("messages") is not None:
+            return row
+        return {**row, "prompt": self.prompt_template.replace("{prompt}", row["prompt"] or "")}
 
 
 class Spoken(NamedTuple):
@@ -87,7 +99,8 @@ class Dialogue(Task):
         from datasets import Dataset
 
         tokenizer, limits = tokenizer_in(processor), room(processor, recipe)
-        found = [checked_conversations(row, f"row {number} of {split!r}") for number, row in enumerate(rows_in(data))]
+        said = map(self.make_settings(recipe.settings).worded, rows_in(data))
+        found = [checked_conversations(row, f"row {number} of {split!r}") for number, row in enumerate(said)]
         columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "labels", "prompt_ids", "references")}
         for row in found:
             for messages in row if split == "train" else row[:1]:
@@ -116,19 +129,20 @@ class Dialogue(Task):
     ) -> GenerationMetrics:
         return GenerationMetrics(names or self.metrics, processor)
 
-    def baselines(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> Scores:
+    def guesses(self, data: "Data", split: "Dataset") -> Guesses:
         """The most frequent last reply of training to everything."""
         if data.train is None:
-            return {}
+            return Guesses({}, [])
         best = most_frequent(references[0] for references in data.train["references"])
-        return {"most_frequent": constant_scores(metrics, [best] * len(split), split["references"][:])}
+        return Guesses({"most_frequent": [best] * len(split)}, split["references"][:])
 
     def answers(
         self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The assistant's next words, under `generated_text`."""
         tokenizer = tokenizer_in(collator.processor)
-        before = prompts([rendered(tokenizer, before_reply(row), begin=True) for row in rows], tokenizer)
+        said = map(collator.settings.worded, rows)
+        before = prompts([rendered(tokenizer, before_reply(row), begin=True) for row in said], tokenizer)
         texts = written(model, on_device(before, model), collator.processor)
         yield from ({"generated_text": text} for text in texts)
 

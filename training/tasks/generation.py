@@ -10,11 +10,11 @@ from huggingface_hub.dataclasses import strict
 from ...modeling.conditional_generation import PlaitForConditionalGeneration
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..generated import GenerationMetrics, constant_scores, most_frequent, written
+from ..generated import GenerationMetrics, most_frequent, written
 from ..inputs import Row, label_counts, pictures_of, target_labels, text_lengths
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
-from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Settings, Task, on_device
+from .base import MEDIA_ROLES, TEXT_ROLES, Guesses, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -86,19 +86,18 @@ class Generation(Task):
     ) -> GenerationMetrics:
         return GenerationMetrics(names or self.metrics, processor)
 
-    def baselines(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> Scores:
+    def guesses(self, data: "Data", split: "Dataset") -> Guesses:
         """The most frequent training target for every row; where text alone is read, that as it is; where pictures are
         too, the most frequent target of the same text (blind)."""
         if data.train is None:
-            return {}
-        references = [references_of(target) for target in split["target"]]
+            return Guesses({}, [])
         best = most_frequent(text for target in data.train["target"] for text in references_of(target))
-        found = {"most_frequent": constant_scores(metrics, [best] * len(split), references)}
+        found = {"most_frequent": [best] * len(split)}
         if "text" in split.column_names:
             pictures = any(name.startswith("image") for name in split.column_names)
             name, texts = ("blind", remembered(data.train, split, best)) if pictures else ("copy", split["text"][:])
-            found[name] = constant_scores(metrics, [text or "" for text in texts], references)
-        return found
+            found[name] = [text or "" for text in texts]
+        return Guesses(found, [references_of(target) for target in split["target"]])
 
     def answers(
         self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]

@@ -1,8 +1,11 @@
 """Questions answered by a piece of their context (SQuAD)."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,15 +17,29 @@ from ...processing import PlaitProcessor
 from ..inputs import Row, rows_in, tokenizer_in
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
-from ..spans import Found, Limits, SpanMetrics, Window, check_answers, joined, window_batch, windows, with_answers
-from .base import IMAGE_ROLES, Settings, Task, on_device
+from ..spans import (
+    Found,
+    Limits,
+    Span,
+    SpanMetrics,
+    Window,
+    check_answers,
+    joined,
+    refused,
+    window_batch,
+    windows,
+    with_answers,
+)
+from .base import IMAGE_ROLES, Guesses, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..collator import PlaitDataCollator
+    from ..data import Data
 
 USUAL_LENGTH = 384
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @strict
@@ -30,12 +47,14 @@ USUAL_LENGTH = 384
 class QuestionAnsweringSettings(Settings):
     """`doc_stride`: tokens that neighbouring windows of a long context share; `n_best`: spans kept of a question;
     `max_answer_length`: tokens; `no_answer_threshold`: by how much "no answer" must score above the best span to be
-    given (None: some span always is)."""
+    given (None: some span always is); `top_k`: answers that are given of a question, those after the best too under
+    `candidates`."""
 
     doc_stride: int = 128
     n_best: int = 20
     max_answer_length: int = 30
     no_answer_threshold: float | None = None
+    top_k: int = 1
 
 
 class QuestionAnswering(Task):
@@ -91,11 +110,26 @@ class QuestionAnswering(Task):
         limits = limits_of(self.make_settings(recipe.settings), processor, recipe.max_length)
         return SpanMetrics(names or self.metrics, limits)
 
+    def guesses(self, data: "Data", split: "Dataset") -> Guesses:
+        """The whole context, its first sentence, and a piece of it that is as long as answers are in training."""
+        rows = one_window_each(split)
+        contexts = [str(row["context"]) for row in rows]
+        found = {"context": contexts, "first_sentence": [SENTENCE_END.split(text, 1)[0] for text in contexts]}
+        if data.train is not None:
+            known = [row["references"][0] for row in one_window_each(data.train) if row["references"]]
+            words = round(sum(len(text.split()) for text in known) / max(len(known), 1)) or 1
+            found["random_span"] = random_spans(contexts, words)
+        return Guesses(found, [row["references"] or [""] for row in rows])
+
+    def row_groups(self, split: "Dataset") -> list[str]:
+        """Questions about one context are drawn together."""
+        return [row["context"] for row in one_window_each(split)]
+
     def answers(
         self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The best span of each row with its probability among the best ones, and where it stands in the context; an
-        empty one where "no answer" is likelier."""
+        empty one where "no answer" is likelier. With `top_k` above 1 also the best so many, as `candidates`."""
         limits = limits_of(collator.settings, collator.processor, collator.max_length)
         found = list(windows(tokenizer_in(collator.processor), [without_answers(row) for row in rows], limits))
         pictures = collator.images([rows[window.row] for window in found])
@@ -109,10 +143,29 @@ class QuestionAnswering(Task):
             best, *others = pieces
             for piece in others:
                 best = joined(best, piece, limits)
-            yield scored(best, limits)
+            ranked = ranking(best, limits)
+            several = {"candidates": ranked[: collator.settings.top_k]} if collator.settings.top_k > 1 else {}
+            yield {**ranked[0], **several}
 
     def hub_task(self, modalities: tuple[str, ...]) -> str:
         return "question-answering"
+
+
+def one_window_each(data: "Dataset") -> list[Row]:
+    """The first window of each question, for what all of them say alike."""
+    kept: Any = data.select_columns(["row", "context", "references"])
+    return [next(windows) for _, windows in groupby(kept, key=itemgetter("row"))]
+
+
+def random_spans(texts: Sequence[str], words: int, seed: int = 0) -> list[str]:
+    """So many words of each text, from a random place."""
+    generator = Random(seed)
+    pieces = []
+    for text in texts:
+        every = text.split()
+        first = generator.randrange(max(len(every) - words, 0) + 1)
+        pieces.append(" ".join(every[first : first + words]))
+    return pieces
 
 
 def checked_form(rows: Sequence[Row], split: str) -> Sequence[Row]:
@@ -142,13 +195,15 @@ def limits_of(settings: Any, processor: PlaitProcessor, max_length: int | None) 
     )
 
 
-def scored(found: Found, limits: Limits) -> dict[str, Any]:
-    """The answer as it is written down."""
-    scores = torch.tensor([span.score for span in found.spans] + [found.nothing] * (limits.no_answer is not None))
-    if not found.spans:
-        return {"answer": "", "score": 0.0, "start": 0, "end": 0}
-    chances = scores.softmax(0).tolist()
-    best = found.spans[0]
-    if limits.no_answer is not None and found.nothing - best.score > limits.no_answer:
-        return {"answer": "", "score": round(chances[-1], 6), "start": 0, "end": 0}
-    return {"answer": best.text, "score": round(chances[0], 6), "start": best.start, "end": best.end}
+def ranking(found: Found, limits: Limits) -> list[dict[str, Any]]:
+    """The answers as they are written down, best first. Where a question may have no answer, that is one of them: the
+    first where the threshold says so, else after the best span, in the order of the scores."""
+    answers = list(found.spans)
+    if limits.no_answer is not None or not answers:
+        place = 0 if refused(found, limits) else max(1, sum(span.score >= found.nothing for span in answers))
+        answers.insert(place, Span(found.nothing, "", 0, 0))
+    chances = torch.tensor([span.score for span in answers]).softmax(0).tolist()
+    return [
+        {"answer": span.text, "score": round(chance, 6), "start": span.start, "end": span.end}
+        for span, chance in zip(answers, chances, strict=True)
+    ]

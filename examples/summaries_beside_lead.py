@@ -1,0 +1,51 @@
+"""Is a summary better than the first lines? `python examples/summaries_beside_lead.py SUMMARIES DATA`.
+
+SUMMARIES is what `plait predict RUN --data DATA --output SUMMARIES` wrote (.jsonl, a line a row of DATA), DATA a
+parquet file with the columns `dialogue` (a line an utterance) and `summaries` (lists of references). ROUGE F scores of
+the best reference stand beside those of the first one, two and three utterances and of the longest one, with 95 %
+bootstrap intervals over the rows, those of the differences paired.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+
+METRICS = ("rouge1", "rouge2", "rougeL")
+
+
+def leads(dialogue: str) -> dict[str, str]:
+    """What one would write without a model."""
+    lines = [line for line in dialogue.splitlines() if line.strip()]
+    first = {f"lead_{count}": " ".join(lines[:count]) for count in (1, 2, 3)}
+    return {**first, "longest": max(lines, key=lambda line: len(line.split()))}
+
+
+def main() -> None:
+    from plait.training.row_scores import Rows, beside, lines, text_rows
+    from plait.training.text_metrics import text_metrics
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("summaries", type=Path)
+    parser.add_argument("data", type=Path)
+    options = parser.parse_args()
+    written = [json.loads(line)["generated_text"] for line in options.summaries.read_text().splitlines()]
+    table = parquet.read_table(options.data).to_pydict()
+    if len(written) != len(table["dialogue"]):
+        parser.error(f"{len(written)} summaries for {len(table['dialogue'])} rows")
+
+    def rows(texts: list[str]) -> Rows:
+        metrics = text_metrics(METRICS)
+        metrics.add(texts, table["summaries"])
+        return text_rows(metrics)
+
+    guesses = [leads(dialogue) for dialogue in table["dialogue"]]
+    others = {name: rows([guess[name] for guess in guesses]) for name in guesses[0]}
+    print(lines(beside(rows(written), others)))
+    words = sum(len(text.split()) for text in written) / len(written)
+    print(f"{len(written)} rows, {words:.1f} words a summary, {len(set(written)) / len(written):.3f} distinct")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Intervals over rows, and the counted language models that a trained one stands beside."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plait.training.cli import main
+from plait.training.ngrams import PairCounts
+from plait.training.recipe import build_recipe
+from plait.training.row_scores import RowScore, beside, lines, perplexity_rows
+from plait.training.run import train
+
+from .text_recipes import recipe_for
+
+
+def test_an_interval_is_that_of_the_mean() -> None:
+    """Against the normal approximation, which many rows obey."""
+    scores = np.random.default_rng(0).normal(0.3, 1.0, size=400)
+    found = beside({"score": RowScore(scores, np.ones(400))}, {})["score"]
+    width = 1.96 * scores.std() / math.sqrt(400)
+    assert found["value"] == pytest.approx(scores.mean())
+    assert found["low"] == pytest.approx(scores.mean() - width, abs=0.1 * width)
+    assert found["high"] == pytest.approx(scores.mean() + width, abs=0.1 * width)
+
+
+def test_a_difference_is_paired() -> None:
+    """Two systems that differ by the same everywhere: no width, however the rows scatter."""
+    scores = np.random.default_rng(0).normal(size=50)
+    one, other = (RowScore(values, np.ones(50)) for values in (scores + 0.25, scores))
+    minus = beside({"score": one}, {"other": {"score": other}})["score"]["minus"]["other"]
+    assert list(minus.values()) == pytest.approx([0.25] * 3)
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    """Copies of a row say no more than the row: the interval of ten copies is that of one."""
+    scores = np.random.default_rng(0).normal(size=30)
+    once = beside({"score": RowScore(scores, np.ones(30))}, {})["score"]
+    copied = RowScore(np.repeat(scores, 10), np.ones(300))
+    together = beside({"score": copied}, {}, groups=[f"row {row // 10}" for row in range(300)])["score"]
+    alone = beside({"score": copied}, {})["score"]
+    assert together["high"] - together["low"] == pytest.approx(once["high"] - once["low"], rel=0.15)
+    assert alone["high"] - alone["low"] < 0.5 * (once["high"] - once["low"])
+
+
+def test_perplexity_weighs_rows_by_their_tokens() -> None:
+    rows = perplexity_rows([2.0, 12.0], [1, 3])
+    assert rows["perplexity"].value() == pytest.approx(math.exp(14 / 4))
+    found = beside(rows, {})["perplexity"]
+    assert (found["low"], found["high"]) == pytest.approx((math.exp(2), math.exp(4)))
+    assert "perplexity=33.1155 [7.3891, 54.5982]" in lines({"perplexity": found})
+
+
+def test_other_rows_are_an_error() -> None:
+    own, other = (RowScore(np.ones(count), np.ones(count)) for count in (3, 4))
+    with pytest.raises(ValueError, match="other has 4 rows in score, not 3"):
+        beside({"score": own}, {"other": {"score": other}})
+
+
+def test_bigrams_are_those_of_the_equation() -> None:
+    """Witten-Bell, written out; the probabilities after any token sum to one."""
+    train = [[1, 2, 3, 1, 2], [2, 3, 3, 1]]
+    counts = PairCounts(train, 5)
+    pairs = Counter(pair for row in train for pair in zip(row, row[1:], strict=False))
+    tokens = Counter(token for row in train for token in row)
+    for before in range(5):
+        after = {token: times for (first, token), times in pairs.items() if first == before}
+        total = 0.0
+        for token in range(5):
+            alone = (tokens[token] + 1) / (9 + 5)
+            expected = (
+                (after.get(token, 0) + len(after) * alone) / (sum(after.values()) + len(after)) if after else alone
+            )
+            (found,) = counts.bigram(np.array([before, token]))
+            assert found == pytest.approx(-math.log(expected))
+            assert counts.unigram(np.array([before, token])) == pytest.approx(-math.log(alone))
+            total += math.exp(-found)
+        assert total == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["question_answering", "causal_lm", "dialogue", "translation"])
+def test_a_model_stands_beside_its_baselines_and_another(
+    tmp_path: Path, pictures: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    content = recipe_for(name, tmp_path, pictures, max_steps=2)
+    content["metrics"] = content["metrics"] or ["perplexity"]
+    recipe = build_recipe(content)
+    results, run = train(recipe, "plait train")["validation"], str(recipe.output_dir)
+    capsys.readouterr()
+    output = tmp_path / "scores.json"
+    assert main(["evaluate", run, "--split", "validation", "--beside", run, "--output", str(output)]) == 0
+    printed, scores = capsys.readouterr().out, json.loads(output.read_text())
+    for metric, found in scores["intervals"].items():
+        assert found["value"] == pytest.approx(results["model"][metric], rel=1e-4)
+        assert found["low"] <= found["value"] <= found["high"]
+        assert set(found["minus"]) >= {run}
+        assert found["minus"].pop(run) == {"value": 0, "low": 0, "high": 0}
+        for other, minus in found["minus"].items():
+            assert found["value"] - minus["value"] == pytest.approx(results[other][metric], abs=1e-6)
+    assert scores["intervals"] and "with 95 % intervals" in printed
+    baselines = {other for found in scores["intervals"].values() for other in found["minus"]}
+    assert baselines == set(results) - {"model"} and baselines
+
+
+def test_intervals_are_refused_where_rows_have_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("the red square is red\nthe blue square is blue\n" * 400)
+    tiny = "{config: {hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 24}}"
+    folder = str(tmp_path / "run")
+    given = ["--model.text", tiny, "--tokenizer", "{train: {vocab_size: 300, min_frequency: 1}}"]
+    given += ["--data.source", str(words), "--training.max_steps", "1", "--training.use_cpu", "true"]
+    assert main(["train", "masked_lm", *given, "--output_dir", folder]) == 0
+    assert main(["evaluate", folder, "--intervals"]) == 2
+    assert "--intervals: the metrics of the task masked_lm" in capsys.readouterr().err

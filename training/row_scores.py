@@ -1,0 +1,95 @@
+"""What a model reaches on each row, with bootstrap intervals, and paired differences to what others reach there."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from .text_metrics import TextMetrics
+
+if TYPE_CHECKING:
+    from .compare.intervals import Values
+
+RESAMPLES = 2000
+
+
+class RowScore(NamedTuple):
+    """A metric by rows: it is sum(totals) / sum(weights), or (`exponential`) e to that; both are (rows,)."""
+
+    totals: np.ndarray
+    weights: np.ndarray
+    exponential: bool = False
+
+    def value(self) -> float:
+        """The metric over all rows."""
+        return float(self.of(self.totals.sum() / self.weights.sum()))
+
+    def of(self, mean: Any) -> Any:
+        """The metric where the mean is this; finite for a hopeless loss too."""
+        return np.exp(np.minimum(mean, 700.0)) if self.exponential else mean
+
+
+Rows = dict[str, RowScore]
+
+
+@runtime_checkable
+class ScoresRows(Protocol):
+    """StreamedMetrics that know what each row reached, by metric; those of the whole corpus alone are left out."""
+
+    def rows(self) -> Rows: ...
+
+
+def text_rows(metrics: TextMetrics) -> Rows:
+    """The text metrics that every row has a score in."""
+    return {name: RowScore(scores, np.ones_like(scores)) for name, scores in metrics.rows().items()}
+
+
+def perplexity_rows(losses: Sequence[float], tokens: Sequence[int]) -> Rows:
+    """Perplexity from the summed loss of each row and its number of tokens."""
+    return {"perplexity": RowScore(np.array(losses, dtype=float), np.array(tokens, dtype=float), exponential=True)}
+
+
+def beside(own: Rows, others: Mapping[str, Rows], groups: Sequence[Hashable] | None = None) -> dict[str, dict]:
+    """`{metric: {value, low, high, minus: {other: {value, low, high}}}}`: 95 % percentile intervals over the rows,
+    those of the differences paired.
+
+    Args:
+        own, others: scores of the same rows, in the same order.
+        groups: rows with an equal one are drawn together (default: every row by itself).
+
+    Raises:
+        ValueError: others have other rows.
+    """
+    from .compare.intervals import Resamples
+
+    count = len(next(iter(own.values())).totals)
+    known: dict[Hashable, int] = {}
+    numbers = [known.setdefault(group, len(known)) for group in (range(count) if groups is None else groups)]
+    resamples = Resamples(np.array(numbers), 1, RESAMPLES, seed=0)
+    found: dict[str, dict] = {}
+    for name, score in own.items():
+        values = drawn(resamples, score)
+        found[name] = {**values.interval.as_dict(), "minus": {}}
+        for other, rows in others.items():
+            if name in rows:
+                if len(rows[name].totals) != count:
+                    raise ValueError(f"{other} has {len(rows[name].totals)} rows in {name}, not {count}: nothing pairs")
+                found[name]["minus"][other] = values.minus(drawn(resamples, rows[name])).interval.as_dict()
+    return found
+
+
+def drawn(resamples: Any, score: RowScore) -> "Values":
+    """A metric on all rows and on each draw of them."""
+    values = resamples.values(lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals])
+    return values._replace(whole=float(score.of(values.whole)), drawn=score.of(values.drawn))
+
+
+def lines(intervals: Mapping[str, Mapping[str, Any]]) -> str:
+    """The intervals to read: a line a metric, and one for each difference."""
+    shown = []
+    for name, found in intervals.items():
+        shown.append(f"{name}={found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]")
+        for other, minus in found["minus"].items():
+            bounds = f"[{minus['low']:+.4f}, {minus['high']:+.4f}]"
+            shown.append(f"  {other}={found['value'] - minus['value']:.4f}, difference {minus['value']:+.4f} {bounds}")
+    return "\n".join(shown)
