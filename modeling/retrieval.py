@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import DOCUMENT, PlaitConfig, PlaitRetrievalConfig, PlaitRNNConfig, PlaitTowerConfig, width_of
-from .contrastive import ContrastiveLoss, Similarity, fingerprint
+from .contrastive import UNKNOWN, ContrastiveLoss, Similarity, fingerprint
 from .encoding import encode, zero_shot
 from .inputs import Recorded, RetrievalInputs, by_modality, spelled_out
 from .outputs import PlaitRetrievalOutput, TowerOutput
@@ -25,7 +25,7 @@ CONTENT = ("pixel_values", "input_features", "input_values", "pixel_values_video
 
 class Embedded(NamedTuple):
     """One side of a batch. vectors: (batch, width), of unit length; present: (batch,) bool; groups: (batch,) a number
-    that rows of equal content share."""
+    that rows of equal content share, -1 where none was asked for."""
 
     vectors: Tensor
     present: Tensor
@@ -95,15 +95,15 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         return PlaitRetrievalOutput(**self.compare(sides), **embeds_of(sides))
 
     def embed(self, inputs: Mapping[str, Any], every: bool = False) -> dict[str, Embedded]:
-        """The sides that the batch holds; with `every`, all, so that each has a gradient: of what the batch lacks, no
-        row is there."""
+        """The sides that the batch holds. With `every`, as a loss needs them: all, so that each has a gradient (of what
+        the batch lacks, no row is there), and which rows are alike."""
         given, parts = dict(inputs.get("encoder_outputs") or {}), by_side(inputs, self.config.sides)
         recorded = {name: inputs.get(name) or False for name in Recorded.__annotations__}
         found = {}
         for side, part in parts.items():
             output = TowerOutput(**given[side]) if side in given else self.encode_side(side, part, recorded)
             if output is not None:
-                found[side] = (output, groups_of(self.config.sides[side], part, output))
+                found[side] = (output, groups_of(self.config.sides[side], part, output) if every else None)
         if not found:
             raise ValueError(f"no inputs: this model reads {', '.join(self.config.sides)}")
         embedded = {side: self.embedded(side, output, groups) for side, (output, groups) in found.items()}
@@ -118,14 +118,15 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         tower = side if side in self.model.towers else modality
         return self.model.encode_with(tower, modality, inputs, recorded)
 
-    def embedded(self, side: str, output: TowerOutput, groups: Tensor) -> Embedded:
+    def embedded(self, side: str, output: TowerOutput, groups: Tensor | None) -> Embedded:
         present = output.mask.bool().any(dim=1)
+        groups = torch.full_like(present, UNKNOWN, dtype=torch.long) if groups is None else groups
         return Embedded(F.normalize(self.project(side, pooled(output)), dim=-1), present, groups)
 
     def absent(self, side: str, like: Embedded) -> Embedded:
         """A side that no row of the batch has."""
         vectors = self.project(side, like.vectors.new_zeros(len(like.vectors), side_width(self.config, side)))
-        return Embedded(vectors, torch.zeros_like(like.present), torch.full_like(like.groups, -1))
+        return Embedded(vectors, torch.zeros_like(like.present), torch.full_like(like.groups, UNKNOWN))
 
     def project(self, side: str, vectors: Tensor) -> Tensor:
         """(batch, pooled width) into the common space; a side without a tower of its own shares its modality's."""

@@ -29,6 +29,14 @@ class RandomState(NamedTuple):
             torch.cuda.set_rng_state(self.device, device)
 
 
+class Cache(NamedTuple):
+    """loss: a scalar; gradients: (batch, width) for each side's vectors; states: before each chunk."""
+
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    states: list[RandomState]
+
+
 def cached_backward(
     model: PlaitForRetrieval,
     inputs: Mapping[str, Any],
@@ -53,32 +61,44 @@ def cached_backward(
     """
     if rows < 1:
         raise ValueError(f"a chunk of {rows} rows: expected at least one")
-    groups = inputs.get("groups")
     given = {name: value for name, value in inputs.items() if name not in ("groups", "return_loss")}
-    chunks, states, embedded = list(chunks_of(given, rows)), [], []
-    with torch.no_grad():
-        for chunk in chunks:
-            states.append(RandomState.now(model.device))
-            with autocast():
-                embedded.append(model.embed(chunk, every=True))
+    cache = vector_gradients(model, given, inputs.get("groups"), rows, backward, autocast)
     after = RandomState.now(model.device)
-    sides = {side: joined([chunk[side] for chunk in embedded]) for side in embedded[0]}
-    loss = model.contrast(sides, groups)
-    backward(loss)
-    gradients = {side: whole.vectors.grad for side, whole in sides.items()}
     start = 0
-    for chunk, state, first in zip(chunks, states, embedded, strict=True):
+    for chunk, state in zip(chunks_of(given, rows), cache.states, strict=True):
         state.restore(model.device)
         with autocast():
             again = model.embed(chunk, every=True)
-        end = start + len(next(iter(first.values())).vectors)
-        passed = [(again[side].vectors, grad[start:end]) for side, grad in gradients.items() if grad is not None]
+        end = start + len(next(iter(again.values())).vectors)
+        passed = [(again[side].vectors, grad[start:end]) for side, grad in cache.gradients.items()]
         trained = [(vectors, grad) for vectors, grad in passed if vectors.requires_grad]
         if trained:
             torch.autograd.backward([vectors for vectors, _ in trained], [grad for _, grad in trained])
         start = end
     after.restore(model.device)
-    return loss.detach()
+    return cache.loss
+
+
+def vector_gradients(
+    model: PlaitForRetrieval,
+    inputs: Mapping[str, Any],
+    groups: Tensor | None,
+    rows: int,
+    backward: Callable[[Tensor], object],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> Cache:
+    """The loss and its gradients for the vectors. Nothing else of the chunks outlives it but their random states."""
+    states, embedded = [], []
+    with torch.no_grad():
+        for chunk in chunks_of(inputs, rows):
+            states.append(RandomState.now(model.device))
+            with autocast():
+                embedded.append(model.embed(chunk, every=True))
+    sides = {side: joined([chunk.pop(side) for chunk in embedded]) for side in list(embedded[0])}
+    loss = model.contrast(sides, groups)
+    backward(loss)
+    gradients = {side: whole.vectors.grad for side, whole in sides.items() if whole.vectors.grad is not None}
+    return Cache(loss.detach(), gradients, states)
 
 
 def joined(chunks: list[Embedded]) -> Embedded:

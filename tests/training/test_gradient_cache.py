@@ -1,5 +1,7 @@
 """A large contrastive batch in chunks: the loss and the gradients of the whole."""
 
+import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -113,6 +115,29 @@ def test_cached_outputs_of_locked_towers_are_cut_as_well() -> None:
     assert abs(cached_backward(model, {**inputs, "encoder_outputs": given}, 3) - expected) < 1e-10
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, whole[name], rtol=0, atol=1e-10, msg=name)
+
+
+def test_memory_is_that_of_a_chunk() -> None:
+    """Beside the random states, and the gradients of the batch's vectors, which are as large as these."""
+    space = {"projection_dim": 8}
+    model = model_of(dropout=0.1, image=PlaitVisionConfig(image_size=32, patch_size=4, **SIZES), retrieval_config=space)
+    model.loss = dataclasses.replace(model.loss, block=64)
+
+    def most_held(batch: int) -> int:
+        ids = torch.arange(12 * batch).view(batch, 12) % 39 + 1
+        inputs = {"input_ids": ids, "pixel_values": torch.randn(batch, 3, 32, 32, dtype=torch.float64)}
+        model.zero_grad(set_to_none=False)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            cached_backward(model, inputs, 4)
+        profiler: Any = profile.profiler
+        events = profiler.kineto_results.events()
+        return max(itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
+
+    most_held(4)  # the first makes the gradients
+    one, many = most_held(4), most_held(64)
+    vectors, states = 2 * 64 * 8 * 8, 16 * torch.get_rng_state().nbytes
+    assert one > 100 * vectors
+    assert many < one + states + vectors
 
 
 def test_what_cannot_be_cut_is_said() -> None:
