@@ -1,5 +1,6 @@
 """Causal language modelling: a decoder alone, or with images among its text."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,7 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import PlaitConfig, width_of
 from .generation import LeanGeneration
 from .inputs import INPUTS, TextLossInputs, spelled_out
-from .language_model_loss import language_model_loss, shifted
+from .language_model_loss import language_model_loss, shared_weight, shifted
 from .losses import cross_entropy
 from .outputs import PlaitCausalLMOutput, TowerOutput
 from .plait import PlaitModel, image_tokens
@@ -126,9 +127,10 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
             inputs["use_cache"] = False
         elif (step := self.step_logits(inputs)) is not None:
             return PlaitCausalLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
-        outputs = self.model(**inputs)
+        with projecting_weight(self, targets) as weight:
+            outputs = self.model(**inputs)
         asked = (logits_to_keep, num_items_in_batch, smoothing)
-        loss, logits = loss_and_logits(self, outputs.last_hidden_state, targets, *asked)
+        loss, logits = loss_and_logits(self, outputs.last_hidden_state, weight, targets, *asked)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
 
 
@@ -157,20 +159,29 @@ def embedding_path(model: PlaitPreTrainedModel) -> str:
     return next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
 
 
+def projecting_weight(model: PlaitPreTrainedModel, targets: Tensor | None) -> AbstractContextManager[Tensor]:
+    """The weight that projects on the vocabulary, within which the model is to be called: see `shared_weight`."""
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    return nullcontext(head.weight) if targets is None or not model.training else shared_weight(embedding, head)
+
+
 def loss_and_logits(
     model: PlaitPreTrainedModel,
     x: Tensor,
+    weight: Tensor,
     targets: Tensor | None,
     logits_to_keep: int | Tensor,
     num_items_in_batch: Tensor | int | None,
     label_smoothing: float,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The loss, where there are targets, and the logits; in training with targets there are none: the loss is computed
-    in chunks, and all of the logits would take more memory than the rest of the step."""
+    """The loss, where there are targets, and the logits; `weight` is `projecting_weight`'s. In training with targets
+    there are no logits: the loss is computed in chunks, and all of them would take more memory than the rest of the
+    step."""
     head: Any = model.get_output_embeddings()
     if targets is not None and model.training:
         items = (num_items_in_batch, label_smoothing)
-        return language_model_loss(x, head.weight, head.bias, targets, *items), None
+        return language_model_loss(x, weight, head.bias, targets, *items), None
     if isinstance(logits_to_keep, Tensor):
         logits = head(x[:, logits_to_keep])
     else:

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PlaitConfig
-from .causal_lm import check_decoder, embedding_path, loss_and_logits, vocabulary_head
+from .causal_lm import check_decoder, embedding_path, loss_and_logits, projecting_weight, vocabulary_head
 from .generation import LeanGeneration
 from .inputs import INPUTS, WrittenInputs, spelled_out
 from .losses import IGNORED
@@ -133,9 +133,10 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
             inputs["use_cache"] = False
         elif inputs.get("encoder_outputs") is not None and (step := self.step_logits(inputs, "decoder_")) is not None:
             return PlaitSeq2SeqLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
-        outputs = self.model(**inputs)
+        with projecting_weight(self, labels) as weight:
+            outputs = self.model(**inputs)
         asked = (logits_to_keep, num_items_in_batch, smoothing)
-        loss, logits = loss_and_logits(self, outputs.last_hidden_state, labels, *asked)
+        loss, logits = loss_and_logits(self, outputs.last_hidden_state, weight, labels, *asked)
         return seq2seq_output(loss, logits, outputs)
 
     def written(self, labels: Tensor, inputs: WrittenInputs) -> WrittenInputs:

@@ -1,9 +1,11 @@
 """Cross-entropy over a vocabulary, in chunks of tokens: the whole of the logits never stands in memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
@@ -41,6 +43,41 @@ def language_model_loss(
     count = kept.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     total = ChunkedCrossEntropy.apply(x[kept], weight, bias, labels[kept], label_smoothing)
     return total / (count.to(x.device) if isinstance(count, Tensor) else count)
+
+
+@contextmanager
+def shared_weight(embedding: Any, head: Any) -> Iterator[Tensor]:
+    """The weight with which `language_model_loss` is to be computed; meanwhile the embedding that is tied to it looks
+    tokens up so that their two gradients meet in place. (On the CPU alone, and where nobody else stands in for the
+    embedding's `forward`.)"""
+    weight: Any = head.weight
+    tied = type(embedding) is nn.Embedding and embedding.weight is weight and weight.device.type == "cpu"
+    if not tied or not torch.is_grad_enabled() or is_torchdynamo_compiling() or "forward" in embedding.__dict__:
+        yield weight
+        return
+    rows, projection = SharedWeight.apply(weight)
+    embedding.forward = lambda input: F.embedding(input, rows, embedding.padding_idx, sparse=True)
+    try:
+        yield projection
+    finally:
+        del embedding.forward
+
+
+class SharedWeight(torch.autograd.Function):
+    """One weight, twice: to look rows up and to project. The rows' gradient, sparse, is added to the projection's in
+    place; as a dense one, nearly all zeros, it would be the most memory that a step needs."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        return weight.detach(), weight.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        rows, projection = gradients
+        if rows is None or projection is None:
+            return projection if rows is None else rows.to_dense()
+        return projection.add_(rows)
 
 
 def check_tokens(labels: Tensor, vocab_size: int) -> None:

@@ -1,7 +1,7 @@
 """Linear layers whose weights are laid out once for the kernels that are fastest here: faster inference on a CPU, on
 request. Products of many rows go to oneDNN, W in its own layout; products of one row, which are a step of generation,
 to a transposed W. Where the processor does not multiply bfloat16, such weights are kept in float32 beside: torch
-emulates the product, many times slower.
+emulates the product, many times slower. An MLP's activation overwrites the product that it is computed from.
 
 A packed copy does not follow a later change of its weight, and a change through `.data` cannot be noticed: so nothing
 is packed unasked, `train()` drops the copies, and a change that torch counts is an error.
@@ -9,13 +9,14 @@ is packed unasked, `train()` drops the copies, and a change that torch counts is
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from . import products
-from .layers import PlaitMLP
+from .layers import PlaitGatedMLP, PlaitMLP
 
 Kernel = Callable[[Tensor], Tensor]
 
@@ -26,6 +27,9 @@ NO_ACTIVATION = ("none", "")
 TANH_GELU = ("gelu", "tanh")
 FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_new": TANH_GELU, "gelu_pytorch_tanh": TANH_GELU}
 FUSED_ACTIVATIONS |= {"relu": ("relu", "")}
+tanh_gelu_ = partial(torch.ops.aten.gelu_, approximate="tanh")
+IN_PLACE = {"gelu": torch.ops.aten.gelu_, "gelu_new": tanh_gelu_, "gelu_pytorch_tanh": tanh_gelu_}
+IN_PLACE |= {"relu": torch.relu_, "silu": partial(nn.functional.silu, inplace=True)}
 
 
 class Plain:
@@ -114,19 +118,37 @@ class PackedMLP:
     """down(act(up(x))), of several rows with the activation inside the first product; stands in for `forward`."""
 
     def __init__(self, mlp: PlaitMLP, up: PackedLinear, fused: Kernel) -> None:
-        self.up, self.fused, self.act, self.down = up, fused, mlp.act, mlp.down_proj
+        self.mlp, self.up, self.fused = mlp, up, fused
 
     def __call__(self, x: Tensor) -> Tensor:
         self.up.check()
-        return self.down(self.act(self.up.one(x)) if self.up.is_one_row(x) else self.fused(x))
+        inner = self.mlp.act(self.up.one(x)) if self.up.is_one_row(x) else self.fused(x)
+        return self.mlp.down_proj(self.mlp.dropout(inner))
+
+
+class InPlaceMLP:
+    """down(act(up(x))) or down(act(gate(x)) * up(x)) with no second tensor of the inner width; stands in for
+    `forward`. A hook may keep what the layer gave: then, and with gradients, the MLP computes as ever."""
+
+    def __init__(self, mlp: PlaitMLP, act_: Callable[[Tensor], Tensor]) -> None:
+        self.mlp, self.act_ = mlp, act_
+
+    def __call__(self, x: Tensor) -> Tensor:
+        mlp, gated = self.mlp, isinstance(self.mlp, PlaitGatedMLP)
+        first = mlp.gate_proj if gated else mlp.up_proj
+        if torch.is_grad_enabled() or first._forward_hooks:
+            return type(mlp).forward(mlp, x)
+        inner = self.act_(first(x))
+        return mlp.down_proj(mlp.dropout(inner.mul_(mlp.up_proj(x)) if gated else inner))
 
 
 def prepack_weights(model: nn.Module) -> int:
     """Lay out the weights of the linear layers anew where that is faster here; returns how many layers gained.
 
-    A plain MLP's activation is computed by the same kernel as its first layer. The state dict stays as it is. Packed
-    layers serve inference alone: with gradients enabled they raise. Memory: at most two more copies of the packed
-    weights, one for products of many rows and one for those of one row (in float32, where bfloat16 has no kernel).
+    A plain MLP's activation is computed by the same kernel as its first layer, or else in place. The state dict stays
+    as it is. Packed layers serve inference alone: with gradients enabled they raise. Memory: at most two more copies of
+    the packed weights, one for products of many rows and one for those of one row (in float32, where bfloat16 has no
+    kernel).
 
     Raises:
         ValueError: the model is in training mode, or not on a CPU.
@@ -146,17 +168,28 @@ def prepack_weights(model: nn.Module) -> int:
         packed += len(linears)
         for linear in linears:
             linear.forward = PackedLinear(linear, layout)
-    for mlp in (module for module in model.modules() if type(module) is PlaitMLP):
-        up, activation = mlp.up_proj.__dict__.get("forward"), FUSED_ACTIVATIONS.get(mlp.hidden_act)
-        if activation and isinstance(up, PackedLinear) and isinstance(up.several, OneDNN):
-            mlp.forward = PackedMLP(mlp, up, up.several.fused(activation))
+    for mlp in (module for module in model.modules() if isinstance(module, PlaitMLP)):
+        faster = faster_mlp(mlp)
+        if faster is not None:
+            mlp.forward = faster
     return packed
+
+
+def faster_mlp(mlp: PlaitMLP) -> PackedMLP | InPlaceMLP | None:
+    """The activation inside the first product where that is oneDNN's, else in its place; None for an activation that
+    has neither, or where the first layer is not a plain one."""
+    up, fused = mlp.up_proj.__dict__.get("forward"), FUSED_ACTIVATIONS.get(mlp.hidden_act)
+    if fused and type(mlp) is PlaitMLP and isinstance(up, PackedLinear) and isinstance(up.several, OneDNN):
+        return PackedMLP(mlp, up, up.several.fused(fused))
+    plain = all(type(child) is nn.Linear for child in mlp.children() if child not in (mlp.act, mlp.dropout))
+    act_ = IN_PLACE.get(mlp.hidden_act)
+    return InPlaceMLP(mlp, act_) if plain and act_ else None
 
 
 def drop_packed_weights(model: nn.Module) -> None:
     """Go back to the plain layers; a model without packed ones stays as it is."""
     for module in model.modules():
-        if isinstance(module.__dict__.get("forward"), PackedLinear | PackedMLP):
+        if isinstance(module.__dict__.get("forward"), PackedLinear | PackedMLP | InPlaceMLP):
             del module.forward
 
 

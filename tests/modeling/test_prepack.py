@@ -9,6 +9,7 @@ from torch import nn
 from plait import PlaitConfig, PlaitModel
 from plait.modeling.prepack import (
     InFloat32,
+    InPlaceMLP,
     Layout,
     OneDNN,
     PackedLinear,
@@ -105,6 +106,28 @@ def test_one_row_equals_several(model: PlaitModel, monkeypatch: pytest.MonkeyPat
         pack_all(model, monkeypatch)
         torch.testing.assert_close(mlp(x), expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(mlp(x[:1]), expected[:1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
+def test_an_activation_in_place_changes_nothing(activation: str, gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the numbers, nor what a hook keeps, nor the input, nor a gradient."""
+    monkeypatch.setattr("plait.modeling.prepack.fastest_layout", lambda linears: Layout(Plain, Plain))
+    torch.manual_seed(0)
+    model = PlaitModel(PlaitConfig(vision_config={**WIDE, "hidden_act": activation, "gated_mlp": gated})).eval()
+    mlp, x = model.towers["image"].transformer.layers[0].mlp, torch.randn(2, 5, 128)
+    first = mlp.gate_proj if gated else mlp.up_proj
+    expected, product, kept = mlp(x), first(x), []
+    prepack_weights(model)
+    assert isinstance(mlp.forward, InPlaceMLP)
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(x.clone()), expected, atol=0, rtol=0)
+        handle = first.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+        torch.testing.assert_close(mlp(x), expected, atol=0, rtol=0)
+        torch.testing.assert_close(kept[0], product, atol=0, rtol=0)
+    handle.remove()
+    mlp(x).sum().backward()
+    assert first.weight.grad.abs().sum() > 0
 
 
 def test_the_probe_chooses_a_layout() -> None:

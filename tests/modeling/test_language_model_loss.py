@@ -1,0 +1,119 @@
+"""The loss over a vocabulary together with the embedding that is tied to it."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from plait import PlaitConfig, PlaitForCausalLM, PlaitForConditionalGeneration
+
+CORE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 5000, "pad_token_id": 0}
+Make = Callable[[], Any]
+
+
+def causal(**core: int) -> PlaitForCausalLM:
+    torch.manual_seed(0)
+    decoder = {**CORE, "is_causal": True, **core}
+    return PlaitForCausalLM(PlaitConfig(decoder_config=decoder, tie_word_embeddings=True)).train()
+
+
+def conditional() -> PlaitForConditionalGeneration:
+    torch.manual_seed(0)
+    decoder = {**CORE, "is_causal": True, "cross_attention": True}
+    tokens = {"pad_token_id": 0, "decoder_start_token_id": 1}
+    config = PlaitConfig(
+        text_config=dict(CORE), decoder_config=decoder, tie_word_embeddings=True, is_encoder_decoder=True, **tokens
+    )
+    return PlaitForConditionalGeneration(config).train()
+
+
+def step(model: Any, seed: int = 0) -> None:
+    ids = torch.randint(2, 50, (2, 7), generator=torch.Generator().manual_seed(seed))
+    torch.manual_seed(seed)  # dropout
+    model(input_ids=ids, labels=ids).loss.backward()
+
+
+def plain(model: Any, targets: Any) -> AbstractContextManager[torch.Tensor]:
+    return nullcontext(model.get_output_embeddings().weight)
+
+
+@pytest.mark.parametrize("make", [causal, conditional])
+def test_a_tied_embedding_has_the_gradient_of_a_dense_lookup(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one step, and of two that are accumulated."""
+    model, dense = make(), make()
+    for seed in (0, 1):
+        step(model, seed)
+    for module in ("causal_lm", "conditional_generation"):
+        monkeypatch.setattr(f"plait.modeling.{module}.projecting_weight", plain)
+    for seed in (0, 1):
+        step(dense, seed)
+    for (name, found), expected in zip(model.named_parameters(), dense.parameters(), strict=True):
+        assert found.grad.layout == torch.strided, name
+        torch.testing.assert_close(found.grad, expected.grad, msg=name)
+    assert "forward" not in model.get_input_embeddings().__dict__
+
+
+def test_the_vocabulary_stands_in_memory_once_a_step() -> None:
+    """Beside what a step leaves, it holds no second gradient of the embedding."""
+    model = causal(hidden_size=128)
+    step(model)
+    model.zero_grad(set_to_none=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step(model)
+    held, most = 0, 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    weight = model.get_input_embeddings().weight
+    assert held >= weight.nbytes
+    assert most - held < weight.nbytes / 2
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_without_the_loss_or_after_a_mistake_the_lookup_is_dense(labels: bool) -> None:
+    model = causal()
+    if labels:
+        with pytest.raises(ValueError, match="label 6000"):
+            model(input_ids=torch.tensor([[5, 6]]), labels=torch.tensor([[5, 6000]]))
+    model(input_ids=torch.tensor([[5, 6]])).logits.sum().backward()
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding) and "forward" not in embedding.__dict__
+    assert embedding.weight.grad is not None and embedding.weight.grad.layout == torch.strided
+
+
+def test_gradients_from_elsewhere_are_added() -> None:
+    """A penalty on the weight, whose gradient comes first."""
+    found, ids = [], torch.tensor([[5, 6, 7]])
+    for penalised in (False, True):
+        model = causal()
+        weight = model.get_input_embeddings().weight
+        loss = model(input_ids=ids, labels=ids).loss
+        (loss + weight.square().sum() if penalised else loss).backward()
+        found.append(weight.grad)
+    torch.testing.assert_close(found[1], found[0] + 2 * weight.detach())
+
+
+def test_hooks_of_the_embedding_are_called() -> None:
+    model, seen = causal(), []
+    model.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    ids = torch.tensor([[5, 6, 7]])
+    model(input_ids=ids, labels=ids).loss.backward()
+    torch.testing.assert_close(seen[0], model.get_input_embeddings().weight[ids])
+
+
+def test_what_is_frozen_stays_without_gradient() -> None:
+    model, ids = causal(), torch.tensor([[5, 6, 7]])
+    model.get_input_embeddings().requires_grad_(False)
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert model.get_input_embeddings().weight.grad is None
+
+
+def test_all_labels_ignored_leaves_a_dense_gradient_of_zeros() -> None:
+    model = causal()
+    model(input_ids=torch.tensor([[5, 6]]), labels=torch.full((1, 2), -100)).loss.backward()
+    gradient = model.get_input_embeddings().weight.grad
+    assert gradient.layout == torch.strided and not gradient.any()
