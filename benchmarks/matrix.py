@@ -1,17 +1,19 @@
-"""Every tower x every fusion, and every encoder family x every decoder family, at tiny size:
-`python benchmarks/matrix.py [--sample K] [--shard I/N]`.
+"""Every tower x every fusion, every encoder family x every decoder family, and every text family x every image family
+in one space, at tiny size: `python benchmarks/matrix.py [--sample K] [--shard I/N]`.
 
 Each cell composes checkpoints from disk, runs a batch in which each modality is missing from some row, takes a training
 step in which every trainable parameter must get a finite gradient, saves, reloads, and compares weights and outputs bit
-by bit; with a decoder it generates too, with and without a cache. The cells (see `cells.py`):
+by bit; with a decoder it generates too, with and without a cache; in one space (`PlaitForRetrieval`) the step is one of
+the contrastive loss. The cells (see `cells.py`, `writing.py` and `comparing.py`):
 
 - every text family x every image family, in the first four fusions; every text and every image family in the others;
 - every audio and video family in every fusion, beside a text or an image;
 - every fusion over every three modalities and over all four, the families taking turns.
 
 `--sample K` lets each text family meet K image families, the fusions taking turns, sound and video joining some of
-them, and each encoder two decoders. With K = the number of image families every pair of a text, an image and a fusion
-is covered, and every audio and video family in every fusion. `--shard I/N` runs every N-th cell from the I-th on.
+them, each encoder two decoders, and each text one image in a space. With K = the number of image families every pair of
+a text, an image and a fusion is covered, and every audio and video family in every fusion. `--shard I/N` runs every
+N-th cell from the I-th on.
 Last line: `plait matrix: cells=N failed=0`; the exit status is 1 if a cell failed.
 """
 
@@ -19,7 +21,7 @@ import argparse
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +29,7 @@ from typing import Any, TypeVar
 import torch
 import transformers as hf
 from cells import Cell, cells_of
+from comparing import LOADER, Comparison, brought_together, check_vectors, comparisons_of, rows_of, sources_of
 from torch import Tensor
 from tqdm import tqdm
 from writing import (
@@ -47,7 +50,16 @@ from plait.modeling.composition_table import Row
 from plait.modeling.layers import TanhGate
 
 TOWERS = tuple(f"model.towers.{modality}" for modality in FAMILIES)
-PARTS = (*TOWERS, "model.connectors", "model.fusion", "model.decoder", "classifier", "lm_head")
+PARTS = (
+    *TOWERS,
+    "model.connectors",
+    "model.fusion",
+    "model.decoder",
+    "classifier",
+    "lm_head",
+    "projections",
+    "similarity",
+)
 FUSION_SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "tensor_size": 3}
 Work = TypeVar("Work")
 
@@ -86,7 +98,7 @@ def open_gates(model: torch.nn.Module) -> None:
             torch.nn.init.constant_(module.gate, 0.5)
 
 
-def check_kinds(cell: Cell, rows: list[Row]) -> None:
+def check_kinds(cell: Cell | Comparison, rows: list[Row]) -> None:
     """The table says which towers are wrapped."""
     kinds = {row.part: row.kind for row in rows}
     for part, family in cell.towers:
@@ -102,6 +114,18 @@ def check_writing(cell: Writing, sources: dict[str, Any], decoders: dict[str, st
     text = check_generation(model, inputs)
     again = check_reload(model, folder, labelled(cell, model, inputs), type(model))
     assert torch.equal(again.generate(**inputs, **GREEDY), text), "another text after reloading"
+
+
+def check_comparison(cell: Comparison, sources: dict[str, Any], folder: Path) -> None:
+    """Run one cell in one space. Raises AssertionError for what does not hold."""
+    torch.manual_seed(0)
+    model, inputs = brought_together(cell, sources), rows_of(cell)
+    check_kinds(cell, model.composition().rows)
+    check_step(model, inputs)
+    check_vectors(model, inputs)
+    again = check_reload(model, folder, inputs, LOADER)
+    expected, found = (side(**inputs, return_loss=True).loss for side in (model, again))
+    assert torch.equal(expected, found), f"another loss after reloading, by {(expected - found).abs():.1e}"
 
 
 def check_step(model: Any, inputs: dict[str, Tensor]) -> None:
@@ -169,10 +193,22 @@ def run_writings(cells: list[Writing], folder: Path) -> list[Writing]:
     encoders, writers = ({cell[place].name: cell[place] for cell in cells} for place in (0, 1))
     sources = {name: source_of(family, folder / "encoders" / name) for name, family in encoders.items()}
     decoders = {name: decoder_source(family, folder / "decoders" / name) for name, family in writers.items()}
+    return failures(cells, lambda cell: check_writing(cell, sources, decoders, folder / "written"))
+
+
+def run_comparisons(cells: list[Comparison], folder: Path) -> list[Comparison]:
+    """Check every cell in one space; returns those that failed."""
+    torch.manual_seed(0)
+    sources = sources_of(cells, folder / "towers")
+    return failures(cells, lambda cell: check_comparison(cell, sources, folder / "compared"))
+
+
+def failures(cells: list[Work], check_cell: Callable[[Work], None]) -> list[Work]:
+    """The cells for which the check raises."""
     failed = []
     for cell in shown(cells):
         try:
-            check_writing(cell, sources, decoders, folder / "written")
+            check_cell(cell)
         except Exception:  # as above
             failed.append(cell)
             print(f"failed: {cell}\n{traceback.format_exc()}")
@@ -218,17 +254,21 @@ def main() -> None:
     number, count = given.shard
     cells = cells_of(given.sample)[number - 1 :: count]
     writings = writings_of(given.sample and 2)[number - 1 :: count]
+    comparisons = comparisons_of(given.sample and 1)[number - 1 :: count]
     hf.logging.set_verbosity_error()
     hf.logging.disable_progress_bar()
     torch.set_num_threads(1)  # more of them only wait for each other at these sizes
     with tempfile.TemporaryDirectory() as folder:
         towers, failed = run(cells, Path(folder))
         unwritten = run_writings(writings, Path(folder))
+        apart = run_comparisons(comparisons, Path(folder))
     show(towers, cells, failed)
     print(f"{len(DECODERS)} decoder families: {', '.join(family.name for family in DECODERS)}")
     print(f"with a decoder: cells={len(writings)} failed={len(unwritten)}")
-    print(f"plait matrix: cells={len(cells) + len(writings)} failed={len(failed) + len(unwritten)}")
-    sys.exit(bool(failed or unwritten))
+    print(f"in one space: cells={len(comparisons)} failed={len(apart)}")
+    every, faults = (sum(map(len, lists)) for lists in ((cells, writings, comparisons), (failed, unwritten, apart)))
+    print(f"plait matrix: cells={every} failed={faults}")
+    sys.exit(bool(faults))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Parity with transformers, family by family: `python benchmarks/parity.py [FAMILY ...]`.
 
 Each family: a small transformers model with weights drawn at std 0.2 (five draws, of which the table has the largest
-figures) is saved to disk, read by both sides, and every
-returned tensor (of a language model: logits and hidden states; of an encoder-decoder: of both) is compared at valid
-positions: max|a - b| / max(1, max|b|), in fp32, for eager and SDPA attention, padded, packed, and for causal language
-models padded left. Beside it stands the error to the same model in float64, ours and transformers' own. An entry is
-within parity when the difference is at most 1e-5 and our error at most twice theirs (or below 1e-6). Last line:
+figures) is saved to disk, read by both sides, and every returned tensor (of a language model: logits and hidden states;
+of an encoder-decoder: of both; of two towers in one space: features, vectors of unit length and logits) is compared at
+valid positions: max|a - b| / max(1, max|b|), in fp32, for eager and SDPA attention, padded, packed, and for causal
+language models padded left. Beside it stands the error to the same model in float64, ours and transformers' own. An
+entry is within parity when the difference is at most 1e-5 and our error at most twice theirs (or below 1e-6).
+Last line:
 `plait parity: families=N worst=x.xe-xx`; the exit status is 1 if an entry is out of parity.
 """
 
@@ -19,7 +20,7 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from plait import PlaitForCausalLM, PlaitForConditionalGeneration, PlaitModel
+from plait import PlaitForCausalLM, PlaitForConditionalGeneration, PlaitForRetrieval, PlaitModel
 from plait.modeling import PlaitPreTrainedModel
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
@@ -30,6 +31,8 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_fac
 LLAMA3 |= {"original_max_position_embeddings": 16}
 QWEN2 = {name: value for name, value in LLAMA.items() if name != "head_dim"}
 CLIP = {"bos_token_id": 0, "eos_token_id": 63, "pad_token_id": 63}
+OLD_CLIP = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}  # pooled at the largest id
+GIANT = {**IMAGE, "hidden_size": 96, "num_attention_heads": 6}  # wider than the texts, as in SigLIP 2
 RESNET = {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 2, 1]}
 DISTIL = {"vocab_size": 64, "max_position_embeddings": 40, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}
 GPT2 = {
@@ -123,7 +126,27 @@ FAMILIES = [
         "sound to text",
         PlaitForConditionalGeneration,
     ),
+    Case("CLIP", lambda: clip(CLIP), "pair", PlaitForRetrieval),
+    Case("CLIP of 2021", lambda: clip(OLD_CLIP), "pair", PlaitForRetrieval),
+    Case("SigLIP", lambda: siglip(64, IMAGE), "pair", PlaitForRetrieval),
+    Case("SigLIP 2", lambda: siglip(96, GIANT), "pair", PlaitForRetrieval),
+    Case("BERT with ViT", lambda: dual(hf.ViTConfig(**IMAGE)), "pair", PlaitForRetrieval),
+    Case("BERT with CLIP", lambda: dual(hf.CLIPVisionConfig(**IMAGE)), "pair", PlaitForRetrieval),
 ]
+
+
+def clip(tokens: dict[str, int]) -> nn.Module:
+    return hf.CLIPModel(hf.CLIPConfig(text_config={**TEXT, **tokens}, vision_config=IMAGE, projection_dim=48))
+
+
+def siglip(width: int, image: dict[str, int]) -> nn.Module:
+    text = {**TEXT, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1, "projection_size": width}
+    return hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=image))
+
+
+def dual(image: hf.PreTrainedConfig) -> nn.Module:
+    parts = {"text_config": hf.BertConfig(**TEXT).to_dict(), "vision_config": image.to_dict()}
+    return hf.VisionTextDualEncoderModel(hf.VisionTextDualEncoderConfig(**parts, projection_dim=48))
 
 
 def draw(model: nn.Module, seed: int) -> nn.Module:
@@ -157,9 +180,13 @@ def inputs_for(case: Case, model: nn.Module) -> dict[str, Tensor]:
     if case.reads == "sound to text":
         inputs = {"input_features": torch.randn(4, 16, 24, generator=generator)}
     else:
-        inputs = sentences((12, 5, 9, 5), model.config.pad_token_id or 0, generator)
-    if case.name == "CLIP text":
-        inputs["input_ids"][torch.arange(4), inputs["attention_mask"].sum(1) - 1] = model.config.eos_token_id
+        inputs = sentences((12, 5, 9, 5), model.config.get_text_config().pad_token_id or 0, generator)
+    if case.name.startswith("CLIP"):
+        inputs["input_ids"][torch.arange(4), inputs["attention_mask"].sum(1) - 1] = CLIP["eos_token_id"]
+    if case.name.startswith("SigLIP") and case.reads == "pair":
+        del inputs["attention_mask"]  # its texts are padded to one length, and the padding is read
+    if case.reads == "pair":
+        inputs["pixel_values"] = torch.randn(5, 3, 32, 32, generator=generator)
     if case.reads.endswith("to text"):
         written = sentences((7, 3, 8, 5), model.config.pad_token_id or 0, generator)
         inputs |= {f"decoder_{name}": value for name, value in written.items()}
@@ -183,6 +210,8 @@ def padded_left(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 @torch.no_grad()
 def tensors_of(model: nn.Module, inputs: dict[str, Tensor], hidden: bool) -> dict[str, Tensor]:
     """What a model returns, at valid positions; feature maps as tokens."""
+    if {"input_ids", "pixel_values"} <= inputs.keys():
+        return features_of(model, inputs)
     cached = {"use_cache": False} if model.config.get_text_config().to_dict().get("use_cache") else {}
     named = inputs if isinstance(model, PlaitPreTrainedModel) else {THEIRS.get(n, n): x for n, x in inputs.items()}
     outputs = model(**named, **cached, output_hidden_states=hidden)
@@ -198,6 +227,17 @@ def tensors_of(model: nn.Module, inputs: dict[str, Tensor], hidden: bool) -> dic
         elif tensor.ndim == 4:
             tensor = tensor.flatten(2).transpose(1, 2)
         found[name] = tensor[mask.bool()] if mask is not None and tensor.ndim == 3 else tensor
+    return found
+
+
+def features_of(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of two towers in one space: what each makes of its inputs, and how alike they are."""
+    image = {"pixel_values": inputs["pixel_values"]}
+    text = {name: value for name, value in inputs.items() if name not in image}
+    outputs = model(**inputs)
+    found = {name: outputs[name] for name in ("text_embeds", "image_embeds", "logits_per_text", "logits_per_image")}
+    found["text features"] = model.get_text_features(**text).pooler_output
+    found["image features"] = model.get_image_features(**image).pooler_output
     return found
 
 

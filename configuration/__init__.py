@@ -8,7 +8,7 @@ from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
 from .plait import INLINE, OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig
-from .retrieval import DOCUMENT, PlaitRetrievalConfig
+from .retrieval import DOCUMENT, NEGATIVE, PlaitRetrievalConfig
 from .tower import CONFIG_FIELDS, MODALITIES, PlaitAudioConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .transformer import PlaitTransformerConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
@@ -22,6 +22,7 @@ __all__ = [
     "DOCUMENT",
     "INLINE",
     "MODALITIES",
+    "NEGATIVE",
     "OWN_CONFIGS",
     "SPECIAL_TOKENS",
     "PlaitAudioConfig",

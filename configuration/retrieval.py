@@ -9,6 +9,7 @@ from .base import PlaitBaseConfig
 
 CLIP_SCALE = math.log(1 / 0.07)
 DOCUMENT = "document"
+NEGATIVE = "negative"  # before the names of hard negatives' inputs
 
 
 @strict

@@ -90,14 +90,18 @@ def sigmoid_loss(logits: Tensor, own: Tensor, negatives: Tensor) -> Tensor:
 
 
 class Pairs(NamedTuple):
-    """first, second: (batch, width); groups: (batch, kinds); negatives: (batch, further, width) and their groups,
-    (batch, further, kinds)."""
+    """first, second: (batch, width); groups: (batch, kinds)."""
 
     first: Tensor
     second: Tensor
     groups: Tensor
-    negatives: Tensor
-    negative_groups: Tensor
+
+
+class Negatives(NamedTuple):
+    """What belongs to no row. vectors: (further, width); groups: (further, kinds)."""
+
+    vectors: Tensor
+    groups: Tensor
 
 
 class Anchors(NamedTuple):
@@ -155,21 +159,23 @@ class ContrastiveLoss:
                 caption) are not each other's negatives; -1 is like no other. Equal content has equal numbers in all
                 processes.
             present: (batch,), False for a row that lacks one of the two and has no part in the loss.
-            negatives: (batch, further, width), hard negatives of the second's kind, as many in every process: they
-                belong to no row, and are negatives of all. negative_groups: (batch, further, kinds), as `groups`.
+            negatives: (further, width), hard negatives of the second's kind, any number in each process: they belong to
+                no row, and are negatives of all. negative_groups: (further, kinds), as `groups`: one that is like a row
+                (its own caption, say) is none of that row's.
 
         Raises:
             ValueError: sizes that do not fit, or vectors that are not finite.
         """
-        own = pairs_of(first, second, groups, negatives, negative_groups)
+        own = pairs_of(first, second, groups)
+        hard = negatives_of(own, negatives, negative_groups)
         if present is not None:
             own = Pairs(*(part[present] for part in own))
         parts, start, processes = gather_rows(own) if self.gather else (tuple(own), 0, 1)
-        every = Pairs(*parts)
-        check_pairs(every)
+        every, further = Pairs(*parts), Negatives(*(gather_rows(hard).tensors if self.gather else hard))
+        check_pairs(every, further)
         numbers = torch.arange(start, start + len(own.first), device=first.device)
-        columns = torch.cat((every.second, every.negatives.flatten(0, 1)))
-        column_groups = torch.cat((every.groups, every.negative_groups.flatten(0, 1)))
+        columns = torch.cat((every.second, further.vectors))
+        column_groups = torch.cat((every.groups, further.groups))
         total = self.summed(similarity, Anchors(own.first, columns, numbers, own.groups, column_groups))
         if self.kind == "info_nce":
             back = Anchors(own.second, every.first, numbers, own.groups, every.groups)
@@ -201,14 +207,8 @@ class ContrastiveLoss:
         return total
 
 
-def pairs_of(
-    first: Tensor,
-    second: Tensor,
-    groups: Tensor | None,
-    negatives: Tensor | None,
-    negative_groups: Tensor | None,
-) -> Pairs:
-    """The arguments of the loss with what was left out: no group, no further negatives.
+def pairs_of(first: Tensor, second: Tensor, groups: Tensor | None) -> Pairs:
+    """The pairs, of no group where none is given.
 
     Raises ValueError for sizes that do not fit.
     """
@@ -216,25 +216,32 @@ def pairs_of(
         raise ValueError(f"contrastive: vectors of shape {tuple(first.shape)} against {tuple(second.shape)}: pair them")
     if groups is None:
         groups = torch.full((len(first), 1), UNKNOWN, device=first.device)
-    if negatives is None:
-        negatives = second.new_zeros(len(first), 0, second.shape[1])
-    if negative_groups is None:
-        shape = (*negatives.shape[:2], groups.shape[1])
-        negative_groups = torch.full(shape, UNKNOWN, device=first.device)
-    batch, further, kinds = len(first), negatives.shape[1], groups.shape[-1]
-    expected: dict[str, tuple[int, ...]] = {
-        "groups": (batch, kinds),
-        "negatives": (batch, further, first.shape[1]),
-        "negative_groups": (batch, further, kinds),
-    }
-    given = {"groups": groups, "negatives": negatives, "negative_groups": negative_groups}
-    for name, tensor in given.items():
-        if tensor.shape != expected[name]:
-            raise ValueError(f"contrastive: {name} has shape {tuple(tensor.shape)}, expected {expected[name]}")
-    return Pairs(first, second, groups, negatives, negative_groups)
+    check_shape("groups", groups, (len(first), groups.shape[-1]))
+    return Pairs(first, second, groups)
 
 
-def check_pairs(pairs: Pairs) -> None:
+def negatives_of(pairs: Pairs, vectors: Tensor | None, groups: Tensor | None) -> Negatives:
+    """The hard negatives of these pairs, of no group where none is given; no negative where there is none.
+
+    Raises ValueError for sizes that do not fit.
+    """
+    if vectors is None:
+        vectors = pairs.second.new_zeros(0, pairs.second.shape[1])
+    check_shape("negatives", vectors, (len(vectors), pairs.second.shape[1]))
+    shape = (len(vectors), pairs.groups.shape[1])
+    if groups is None:
+        groups = torch.full(shape, UNKNOWN, device=vectors.device)
+    check_shape("negative_groups", groups, shape)
+    return Negatives(vectors, groups)
+
+
+def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    """Raises ValueError for a tensor of another shape."""
+    if tensor.shape != expected:
+        raise ValueError(f"contrastive: {name} has shape {tuple(tensor.shape)}, expected {expected}")
+
+
+def check_pairs(pairs: Pairs, further: Negatives) -> None:
     """Warn where nothing can be told apart. Reads a flag on the host: one synchronisation a step on a GPU.
 
     Raises ValueError for vectors that are not finite, in every process alike.
@@ -243,14 +250,21 @@ def check_pairs(pairs: Pairs) -> None:
         return
     finite = (pairs.first.isfinite() & pairs.second.isfinite()).all(dim=1)
     alike = ((pairs.groups == pairs.groups[:1]) & (pairs.groups != UNKNOWN)).all(dim=0).any()
-    all_finite, all_alike = torch.stack((finite.all(), alike)).tolist()
+    flags = torch.stack((finite.all(), further.vectors.isfinite().all(), alike)).tolist()
+    all_finite, all_further_finite, all_alike = flags
     if not all_finite:
         rows = (~finite).nonzero().flatten().tolist()
         raise ValueError(
             f"contrastive: the vectors of {len(rows)} of {len(finite)} rows are not finite (first: row {rows[0]}): "
             "look for NaN or infinite inputs, or lower the learning rate"
         )
-    if pairs.negatives.shape[1] == 0 and (len(finite) < 2 or all_alike):
+    if not all_further_finite:
+        count = int((~further.vectors.isfinite().all(dim=1)).sum())
+        raise ValueError(
+            f"contrastive: {count} of {len(further.vectors)} hard negatives are not finite: look for NaN or infinite "
+            "inputs, or lower the learning rate"
+        )
+    if len(further.vectors) == 0 and (len(finite) < 2 or all_alike):
         what = f"{len(finite)} pair{'s' if len(finite) != 1 else ''}{' that are all alike' if len(finite) > 1 else ''}"
         logger.warning_once(f"contrastive: a batch of {what} has no negatives and teaches nothing")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = ("This is a photo of {}.",)
 # what a processor calls the inputs of a modality
-ARGUMENTS = {"text": "text", "image": "images", "audio": "audio"}
+ARGUMENTS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 
 
 def encode(
@@ -34,9 +34,9 @@ def encode(
 
     Args:
         rows: what the processor reads of the side's modality. Texts of like length share a batch.
-        processor: a `PlaitProcessor`, or anything else that is called with `text=`, `images=` or `audio=`.
-        side: "text", "image", "audio" or "document"; left out, "text" where the rows are strings and there is a text
-            tower, else the first other side.
+        processor: a `PlaitProcessor`, or anything else that is called with `text=`, `images=`, `audio=` or `videos=`.
+        side: "text", "image", "audio", "video" or "document"; left out, "text" where the rows are strings and there is
+            a text tower, else the first other side.
         normalize: bring every vector to unit length, so that the product of two is their cosine.
         prompt: put before every text ("query: ").
         show_progress: a bar, where there are several batches.

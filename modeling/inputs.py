@@ -79,7 +79,15 @@ class DocumentInputs(TypedDict, total=False):
     document_audio_present: Tensor | None
 
 
-class RetrievalInputs(EncoderInputs, DocumentInputs, total=False):
+class NegativeInputs(TypedDict, total=False):
+    """Of hard negatives, in retrieval: (batch, negatives, length) each."""
+
+    negative_input_ids: Tensor | None
+    negative_attention_mask: Tensor | None
+    negative_token_type_ids: Tensor | None
+
+
+class RetrievalInputs(EncoderInputs, DocumentInputs, NegativeInputs, total=False):
     """Of `PlaitForRetrieval`."""
 
 

@@ -87,7 +87,8 @@ class PlaitClassifierOutput(ModelOutput):
 class PlaitRetrievalOutput(ModelOutput):
     """loss: scalar, where it was asked for, and then no logits; logits: (rows of the first side, rows of the second),
     scaled similarities; logits_per_text and, transposed, logits_per_image where these are text and image; embeds of
-    each side that the batch holds: (rows, width), of unit length."""
+    each side that the batch holds: (rows, width), of unit length; encoder_outputs: a `TowerOutput` for each, where
+    hidden states or attentions were asked for."""
 
     loss: Tensor | None = None
     logits_per_image: Tensor | None = None
@@ -98,6 +99,7 @@ class PlaitRetrievalOutput(ModelOutput):
     video_embeds: Tensor | None = None
     document_embeds: Tensor | None = None
     logits: Tensor | None = None
+    encoder_outputs: dict[str, TowerOutput] | None = None
 
 
 @dataclass

@@ -8,16 +8,29 @@ from typing import Any, NamedTuple, Self, Unpack
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from ..configuration import DOCUMENT, PlaitConfig, PlaitRetrievalConfig, PlaitRNNConfig, PlaitTowerConfig, width_of
+from ..configuration import (
+    DOCUMENT,
+    NEGATIVE,
+    PlaitConfig,
+    PlaitRetrievalConfig,
+    PlaitRNNConfig,
+    PlaitTextConfig,
+    PlaitTowerConfig,
+    width_of,
+)
 from .contrastive import UNKNOWN, ContrastiveLoss, Similarity, fingerprint
 from .encoding import encode, zero_shot
-from .inputs import Recorded, RetrievalInputs, by_modality, spelled_out
+from .inputs import RetrievalInputs, by_modality, spelled_out
 from .outputs import PlaitRetrievalOutput, TowerOutput
 from .plait import PlaitModel
 from .pooling import mean_token, pooled_width
 from .pretrained import PlaitPreTrainedModel
+
+logger = logging.get_logger(__name__)
 
 # what tells rows of a modality apart
 CONTENT = ("pixel_values", "input_features", "input_values", "pixel_values_videos")
@@ -25,11 +38,13 @@ CONTENT = ("pixel_values", "input_features", "input_values", "pixel_values_video
 
 class Embedded(NamedTuple):
     """One side of a batch. vectors: (batch, width), of unit length; present: (batch,) bool; groups: (batch,) a number
-    that rows of equal content share, -1 where none was asked for."""
+    that rows of equal content share, -1 where none was asked for; output: of the tower, where its states are asked for.
+    Of hard negatives each tensor has one more dimension, (batch, negatives)."""
 
     vectors: Tensor
     present: Tensor
     groups: Tensor
+    output: TowerOutput | None = None
 
 
 class PlaitForRetrieval(PlaitPreTrainedModel):
@@ -70,35 +85,40 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         self,
         *,
         groups: Tensor | None = None,
+        negative_groups: Tensor | None = None,
         return_loss: bool | None = None,
         **inputs: Unpack[RetrievalInputs],
     ) -> PlaitRetrievalOutput:
         """Vectors of every side that the batch holds, and how alike those of the first two are; or the loss.
 
         Inputs as in `PlaitModel`, those of documents with "document_" before the name. Sides may have different numbers
-        of rows, but for the loss row i of one belongs to row i of every other; a row may lack a side.
+        of rows, but for the loss row i of one belongs to row i of every other; a row may lack a side. Hard negatives,
+        which the loss alone reads, are texts that belong to no row ("negative_" before the name; documents where there
+        is that side, else captions): negatives of every row. Of fewer in a row than in others, masks are 0.
 
         Args:
             groups: (batch, sides) numbers, -1 for none: rows with the same number of one side (the same picture, the
                 same caption) are not each other's negatives. Left out, they are read from the inputs themselves, so
                 that rows with the same tokens, the same `image_indices` or the same pixels are alike.
+            negative_groups: (batch, negatives), the numbers of hard negatives among those of their side, with `groups`:
+                one with a row's own number is not that row's negative.
             return_loss: compute the loss, over all pairs of sides; left out: in training.
 
         Raises:
-            ValueError: nothing to encode, one side alone or sides of different lengths where a loss is asked for, or
-                vectors that are not finite.
+            ValueError: nothing to encode, one side alone or sides of different lengths where a loss is asked for,
+                hard negatives of another shape or without a side of texts, or vectors that are not finite.
         """
         with_loss = self.training if return_loss is None else return_loss
         sides = self.embed(inputs, with_loss)
-        if with_loss:
-            return PlaitRetrievalOutput(loss=self.contrast(sides, groups), **embeds_of(sides))
-        return PlaitRetrievalOutput(**self.compare(sides), **embeds_of(sides))
+        loss = self.contrast(sides, groups, negative_groups) if with_loss else None
+        return PlaitRetrievalOutput(loss=loss, **({} if with_loss else self.compare(sides)), **outputs_of(sides))
 
     def embed(self, inputs: Mapping[str, Any], every: bool = False) -> dict[str, Embedded]:
         """The sides that the batch holds. With `every`, as a loss needs them: all, so that each has a gradient (of what
-        the batch lacks, no row is there), and which rows are alike."""
+        the batch lacks, no row is there), which rows are alike, and hard negatives as one more."""
+        inputs, negatives = without_negatives(inputs)
         given, parts = dict(inputs.get("encoder_outputs") or {}), by_side(inputs, self.config.sides)
-        recorded = {name: inputs.get(name) or False for name in Recorded.__annotations__}
+        recorded = self.model.recorded(inputs)
         found = {}
         for side, part in parts.items():
             output = TowerOutput(**given[side]) if side in given else self.encode_side(side, part, recorded)
@@ -107,15 +127,40 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         if not found:
             raise ValueError(f"no inputs: this model reads {', '.join(self.config.sides)}")
         embedded = {side: self.embedded(side, output, groups) for side, (output, groups) in found.items()}
+        if any(recorded.values()):
+            embedded = {side: embedded[side]._replace(output=output) for side, (output, _) in found.items()}
         if every:
             like = next(iter(embedded.values()))
             embedded |= {side: self.absent(side, like) for side in self.config.sides if side not in embedded}
-        return {side: embedded[side] for side in self.config.sides if side in embedded}
+            embedded |= {NEGATIVE: self.embed_negatives(negatives, like)} if negatives else {}
+        return {side: embedded[side] for side in (*self.config.sides, NEGATIVE) if side in embedded}
+
+    def embed_negatives(self, inputs: Mapping[str, Tensor], like: Embedded) -> Embedded:
+        """Hard negatives as the tower of their side reads them; inputs: (batch, negatives, length) each."""
+        side, shape = self.negative_side, inputs["input_ids"].shape[:2]
+        if side is None:
+            raise ValueError(f"hard negatives are texts, and this model's sides are {dict(self.config.sides)}")
+        flat = {name: value.flatten(0, 1) for name, value in inputs.items()}
+        output = self.encode_side(side, flat, {})
+        if output is None:  # no row has any
+            vectors, nothing = like.vectors.new_zeros(*shape, like.vectors.shape[1]), like.groups.new_zeros(shape)
+            return Embedded(vectors, nothing.bool(), nothing)
+        found = self.embedded(side, output, groups_of("text", flat, output))
+        vectors, present, groups = (part.unflatten(0, shape) for part in (found.vectors, found.present, found.groups))
+        return Embedded(vectors, present, groups)
+
+    @property
+    def negative_side(self) -> str | None:
+        """The side that hard negatives are of; None where it has no texts."""
+        side = DOCUMENT if DOCUMENT in self.config.sides else "text"
+        return side if self.config.sides.get(side) == "text" else None
 
     def encode_side(self, side: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any]) -> TowerOutput | None:
         """What the side's tower makes of its inputs; None where there are none."""
         modality = self.config.sides[side]
         tower = side if side in self.model.towers else modality
+        if modality == "text":
+            warn_of_short(self.config.towers[tower], inputs.get("input_ids"))
         return self.model.encode_with(tower, modality, inputs, recorded)
 
     def embedded(self, side: str, output: TowerOutput, groups: Tensor | None) -> Embedded:
@@ -134,21 +179,27 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             return vectors
         return self.projections[side if side in self.projections else self.config.sides[side]](vectors)
 
-    def contrast(self, sides: Mapping[str, Embedded], groups: Tensor | None = None) -> Tensor:
-        """The contrastive loss, a mean over all pairs of sides."""
-        if len(sides) < 2:
-            raise ValueError(f"a contrastive loss compares two sides, and this model has one: {', '.join(sides)}")
-        check_rows(sides, groups)
+    def contrast(
+        self, sides: Mapping[str, Embedded], groups: Tensor | None = None, negative_groups: Tensor | None = None
+    ) -> Tensor:
+        """The contrastive loss, a mean over all pairs of sides; hard negatives count in those of their side."""
+        names = [side for side in sides if side != NEGATIVE]
+        if len(names) < 2:
+            raise ValueError(f"a contrastive loss compares two sides, and this model has one: {', '.join(names)}")
+        check_rows(sides, groups, negative_groups)
         if self.training:
             self.similarity.limit()
-        names = list(sides)
         losses = []
         for first, second in itertools.combinations(names, 2):
+            if first == self.negative_side:  # hard negatives, of whatever process, are among the second's columns
+                first, second = second, first
+            counted = NEGATIVE in sides and second == self.negative_side
+            hard = hard_negatives(sides[NEGATIVE], negative_groups) if counted else {}
             a, b = sides[first], sides[second]
             alike = torch.stack((a.groups, b.groups), dim=1)
             if groups is not None:
                 alike = groups[:, [names.index(first), names.index(second)]]
-            losses.append(self.loss(a.vectors, b.vectors, self.similarity, alike, a.present & b.present))
+            losses.append(self.loss(a.vectors, b.vectors, self.similarity, alike, a.present & b.present, **hard))
         return torch.stack(losses).mean()
 
     def compare(self, sides: Mapping[str, Embedded]) -> dict[str, Tensor]:
@@ -174,6 +225,10 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         """As `get_text_features`, of sound."""
         return self.features("audio", inputs)
 
+    def get_video_features(self, **inputs: Any) -> TowerOutput:
+        """As `get_text_features`, of videos."""
+        return self.features("video", inputs)
+
     def get_document_features(self, **inputs: Any) -> TowerOutput:
         """As `get_text_features`, of documents (their inputs without "document_" before the name)."""
         return self.features(DOCUMENT, inputs)
@@ -197,12 +252,24 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         """
         if side not in self.config.sides:
             raise ValueError(f"this model has no {side} side, only {', '.join(self.config.sides)}")
-        recorded = {name: inputs.get(name) or False for name in Recorded.__annotations__}
+        recorded = self.model.recorded(inputs)
         output = self.encode_side(side, {name: inputs[name] for name in inputs if name not in recorded}, recorded)
         if output is None:
             raise ValueError(f"nothing to encode: no {side} in {', '.join(inputs) or 'no inputs'}")
         output.pooler_output = self.project(side, pooled(output))
         return output
+
+
+def warn_of_short(config: Any, input_ids: Tensor | None) -> None:
+    """Warn where a tower that is pooled at the last of its positions (SigLIP) reads texts that end before."""
+    if input_ids is None or not isinstance(config, PlaitTextConfig) or config.pooling != "final":
+        return
+    length, positions = input_ids.shape[1], config.max_position_embeddings
+    if length < positions and not is_torchdynamo_compiling():
+        logger.warning_once(
+            f"texts of {length} tokens: this tower was trained on texts that are all padded to {positions}, and is "
+            f"pooled there; pad them alike, with padding='max_length', max_length={positions}"
+        )
 
 
 def pooled(output: TowerOutput) -> Tensor:
@@ -239,6 +306,30 @@ def similarity_of(settings: PlaitRetrievalConfig) -> Similarity:
     return Similarity(scale, settings.logit_bias_init_value, max(scale, settings.max_logit_scale))
 
 
+def without_negatives(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The inputs of the sides, and those of hard negatives without "negative_" before the name.
+
+    Raises ValueError for hard negatives of another shape than (batch, negatives, length).
+    """
+    start = f"{NEGATIVE}_"
+    given = {name: value for name, value in inputs.items() if name.startswith(start) and value is not None}
+    for name, value in given.items():
+        if value.ndim != 3 or f"{start}input_ids" not in given:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}: hard negatives are {start}input_ids (batch, negatives, "
+                "length), and masks of that shape"
+            )
+    rest = {name: value for name, value in inputs.items() if not name.startswith(start)}
+    return rest, {name.removeprefix(start): value for name, value in given.items()}
+
+
+def hard_negatives(embedded: Embedded, groups: Tensor | None) -> dict[str, Tensor]:
+    """The arguments of the loss: those that are there, and their numbers as ones of the second side."""
+    numbers = embedded.groups if groups is None else groups
+    kinds = torch.stack((torch.full_like(numbers, UNKNOWN), numbers), dim=-1)
+    return {"negatives": embedded.vectors[embedded.present], "negative_groups": kinds[embedded.present]}
+
+
 def by_side(inputs: Mapping[str, Any], sides: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The inputs of each side.
 
@@ -269,15 +360,23 @@ def groups_of(modality: str, inputs: Mapping[str, Any], output: TowerOutput) -> 
     return fingerprint(pooled(output) if values is None else values)
 
 
-def embeds_of(sides: Mapping[str, Embedded]) -> dict[str, Tensor]:
-    return {f"{side}_embeds": embedded.vectors for side, embedded in sides.items()}
+def outputs_of(sides: Mapping[str, Embedded]) -> dict[str, Any]:
+    """The vectors of each side, and what its tower made of the inputs where that is kept."""
+    own = {side: embedded for side, embedded in sides.items() if side != NEGATIVE}
+    kept = {side: embedded.output for side, embedded in own.items() if embedded.output is not None}
+    return {f"{side}_embeds": own[side].vectors for side in own} | {"encoder_outputs": kept or None}
 
 
-def check_rows(sides: Mapping[str, Embedded], groups: Tensor | None) -> None:
-    """Raises ValueError where row i of one side cannot belong to row i of another."""
+def check_rows(sides: Mapping[str, Embedded], groups: Tensor | None, negative_groups: Tensor | None) -> None:
+    """Raises ValueError where row i of one side cannot belong to row i of another, or numbers are of another shape."""
     counts = {side: len(embedded.vectors) for side, embedded in sides.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(f"a loss needs pairs, row by row, and there are {counts}: pass as many of each")
-    expected = (next(iter(counts.values())), len(counts))
+    expected = (next(iter(counts.values())), len(counts.keys() - {NEGATIVE}))
     if groups is not None and groups.shape != expected:
         raise ValueError(f"groups has shape {tuple(groups.shape)}, expected (batch, sides) = {expected}")
+    if NEGATIVE in sides and (groups is None) != (negative_groups is None):
+        raise ValueError("groups and negative_groups number the same texts: pass both, or none of them")
+    if NEGATIVE in sides and negative_groups is not None and negative_groups.shape != sides[NEGATIVE].present.shape:
+        shapes = f"{tuple(negative_groups.shape)}, expected (batch, negatives) = {tuple(sides[NEGATIVE].present.shape)}"
+        raise ValueError(f"negative_groups has shape {shapes}")

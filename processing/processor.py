@@ -59,7 +59,8 @@ class PlaitProcessor(ProcessorMixin):
     """Texts, pictures and sound to the tensors a plait reads, and texts to be written to labels.
 
     A tokenizer without a pad token is copied and pads with its end-of-sequence token. Texts are cut at
-    `tokenizer.model_max_length`, at which the first cut is warned about.
+    `tokenizer.model_max_length`, at which the first cut is warned about. A tokenizer that names no attention mask
+    (SigLIP's) belongs to a model that reads the padding: its texts are all padded to that length.
 
     Args:
         image_processor, tokenizer: read pictures and texts.

@@ -75,12 +75,23 @@ def encode(
     """Ids and masks by name, nested lists (batch, length), padded to the longest row and cut at `model_max_length`.
 
     `options` of the tokenizer's call go first. A row without a text, or whose text gives no token (an empty string,
-    where the tokenizer adds no special tokens), is padding alone. There is at least one column.
+    where the tokenizer adds no special tokens), is padding alone. There is at least one column. Of a tokenizer whose
+    model reads the padding too, every text is padded to one length, and the mask of a row with a text covers it.
     """
     limited = "max_length" in options or tokenizer.model_max_length < ENDLESS
     options = {"padding": True, "truncation": limited, "return_attention_mask": True} | options
+    if reads_padding(tokenizer) and limited and options["padding"] is True:
+        options["padding"] = "max_length"
     values = dict(tokenizer([text or "" for text in texts], pairs, **options))
+    if reads_padding(tokenizer) and options["padding"] == "max_length" and "attention_mask" in values:
+        values["attention_mask"] = [[1] * len(ids) for ids in values["input_ids"]]
     return without_absent(tokenizer, texts, values)
+
+
+def reads_padding(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer names no attention mask among its model's inputs: that one was trained on texts that are
+    all padded to one length, and reads the padding as well (SigLIP)."""
+    return "attention_mask" not in tokenizer.model_input_names
 
 
 def without_absent(

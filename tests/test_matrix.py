@@ -74,6 +74,16 @@ def test_a_full_sample_covers_every_pair(cells: ModuleType) -> None:
     assert {len(cell.towers) for cell in sample} == {2, 3, 4}
 
 
+def test_every_text_meets_every_image_in_one_space(matrix: ModuleType) -> None:
+    """And each audio and video family is there; a sample holds each family at least once."""
+    whole, sample = matrix.comparisons_of(None), matrix.comparisons_of(1)
+    found = {(cell.towers[0][1].name, cell.towers[1][1].name) for cell in whole}
+    texts, images = ([family.name for family in matrix.FAMILIES[modality]] for modality in ("text", "image"))
+    assert found == set(product(texts, images)) and len(whole) == len(found)
+    names = {family.name for family in chain(*matrix.FAMILIES.values())}
+    assert {family.name for cell in sample for _, family in cell.towers} == names
+
+
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b"])
 def test_a_shard_that_is_none_is_an_error(matrix: ModuleType, text: str) -> None:
     with pytest.raises(ValueError):
@@ -121,6 +131,6 @@ def test_a_pairwise_covering_part_of_the_matrix_passes(matrix: ModuleType) -> No
     command = [sys.executable, str(BENCHMARKS / "matrix.py"), "--sample", str(sample)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    cells = len(matrix.cells_of(sample)) + len(matrix.writings_of(2))
+    cells = len(matrix.cells_of(sample)) + len(matrix.writings_of(2)) + len(matrix.comparisons_of(1))
     assert result.stdout.strip().splitlines()[-1] == f"plait matrix: cells={cells} failed=0"
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]

@@ -61,8 +61,9 @@ def cached_backward(
     """
     if rows < 1:
         raise ValueError(f"a chunk of {rows} rows: expected at least one")
-    given = {name: value for name, value in inputs.items() if name not in ("groups", "return_loss")}
-    cache = vector_gradients(model, given, inputs.get("groups"), rows, backward, autocast)
+    numbers = (inputs.get("groups"), inputs.get("negative_groups"))
+    given = {name: inputs[name] for name in inputs if name not in ("groups", "negative_groups", "return_loss")}
+    cache = vector_gradients(model, given, numbers, rows, backward, autocast)
     after = RandomState.now(model.device)
     start = 0
     for chunk, state in zip(chunks_of(given, rows), cache.states, strict=True):
@@ -82,12 +83,15 @@ def cached_backward(
 def vector_gradients(
     model: PlaitForRetrieval,
     inputs: Mapping[str, Any],
-    groups: Tensor | None,
+    numbers: tuple[Tensor | None, Tensor | None],
     rows: int,
     backward: Callable[[Tensor], object],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Cache:
-    """The loss and its gradients for the vectors. Nothing else of the chunks outlives it but their random states."""
+    """The loss and its gradients for the vectors. Nothing else of the chunks outlives it but their random states.
+
+    numbers: `groups` and `negative_groups`.
+    """
     states, embedded = [], []
     with torch.no_grad():
         for chunk in chunks_of(inputs, rows):
@@ -95,7 +99,7 @@ def vector_gradients(
             with autocast():
                 embedded.append(model.embed(chunk, every=True))
     sides = {side: joined([chunk.pop(side) for chunk in embedded]) for side in list(embedded[0])}
-    loss = model.contrast(sides, groups)
+    loss = model.contrast(sides, *numbers)
     backward(loss)
     gradients = {side: whole.vectors.grad for side, whole in sides.items() if whole.vectors.grad is not None}
     return Cache(loss.detach(), gradients, states)
@@ -104,7 +108,8 @@ def vector_gradients(
 def joined(chunks: list[Embedded]) -> Embedded:
     """The chunks of one side as one, its vectors a leaf for gradients."""
     vectors = torch.cat([chunk.vectors for chunk in chunks]).requires_grad_()
-    return Embedded(vectors, *(torch.cat([chunk[place] for chunk in chunks]) for place in (1, 2)))
+    present, groups = torch.cat([chunk.present for chunk in chunks]), torch.cat([chunk.groups for chunk in chunks])
+    return Embedded(vectors, present, groups)
 
 
 def chunks_of(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:

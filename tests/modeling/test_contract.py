@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForZeroShotImageClassification,
 )
 
 from plait import PlaitConfig
@@ -259,8 +260,8 @@ def test_loss_whenever_labels_are_given(
 ) -> None:
     if case[0] == "PlaitModel":
         pytest.skip("has no loss")
-    if case[0] == "PlaitForPreTraining":
-        pytest.skip("has several losses: see test_pretraining.py")
+    if case[0] in ("PlaitForPreTraining", "PlaitForRetrieval"):
+        pytest.skip("has another loss: see test_pretraining.py and test_retrieval.py")
     labels = labels_of(case[0], inputs)
     loss = model(**inputs, **labels).loss
     logits, targets = run(model, inputs), torch.stack([*labels.values()], dim=-1)  # both ends of a span
@@ -363,6 +364,7 @@ def test_auto_classes_load_the_folder(case: tuple[str, str], model: PlaitPreTrai
         "PlaitForQuestionAnswering": AutoModelForQuestionAnswering,
         "PlaitForCausalLM": AutoModelForCausalLM,
         "PlaitForConditionalGeneration": AutoModelForSeq2SeqLM,
+        "PlaitForRetrieval": AutoModelForZeroShotImageClassification,
     }
     model.save_pretrained(tmp_path)
     loaded = auto.get(case[0], AutoModel).from_pretrained(tmp_path)

@@ -73,7 +73,7 @@ def test_blocks_change_no_gradient(kind: str) -> None:
         first, second, negatives = (
             vectors(BATCH, WIDTH),
             vectors(BATCH, WIDTH, seed=1),
-            vectors(BATCH, 2, WIDTH, seed=2),
+            vectors(2 * BATCH, WIDTH, seed=2),
         )
         similarity = similarity_of(bias=-1.0)
         ContrastiveLoss(kind, block=block)(first, second, similarity, negatives=negatives).backward()
@@ -106,18 +106,31 @@ def test_a_row_without_its_partner_has_no_part(kind: str) -> None:
     assert not first.grad[~present].any() and first.grad[present].any()
 
 
-def test_hard_negatives_are_negatives_of_all() -> None:
-    """As further columns, in one direction; equal captions are left out there as well."""
-    first, second = vectors(3, WIDTH), vectors(3, WIDTH, seed=1)
-    negatives = vectors(3, 2, WIDTH, seed=2)
-    groups, others = torch.tensor([[1], [2], [3]]), torch.tensor([[[4], [1]], [[5], [6]], [[7], [8]]])
-    loss = ContrastiveLoss()(first, second, similarity_of(), groups, negatives=negatives, negative_groups=others)
-    columns = torch.cat((second, negatives.flatten(0, 1)))
-    logits = 5.0 * first @ columns.T
-    logits[0, 4] = -torch.inf  # row 0 has the caption of its own second hard negative
-    there = F.cross_entropy(logits, torch.arange(3))
-    back = F.cross_entropy(5.0 * second @ first.T, torch.arange(3))
-    torch.testing.assert_close(loss, (there + back) / 2, rtol=1e-12, atol=0)
+@pytest.mark.parametrize("block", [4, 2**20])
+@pytest.mark.parametrize(
+    ("kind", "bias", "hardness"), [("info_nce", None, 0.0), ("info_nce", None, 0.7), ("sigmoid", -2.0, 0.0)]
+)
+def test_hard_negatives_are_negatives_of_all(kind: str, bias: float | None, hardness: float, block: int) -> None:
+    """As further columns, in one direction; those with a row's own number are left out there."""
+    first, second, further = vectors(3, WIDTH), vectors(3, WIDTH, seed=1), vectors(4, WIDTH, seed=2)
+    groups, others = torch.tensor([[1], [2], [3]]), torch.tensor([[4], [1], [-1], [4]])
+    loss = ContrastiveLoss(kind, hardness=hardness, block=block)
+    found = loss(first, second, similarity_of(bias=bias), groups, negatives=further, negative_groups=others)
+    total = 0.0
+    for rows, columns, more in ((first, second, further), (second, first, further[:0])):
+        scores = (5.0 * rows @ torch.cat((columns, more)).T + (bias or 0.0)).tolist()
+        for i, row in enumerate(scores):
+            wrong = [row[j] for j in range(len(row)) if j != i and (i, j) != (0, 4)]
+            if kind == "sigmoid":
+                total += math.log1p(math.exp(-row[i])) + sum(math.log1p(math.exp(score)) for score in wrong)
+                continue
+            weights = [math.exp(hardness * score) for score in wrong]
+            pairs = zip(weights, wrong, strict=True)
+            against = sum(len(wrong) * weight / sum(weights) * math.exp(score) for weight, score in pairs)
+            total += math.log1p(against / math.exp(row[i])) / 2
+        if kind == "sigmoid":
+            break
+    assert found.item() == pytest.approx(total / 3, abs=1e-12)
 
 
 def test_harder_negatives_count_more() -> None:
@@ -158,8 +171,13 @@ def test_bad_input_is_said_to_be_bad() -> None:
         loss(first, second[:2], similarity)
     with pytest.raises(ValueError, match=r"groups has shape \(2, 1\), expected \(3, 1\)"):
         loss(first, second, similarity, torch.zeros(2, 1, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"negatives has shape \(3, 1, 4\), expected \(3, 1, 5\)"):
-        loss(first, second, similarity, negatives=vectors(3, 1, 4))
+    with pytest.raises(ValueError, match=r"negatives has shape \(3, 4\), expected \(3, 5\)"):
+        loss(first, second, similarity, negatives=vectors(3, 4))
+    numbered = {"negatives": vectors(3, WIDTH), "negative_groups": torch.zeros(2, 1, dtype=torch.long)}
+    with pytest.raises(ValueError, match=r"negative_groups has shape \(2, 1\), expected \(3, 1\)"):
+        loss(first, second, similarity, **numbered)
+    with pytest.raises(ValueError, match="1 of 3 hard negatives are not finite"):
+        loss(first, second, similarity, negatives=vectors(3, WIDTH).index_fill(0, torch.tensor(1), torch.inf))
     broken = first.detach().clone()
     broken[1, 2] = torch.nan
     with pytest.raises(ValueError, match="1 of 3 rows are not finite .first: row 1"):
@@ -197,29 +215,32 @@ def test_equal_rows_have_equal_fingerprints() -> None:
     assert not (fingerprint(swapped) == numbers)[ids[:, 1] != ids[:, 2]].any()
 
 
-def step(kind: str, rows: slice) -> list[Tensor]:
-    """The loss of these rows of a batch, and its gradients: of the rows, then of what is shared."""
+def step(kind: str, rows: slice, hard: slice) -> list[Tensor]:
+    """The loss of these rows and hard negatives of a batch, and its gradients: of the rows, then of what is shared."""
     torch.manual_seed(0)
     weight = torch.randn(WIDTH, WIDTH, dtype=torch.float64).requires_grad_()
     similarity = similarity_of(bias=-1.0)
     first, second = (vectors(BATCH, WIDTH, seed=seed).detach()[rows] for seed in (0, 1))
-    negatives = vectors(BATCH, 2, WIDTH, seed=2).detach()[rows] @ weight
+    negatives, numbers = vectors(BATCH, WIDTH, seed=2).detach()[hard] @ weight, torch.arange(BATCH)[:, None][hard]
     groups = torch.tensor([0, 1, 2, 3, 4, 1, 0])[:, None][rows]
     embedded = first @ weight
     embedded.retain_grad()
-    loss = ContrastiveLoss(kind, block=2 * BATCH)(embedded, second @ weight, similarity, groups, negatives=negatives)
+    loss = ContrastiveLoss(kind, block=2 * BATCH)(
+        embedded, second @ weight, similarity, groups, negatives=negatives, negative_groups=numbers
+    )
     loss.backward()
     return [loss.detach(), embedded.grad, weight.grad, *(parameter.grad for parameter in similarity.parameters())]
 
 
-CASES = [(kind, sizes) for kind in ("info_nce", "sigmoid") for sizes in ((4, 3), (7, 0))]
+# rows and hard negatives of each process
+CASES = [(kind, sizes) for kind in ("info_nce", "sigmoid") for sizes in (((4, 3), (2, 5)), ((7, 0), (0, 7)))]
 
 
 def of_process(rank: int, port: int, folder: str) -> None:
     """One of two processes: its rows, and the gradients that DistributedDataParallel would average."""
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     for number, (kind, sizes) in enumerate(CASES):
-        results = step(kind, slice(sum(sizes[:rank]), sum(sizes[: rank + 1])))
+        results = step(kind, *(slice(sum(counts[:rank]), sum(counts[: rank + 1])) for counts in sizes))
         for tensor in results[2:]:
             distributed.all_reduce(tensor)
             tensor /= 2
@@ -229,7 +250,8 @@ def of_process(rank: int, port: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    """Also where one has fewer rows, or none: the mean over processes of losses and gradients is that of one."""
+    """Also where one has fewer rows or hard negatives, or none: the mean over processes of losses and of gradients is
+    that of one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -237,7 +259,10 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command) for command in commands]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     for number, (kind, _) in enumerate(CASES):
-        one, pair = step(kind, slice(None)), [torch.load(tmp_path / f"{number}-{rank}.pt") for rank in range(2)]
+        one, pair = (
+            step(kind, slice(None), slice(None)),
+            [torch.load(tmp_path / f"{number}-{rank}.pt") for rank in range(2)],
+        )
         torch.testing.assert_close((pair[0][0] + pair[1][0]) / 2, one[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(torch.cat((pair[0][1], pair[1][1])) / 2, one[1], rtol=0, atol=1e-12)
         for shared in range(2, 5):

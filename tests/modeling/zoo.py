@@ -13,6 +13,7 @@ from plait import (
     PlaitForMaskedLM,
     PlaitForPreTraining,
     PlaitForQuestionAnswering,
+    PlaitForRetrieval,
     PlaitModel,
 )
 from plait.modeling import PlaitPreTrainedModel
@@ -66,7 +67,17 @@ CONFIGS: dict[str, dict[str, object]] = {
         "image_token_id": 39,
         "bidirectional_images": True,
     },
+    "apart": {
+        "text_config": {**TEXT, "pooling": "mean"},
+        "vision_config": {**IMAGE, "hidden_size": 48, "pooling": "first"},
+        "retrieval_config": {"projection_dim": 24},
+    },
+    "documents": {
+        "text_config": {**TEXT, "pooling": "mean"},
+        "retrieval_config": {"projection_dim": 24, "document": "text", "loss": "sigmoid"},
+    },
 }
+APART = ("apart", "documents")
 CONTEXT_SHAPES = ("translator", "captioner", "reader")
 GENERATING = {"PlaitForCausalLM": ("decoder", "inline"), "PlaitForConditionalGeneration": CONTEXT_SHAPES}
 TOKENS = {"decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -78,13 +89,15 @@ CLASSES: dict[str, type[PlaitPreTrainedModel]] = {
     "PlaitForQuestionAnswering": PlaitForQuestionAnswering,
     "PlaitForCausalLM": PlaitForCausalLM,
     "PlaitForConditionalGeneration": PlaitForConditionalGeneration,
+    "PlaitForRetrieval": PlaitForRetrieval,
 }
 SHAPES = {
-    "PlaitModel": tuple(CONFIGS),
-    "PlaitForClassification": tuple(shape for shape in CONFIGS if shape not in (*CONTEXT_SHAPES, "inline")),
+    "PlaitModel": tuple(shape for shape in CONFIGS if shape not in APART),
+    "PlaitForClassification": tuple(shape for shape in CONFIGS if shape not in (*CONTEXT_SHAPES, *APART, "inline")),
     "PlaitForMaskedLM": ("text", "early", "cross_attention"),
     "PlaitForPreTraining": ("image", "early", "late"),
     "PlaitForQuestionAnswering": ("text", "early", "cross_attention"),
+    "PlaitForRetrieval": APART,
     **GENERATING,
 }
 CASES = [(class_name, shape) for class_name in CLASSES for shape in SHAPES[class_name]]
@@ -111,10 +124,13 @@ def inputs_of(shape: str, batch: int = 3) -> dict[str, Tensor]:
         lengths = torch.tensor([7, 4, 5, 2, 6])[:batch]
         inputs["attention_mask"] = (torch.arange(7)[None] < lengths[:, None]).long()
         inputs["input_ids"] = torch.randint(1, 40, (batch, 7), generator=generator) * inputs["attention_mask"]
-    if shape not in ("text", "decoder", "translator"):
+    if shape not in ("text", "decoder", "translator", "documents"):
         inputs["pixel_values"] = torch.randn(batch, 3, 16, 16, generator=generator)
     if shape in CONTEXT_SHAPES:
         inputs["decoder_input_ids"] = torch.randint(3, 39, (batch, 5), generator=generator)
+    if shape == "documents":  # their inputs stand in the same row
+        for name in ("attention_mask", "input_ids"):
+            inputs[f"document_{name}"] = inputs[name].flip(0)
     if shape == "inline":  # five image tokens before each row's text
         text = inputs["input_ids"].clamp(max=38)
         inputs["input_ids"] = torch.cat((torch.full((batch, 5), 39), text), dim=1)
@@ -143,15 +159,20 @@ def labels_of(class_name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def main_tensor(outputs: object) -> Tensor:
-    """The tensor a user reads: logits (of both ends of an answer, side by side), or the hidden state."""
+    """The tensor a user reads: logits (of both ends of an answer, side by side), vectors of all sides, or the hidden
+    state."""
     if hasattr(outputs, "start_logits"):
         return torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
+    if hasattr(outputs, "text_embeds"):
+        return torch.cat([value for name, value in outputs.items() if name.endswith("_embeds")], dim=-1)
     logits = getattr(outputs, "logits", None)
     return outputs.last_hidden_state if logits is None else logits
 
 
 def recorded(outputs: object) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Attentions and hidden states: the decoder's, of a class that has an encoder too."""
+    """Attentions and hidden states: the decoder's, of a class that has an encoder too; of towers apart, the text's."""
+    if hasattr(outputs, "text_embeds"):
+        outputs = outputs.encoder_outputs["text"]
     owner = "decoder_" if hasattr(outputs, "decoder_attentions") else ""
     return getattr(outputs, f"{owner}attentions"), getattr(outputs, f"{owner}hidden_states")
 

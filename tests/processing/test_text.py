@@ -163,3 +163,17 @@ def test_what_is_no_text_is_a_clear_error(processor: PlaitProcessor, text: Any, 
 def test_pairs_that_do_not_fit_are_a_clear_error(processor: PlaitProcessor, pair: list[Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         processor(text=["the cat", "the dog"], text_pair=pair)
+
+
+def test_a_tokenizer_without_an_attention_mask_pads_to_one_length(bert_tokenizer: PreTrainedTokenizerFast) -> None:
+    """SigLIP's: its model was trained on padded texts and reads the padding. A row without a text stays absent."""
+    bert_tokenizer.model_input_names = ["input_ids"]
+    processor = PlaitProcessor(tokenizer=bert_tokenizer)
+    for options in ({}, {"padding": True, "truncation": True}, {"padding": "max_length", "max_length": 8}):
+        out = processor(text=["the cat", None], return_tensors="pt", **options)
+        assert out["input_ids"].tolist() == [[2, 6, 7, 3, 0, 0, 0, 0], [0] * 8]
+        assert out["attention_mask"].tolist() == [[1] * 8, [0] * 8]
+    longest = processor(text=["the cat", "the red dog"], padding="longest")
+    assert longest["attention_mask"] == [[1, 1, 1, 1, 0], [1] * 5]
+    bert_tokenizer.model_max_length = 10**30
+    assert processor(text=["the", "the cat"])["attention_mask"] == [[1, 1, 1, 0], [1] * 4]

@@ -101,6 +101,29 @@ def test_documents_and_given_groups_are_cut_as_well() -> None:
         torch.testing.assert_close(gradient, whole[name], rtol=0, atol=1e-10, msg=name)
 
 
+@pytest.mark.parametrize("numbered", [False, True])
+def test_hard_negatives_are_cut_with_their_rows(numbered: bool) -> None:
+    """None, one or two a row; one is another row's own text."""
+    model, inputs = model_of(dropout=0.0), batch()
+    ids, mask = (inputs[name].flip(0).repeat(2, 1, 1).transpose(0, 1) for name in ("input_ids", "attention_mask"))
+    ids, mask = ids.clone(), mask.clone()
+    ids[:, 1] = (ids[:, 1] + 7) % 39 + 1
+    mask[[2, 8]], mask[5, 1] = 0, 0
+    inputs |= {"negative_input_ids": ids * mask, "negative_attention_mask": mask}
+    if numbered:
+        inputs["groups"] = torch.arange(ROWS)[:, None].expand(-1, 2) // 2
+        inputs["negative_groups"] = torch.arange(2 * ROWS).view(ROWS, 2)
+    expected = model(**inputs).loss
+    expected.backward()
+    whole = gradients(model)
+    model.zero_grad()
+    assert abs(cached_backward(model, inputs, 3) - expected) < 1e-10
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=0, atol=1e-10, msg=name)
+    without = {name: value for name, value in inputs.items() if not name.startswith("negative")}
+    assert model(**without).loss < expected
+
+
 def test_cached_outputs_of_locked_towers_are_cut_as_well() -> None:
     """And a convolutional tower that is locked norms nothing anew."""
     small = PlaitCNNConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], image_size=8)

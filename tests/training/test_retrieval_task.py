@@ -133,12 +133,60 @@ def test_equal_captions_and_pictures_have_equal_numbers(pictures: dict[str, Path
     assert groups[0, 1] == groups[2, 1] and len(groups[:, 1].unique()) == 3
 
 
+def confusing(pictures: dict[str, Path]) -> list[dict[str, Any]]:
+    """Captions with what the pictures do not show: a list of texts, one, none."""
+    rows = captions(pictures)
+    rows[0]["negative"] = ["a blue square", "a green square", "a red circle"]
+    rows[1]["negative"] = ["a green circle"]
+    rows[2]["negative"] = []
+    return rows
+
+
+def test_hard_negatives_come_from_a_column(pictures: dict[str, Path], processor: PlaitProcessor) -> None:
+    """A text or a list, as many columns as the row with most; numbered as the texts are; some of them drawn anew."""
+    rows = [{"text": row["text"][0], "image": row["image"], "negative": row["negative"]} for row in confusing(pictures)]
+    rows[1]["negative"] = rows[1]["negative"][0]
+    collator = PlaitDataCollator(processor, task="retrieval")
+    batch = collator.training_batch(rows)
+    assert batch["negative_input_ids"].shape[:2] == batch["negative_groups"].shape == (3, 3)
+    assert batch["negative_attention_mask"].any(-1).tolist() == [[True] * 3, [True, False, False], [False] * 3]
+    assert (batch["negative_groups"] >= 0).tolist() == batch["negative_attention_mask"].any(-1).tolist()
+    alone = processor(text=["a green circle"], return_tensors="pt")["input_ids"][0]
+    assert torch.equal(batch["negative_input_ids"][1, 0, : len(alone)], alone)
+    assert batch["negative_groups"][0, 0] == batch["groups"][2, 0] and batch["groups"].shape == (3, 2)
+    few = PlaitDataCollator(processor, task="retrieval", settings={"negatives": 1})
+    drawn = set()
+    for epoch in range(12):
+        few.start_epoch(epoch)
+        drawn.add(int(few.training_batch(rows)["negative_groups"][0]))
+        assert torch.equal(few.training_batch(rows)["negative_groups"], few.training_batch(rows)["negative_groups"])
+    assert drawn == set(batch["negative_groups"][0].tolist())
+    assert "negative_input_ids" not in collator([{**row, "negative": None} for row in rows])
+
+
+def test_training_with_hard_negatives_pushes_them_away(tmp_path: Path, pictures: dict[str, Path]) -> None:
+    """What no caption says is otherwise as likely as what one says."""
+    lasting = {"num_train_epochs": 60, "lr_scheduler_type": "constant"}
+    chances = []
+    for name, rows in (("with", confusing(pictures)), ("without", captions(pictures))):
+        (tmp_path / name).mkdir()
+        train(build_recipe(recipe_of(tmp_path / name, rows, training=lasting)), "test")
+        model, processor = (
+            part.from_pretrained(tmp_path / name / "run") for part in (PlaitForRetrieval, PlaitProcessor)
+        )
+        assert scores_of(tmp_path / name / "run")["model"]["text_to_image_recall@1"] == 1
+        labels = ["a red square", "a red circle"]
+        chances.append(float(model.zero_shot([str(pictures["red"])], labels, processor, templates=["{}"])[0, 0]))
+    assert chances[0] > 0.9 and chances[0] > chances[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"training": {"per_device_train_batch_size": 1}}, "a pair needs others"),
         ({"model": {"fusion": "early"}}, "retrieval keeps its towers apart"),
         ({"metrics": ["recall@1"]}, "recall@1"),
+        ({"settings": {"negatives": 0}}, "settings.negatives is 0"),
         ({"training": {"gradient_cache_rows": 0}}, "gradient_cache_rows is 0"),
     ],
 )
@@ -158,6 +206,18 @@ def test_data_in_which_nothing_differs_are_refused(tmp_path: Path, pictures: dic
         train(build_recipe(recipe_of(tmp_path / "other", [{"text": "a"}, {"text": "b"}])), "test")
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([None, [], None], "no row of 'train' has a hard negative"), ([3, 4, 5], "row 0 of 'train' has 3, neither")],
+)
+def test_hard_negatives_that_are_none_are_refused(
+    tmp_path: Path, pictures: dict[str, Path], values: list[Any], message: str
+) -> None:
+    rows = [{**row, "negative": value} for row, value in zip(captions(pictures), values, strict=True)]
+    with pytest.raises(RecipeError, match=message):
+        train(build_recipe(recipe_of(tmp_path, rows)), "test")
+
+
 def test_a_picture_without_a_caption_is_there_to_be_found_wrongly(tmp_path: Path, pictures: dict[str, Path]) -> None:
     rows = captions(pictures)
     rows[2]["text"] = []
@@ -167,10 +227,13 @@ def test_a_picture_without_a_caption_is_there_to_be_found_wrongly(tmp_path: Path
 
 @pytest.mark.slow
 def test_two_processes_with_a_gradient_cache_equal_one(tmp_path: Path, pictures: dict[str, Path]) -> None:
-    """Negatives are those of both processes, and their gradients pass between them."""
-    rows = [
+    """Negatives are those of both processes, and their gradients pass between them; hard ones too, of which only one
+    process has any."""
+    rows: list[dict[str, Any]] = [
         {"text": f"{name} number {number}", "image": str(pictures[name])} for number in range(4) for name in COLOURS[:2]
     ]
+    for number, row in enumerate(rows):
+        row["negative"] = [f"no {row['text']}", "nothing"][: max(0, number % 4 - 1)]
     plain = {"optim": "sgd", "learning_rate": 0.1, "logging_steps": 1, "num_train_epochs": 2}
     plain |= {"train_sampling_strategy": "sequential", "lr_scheduler_type": "constant"}
     path = tmp_path / "recipe.yaml"

@@ -1,14 +1,16 @@
 """Texts, pictures and documents that find each other."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers.utils import logging
 
-from ...configuration import DOCUMENT
+from ...configuration import DOCUMENT, NEGATIVE
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...modeling.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
@@ -16,7 +18,7 @@ from ..inputs import Row, pictures_of
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
 from ..retrieval_metrics import MEASURES, RetrievalMetrics
-from .base import IMAGE_ROLES, Scores, Task, on_device
+from .base import IMAGE_ROLES, Scores, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,21 +29,37 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 
+@strict
+@dataclass
+class RetrievalSettings(Settings):
+    """negatives: how many of a row's hard negatives a step reads at most, others every epoch; None: all."""
+
+    negatives: int | None = None
+
+
 class Retrieval(Task):
     """The columns text, image and document, of which there are two: what stands in one row belongs together.
 
     `text` is one text or a list of texts of which each belongs to the row's picture or document: each is trained on by
     itself, and asks by itself. A row without a text trains nothing; its picture is there to be found wrongly.
+
+    `negative`, in training alone, is a text or a list of texts that the row's picture (or the row's text, where there
+    are documents) is likely to be taken for and does not belong to: one more wrong answer to every row of the batch,
+    but to those whose own text it is.
     """
 
     name: ClassVar[str] = "retrieval"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForRetrieval
     auto_class: ClassVar[str] = "AutoModelForZeroShotImageClassification"
-    roles: ClassVar[tuple[str, ...]] = ("text", *IMAGE_ROLES, DOCUMENT)
+    roles: ClassVar[tuple[str, ...]] = ("text", *IMAGE_ROLES, DOCUMENT, NEGATIVE)
+    settings: ClassVar[type[Settings]] = RetrievalSettings
     asked: ClassVar[dict[str, str]] = {"text": "text", "image": "image", DOCUMENT: DOCUMENT}
 
     def check_recipe(self, recipe: Recipe) -> None:
         super().check_recipe(recipe)
+        count = self.make_settings(recipe.settings).negatives
+        if count is not None and count < 1:
+            raise RecipeError(f"settings.negatives is {count}: expected at least 1, or leave the column out")
         size = recipe.training.get("per_device_train_batch_size")
         if size == 1:
             raise RecipeError("training.per_device_train_batch_size is 1: a pair needs others to be told apart from")
@@ -65,10 +83,14 @@ class Retrieval(Task):
             )
 
     def texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
-        columns = [name for name in ("text", DOCUMENT) if name in data.column_names]
+        columns = [name for name in ("text", DOCUMENT, NEGATIVE) if name in data.column_names]
+        if NEGATIVE in columns:
+            check_negatives(data, "train")
         return (text for name in columns for value in data[name] for text in texts_of(value))
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        if split == "train" and NEGATIVE in data.column_names:
+            check_negatives(data, split)
         return one_text_a_row(data, split) if split == "train" and "text" in data.column_names else data
 
     def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
@@ -79,8 +101,16 @@ class Retrieval(Task):
     def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
         inputs = collator.inputs([without_document(row) for row in rows])
         if DOCUMENT in rows[0]:
-            inputs |= {f"{DOCUMENT}_{name}": value for name, value in documents(collator, rows).items()}
+            inputs |= under(DOCUMENT, texts_alone(collator, [row[DOCUMENT] for row in rows]))
+        inputs |= negatives(collator, [texts_of(row.get(NEGATIVE)) for row in rows])
         return {**inputs, "groups": groups_of(rows), "return_loss": True}
+
+    def drawn(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> Sequence[Row]:
+        """As many hard negatives of each row as the settings say."""
+        count = collator.settings.negatives
+        if count is None or NEGATIVE not in rows[0]:
+            return rows
+        return [{**row, NEGATIVE: some_of(collator, texts_of(row[NEGATIVE]), count)} for row in rows]
 
     def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
         """The distinct inputs of each side, and which row each belongs to. `rows` are names of the rows themselves, as
@@ -97,8 +127,7 @@ class Retrieval(Task):
             sides["image"] = {"inputs": inputs, "rows": shown, "keys": keys}
         held = [row for row, values in enumerate(rows) if values.get(DOCUMENT) is not None]
         if held:
-            found = documents(collator, [rows[row] for row in held])
-            inputs = {f"{DOCUMENT}_{name}": value for name, value in found.items()}
+            inputs = under(DOCUMENT, texts_alone(collator, [rows[row][DOCUMENT] for row in held]))
             sides[DOCUMENT] = {"inputs": inputs, "rows": held, "keys": [rows[row][DOCUMENT] for row in held]}
         return {"rows": [row_key(row) for row in rows], "sides": sides}
 
@@ -175,7 +204,7 @@ def on_device_sides(batch: dict[str, Any], model: PlaitPreTrainedModel) -> dict[
 
 
 def sides_in(names: Iterable[str]) -> list[str]:
-    """The sides that columns of these names bring."""
+    """The sides that columns of these names bring; hard negatives belong to one of them."""
     present = {name.partition(".")[0] for name in names}
     return [side for side in ("text", "image", DOCUMENT) if side in present]
 
@@ -220,12 +249,48 @@ def pictures_alone(row: Row) -> Row:
     return {name: value for name, value in row.items() if name.partition(".")[0] in IMAGE_ROLES}
 
 
-def documents(collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Tensor]:
-    """The documents' texts as a tower's inputs; never from a cache, which is that of the text tower."""
+def texts_alone(collator: "PlaitDataCollator", texts: Sequence[str | None]) -> dict[str, Tensor]:
+    """Texts as a tower's inputs; never from a cache, which holds those of the rows' own texts."""
     options: dict[str, Any] = {}
     if collator.max_length is not None:
         options = {"max_length": collator.max_length, "truncation": True}
-    return dict(collator.processor(text=[row[DOCUMENT] for row in rows], return_tensors="pt", **options))
+    return dict(collator.processor(text=list(texts), return_tensors="pt", **options))
+
+
+def under(start: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Inputs with another start to their names."""
+    return {f"{start}_{name}": value for name, value in inputs.items()}
+
+
+def negatives(collator: "PlaitDataCollator", rows: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+    """Hard negatives as the model's inputs (batch, negatives, length) and their numbers (batch, negatives), -1 where a
+    row has fewer than another; nothing where no row has any."""
+    most = max(map(len, rows))
+    if not most:
+        return {}
+    filled: list[str | None] = [text for row in rows for text in (*row, *[None] * (most - len(row)))]
+    inputs = {name: value.unflatten(0, (len(rows), most)) for name, value in texts_alone(collator, filled).items()}
+    numbers = torch.tensor([number_of(text) for text in filled]).view(len(rows), most)
+    return {**under(NEGATIVE, inputs), f"{NEGATIVE}_groups": numbers}
+
+
+def some_of(collator: "PlaitDataCollator", texts: Sequence[str], count: int) -> list[str]:
+    """So many of the texts, or all, in an order that this epoch draws."""
+    left = list(texts)
+    return [left.pop(collator.draw(len(left), *texts, str(place))) for place in range(min(count, len(left)))]
+
+
+def check_negatives(data: "Dataset", split: str) -> None:
+    """Raises RecipeError for a row whose hard negatives are no texts, or where no row has any."""
+    column = data[NEGATIVE]
+    for row, value in enumerate(column):
+        texts = value if isinstance(value, list) else [value]
+        if any(text is not None and not isinstance(text, str) for text in texts):
+            raise RecipeError(
+                f"data.columns.{NEGATIVE}: row {row} of {split!r} has {value!r}, neither a text nor a list of texts"
+            )
+    if not any(texts_of(value) for value in column):
+        raise RecipeError(f"data.columns.{NEGATIVE}: no row of {split!r} has a hard negative: leave the column out")
 
 
 def groups_of(rows: Sequence[Row]) -> Tensor:

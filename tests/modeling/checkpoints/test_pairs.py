@@ -28,6 +28,13 @@ def siglip() -> nn.Module:
     return hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=image))
 
 
+def siglip2() -> nn.Module:
+    """SigLIP 2 of fixed resolution has SigLIP's form, Gemma's tokens, and at its largest a wider image tower."""
+    tokens = {"vocab_size": 80, "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+    text, image = {**TEXT, **tokens, "projection_size": 72}, {**IMAGE, "hidden_size": 72, "num_attention_heads": 6}
+    return hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=image))
+
+
 def dual(image: Callable[[], hf.PreTrainedConfig]) -> nn.Module:
     parts = {"text_config": hf.BertConfig(**TEXT).to_dict(), "vision_config": image().to_dict()}
     return hf.VisionTextDualEncoderModel(hf.VisionTextDualEncoderConfig(**parts, projection_dim=20))
@@ -37,6 +44,7 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "clip": lambda: clip(END),
     "old clip, pooled at the largest id": lambda: clip(2),
     "siglip": siglip,
+    "siglip 2": siglip2,
     "bert with vit": lambda: dual(lambda: hf.ViTConfig(**IMAGE)),
     "bert with clip": lambda: dual(lambda: hf.CLIPVisionConfig(**IMAGE)),
 }

@@ -1,0 +1,173 @@
+"""A `PlaitForRetrieval` as a module of sentence-transformers (https://sbert.net), whose encoding, training, evaluation
+and losses it then serves. Importing this file imports that library (6.0 or newer); nothing else of plait does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from sentence_transformers.base.modality import infer_batch_modality
+from sentence_transformers.sentence_transformer.modules import InputModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..configuration import DOCUMENT
+from ..modeling.encoding import ARGUMENTS, text_options
+from ..modeling.retrieval import PlaitForRetrieval, side_width
+from ..processing import PlaitProcessor
+
+SIDE = "side"  # among the features: whose inputs they are
+ENDLESS = 10**9
+
+
+class PlaitSentenceModule(InputModule):
+    """The first, and most often the only, module of a `SentenceTransformer`: rows of one modality at a time (texts,
+    pictures, sound, videos) to the model's vectors of them.
+
+        embedder = SentenceTransformer(modules=[PlaitSentenceModule(model, processor)])
+        embedder.encode(["a dog on a beach"]) @ embedder.encode([picture]).T
+
+    `embedder.save(FOLDER)` writes a folder that `SentenceTransformer(FOLDER, trust_remote_code=True)` reads (the flag
+    lets it import this class), and `PlaitForRetrieval` and `PlaitProcessor` as well. `encode_document` uses the
+    documents' tower where the model has that side.
+
+    Args:
+        model, processor: that belong together.
+        normalize: vectors have unit length, as those of `model.encode`; else they are as they were projected.
+    """
+
+    config_file_name = "sentence_module_config.json"
+    config_keys = ["normalize"]
+
+    def __init__(self, model: PlaitForRetrieval, processor: PlaitProcessor, normalize: bool = True) -> None:
+        super().__init__()
+        self.model, self.processor, self.normalize = model, processor, normalize
+
+    @property
+    def modalities(self) -> list[Any]:
+        """The modalities that the model reads."""
+        return list(dict.fromkeys(self.model.config.sides.values()))
+
+    @property
+    def tokenizer(self) -> Any:
+        """That of the processor."""
+        return self.processor.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self.processor.tokenizer = tokenizer
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """Tokens a text; None where there is no limit."""
+        limit = ENDLESS if self.tokenizer is None else self.tokenizer.model_max_length
+        return limit if limit < ENDLESS else None
+
+    @max_seq_length.setter
+    def max_seq_length(self, length: int) -> None:
+        self.tokenizer.model_max_length = length
+
+    def get_embedding_dimension(self) -> int:
+        """The width of a vector."""
+        config: Any = self.model.config
+        return config.retrieval_config.projection_dim or side_width(config, next(iter(config.sides)))
+
+    def preprocess(
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None = None,
+        task: str | None = None,
+        max_length: int | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Rows of one modality to the model's inputs.
+
+        Args:
+            inputs: texts, pictures, clips or videos, as the processor reads them, bare or as `{"image": picture}`.
+            prompt: put before every text.
+            task: "document" for the documents' side, where there is one of this modality.
+            max_length: tokens a text.
+            kwargs: further options of sentence-transformers; none is known here.
+
+        Raises:
+            TypeError: an option that is not known.
+            ValueError: rows of several modalities, or of one that the model does not read.
+        """
+        if kwargs:
+            raise TypeError(f"no option {', '.join(sorted(kwargs))}: the processor's own are set on it")
+        modality: Any = infer_batch_modality(inputs, supported_modalities=self.modalities)
+        if modality not in self.modalities:
+            raise ValueError(f"this model reads one of {', '.join(self.modalities)} at a time, not {modality}")
+        rows = [bare(row, modality) for row in inputs]
+        side = self.side_of(modality, task)
+        options: dict[str, Any] = text_options(self.model, side)
+        if modality == "text":
+            rows = [(prompt or "") + row for row in rows]
+            options |= {} if max_length is None else {"max_length": max_length, "truncation": True}
+        values = self.processor(**{ARGUMENTS[modality]: rows}, return_tensors="pt", **options)
+        return {**values, SIDE: side}
+
+    def side_of(self, modality: str, task: str | None) -> str:
+        """The side that rows of a modality belong to."""
+        sides = self.model.config.sides
+        if task == DOCUMENT and sides.get(DOCUMENT) == modality or modality not in sides:
+            return DOCUMENT
+        return modality
+
+    def forward(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """What `preprocess` gave, and what the model makes of it: `sentence_embedding` (batch, width),
+        `token_embeddings` (batch, length, tower's width) and their `attention_mask` (batch, length)."""
+        inputs = {name: value for name, value in features.items() if isinstance(value, Tensor)}
+        output: Any = self.model.features(features[SIDE], inputs)
+        vectors = output.pooler_output
+        if self.normalize:
+            vectors = F.normalize(vectors, dim=-1)
+        tokens = {"token_embeddings": output.last_hidden_state, "attention_mask": output.mask.long()}
+        return {**features, **tokens, "sentence_embedding": vectors}
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write the model, the processor and this module's settings into one folder.
+
+        Raises ValueError where something else than safetensors is asked for.
+        """
+        if not safe_serialization:
+            raise ValueError("plait writes safetensors alone: leave safe_serialization=False out")
+        self.model.save_pretrained(output_path)
+        self.processor.save_pretrained(output_path)
+        self.save_config(output_path)
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        backend: str = "torch",
+        **kwargs: Any,
+    ) -> Self:
+        """Read what `save` wrote, or any checkpoint that `PlaitForRetrieval` loads (CLIP, SigLIP, ...).
+
+        `model_kwargs` and `processor_kwargs` go to the `from_pretrained` of each.
+
+        Raises ValueError for a backend other than torch.
+        """
+        if backend != "torch":
+            raise ValueError(f"the backend {backend!r} is none of plait's, only 'torch'")
+        place: dict[str, Any] = {"subfolder": subfolder, "token": token, "revision": revision}
+        place["local_files_only"] = local_files_only
+        settings = cls.load_config(model_name_or_path, cache_folder=cache_folder, **place)
+        place |= {"cache_dir": cache_folder}
+        given = {name: value for name, value in place.items() if value not in (None, "")}
+        model = PlaitForRetrieval.from_pretrained(model_name_or_path, **given, **(model_kwargs or {}))
+        processor = PlaitProcessor.from_pretrained(model_name_or_path, **given, **(processor_kwargs or {}))
+        return cls(model, processor, **{**(init_defaults or {}), **settings})
+
+
+def bare(row: Any, modality: str) -> Any:
+    """A row without the dict that names its modality."""
+    return row[modality] if isinstance(row, Mapping) and set(row) == {modality} else row
