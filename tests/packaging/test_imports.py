@@ -24,7 +24,8 @@ BELOW = {  # what a layer may import besides itself
     "processing": {"configuration"},
     "training": {"configuration", "modeling", "processing", "__version__"},
 }
-HEAVY = {"datasets", "evaluate", "matplotlib", "pandas", "peft", "pyarrow", "sklearn", "transformers.trainer"}
+HEAVY = {"datasets", "evaluate", "matplotlib", "pandas", "peft", "pyarrow", "sentence_transformers", "sklearn"}
+HEAVY |= {"transformers.trainer"}
 IMPORT_COST = """
 import json, sys, time
 from transformers import AutoModel, GenerationMixin, PreTrainedModel, ProcessorMixin

@@ -175,7 +175,7 @@ def test_the_processor_may_come_first(gpt_tokenizer: PreTrainedTokenizerFast, pi
     model.agree_with(processor)
     assert processor.num_image_tokens == model.num_image_tokens
     batch = processor(text="<image> the", images=picture(), return_tensors="pt")
-    assert model.generate(**batch, max_new_tokens=2, do_sample=False).shape == (1, 8)
+    assert model.generate(**batch, min_new_tokens=2, max_new_tokens=2, do_sample=False).shape == (1, 8)
 
 
 def test_a_model_with_another_token_says_so(gpt_tokenizer: PreTrainedTokenizerFast, picture: Make) -> None:

@@ -112,7 +112,7 @@ def by_hand(model: PlaitForRetrieval, processor: PlaitProcessor, paths: list[Pat
 def test_its_trainer_takes_the_step_of_the_loss_written_by_hand(
     model: PlaitForRetrieval, processor: PlaitProcessor, pictures: dict[str, Path], tmp_path: Path, cached: bool
 ) -> None:
-    from sentence_transformers import losses
+    from sentence_transformers.sentence_transformer import losses
 
     paths = list(pictures.values())
     before = {name: value.clone() for name, value in model.state_dict().items()}
