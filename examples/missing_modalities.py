@@ -4,8 +4,9 @@
 
 DATA/fsdd holds train.parquet and test.parquet of the Free Spoken Digit Dataset (columns audio, label; its official
 split); the pictures are scikit-learn's handwritten digits, of which those shown in the test are in no training row.
-Each modality is trained alone, and all three by one fusion that loses modalities at random while it trains; then the
-fusion is measured on every pattern of present modalities, beside the best single modality that is present.
+Each modality is trained alone, and all three by one fusion that loses modalities at random while it trains and answers
+from each alone as well (`single_modality_weight`); then the fusion is measured on every pattern of present modalities,
+beside the best single modality that is present.
 """
 
 import argparse
@@ -70,6 +71,7 @@ def recipe_of(data: Path, output: Path, arguments: argparse.Namespace) -> dict[s
             "image": {"config": {**TINY, "image_size": 16, "patch_size": 4}},
             "audio": {"config": {**TINY, "num_mel_bins": 40, "max_source_positions": 50}},
             "fusion_config": {**TINY, "modality_dropout": arguments.modality_dropout},
+            "options": {"initializer_range": 0.1},  # 0.02 is made for wide models
         },
         "tokenizer": {"train": {"vocab_size": 300, "min_frequency": 1}},
         "data": {
@@ -85,6 +87,7 @@ def recipe_of(data: Path, output: Path, arguments: argparse.Namespace) -> dict[s
             "lr_scheduler_type": "cosine",
             "warmup_steps": 100,
             "weight_decay": 0.05,
+            "single_modality_weight": arguments.single_modality_weight,
         },
         "metrics": ["accuracy"],
         "compare": {"fusions": [arguments.fusion], "seeds": arguments.seeds, "group_by": ["audio"], "keep_best": False},
@@ -99,6 +102,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/missing-modalities"))
     parser.add_argument("--fusion", default="early")
     parser.add_argument("--modality-dropout", type=float, default=0.4)
+    parser.add_argument("--single-modality-weight", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--resume", action="store_true")

@@ -9,7 +9,7 @@ from ..configuration import PlaitConfig
 from .heads import vector_of, vector_width
 from .inputs import EncoderInputs, spelled_out
 from .losses import classification_loss, problem_type_of
-from .outputs import PlaitClassifierOutput
+from .outputs import Alone, PlaitClassifierOutput, PlaitModelOutput, TowerOutput
 from .plait import PlaitModel
 from .pretrained import PlaitPreTrainedModel
 
@@ -39,17 +39,38 @@ class PlaitForClassification(PlaitPreTrainedModel):
         *,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        each_alone: bool = False,
         **inputs: Unpack[EncoderInputs],
     ) -> PlaitClassifierOutput:
         """Inputs as in `PlaitModel`; labels: (batch,) class ids, or (batch[, num_labels]) numbers.
 
         `num_items_in_batch` divides the summed loss in the place of the number of labels (gradient accumulation).
+        `each_alone` also answers from every modality without the others; no tower runs twice.
         """
         outputs = self.model(**inputs, use_cache=False)
-        logits = self.classifier(self.dropout(vector_of(outputs)))
+        logits = self.answer(outputs)
         if self.distillation_classifier is not None:
             logits = (logits + self.distillation_classifier(outputs.last_hidden_state[:, 1])) / 2
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, problem_type_of(self.config, labels), num_items_in_batch)
-        return PlaitClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        alone = self.answer_alone(outputs.encoder_outputs) if each_alone else None
+        return PlaitClassifierOutput(loss, logits, alone, outputs.hidden_states, outputs.attentions)
+
+    def answer(self, outputs: PlaitModelOutput) -> Tensor:
+        return self.classifier(self.dropout(vector_of(outputs)))
+
+    def answer_alone(self, encoded: dict[str, TowerOutput] | None) -> dict[str, Alone]:
+        """The answers of the fusion to one modality at a time, from the tower outputs of a call.
+
+        Raises ValueError for a model without a fusion.
+        """
+        if self.model.fusion is None or encoded is None:
+            raise ValueError("each_alone is for a fusion of several modalities, and this model has none")
+        found = {}
+        for modality, output in encoded.items():
+            rows = output.mask.bool().any(dim=1).nonzero()[:, 0]
+            if len(rows):
+                own = TowerOutput(last_hidden_state=output.last_hidden_state[rows], mask=output.mask[rows])
+                found[modality] = Alone(rows, self.answer(self.model.fuse(self.model.fusion, {modality: own}, {})))
+        return found

@@ -28,6 +28,7 @@ from .checkpoints.source import Source, read_config
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of
 from .wrapped import load_wrapped, without_pooler
 from .wrapped_decoder import check_cross_attention, load_wrapped_decoder
+from .wrapped_media import is_video_family
 
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)
 TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
@@ -214,7 +215,8 @@ def reads_videos(tower: TowerArgument, where: Mapping[str, Any]) -> bool:
     if isinstance(config, PlaitConfig):
         return config.video_config is not None
     family = FAMILIES.get(config.model_type)
-    return (family.config_class if family else type(config)).base_config_key == "video_config"
+    own = family.config_class if family else type(config)
+    return own.base_config_key == "video_config" or is_video_family(config)
 
 
 def decoder_strand(

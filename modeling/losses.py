@@ -45,6 +45,13 @@ def classification_loss(
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
+def label_count(labels: Tensor, problem_type: ProblemType) -> Tensor | int:
+    """What the mean of `classification_loss` divides by."""
+    if problem_type == "single_label_classification":
+        return (labels != IGNORED).sum().clamp(min=1)
+    return labels.numel()
+
+
 def cross_entropy(
     logits: Tensor,
     labels: Tensor,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers.cache_utils import Cache
@@ -73,12 +73,22 @@ class PlaitModelOutput(ModelOutput):
     context: ContextOutput | None = None
 
 
+class Alone(NamedTuple):
+    """What one modality alone answers: numbers of the rows that have it, (rows,), and their logits, (rows,
+    num_labels)."""
+
+    rows: Tensor
+    logits: Tensor
+
+
 @dataclass
 class PlaitClassifierOutput(ModelOutput):
-    """loss: scalar, where labels were given; logits: (batch, num_labels); the rest as in `PlaitModelOutput`."""
+    """loss: scalar, where labels were given; logits: (batch, num_labels); alone: by modality, where that was asked for;
+    the rest as in `PlaitModelOutput`."""
 
     loss: Tensor | None = None
     logits: Tensor = REQUIRED
+    alone: dict[str, Alone] | None = None
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 

@@ -129,6 +129,15 @@ def items(
     return Present(kept, int(there.sum()), _numbered(there.flatten()).view(batch, count))
 
 
+def check_videos(pixel_values_videos: Tensor) -> None:
+    """Raises ValueError for a wrong rank, or a video without a frame."""
+    if pixel_values_videos.ndim != 5:
+        shape = tuple(pixel_values_videos.shape)
+        raise ValueError(f"videos have shape {shape}, not (clips, frames, channels, height, width)")
+    if not pixel_values_videos.shape[1]:
+        raise ValueError("a video has no frames")
+
+
 def mask_of_items(name: str, mask: Tensor, values: Tensor) -> Tensor:
     """(batch, items, length) of a mask given with or without the items.
 

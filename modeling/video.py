@@ -12,6 +12,7 @@ from .embeddings import size_of
 from .layers import LearnedTokens, Sinusoids
 from .outputs import LayerChoice, TowerOutput
 from .pooling import finish, first_token, mean_token, pooler_of
+from .present import check_videos
 from .transformer import PlaitTransformer, TransformerOutput
 from .vision import ImageTower
 from .wrapped import WrappedTower
@@ -75,15 +76,6 @@ class VideoTower(nn.Module):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.frames.set_input_embeddings(value)
-
-
-def check_videos(pixel_values_videos: Tensor) -> None:
-    """Raises ValueError for a wrong rank, or a video without a frame."""
-    if pixel_values_videos.ndim != 5:
-        shape = tuple(pixel_values_videos.shape)
-        raise ValueError(f"videos have shape {shape}, not (clips, frames, channels, height, width)")
-    if not pixel_values_videos.shape[1]:
-        raise ValueError("a video has no frames")
 
 
 class TemporalMean(nn.Module):

@@ -18,15 +18,19 @@ from transformers.models.auto.modeling_auto import (
 from ..configuration import CONFIG_FIELDS, width_of
 from .outputs import LayerChoice, TowerOutput
 from .pooling import last_token
+from .wrapped_media import as_called, clip_tokens, is_video_family, without_augmentation
 from .wrapped_positions import Positions
 
 # what a tower may be given; a family that does not take the first of them is none of that modality
 INPUTS = {
     "text": ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "past_key_values"),
     "image": ("pixel_values",),
+    "audio": ("input_values", "attention_mask"),
+    "video": ("pixel_values_videos",),
 }
 # tokenizers make these for every family; one without segments or without a mask does without
 OPTIONAL = frozenset({"token_type_ids", "attention_mask"})
+FLOATS = frozenset({"pixel_values", "pixel_values_videos", "input_values"})  # they take the model's dtype
 
 # modules that a family's pooler alone uses, where they are not called `pooler`: module -> families
 POOLERS = {
@@ -44,8 +48,11 @@ POOLERS = {
     ),
 }
 # what a tower's forward pass never reads: mask tokens of pretraining, heads beside the stream, attention to an encoder
-# that is not there, attention that must be switched on (Longformer)
-IDLE = frozenset("mask_token mask_emb contact_head crossattention query_global key_global value_global".split())
+# that is not there, attention that must be switched on (Longformer), what predicts hidden parts (V-JEPA 2)
+IDLE = frozenset(
+    "mask_token mask_emb masked_spec_embed contact_head crossattention query_global key_global value_global "
+    "predictor".split()
+)
 
 # registered as causal language models alone, and yet they look both ways
 BIDIRECTIONAL = ("bert-generation", "xlnet")
@@ -66,9 +73,12 @@ class WrappedTower(nn.Module):
         ValueError: a model that does not read this modality, or needs inputs that a tower does not get.
     """
 
+    item_dimensions = 1  # of a clip of sound: samples
+
     def __init__(self, config: PreTrainedConfig, modality: str) -> None:
         super().__init__()
         self.config = config
+        self.modality = modality
         self.width = width_of(config, modality)
         self.model = part_of(build(config), modality)
         self.takes = accepted(self.model, modality)
@@ -76,6 +86,8 @@ class WrappedTower(nn.Module):
         self.pools_last = is_causal(config, modality)
         if not self.pools:
             remove_pooler(config, self.model, modality)
+        if modality == "audio":
+            without_augmentation(self.model)
         self.positions = Positions(tower_config(config, modality), self.model)
         self.fixed = tuple(name for name, weight in self.model.named_parameters() if is_fixed(name, weight))
         self.train(self.training)
@@ -91,16 +103,19 @@ class WrappedTower(nn.Module):
         self, output_hidden_states: LayerChoice = False, output_attentions: bool = False, **inputs: Any
     ) -> TowerOutput:
         """Text: input_ids, attention_mask, token_type_ids, position_ids (batch, length), inputs_embeds (batch, length,
-        width), past_key_values. Image: pixel_values (images, channels, height, width).
+        width), past_key_values. Image: pixel_values (images, channels, height, width). Audio: input_values (clips,
+        samples), clip_mask likewise. Video: pixel_values_videos (clips, frames, channels, height, width).
 
-        Raises ValueError for an input that the family does not take, or a text longer than its positions.
+        Raises ValueError for an input that the family does not take, a text longer than its positions, or a video with
+        frames that are not there.
         """
+        inputs = as_called(inputs, self.takes)
         wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         arguments = self.arguments(inputs) | {name: value for name, value in wanted.items() if value}
         with real_attentions(self.model) if output_attentions else nullcontext(), self.positions.around(arguments):
             output = self.model(**arguments, return_dict=True)
         tokens = self.tokens_of(output.get("last_hidden_state"))
-        mask = token_mask(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)
+        mask = self.mask_of(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)
         states = output.get("hidden_states") or ()
         return TowerOutput(
             last_hidden_state=tokens,
@@ -120,9 +135,15 @@ class WrappedTower(nn.Module):
         given = {name: value for name, value in given.items() if name in self.takes}
         if "use_cache" in self.takes:
             given["use_cache"] = "past_key_values" in given
-        if "pixel_values" in given:
-            given["pixel_values"] = given["pixel_values"].to(self.model.dtype)
-        return given
+        if "skip_predictor" in self.takes:
+            given["skip_predictor"] = True
+        return {name: value.to(self.model.dtype) if name in FLOATS else value for name, value in given.items()}
+
+    def mask_of(self, tokens: Tensor, attention_mask: Tensor | None, cached: bool) -> Tensor:
+        """(batch, length), True where there is a token."""
+        if self.modality == "audio" and attention_mask is not None:
+            return clip_tokens(self.model, tokens, attention_mask)
+        return token_mask(tokens, attention_mask, cached)
 
     def tokens_of(self, x: Tensor | None) -> Tensor:
         """The model's output as (batch, length, width); raises ValueError where the config says another width."""
@@ -158,7 +179,7 @@ def load_wrapped(
     the loaded model (the tower's `model`). Where the checkpoint has no weights for the pooler, there is none.
 
     Args:
-        modality: "text" or "image"; where None, what the model reads decides.
+        modality: "text", "image", "audio" or "video"; where None, what the model reads decides.
         use_safetensors: False reads a pickle. dtype: torch's default where None.
         options: those of `from_pretrained` (revision, token, local_files_only, trust_remote_code, ...).
 
@@ -242,15 +263,15 @@ def part_of(model: PreTrainedModel, modality: str) -> PreTrainedModel:
 
 
 def modality_of(config: PreTrainedConfig) -> str:
-    """What a family reads; raises ValueError for one of several towers, or one that reads neither text nor pictures."""
+    """What a family reads; raises ValueError for one of several towers, or one that reads none of the modalities."""
     towers = [name for name, field in CONFIG_FIELDS.items() if field in config.sub_configs]
     if len(towers) > 1:
         raise ValueError(f"a {config.model_type} checkpoint has the towers {', '.join(towers)}: name one of them")
     classes: Any = MODEL_MAPPING[type(config)]
     first = (classes[0] if isinstance(classes, tuple) else classes).main_input_name
-    found = [name for name, inputs in INPUTS.items() if inputs[0] == first]
+    found = ["video"] if is_video_family(config) else [name for name, given in INPUTS.items() if given[0] == first]
     if not found and not towers:
-        raise ValueError(f"a {config.model_type} model reads {first}: neither text nor pictures")
+        raise ValueError(f"a {config.model_type} model reads {first}: no tower is given that")
     return (towers or found)[0]
 
 
@@ -278,15 +299,16 @@ def accepted(model: PreTrainedModel, modality: str) -> frozenset[str]:
 
     Raises ValueError where it does not read this modality, or needs more than a tower gets.
     """
-    if modality not in INPUTS:
-        raise ValueError(f"there are wrapped towers for {', '.join(INPUTS)}, not for {modality!r}")
     parameters = inspect.signature(model.forward).parameters
     needed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     needed = [name for name in needed if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     family, first = type(model).__name__, INPUTS[modality][0]
-    if first not in parameters:
+    films = is_video_family(model.config)
+    if modality == "video" and films and first not in parameters:
+        first = INPUTS["image"][0]
+    if first not in parameters or (modality == "image" and films):
         raise ValueError(f"{family} does not read {first}: it is no tower for the modality {modality!r}")
-    if more := sorted(set(needed) - set(INPUTS[modality])):
+    if more := sorted(set(needed) - {first, *INPUTS[modality]}):
         raise ValueError(f"{family} needs {', '.join(more)} beside {first}: it cannot be a tower")
     if family in RANDOM:
         raise ValueError(f"{family} hides patches at random in every pass: it cannot be a tower")

@@ -79,6 +79,13 @@ class PlaitTrainingArguments(TrainingArguments):
     ogm_noise: bool = field(
         default=True, metadata={"help": "With ogm_alpha: add noise as wide as the gradient (generalisation, GE)."}
     )
+    single_modality_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Add so many times the mean of the losses of every modality read alone, so that none is learned "
+            "less because another is easier, and rows that lack some are answered as well as they can be."
+        },
+    )
     eval_modality_patterns: bool = field(
         default=False,
         metadata={
@@ -119,6 +126,8 @@ class PlaitTrainingArguments(TrainingArguments):
         self._check_sampling()
         if self.gradient_cache_rows is not None and self.gradient_cache_rows < 1:
             raise ValueError(f"gradient_cache_rows is {self.gradient_cache_rows}: expected at least 1")
+        if not 0 <= self.single_modality_weight < float("inf"):
+            raise ValueError(f"single_modality_weight is {self.single_modality_weight}: expected 0 or more")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
             raise ValueError(f"average_decay is {self.average_decay}: expected more than 0 and less than 1")
 

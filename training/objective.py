@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
 
 from ..modeling.classification import PlaitForClassification
-from ..modeling.losses import classification_loss, masked_lm_loss, problem_type_of
+from ..modeling.losses import classification_loss, label_count, masked_lm_loss, problem_type_of
 from ..modeling.masked_lm import PlaitForMaskedLM
 from .arguments import PlaitTrainingArguments
 from .labels import labels_of
@@ -18,27 +18,36 @@ from .metrics import MULTI, REGRESSION
 Loss = Callable[..., Tensor]
 
 
-def objective(model: nn.Module, args: PlaitTrainingArguments, data: Any) -> Loss | None:
+def objective(model: nn.Module, args: PlaitTrainingArguments, data: Any, given: Loss | None = None) -> Loss | None:
     """The model's own loss as these arguments want it, a Trainer's `compute_loss_func`; None where it stays as it is.
 
-    data: the training rows, whose labels make "balanced" weights.
+    data: the training rows, whose labels make "balanced" weights; given: a loss in the place of the model's.
 
     Raises:
-        ValueError: a model or a problem that does not choose one of several classes; weights that do not fit.
+        ValueError: a model or a problem that does not choose one of several classes; weights that do not fit; a given
+            loss that knows nothing of single modalities where they are asked for.
     """
+    if given is not None:
+        if args.single_modality_weight:
+            raise ValueError("single_modality_weight is part of the loss, and compute_loss_func is another: drop one")
+        return given
     inner: Any = unwrap_peft_model(model)
     epsilon = 0.0 if getattr(inner, "smooths_labels", False) else args.label_smoothing_factor
+    if args.single_modality_weight:
+        check_several(inner, args.single_modality_weight)
+    weights = None
     if args.class_weights is not None:
         check_one_class(inner, "class_weights", args.class_weights, PlaitForClassification)
-        return weighted(inner, epsilon, class_weights(inner, args.class_weights, data))
-    if not epsilon:
+        weights = class_weights(inner, args.class_weights, data)
+    if weights is None and not epsilon and not args.single_modality_weight:
         return None
-    check_one_class(inner, "label_smoothing_factor", epsilon, PlaitForClassification, PlaitForMaskedLM)
+    if epsilon:
+        check_one_class(inner, "label_smoothing_factor", epsilon, PlaitForClassification, PlaitForMaskedLM)
     if isinstance(inner, PlaitForMaskedLM):
         return lambda outputs, labels, num_items_in_batch=None: masked_lm_loss(
             outputs["logits"], labels, num_items_in_batch, epsilon
         )
-    return weighted(inner, epsilon, None)
+    return weighted(inner, epsilon, weights, args.single_modality_weight)
 
 
 def check_one_class(model: Any, name: str, value: Any, *kinds: type) -> None:
@@ -47,12 +56,35 @@ def check_one_class(model: Any, name: str, value: Any, *kinds: type) -> None:
         raise ValueError(f"{name} is {value}, but {type(model).__name__} does not choose one class")
 
 
-def weighted(model: PlaitForClassification, epsilon: float, weights: Tensor | None) -> Loss:
-    """A classification's loss with labels smoothed by epsilon and rows weighted by class."""
+def check_several(model: Any, weight: float) -> None:
+    """Raises ValueError for a model that does not answer from several modalities."""
+    if not isinstance(model, PlaitForClassification) or len(model.config.encoders) < 2:
+        kind = f"{type(model).__name__} of {', '.join(model.config.encoders) or 'none'}"
+        raise ValueError(f"single_modality_weight is {weight}, but this {kind} does not answer from several modalities")
 
-    def loss(outputs: dict[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+
+def weighted(model: PlaitForClassification, epsilon: float, weights: Tensor | None, single: float = 0.0) -> Loss:
+    """A classification's loss with labels smoothed by epsilon and rows weighted by class, and where the model was asked
+    to answer from each of M modalities alone:
+
+        loss = L + single / M * sum over modalities m of L_m
+
+    L_m over the rows that have m, divided by the same number of labels as L. A blend of losses as in Wang et al. 2020,
+    https://arxiv.org/abs/1905.12681, section 3, where each modality has a head of its own; here the fusion reads it.
+    """
+
+    def loss(outputs: dict[str, Any], labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         problem_type = problem_type_of(model.config, labels)
-        return classification_loss(outputs["logits"], labels, problem_type, num_items_in_batch, epsilon, weights)
+
+        def of(logits: Tensor, labels: Tensor, count: Tensor | int | None) -> Tensor:
+            return classification_loss(logits, labels, problem_type, count, epsilon, weights)
+
+        whole, alone = of(outputs["logits"], labels, num_items_in_batch), outputs.get("alone")
+        if not alone:
+            return whole
+        count = label_count(labels, problem_type) if num_items_in_batch is None else num_items_in_batch
+        parts = [of(logits, labels[rows], count) for rows, logits in alone.values()]
+        return whole + single / len(model.config.encoders) * torch.stack(parts).sum()
 
     return loss
 

@@ -71,7 +71,7 @@ class PlaitTrainer(Trainer):
         self.streamed = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
         function: Any = None if self.streamed is not None else compute_metrics
         self.smooths_itself = getattr(unwrap_peft_model(model), "smooths_labels", False)
-        kwargs["compute_loss_func"] = kwargs.get("compute_loss_func") or objective(model, args, train_dataset)
+        kwargs["compute_loss_func"] = objective(model, args, train_dataset, kwargs.get("compute_loss_func"))
         self.rates = PartRates()
         self.decoder_tokens = DecoderTokens()
         self.loss_log = LossLog(loss_names_of(model))
@@ -146,6 +146,8 @@ class PlaitTrainer(Trainer):
         """As the Trainer's; a model that smooths its labels itself is told to."""
         if self.args.label_smoothing_factor and self.smooths_itself:
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
+        if self.args.single_modality_weight and model.training:
+            inputs = {**inputs, "each_alone": True}
         watched = nullcontext() if self.modulation is None else self.modulation.watching()
         labels = inputs.get("labels")
         with watched:

@@ -319,11 +319,18 @@ def test_an_input_that_a_family_does_not_take_is_an_error() -> None:
         ("albert", "image", "AlbertModel does not read pixel_values"),
         ("vit_mae", "image", "ViTMAEModel hides patches at random"),
         ("whisper", "text", "WhisperEncoder does not read input_ids"),
-        ("albert", "audio", "wrapped towers for text, image, not for 'audio'"),
+        ("albert", "audio", "AlbertModel does not read input_values"),
+        (
+            "timesformer",
+            "image",
+            "TimesformerModel does not read pixel_values: it is no tower for the modality 'image'",
+        ),
+        ("albert", "video", "AlbertModel does not read pixel_values_videos"),
     ],
 )
 def test_what_cannot_be_a_tower_is_an_error(name: str, modality: str, message: str) -> None:
-    fields = {"vit_mae": IMAGE, "whisper": {key: value for key, value in BART.items() if "position" not in key}}
+    whisper = {key: value for key, value in BART.items() if "position" not in key}
+    fields = {"vit_mae": IMAGE, "timesformer": IMAGE, "whisper": whisper}
     with pytest.raises(ValueError, match=message):
         WrappedTower(config_of(name, fields.get(name)), modality)
 

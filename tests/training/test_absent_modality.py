@@ -48,10 +48,18 @@ def batch(seed, modalities):
     return {**chosen, "labels": torch.tensor([0, 1])}
 
 
+def loss_of(model, inputs, singly):
+    # with the losses of every modality alone, or without
+    outputs = model(**inputs, each_alone=singly)
+    for rows, logits in (outputs.alone or {}).values():
+        outputs.loss = outputs.loss + torch.nn.functional.cross_entropy(logits, inputs["labels"][rows])
+    return outputs.loss
+
+
 def main(folder):
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     rank = dist.get_rank()
-    for strategy in ("early", "bottleneck", "tensor"):
+    for strategy, singly in (("early", False), ("early", True), ("bottleneck", False), ("tensor", True)):
         alone, model = build(strategy), build(strategy)
         parallel = DistributedDataParallel(model)  # and no search for weights without a gradient
         runs = dict.fromkeys(model.model.towers, 0)
@@ -61,11 +69,11 @@ def main(folder):
         for step, given in enumerate(steps):
             parallel.zero_grad()
             runs.update(dict.fromkeys(runs, 0))
-            parallel(**batch(10 * step + rank, given[rank])).loss.backward()
+            loss_of(parallel, batch(10 * step + rank, given[rank]), singly).backward()
             assert runs == {m: int(m in given[rank]) for m in runs}, (rank, given, runs)
             alone.zero_grad()
             for other, modalities in enumerate(given):
-                (alone(**batch(10 * step + other, modalities)).loss / 2).backward()
+                (loss_of(alone, batch(10 * step + other, modalities), singly) / 2).backward()
             for (name, weight), expected in zip(model.named_parameters(), alone.parameters(), strict=True):
                 want = torch.zeros_like(weight) if expected.grad is None else expected.grad
                 torch.testing.assert_close(weight.grad, want, atol=1e-6, rtol=1e-5, msg=f"{strategy} {step} {name}")

@@ -12,6 +12,7 @@ from ..recipe import ModelRecipe, Recipe, RecipeError, check_choice, check_keys
 
 ALONE = "early"  # the trunk of a single modality: a connector and a joint transformer
 PARTED = ("learning_rates", "frozen", "cache_features")  # training arguments that name parts
+BALANCING = ("ogm_alpha", "single_modality_weight")  # training arguments for several modalities
 OPTIONS = ("name", "fusion", "query", "connector", "fusion_config")
 
 
@@ -27,8 +28,11 @@ class System(NamedTuple):
         return len(self.modalities) > 1
 
     def recipe(self, whole: Recipe, seed: int) -> Recipe:
-        """The recipe of this system's training: what the others read is left out of the training arguments."""
+        """The recipe of this system's training: what the others read is left out of the training arguments, and
+        of a single modality's what balances several."""
         training = {name: self._present(value) if name in PARTED else value for name, value in whole.training.items()}
+        if not self.fused:
+            training = {name: value for name, value in training.items() if name not in BALANCING}
         processor = {
             name: value for name, value in whole.processor.items() if name not in MODALITIES or self._has(name)
         }
