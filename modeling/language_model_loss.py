@@ -12,7 +12,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 from .losses import IGNORED, cross_entropy
 from .products import linear
 
-CHUNKS = {"cpu": 10 * 2**20, "cuda": 40 * 2**20}  # logits at a time: 40 MiB in float32, on a GPU 160
+CHUNKS = {"cpu": 15 * 2**20, "cuda": 40 * 2**20}  # logits at a time: 60 MiB in float32, on a GPU 160
 
 
 def shifted(labels: Tensor) -> Tensor:
@@ -162,15 +162,17 @@ def add_product(total: Tensor, a: Tensor, b: Tensor, begun: bool) -> None:
 
 
 def loss_and_slope(logits: Tensor, labels: Tensor, smoothing: float, slope: bool) -> tuple[Tensor, Tensor | None]:
-    """The summed loss of a chunk and its gradient by the logits, (tokens, vocabulary)."""
+    """The summed loss of a chunk and its gradient by the logits, (tokens, vocabulary), which it may overwrite."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     rows = torch.arange(len(labels), device=labels.device)
     expected = (1 - smoothing) * logits[rows, labels]
     if smoothing:
         expected = expected + smoothing * logits.mean(dim=1)
-    probabilities = logits.softmax(dim=1)
+    likeliest = logits.amax(dim=1)
+    # on a CPU a new tensor of this size costs more than the softmax: its memory has to be mapped
+    probabilities = torch.softmax(logits, dim=1, out=logits if logits.device.type == "cpu" else None)
     # the likeliest token's probability is at least 1 / V: its logarithm is exact, and with it the normaliser
-    normaliser = logits.amax(dim=1) - probabilities.amax(dim=1).log()
+    normaliser = likeliest - probabilities.amax(dim=1).log()
     loss = (normaliser - expected).sum()
     if not slope:
         return loss, None
