@@ -72,18 +72,7 @@ class PlaitTrainer(Trainer):
         function: Any = None if self.streamed is not None else compute_metrics
         self.smooths_itself = getattr(unwrap_peft_model(model), "smooths_labels", False)
         kwargs["compute_loss_func"] = objective(model, args, train_dataset, kwargs.get("compute_loss_func"))
-        self.rates = PartRates()
-        self.decoder_tokens = DecoderTokens()
         self.loss_log = LossLog(loss_names_of(model))
-        self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
-        self.shares = GradientShares() if args.log_gradient_share else None
-        self.modulation = None
-        if args.ogm_alpha is not None:
-            self.modulation = GradientModulation(model, args.ogm_alpha, args.ogm_noise, args.seed)
-        own: list[TrainerCallback] = [
-            part for part in (self.averaging, self.shares, self.modulation) if part is not None
-        ]
-        own += [EpochStart(data_collator)] if isinstance(data_collator, PlaitDataCollator) else []
         super().__init__(
             model,
             args,
@@ -91,7 +80,7 @@ class PlaitTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             compute_metrics=function,
-            callbacks=[*callbacks, self.rates, self.decoder_tokens, *stopping(args), *own],
+            callbacks=[*callbacks, *self._own_callbacks(model, args, data_collator)],
             **kwargs,
         )
         if self.smooths_itself:
@@ -101,6 +90,20 @@ class PlaitTrainer(Trainer):
         check_gradient_cache(args, unwrap_peft_model(model))
         if args.cache_features:
             self._cache_features()
+
+    def _own_callbacks(
+        self, model: nn.Module, args: PlaitTrainingArguments, data_collator: Callable[..., Any] | None
+    ) -> list[TrainerCallback]:
+        """What is added to the user's callbacks; the trainer itself asks most of them later."""
+        self.rates, self.decoder_tokens = PartRates(), DecoderTokens()
+        self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
+        self.shares = GradientShares() if args.log_gradient_share else None
+        self.modulation = None
+        if args.ogm_alpha is not None:
+            self.modulation = GradientModulation(model, args.ogm_alpha, args.ogm_noise, args.seed)
+        starts = EpochStart(data_collator) if isinstance(data_collator, PlaitDataCollator) else None
+        own = (self.averaging, self.shares, self.modulation, starts)
+        return [self.rates, self.decoder_tokens, *stopping(args), *(part for part in own if part is not None)]
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; a decoder with a tokenizer of its own keeps its special tokens."""
