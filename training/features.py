@@ -25,6 +25,7 @@ from transformers.utils import logging
 
 from ..configuration.tower import CONFIG_FIELDS
 from ..processing import PlaitProcessor
+from ..processing.text import reads_padding
 from .inputs import Row, image_inputs, media_inputs, pictures_of, text_inputs, text_key, tokenizer_in
 from .media import columns_of, items_of
 from .parameters import plait_of
@@ -194,6 +195,8 @@ def _processing(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
             # padding and truncation are set anew by every call
             whole = json.loads(tokenizer.backend_tokenizer.to_str())
             settings = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
+        if reads_padding(tokenizer):
+            settings["reads_padding"] = True
         return {**settings, "model_max_length": tokenizer.model_max_length, "side": tokenizer.truncation_side}
     name = READERS[modality]
     part: Any = getattr(processor, name)

@@ -100,7 +100,7 @@ class PlaitSentenceModule(InputModule):
         side = self.side_of(modality, task)
         options: dict[str, Any] = text_options(self.model, side)
         if modality == "text":
-            rows = [(prompt or "") + row for row in rows]
+            rows = [prompt + row if prompt and isinstance(row, str) else row for row in rows]
             options |= {} if max_length is None else {"max_length": max_length, "truncation": True}
         values = self.processor(**{ARGUMENTS[modality]: rows}, return_tensors="pt", **options)
         return {**values, SIDE: side}

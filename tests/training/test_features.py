@@ -1,5 +1,6 @@
 """Cached outputs of frozen towers."""
 
+import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,13 @@ def test_calls_do_not_change_the_digest(make_model: MakeModel, processor: PlaitP
     before = _digest_folder(model, processor, "text")
     processor(text=["is it red ?"], max_length=4, truncation=True, padding="max_length")
     assert _digest_folder(model, processor, "text") == before
+
+
+def test_read_padding_changes_the_digest(make_model: MakeModel, processor: PlaitProcessor) -> None:
+    """A tokenizer without an attention mask gives its model other masks (SigLIP)."""
+    model, other = make_model(), copy.deepcopy(processor)
+    other.tokenizer.model_input_names = ["input_ids"]
+    assert _digest_folder(model, other, "text") != _digest_folder(model, processor, "text")
 
 
 def test_cuts_are_part_of_the_key(make_model: MakeModel, processor: PlaitProcessor, data: Data, tmp_path: Path) -> None:

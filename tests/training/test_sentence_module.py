@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 
 from plait import PlaitForRetrieval, PlaitProcessor
-from plait.configuration import PlaitTextConfig, PlaitVisionConfig
+from plait.configuration import PlaitRNNConfig, PlaitTextConfig, PlaitVisionConfig
 from plait.training.tokenizer import train_tokenizer
 
 library = pytest.importorskip("sentence_transformers")
@@ -101,6 +101,20 @@ def test_documents_have_a_tower_of_their_own(tower: PlaitTextConfig, processor: 
         torch.testing.assert_close(encode(TEXTS, convert_to_tensor=True), expected, rtol=0, atol=1e-6)
 
 
+def test_sound_is_encoded_as_well(tower: PlaitTextConfig, processor: PlaitProcessor) -> None:
+    """Bare clips with their rate, and named by their modality."""
+    listener = PlaitRNNConfig(num_mel_bins=8, rnn_size=8)
+    model = composed(text=tower, audio=listener)
+    listening = PlaitProcessor(
+        tokenizer=processor.tokenizer, feature_extractor=PlaitProcessor.compose(audio=listener).feature_extractor
+    )
+    clips = [{"array": torch.randn(8000 + 800 * n).numpy(), "sampling_rate": 16000} for n in range(3)]
+    embedder, expected = embedder_of(model, listening), model.encode(clips, listening, "audio")
+    for rows in (clips, [{"audio": clip} for clip in clips]):
+        torch.testing.assert_close(vectors(embedder, rows), expected, rtol=0, atol=1e-6)
+    assert embedder.modalities == ["text", "audio"]
+
+
 def by_hand(model: PlaitForRetrieval, processor: PlaitProcessor, paths: list[Path], scale: float) -> Tensor:
     """In-batch negatives of cosines (Henderson et al. 2017), as the library's loss says it."""
     inputs = processor(text=TEXTS, images=[str(path) for path in paths], return_tensors="pt")
@@ -151,6 +165,8 @@ def test_bad_input_is_said_to_be_bad(
         module.preprocess(["a red square", Pillow.open(pictures["red"])])
     with pytest.raises(ValueError, match="one of text, image at a time, not audio"):
         module.preprocess([torch.zeros(100)])
+    with pytest.raises(TypeError, match="row 0: .* is not a string"):
+        module.preprocess([("a red square", "a blue square")], prompt="query: ")
     with pytest.raises(TypeError, match="no option colour"):
         module.preprocess(TEXTS, colour="red")
     with pytest.raises(ValueError, match="safetensors alone"):
