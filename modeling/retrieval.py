@@ -94,7 +94,8 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         Inputs as in `PlaitModel`, those of documents with "document_" before the name. Sides may have different numbers
         of rows, but for the loss row i of one belongs to row i of every other; a row may lack a side. Hard negatives,
         which the loss alone reads, are texts that belong to no row ("negative_" before the name; documents where there
-        is that side, else captions): negatives of every row. Of fewer in a row than in others, masks are 0.
+        is that side, else captions): negatives of every row. Of fewer in a row than in others, masks are 0. Outputs of
+        their tower may stand for them, as "negative" in `encoder_outputs`, (batch, negatives, length, ...) each.
 
         Args:
             groups: (batch, sides) numbers, -1 for none: rows with the same number of one side (the same picture, the
@@ -119,7 +120,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         inputs, negatives = without_negatives(inputs)
         given, parts = dict(inputs.get("encoder_outputs") or {}), by_side(inputs, self.config.sides)
         recorded = self.model.recorded(inputs)
-        found = {}
+        hard, found = given.pop(NEGATIVE, None), {}
         for side, part in parts.items():
             output = TowerOutput(**given[side]) if side in given else self.encode_side(side, part, recorded)
             if output is not None:
@@ -132,16 +133,19 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         if every:
             like = next(iter(embedded.values()))
             embedded |= {side: self.absent(side, like) for side in self.config.sides if side not in embedded}
-            embedded |= {NEGATIVE: self.embed_negatives(negatives, like)} if negatives else {}
+            embedded |= {NEGATIVE: self.embed_negatives(negatives, hard, like)} if negatives or hard else {}
         return {side: embedded[side] for side in (*self.config.sides, NEGATIVE) if side in embedded}
 
-    def embed_negatives(self, inputs: Mapping[str, Tensor], like: Embedded) -> Embedded:
-        """Hard negatives as the tower of their side reads them; inputs: (batch, negatives, length) each."""
-        side, shape = self.negative_side, inputs["input_ids"].shape[:2]
+    def embed_negatives(
+        self, inputs: Mapping[str, Tensor], given: Mapping[str, Tensor] | None, like: Embedded
+    ) -> Embedded:
+        """Hard negatives as the tower of their side reads them, or read them before (`given`, its outputs); inputs and
+        outputs: (batch, negatives, length, ...) each."""
+        side, shape = self.negative_side, (given["mask"] if given else inputs["input_ids"]).shape[:2]
         if side is None:
             raise ValueError(f"hard negatives are texts, and this model's sides are {dict(self.config.sides)}")
-        flat = {name: value.flatten(0, 1) for name, value in inputs.items()}
-        output = self.encode_side(side, flat, {})
+        flat: dict[str, Any] = {name: value.flatten(0, 1) for name, value in (given or inputs).items()}
+        output = TowerOutput(**flat) if given else self.encode_side(side, flat, {})
         if output is None:  # no row has any
             vectors, nothing = like.vectors.new_zeros(*shape, like.vectors.shape[1]), like.groups.new_zeros(shape)
             return Embedded(vectors, nothing.bool(), nothing)

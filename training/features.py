@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from ..configuration import DOCUMENT, NEGATIVE
 from ..configuration.tower import CONFIG_FIELDS
 from ..processing import PlaitProcessor
 from ..processing.text import reads_padding
@@ -215,6 +216,8 @@ def _distinct_inputs(
     found: dict[str, tuple[int, int, int]] = {}
     for number, data in enumerate(datasets):
         names = columns_of(data.column_names, modality)
+        if modality == "text" and DOCUMENT not in data.column_names and NEGATIVE in data.column_names:
+            names.append(NEGATIVE)  # texts of the same tower
         if not names:
             raise ValueError(
                 f"nothing to cache: the data have no {modality} column, only {', '.join(data.column_names)}"
@@ -231,9 +234,11 @@ def _distinct_inputs(
 
 
 def texts_of(row: Row) -> list[Row]:
-    """A row for each of its texts, where it has several."""
-    text = row["text"]
-    return [{**row, "text": one} for one in text] if isinstance(text, list) else [row]
+    """A row for each of its texts, where it has several, and for each of its hard negatives."""
+    text, hard = row["text"], row.get(NEGATIVE)
+    negatives = hard if isinstance(hard, list) else [hard]
+    own = {name: value for name, value in row.items() if name != NEGATIVE}
+    return [{**own, "text": one} for one in (*(text if isinstance(text, list) else [text]), *negatives)]
 
 
 def _outputs(

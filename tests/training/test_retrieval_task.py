@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from plait import PlaitForRetrieval, PlaitProcessor
+from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.training.cli import main
 from plait.training.collator import PlaitDataCollator
+from plait.training.features import cache_features
+from plait.training.gradient_cache import cached_backward
 from plait.training.recipe import RecipeError, build_recipe
 from plait.training.run import train
 
@@ -106,7 +110,7 @@ def test_outputs_of_locked_towers_are_kept(tmp_path: Path, pictures: dict[str, P
         folder.mkdir()
         settings = {"cache_features": cached, "feature_cache_dir": str(tmp_path / "features"), "num_train_epochs": 4}
         locked = {"freeze": ["text", "image"]}
-        train(build_recipe(recipe_of(folder, captions(pictures), model=locked, training=settings)), "test")
+        train(build_recipe(recipe_of(folder, confusing(pictures), model=locked, training=settings)), "test")
         scores.append(scores_of(folder / "run")["model"])
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert list((tmp_path / "features").glob("text-*"))
@@ -162,6 +166,29 @@ def test_hard_negatives_come_from_a_column(pictures: dict[str, Path], processor:
         assert torch.equal(few.training_batch(rows)["negative_groups"], few.training_batch(rows)["negative_groups"])
     assert drawn == set(batch["negative_groups"][0].tolist())
     assert "negative_input_ids" not in collator([{**row, "negative": None} for row in rows])
+
+
+def test_a_locked_tower_reads_hard_negatives_once(
+    tmp_path: Path, pictures: dict[str, Path], processor: PlaitProcessor
+) -> None:
+    """The loss of kept outputs is that of the texts; what was not kept is read as ever."""
+    known = {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id}
+    towers = {"text": PlaitTextConfig(**TINY, **known), "image": PlaitVisionConfig(image_size=16, patch_size=8, **TINY)}
+    space = {"projection_dim": 8}
+    model = PlaitForRetrieval.compose(**towers, freeze=["text"], retrieval_config=space, verbose=False).train()
+    rows = [{**row, "text": row["text"][0]} for row in confusing(pictures)]
+    collator = PlaitDataCollator(processor, task="retrieval")
+    plain = model(**collator(rows)).loss
+    store = cache_features(model, processor, [Dataset.from_list(rows)], "text", folder=tmp_path)
+    assert len(store) == 5  # two of the four are other rows' own texts
+    collator.features["text"] = store
+    batch = collator(rows)
+    assert batch["encoder_outputs"]["negative"]["mask"].any(-1).sum(1).tolist() == [3, 1, 0]
+    assert "negative_input_ids" not in batch
+    torch.testing.assert_close(model(**batch).loss, plain)
+    torch.testing.assert_close(cached_backward(model, batch, 2), plain.detach())
+    rows[2]["negative"] = ["a green triangle"]
+    assert "negative_input_ids" in collator(rows)
 
 
 def test_training_with_hard_negatives_pushes_them_away(tmp_path: Path, pictures: dict[str, Path]) -> None:

@@ -14,7 +14,7 @@ from ...configuration import DOCUMENT, NEGATIVE
 from ...modeling.pretrained import PlaitPreTrainedModel
 from ...modeling.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
-from ..inputs import Row, pictures_of
+from ..inputs import Row, pictures_of, text_key
 from ..labels import Labels
 from ..recipe import Recipe, RecipeError
 from ..retrieval_metrics import MEASURES, RetrievalMetrics
@@ -102,8 +102,10 @@ class Retrieval(Task):
         inputs = collator.inputs([without_document(row) for row in rows])
         if DOCUMENT in rows[0]:
             inputs |= under(DOCUMENT, texts_alone(collator, [row[DOCUMENT] for row in rows]))
-        inputs |= negatives(collator, [texts_of(row.get(NEGATIVE)) for row in rows])
-        return {**inputs, "groups": groups_of(rows), "return_loss": True}
+        found, outputs = negatives(collator, [texts_of(row.get(NEGATIVE)) for row in rows], DOCUMENT not in rows[0])
+        if outputs:
+            inputs["encoder_outputs"] = {**inputs.get("encoder_outputs", {}), NEGATIVE: outputs}
+        return {**inputs, **found, "groups": groups_of(rows), "return_loss": True}
 
     def drawn(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> Sequence[Row]:
         """As many hard negatives of each row as the settings say."""
@@ -250,7 +252,7 @@ def pictures_alone(row: Row) -> Row:
 
 
 def texts_alone(collator: "PlaitDataCollator", texts: Sequence[str | None]) -> dict[str, Tensor]:
-    """Texts as a tower's inputs; never from a cache, which holds those of the rows' own texts."""
+    """Texts as a tower's inputs; never from a cache, which is that of the text tower."""
     options: dict[str, Any] = {}
     if collator.max_length is not None:
         options = {"max_length": collator.max_length, "truncation": True}
@@ -262,16 +264,24 @@ def under(start: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{start}_{name}": value for name, value in inputs.items()}
 
 
-def negatives(collator: "PlaitDataCollator", rows: Sequence[Sequence[str]]) -> dict[str, Tensor]:
-    """Hard negatives as the model's inputs (batch, negatives, length) and their numbers (batch, negatives), -1 where a
-    row has fewer than another; nothing where no row has any."""
+def negatives(
+    collator: "PlaitDataCollator", rows: Sequence[Sequence[str]], captions: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Hard negatives as the model's inputs (batch, negatives, length) with their numbers (batch, negatives), -1 where a
+    row has fewer than another; or, of captions that are all in the text tower's cache, what it made of them. Nothing
+    where no row has any."""
     most = max(map(len, rows))
     if not most:
-        return {}
+        return {}, {}
     filled: list[str | None] = [text for row in rows for text in (*row, *[None] * (most - len(row)))]
+    numbers = {f"{NEGATIVE}_groups": torch.tensor([number_of(text) for text in filled]).view(len(rows), most)}
+    store = collator.features.get("text") if captions else None
+    keys = [text_key({"text": text}, collator.max_length) for text in filled]
+    if store is not None and store.holds(keys):
+        outputs = store.gather([[] if key is None else [key] for key in keys])
+        return numbers, {name: value.unflatten(0, (len(rows), most)) for name, value in outputs.items()}
     inputs = {name: value.unflatten(0, (len(rows), most)) for name, value in texts_alone(collator, filled).items()}
-    numbers = torch.tensor([number_of(text) for text in filled]).view(len(rows), most)
-    return {**under(NEGATIVE, inputs), f"{NEGATIVE}_groups": numbers}
+    return {**under(NEGATIVE, inputs), **numbers}, {}
 
 
 def some_of(collator: "PlaitDataCollator", texts: Sequence[str], count: int) -> list[str]:
