@@ -3,7 +3,7 @@
 Both sides run interleaved in one process, one thread, and are timed by CPU time; a figure is the median of the pairwise
 ratios (peer / plait), with its quartiles. Before anything is timed the outputs are compared. The peer's best setting
 for ragged batches is sorting by length into sub-batches; it is measured too. Last, one line a workload:
-`W1 vs_default=x.xx vs_best=x.xx`. W2 is after `model.prepack_weights()`, W2-plain without.
+`W1 vs_default=x.xx vs_best=x.xx`. W2 and W5 are after `model.prepack_weights()`, W2-plain and W5-plain without.
 """
 
 import argparse
@@ -15,15 +15,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import decoding
 import torch
 import transformers
 from torch import Tensor
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, ViTConfig, ViTModel
 from workload import Side, Workload
 
-from plait import PlaitModel
+from plait import PlaitForRetrieval, PlaitModel
 
 
 def ragged_lengths(rows: int, longest: int, fill: float) -> list[int]:
@@ -125,6 +126,26 @@ def w4(folder: str) -> Workload:
     return Workload(title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), 1e-4)
 
 
+def w5(folder: str, prepack: bool = True) -> Workload:
+    """CLIP B/32: 8 texts of 32 tokens, none of them padding, against 8 pictures; the similarities and both vectors."""
+    CLIPModel(CLIPConfig()).save_pretrained(folder)
+    peer: Any = CLIPModel.from_pretrained(folder)
+    ours = PlaitForRetrieval.from_pretrained(folder)
+    packed = ours.prepack_weights() if prepack else 0
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1000, 40000, (8, 32), generator=generator)
+    ids[:, -1] = peer.config.text_config.eos_token_id
+    pixels = torch.randn(8, 3, 224, 224, generator=generator)
+
+    def run(model: torch.nn.Module) -> Tensor:
+        with torch.inference_mode():
+            out = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels)
+        return torch.cat((out.logits_per_image, out.text_embeds, out.image_embeds), dim=1)
+
+    title = f"W5 CLIP B/32 forward: 8 texts of 32 tokens, 8 pictures of 224 px, {packed} prepacked layers"
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer))
+
+
 def cpu_seconds(side: Side) -> float:
     start = time.process_time()
     side()
@@ -170,6 +191,8 @@ WORKLOADS: dict[str, Callable[[str], Workload]] = {
     "W2-bf16": lambda folder: w2(folder, torch.bfloat16),
     "W2-bf16-plain": lambda folder: w2(folder, torch.bfloat16, prepack=False),
     "W4": w4,
+    "W5": w5,
+    "W5-plain": lambda folder: w5(folder, prepack=False),
     **decoding.WORKLOADS,
 }
 
