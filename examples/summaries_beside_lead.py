@@ -1,8 +1,8 @@
 """Is a summary better than the first lines? `python examples/summaries_beside_lead.py SUMMARIES DATA`.
 
-SUMMARIES is what `plait predict RUN --data DATA --output SUMMARIES` wrote (.jsonl, a line a row of DATA), DATA a
-parquet file with the columns `dialogue` (a line an utterance) and `summaries` (lists of references). ROUGE F scores of
-the best reference stand beside those of the first one, two and three utterances and of the longest one, with 95 %
+SUMMARIES is what `plait predict RUN --data DATA --output SUMMARIES` wrote (.jsonl, for some or all rows of DATA), DATA
+a parquet file with the columns `dialogue` (a line an utterance) and `summaries` (lists of references). ROUGE F scores
+of the best reference stand beside those of the first one, two and three utterances and of the longest one, with 95 %
 bootstrap intervals over the rows, those of the differences paired.
 """
 
@@ -30,17 +30,17 @@ def main() -> None:
     parser.add_argument("summaries", type=Path)
     parser.add_argument("data", type=Path)
     options = parser.parse_args()
-    written = [json.loads(line)["generated_text"] for line in options.summaries.read_text().splitlines()]
-    table = parquet.read_table(options.data).to_pydict()
-    if len(written) != len(table["dialogue"]):
-        parser.error(f"{len(written)} summaries for {len(table['dialogue'])} rows")
+    predicted = [json.loads(line) for line in options.summaries.read_text().splitlines()]
+    known = {row["dialogue"]: row["summaries"] for row in parquet.read_table(options.data).to_pylist()}
+    written = [row["generated_text"] for row in predicted]
+    references = [known[row["prompt"]] for row in predicted]
 
     def rows(texts: list[str]) -> Rows:
         metrics = text_metrics(METRICS)
-        metrics.add(texts, table["summaries"])
+        metrics.add(texts, references)
         return text_rows(metrics)
 
-    guesses = [leads(dialogue) for dialogue in table["dialogue"]]
+    guesses = [leads(row["prompt"]) for row in predicted]
     others = {name: rows([guess[name] for guess in guesses]) for name in guesses[0]}
     print(lines(beside(rows(written), others)))
     words = sum(len(text.split()) for text in written) / len(written)

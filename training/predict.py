@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn import Module
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, set_seed
 
 from ..modeling.pretrained import PlaitPreTrainedModel
 from ..processing import PlaitProcessor
@@ -118,8 +118,9 @@ def evaluate_rows(
 
 
 def measure(reference: str, recipe: Recipe, split: str | None = None) -> Measured:
-    """What `evaluate` and `evaluate_rows` share."""
+    """What `evaluate` and `evaluate_rows` share; a head that the model lacks is drawn by the recipe's seed."""
     task = find_task(recipe.task)
+    set_seed(recipe.seed)
     model, processor = load_model(reference, recipe)
     labels = labels_of(model.config) if task.labelled else None
     data = load_data(recipe.data, recipe.seed, labels, needs_labels=task.labelled, roles=task.roles)

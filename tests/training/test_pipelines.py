@@ -67,7 +67,7 @@ def test_questions_to_spans(folder: Callable[[str], str]) -> None:
     for best, answer in zip(pipe(rows, top_k=3), several, strict=True):
         assert best[0] == answer and len(best) == 3
         assert best[0]["score"] >= best[1]["score"] >= best[2]["score"]
-    refusing = pipe(rows[0], no_answer_threshold=-1000.0)
+    refusing = pipe(rows[0], no_answer_threshold=-1000)
     assert (refusing["answer"], refusing["start"], refusing["end"]) == ("", 0, 0)
     with pytest.raises(TypeError, match="num_beams"):
         pipe(rows, num_beams=2)

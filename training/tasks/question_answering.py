@@ -53,7 +53,7 @@ class QuestionAnsweringSettings(Settings):
     doc_stride: int = 128
     n_best: int = 20
     max_answer_length: int = 30
-    no_answer_threshold: float | None = None
+    no_answer_threshold: float | int | None = None
     top_k: int = 1
 
 
