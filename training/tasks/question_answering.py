@@ -111,10 +111,13 @@ class QuestionAnswering(Task):
         return SpanMetrics(names or self.metrics, limits)
 
     def guesses(self, data: "Data", split: "Dataset") -> Guesses:
-        """The whole context, its first sentence, and a piece of it that is as long as answers are in training."""
+        """The whole context, its first sentence, and a piece of it that is as long as answers are in training; where
+        some questions have no answer, none."""
         rows = one_window_each(split)
         contexts = [str(row["context"]) for row in rows]
         found = {"context": contexts, "first_sentence": [SENTENCE_END.split(text, 1)[0] for text in contexts]}
+        if not all(row["references"] for row in rows):
+            found["no_answer"] = [""] * len(rows)
         if data.train is not None:
             known = [row["references"][0] for row in one_window_each(data.train) if row["references"]]
             words = round(sum(len(text.split()) for text in known) / max(len(known), 1)) or 1
