@@ -90,8 +90,10 @@ def row_losses(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) -> tuple[
     """(batch,) summed cross-entropy of each row's labels, and (batch,) their number; no smoothing."""
     logits = model(**inputs).logits
     labels = inputs["labels"] if model.config.is_encoder_decoder else shifted(inputs["labels"])
-    losses = F.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    return losses.sum(1), (labels != IGNORED).sum(1)
+    known = labels != IGNORED  # of a conversation often the smaller part
+    losses = torch.zeros(labels.shape, device=logits.device)
+    losses[known] = F.cross_entropy(logits[known].float(), labels[known], reduction="none")
+    return losses.sum(1), known.sum(1)
 
 
 def written(

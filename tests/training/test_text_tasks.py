@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel, Tra
 
 from plait import PlaitForCausalLM, PlaitProcessor, PlaitTrainer
 from plait.training.cli import main
+from plait.training.generated import row_losses
 from plait.training.predict import predict, recipe_of
 from plait.training.recipe import build_recipe
 from plait.training.run import Run, train
@@ -76,6 +77,18 @@ def test_evaluation_does_not_depend_on_the_batch(make_run: MakeRun, name: str) -
         scores = run.trainer.evaluate()
         found.append({key: scores[f"eval_{key}"] for key in ("loss", *run.metrics.names)})
     assert found[0] == pytest.approx(found[1], rel=1e-5) and found[0] == pytest.approx(found[2], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["translation", "causal_lm", "dialogue"])
+def test_the_loss_of_each_row_is_the_models_own(make_run: MakeRun, name: str) -> None:
+    run = make_run(name)
+    collator, rows = run.trainer.data_collator, list(run.data.validation)
+    run.model.eval()
+    with torch.no_grad():
+        losses, tokens = row_losses(run.model, collator(rows))
+        assert float(losses.sum() / tokens.sum()) == pytest.approx(float(run.model(**collator(rows)).loss), rel=1e-5)
+        for row, loss, count in zip(rows, losses, tokens, strict=True):
+            assert float(loss / count) == pytest.approx(float(run.model(**collator([row])).loss), rel=1e-5)
 
 
 def test_prediction_gives_the_texts_in_the_order_of_the_rows(make_run: MakeRun) -> None:
