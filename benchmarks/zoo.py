@@ -7,9 +7,17 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from plait.configuration import PlaitCNNConfig, PlaitRNNConfig, PlaitVideoConfig, PlaitVisionConfig
+from plait.configuration import (
+    PlaitAudioConfig,
+    PlaitCNNConfig,
+    PlaitRNNConfig,
+    PlaitTextConfig,
+    PlaitVideoConfig,
+    PlaitVisionConfig,
+)
 from plait.modeling.checkpoints import Tower, write_tower
 from plait.modeling.cnn import ConvolutionalTower
+from plait.training.word_vectors import save_word_tower
 
 VOCABULARY, PIXELS, FRAMES = 64, 32, 4  # tokens known, pixels a side, frames of a video
 
@@ -37,6 +45,7 @@ DEBERTA = {**TEXT, "relative_attention": True, "position_buckets": 8, "pos_att_t
 SWIN = {"image_size": PIXELS, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
 MOBILEVIT = {"image_size": PIXELS, "hidden_sizes": [16, 24, 32], "num_attention_heads": 2}
 MOBILEVIT |= {"neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32]}
+WORDS = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 0, "num_attention_heads": 1}
 MEL = {"num_mel_bins": 8, "intermediate_size": 48, **SIZES}
 WHISPER = {**{key: BART[key] for key in BART if key[:8] in ("encoder_", "decoder_")}, "vocab_size": VOCABULARY}
 WHISPER |= {"d_model": 32, "num_mel_bins": 8, "max_source_positions": 10, "pad_token_id": 0}
@@ -45,9 +54,13 @@ SPECTROGRAM = {**MEL, "max_length": 20, "patch_size": 4, "frequency_stride": 4, 
 WAVE = {**SIZES, "intermediate_size": 48, "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2]}
 WAVE |= {"num_feat_extract_layers": 2, "num_conv_pos_embeddings": 6, "num_conv_pos_embedding_groups": 4}
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+WRAPPED_WAVE = {**WAVE, "layerdrop": 0.0}  # every layer learns in every step
+DATA2VEC = {**WRAPPED_WAVE, "conv_pos_kernel_size": 3, "num_conv_pos_embedding_groups": 2}
 RNN = {"num_mel_bins": 8, "rnn_size": 16}
 TUBELETS = {**SIZES, "intermediate_size": 48, "image_size": PIXELS, "num_frames": FRAMES}
 VIDEOMAE = {**TUBELETS, "patch_size": 16, "tubelet_size": 2}
+JEPA = {**SIZES, "crop_size": PIXELS, "patch_size": 16, "frames_per_clip": FRAMES, "tubelet_size": 2}
+JEPA |= {"pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}
 FRAME_TOWER = {"model_type": "plait_vision", **IMAGE, "patch_size": 16}
 LITE = {"architecture": "efficientnet_lite", "layer_type": "inverted", "hidden_act": "relu6", "norm_eps": 1e-3}
 LITE |= {"image_size": PIXELS, "embedding_size": 8, "hidden_sizes": [8, 16], "head_size": 32, "depths": [1, 1]}
@@ -88,6 +101,7 @@ TEXTS = (
     Family("align-text", "align", {"text_config": TEXT, "vision_config": EFFICIENT}, native=False),
     Family("opt", "opt", OPT, native=False),
     Family("gpt-neox", "gpt_neox", CAUSAL, native=False),
+    Family("word-vectors", "plait_text", WORDS),
 )
 IMAGES = (
     Family("vit", "vit", IMAGE),
@@ -118,15 +132,21 @@ AUDIOS = (
     Family("hubert-stable", "hubert", {**WAVE, **STABLE}, clip=SAMPLES),
     Family("lstm", "plait_rnn", RNN, clip=FEATURES),
     Family("gru", "plait_rnn", {**RNN, "rnn_type": "gru"}, clip=FEATURES),
+    Family("mel-transformer", "plait_audio", {**MEL, "max_source_positions": 10}, clip=FEATURES),
+    Family("wavlm", "wavlm", WRAPPED_WAVE, native=False, clip=SAMPLES),
+    Family("sew", "sew", WRAPPED_WAVE, native=False, clip=SAMPLES),
+    Family("data2vec-audio", "data2vec-audio", DATA2VEC, native=False, clip=SAMPLES),
 )
 VIDEOS = (
     Family("videomae", "videomae", VIDEOMAE),
     Family("vivit", "vivit", {**TUBELETS, "tubelet_size": [2, 16, 16]}),
     Family("frames", "plait_video", {"image_config": FRAME_TOWER}),
     Family("frames-mean", "plait_video", {"image_config": FRAME_TOWER, "temporal": "mean"}),
+    Family("timesformer", "timesformer", {**IMAGE, "patch_size": 16, "num_frames": FRAMES}, native=False),
+    Family("vjepa2", "vjepa2", JEPA, native=False),
 )
 FAMILIES = {"text": TEXTS, "image": IMAGES, "audio": AUDIOS, "video": VIDEOS}
-FRESH = (PlaitVisionConfig, PlaitRNNConfig, PlaitVideoConfig)
+FRESH = (PlaitVisionConfig, PlaitAudioConfig, PlaitRNNConfig, PlaitVideoConfig)
 
 
 def example(modality: str, family: Family, rows: int) -> dict[str, Tensor]:
@@ -159,6 +179,8 @@ def source_of(family: Family, folder: Path) -> str | hf.PreTrainedConfig:
         return config
     if isinstance(config, PlaitCNNConfig):
         write_lite(config, folder)
+    elif isinstance(config, PlaitTextConfig):
+        write_words(config, folder)
     else:
         drawn(hf.AutoModel.from_config(config)).save_pretrained(folder)
     return str(folder)
@@ -173,6 +195,12 @@ def write_lite(config: PlaitCNNConfig, folder: Path) -> None:
     config.source_config = {"architecture": "EfficientNet-Lite", "image_size": config.image_size, "stages": stages}
     folder.mkdir(parents=True)
     write_tower(Tower(config, dict(drawn(ConvolutionalTower(config)).state_dict()), {}), folder)
+
+
+def write_words(config: PlaitTextConfig, folder: Path) -> None:
+    """A tower of static word vectors."""
+    vocabulary = [f"word{number}" for number in range(config.vocab_size - 2)]
+    save_word_tower(torch.randn(len(vocabulary), config.hidden_size), folder, vocabulary, max_length=40)
 
 
 def drawn(model: nn.Module) -> Any:
