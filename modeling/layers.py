@@ -21,7 +21,25 @@ def norm_of(config: PlaitTransformerConfig, size: int | None = None, eps: float 
 def activation_of(name: str) -> nn.Module:
     """The activation of that name in transformers. The tanh form of GELU, which some of its names spell out in six
     operations that each keep a tensor for the gradient, is torch's one."""
-    return nn.GELU(approximate="tanh") if name in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh") else ACT2FN[name]
+    if name in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"):
+        return nn.GELU(approximate="tanh")
+    return QuickGELU() if name == "quick_gelu" else ACT2FN[name]
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x) (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, section 2), through SiLU,
+    z sigmoid(z) with z = 1.702 x: without gradients one new tensor in the place of three."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (...) to the same."""
+        if torch.is_grad_enabled():
+            return nn.functional.silu(x * 1.702) / 1.702
+        return nn.functional.silu(x * 1.702, inplace=True).div_(1.702)
+
+
+def quick_gelu_(x: Tensor) -> Tensor:
+    """The same in place, without gradients."""
+    return nn.functional.silu(x.mul_(1.702), inplace=True).div_(1.702)
 
 
 class Parameterised(nn.Module):

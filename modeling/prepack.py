@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import products
-from .layers import PlaitGatedMLP, PlaitMLP
+from .layers import PlaitGatedMLP, PlaitMLP, quick_gelu_
 
 Kernel = Callable[[Tensor], Tensor]
 
@@ -29,7 +29,7 @@ FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_new": TANH_GELU, "gelu_pyto
 FUSED_ACTIVATIONS |= {"relu": ("relu", "")}
 tanh_gelu_ = partial(torch.ops.aten.gelu_, approximate="tanh")
 IN_PLACE = {"gelu": torch.ops.aten.gelu_, "gelu_new": tanh_gelu_, "gelu_pytorch_tanh": tanh_gelu_}
-IN_PLACE |= {"relu": torch.relu_, "silu": partial(nn.functional.silu, inplace=True)}
+IN_PLACE |= {"relu": torch.relu_, "silu": partial(nn.functional.silu, inplace=True), "quick_gelu": quick_gelu_}
 
 
 class Plain:

@@ -109,7 +109,7 @@ def test_one_row_equals_several(model: PlaitModel, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "quick_gelu"])
 def test_an_activation_in_place_changes_nothing(activation: str, gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the numbers, nor what a hook keeps, nor the input, nor a gradient."""
     monkeypatch.setattr("plait.modeling.prepack.fastest_layout", lambda linears: Layout(Plain, Plain))
