@@ -160,7 +160,7 @@ def best_spans(
     start: Tensor, end: Tensor, places: Sequence[tuple[int, int]], context: str, limits: Limits
 ) -> list[Span]:
     """The likeliest spans of a window, best first; start and end: (length,) logits."""
-    inside = torch.tensor([place != NOWHERE for place in places])
+    inside = torch.tensor([tuple(place) != NOWHERE for place in places])  # a data set gives lists
     if not inside.any():
         return []
     length = len(places)

@@ -88,6 +88,14 @@ def test_no_answer_is_given_where_it_is_likelier() -> None:
     assert metrics.compute() == {"loss": 0.0, "exact_match": 1.0, "token_f1": 1.0}
 
 
+def test_spans_never_begin_outside_the_context() -> None:
+    """Places come as tuples, or from a data set as lists."""
+    scores = torch.tensor([9.0, 8.0, 1.0, 0.0])
+    for places in ([(0, 0), (0, 0), (0, 4), (5, 9)], [[0, 0], [0, 0], [0, 4], [5, 9]]):
+        spans = best_spans(scores, scores, places, "Rome city", LIMITS)  # pyright: ignore[reportArgumentType]
+        assert [span.text for span in spans] == ["Rome", "Rome city", "city"]
+
+
 def test_no_answer_takes_its_place_among_the_others() -> None:
     found = Found(0, [Span(3.0, "Rome", 0, 4), Span(1.0, "Paris", 9, 14)], 2.0, [], 0.0, 1)
     assert [answer["answer"] for answer in ranking(found, LIMITS)] == ["Rome", "Paris"]
