@@ -136,7 +136,7 @@ class InPlaceMLP:
     def __call__(self, x: Tensor) -> Tensor:
         mlp, gated = self.mlp, isinstance(self.mlp, PlaitGatedMLP)
         first: Any = mlp.gate_proj if gated else mlp.up_proj
-        if torch.is_grad_enabled() or first._forward_hooks:
+        if torch.is_grad_enabled() or first._forward_hooks or mlp.act._forward_hooks:
             return type(mlp).forward(mlp, x)
         inner = self.act_(first(x))
         return mlp.down_proj(mlp.dropout(inner.mul_(mlp.up_proj(x)) if gated else inner))

@@ -34,8 +34,9 @@ class PairCounts:
         (c(before, token) + T(before) p(token)) / (c(before) + T(before)), with T(before) kinds of tokens seen after it
         (Witten and Bell 1991; Chen and Goodman 1996, section 2.4)."""
         asked, before = self.pairs(ids), ids[:-1]
-        places = np.searchsorted(self.known, asked).clip(max=len(self.known) - 1)
-        times = np.where(self.known[places] == asked, self.times[places], 0)
+        places = np.searchsorted(self.known, asked)
+        known, counted = np.append(self.known, -1), np.append(self.times, 0)  # the place beyond the last is no pair's
+        times = np.where(known[places] == asked, counted[places], 0)
         alone = np.exp(-self.unigram(ids))
         seen = self.after[before] + self.kinds[before]
         joint = (times + self.kinds[before] * alone) / np.maximum(seen, 1)

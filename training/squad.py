@@ -1,12 +1,14 @@
 """Files in the nested form in which SQuAD is published, as rows (Rajpurkar et al. 2016, 2018)."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .recipe import RecipeError
 
+NESTED = re.compile(r'\s*\{.*?"data"\s*:\s*\[.*?"paragraphs"\s*:', re.DOTALL)  # not a table with such a column
 HEAD = 4096  # characters, within which such a file has named its first paragraphs
 
 
@@ -15,7 +17,7 @@ def is_squad(path: Path) -> bool:
     if path.suffix != ".json":
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
-        return '"paragraphs"' in file.read(HEAD)
+        return NESTED.match(file.read(HEAD)) is not None
 
 
 def squad_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:

@@ -125,6 +125,10 @@ def test_an_activation_in_place_changes_nothing(activation: str, gated: bool, mo
         handle = first.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
         torch.testing.assert_close(mlp(x), expected, atol=0, rtol=0)
         torch.testing.assert_close(kept[0], product, atol=0, rtol=0)
+        handle.remove()
+        handle = mlp.act.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+        torch.testing.assert_close(mlp(x), expected, atol=0, rtol=0)
+        torch.testing.assert_close(kept[1], mlp.act(product), atol=0, rtol=0)
     handle.remove()
     mlp(x).sum().backward()
     assert first.weight.grad.abs().sum() > 0

@@ -189,6 +189,15 @@ def test_files_as_squad_is_published(tmp_path: Path) -> None:
         load_data(DataRecipe(source=str(file)), needs_labels=False, roles=ASKED)
 
 
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_table_with_a_column_of_paragraphs_is_a_table(lines: bool, tmp_path: Path) -> None:
+    row = {"context": "Ann ran.", "question": "who ?", "paragraphs": ["Ann ran."]}
+    file = tmp_path / "table.json"
+    file.write_text(json.dumps(row) + "\n" if lines else json.dumps([row]))
+    (found,) = load_data(DataRecipe(source=str(file)), needs_labels=False, roles=ASKED).train.to_list()
+    assert found == {"context": "Ann ran.", "question": "who ?"}
+
+
 def test_a_validation_split_that_is_there_is_kept(tmp_path: Path, rows: Rows) -> None:
     for split in ("train", "validation"):
         write(tmp_path / f"{split}.csv", rows)

@@ -81,6 +81,11 @@ def test_bigrams_are_those_of_the_equation() -> None:
         assert total == pytest.approx(1)
 
 
+def test_without_a_pair_in_training_bigrams_are_unigrams() -> None:
+    counts, asked = PairCounts([[1], [2]], 4), np.array([1, 2, 3])
+    np.testing.assert_array_equal(counts.bigram(asked), counts.unigram(asked))
+
+
 @pytest.mark.parametrize("name", ["question_answering", "causal_lm", "dialogue", "translation"])
 def test_a_model_stands_beside_its_baselines_and_another(
     tmp_path: Path, pictures: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str
