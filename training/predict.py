@@ -105,7 +105,7 @@ def evaluate_rows(
         the metrics, and of those that every row has `{metric: {value, low, high, minus: {other: ...}}}`.
 
     Raises:
-        RecipeError: as above; or a task whose metrics no single row has.
+        RecipeError: as above; a task whose metrics no single row has; or a model beside it of another tokenizer.
     """
     task, own = find_task(recipe.task), measure(reference, recipe, split)
     if not isinstance(own.metrics, ScoresRows):
@@ -114,7 +114,10 @@ def evaluate_rows(
     prepared = None if train is None else task.prepare(train, "train", own.processor, recipe)
     found = task.baseline_rows(own.metrics, Data({} if prepared is None else {"train": prepared}, None), own.rows)
     found |= {name: measure(name, recipe, split).metrics.rows() for name in others}
-    return own.scores, beside(own.metrics.rows(), found, task.row_groups(own.rows))
+    try:
+        return own.scores, beside(own.metrics.rows(), found, task.row_groups(own.rows))
+    except ValueError as error:
+        raise RecipeError(f"--beside: {error}") from None
 
 
 def measure(reference: str, recipe: Recipe, split: str | None = None) -> Measured:

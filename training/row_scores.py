@@ -58,7 +58,7 @@ def beside(own: Rows, others: Mapping[str, Rows], groups: Sequence[Hashable] | N
         groups: rows with an equal one are drawn together (default: every row by itself).
 
     Raises:
-        ValueError: others have other rows.
+        ValueError: others have other rows, or a perplexity of other tokens (of another tokenizer).
     """
     from .compare.intervals import Resamples
 
@@ -72,10 +72,18 @@ def beside(own: Rows, others: Mapping[str, Rows], groups: Sequence[Hashable] | N
         found[name] = {**values.interval.as_dict(), "minus": {}}
         for other, rows in others.items():
             if name in rows:
-                if len(rows[name].totals) != count:
-                    raise ValueError(f"{other} has {len(rows[name].totals)} rows in {name}, not {count}: nothing pairs")
+                check_pairing(name, score, other, rows[name])
                 found[name]["minus"][other] = values.minus(drawn(resamples, rows[name])).interval.as_dict()
     return found
+
+
+def check_pairing(metric: str, own: RowScore, other: str, theirs: RowScore) -> None:
+    """Raises ValueError where two scores are not of the same rows, or of the same tokens in these."""
+    if len(theirs.totals) != len(own.totals):
+        raise ValueError(f"{other} has {len(theirs.totals)} rows in {metric}, not {len(own.totals)}: nothing pairs")
+    if not np.array_equal(theirs.weights, own.weights):
+        sums = f"{theirs.weights.sum():.0f} in all, not {own.weights.sum():.0f}"
+        raise ValueError(f"{other} counts other tokens in {metric} ({sums}): compare models of one tokenizer")
 
 
 def drawn(resamples: Any, score: RowScore) -> "Values":

@@ -120,3 +120,9 @@ def test_intervals_are_refused_where_rows_have_no_score(tmp_path: Path, capsys: 
     assert main(["train", "masked_lm", *given, "--output_dir", folder]) == 0
     assert main(["evaluate", folder, "--intervals"]) == 2
     assert "--intervals: the metrics of the task masked_lm" in capsys.readouterr().err
+
+
+def test_perplexities_of_other_tokens_are_not_compared() -> None:
+    own, theirs = (perplexity_rows([4.0, 6.0], tokens) for tokens in ([2, 3], [2, 4]))
+    with pytest.raises(ValueError, match=r"other counts other tokens in perplexity \(6 in all, not 5\)"):
+        beside(own, {"other": theirs})
