@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plait.modeling import PlaitPreTrainedModel
 
-from .zoo import build, inputs_of, labels_of
+from .zoo import inputs_of, labels_of
 
 CASES = [("PlaitForRetrieval", "apart"), ("PlaitForPreTraining", "early"), ("PlaitForPreTraining", "late")]
 WHOLE, SPEAKS, SHOWS = 0, 1, 2  # rows: one with both, one with a text alone, one with a picture alone
@@ -17,11 +17,6 @@ WHOLE, SPEAKS, SHOWS = 0, 1, 2  # rows: one with both, one with a text alone, on
 @pytest.fixture(params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
-
-
-@pytest.fixture
-def model(case: tuple[str, str]) -> PlaitPreTrainedModel:
-    return build(*case)
 
 
 @pytest.fixture

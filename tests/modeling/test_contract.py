@@ -30,11 +30,6 @@ def case(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 @pytest.fixture
-def model(case: tuple[str, str]) -> PlaitPreTrainedModel:
-    return build(*case)
-
-
-@pytest.fixture
 def inputs(case: tuple[str, str]) -> dict[str, Tensor]:
     return inputs_of(case[1])
 

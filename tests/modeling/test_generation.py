@@ -10,7 +10,6 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration
-from plait.modeling import PlaitPreTrainedModel
 from plait.modeling.attention import PlaitCrossAttention
 from plait.modeling.generation import GrowingLayer
 
@@ -23,11 +22,6 @@ GREEDY = {"max_new_tokens": 8, "do_sample": False}
 @pytest.fixture(params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
-
-
-@pytest.fixture
-def model(case: tuple[str, str]) -> PlaitPreTrainedModel:
-    return build(*case)
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """A modality that one process has and the other has not: nobody waits, and no tower runs for nothing."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .launching import run_module
 
 WORKER = """
 import sys
@@ -90,15 +88,6 @@ main(sys.argv[1])
 def test_processes_with_different_modalities_train_together(tmp_path: Path) -> None:
     """Plain DistributedDataParallel; gradients are the mean of what each batch gives alone."""
     (tmp_path / "worker.py").write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(tmp_path / "worker.py"), str(tmp_path)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    try:
-        output, _ = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-    assert process.returncode == 0, output
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run_module(*launcher, str(tmp_path / "worker.py"), str(tmp_path))
     assert all((tmp_path / f"done-{rank}").exists() for rank in range(2))

@@ -1,10 +1,6 @@
 """Two processes train what one trains with the doubled batch."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from .launching import run_module
 from .text_recipes import recipe_for
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}
@@ -52,17 +49,7 @@ def recipe(tmp_path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def launch(launcher: list[str], recipe: Path, folder: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", *launcher, "plait", "train", str(recipe), "--output_dir", str(folder), *arguments]
-    # a session of its own, so that a launcher that hangs goes with all of its workers
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    try:
-        output, _ = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-    assert process.returncode == 0, output
+    run_module(*launcher, "plait", "train", str(recipe), "--output_dir", str(folder), *arguments)
 
 
 @pytest.mark.slow
