@@ -95,12 +95,14 @@ def copy_cross_attention(layer: Any, theirs: Any) -> None:
         module.bias.copy_(bias)
 
 
-def w4_gpt2(folder: str) -> Workload:
-    """GPT-2 124 M forward and backward over 512 tokens: the loss in chunks against the whole of the logits."""
+def w4_gpt2(folder: str, choose: bool = True) -> Workload:
+    """GPT-2 124 M forward and backward over 512 tokens: the loss in chunks against the whole of the logits, and linear
+    layers with the kernels that PlaitTrainer would choose."""
     config = GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     ours, peer = read_twice(GPT2LMHeadModel(config), folder)
     ours.train()
     peer.train()
+    chosen = ours.choose_products() if choose else 0
     ids = torch.randint(0, config.vocab_size, (1, 512), generator=torch.Generator().manual_seed(0))
 
     def step(model: Any) -> Tensor:
@@ -110,7 +112,7 @@ def w4_gpt2(folder: str) -> Workload:
 
     memory = [step_memory(lambda model=model: step(model)) for model in (ours, peer)]
     shown = f"{memory[0]:.0f} MiB beside what it leaves, the peer's {memory[1]:.0f}: {memory[0] / memory[1]:.2f}"
-    title = f"W4-gpt2 forward + backward, 512 tokens; step memory {shown}"
+    title = f"W4-gpt2 forward + backward, 512 tokens, {chosen} layers with chosen products; step memory {shown}"
     return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), 1e-4)
 
 
@@ -132,6 +134,7 @@ WORKLOADS: dict[str, Callable[[str], Workload]] = {
     "W3-plain": lambda folder: w3(folder, GPT2Config(), 32),
     "W3-tiny": lambda folder: w3(folder, GPT2Config(n_embd=64, n_layer=4, n_head=4, vocab_size=1000), 128),
     "W4-gpt2": w4_gpt2,
+    "W4-gpt2-plain": lambda folder: w4_gpt2(folder, choose=False),
     "W6": w6,
     "W6-prepacked": lambda folder: w6(folder, prepack=True),
 }

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from ..configuration import SPECIAL_TOKENS, PlaitConfig, PlaitVideoConfig
 from .layers import Parameterised
 from .prepack import drop_packed_weights, prepack_weights
+from .training_products import choose_products
 from .transformer import PlaitLayer
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ class PlaitPreTrainedModel(PreTrainedModel):
     def prepack_weights(self) -> int:
         """Pack linear weights for oneDNN, for faster inference on a CPU: see `plait.modeling.prepack`."""
         return prepack_weights(self)
+
+    def choose_products(self) -> int:
+        """Use the fastest kernels for the linear layers, for faster training on a CPU: see
+        `plait.modeling.training_products`. PlaitTrainer does so itself."""
+        return choose_products(self)
 
     @classmethod
     def from_pretrained(

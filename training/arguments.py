@@ -93,6 +93,13 @@ class PlaitTrainingArguments(TrainingArguments):
             "eval_text_accuracy, eval_text+image_accuracy, ... One more pass each."
         },
     )
+    probe_products: bool = field(
+        default=True,
+        metadata={
+            "help": "On a CPU, time the products of the linear layers once before training and use the faster kernels, "
+            "torch's or oneDNN's, which differ by rounding. full_determinism, torch_compile, fsdp leave torch's own."
+        },
+    )
     image_cache: float = field(
         default=0.0, metadata={"help": "GiB of processed pictures that the command line's collator keeps in memory."}
     )
@@ -136,6 +143,12 @@ class PlaitTrainingArguments(TrainingArguments):
         """The learning rates by part, those of frozen parts left out."""
         rates = self.learning_rates if isinstance(self.learning_rates, dict) else {}
         return {part: rate for part, rate in rates.items() if rate != 0}
+
+    @property
+    def probes_products(self) -> bool:
+        """Whether training begins with that probe."""
+        left = self.full_determinism or self.torch_compile or self.fsdp or self.deepspeed
+        return self.probe_products and self.device.type == "cpu" and not left
 
     def _check_rates(self) -> None:
         if isinstance(self.learning_rates, str):

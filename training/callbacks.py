@@ -11,11 +11,15 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.utils import logging
 
 from ..configuration import SPECIAL_TOKENS
+from ..modeling.training_products import choose_products, drop_products
 from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .collator import PlaitDataCollator
+
+logger = logging.get_logger(__name__)
 
 
 class PartRates(TrainerCallback):
@@ -75,6 +79,33 @@ class EpochStart(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.collator.start_epoch(int(state.epoch or 0))
+
+
+class FastestProducts(TrainerCallback):
+    """While a model trains on a CPU its linear layers use the kernels that are fastest there."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if model is not None:
+            gained = choose_products(model)
+            logger.info(f"{gained} linear layers train with oneDNN's products; probe_products=False leaves torch's own")
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if model is not None:
+            drop_products(model)
 
 
 def stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:

@@ -21,7 +21,7 @@ from ..processing import PlaitProcessor
 from .arguments import PlaitTrainingArguments
 from .averaging import Averaging
 from .balance import GradientModulation, GradientShares
-from .callbacks import DecoderTokens, EpochStart, PartRates, Tokenless, stopping
+from .callbacks import DecoderTokens, EpochStart, FastestProducts, PartRates, Tokenless, stopping
 from .collator import PlaitDataCollator
 from .features import cache_features
 from .gradient_cache import average_gradients, cached_backward
@@ -102,7 +102,8 @@ class PlaitTrainer(Trainer):
         if args.ogm_alpha is not None:
             self.modulation = GradientModulation(model, args.ogm_alpha, args.ogm_noise, args.seed)
         starts = EpochStart(data_collator) if isinstance(data_collator, PlaitDataCollator) else None
-        own = (self.averaging, self.shares, self.modulation, starts)
+        products = FastestProducts() if args.probes_products else None
+        own = (self.averaging, self.shares, self.modulation, starts, products)
         return [self.rates, self.decoder_tokens, *stopping(args), *(part for part in own if part is not None)]
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:

@@ -1,0 +1,153 @@
+"""Linear layers in training on a CPU: each of a layer's three products by the kernel that is faster on this machine.
+
+torch asks MKL for all of them. On many processors oneDNN is faster, by a few percent or, with AVX-512 outside of Intel,
+twice; for which of the three depends on the layer, so they are probed. Both kernels give the same numbers up to
+rounding, so a run whose bits must not depend on a probe leaves them alone.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from transformers.utils.import_utils import is_torchdynamo_compiling
+
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+FEWEST_ROWS = 64  # with fewer, a call costs more than its product gains
+LEAST_SIZE, MOST_OUTPUTS = 128, 2**13  # wider ones are vocabularies: their product is in the loss, in chunks
+PROBED_ROWS = 512
+PROBED_WORK = 2**29  # multiplications of a probe; wider layers are probed with fewer rows
+GAIN = 0.97  # of torch's own time: what a kernel must not exceed to be chosen
+
+
+def by_torch(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a b + bias; a: (n, k), b: (k, m), bias: (m,)."""
+    return a @ b if bias is None else torch.addmm(bias, a, b)
+
+
+def by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same by oneDNN, for which torch has no public name. It reads the transpose of b."""
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+
+
+class Products(NamedTuple):
+    """The kernels of a layer y = x W^T + b: of x W^T, of dx = dy W and of dW = dy^T x."""
+
+    output: Product
+    input_gradient: Product
+    weight_gradient: Product
+
+
+BY_TORCH = Products(by_torch, by_torch, by_torch)
+
+
+class LinearFunction(torch.autograd.Function):
+    """y = x W^T + b and its gradients, by the given kernels. x: (rows, width), weight: (outputs, width)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, products: Products) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.products = products
+        return products.output(x, weight.t(), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        return (
+            ctx.products.input_gradient(slope, weight, None) if wants_x else None,
+            ctx.products.weight_gradient(slope.t(), x, None) if wants_weight else None,
+            slope.sum(0) if wants_bias else None,
+            None,
+        )
+
+
+class TrainedLinear:
+    """Stands in for a layer's `forward`. What the kernels do not serve, and all that needs no gradient, is torch's."""
+
+    def __init__(self, linear: nn.Linear, products: Products) -> None:
+        self.linear, self.products = linear, products
+
+    def __call__(self, input: Tensor) -> Tensor:
+        linear = self.linear
+        if not self.serves(input):
+            return F.linear(input, linear.weight, linear.bias)
+        rows = input.reshape(-1, linear.in_features)
+        out: Any = LinearFunction.apply(rows, linear.weight, linear.bias, self.products)
+        return out.view(*input.shape[:-1], linear.out_features)
+
+    def serves(self, x: Tensor) -> bool:
+        if not torch.is_grad_enabled() or x.numel() < FEWEST_ROWS * self.linear.in_features:
+            return False
+        single = x.dtype == self.linear.weight.dtype == torch.float32 and x.device.type == "cpu"
+        return single and not torch.is_autocast_enabled("cpu") and not is_torchdynamo_compiling()
+
+
+def choose_products(model: nn.Module) -> int:
+    """Probe the products of the linear layers on this CPU and use the faster kernels from now on, until
+    `drop_products`; returns how many layers gained.
+
+    The state dict stays as it is. Gradients of gradients are an error in the layers that gained. Layers in other types
+    than float32, on other devices, or of a size that does not gain are left alone.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return 0
+    drop_products(model)
+    kinds: dict[torch.Size, list[nn.Linear]] = {}
+    for module in model.modules():
+        if suits(module):
+            kinds.setdefault(module.weight.shape, []).append(module)
+    gained = 0
+    for shape, linears in kinds.items():
+        products = fastest_products(*shape)
+        if products == BY_TORCH:
+            continue
+        gained += len(linears)
+        for linear in linears:
+            linear.forward = TrainedLinear(linear, products)
+    return gained
+
+
+def drop_products(model: nn.Module) -> None:
+    """Go back to torch's own products; a model without others stays as it is."""
+    for module in model.modules():
+        if isinstance(module.__dict__.get("forward"), TrainedLinear):
+            del module.forward
+
+
+def suits(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether this is a plain layer of a size that gains, for which nothing else stands in."""
+    if type(module) is not nn.Linear or "forward" in module.__dict__:
+        return False
+    if min(module.weight.shape) < LEAST_SIZE or module.out_features > MOST_OUTPUTS:
+        return False
+    return module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
+
+
+def fastest_products(outputs: int, width: int) -> Products:
+    """A probe of both kernels for a layer's three products."""
+    rows = min(PROBED_ROWS, max(FEWEST_ROWS, PROBED_WORK // (outputs * width)))
+    x, weight, slope = torch.ones(rows, width), torch.ones(outputs, width), torch.ones(rows, outputs)
+    return Products(faster(x, weight.t()), faster(slope, weight), faster(slope.t(), x))
+
+
+def faster(a: Tensor, b: Tensor) -> Product:
+    torchs, onednns = seconds((by_torch, by_onednn), a, b)
+    return by_onednn if onednns < GAIN * torchs else by_torch
+
+
+def seconds(kernels: Sequence[Product], a: Tensor, b: Tensor, repeats: int = 4) -> list[float]:
+    """The least CPU time of each kernel, one after the other in every round."""
+    times: list[list[float]] = [[] for _ in kernels]
+    with torch.no_grad():
+        for _ in range(1 + repeats):
+            for kernel, own in zip(kernels, times, strict=True):
+                start = time.process_time()
+                kernel(a, b, None)
+                own.append(time.process_time() - start)
+    return [min(own[1:]) for own in times]

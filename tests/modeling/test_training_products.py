@@ -1,0 +1,170 @@
+"""Linear layers in training by other kernels: the same numbers and gradients, whichever products they serve."""
+
+import copy
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from plait import PlaitForCausalLM
+from plait.modeling.training_products import (
+    BY_TORCH,
+    FEWEST_ROWS,
+    LEAST_SIZE,
+    MOST_OUTPUTS,
+    Products,
+    TrainedLinear,
+    by_onednn,
+    by_torch,
+    choose_products,
+    drop_products,
+    fastest_products,
+)
+
+ALL_ONEDNN = Products(by_onednn, by_onednn, by_onednn)
+MIXTURES = [Products(*kernels) for kernels in product((by_torch, by_onednn), repeat=3)]
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+
+
+def gradients(linear: nn.Linear, x: Tensor, slope: Tensor) -> list[Tensor | None]:
+    """The output, and the gradients by the input, the weight and the bias."""
+    for parameter in linear.parameters():
+        parameter.grad = None
+    out = linear(x)
+    (dx,) = torch.autograd.grad(out, x, slope, retain_graph=True)
+    if any(parameter.requires_grad for parameter in linear.parameters()):
+        out.backward(slope, inputs=[p for p in linear.parameters() if p.requires_grad])
+    return [out.detach(), dx, *(parameter.grad for parameter in linear.parameters())]
+
+
+def assert_same(found: list[Tensor | None], expected: list[Tensor | None]) -> None:
+    assert len(found) == len(expected)
+    for ours, torchs in zip(found, expected, strict=True):
+        assert (ours is None) == (torchs is None)
+        if ours is not None and torchs is not None:
+            assert ours.shape == torchs.shape
+            assert (ours - torchs).abs().max() / torchs.abs().max().clamp(min=1) < 1e-5
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("products", MIXTURES, ids=lambda p: "-".join(kernel.__name__[3:] for kernel in p))
+def test_numbers_and_gradients_are_torchs(products: Products, bias: bool) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(160, 130, bias=bias)
+    x, slope = torch.randn(3, 50, 160, requires_grad=True), torch.randn(3, 50, 130)
+    expected = gradients(linear, x, slope)
+    linear.forward = TrainedLinear(linear, products)
+    assert_same(gradients(linear, x, slope), expected)
+
+
+@pytest.mark.parametrize("view", ["transposed", "strided", "expanded", "one value"])
+def test_any_layout_in_memory(view: str) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(160, 130)
+    views = {
+        "transposed": lambda width: torch.randn(width, 100).t(),
+        "strided": lambda width: torch.randn(100, 2 * width)[:, ::2],
+        "expanded": lambda width: torch.randn(1, width).expand(100, width),
+        "one value": lambda width: torch.tensor(1.5).expand(100, width),
+    }
+    x, slope = views[view](160).requires_grad_(), views[view](130)
+    expected = gradients(linear, x, slope)
+    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    assert_same(gradients(linear, x, slope), expected)
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_frozen_parameters_get_no_gradient(frozen: str) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(160, 130)
+    linear.get_parameter(frozen).requires_grad_(False)
+    x, slope = torch.randn(100, 160, requires_grad=True), torch.randn(100, 130)
+    expected = gradients(linear, x, slope)
+    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    found = gradients(linear, x, slope)
+    assert linear.get_parameter(frozen).grad is None
+    assert_same(found, expected)
+
+
+def test_what_the_kernels_do_not_serve_is_bitwise_torchs() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(160, 130)
+    few, many = torch.randn(FEWEST_ROWS - 1, 160), torch.randn(FEWEST_ROWS, 160)
+    plain_few, plain_many = linear(few), linear(many)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain_cast = linear(many)
+    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    with torch.no_grad():
+        assert torch.equal(linear(many), plain_many)
+    assert torch.equal(linear(few), plain_few)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(linear(many), plain_cast) and plain_cast.dtype == torch.bfloat16
+    assert "LinearFunction" in str(linear(many).grad_fn.next_functions) + str(linear(many).grad_fn)
+
+
+def test_a_gradient_of_a_gradient_is_an_error_not_zero() -> None:
+    linear = nn.Linear(160, 130)
+    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    x = torch.randn(100, 160, requires_grad=True)
+    (dx,) = torch.autograd.grad(linear(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()
+
+
+@pytest.fixture
+def decoder(tmp_path: object) -> PlaitForCausalLM:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_embd=128, n_layer=2, n_head=4, vocab_size=300, n_positions=128, bos_token_id=0, eos_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(str(tmp_path))
+    return PlaitForCausalLM.from_pretrained(str(tmp_path)).eval()
+
+
+def loss_and_gradients(model: PlaitForCausalLM) -> list[Tensor]:
+    ids = torch.randint(0, 300, (2, 100), generator=torch.Generator().manual_seed(0))
+    model.zero_grad()
+    loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+
+def test_a_model_trains_alike_and_goes_back(decoder: PlaitForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, expected = copy.deepcopy(decoder.state_dict()), loss_and_gradients(decoder)
+    monkeypatch.setattr("plait.modeling.training_products.fastest_products", lambda outputs, width: ALL_ONEDNN)
+    assert decoder.choose_products() == 13  # six a layer, and a head of few tokens
+    assert_same([*loss_and_gradients(decoder)], [*expected])
+    assert decoder.state_dict().keys() == state.keys()
+    other = copy.deepcopy(decoder)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert_same([*loss_and_gradients(decoder)], [*expected])  # a copy's layers read the copy's weights
+    drop_products(decoder)
+    assert all(torch.equal(a, b) for a, b in zip(loss_and_gradients(decoder), expected, strict=True))
+
+
+def test_probing_leaves_the_random_stream_alone(decoder: PlaitForCausalLM) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    choose_products(decoder)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_sizes_that_do_not_gain_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait.modeling.training_products.fastest_products", lambda outputs, width: ALL_ONEDNN)
+    narrow, wide = nn.Linear(LEAST_SIZE - 1, 500), nn.Linear(LEAST_SIZE, MOST_OUTPUTS + 1)
+    half, served = nn.Linear(200, 200, dtype=torch.bfloat16), nn.Linear(LEAST_SIZE, MOST_OUTPUTS)
+    assert choose_products(nn.Sequential(narrow, wide, half, served)) == 1
+    assert isinstance(served.forward, TrainedLinear)
+
+
+def test_a_tie_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait.modeling.training_products.seconds", lambda kernels, a, b: [1.0, 1.0])
+    assert fastest_products(128, 128) == BY_TORCH
+    monkeypatch.setattr("plait.modeling.training_products.seconds", lambda kernels, a, b: [1.0, 0.5])
+    assert fastest_products(128, 128) == ALL_ONEDNN
