@@ -134,12 +134,22 @@ def measure(reference: str, recipe: Recipe, split: str | None = None) -> Measure
     rows: Any = task.prepare(rows, "evaluated", processor, recipe)
     with tempfile.TemporaryDirectory() as folder:
         metrics = make_metrics(recipe, labels, processor)
-        trainer = PlaitTrainer(
-            model, evaluation_arguments(recipe, folder), data_collator=collator, compute_metrics=metrics
-        )
-        scores = trainer.evaluate(rows)
+        scores = make_evaluator(recipe, model, collator, metrics, folder).evaluate(rows)
     kept = {name.removeprefix("eval_"): value for name, value in scores.items() if not name.endswith(TIMES)}
     return Measured(kept, metrics, rows, data, processor)
+
+
+def make_evaluator(recipe: Recipe, model: Module, collator: Any, metrics: Any, folder: str) -> PlaitTrainer:
+    """A trainer that measures a model.
+
+    Raises:
+        RecipeError: training arguments that this machine or this model cannot follow.
+    """
+    try:
+        args = evaluation_arguments(recipe, folder)
+        return PlaitTrainer(model, args, data_collator=collator, compute_metrics=metrics)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"training: {' '.join(str(error).split())}") from error
 
 
 def evaluation_arguments(recipe: Recipe, folder: str) -> PlaitTrainingArguments:

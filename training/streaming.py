@@ -34,14 +34,18 @@ def stream(
 ) -> EvalLoopOutput:
     """The Trainer's evaluation loop for metrics of this kind; `keep` the predictions too.
 
-    Every process gets the records of all, without the rows that only fill the last round of batches.
+    Every process gets the records of all, without the rows that only fill the last round of batches. All is computed in
+    the mixed precision of the arguments.
     """
+    if not trainer.accelerator._models:  # a training has prepared the model, an evaluation alone does it here
+        trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
     model: Any = trainer.model.eval()
     trainer.callback_handler.eval_dataloader = dataloader
     metrics.start()
     kept: list[Any] = []
     for batch in dataloader:
-        with torch.no_grad(), trainer.compute_loss_context_manager():
+        # not all that metrics ask of a model goes through its forward, which alone is prepared for mixed precision
+        with torch.no_grad(), trainer.accelerator.autocast():
             found = metrics.records(model, trainer._prepare_inputs(batch))
         records: Any = trainer.accelerator.gather_for_metrics(found, use_gather_object=True)
         metrics.add(records)

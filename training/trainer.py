@@ -376,7 +376,9 @@ def check_gradient_cache(args: PlaitTrainingArguments, model: nn.Module) -> None
 
 
 def check_devices(args: PlaitTrainingArguments) -> None:
-    """Raises ValueError where one process would share a batch among several GPUs."""
+    """Raises ValueError where one process would share a batch among several GPUs, or a CPU compute in float16."""
+    if args.fp16 and args.device.type == "cpu":  # accelerate would leave it out in silence
+        raise ValueError("fp16 is mixed precision of a GPU, and the device is a CPU: take bf16, or fp16 false")
     if args.n_gpu > 1:
         raise ValueError(
             f"{args.n_gpu} GPUs in one process would split pictures that rows share: start one process a GPU "

@@ -15,7 +15,7 @@ from ..callbacks import EpochStart
 from ..cards import write_card
 from ..data import Data
 from ..generated import set_generation
-from ..predict import evaluation_arguments
+from ..predict import make_evaluator
 from ..recipe import Recipe, RecipeError
 from ..run import (
     HISTORY_FILE,
@@ -151,12 +151,8 @@ def make_part(
     """One task with what measures it."""
     task, head = find_task(recipe.task), model.heads[name]
     data = prepared(data, task, processor, recipe)
-    evaluator = PlaitTrainer(
-        head,
-        evaluation_arguments(recipe, str(folder / "checkpoints")),
-        data_collator=make_collator(recipe, processor, data.labels),
-        compute_metrics=make_metrics(recipe, data.labels, processor),
-    )
+    collator, metrics = make_collator(recipe, processor, data.labels), make_metrics(recipe, data.labels, processor)
+    evaluator = make_evaluator(recipe, head, collator, metrics, str(folder / "checkpoints"))
     return Part(recipe, task, data, head, evaluator)  # pyright: ignore[reportArgumentType]
 
 

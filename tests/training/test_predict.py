@@ -1,0 +1,49 @@
+"""Measuring a trained model: under the type that is asked for, or refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plait.training.predict import evaluate, recipe_of
+from plait.training.recipe import RecipeError, build_recipe
+from plait.training.run import train
+
+from .test_retrieval_task import captions
+from .test_retrieval_task import recipe_of as retrieval_recipe
+from .text_recipes import recipe_for
+
+
+@pytest.fixture
+def make_content(tmp_path: Path, pictures: dict[str, Path]) -> Callable[..., dict[str, Any]]:
+    """The recipe of a task, with training arguments."""
+
+    def make(name: str, **training: Any) -> dict[str, Any]:
+        if name == "retrieval":
+            return retrieval_recipe(tmp_path, captions(pictures), training=training)
+        return recipe_for(name, tmp_path, pictures, **training)
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["translation", "question_answering", "retrieval"])
+def test_a_model_is_measured_in_the_type_that_it_was_trained_in(
+    make_content: Callable[..., dict[str, Any]], name: str
+) -> None:
+    """Alone exactly as at the end of its training, and otherwise where the type is another."""
+    recipe = build_recipe(make_content(name, max_steps=2, bf16=True))
+    expected, run = train(recipe, "plait train")["validation"]["model"], str(recipe.output_dir)
+    half, single = (evaluate(run, recipe_of(run, {"training.bf16": bf16}), "validation") for bf16 in (True, False))
+    assert {name: half[name] for name in expected} == expected
+    assert half["loss"] != single["loss"]
+    assert half["loss"] == pytest.approx(single["loss"], rel=3e-2)
+
+
+def test_float16_needs_a_gpu(finished: Callable[[str], Path], make_content: Callable[..., dict[str, Any]]) -> None:
+    """It is refused, in training too, where it would be left out in silence."""
+    run = str(finished("translation"))
+    with pytest.raises(RecipeError, match="training: fp16 is mixed precision of a GPU"):
+        evaluate(run, recipe_of(run, {"training.fp16": True}))
+    with pytest.raises(RecipeError, match="training: fp16 is mixed precision of a GPU"):
+        train(build_recipe(make_content("translation", fp16=True)), "plait train")
