@@ -24,7 +24,7 @@ from .data import Data, load_data
 from .generated import set_generation
 from .labels import labels_of
 from .recipe import Recipe, RecipeError, build_recipe, set_dotted
-from .row_scores import ScoresRows, beside
+from .row_scores import beside
 from .run import is_run, make_collator, make_metrics, saved_recipe
 from .tasks import Task, find_task, task_of
 from .trainer import PlaitTrainer
@@ -107,15 +107,19 @@ def evaluate_rows(
     Raises:
         RecipeError: as above; a task whose metrics no single row has; or a model beside it of another tokenizer.
     """
-    task, own = find_task(recipe.task), measure(reference, recipe, split)
-    if not isinstance(own.metrics, ScoresRows):
+    task = find_task(recipe.task)
+    if not task.scores_rows:
         raise RecipeError(f"--intervals: the metrics of the task {recipe.task} are not those of single rows")
+    own = measure(reference, recipe, split)
+    rows = own.metrics.rows()
+    if not rows:
+        raise RecipeError(f"--intervals: {', '.join(own.metrics.names)} are of all rows together: name another metric")
     train = own.data.train
     prepared = None if train is None else task.prepare(train, "train", own.processor, recipe)
     found = task.baseline_rows(own.metrics, Data({} if prepared is None else {"train": prepared}, None), own.rows)
     found |= {name: measure(name, recipe, split).metrics.rows() for name in others}
     try:
-        return own.scores, beside(own.metrics.rows(), found, task.row_groups(own.rows))
+        return own.scores, beside(rows, found, task.row_groups(own.rows))
     except ValueError as error:
         raise RecipeError(f"--beside: {error}") from None
 

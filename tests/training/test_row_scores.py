@@ -3,16 +3,19 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from plait import PlaitProcessor
 from plait.training.cli import main
 from plait.training.ngrams import PairCounts
 from plait.training.recipe import build_recipe
-from plait.training.row_scores import RowScore, beside, lines, perplexity_rows
+from plait.training.row_scores import RowScore, ScoresRows, beside, lines, perplexity_rows
 from plait.training.run import train
+from plait.training.tasks import TASKS
 
 from .text_recipes import recipe_for
 
@@ -110,16 +113,25 @@ def test_a_model_stands_beside_its_baselines_and_another(
     assert baselines == set(results) - {"model"} and baselines
 
 
-def test_intervals_are_refused_where_rows_have_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = tmp_path / "words.txt"
-    words.write_text("the red square is red\nthe blue square is blue\n" * 400)
-    tiny = "{config: {hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 24}}"
-    folder = str(tmp_path / "run")
-    given = ["--model.text", tiny, "--tokenizer", "{train: {vocab_size: 300, min_frequency: 1}}"]
-    given += ["--data.source", str(words), "--training.max_steps", "1", "--training.use_cpu", "true"]
-    assert main(["train", "masked_lm", *given, "--output_dir", folder]) == 0
-    assert main(["evaluate", folder, "--intervals"]) == 2
+def test_intervals_are_refused_before_any_work_where_rows_have_no_score(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the model or the data are looked for: here are neither."""
+    given = ["--task", "masked_lm", "--data.source", "nowhere.txt"]
+    assert main(["evaluate", "nowhere", "--intervals", *given]) == 2
     assert "--intervals: the metrics of the task masked_lm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_a_task_says_whether_its_rows_have_scores(name: str, processor: PlaitProcessor) -> None:
+    recipe = build_recipe({"task": name, "model": {"from_pretrained": "any"}})
+    assert TASKS[name].scores_rows == isinstance(TASKS[name].make_metrics([], None, processor, recipe), ScoresRows)
+
+
+def test_intervals_need_a_metric_of_single_rows(
+    finished: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(finished("question_answering"))
+    assert main(["evaluate", run, "--intervals", "--split", "validation", "--metrics", "[bleu, distinct]"]) == 2
+    assert "--intervals: bleu, distinct are of all rows together" in capsys.readouterr().err
 
 
 def test_perplexities_of_other_tokens_are_not_compared() -> None:

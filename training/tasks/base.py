@@ -52,7 +52,8 @@ class Task:
     `roles` are the columns that it can read, `answered` those of them that a model answers; of each group in `needed`
     training data must have one. `asked` says which column each option of `plait predict` gives, `decoder_template` how
     a tokenizer that is trained for a decoder wraps texts. `metrics` are those measured where the recipe names none.
-    `writes`: the model generates. `text_is_cached`: a frozen text tower's outputs can stand for the text.
+    `writes`: the model generates. `scores_rows`: its metrics are ScoresRows. `text_is_cached`: a frozen text tower's outputs
+    can stand for the text.
     """
 
     name: ClassVar[str]
@@ -67,6 +68,7 @@ class Task:
     decoder_template: ClassVar[str] = PLAIN
     labelled: ClassVar[bool] = False
     writes: ClassVar[bool] = False
+    scores_rows: ClassVar[bool] = False
     text_is_cached: ClassVar[bool] = True
 
     def check_recipe(self, recipe: Recipe) -> None:

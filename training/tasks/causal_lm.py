@@ -48,6 +48,7 @@ class CausalLM(Task):
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
     settings: ClassVar[type[Settings]] = CausalLMSettings
     writes: ClassVar[bool] = True
+    scores_rows: ClassVar[bool] = True
     text_is_cached: ClassVar[bool] = False
     decoder_template: ClassVar[str] = BEGUN
 

@@ -82,6 +82,7 @@ class Dialogue(Task):
     metrics: ClassVar[tuple[str, ...]] = ("chrf", "distinct")
     settings: ClassVar[type[Settings]] = DialogueSettings
     writes: ClassVar[bool] = True
+    scores_rows: ClassVar[bool] = True
     text_is_cached: ClassVar[bool] = False
     decoder_template: ClassVar[str] = PLAIN
 

@@ -46,6 +46,7 @@ class Generation(Task):
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
     settings: ClassVar[type[Settings]] = GenerationSettings
     writes: ClassVar[bool] = True
+    scores_rows: ClassVar[bool] = True
 
     def texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
         if part == "text":
