@@ -40,7 +40,7 @@ class ObjectiveMetrics:
 
     def start(self) -> None:
         """Forget everything."""
-        self.rows: dict[str, list[float]] = {name: [] for name in self.known}
+        self.by_row: dict[str, list[float]] = {name: [] for name in self.known}
 
     def records(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[dict[str, float]]:
         """The values of a batch, for each of its rows."""
@@ -60,12 +60,12 @@ class ObjectiveMetrics:
         """One more batch, of all processes."""
         for record in records:
             for name, value in record.items():
-                self.rows[name].append(value)
+                self.by_row[name].append(value)
 
     def compute(self) -> dict[str, float]:
         """`{name: value}` over all rows so far; an objective that no batch had anything for is left out. The loss is
         not a number where nothing could be measured."""
-        means = {name: math.fsum(values) / len(values) for name, values in self.rows.items() if values}
+        means = {name: math.fsum(values) / len(values) for name, values in self.by_row.items() if values}
         parts = [self.weights[name] * means[name] for name in self.weights if name in means]
         return {"loss": math.fsum(parts) if parts else math.nan, **means}
 

@@ -52,8 +52,8 @@ class Task:
     `roles` are the columns that it can read, `answered` those of them that a model answers; of each group in `needed`
     training data must have one. `asked` says which column each option of `plait predict` gives, `decoder_template` how
     a tokenizer that is trained for a decoder wraps texts. `metrics` are those measured where the recipe names none.
-    `writes`: the model generates. `scores_rows`: its metrics are ScoresRows. `text_is_cached`: a frozen text tower's outputs
-    can stand for the text.
+    `writes`: the model generates. `scores_rows`: its metrics are ScoresRows. `text_is_cached`: a frozen text tower's
+    outputs can stand for the text.
     """
 
     name: ClassVar[str]
