@@ -345,9 +345,15 @@ def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
         return {}
     fields: dict[str, Any] = {"tie_word_embeddings": getattr(strand.config, "tie_word_embeddings", True)}
     if "decoder" in strands:
-        fields["decoder_start_token_id"] = getattr(strand.source_config, "decoder_start_token_id", None)
+        fields["decoder_start_token_id"] = start_of(strand)
         fields["lm_head_bias"] = "lm_head.bias" in strand.heads and "mlm_head.dense.weight" not in strand.heads
     return fields
+
+
+def start_of(strand: Strand) -> int | None:
+    """The token with which a checkpoint's decoder begins, as its config or its generation config names it."""
+    named = (getattr(found, "decoder_start_token_id", None) for found in (strand.source_config, strand.generation))
+    return next((token for token in named if token is not None), None)
 
 
 def label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:

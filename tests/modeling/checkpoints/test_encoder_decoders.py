@@ -172,6 +172,21 @@ def test_generation_settings_of_old_configs_are_read(saved: Callable[[str], Save
     assert ours.num_beams == 4
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["bart", "whisper"])
+def test_labels_are_read_behind_the_checkpoints_own_start_token(kind: str, tmp_path: Path) -> None:
+    """Not behind its first token: BART begins with its end, Whisper of many languages with a token of its own."""
+    tokens = {"bos_token_id": 3, "eos_token_id": 2, "decoder_start_token_id": 4}
+    theirs, folder = save((bart if kind == "bart" else whisper)(**tokens), tmp_path / "theirs")
+    labels = torch.tensor([[5, 6, 2, -100], [7, 2, -100, -100], [8, 9, 5, 2]])
+    ours = PlaitForConditionalGeneration.from_pretrained(folder).eval()
+    expected = theirs(**sources_of(kind), labels=labels).loss
+    torch.testing.assert_close(ours(**sources_of(kind), labels=labels).loss, expected)
+    ours.save_pretrained(tmp_path / "ours")
+    again = PlaitForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()
+    torch.testing.assert_close(again(**sources_of(kind), labels=labels).loss, expected)
+
+
 # Whisper's own ways
 
 
