@@ -114,14 +114,22 @@ class PackedLinear:
             raise RuntimeError("a weight changed after it was packed: call prepack_weights(model) again")
 
 
+def hooked(*layers: nn.Module) -> bool:
+    """Whether a hook reads what goes into one of the layers, or keeps what it gives."""
+    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+
+
 class PackedMLP:
-    """down(act(up(x))), of several rows with the activation inside the first product; stands in for `forward`."""
+    """down(act(up(x))), of several rows with the activation inside the first product; stands in for `forward`. With a
+    hook on either, the MLP computes one after the other as ever."""
 
     def __init__(self, mlp: PlaitMLP, up: PackedLinear, fused: Kernel) -> None:
         self.mlp, self.up, self.fused = mlp, up, fused
 
     def __call__(self, x: Tensor) -> Tensor:
         self.up.check()
+        if hooked(self.mlp.up_proj, self.mlp.act):
+            return type(self.mlp).forward(self.mlp, x)
         inner = self.mlp.act(self.up.one(x)) if self.up.is_one_row(x) else self.fused(x)
         return self.mlp.down_proj(self.mlp.dropout(inner))
 
@@ -136,7 +144,7 @@ class InPlaceMLP:
     def __call__(self, x: Tensor) -> Tensor:
         mlp, gated = self.mlp, isinstance(self.mlp, PlaitGatedMLP)
         first: Any = mlp.gate_proj if gated else mlp.up_proj
-        if torch.is_grad_enabled() or first._forward_hooks or mlp.act._forward_hooks:
+        if torch.is_grad_enabled() or hooked(first, mlp.act):
             return type(mlp).forward(mlp, x)
         inner = self.act_(first(x))
         return mlp.down_proj(mlp.dropout(inner.mul_(mlp.up_proj(x)) if gated else inner))

@@ -13,6 +13,7 @@ from plait.modeling.prepack import (
     Layout,
     OneDNN,
     PackedLinear,
+    PackedMLP,
     Plain,
     Transposed,
     _has_kernel,
@@ -108,6 +109,27 @@ def test_one_row_equals_several(model: PlaitModel, monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(mlp(x[:1]), expected[:1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 6])
+def test_hooks_inside_a_packed_mlp_see_what_they_saw(
+    model: PlaitModel, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes into each layer and what comes out of it, of one row and of several, and so does what they change."""
+    mlp, x, seen = model.towers["image"].transformer.layers[0].mlp, torch.randn(rows, 128), []
+    for layer in (mlp.up_proj, mlp.act, mlp.dropout, mlp.down_proj):
+        layer.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0].clone()))
+        layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.clone()))
+    with torch.inference_mode():
+        results = [mlp(x)]
+        pack_all(model, monkeypatch)
+        assert isinstance(mlp.forward, PackedMLP)
+        results.append(mlp(x))
+        torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
+        assert len(seen) == 16
+        torch.testing.assert_close(seen[8:], seen[:8], atol=1e-5, rtol=1e-5)
+        mlp.act.register_forward_hook(lambda _layer, _inputs, output: output * 0)
+        torch.testing.assert_close(mlp(x), mlp.down_proj.bias.expand(rows, -1), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "quick_gelu"])
 def test_an_activation_in_place_changes_nothing(activation: str, gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +151,10 @@ def test_an_activation_in_place_changes_nothing(activation: str, gated: bool, mo
         handle = mlp.act.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
         torch.testing.assert_close(mlp(x), expected, atol=0, rtol=0)
         torch.testing.assert_close(kept[1], mlp.act(product), atol=0, rtol=0)
+        handle.remove()
+        handle = mlp.act.register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
+        torch.testing.assert_close(mlp(x), expected, atol=0, rtol=0)
+        torch.testing.assert_close(kept[-1], product, atol=0, rtol=0)
     handle.remove()
     mlp(x).sum().backward()
     assert first.weight.grad.abs().sum() > 0
