@@ -130,6 +130,12 @@ def test_hooks_inside_a_packed_mlp_see_what_they_saw(
         torch.testing.assert_close(mlp(x), mlp.down_proj.bias.expand(rows, -1), atol=1e-6, rtol=0)
 
 
+def test_packing_draws_no_random_number(model: PlaitModel) -> None:
+    state = torch.get_rng_state()
+    model.prepack_weights()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "quick_gelu"])
 def test_an_activation_in_place_changes_nothing(activation: str, gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
