@@ -1,6 +1,7 @@
 """Conditional generation: towers are read by a decoder, which writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Unpack
 
@@ -32,6 +33,7 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
     reads_pooled = False
     smooths_labels = True
     decoder_kind = "context"
+    heard: ContextOutput | None = None  # of an assistant, during `generate`: what its own towers make of the inputs
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
@@ -78,9 +80,22 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
         kwargs = self.with_beginning(context, kwargs)
         library: Any = super()
-        with self.lean_steps():
+        with self.lean_steps(), hearing(kwargs.get("assistant_model"), read):
             given = kwargs.pop("generation_config")
             return library.generate(None, given, *args, encoder_outputs=context, **words, **kwargs)
+
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None = None, *args: Any
+    ) -> dict[str, Any]:
+        """transformers asks an assistant what it reads; `generate` itself has encoded it by now."""
+        if model_kwargs.get("encoder_outputs") is not None:
+            return model_kwargs
+        source = {model_input_name or self.main_input_name: inputs_tensor}
+        with torch.no_grad():
+            own = self.heard or self.model.encode_context(**source, attention_mask=model_kwargs.get("attention_mask"))
+        return {**model_kwargs, "encoder_outputs": own}
+
+    _prepare_encoder_decoder_kwargs_for_generation = _maybe_prepare_encoder_kwargs_for_generation  # its older name
 
     def with_beginning(self, context: ContextOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `generate` with the tokens that a generation config puts first (see `plait.modeling.speech`)
@@ -150,6 +165,25 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What transformers' collators ask for."""
         return shifted_right(labels, self.config)
+
+
+@contextmanager
+def hearing(assistant: Any, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """While it lasts, an assistant that reads a context has that of its own towers.
+
+    Raises ValueError where there is nothing for them to read.
+    """
+    if not isinstance(assistant, PlaitForConditionalGeneration):
+        yield
+        return
+    if not inputs:
+        raise ValueError("assistant_model has towers of its own: pass their inputs in the place of encoder_outputs")
+    with torch.no_grad():
+        assistant.heard = assistant.model.encode_context(**inputs)
+    try:
+        yield
+    finally:
+        assistant.heard = None
 
 
 def begun(tokens: Tensor, mask: Tensor | None, start: int | list[int] | None) -> dict[str, Tensor]:

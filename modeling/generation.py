@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -111,7 +111,10 @@ class LeanGeneration:
         return prepared
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
-        """transformers' cache, the layers of a plain one replaced by layers with room to grow."""
+        """transformers' cache, the layers of a plain one replaced by layers with room to grow; none for a decoder that
+        keeps none."""
+        if not cast("Any", self).model.decoder.keeps_cache:
+            generation_config.use_cache = model_kwargs["use_cache"] = False
         given = model_kwargs.get("past_key_values")
         super()._prepare_cache_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
             generation_config, model_kwargs, *args

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,12 +81,13 @@ class PlaitModel(PlaitPreTrainedModel):
             pixel_values_videos: (batch, clips, frames, channels, height, width); 5-D is one clip a row. video_present:
                 (batch, clips). pixel_values_videos_mask: (batch, clips, frames), 0 behind a clip's last frame.
             encoder_outputs: what `encode` returned, by modality: that tower is not run again. Or, for a decoder that
-                reads a context, what `encode_context` returned.
+                reads a context, what `encode_context` returned, or an encoder of transformers (with attention_mask).
             decoder_input_ids and its kin: the decoder's text, where it reads a context; a decoder alone, or with images
                 inline, has its text in input_ids.
 
         Raises:
-            ValueError: an input without a tower, a row with no modality at all, or image tokens that do not fit.
+            ValueError: an input without a tower, a row with no modality at all, no text for the decoder, or image
+                tokens that do not fit.
         """
         parts, given, recorded = by_modality(inputs), inputs.get("encoder_outputs"), self.recorded(inputs)
         cached = (inputs.get("past_key_values"), inputs.get("use_cache"))
@@ -98,6 +99,8 @@ class PlaitModel(PlaitPreTrainedModel):
             return self.continue_text(parts, given, *cached, recorded)
         context = self.context_of(parts, given, recorded)
         written = {name: inputs.get(f"decoder_{name}") for name in WRITTEN}
+        if written["input_ids"] is None and written["inputs_embeds"] is None:
+            raise ValueError("the decoder has no text: pass decoder_input_ids, or labels, of which they are made")
         output = self.decode({**written, **contextual(context)}, *cached, recorded)
         output.context = context
         return output
@@ -123,8 +126,8 @@ class PlaitModel(PlaitPreTrainedModel):
         self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
     ) -> ContextOutput:
         """What the decoder reads: computed, or as it was given."""
-        if given is not None and given.get("last_hidden_state") is not None:
-            return ContextOutput(**given)
+        if given is not None and (context := given_context(given, inputs["text"]["attention_mask"])) is not None:
+            return context
         fused = self.braid(inputs, given, recorded)
         return ContextOutput(fused.last_hidden_state, fused.mask, fused.hidden_states, fused.attentions)
 
@@ -235,8 +238,9 @@ class PlaitModel(PlaitPreTrainedModel):
     ) -> dict[str, Any]:
         """The text's inputs, the tokens of its images put in."""
         places = text["input_ids"] == self.config.image_token_id
-        if text["attention_mask"] is not None and text["attention_mask"].ndim == 2:
-            places &= text["attention_mask"][:, -places.shape[1] :].bool()
+        mask = text["attention_mask"]  # one for each kind of layer, with a static cache
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            places &= mask[:, -places.shape[1] :].bool()
         outputs = self.encode_all({"image": image}, given, {}, optional=True)
         if "image" not in outputs:
             if bool(places.any()):
@@ -255,13 +259,12 @@ class PlaitModel(PlaitPreTrainedModel):
         self, inputs: dict[str, Any], past_key_values: Cache | None, use_cache: bool | None, recorded: dict[str, Any]
     ) -> PlaitModelOutput:
         """The decoder, with its cache."""
-        config = self.config.get_text_config()
+        config, decoder = self.config.get_text_config(), cast("Any", self.decoder)
         use_cache = getattr(config, "use_cache", False) if use_cache is None else use_cache
-        if use_cache and past_key_values is None and not self.training:
+        if use_cache and decoder.keeps_cache and past_key_values is None and not self.training:
             past_key_values = DynamicCache(config=config)
             if self.config.is_encoder_decoder:
                 past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
-        decoder: Any = self.decoder
         return single_output(decoder(**inputs, past_key_values=past_key_values, **recorded))
 
     @property
@@ -304,6 +307,25 @@ def refuse(inputs: Mapping[str, Any], names: Iterable[str], why: str) -> None:
     """Raise ValueError for inputs that nothing would read."""
     if given := [name for name in names if inputs.get(name) is not None and inputs[name] is not False]:
         raise ValueError(f"nothing here reads {', '.join(given)}: {why}, leave them out")
+
+
+def given_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | None:
+    """What `encode_context` returned, or an encoder of transformers (a tuple too), whose padding the text's mask tells;
+    None for the towers' outputs by modality.
+
+    Raises ValueError for a mask of other tokens.
+    """
+    if isinstance(given, (tuple, list)):
+        given = {"last_hidden_state": given[0]}
+    tokens, mask = given.get("last_hidden_state"), given.get("mask")
+    if tokens is None:
+        return None
+    if mask is None and attention_mask is not None:
+        mask = attention_mask
+        if mask.shape != tokens.shape[:2]:
+            shapes = f"{tuple(tokens.shape[:2])} tokens, attention_mask is {tuple(mask.shape)}"
+            raise ValueError(f"encoder_outputs have {shapes}: give the mask of these tokens")
+    return ContextOutput(tokens, mask, given.get("hidden_states"), given.get("attentions"))
 
 
 def contextual(context: ContextOutput) -> dict[str, Tensor | None]:

@@ -37,6 +37,8 @@ class TextTower(nn.Module):
     """Token ids to tokens: BERT-style encoders, GPT-style causal towers, and (with `config.cross_attention`) decoders
     that read a context."""
 
+    keeps_cache = True
+
     def __init__(self, config: PlaitTextConfig) -> None:
         super().__init__()
         self.config = config

@@ -332,10 +332,10 @@ def as_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
 
 
-def token_mask(tokens: Tensor, attention_mask: Tensor | None, cached: bool) -> Tensor:
+def token_mask(tokens: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None, cached: bool) -> Tensor:
     """(batch, length), True where there is a token; a family that changes the length gives tokens wherever a row has
-    any (Perceiver's latents)."""
-    if attention_mask is None or attention_mask.ndim != 2:
+    any (Perceiver's latents). With a static cache the mask is one for each kind of layer, and made elsewhere."""
+    if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
         return tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
     if attention_mask.shape[1] == tokens.shape[1] or cached:
         return attention_mask[:, -tokens.shape[1] :].bool()

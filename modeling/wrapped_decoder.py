@@ -20,6 +20,7 @@ class WrappedDecoder(WrappedTower):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config, "text")
+        self.keeps_cache = "past_key_values" in self.takes  # Mamba's state is none: it reads the whole text again
 
     def forward(
         self,

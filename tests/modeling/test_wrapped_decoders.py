@@ -100,6 +100,43 @@ def test_images_among_its_text(name: str, tmp_path: Path, image: Path) -> None:
     assert torch.equal(again(**inputs).logits, model(**inputs).logits)
 
 
+@torch.no_grad()
+def test_layers_of_two_kinds_and_a_static_cache(tmp_path: Path, image: Path) -> None:
+    """transformers then gives each kind of layer its own mask."""
+    config = hf.Gemma3TextConfig(**SIZES, **WINDOWED, layer_types=["sliding_attention", "full_attention"])
+    torch.manual_seed(0)
+    peer = hf.Gemma3ForCausalLM(config).eval()
+    peer.save_pretrained(tmp_path / "theirs")
+    static = {"cache_implementation": "static", "disable_compile": True}
+    model: Any = PlaitForCausalLM.from_pretrained(tmp_path / "theirs")
+    expected = peer.generate(**prompt(), **GREEDY)
+    assert torch.equal(model.generate(**prompt(), **GREEDY, **static), expected)
+    composed: Any = PlaitForCausalLM.compose(image=image, decoder=tmp_path / "theirs", verbose=False)
+    token = composed.config.image_token_id
+    inputs = {"input_ids": torch.tensor([[3, *[token] * 5, 7, 8], [4, *[token] * 5, 9, 5]])}
+    inputs["pixel_values"] = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    text = composed.generate(**inputs, **GREEDY)
+    assert torch.equal(composed.generate(**inputs, **GREEDY, **static), text)
+
+
+@torch.no_grad()
+def test_a_family_without_a_cache_writes_too(tmp_path: Path, image: Path) -> None:
+    torch.manual_seed(0)
+    peer = hf.MambaForCausalLM(hf.MambaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, pad_token_id=0))
+    peer.eval().save_pretrained(tmp_path / "theirs")
+    model: Any = PlaitForCausalLM.from_pretrained(tmp_path / "theirs")
+    torch.testing.assert_close(model(**prompt()).logits, peer(**prompt()).logits)
+    for options in ({}, {"num_beams": 2}):
+        expected = peer.generate(**prompt(), **GREEDY, **options)
+        assert torch.equal(model.generate(**prompt(), **GREEDY, **options), expected)
+    composed: Any = PlaitForCausalLM.compose(image=image, decoder=tmp_path / "theirs", verbose=False)
+    ids = torch.tensor([[3, *[composed.config.image_token_id] * 5, 7, 8]])
+    pixels = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    text = composed.generate(input_ids=ids, pixel_values=pixels, **GREEDY)
+    again = composed(input_ids=text[:, :-1], pixel_values=pixels).logits[:, ids.shape[1] - 1 :]
+    assert torch.equal(again[..., :60].argmax(-1), text[:, ids.shape[1] :])
+
+
 def test_its_own_cross_attention_reads_a_context(tmp_path: Path, image: Path) -> None:
     config = hf.BertGenerationConfig(**SIZES, is_decoder=True, add_cross_attention=True)
     torch.manual_seed(0)
