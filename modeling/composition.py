@@ -25,7 +25,7 @@ from ..configuration import (
 )
 from .checkpoints import FAMILIES, config_of, family_of, freeze_zeros, open_source, read_tower
 from .checkpoints.source import Source, read_config
-from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of
+from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of, start_of
 from .wrapped import load_wrapped, without_pooler
 from .wrapped_decoder import check_cross_attention, load_wrapped_decoder
 from .wrapped_media import is_video_family
@@ -345,15 +345,9 @@ def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
         return {}
     fields: dict[str, Any] = {"tie_word_embeddings": getattr(strand.config, "tie_word_embeddings", True)}
     if "decoder" in strands:
-        fields["decoder_start_token_id"] = start_of(strand)
+        fields["decoder_start_token_id"] = start_of(strand.source_config, strand.generation)
         fields["lm_head_bias"] = "lm_head.bias" in strand.heads and "mlm_head.dense.weight" not in strand.heads
     return fields
-
-
-def start_of(strand: Strand) -> int | None:
-    """The token with which a checkpoint's decoder begins, as its config or its generation config names it."""
-    named = (getattr(found, "decoder_start_token_id", None) for found in (strand.source_config, strand.generation))
-    return next((token for token in named if token is not None), None)
 
 
 def label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:

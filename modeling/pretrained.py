@@ -257,6 +257,12 @@ def completed(generation: GenerationConfig, config: PlaitConfig) -> GenerationCo
     return generation
 
 
+def start_of(*configs: PreTrainedConfig | GenerationConfig | None) -> int | None:
+    """The token with which a checkpoint's decoder begins, as the first of its configs names it that does."""
+    named = (getattr(config, "decoder_start_token_id", None) for config in configs)
+    return next((token for token in named if token is not None), None)
+
+
 def require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:
     """A forward hook: gradients reach this layer's output though nothing before it is trained."""
     output.requires_grad_(True)

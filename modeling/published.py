@@ -12,8 +12,8 @@ from ..configuration import CONFIG_FIELDS, PlaitConfig
 from .checkpoints import TWO_TOWERS, family_of, open_source, read_strands
 from .checkpoints.pairs import is_pair, read_pair
 from .checkpoints.source import Source
-from .composition import Strand, generation_of, lifted, start_of, with_habits, without_unused, wrapped_decoder_strand
-from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix
+from .composition import Strand, generation_of, lifted, with_habits, without_unused, wrapped_decoder_strand
+from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, start_of
 from .towers import EMBEDDING
 from .wrapped import load_wrapped, modality_of
 from .wrapped_decoder import writes_text
@@ -102,7 +102,9 @@ def task_fields(strands: Mapping[str, Strand], heads: Mapping[str, Tensor]) -> d
     fields: dict[str, Any] = lifted({"text": strands["decoder"]} if "decoder" in strands else strands)
     source: PreTrainedConfig | None = next(iter(strands.values())).source_config
     if "decoder" in strands:
-        fields |= {"lm_head_bias": "lm_head.bias" in heads, "decoder_start_token_id": start_of(strands["decoder"])}
+        decoder = strands["decoder"]
+        fields["lm_head_bias"] = "lm_head.bias" in heads
+        fields["decoder_start_token_id"] = start_of(decoder.source_config, decoder.generation)
     if "text" in strands and "decoder" in strands and fields["tie_word_embeddings"]:
         tables = [(strands[part].weights or {})[EMBEDDING] for part in ("text", "decoder")]
         fields["tie_encoder_embeddings"] = torch.equal(*tables)
