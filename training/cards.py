@@ -145,6 +145,13 @@ def _data(recipe: Recipe, data: Data) -> str:
     source = recipe.data.source
     files = source if isinstance(source, dict) else {}
     shown = ", ".join(f"{split}: {Path(file).name}" for split, file in files.items()) or _source(recipe)
-    sizes = ", ".join(f"{len(rows)} rows for {split}" for split, rows in data.splits.items())
+    sizes = ", ".join(f"{_size(recipe, data, split)} for {split}" for split in data.splits)
     lost = "".join(f" {count} unreadable rows of {split} left out." for split, count in data.left_out.items())
     return f"Source: {shown}. {sizes}.{lost}"
+
+
+def _size(recipe: Recipe, data: Data, split: str) -> str:
+    """How many rows a split has, and what the task made of them where that is another number."""
+    made = len(data.splits[split])
+    rows = data.rows.get(split, made)
+    return f"{rows} rows" if rows == made else f"{rows} rows ({made} {find_task(recipe.task).pieces})"

@@ -31,11 +31,13 @@ ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train
 
 
 class Data(NamedTuple):
-    """The splits that exist, what their labels mean (None: no labels), and how many rows could not be read."""
+    """The splits that exist, what their labels mean (None: no labels), how many rows could not be read, and of prepared
+    splits how many rows they were made of."""
 
     splits: dict[str, "Dataset"]
     labels: Labels | None
     left_out: dict[str, int] = {}
+    rows: dict[str, int] = {}
 
     @property
     def train(self) -> "Dataset | None":

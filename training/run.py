@@ -160,7 +160,8 @@ def read_data(recipe: Recipe, task: Task) -> Data:
 def prepared(data: Data, task: Task, processor: PlaitProcessor, recipe: Recipe) -> Data:
     """Every split as the task's collator reads it."""
     return data._replace(
-        splits={split: task.prepare(rows, split, processor, recipe) for split, rows in data.splits.items()}
+        splits={split: task.prepare(rows, split, processor, recipe) for split, rows in data.splits.items()},
+        rows={split: len(rows) for split, rows in data.splits.items()},
     )
 
 

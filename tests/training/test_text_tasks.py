@@ -292,6 +292,17 @@ def test_the_card_says_how_to_load_it(finished: Callable[[str], Path]) -> None:
     assert "AutoModelForQuestionAnswering" in (finished("question_answering") / "README.md").read_text()
 
 
+def test_the_card_counts_the_rows_of_the_data(finished: Callable[[str], Path], make_run: MakeRun) -> None:
+    """Windows of long contexts too, but as windows."""
+    card, windows = (
+        (finished("question_answering") / "README.md").read_text(),
+        len(make_run("question_answering").data.train),
+    )
+    assert windows > 4
+    assert f"4 rows ({windows} windows) for train, 4 rows ({windows} windows) for validation." in card
+    assert "12 rows for train, 12 rows for validation." in (finished("translation") / "README.md").read_text()
+
+
 def test_answers_from_the_command_line(
     finished: Callable[[str], Path], pictures: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

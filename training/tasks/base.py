@@ -52,8 +52,8 @@ class Task:
     `roles` are the columns that it can read, `answered` those of them that a model answers; of each group in `needed`
     training data must have one. `asked` says which column each option of `plait predict` gives, `decoder_template` how
     a tokenizer that is trained for a decoder wraps texts. `metrics` are those measured where the recipe names none.
-    `writes`: the model generates. `scores_rows`: its metrics are ScoresRows. `text_is_cached`: a frozen text tower's
-    outputs can stand for the text.
+    `pieces`: what `prepare` makes of rows where it is not as many. `writes`: the model generates. `scores_rows`: its
+    metrics are ScoresRows. `text_is_cached`: a frozen text tower's outputs can stand for the text.
     """
 
     name: ClassVar[str]
@@ -66,6 +66,7 @@ class Task:
     settings: ClassVar[type[Settings]] = Settings
     asked: ClassVar[dict[str, str]] = {"text": "text", "image": "image"}
     decoder_template: ClassVar[str] = PLAIN
+    pieces: ClassVar[str] = "examples"
     labelled: ClassVar[bool] = False
     writes: ClassVar[bool] = False
     scores_rows: ClassVar[bool] = False

@@ -70,6 +70,7 @@ class QuestionAnswering(Task):
     asked: ClassVar[dict[str, str]] = {"text": "question", "context": "context", "image": "image"}
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1")
     settings: ClassVar[type[Settings]] = QuestionAnsweringSettings
+    pieces: ClassVar[str] = "windows"
     scores_rows: ClassVar[bool] = True
     text_is_cached: ClassVar[bool] = False
 
