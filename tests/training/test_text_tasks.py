@@ -294,10 +294,8 @@ def test_the_card_says_how_to_load_it(finished: Callable[[str], Path]) -> None:
 
 def test_the_card_counts_the_rows_of_the_data(finished: Callable[[str], Path], make_run: MakeRun) -> None:
     """Windows of long contexts too, but as windows."""
-    card, windows = (
-        (finished("question_answering") / "README.md").read_text(),
-        len(make_run("question_answering").data.train),
-    )
+    card = (finished("question_answering") / "README.md").read_text()
+    windows = len(make_run("question_answering").data.splits["train"])
     assert windows > 4
     assert f"4 rows ({windows} windows) for train, 4 rows ({windows} windows) for validation." in card
     assert "12 rows for train, 12 rows for validation." in (finished("translation") / "README.md").read_text()
