@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import PlaitConfig, width_of
 from .generation import LeanGeneration
 from .inputs import INPUTS, TextLossInputs, spelled_out
-from .language_model_loss import language_model_loss, shared_weight, shifted
+from .language_model_loss import check_targets, language_model_loss, shared_weight, shifted
 from .losses import cross_entropy
 from .outputs import PlaitCausalLMOutput, TowerOutput
 from .plait import PlaitModel, image_tokens
@@ -80,6 +80,8 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         kwargs["generation_config"] = generation_config
         image = {name: kwargs.pop(name) for name in INPUTS["image"] if name in kwargs}
         if image.get("pixel_values") is not None:
+            if self.option("prefill_chunk_size", kwargs):
+                raise ValueError("prefill_chunk_size cuts a prompt into parts, and its images with it: leave it out")
             with torch.no_grad():
                 kwargs["encoder_outputs"] = {"image": self.model.encode("image", **image)}
         if self.config.inline:  # an image token stands for an image: the model cannot write one
@@ -177,7 +179,7 @@ def loss_and_logits(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The loss, where there are targets, and the logits; `weight` is `projecting_weight`'s. In training with targets
     there are no logits: the loss is computed in chunks, and all of them would take more memory than the rest of the
-    step."""
+    step. Raises ValueError as `language_model_loss` does."""
     head: Any = model.get_output_embeddings()
     if targets is not None and model.training:
         items = (num_items_in_batch, label_smoothing)
@@ -188,6 +190,7 @@ def loss_and_logits(
         logits = head(x[:, -logits_to_keep:] if logits_to_keep and targets is None else x)
     if targets is None:
         return None, logits
+    check_targets(targets, x, len(weight))
     return cross_entropy(logits, targets, num_items_in_batch, label_smoothing), logits
 
 

@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
@@ -26,24 +26,13 @@ from ..configuration import (
 from .checkpoints import FAMILIES, config_of, family_of, freeze_zeros, open_source, read_tower
 from .checkpoints.source import Source, read_config
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of, start_of
+from .strands import Strand, own_strand, reading_class, strand_of_plait
 from .wrapped import load_wrapped, without_pooler
 from .wrapped_decoder import check_cross_attention, load_wrapped_decoder
 from .wrapped_media import is_video_family
 
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)
 TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
-
-
-class Strand(NamedTuple):
-    """One tower before it is braided: its config, its weights by name inside the tower (None: fresh ones), the heads
-    that came with them, and where all of it came from."""
-
-    config: PreTrainedConfig
-    weights: Mapping[str, Tensor] | None
-    heads: Mapping[str, Tensor]
-    origin: str
-    source_config: PreTrainedConfig | None = None
-    generation: GenerationConfig | None = None
 
 
 def compose(
@@ -173,10 +162,7 @@ def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> 
         foreign = type(config) not in OWN_CONFIGS.values() and family_of(config, modality) is not None
         return Strand(config_of(config, modality) if foreign else config, None, {}, "fresh")
     if isinstance(tower, PlaitPreTrainedModel):
-        config = own_strand(modality, tower.config)
-        part = next(part for part in tower.parts.values() if part.config is config)
-        config = config if modality == "decoder" else as_tower(config)
-        return Strand(config, part.state_dict(), {}, tower.name_or_path or "a ready model")
+        return strand_of_plait(modality, tower)
     if isinstance(tower, PreTrainedModel):
         with tempfile.TemporaryDirectory() as folder:  # names on disk are the ones that the tables know
             tower.save_pretrained(folder)
@@ -276,9 +262,8 @@ def from_folder(modality: str, name: Any, where: Mapping[str, Any]) -> Strand:
     (wrapped)."""
     hub = {key: where[key] for key in HUB_OPTIONS if key in where}
     if model_type_of(name, hub) == PlaitConfig.model_type:
-        from .plait import PlaitModel
-
-        return strand_of(modality, PlaitModel.from_pretrained(name, **where), where)
+        reader = reading_class(PlaitConfig.from_pretrained(name, **hub), modality)
+        return strand_of_plait(modality, reader.from_pretrained(name, **where))
     source = open_source(name, **where)
     if family_of(source.config, modality) is not None:
         tower = read_tower(source, modality)
@@ -343,7 +328,8 @@ def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
     strand = strands.get("decoder") or strands.get("text")
     if strand is None:
         return {}
-    fields: dict[str, Any] = {"tie_word_embeddings": getattr(strand.config, "tie_word_embeddings", True)}
+    said = strand.source_config if isinstance(strand.source_config, PlaitConfig) else strand.config
+    fields: dict[str, Any] = {"tie_word_embeddings": getattr(said, "tie_word_embeddings", True)}
     if "decoder" in strands:
         fields["decoder_start_token_id"] = start_of(strand.source_config, strand.generation)
         fields["lm_head_bias"] = "lm_head.bias" in strand.heads and "mlm_head.dense.weight" not in strand.heads
@@ -370,24 +356,6 @@ def fusion_of(
     width = extra["hidden_size"]
     extra.setdefault("num_attention_heads", next(n for n in (width // 64, 8, 4, 2, 1) if n and width % n == 0))
     return PlaitFusionConfig(strategy=fusion, **extra)
-
-
-def own_strand(modality: str, config: PlaitConfig) -> PreTrainedConfig:
-    """The config of a plait's tower of this modality; its decoder and its text tower may stand for each other."""
-    parts = config.encoders | ({} if config.decoder_config is None else {"decoder": config.decoder_config})
-    other = {"text": "decoder", "decoder": "text"}.get(modality, modality)
-    found = parts.get(modality) or parts.get(other)
-    if found is None:
-        raise ValueError(f"that plait has no {modality} tower, only {', '.join(config.encoders) or 'a decoder'}")
-    return found
-
-
-def as_tower(config: PreTrainedConfig) -> PreTrainedConfig:
-    """A decoder's config as that of a causal text tower, which reads no context; any other as it is."""
-    if not isinstance(config, PlaitDecoderConfig):
-        return config
-    fields: dict[str, Any] = {**config.to_dict(), "cross_attention": False}
-    return PlaitTextConfig(**{key: fields[key] for key in fields if key in PlaitTextConfig.__dataclass_fields__})
 
 
 def load_exactly(tower: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

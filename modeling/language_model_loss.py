@@ -33,10 +33,10 @@ def language_model_loss(
 
     x: (batch, length, width); weight: (vocabulary, width), bias: (vocabulary,); labels: (batch, length), token ids that
     stand where they are predicted. `num_items_in_batch` divides the sum in the place of their number.
-    Raises ValueError for a label outside the vocabulary.
+    Raises ValueError for labels that do not stand one for each token, or for one outside the vocabulary.
     """
     labels = labels.to(x.device)
-    check_tokens(labels, len(weight))
+    check_targets(labels, x, len(weight))
     if is_torchdynamo_compiling():
         return cross_entropy(F.linear(x, weight, bias), labels, num_items_in_batch, label_smoothing)
     kept = labels != IGNORED
@@ -78,6 +78,16 @@ class SharedWeight(torch.autograd.Function):
         if rows is None or projection is None:
             return projection if rows is None else rows.to_dense()
         return projection.add_(rows)
+
+
+def check_targets(labels: Tensor, x: Tensor, vocab_size: int) -> None:
+    """Raises ValueError for labels that are not one for each of x's (batch, length) tokens, or for a label that is no
+    token of the vocabulary."""
+    if labels.shape != x.shape[:2]:
+        raise ValueError(
+            f"labels are {tuple(labels.shape)}, the text is {tuple(x.shape[:2])}: one label for each token"
+        )
+    check_tokens(labels, vocab_size)
 
 
 def check_tokens(labels: Tensor, vocab_size: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ..configuration import PlaitConfig, width_of
 from .connectors import RESAMPLING, connector_of
@@ -101,6 +102,7 @@ class PlaitModel(PlaitPreTrainedModel):
         written = {name: inputs.get(f"decoder_{name}") for name in WRITTEN}
         if written["input_ids"] is None and written["inputs_embeds"] is None:
             raise ValueError("the decoder has no text: pass decoder_input_ids, or labels, of which they are made")
+        check_rows(written, context)
         output = self.decode({**written, **contextual(context)}, *cached, recorded)
         output.context = context
         return output
@@ -229,9 +231,19 @@ class PlaitModel(PlaitPreTrainedModel):
             raise ValueError("this model is a decoder alone: it reads text, no image, audio, video or encoder outputs")
         if self.config.inline and text["input_ids"] is not None and not begun:
             text = self.with_images(text, inputs["image"], given)
-        elif shown:
-            raise ValueError("images take the place of image tokens: pass input_ids, and the images with the prompt")
+        elif shown or self.shows_more(text["input_ids"]):
+            raise ValueError(
+                "images take the place of image tokens: pass input_ids, and the images with the prompt; of a text that "
+                "goes on behind cached tokens pass the whole, with all its images and without past_key_values"
+            )
         return self.decode(text, past_key_values, use_cache, recorded)
+
+    def shows_more(self, input_ids: Tensor | None) -> bool:
+        """Whether a text that goes on behind cached tokens has image tokens. (A single token was written by the model,
+        which writes none.)"""
+        if not self.config.inline or input_ids is None or input_ids.shape[1] == 1 or is_torchdynamo_compiling():
+            return False
+        return bool((input_ids == self.config.image_token_id).any())
 
     def with_images(
         self, text: dict[str, Any], image: dict[str, Any], given: Mapping[str, Any] | None
@@ -248,6 +260,8 @@ class PlaitModel(PlaitPreTrainedModel):
                 raise ValueError(f"row {row} has image tokens in its text, but there are no images: pass pixel_values")
             return text
         tower = outputs["image"]
+        if len(tower.mask) != len(places):
+            raise ValueError(f"images of {len(tower.mask)} rows beside texts of {len(places)}: every row has its own")
         stream = self.connectors["image"](Stream(tower.last_hidden_state, tower.mask.bool()))
         embeds = self.get_input_embeddings()(text["input_ids"])
         each = tower.item_length or tower.mask.shape[1]
@@ -326,6 +340,14 @@ def given_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | 
             shapes = f"{tuple(tokens.shape[:2])} tokens, attention_mask is {tuple(mask.shape)}"
             raise ValueError(f"encoder_outputs have {shapes}: give the mask of these tokens")
     return ContextOutput(tokens, mask, given.get("hidden_states"), given.get("attentions"))
+
+
+def check_rows(written: Mapping[str, Tensor | None], context: ContextOutput) -> None:
+    """Raises ValueError where the decoder's text has other rows than its context."""
+    text = written["inputs_embeds"] if written["input_ids"] is None else written["input_ids"]
+    rows, read = 0 if text is None else len(text), len(context.last_hidden_state)
+    if rows != read:
+        raise ValueError(f"the decoder's text has {rows} rows, what it reads has {read}: give one text for each")
 
 
 def contextual(context: ContextOutput) -> dict[str, Tensor | None]:

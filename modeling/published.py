@@ -12,8 +12,9 @@ from ..configuration import CONFIG_FIELDS, PlaitConfig
 from .checkpoints import TWO_TOWERS, family_of, open_source, read_strands
 from .checkpoints.pairs import is_pair, read_pair
 from .checkpoints.source import Source
-from .composition import Strand, generation_of, lifted, with_habits, without_unused, wrapped_decoder_strand
+from .composition import generation_of, lifted, with_habits, without_unused, wrapped_decoder_strand
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, start_of
+from .strands import Strand
 from .towers import EMBEDDING
 from .wrapped import load_wrapped, modality_of
 from .wrapped_decoder import writes_text

@@ -14,8 +14,9 @@ from ..configuration import (
     PlaitTowerConfig,
 )
 from .checkpoints import TWO_TOWERS, freeze_zeros
-from .composition import Strand, TowerArgument, lifted, load_strand, strand_of, without_unused
+from .composition import TowerArgument, lifted, load_strand, strand_of, without_unused
 from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel
+from .strands import Strand
 
 POOLED = ("mean", "first", "last")
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)
