@@ -30,21 +30,24 @@ def test_labels_stand_one_for_each_token(class_name: str, shape: str, training: 
 
 @pytest.mark.parametrize("shape", GENERATING["PlaitForConditionalGeneration"])
 def test_texts_without_a_context_of_their_own(shape: str) -> None:
-    model, inputs = build("PlaitForConditionalGeneration", shape), inputs_of(shape)
+    model: Any = build("PlaitForConditionalGeneration", shape)
+    inputs = inputs_of(shape)
     for rows in (1, 2):
         with pytest.raises(ValueError, match=f"text has {rows} rows, what it reads has 3"):
             model(**{**inputs, "decoder_input_ids": inputs["decoder_input_ids"][:rows]})
 
 
 def test_every_row_has_its_own_images() -> None:
-    model, inputs = build("PlaitForCausalLM", "inline"), inputs_of("inline")
+    model: Any = build("PlaitForCausalLM", "inline")
+    inputs = inputs_of("inline")
     inputs["pixel_values"] = inputs["pixel_values"][:1]
     with pytest.raises(ValueError, match="images of 1 rows beside texts of 3"):
         model(**inputs)
 
 
 def test_an_image_behind_cached_tokens_is_refused() -> None:
-    model, prompt = build("PlaitForCausalLM", "inline"), prompt_of("inline", batch=1)
+    model: Any = build("PlaitForCausalLM", "inline")
+    prompt = prompt_of("inline", batch=1)
     model.generation_config.eos_token_id = None
     first = model.generate(**prompt, **GREEDY, return_dict_in_generate=True)
     length, more = first.sequences.shape[1], prompt["input_ids"]
@@ -62,7 +65,8 @@ def test_an_image_behind_cached_tokens_is_refused() -> None:
 
 
 def test_a_prompt_with_images_is_not_cut() -> None:
-    model, prompt = build("PlaitForCausalLM", "inline"), prompt_of("inline")
+    model: Any = build("PlaitForCausalLM", "inline")
+    prompt = prompt_of("inline")
     with pytest.raises(ValueError, match="prefill_chunk_size cuts"):
         model.generate(**prompt, **GREEDY, prefill_chunk_size=3)
 
@@ -79,7 +83,8 @@ def test_a_plaits_decoder_comes_with_its_head_and_tokens(
     source.save_pretrained(tmp_path)
     decoder = tmp_path if form == "folder" else source
     kind = PlaitForCausalLM if class_name == "PlaitForCausalLM" else PlaitForConditionalGeneration
-    made: Any = kind.compose(image=PlaitVisionConfig(**IMAGE), decoder=decoder, verbose=False)
+    image = PlaitVisionConfig.from_dict(dict(IMAGE))
+    made: Any = kind.compose(image=image, decoder=decoder, verbose=False)
     assert not made.config.tie_word_embeddings
     assert torch.equal(made.lm_head.weight[:40], source.lm_head.weight)
     assert made.config.decoder_start_token_id == made.generation_config.decoder_start_token_id == 7
