@@ -89,10 +89,7 @@ def w1(folder: str, prepack: bool = False) -> Workload:
                 out[rows, : part.shape[1]] = peer(input_ids=part, attention_mask=part_mask).last_hidden_state
         return out * mask[..., None]
 
-    title = (
-        f"W1 BERT-base encode, {packed} prepacked layers: {describe(lengths)}; the peer's best: sorted, sub-batches "
-    )
-    title += "of 8"
+    title = f"W1 BERT-base encode, {packed} prepacked layers: {describe(lengths)}; the peer's best: sorted, by 8"
     return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ..configuration import PlaitConfig, PlaitDecoderConfig, PlaitTextConfig
@@ -40,9 +40,11 @@ def strand_of_plait(modality: str, model: PlaitPreTrainedModel) -> Strand:
     origin = model.name_or_path or "a ready model"
     if modality != "decoder":
         return Strand(as_tower(config), weights, {}, origin)
-    head: nn.Module | None = model.get_output_embeddings() if model.can_generate() else None
-    heads = {} if head is None else {f"lm_head.{name}": weight for name, weight in head.state_dict().items()}
-    return Strand(config, weights, heads, origin, model.config, model.generation_config if head else None)
+    if not model.can_generate():
+        return Strand(config, weights, {}, origin, model.config)
+    head: Any = model.get_output_embeddings()
+    heads = {f"lm_head.{name}": weight for name, weight in head.state_dict().items()}
+    return Strand(config, weights, heads, origin, model.config, model.generation_config)
 
 
 def own_strand(modality: str, config: PlaitConfig) -> PreTrainedConfig:

@@ -1,8 +1,8 @@
 """Linear layers in training on a CPU: each of a layer's three products by the kernel that is faster on this machine.
 
-torch asks MKL for all of them. On many processors oneDNN is faster, by a few percent or, with AVX-512 outside of Intel,
-twice; for which of the three depends on the layer, so they are probed. Both kernels give the same numbers up to
-rounding, so a run whose bits must not depend on a probe leaves them alone.
+torch asks MKL for all of them. On some processors oneDNN is faster; by how much, and for which of the three, depends on
+the processor and the layer, so they are probed. Both kernels give the same numbers up to rounding: a run whose bits
+must not depend on a probe leaves them alone.
 """
 
 import time
@@ -50,7 +50,8 @@ class LinearFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, products: Products) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        wants_x, wants_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if wants_weight else None, weight if wants_x else None)
         ctx.products = products
         return products.output(x, weight.t(), bias)
 

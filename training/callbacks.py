@@ -84,28 +84,12 @@ class EpochStart(TrainerCallback):
 class FastestProducts(TrainerCallback):
     """While a model trains on a CPU its linear layers use the kernels that are fastest there."""
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: PreTrainedModel | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if model is not None:
-            gained = choose_products(model)
-            logger.info(f"{gained} linear layers train with oneDNN's products; probe_products=False leaves torch's own")
+    def on_train_begin(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:
+        gained = choose_products(model)
+        logger.info(f"{gained} linear layers train with oneDNN's products; probe_products=False leaves torch's own")
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: PreTrainedModel | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if model is not None:
-            drop_products(model)
+    def on_train_end(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:
+        drop_products(model)
 
 
 def stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:

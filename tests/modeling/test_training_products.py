@@ -89,6 +89,25 @@ def test_frozen_parameters_get_no_gradient(frozen: str) -> None:
     assert_same(found, expected)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_no_more_is_kept_for_the_gradient_than_by_torch(frozen: bool) -> None:
+    """A frozen layer (an adapter's base) keeps no input."""
+    linear, x = nn.Linear(160, 130), torch.randn(100, 160, requires_grad=True)
+    linear.weight.requires_grad_(not frozen)
+
+    def kept() -> list[torch.Size]:
+        shapes: list[torch.Size] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: shapes.append(tensor.shape), lambda tensor: tensor
+        ):
+            linear(x)
+        return sorted(shape if shape != (160, 130) else torch.Size((130, 160)) for shape in shapes)
+
+    expected = kept()
+    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    assert kept() == expected and len(expected) == (1 if frozen else 2)
+
+
 def test_what_the_kernels_do_not_serve_is_bitwise_torchs() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(160, 130)
