@@ -23,10 +23,10 @@ from .processing import PlaitProcessor
 from .processing import register as register_processor
 
 if TYPE_CHECKING:
-    from .training.arguments import PlaitTrainingArguments
+    from .training.optimization.arguments import PlaitTrainingArguments
     from .training.parameters import parameter_groups
-    from .training.pipelines import pipeline
-    from .training.trainer import PlaitTrainer
+    from .training.runs.pipelines import pipeline
+    from .training.trainer.trainer import PlaitTrainer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,10 +47,10 @@ __all__ = [
 ]
 
 LAZY = {
-    "PlaitTrainer": ".training.trainer",
-    "PlaitTrainingArguments": ".training.arguments",
+    "PlaitTrainer": ".training.trainer.trainer",
+    "PlaitTrainingArguments": ".training.optimization.arguments",
     "parameter_groups": ".training.parameters",
-    "pipeline": ".training.pipelines",
+    "pipeline": ".training.runs.pipelines",
 }
 
 register_auto_classes()

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from plait import PlaitForRetrieval
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
-from plait.training.gradient_cache import cached_backward, chunks_of
+from plait.training.optimization.gradient_cache import cached_backward, chunks_of
 
 VOCABULARY = 30_000
 Batch = dict[str, Tensor]

@@ -46,8 +46,8 @@ from writing import (
 from zoo import FAMILIES, Family, example, source_of, without
 
 from plait import PlaitForClassification
-from plait.modeling.composition_table import Row
-from plait.modeling.layers import TanhGate
+from plait.modeling.composition.summary import Row
+from plait.modeling.core.layers import TanhGate
 
 TOWERS = tuple(f"model.towers.{modality}" for modality in FAMILIES)
 PARTS = (

@@ -54,7 +54,7 @@ READ = {"picture": {"image": "image"}, "picture and name": {"image": "image", "t
 
 def recipe_of(task: str, source: Path, columns: dict[str, str], seed: int, folder: Path, **changes: Any) -> Any:
     """One run."""
-    from plait.training.recipe import build_recipe
+    from plait.training.recipes.schema import build_recipe
 
     training = {**COMMON, **changes.pop("training", {})}
     files = {split: str(source / f"{split}.parquet") for split in ("train", "test")}
@@ -65,7 +65,7 @@ def recipe_of(task: str, source: Path, columns: dict[str, str], seed: int, folde
 
 def pretrain(data: Path, seed: int, folder: Path, epochs: int) -> Path:
     """All pairs of the training split; no labels are read."""
-    from plait.training.run import train
+    from plait.training.runs.train import train
 
     recipe = recipe_of(
         "pretraining",
@@ -83,8 +83,8 @@ def pretrain(data: Path, seed: int, folder: Path, epochs: int) -> Path:
 
 def finetune(data: Path, columns: dict[str, str], seed: int, folder: Path, start: Path | None, options: Any) -> Any:
     """The labelled rows alone; which of the test rows are right."""
-    from plait.training.predict import predict
-    from plait.training.run import train
+    from plait.training.runs.evaluate import predict
+    from plait.training.runs.train import train
 
     model = TOWERS if start is None else {"from_pretrained": str(start)}
     recipe = recipe_of(
@@ -117,7 +117,7 @@ def test_rows(data: Path) -> list[dict[str, Any]]:
 
 def report(data: Path, right: dict[str, list[np.ndarray]], seed: int = 0) -> dict[str, Any]:
     """Accuracies and their paired difference, with 95 % intervals over concepts and seeds."""
-    from plait.training.compare.intervals import Resamples
+    from plait.training.metrics.bootstrap import Resamples
 
     concepts = {code: number for number, code in enumerate(dict.fromkeys(row["hexcode"] for row in test_rows(data)))}
     groups = np.array([concepts[row["hexcode"]] for row in test_rows(data)])

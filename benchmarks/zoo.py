@@ -16,8 +16,8 @@ from plait.configuration import (
     PlaitVisionConfig,
 )
 from plait.modeling.checkpoints import Tower, write_tower
-from plait.modeling.cnn import ConvolutionalTower
-from plait.training.word_vectors import save_word_tower
+from plait.modeling.towers.cnn import ConvolutionalTower
+from plait.training.data.word_vectors import save_word_tower
 
 VOCABULARY, PIXELS, FRAMES = 64, 32, 4  # tokens known, pixels a side, frames of a video
 

@@ -22,10 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from plait import PlaitForRetrieval, PlaitProcessor
-from plait.training.compare.intervals import Resamples
-from plait.training.recipe import build_recipe
-from plait.training.retrieval_metrics import DEPTHS, ranks
-from plait.training.run import train
+from plait.training.metrics.bootstrap import Resamples
+from plait.training.metrics.retrieval import DEPTHS, ranks
+from plait.training.recipes.schema import build_recipe
+from plait.training.runs.train import train
 
 TRAINING = {
     "num_train_epochs": 30,

@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerFast
 
 from plait import PlaitForClassification, PlaitProcessor
 from plait.configuration import PlaitTextConfig, PlaitVideoConfig, PlaitVisionConfig
-from plait.training.compare.intervals import Resamples, Values
+from plait.training.metrics.bootstrap import Resamples, Values
 
 SIDE, FRAMES = 32, 4
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 230), "yellow": (230, 200, 40)}

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, Image
 
 from plait import PlaitForRetrieval, PlaitProcessor
-from plait.training.retrieval_metrics import DEPTHS, ranks
+from plait.training.metrics.retrieval import DEPTHS, ranks
 
 DRAWS = 10_000
 

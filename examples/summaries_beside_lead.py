@@ -23,8 +23,8 @@ def leads(dialogue: str) -> dict[str, str]:
 
 
 def main() -> None:
-    from plait.training.row_scores import Rows, beside, lines, text_rows
-    from plait.training.text_metrics import text_metrics
+    from plait.training.metrics.per_row import Rows, beside, lines, text_rows
+    from plait.training.metrics.text import text_metrics
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("summaries", type=Path)

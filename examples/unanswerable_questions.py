@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from plait.training.data import load_data
-from plait.training.recipe import DataRecipe
-from plait.training.spans import with_answers
+from plait.training.data.loading import load_data
+from plait.training.metrics.question_answering import with_answers
+from plait.training.recipes.schema import DataRecipe
 
 COLUMNS = ("question", "context", "answers", "answer_start")
 NOTHING: dict[str, list[Any]] = {"text": [], "answer_start": []}

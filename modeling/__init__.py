@@ -1,9 +1,7 @@
 """The models."""
 
-from .causal_lm import PlaitForCausalLM
-from .classification import PlaitForClassification
-from .conditional_generation import PlaitForConditionalGeneration
-from .masked_lm import PlaitForMaskedLM
+from .backbone.model import PlaitModel
+from .backbone.pretrained import PlaitPreTrainedModel, part_of
 from .outputs import (
     ContextOutput,
     PlaitCausalLMOutput,
@@ -15,11 +13,13 @@ from .outputs import (
     PlaitSeq2SeqLMOutput,
     TowerOutput,
 )
-from .plait import PlaitModel
-from .pretrained import PlaitPreTrainedModel, part_of
-from .pretraining import PlaitForPreTraining
-from .question_answering import PlaitForQuestionAnswering
-from .retrieval import PlaitForRetrieval
+from .tasks.causal_lm import PlaitForCausalLM
+from .tasks.classification import PlaitForClassification
+from .tasks.conditional_generation import PlaitForConditionalGeneration
+from .tasks.masked_lm import PlaitForMaskedLM
+from .tasks.pretraining import PlaitForPreTraining
+from .tasks.question_answering import PlaitForQuestionAnswering
+from .tasks.retrieval import PlaitForRetrieval
 
 __all__ = [
     "ContextOutput",

@@ -17,14 +17,14 @@ from transformers import (
 )
 
 from ..configuration import PlaitConfig
-from .causal_lm import PlaitForCausalLM
-from .classification import PlaitForClassification
-from .conditional_generation import PlaitForConditionalGeneration
-from .masked_lm import PlaitForMaskedLM
-from .plait import PlaitModel
-from .pretraining import PlaitForPreTraining
-from .question_answering import PlaitForQuestionAnswering
-from .retrieval import PlaitForRetrieval
+from .backbone.model import PlaitModel
+from .tasks.causal_lm import PlaitForCausalLM
+from .tasks.classification import PlaitForClassification
+from .tasks.conditional_generation import PlaitForConditionalGeneration
+from .tasks.masked_lm import PlaitForMaskedLM
+from .tasks.pretraining import PlaitForPreTraining
+from .tasks.question_answering import PlaitForQuestionAnswering
+from .tasks.retrieval import PlaitForRetrieval
 
 REGISTERED = {
     AutoModel: PlaitModel,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from plait.modeling.checkpoints import FAMILIES
+from plait.modeling.checkpoints.families.registry import FAMILIES
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

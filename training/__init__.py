@@ -4,38 +4,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .arguments import PlaitTrainingArguments
-    from .collator import PlaitDataCollator
-    from .data import load_data
-    from .features import FeatureStore, cache_features
-    from .generated import GenerationMetrics
-    from .metrics import Metrics
+    from .data.feature_cache import FeatureStore, cache_features
+    from .data.loading import load_data
+    from .data.word_vectors import save_word_tower
+    from .metrics.classification import Metrics
+    from .metrics.generation import GenerationMetrics
+    from .metrics.question_answering import SpanMetrics
+    from .optimization.arguments import PlaitTrainingArguments
     from .parameters import PARTS, freeze, fresh_modules, parameter_groups, part_of
-    from .pipelines import pipeline
-    from .recipe import Recipe, load_recipe
-    from .spans import SpanMetrics
-    from .trainer import PlaitTrainer
-    from .word_vectors import save_word_tower
+    from .recipes.schema import Recipe, load_recipe
+    from .runs.pipelines import pipeline
+    from .tasks.collator import PlaitDataCollator
+    from .trainer.trainer import PlaitTrainer
 
 LAZY = {
     "PARTS": ".parameters",
-    "FeatureStore": ".features",
-    "GenerationMetrics": ".generated",
-    "Metrics": ".metrics",
-    "PlaitDataCollator": ".collator",
-    "PlaitTrainer": ".trainer",
-    "PlaitTrainingArguments": ".arguments",
-    "Recipe": ".recipe",
-    "SpanMetrics": ".spans",
-    "cache_features": ".features",
+    "FeatureStore": ".data.feature_cache",
+    "GenerationMetrics": ".metrics.generation",
+    "Metrics": ".metrics.classification",
+    "PlaitDataCollator": ".tasks.collator",
+    "PlaitTrainer": ".trainer.trainer",
+    "PlaitTrainingArguments": ".optimization.arguments",
+    "Recipe": ".recipes.schema",
+    "SpanMetrics": ".metrics.question_answering",
+    "cache_features": ".data.feature_cache",
     "freeze": ".parameters",
     "fresh_modules": ".parameters",
-    "load_data": ".data",
-    "load_recipe": ".recipe",
+    "load_data": ".data.loading",
+    "load_recipe": ".recipes.schema",
     "parameter_groups": ".parameters",
     "part_of": ".parameters",
-    "pipeline": ".pipelines",
-    "save_word_tower": ".word_vectors",
+    "pipeline": ".runs.pipelines",
+    "save_word_tower": ".data.word_vectors",
 }
 
 __all__ = [

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, rest = split_overrides(given)
     options = make_parser().parse_args(own)
-    from .recipe import RecipeError
+    from .recipes.schema import RecipeError
 
     try:
         return COMMANDS[options.command](options, rest, given)
@@ -63,9 +63,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def train(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait train`: fill the run folder and print each metric beside the baselines."""
-    from .recipe import load_recipe, parse_overrides
-    from .run import report
-    from .run import train as run
+    from .recipes.schema import load_recipe, parse_overrides
+    from .runs.train import report
+    from .runs.train import train as run
 
     recipe = load_recipe(options.recipe, parse_overrides(rest))
     results = run(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
@@ -77,11 +77,11 @@ def train(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]
 
 def evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait evaluate`: print a model's metrics on some data."""
-    from .predict import evaluate as measure
-    from .predict import evaluate_rows, recipe_of
-    from .recipe import RecipeError
-    from .row_scores import lines
-    from .run import write_json
+    from .metrics.per_row import lines
+    from .recipes.schema import RecipeError
+    from .runs.evaluate import evaluate as measure
+    from .runs.evaluate import evaluate_rows, recipe_of
+    from .runs.train import write_json
 
     recipe = recipe_of(options.model, data_overrides(options, rest))
     if recipe.data.source is None:
@@ -101,9 +101,9 @@ def evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequence[s
 
 def predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait predict`: answers for texts and pictures of the command line, or for the rows of a file."""
-    from .predict import data_rows, recipe_of, rows_of, write_predictions
-    from .predict import predict as answer
-    from .tasks import find_task
+    from .runs.evaluate import data_rows, recipe_of, rows_of, write_predictions
+    from .runs.evaluate import predict as answer
+    from .tasks.registry import find_task
 
     recipe = recipe_of(options.model, data_overrides(options, rest))
     asked = {"text": options.text, "image": options.image, "context": options.context}
@@ -117,9 +117,9 @@ def predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[st
 
 def compare(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait compare`: fill the comparison's folder and print its table."""
-    from .compare import compare as run
+    from .compare.comparison import compare as run
     from .compare.report import answer, table
-    from .recipe import load_recipe, parse_overrides
+    from .recipes.schema import load_recipe, parse_overrides
 
     recipe = load_recipe(options.recipe, parse_overrides(rest))
     comparison = run(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
@@ -132,7 +132,7 @@ COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "compare":
 
 def data_overrides(options: argparse.Namespace, rest: Sequence[str]) -> dict:
     """The changes to a run's own recipe: other data are read by their own splits, whole."""
-    from .recipe import parse_overrides
+    from .recipes.schema import parse_overrides
 
     replaced = {"data.source": options.data, "data.splits": {}, "data.max_rows": None}
     replaced |= {"data.validation_fraction": None, "data.test_fraction": None}

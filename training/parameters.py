@@ -8,9 +8,9 @@ from torch import nn
 from transformers.trainer_utils import unwrap_peft_model
 
 from ..configuration.tower import MODALITIES
-from ..modeling.plait import PlaitModel
-from ..modeling.pretrained import PlaitPreTrainedModel
-from ..modeling.pretrained import part_of as part_of_path
+from ..modeling.backbone.model import PlaitModel
+from ..modeling.backbone.pretrained import PlaitPreTrainedModel
+from ..modeling.backbone.pretrained import part_of as part_of_path
 
 PARTS = (*MODALITIES, "fusion", "decoder", "head")
 

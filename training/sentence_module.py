@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import DOCUMENT
-from ..modeling.encoding import ARGUMENTS, text_options
-from ..modeling.retrieval import PlaitForRetrieval, side_width
+from ..modeling.tasks.retrieval import PlaitForRetrieval, side_width
+from ..modeling.tasks.retrieval_encoding import ARGUMENTS, text_options
 from ..processing import PlaitProcessor
 
 SIDE = "side"  # among the features: whose inputs they are

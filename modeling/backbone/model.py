@@ -11,19 +11,28 @@ from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from ..configuration import PlaitConfig, width_of
-from .connectors import RESAMPLING, connector_of
-from .embeddings import size_of
-from .fusion import Fusion, Stream, fusion_of
-from .inline import put_images
-from .inputs import INPUTS, CacheInputs, DecoderInputs, ModelInputs, Recorded, by_modality, spelled_out
-from .outputs import ContextOutput, PlaitModelOutput, TowerOutput
-from .pooling import POOLINGS
-from .present import audio_items, image_items, in_step_with_others, nothing_of, scatter_rows, text_rows, video_items
+from ...configuration import PlaitConfig, width_of
+from ..core.pooling import POOLINGS
+from ..fusion.base import Fusion, Stream
+from ..fusion.connectors import RESAMPLING, connector_of
+from ..fusion.inline import put_images
+from ..fusion.registry import fusion_of
+from ..inputs import INPUTS, CacheInputs, DecoderInputs, ModelInputs, Recorded, by_modality, spelled_out
+from ..outputs import ContextOutput, PlaitModelOutput, TowerOutput
+from ..towers.items import (
+    audio_items,
+    image_items,
+    in_step_with_others,
+    nothing_of,
+    scatter_rows,
+    text_rows,
+    video_items,
+)
+from ..towers.patches import size_of
+from ..towers.text import EMBEDDING, TOWERS
+from ..towers.wrapped import WrappedTower
+from ..towers.wrapped_decoder import WrappedDecoder
 from .pretrained import PlaitPreTrainedModel
-from .towers import EMBEDDING, TOWERS
-from .wrapped import WrappedTower
-from .wrapped_decoder import WrappedDecoder
 
 
 def tower_of(config: PreTrainedConfig, modality: str) -> nn.Module:

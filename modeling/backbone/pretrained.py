@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from ..configuration import SPECIAL_TOKENS, PlaitConfig, PlaitVideoConfig
-from .layers import Parameterised
-from .prepack import drop_packed_weights, prepack_weights
-from .training_products import choose_products
-from .transformer import PlaitLayer
+from ...configuration import SPECIAL_TOKENS, PlaitConfig, PlaitVideoConfig
+from ..core.layers import Parameterised
+from ..core.transformer import PlaitLayer
+from ..kernels.prepacking import drop_packed_weights, prepack_weights
+from ..kernels.training import choose_products
 
 if TYPE_CHECKING:
-    from .plait import PlaitModel
+    from .model import PlaitModel
 
 PRETRAINING = "PlaitForPreTraining"
 # arguments of from_pretrained that say where a file is, not what to do with it
@@ -148,7 +148,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
             ValueError: a corrupt file, an unknown model type, or a setting of the family that plait does not compute.
             RuntimeError: a weight of another shape than the config says.
         """
-        from .checkpoints import freeze_zeros
+        from ..checkpoints import freeze_zeros
 
         hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         name = pretrained_model_name_or_path
@@ -170,7 +170,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _from_published(cls, name: Any, **kwargs: Any) -> Any:
-        from .published import published
+        from ..composition.from_checkpoint import published
 
         overrides = {key: kwargs.pop(key) for key in (*PlaitConfig.__dataclass_fields__, "num_labels") if key in kwargs}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
@@ -187,13 +187,13 @@ class PlaitPreTrainedModel(PreTrainedModel):
     @classmethod
     def compose(cls, **parts: Any) -> Self:
         """Braid towers into one model: see `plait.modeling.composition.compose`."""
-        from .composition import compose
+        from ..composition.compose import compose
 
         return compose(cls, **parts)
 
     def composition(self) -> Any:
         """The table of what is pretrained, fresh, frozen and trainable, by part."""
-        from .composition_table import Composition
+        from ..composition.summary import Composition
 
         return Composition.of(self)
 

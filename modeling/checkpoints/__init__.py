@@ -16,9 +16,9 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME
 
 from ...configuration import CONFIG_FIELDS, PlaitDecoderConfig, PlaitTowerConfig
-from ..towers import EMBEDDING, TOWERS
-from .convert import HEAD_MODULES, Family, Format, Names, convert, heads_of, invert, listed, module_of
-from .families import FAMILIES
+from ..towers.text import EMBEDDING, TOWERS
+from .conversion.convert import HEAD_MODULES, Family, Format, Names, convert, heads_of, invert, listed, module_of
+from .families.registry import FAMILIES
 from .source import Source, config_from, open_source
 
 # checkpoints of two towers, and where in them a modality's tower stands: its config and the prefix of its names
@@ -203,7 +203,7 @@ def export(model: Any, folder: str | Path, modality: str | None = None) -> None:
     """
     parts = model.parts
     if modality is None and model.config.retrieval_config is not None and len(parts) > 1:
-        from .pairs import export_pair
+        from .dual_encoders import export_pair
 
         export_pair(model, folder)
         return

@@ -12,7 +12,7 @@ from transformers.utils import CONFIG_NAME
 
 from ...configuration import PlaitRetrievalConfig
 from . import PLACES, TWO_TOWERS, Tower, changed_fields, check_config, known_family_of, read_tower, tower_config_of
-from .convert import Format, invert
+from .conversion.convert import Format, invert
 from .source import Source, config_from
 
 # what joins the towers, and where it is in PlaitForRetrieval

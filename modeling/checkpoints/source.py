@@ -19,7 +19,7 @@ from transformers.utils import (
 )
 from transformers.utils.hub import cached_file, has_file
 
-from .families import FAMILIES
+from .families.registry import FAMILIES
 
 
 class Tensors(Mapping[str, Tensor]):

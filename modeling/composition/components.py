@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig
 
-from ..configuration import PlaitConfig, PlaitDecoderConfig, PlaitTextConfig
-from .pretrained import PlaitPreTrainedModel
+from ...configuration import PlaitConfig, PlaitDecoderConfig, PlaitTextConfig
+from ..backbone.pretrained import PlaitPreTrainedModel
 
 
 class Strand(NamedTuple):
@@ -24,9 +24,9 @@ class Strand(NamedTuple):
 
 def reading_class(config: PlaitConfig, modality: str) -> type[PlaitPreTrainedModel]:
     """The class with which a plait's folder is read for this part: a decoder's with its head."""
-    from .causal_lm import PlaitForCausalLM
-    from .conditional_generation import PlaitForConditionalGeneration
-    from .plait import PlaitModel
+    from ..backbone.model import PlaitModel
+    from ..tasks.causal_lm import PlaitForCausalLM
+    from ..tasks.conditional_generation import PlaitForConditionalGeneration
 
     if modality != "decoder" or config.decoder_config is None:
         return PlaitModel

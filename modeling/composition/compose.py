@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from ..configuration import (
+from ...configuration import (
     CONFIG_FIELDS,
     INLINE,
     OWN_CONFIGS,
@@ -23,13 +23,14 @@ from ..configuration import (
     PlaitWaveformConfig,
     width_of,
 )
-from .checkpoints import FAMILIES, config_of, family_of, freeze_zeros, open_source, read_tower
-from .checkpoints.source import Source, read_config
-from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of, start_of
-from .strands import Strand, own_strand, reading_class, strand_of_plait
-from .wrapped import load_wrapped, without_pooler
-from .wrapped_decoder import check_cross_attention, load_wrapped_decoder
-from .wrapped_media import is_video_family
+from ..backbone.pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of, start_of
+from ..checkpoints import config_of, family_of, freeze_zeros, read_tower
+from ..checkpoints.families.registry import FAMILIES
+from ..checkpoints.source import Source, open_source, read_config
+from ..towers.wrapped import load_wrapped, without_pooler
+from ..towers.wrapped_decoder import check_cross_attention, load_wrapped_decoder
+from ..towers.wrapped_inputs import is_video_family
+from .components import Strand, own_strand, reading_class, strand_of_plait
 
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)
 TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model

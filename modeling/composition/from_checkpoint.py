@@ -8,16 +8,16 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
-from ..configuration import CONFIG_FIELDS, PlaitConfig
-from .checkpoints import TWO_TOWERS, family_of, open_source, read_strands
-from .checkpoints.pairs import is_pair, read_pair
-from .checkpoints.source import Source
-from .composition import generation_of, lifted, with_habits, without_unused, wrapped_decoder_strand
-from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, start_of
-from .strands import Strand
-from .towers import EMBEDDING
-from .wrapped import load_wrapped, modality_of
-from .wrapped_decoder import writes_text
+from ...configuration import CONFIG_FIELDS, PlaitConfig
+from ..backbone.pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, start_of
+from ..checkpoints import TWO_TOWERS, family_of, read_strands
+from ..checkpoints.dual_encoders import is_pair, read_pair
+from ..checkpoints.source import Source, open_source
+from ..towers.text import EMBEDDING
+from ..towers.wrapped import load_wrapped, modality_of
+from ..towers.wrapped_decoder import writes_text
+from .components import Strand
+from .compose import generation_of, lifted, with_habits, without_unused, wrapped_decoder_strand
 
 
 class Published(NamedTuple):

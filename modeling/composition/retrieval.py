@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..configuration import (
+from ...configuration import (
     CONFIG_FIELDS,
     DOCUMENT,
     PlaitCNNConfig,
@@ -13,10 +13,10 @@ from ..configuration import (
     PlaitTextConfig,
     PlaitTowerConfig,
 )
-from .checkpoints import TWO_TOWERS, freeze_zeros
-from .composition import TowerArgument, lifted, load_strand, strand_of, without_unused
-from .pretrained import HUB_OPTIONS, PlaitPreTrainedModel
-from .strands import Strand
+from ..backbone.pretrained import HUB_OPTIONS, PlaitPreTrainedModel
+from ..checkpoints import TWO_TOWERS, freeze_zeros
+from .components import Strand
+from .compose import TowerArgument, lifted, load_strand, strand_of, without_unused
 
 POOLED = ("mean", "first", "last")
 Model = TypeVar("Model", bound=PlaitPreTrainedModel)

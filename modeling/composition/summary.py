@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..configuration import OWN_CONFIGS, PlaitConfig
-from .pretrained import PlaitPreTrainedModel, part_of
+from ...configuration import OWN_CONFIGS, PlaitConfig
+from ..backbone.pretrained import PlaitPreTrainedModel, part_of
 
 
 @dataclass

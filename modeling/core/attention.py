@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ..configuration import PlaitTransformerConfig
+from ...configuration import PlaitTransformerConfig
 from .layers import norm_of
 from .rotary import rotate
 

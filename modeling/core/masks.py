@@ -12,7 +12,7 @@ from transformers.masking_utils import (
     create_sliding_window_causal_mask,
 )
 
-from ..configuration import PlaitTransformerConfig
+from ...configuration import PlaitTransformerConfig
 
 CAUSAL_MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
 

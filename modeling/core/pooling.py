@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 
-from ..configuration import PlaitTowerConfig
+from ...configuration import PlaitTowerConfig
+from ..outputs import TowerOutput
 from .attention import AttentionPlan, PlaitCrossAttention, attention_function
 from .layers import LearnedTokens, PlaitMLP, norm_of
 from .masks import cross_mask
-from .outputs import TowerOutput
 from .transformer import TransformerOutput
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 
-from ..configuration import PlaitTransformerConfig
+from ...configuration import PlaitTransformerConfig
 
 
 class PlaitRotaryEmbedding(nn.Module):

@@ -8,11 +8,11 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from ..configuration import PlaitTransformerConfig
+from ...configuration import PlaitTransformerConfig
+from ..outputs import LayerChoice, chosen
 from .attention import AttentionPlan, PlaitAttention, PlaitCrossAttention, attention_function, eager_attention
 from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate, norm_of
 from .masks import cross_mask, self_masks, with_attention
-from .outputs import LayerChoice, chosen
 from .packing import PackedMask, Packing, pack_rows, packed_attention
 from .rotary import PlaitRotaryEmbedding
 

@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..attention import AttentionPlan, attention_function, eager_attention
-from ..masks import cross_mask, self_masks, with_attention
-from ..rotary import PlaitRotaryEmbedding
+from ..core.attention import AttentionPlan, attention_function, eager_attention
+from ..core.masks import cross_mask, self_masks, with_attention
+from ..core.rotary import PlaitRotaryEmbedding
 from .base import positions_of
 
 

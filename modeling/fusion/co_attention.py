@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..attention import AttentionPlan
-from ..layers import LearnedTokens, norm_of
+from ..core.attention import AttentionPlan
+from ..core.layers import LearnedTokens, norm_of
+from ..core.transformer import PlaitLayer
 from ..outputs import LayerChoice
-from ..transformer import PlaitLayer
+from .attention_plans import Planner
 from .base import Fused, Fusion, Stream, concatenate, crossing, several, stand_in, typed
-from .planning import Planner
-from .recording import Recorder, spread
+from .recorder import Recorder, spread
 
 Plans = dict[str, tuple[AttentionPlan, AttentionPlan]]
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from ...configuration import PlaitFusionConfig
-from ..layers import LearnedTokens
+from ..core.layers import LearnedTokens
 from ..outputs import LayerChoice
 from .base import Fused, Fusion, Stream, concatenate, typed
 

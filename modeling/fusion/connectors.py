@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..configuration import PlaitFusionConfig
-from .attention import AttentionPlan, PlaitCrossAttention, attention_function
-from .fusion.base import Stream, stand_in
-from .layers import LearnedTokens, PlaitGatedMLP, PlaitMLP, norm_of
-from .masks import cross_mask
-from .transformer import PlaitLayer
+from ...configuration import PlaitFusionConfig
+from ..core.attention import AttentionPlan, PlaitCrossAttention, attention_function
+from ..core.layers import LearnedTokens, PlaitGatedMLP, PlaitMLP, norm_of
+from ..core.masks import cross_mask
+from ..core.transformer import PlaitLayer
+from .base import Stream, stand_in
 
 
 class LinearConnector(nn.Module):

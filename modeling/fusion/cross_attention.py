@@ -1,10 +1,10 @@
 """Cross-attention fusion: one modality asks, the others answer."""
 
 from ...configuration import PlaitFusionConfig
+from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice
-from ..transformer import PlaitTransformer
-from .asking import AskingFusion
 from .base import Fused, Stream, crossing, positions_of
+from .query import AskingFusion
 
 
 class CrossAttentionFusion(AskingFusion):

@@ -3,9 +3,9 @@
 from torch import nn
 
 from ...configuration import PlaitFusionConfig
-from ..layers import LearnedTokens
+from ..core.layers import LearnedTokens
+from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice
-from ..transformer import PlaitTransformer
 from .base import Fused, Fusion, Stream, concatenate, positions_of, typed
 
 

@@ -4,13 +4,13 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...configuration import PlaitFusionConfig
-from ..attention import AttentionPlan, PlaitCrossAttention
-from ..layers import PlaitGatedMLP, PlaitMLP, TanhGate, norm_of
+from ..core.attention import AttentionPlan, PlaitCrossAttention
+from ..core.layers import PlaitGatedMLP, PlaitMLP, TanhGate, norm_of
 from ..outputs import LayerChoice
-from .asking import AskingFusion
+from .attention_plans import Planner
 from .base import Fused, Stream
-from .planning import Planner
-from .recording import Recorder
+from .query import AskingFusion
+from .recorder import Recorder
 
 
 class GatedCrossAttentionFusion(AskingFusion):

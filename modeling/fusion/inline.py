@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from .fusion import Stream
+from .base import Stream
 
 
 class Inline(NamedTuple):

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..layers import LearnedTokens
-from .vectors import VectorFusion
+from ..core.layers import LearnedTokens
+from .pooled import VectorFusion
 
 
 class LateConcatenatedFusion(VectorFusion):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .vectors import VectorFusion, weighted_sum
+from .pooled import VectorFusion, weighted_sum
 
 
 class LateMeanFusion(VectorFusion):

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ...configuration import PlaitFusionConfig
-from ..layers import Parameterised
-from .vectors import VectorFusion, softmax_of_present, weighted_sum
+from ..core.layers import Parameterised
+from .pooled import VectorFusion, softmax_of_present, weighted_sum
 
 
 class LateWeightedFusion(VectorFusion):

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ...configuration import PlaitFusionConfig
-from ..layers import Parameterised, norm_of
-from .vectors import VectorFusion
+from ..core.layers import Parameterised, norm_of
+from .pooled import VectorFusion
 
 
 class LowRankTensorFusion(VectorFusion):

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..layers import PlaitGatedMLP, PlaitMLP
-from .vectors import VectorFusion, softmax_of_present, weighted_sum
+from ..core.layers import PlaitGatedMLP, PlaitMLP
+from .pooled import VectorFusion, softmax_of_present, weighted_sum
 
 
 class MixtureOfExpertsFusion(VectorFusion):

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..layers import norm_of
+from ..core.layers import norm_of
+from ..core.pooling import mean_token
 from ..outputs import LayerChoice
-from ..pooling import mean_token
 from .base import Fused, Fusion, Stream
 
 

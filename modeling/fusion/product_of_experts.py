@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from .vectors import VectorFusion
+from .pooled import VectorFusion
 
 
 class ProductOfExpertsFusion(VectorFusion):

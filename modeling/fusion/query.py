@@ -3,7 +3,7 @@
 from torch import nn
 
 from ...configuration import PlaitFusionConfig
-from ..layers import LearnedTokens
+from ..core.layers import LearnedTokens
 from .base import Fusion, Stream, concatenate, several, stand_in, typed
 
 

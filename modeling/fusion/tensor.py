@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..layers import activation_of, norm_of
-from .vectors import VectorFusion
+from ..core.layers import activation_of, norm_of
+from .pooled import VectorFusion
 
 LIMIT = 2**20  # products a row
 

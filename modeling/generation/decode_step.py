@@ -14,15 +14,15 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation, SiLUActivation
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
-from .attention import PlaitAttention
-from .embeddings import TextEmbeddings
-from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
-from .masks import step_mask
-from .products import is_served
-from .products import linear as product
-from .rotary import rotate
-from .towers import TextTower
-from .transformer import PlaitLayer, PlaitTransformer
+from ..core.attention import PlaitAttention
+from ..core.layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
+from ..core.masks import step_mask
+from ..core.rotary import rotate
+from ..core.transformer import PlaitLayer, PlaitTransformer
+from ..kernels.linear import is_served
+from ..kernels.linear import linear as product
+from ..towers.patches import TextEmbeddings
+from ..towers.text import TextTower
 
 Function = Callable[[Tensor], Tensor]
 Heads = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
-from .attention import own_cache
-from .inputs import INPUTS, Recorded
-from .lean import LeanDecoder, lean_decoder
-from .masks import is_growing
+from ..core.attention import own_cache
+from ..core.masks import is_growing
+from ..inputs import INPUTS, Recorded
+from .decode_step import LeanDecoder, lean_decoder
 
 # read with the prompt alone
 PROMPT_INPUTS = frozenset(("inputs_embeds", *(name for part in INPUTS if part != "text" for name in INPUTS[part])))

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
 
-from ..configuration import PlaitConfig, PlaitVisionConfig, width_of
-from .embeddings import size_of
-from .layers import Parameterised
-from .plait import tower_of
+from ...configuration import PlaitConfig, PlaitVisionConfig, width_of
+from ..backbone.model import tower_of
+from ..core.layers import Parameterised
+from ..towers.patches import size_of
 
 CLASS_TOKENS = (0, 1, 2)  # what a tower that does not say may put before its patches
 

@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from ..configuration import PlaitConfig, PlaitRNNConfig, PlaitTextConfig, PlaitTowerConfig
-from .outputs import PlaitModelOutput
-from .pooling import mean_token, pooled_width
+from ...configuration import PlaitConfig, PlaitRNNConfig, PlaitTextConfig, PlaitTowerConfig
+from ..core.pooling import mean_token, pooled_width
+from ..outputs import PlaitModelOutput
 
 
 def vector_width(config: PlaitConfig) -> int:

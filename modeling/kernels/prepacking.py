@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from . import products
-from .layers import PlaitGatedMLP, PlaitMLP, quick_gelu_
+from ..core.layers import PlaitGatedMLP, PlaitMLP, quick_gelu_
+from . import linear as products
 
 Kernel = Callable[[Tensor], Tensor]
 

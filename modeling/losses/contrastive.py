@@ -14,8 +14,8 @@ from transformers import initialization as init
 from transformers.utils import logging
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from .gathering import gather_rows
-from .layers import Parameterised
+from ..core.distributed import gather_rows
+from ..core.layers import Parameterised
 
 logger = logging.get_logger(__name__)
 

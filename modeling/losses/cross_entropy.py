@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..configuration import PlaitConfig
+from ...configuration import PlaitConfig
 
 IGNORED = -100
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from .losses import IGNORED, cross_entropy
-from .products import linear
+from ..kernels.linear import linear
+from .cross_entropy import IGNORED, cross_entropy
 
 CHUNKS = {"cpu": 15 * 2**20, "cuda": 40 * 2**20}  # logits at a time: 60 MiB in float32, on a GPU 160
 

@@ -10,14 +10,14 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import can_return_tuple
 
-from ..configuration import PlaitConfig, width_of
-from .generation import LeanGeneration
-from .inputs import INPUTS, TextLossInputs, spelled_out
-from .language_model_loss import check_targets, language_model_loss, shared_weight, shifted
-from .losses import cross_entropy
-from .outputs import PlaitCausalLMOutput, TowerOutput
-from .plait import PlaitModel, image_tokens
-from .pretrained import PlaitPreTrainedModel
+from ...configuration import PlaitConfig, width_of
+from ..backbone.model import PlaitModel, image_tokens
+from ..backbone.pretrained import PlaitPreTrainedModel
+from ..generation.mixin import LeanGeneration
+from ..inputs import INPUTS, TextLossInputs, spelled_out
+from ..losses.cross_entropy import cross_entropy
+from ..losses.language_model import check_targets, language_model_loss, shared_weight, shifted
+from ..outputs import PlaitCausalLMOutput, TowerOutput
 
 
 class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):

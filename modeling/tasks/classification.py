@@ -5,13 +5,13 @@ from typing import Unpack
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
-from ..configuration import PlaitConfig
-from .heads import vector_of, vector_width
-from .inputs import EncoderInputs, spelled_out
-from .losses import classification_loss, problem_type_of
-from .outputs import Alone, PlaitClassifierOutput, PlaitModelOutput, TowerOutput
-from .plait import PlaitModel
-from .pretrained import PlaitPreTrainedModel
+from ...configuration import PlaitConfig
+from ..backbone.model import PlaitModel
+from ..backbone.pretrained import PlaitPreTrainedModel
+from ..heads.pooled import vector_of, vector_width
+from ..inputs import EncoderInputs, spelled_out
+from ..losses.cross_entropy import classification_loss, problem_type_of
+from ..outputs import Alone, PlaitClassifierOutput, PlaitModelOutput, TowerOutput
 
 
 class PlaitForClassification(PlaitPreTrainedModel):

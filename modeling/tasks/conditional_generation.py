@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 from transformers.utils.generic import can_return_tuple
 
-from ..configuration import PlaitConfig
+from ...configuration import PlaitConfig
+from ..backbone.model import PlaitModel
+from ..backbone.pretrained import PlaitPreTrainedModel
+from ..generation.mixin import LeanGeneration
+from ..generation.whisper_prompt import SPOKEN, beginning, timestamps
+from ..inputs import INPUTS, WrittenInputs, spelled_out
+from ..losses.cross_entropy import IGNORED
+from ..outputs import ContextOutput, PlaitModelOutput, PlaitSeq2SeqLMOutput
 from .causal_lm import check_decoder, embedding_path, loss_and_logits, projecting_weight, vocabulary_head
-from .generation import LeanGeneration
-from .inputs import INPUTS, WrittenInputs, spelled_out
-from .losses import IGNORED
-from .outputs import ContextOutput, PlaitModelOutput, PlaitSeq2SeqLMOutput
-from .plait import PlaitModel
-from .pretrained import PlaitPreTrainedModel
-from .speech import SPOKEN, beginning, timestamps
 
 
 class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):

@@ -5,16 +5,16 @@ from typing import Unpack, cast
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
-from ..configuration import PlaitConfig, PlaitTextConfig
-from .connectors import RESAMPLING
-from .fusion import FUSIONS
-from .heads import MaskedLMHead
-from .inputs import EncoderInputs, spelled_out
-from .losses import masked_lm_loss
-from .outputs import PlaitMaskedLMOutput
-from .plait import PlaitModel
-from .pretrained import PlaitPreTrainedModel
-from .towers import TextTower
+from ...configuration import PlaitConfig, PlaitTextConfig
+from ..backbone.model import PlaitModel
+from ..backbone.pretrained import PlaitPreTrainedModel
+from ..fusion.connectors import RESAMPLING
+from ..fusion.registry import FUSIONS
+from ..heads.pooled import MaskedLMHead
+from ..inputs import EncoderInputs, spelled_out
+from ..losses.cross_entropy import masked_lm_loss
+from ..outputs import PlaitMaskedLMOutput
+from ..towers.text import TextTower
 
 
 class PlaitForMaskedLM(PlaitPreTrainedModel):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
-from ..configuration import PlaitConfig, PlaitRetrievalConfig, width_of
-from ..configuration.objectives import (
+from ...configuration import PlaitConfig, PlaitRetrievalConfig, width_of
+from ...configuration.objectives import (
     CAPTIONING,
     CONTRASTIVE,
     MASKED_IMAGE,
@@ -18,23 +18,23 @@ from ..configuration.objectives import (
     OBJECTIVES,
     check_objectives,
 )
+from ..backbone.model import PlaitModel
+from ..backbone.pretrained import PlaitPreTrainedModel
+from ..core.distributed import is_distributed
+from ..heads.masked_image import MaskedImageHead
+from ..heads.pooled import MaskedLMHead
+from ..inputs import EncoderInputs, by_modality, spelled_out
+from ..losses.contrastive import ContrastiveLoss, Similarity, fingerprint
+from ..losses.cross_entropy import IGNORED, cross_entropy
+from ..losses.language_model import language_model_loss
+from ..outputs import PlaitModelOutput, PlaitPreTrainingOutput, TowerOutput
+from ..towers.text import EMBEDDING
 from .causal_lm import embedding_path, vocabulary_head
 from .conditional_generation import shifted_right, until_last_label
-from .contrastive import ContrastiveLoss, Similarity, fingerprint
-from .gathering import is_distributed
-from .heads import MaskedLMHead
-from .inputs import EncoderInputs, by_modality, spelled_out
-from .language_model_loss import language_model_loss
-from .losses import IGNORED, cross_entropy
-from .masked_image import MaskedImageHead
-from .matching import MatchedRows, matched_rows, matching_rows
-from .objectives import objectives_of
-from .outputs import PlaitModelOutput, PlaitPreTrainingOutput, TowerOutput
-from .plait import PlaitModel
-from .pretrained import PlaitPreTrainedModel
+from .pretraining_encoding import MASKED_TEXT, Fused, Inputs, Views, fuse_rows, picked, views_of
+from .pretraining_matching import MatchedRows, matched_rows, matching_rows
+from .pretraining_objectives import objectives_of
 from .retrieval import pooled, projections_of, side_width, similarity_of
-from .towers import EMBEDDING
-from .views import MASKED_TEXT, Fused, Inputs, Views, fuse_rows, picked, views_of
 
 logger = logging.get_logger(__name__)
 

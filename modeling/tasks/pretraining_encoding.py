@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..configuration.objectives import CAPTIONING, CONTRASTIVE, MASKED_IMAGE, MASKED_LM, MATCHING
-from .masked_image import MaskedImageHead
-from .outputs import TowerOutput
-from .plait import PlaitModel
-from .pooling import mean_token
-from .present import image_items, scatter_rows
+from ...configuration.objectives import CAPTIONING, CONTRASTIVE, MASKED_IMAGE, MASKED_LM, MATCHING
+from ..backbone.model import PlaitModel
+from ..core.pooling import mean_token
+from ..heads.masked_image import MaskedImageHead
+from ..outputs import TowerOutput
+from ..towers.items import image_items, scatter_rows
 
 # who reads the inputs as they are
 READS_TEXT = frozenset((CONTRASTIVE, MATCHING))

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .contrastive import same_groups
-from .outputs import TowerOutput
+from ..losses.contrastive import same_groups
+from ..outputs import TowerOutput
 
 
 class MatchedRows(NamedTuple):

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from ..configuration import PlaitConfig
-from .conditional_generation import check_decoder
-from .masked_image import patches_of
+from ...configuration import PlaitConfig
+from ..heads.masked_image import patches_of
+from .causal_lm import check_decoder
 from .masked_lm import check_text_tower
 
 

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from ..configuration import PlaitConfig
-from .inputs import ReadInputs, spelled_out
+from ...configuration import PlaitConfig
+from ..backbone.model import PlaitModel
+from ..backbone.pretrained import PlaitPreTrainedModel
+from ..inputs import ReadInputs, spelled_out
+from ..towers.text import TextTower
 from .masked_lm import check_text
-from .plait import PlaitModel
-from .pretrained import PlaitPreTrainedModel
-from .towers import TextTower
 
 
 class PlaitForQuestionAnswering(PlaitPreTrainedModel):

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from ..configuration import (
+from ...configuration import (
     DOCUMENT,
     NEGATIVE,
     PlaitConfig,
@@ -22,13 +22,13 @@ from ..configuration import (
     PlaitTowerConfig,
     width_of,
 )
-from .contrastive import UNKNOWN, ContrastiveLoss, Similarity, fingerprint
-from .encoding import encode, zero_shot
-from .inputs import RetrievalInputs, by_modality, spelled_out
-from .outputs import PlaitRetrievalOutput, TowerOutput
-from .plait import PlaitModel
-from .pooling import mean_token, pooled_width
-from .pretrained import PlaitPreTrainedModel
+from ..backbone.model import PlaitModel
+from ..backbone.pretrained import PlaitPreTrainedModel
+from ..core.pooling import mean_token, pooled_width
+from ..inputs import RetrievalInputs, by_modality, spelled_out
+from ..losses.contrastive import UNKNOWN, ContrastiveLoss, Similarity, fingerprint
+from ..outputs import PlaitRetrievalOutput, TowerOutput
+from .retrieval_encoding import encode, zero_shot
 
 logger = logging.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
     @classmethod
     def compose(cls, **parts: Any) -> Self:
         """Bring towers into one space: see `plait.modeling.retrieval_composition.compose`."""
-        from .retrieval_composition import compose
+        from ..composition.retrieval import compose
 
         return compose(cls, **parts)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..configuration import DOCUMENT, PlaitTextConfig
+from ...configuration import DOCUMENT, PlaitTextConfig
 
 if TYPE_CHECKING:
     from .retrieval import PlaitForRetrieval

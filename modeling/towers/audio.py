@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..configuration import PlaitAudioConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
-from .embeddings import interpolated, size_of
-from .layers import LearnedTokens, Sinusoids
-from .outputs import LayerChoice, TowerOutput
-from .pooling import finish, pooler_of
-from .transformer import PlaitTransformer
+from ...configuration import PlaitAudioConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
+from ..core.layers import LearnedTokens, Sinusoids
+from ..core.pooling import finish, pooler_of
+from ..core.transformer import PlaitTransformer
+from ..outputs import LayerChoice, TowerOutput
+from .patches import interpolated, size_of
 from .waveform import WaveformEmbeddings
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from ..configuration import PlaitCNNConfig
-from .outputs import LayerChoice, TowerOutput, chosen
-from .pooling import mean_token
+from ...configuration import PlaitCNNConfig
+from ..core.pooling import mean_token
+from ..outputs import LayerChoice, TowerOutput, chosen
 
 
 class ConvolutionalTower(nn.Module):

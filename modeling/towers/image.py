@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from ..configuration import PlaitVisionConfig
-from .embeddings import ImageEmbeddings
-from .outputs import LayerChoice, TowerOutput
-from .pooling import finish, pooler_of
-from .transformer import PlaitTransformer
+from ...configuration import PlaitVisionConfig
+from ..core.pooling import finish, pooler_of
+from ..core.transformer import PlaitTransformer
+from ..outputs import LayerChoice, TowerOutput
+from .patches import ImageEmbeddings
 
 
 class ImageTower(nn.Module):

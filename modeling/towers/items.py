@@ -10,7 +10,7 @@ import torch.distributed
 from torch import Tensor, nn
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from .outputs import TowerOutput
+from ..outputs import TowerOutput
 
 
 class Present(NamedTuple):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from ..configuration import PlaitTextConfig, PlaitVisionConfig
-from .layers import LearnedTokens
+from ...configuration import PlaitTextConfig, PlaitVisionConfig
+from ..core.layers import LearnedTokens
 
 
 class TextEmbeddings(nn.Module):

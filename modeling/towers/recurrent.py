@@ -6,10 +6,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from ..configuration import PlaitRNNConfig
-from .layers import Parameterised
-from .outputs import LayerChoice, TowerOutput, chosen
-from .pooling import mean_token
+from ...configuration import PlaitRNNConfig
+from ..core.layers import Parameterised
+from ..core.pooling import mean_token
+from ..outputs import LayerChoice, TowerOutput, chosen
 
 
 class LSTM(nn.LSTM, Parameterised):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
-from ..configuration import (
+from ...configuration import (
     PlaitAudioConfig,
     PlaitCNNConfig,
     PlaitDecoderConfig,
@@ -19,15 +19,15 @@ from ..configuration import (
     PlaitVisionConfig,
     PlaitWaveformConfig,
 )
+from ..core.pooling import finish, pooler_of
+from ..core.transformer import PlaitTransformer
+from ..outputs import LayerChoice, TowerOutput
 from .audio import AudioTower
 from .cnn import ConvolutionalTower
-from .embeddings import TextEmbeddings
-from .outputs import LayerChoice, TowerOutput
-from .pooling import finish, pooler_of
+from .image import ImageTower
+from .patches import TextEmbeddings
 from .recurrent import RecurrentTower
-from .transformer import PlaitTransformer
 from .video import TubeletTower, VideoTower
-from .vision import ImageTower
 
 # where a text tower has its token embeddings
 EMBEDDING = "embeddings.token_embedding.weight"

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ..configuration import PlaitCNNConfig, PlaitTubeletConfig, PlaitVideoConfig, PlaitVisionConfig, width_of
+from ...configuration import PlaitCNNConfig, PlaitTubeletConfig, PlaitVideoConfig, PlaitVisionConfig, width_of
+from ..core.layers import LearnedTokens, Sinusoids
+from ..core.pooling import finish, first_token, mean_token, pooler_of
+from ..core.transformer import PlaitTransformer, TransformerOutput
+from ..outputs import LayerChoice, TowerOutput
 from .cnn import ConvolutionalTower
-from .embeddings import size_of
-from .layers import LearnedTokens, Sinusoids
-from .outputs import LayerChoice, TowerOutput
-from .pooling import finish, first_token, mean_token, pooler_of
-from .present import check_videos
-from .transformer import PlaitTransformer, TransformerOutput
-from .vision import ImageTower
+from .image import ImageTower
+from .items import check_videos
+from .patches import size_of
 from .wrapped import WrappedTower
 
 

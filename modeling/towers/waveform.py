@@ -9,8 +9,8 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from ..configuration import PlaitWaveformConfig
-from .layers import LearnedTokens, Parameterised
+from ...configuration import PlaitWaveformConfig
+from ..core.layers import LearnedTokens, Parameterised
 
 
 class Samples(NamedTuple):

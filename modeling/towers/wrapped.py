@@ -15,10 +15,10 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from ..configuration import CONFIG_FIELDS, width_of
-from .outputs import LayerChoice, TowerOutput
-from .pooling import last_token
-from .wrapped_media import as_called, clip_tokens, is_video_family, without_augmentation
+from ...configuration import CONFIG_FIELDS, width_of
+from ..core.pooling import last_token
+from ..outputs import LayerChoice, TowerOutput
+from .wrapped_inputs import as_called, clip_tokens, is_video_family, without_augmentation
 from .wrapped_positions import Positions
 
 # what a tower may be given; a family that does not take the first of them is none of that modality

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from .outputs import TowerOutput
+from ..outputs import TowerOutput
 from .wrapped import WrappedTower, config_of
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES
 
-from .present import check_videos
+from .items import check_videos
 
 
 def is_video_family(config: PreTrainedConfig) -> bool:

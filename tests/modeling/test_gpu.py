@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from plait import PlaitConfig, PlaitForClassification, PlaitTrainer, PlaitTrainingArguments
-from plait.modeling.language_model_loss import language_model_loss
-from plait.modeling.packing import PackedMask, pack_rows, packed_attention
+from plait.modeling.core.packing import PackedMask, pack_rows, packed_attention
+from plait.modeling.losses.language_model import language_model_loss
 
 from .zoo import CASES, CONFIGS, GENERATING, build, inputs_of, labels_of, main_tensor
 

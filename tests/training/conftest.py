@@ -14,15 +14,15 @@ from transformers import set_seed
 
 from plait import PlaitForClassification, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
-from plait.modeling.pretrained import PlaitPreTrainedModel
-from plait.training.collator import PlaitDataCollator
-from plait.training.data import Data
-from plait.training.labels import Labels, encode_labels
-from plait.training.metrics import SINGLE, Metrics
-from plait.training.recipe import build_recipe
-from plait.training.run import Run, build_run, train
-from plait.training.run import make_arguments as make_run_arguments
-from plait.training.tokenizer import train_tokenizer
+from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
+from plait.training.data.labels import Labels, encode_labels
+from plait.training.data.loading import Data
+from plait.training.data.tokenizer import train_tokenizer
+from plait.training.metrics.classification import SINGLE, Metrics
+from plait.training.recipes.schema import build_recipe
+from plait.training.runs.train import Run, build_run, train
+from plait.training.runs.train import make_arguments as make_run_arguments
+from plait.training.tasks.collator import PlaitDataCollator
 
 from .text_recipes import recipe_for
 

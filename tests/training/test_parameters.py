@@ -7,7 +7,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from plait import parameter_groups
-from plait.modeling.pretrained import PlaitPreTrainedModel
+from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
 from plait.training.parameters import freeze, fresh_modules, parameters_by_part, part_of
 
 MakeModel = Callable[..., PlaitPreTrainedModel]

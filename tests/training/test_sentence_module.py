@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from plait import PlaitForRetrieval, PlaitProcessor
 from plait.configuration import PlaitRNNConfig, PlaitTextConfig, PlaitVisionConfig
-from plait.training.tokenizer import train_tokenizer
+from plait.training.data.tokenizer import train_tokenizer
 
 library = pytest.importorskip("sentence_transformers")
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ..cards import write_card
-from ..data import Data
-from ..recipe import Recipe, save_recipe
-from ..run import RECIPE_FILE, is_run, saved_recipe
-from .bench import Bench
-from .cells import trained
+from ..data.loading import Data
+from ..recipes.schema import Recipe, save_recipe
+from ..runs.model_card import write_card
+from ..runs.train import RECIPE_FILE, is_run, saved_recipe
+from .experiment import Bench
 from .report import body
 from .summary import Comparison
+from .trials import trained
 
 CARD = "README.md"
 

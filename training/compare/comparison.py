@@ -8,14 +8,14 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ... import __version__
-from ..recipe import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
-from ..run import write_json
-from .bench import Bench
-from .cells import Answers, cells_of, run_cell
-from .keep import keep_best
+from ..recipes.schema import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
+from ..runs.train import write_json
+from .best_model import keep_best
+from .experiment import Bench
 from .plot import draw
 from .report import PLOT, markdown
 from .summary import Comparison, summarise
+from .trials import Answers, cells_of, run_cell
 
 logger = logging.get_logger(__name__)
 

@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..arguments import PlaitTrainingArguments
-from ..build import build_processor
-from ..checking import only_readable
-from ..data import load_data
-from ..features import FeatureStore, cache_features
-from ..labels import Labels
-from ..media import columns_of
-from ..metrics import DEFAULTS, find_metric
-from ..recipe import Recipe, RecipeError, check_choice
-from ..run import make_collator
-from ..sampler import shuffled
-from ..tasks import find_task
+from ..data.feature_cache import FeatureStore, cache_features
+from ..data.labels import Labels
+from ..data.loading import load_data
+from ..data.media import columns_of
+from ..data.samplers import shuffled
+from ..data.unreadable_rows import only_readable
+from ..metrics.classification import DEFAULTS, find_metric
+from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.schema import Recipe, RecipeError, check_choice
+from ..runs.building import build_processor
+from ..runs.train import make_collator
 from ..tasks.classification import label_array
+from ..tasks.registry import find_task
 from .folds import fold_numbers, group_numbers
 from .systems import System, systems_of
 

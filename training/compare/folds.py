@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..labels import Labels
-from ..media import MEDIA, Row, columns_of, items_of
-from ..metrics import REGRESSION, SINGLE
-from ..recipe import RecipeError
+from ..data.labels import Labels
+from ..data.media import MEDIA, Row, columns_of, items_of
+from ..metrics.classification import REGRESSION, SINGLE
+from ..recipes.schema import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inputs import Row
-from ..media import columns_of, is_numbers
+from ..data.media import Row, columns_of, is_numbers
 
 SILENT = 16000  # samples, and a second of them
 GREY = (127, 127, 127)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..recipe import Recipe
+from ..recipes.schema import Recipe
 from .summary import Comparison
 
 PLOT = "compare.png"

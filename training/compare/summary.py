@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..metrics import Metrics, greater_is_better, majority_predictions
-from .audit import only, patterns
-from .bench import Bench
-from .cells import Answers, Cell, LogitMetrics, cells_of
-from .intervals import Interval, Resamples, Values
+from ..metrics.bootstrap import Interval, Resamples, Values
+from ..metrics.classification import Metrics, greater_is_better, majority_predictions
+from .experiment import Bench
+from .modality_ablation import only, patterns
 from .systems import System
+from .trials import Answers, Cell, LogitMetrics, cells_of
 
 
 class Comparison(NamedTuple):

@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from ...configuration.tower import MODALITIES
-from ...modeling.fusion import FUSIONS
-from ..build import parts_of
+from ...modeling.fusion.registry import FUSIONS
 from ..parameters import PARTS
-from ..recipe import ModelRecipe, Recipe, RecipeError, check_choice, check_keys
+from ..recipes.schema import ModelRecipe, Recipe, RecipeError, check_choice, check_keys
+from ..runs.building import parts_of
 
 ALONE = "early"  # the trunk of a single modality: a connector and a joint transformer
 PARTED = ("learning_rates", "frozen", "cache_features")  # training arguments that name parts

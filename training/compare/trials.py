@@ -15,14 +15,15 @@ from transformers import EvalPrediction, set_seed
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
 
 from ...processing import PlaitProcessor
-from ..data import Data
-from ..inputs import Row, rows_in
-from ..metrics import Metrics
-from ..recipe import RecipeError
-from ..run import build_both, make_arguments, make_collator
-from ..trainer import PlaitTrainer
-from .audit import variations
-from .bench import Bench, Part
+from ..data.inputs import rows_in
+from ..data.loading import Data
+from ..data.media import Row
+from ..metrics.classification import Metrics
+from ..recipes.schema import RecipeError
+from ..runs.train import build_both, make_arguments, make_collator
+from ..trainer.trainer import PlaitTrainer
+from .experiment import Bench, Part
+from .modality_ablation import variations
 from .systems import System
 
 QUIET = {"disable_tqdm": True, "report_to": "none", "logging_strategy": "no"}

@@ -23,13 +23,13 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from ..configuration import DOCUMENT, NEGATIVE
-from ..configuration.tower import CONFIG_FIELDS
-from ..processing import PlaitProcessor
-from ..processing.text import reads_padding
-from .inputs import Row, image_inputs, media_inputs, pictures_of, text_inputs, text_key, tokenizer_in
-from .media import columns_of, items_of
-from .parameters import plait_of
+from ...configuration import DOCUMENT, NEGATIVE
+from ...configuration.tower import CONFIG_FIELDS
+from ...processing import PlaitProcessor
+from ...processing.text import reads_padding
+from ..parameters import plait_of
+from .inputs import image_inputs, media_inputs, pictures_of, text_inputs, text_key, tokenizer_in
+from .media import Row, columns_of, items_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

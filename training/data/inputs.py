@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling.losses import IGNORED
-from ..processing import PlaitProcessor
-from ..processing.images import read_picture
+from ...modeling.losses.cross_entropy import IGNORED
+from ...processing import PlaitProcessor
+from ...processing.images import read_picture
 from .media import Row, items_of
 
 if TYPE_CHECKING:

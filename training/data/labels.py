@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .metrics import MULTI, REGRESSION, SINGLE, ProblemType
-from .recipe import RecipeError
+from ..metrics.classification import MULTI, REGRESSION, SINGLE, ProblemType
+from ..recipes.schema import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..recipes.schema import SPLITS, DataRecipe, RecipeError
 from .inputs import picture_groups
 from .labels import Labels, encode_labels, find_labels
 from .media import MEDIA
-from .recipe import SPLITS, DataRecipe, RecipeError
-from .sampler import group_rows, shuffled
+from .samplers import group_rows, shuffled
 from .sources import SOURCES
 from .squad import is_squad, squad_rows
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .recipe import RecipeError
+from ..recipes.schema import RecipeError
 
 NESTED = re.compile(r'\s*\{.*?"data"\s*:\s*\[.*?"paragraphs"\s*:', re.DOTALL)  # not a table with such a column
 HEAD = 4096  # characters, within which such a file has named its first paragraphs

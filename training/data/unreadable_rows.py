@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .data import Data
+from ..recipes.schema import RecipeError
+from .loading import Data
 from .media import MEDIA, Row, columns_of, items_of
-from .recipe import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .collator import PlaitDataCollator
+    from ..tasks.collator import PlaitDataCollator
 
 logger = logging.get_logger(__name__)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ..configuration import PlaitConfig, PlaitTextConfig
-from ..modeling import PlaitModel
+from ...configuration import PlaitConfig, PlaitTextConfig
+from ...modeling import PlaitModel
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 

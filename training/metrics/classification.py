@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from .sentiment_metrics import SENTIMENT
+from .sentiment import SENTIMENT
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "masked_lm"]
 SINGLE, MULTI, REGRESSION, MASKED_LM = (

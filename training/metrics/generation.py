@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modeling.language_model_loss import shifted
-from ..modeling.losses import IGNORED
-from ..modeling.pretrained import PlaitPreTrainedModel
-from ..processing import PlaitProcessor
-from .recipe import RecipeError
-from .row_scores import Rows, perplexity_rows, text_rows
-from .text_metrics import TextMetrics, text_metrics
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.losses.cross_entropy import IGNORED
+from ...modeling.losses.language_model import shifted
+from ...processing import PlaitProcessor
+from ..recipes.schema import RecipeError
+from .per_row import Rows, perplexity_rows, text_rows
+from .text import TextMetrics, text_metrics
 
 NEW_TOKENS = 64  # where nothing says how many
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from .text_metrics import TextMetrics
+from .text import TextMetrics
 
 if TYPE_CHECKING:
-    from .compare.intervals import Values
+    from .bootstrap import Values
 
 RESAMPLES = 2000
 
@@ -60,7 +60,7 @@ def beside(own: Rows, others: Mapping[str, Rows], groups: Sequence[Hashable] | N
     Raises:
         ValueError: others have other rows, or a perplexity of other tokens (of another tokenizer).
     """
-    from .compare.intervals import Resamples
+    from .bootstrap import Resamples
 
     count = len(next(iter(own.values())).totals)
     known: dict[Hashable, int] = {}

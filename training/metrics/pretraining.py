@@ -8,8 +8,8 @@ import torch
 from accelerate.utils import find_batch_size
 from torch import Tensor
 
-from ..configuration.objectives import CONTRASTIVE, MATCHING
-from ..modeling.pretrained import PlaitPreTrainedModel
+from ...configuration.objectives import CONTRASTIVE, MATCHING
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
 ACCURACY = "matching_accuracy"
 

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling.losses import IGNORED
-from ..modeling.pretrained import PlaitPreTrainedModel
-from ..modeling.question_answering import span_loss
-from .inputs import Row, token_rows
-from .recipe import RecipeError
-from .row_scores import Rows, text_rows
-from .text_metrics import text_metrics
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.losses.cross_entropy import IGNORED
+from ...modeling.tasks.question_answering import span_loss
+from ..data.inputs import token_rows
+from ..data.media import Row
+from ..recipes.schema import RecipeError
+from .per_row import Rows, text_rows
+from .text import text_metrics
 
 NOWHERE = (0, 0)  # where in the context a token stands that is none of it
 

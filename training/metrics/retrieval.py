@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modeling.encoding import evaluating
-from ..modeling.retrieval import PlaitForRetrieval
-from .recipe import check_choice
+from ...modeling.tasks.retrieval import PlaitForRetrieval
+from ...modeling.tasks.retrieval_encoding import evaluating
+from ..recipes.schema import check_choice
 
 DEPTHS = (1, 5, 10)
 MEASURES = (*(f"recall@{depth}" for depth in DEPTHS), "median_rank", "mrr")

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from transformers.trainer_utils import EvalLoopOutput
 
-from ..modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
 if TYPE_CHECKING:
-    from .trainer import PlaitTrainer
+    from ..trainer.trainer import PlaitTrainer
 
 
 @runtime_checkable

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from ...configuration import PlaitConfig
-from ...modeling.plait import PlaitModel
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.model import PlaitModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
 
 @dataclass

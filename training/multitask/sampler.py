@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..sampler import STEP, shuffled
+from ..data.samplers import STEP, shuffled
 
 
 def task_shares(sizes: Sequence[int], temperature: float) -> list[float]:

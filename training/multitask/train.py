@@ -6,18 +6,18 @@ from typing import Any, cast
 
 from transformers import EarlyStoppingCallback, set_seed
 
-from ...modeling.plait import PlaitModel
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.model import PlaitModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..arguments import PlaitTrainingArguments
-from ..build import build_processor, label_fields, make_model
-from ..callbacks import EpochStart
-from ..cards import write_card
-from ..data import Data
-from ..generated import set_generation
-from ..predict import make_evaluator
-from ..recipe import Recipe, RecipeError
-from ..run import (
+from ..data.loading import Data
+from ..metrics.generation import set_generation
+from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.multitask import recipes_of, weights_of
+from ..recipes.schema import Recipe, RecipeError
+from ..runs.building import build_processor, label_fields, make_model
+from ..runs.evaluate import make_evaluator
+from ..runs.model_card import write_card
+from ..runs.train import (
     HISTORY_FILE,
     METRICS_FILE,
     PROCESSOR_FILE,
@@ -30,10 +30,11 @@ from ..run import (
     read_data,
     write_json,
 )
-from ..tasks import Task, find_task
-from ..trainer import PlaitTrainer
+from ..tasks.base import Task
+from ..tasks.registry import find_task
+from ..trainer.callbacks import EpochStart
+from ..trainer.trainer import PlaitTrainer
 from .model import MultiTaskModel, body_class, copy_head, head_of
-from .recipes import recipes_of, weights_of
 from .sampler import TaskRows
 from .trainer import MultiTaskTrainer, TaskCollator
 

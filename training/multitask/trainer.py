@@ -5,8 +5,8 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
-from ..collator import PlaitDataCollator
-from ..trainer import PlaitTrainer
+from ..tasks.collator import PlaitDataCollator
+from ..trainer.trainer import PlaitTrainer
 from .model import MultiTaskModel
 from .sampler import TaskBatchSampler
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-from .metrics import greater_is_better
-from .parameters import check_parts
+from ..metrics.classification import greater_is_better
+from ..parameters import check_parts
 
 
 @dataclass

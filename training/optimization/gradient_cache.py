@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed
 
-from ..modeling.gathering import is_distributed
-from ..modeling.retrieval import Embedded, PlaitForRetrieval
+from ...modeling.core.distributed import is_distributed
+from ...modeling.tasks.retrieval import Embedded, PlaitForRetrieval
 
 
 class RandomState(NamedTuple):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import unwrap_peft_model
 
-from ..modeling.classification import PlaitForClassification
-from ..modeling.losses import IGNORED
-from ..modeling.outputs import PlaitModelOutput, TowerOutput
-from .metrics import MULTI, REGRESSION
-from .parameters import plait_of
+from ...modeling.losses.cross_entropy import IGNORED
+from ...modeling.outputs import PlaitModelOutput, TowerOutput
+from ...modeling.tasks.classification import PlaitForClassification
+from ..metrics.classification import MULTI, REGRESSION
+from ..parameters import plait_of
 
 
 class GradientShares(TrainerCallback):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
 
-from ..modeling.classification import PlaitForClassification
-from ..modeling.losses import classification_loss, label_count, masked_lm_loss, problem_type_of
-from ..modeling.masked_lm import PlaitForMaskedLM
+from ...modeling.losses.cross_entropy import classification_loss, label_count, masked_lm_loss, problem_type_of
+from ...modeling.tasks.classification import PlaitForClassification
+from ...modeling.tasks.masked_lm import PlaitForMaskedLM
+from ..data.labels import labels_of
+from ..metrics.classification import MULTI, REGRESSION
 from .arguments import PlaitTrainingArguments
-from .labels import labels_of
-from .metrics import MULTI, REGRESSION
 
 Loss = Callable[..., Tensor]
 

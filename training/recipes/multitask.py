@@ -3,8 +3,8 @@
 from dataclasses import asdict, fields
 from typing import Any
 
-from ..recipe import Recipe, RecipeError, build_recipe, check_keys
-from .sampler import task_shares
+from ..multitask.sampler import task_shares
+from .schema import Recipe, RecipeError, build_recipe, check_keys
 
 OWN = ("task", "data", "settings", "metrics", "max_length", "generation")
 SHARED = ("model", "tokenizer", "processor", "training", "seed")

@@ -285,12 +285,12 @@ def build_section(kind: type, values: Any, where: str) -> Any:
 
 
 def _check(recipe: Recipe) -> None:
-    from .arguments import PlaitTrainingArguments
-    from .tasks import find_task
+    from ..optimization.arguments import PlaitTrainingArguments
+    from ..tasks.registry import find_task
 
     task = find_task(recipe.task)
     if recipe.tasks:
-        from .multitask.recipes import check_tasks
+        from .multitask import check_tasks
 
         check_tasks(recipe)
     else:

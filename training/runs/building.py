@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
 
-from ..configuration import (
+from ...configuration import (
     OWN_CONFIGS,
     SPECIAL_TOKENS,
     PlaitAudioConfig,
@@ -18,20 +18,20 @@ from ..configuration import (
     PlaitVideoConfig,
     PlaitVisionConfig,
 )
-from ..configuration.tower import MODALITIES
-from ..modeling.connectors import CONNECTORS
-from ..modeling.fusion import FUSIONS
-from ..modeling.pretrained import PlaitPreTrainedModel
-from ..modeling.retrieval import PlaitForRetrieval
-from ..processing import PlaitProcessor
-from .generated import set_generation
-from .inputs import tokenizer_in
-from .labels import Labels
-from .metrics import REGRESSION
-from .parameters import part_of
-from .recipe import Recipe, RecipeError, check_choice, check_keys
-from .tasks import find_task
-from .tokenizer import rewrapped, train_tokenizer
+from ...configuration.tower import MODALITIES
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.fusion.connectors import CONNECTORS
+from ...modeling.fusion.registry import FUSIONS
+from ...modeling.tasks.retrieval import PlaitForRetrieval
+from ...processing import PlaitProcessor
+from ..data.inputs import tokenizer_in
+from ..data.labels import Labels
+from ..data.tokenizer import rewrapped, train_tokenizer
+from ..metrics.classification import REGRESSION
+from ..metrics.generation import set_generation
+from ..parameters import part_of
+from ..recipes.schema import Recipe, RecipeError, check_choice, check_keys
+from ..tasks.registry import find_task
 
 if TYPE_CHECKING:
     from datasets import Dataset

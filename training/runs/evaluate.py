@@ -14,20 +14,21 @@ from torch.nn import Module
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, set_seed
 
-from ..modeling.pretrained import PlaitPreTrainedModel
-from ..processing import PlaitProcessor
-from .arguments import PlaitTrainingArguments
-from .build import resolve
-from .checking import readable
-from .collator import PlaitDataCollator
-from .data import Data, load_data
-from .generated import set_generation
-from .labels import labels_of
-from .recipe import Recipe, RecipeError, build_recipe, set_dotted
-from .row_scores import beside
-from .run import is_run, make_collator, make_metrics, saved_recipe
-from .tasks import Task, find_task, task_of
-from .trainer import PlaitTrainer
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..data.labels import labels_of
+from ..data.loading import Data, load_data
+from ..data.unreadable_rows import readable
+from ..metrics.generation import set_generation
+from ..metrics.per_row import beside
+from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.schema import Recipe, RecipeError, build_recipe, set_dotted
+from ..tasks.base import Task
+from ..tasks.collator import PlaitDataCollator
+from ..tasks.registry import find_task, task_of
+from ..trainer.trainer import PlaitTrainer
+from .building import resolve
+from .train import is_run, make_collator, make_metrics, saved_recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .. import __version__
-from ..configuration.tower import MODALITIES
-from ..modeling.pretrained import PlaitPreTrainedModel
-from .data import Data
-from .recipe import Recipe
-from .tasks import find_task
+from ... import __version__
+from ...configuration.tower import MODALITIES
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ..data.loading import Data
+from ..recipes.schema import Recipe
+from ..tasks.registry import find_task
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -23,16 +23,17 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from ..modeling.pretrained import PlaitPreTrainedModel
-from ..processing import PlaitProcessor
-from .build import resolve
-from .collator import PlaitDataCollator
-from .generated import set_generation
-from .inputs import Row
-from .predict import default_task
-from .recipe import Recipe
-from .run import is_run, saved_recipe
-from .tasks import Task, find_task
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..data.media import Row
+from ..metrics.generation import set_generation
+from ..recipes.schema import Recipe
+from ..tasks.base import Task
+from ..tasks.collator import PlaitDataCollator
+from ..tasks.registry import find_task
+from .building import resolve
+from .evaluate import default_task
+from .train import is_run, saved_recipe
 
 
 @dataclass(frozen=True)

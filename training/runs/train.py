@@ -9,22 +9,23 @@ from typing import Any
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from .. import __version__
-from ..modeling.pretrained import PlaitPreTrainedModel
-from ..processing import PlaitProcessor
-from .arguments import PlaitTrainingArguments
-from .build import build_model, build_processor, label_names_of
-from .cards import write_card
-from .checking import only_readable
-from .collator import PictureCache, PlaitDataCollator
-from .data import Data, load_data
-from .labels import Labels
-from .metrics import Metrics
-from .patterns import pattern_name, patterns_in
-from .recipe import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
-from .streaming import StreamedMetrics
-from .tasks import Task, find_task
-from .trainer import PlaitTrainer
+from ... import __version__
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..data.labels import Labels
+from ..data.loading import Data, load_data
+from ..data.unreadable_rows import only_readable
+from ..metrics.classification import Metrics
+from ..metrics.streaming import StreamedMetrics
+from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.schema import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
+from ..tasks.base import Task
+from ..tasks.collator import PictureCache, PlaitDataCollator
+from ..tasks.registry import find_task
+from ..trainer.modality_patterns import pattern_name, patterns_in
+from ..trainer.trainer import PlaitTrainer
+from .building import build_model, build_processor, label_names_of
+from .model_card import write_card
 
 RECIPE_FILE, METRICS_FILE, HISTORY_FILE = "recipe.yaml", "metrics.json", "history.json"
 PROCESSOR_FILE = "processor_config.json"
@@ -54,7 +55,7 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
     if recipe.output_dir is None:
         raise RecipeError("output_dir is missing: give it in the recipe or as --output_dir FOLDER")
     if recipe.tasks:
-        from .multitask.run import train_tasks
+        from ..multitask.train import train_tasks
 
         return train_tasks(recipe, command, overwrite, resume)
     folder = Path(recipe.output_dir).expanduser()

@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from huggingface_hub.dataclasses import strict
 
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..generated import scored
-from ..inputs import Row, text_lengths
-from ..recipe import Recipe, RecipeError, build_section
-from ..row_scores import Rows, text_rows
-from ..tokenizer import PLAIN
+from ..data.inputs import text_lengths
+from ..data.media import Row
+from ..data.tokenizer import PLAIN
+from ..metrics.generation import scored
+from ..metrics.per_row import Rows, text_rows
+from ..recipes.schema import Recipe, RecipeError, build_section
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import TrainerCallback
 
-    from ..arguments import PlaitTrainingArguments
-    from ..collator import PlaitDataCollator
-    from ..data import Data
-    from ..labels import Labels
-    from ..metrics import Metrics
-    from ..streaming import StreamedMetrics
+    from ..data.labels import Labels
+    from ..data.loading import Data
+    from ..metrics.classification import Metrics
+    from ..metrics.streaming import StreamedMetrics
+    from ..optimization.arguments import PlaitTrainingArguments
+    from .collator import PlaitDataCollator
 
 Scores = dict[str, dict[str, float]]
 TEXT_ROLES = ("text", "text_pair")

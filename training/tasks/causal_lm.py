@@ -10,23 +10,24 @@ import numpy as np
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedTokenizerBase
 
-from ...modeling.causal_lm import PlaitForCausalLM
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.causal_lm import PlaitForCausalLM
 from ...processing import PlaitProcessor
-from ..generated import GenerationMetrics, written
-from ..inputs import Row, token_rows, tokenizer_in
-from ..labels import Labels
-from ..ngrams import PairCounts
-from ..recipe import Recipe, RecipeError
-from ..row_scores import Rows, perplexity_rows
-from ..tokenizer import BEGUN
+from ..data.inputs import token_rows, tokenizer_in
+from ..data.labels import Labels
+from ..data.media import Row
+from ..data.tokenizer import BEGUN
+from ..metrics.generation import GenerationMetrics, written
+from ..metrics.ngrams import PairCounts
+from ..metrics.per_row import Rows, perplexity_rows
+from ..recipes.schema import Recipe, RecipeError
 from .base import Scores, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..collator import PlaitDataCollator
-    from ..data import Data
+    from ..data.loading import Data
+    from .collator import PlaitDataCollator
 
 
 @strict

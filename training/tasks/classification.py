@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from ...configuration.tower import MODALITIES
-from ...modeling.classification import PlaitForClassification
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.classification import PlaitForClassification
 from ...processing import PlaitProcessor
-from ..inputs import Row
-from ..labels import Labels, labels_of
-from ..metrics import MULTI, REGRESSION, SINGLE, Metrics, blind_predictions, majority_predictions
-from ..recipe import Recipe
+from ..data.labels import Labels, labels_of
+from ..data.media import Row
+from ..metrics.classification import MULTI, REGRESSION, SINGLE, Metrics, blind_predictions, majority_predictions
+from ..recipes.schema import Recipe
 from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..collator import PlaitDataCollator
-    from ..data import Data
+    from ..data.loading import Data
+    from .collator import PlaitDataCollator
 
 HUB_TASKS: dict[tuple[str, ...], str] = {(name,): f"{name}-classification" for name in MODALITIES}
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..processing import PlaitProcessor
-from .features import FeatureStore
-from .inputs import Row, image_inputs, media_inputs, pictures_of, text_inputs, text_key
-from .labels import Labels
-from .media import items_of
-from .tasks import find_task
+from ...processing import PlaitProcessor
+from ..data.feature_cache import FeatureStore
+from ..data.inputs import image_inputs, media_inputs, pictures_of, text_inputs, text_key
+from ..data.labels import Labels
+from ..data.media import Row, items_of
+from .registry import find_task
 
 
 class PlaitDataCollator:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedTokenizerBase
 
-from ...modeling.causal_lm import PlaitForCausalLM
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.causal_lm import PlaitForCausalLM
 from ...processing import PlaitProcessor
-from ..generated import NEW_TOKENS, GenerationMetrics, most_frequent, written
-from ..inputs import Row, rows_in, token_rows, tokenizer_in
-from ..labels import Labels
-from ..recipe import Recipe, RecipeError
-from ..tokenizer import PLAIN
+from ..data.inputs import rows_in, token_rows, tokenizer_in
+from ..data.labels import Labels
+from ..data.media import Row
+from ..data.tokenizer import PLAIN
+from ..metrics.generation import NEW_TOKENS, GenerationMetrics, most_frequent, written
+from ..recipes.schema import Recipe, RecipeError
 from .base import Guesses, Settings, Task, on_device
 from .causal_lm import pad_of, prompts
 from .generation import references_of
@@ -22,8 +23,8 @@ from .generation import references_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..collator import PlaitDataCollator
-    from ..data import Data
+    from ..data.loading import Data
+    from .collator import PlaitDataCollator
 
 Messages = Sequence[Mapping[str, Any]]
 # for a tokenizer without a template: "user: hello\nassistant: hi[SEP]\n"

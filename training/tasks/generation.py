@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from ...modeling.conditional_generation import PlaitForConditionalGeneration
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.conditional_generation import PlaitForConditionalGeneration
 from ...processing import PlaitProcessor
-from ..generated import GenerationMetrics, most_frequent, written
-from ..inputs import Row, label_counts, pictures_of, target_labels, text_lengths
-from ..labels import Labels
-from ..recipe import Recipe, RecipeError
+from ..data.inputs import label_counts, pictures_of, target_labels, text_lengths
+from ..data.labels import Labels
+from ..data.media import Row
+from ..metrics.generation import GenerationMetrics, most_frequent, written
+from ..recipes.schema import Recipe, RecipeError
 from .base import MEDIA_ROLES, TEXT_ROLES, Guesses, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..collator import PlaitDataCollator
-    from ..data import Data
+    from ..data.loading import Data
+    from .collator import PlaitDataCollator
 
 
 @strict

@@ -10,17 +10,18 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import DataCollatorForLanguageModeling
 
-from ...modeling.masked_lm import PlaitForMaskedLM
-from ...modeling.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.masked_lm import PlaitForMaskedLM
 from ...processing import PlaitProcessor
-from ..inputs import Row, tokenizer_in
-from ..labels import Labels
-from ..metrics import MASKED_LM, Metrics
-from ..recipe import Recipe
+from ..data.inputs import tokenizer_in
+from ..data.labels import Labels
+from ..data.media import Row
+from ..metrics.classification import MASKED_LM, Metrics
+from ..recipes.schema import Recipe
 from .base import IMAGE_ROLES, TEXT_ROLES, Settings, Task, on_device
 
 if TYPE_CHECKING:
-    from ..collator import PlaitDataCollator
+    from .collator import PlaitDataCollator
 
 
 @strict

@@ -9,14 +9,15 @@ from huggingface_hub.dataclasses import strict
 from transformers import DataCollatorForLanguageModeling, TrainerCallback
 
 from ...configuration.objectives import CAPTIONING, CONTRASTIVE, MASKED_IMAGE, MASKED_LM, MATCHING
-from ...modeling.pretrained import PlaitPreTrainedModel
-from ...modeling.pretraining import PlaitForPreTraining
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.pretraining import PlaitForPreTraining
 from ...processing import PlaitProcessor
-from ..inputs import Row, target_labels, tokenizer_in
-from ..labels import Labels
-from ..objective_losses import ObjectiveMetrics
-from ..recipe import Recipe, RecipeError
-from ..schedule import ObjectiveSchedule, final_weights, read_weights
+from ..data.inputs import target_labels, tokenizer_in
+from ..data.labels import Labels
+from ..data.media import Row
+from ..metrics.pretraining import ObjectiveMetrics
+from ..optimization.objective_schedule import ObjectiveSchedule, final_weights, read_weights
+from ..recipes.schema import Recipe, RecipeError
 from .base import Scores, Settings, Task, on_device
 from .generation import references_of
 from .masked_lm import masked
@@ -24,9 +25,9 @@ from .masked_lm import masked
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..arguments import PlaitTrainingArguments
-    from ..collator import PlaitDataCollator
-    from ..data import Data
+    from ..data.loading import Data
+    from ..optimization.arguments import PlaitTrainingArguments
+    from .collator import PlaitDataCollator
 
 READS_TEXT = {CONTRASTIVE, MATCHING, MASKED_LM, CAPTIONING}
 READS_IMAGE = {CONTRASTIVE, MATCHING, MASKED_IMAGE, CAPTIONING}

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from huggingface_hub.dataclasses import strict
 
-from ...modeling.pretrained import PlaitPreTrainedModel
-from ...modeling.question_answering import PlaitForQuestionAnswering
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.question_answering import PlaitForQuestionAnswering
 from ...processing import PlaitProcessor
-from ..inputs import Row, rows_in, tokenizer_in
-from ..labels import Labels
-from ..recipe import Recipe, RecipeError
-from ..spans import (
+from ..data.inputs import rows_in, tokenizer_in
+from ..data.labels import Labels
+from ..data.media import Row
+from ..metrics.question_answering import (
     Found,
     Limits,
     Span,
@@ -30,13 +30,14 @@ from ..spans import (
     windows,
     with_answers,
 )
+from ..recipes.schema import Recipe, RecipeError
 from .base import IMAGE_ROLES, Guesses, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..collator import PlaitDataCollator
-    from ..data import Data
+    from ..data.loading import Data
+    from .collator import PlaitDataCollator
 
 USUAL_LENGTH = 384
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")

@@ -11,20 +11,21 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ...configuration import DOCUMENT, NEGATIVE
-from ...modeling.pretrained import PlaitPreTrainedModel
-from ...modeling.retrieval import PlaitForRetrieval
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
-from ..inputs import Row, pictures_of, text_key
-from ..labels import Labels
-from ..recipe import Recipe, RecipeError
-from ..retrieval_metrics import MEASURES, RetrievalMetrics
+from ..data.inputs import pictures_of, text_key
+from ..data.labels import Labels
+from ..data.media import Row
+from ..metrics.retrieval import MEASURES, RetrievalMetrics
+from ..recipes.schema import Recipe, RecipeError
 from .base import IMAGE_ROLES, Scores, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..collator import PlaitDataCollator
-    from ..data import Data
+    from ..data.loading import Data
+    from .collator import PlaitDataCollator
 
 logger = logging.get_logger(__name__)
 

@@ -13,11 +13,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..configuration import SPECIAL_TOKENS
-from ..modeling.training_products import choose_products, drop_products
-from ..processing import PlaitProcessor
-from .arguments import PlaitTrainingArguments
-from .collator import PlaitDataCollator
+from ...configuration import SPECIAL_TOKENS
+from ...modeling.kernels.training import choose_products, drop_products
+from ...processing import PlaitProcessor
+from ..optimization.arguments import PlaitTrainingArguments
+from ..tasks.collator import PlaitDataCollator
 
 logger = logging.get_logger(__name__)
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from ..configuration import MODALITIES
-from .collator import PlaitDataCollator
-from .parameters import plait_of
+from ...configuration import MODALITIES
+from ..parameters import plait_of
+from ..tasks.collator import PlaitDataCollator
 
 if TYPE_CHECKING:
     from .trainer import PlaitTrainer

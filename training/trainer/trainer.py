@@ -13,26 +13,26 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
-from ..modeling.losses import IGNORED
-from ..modeling.pretrained import PlaitPreTrainedModel
-from ..modeling.question_answering import labelled_spans
-from ..modeling.retrieval import PlaitForRetrieval
-from ..processing import PlaitProcessor
-from .arguments import PlaitTrainingArguments
-from .averaging import Averaging
-from .balance import GradientModulation, GradientShares
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.losses.cross_entropy import IGNORED
+from ...modeling.tasks.question_answering import labelled_spans
+from ...modeling.tasks.retrieval import PlaitForRetrieval
+from ...processing import PlaitProcessor
+from ..data.feature_cache import cache_features
+from ..data.inputs import picture_groups
+from ..data.samplers import LengthSampler, PictureSampler, TokenBatchSampler
+from ..metrics.classification import Metrics
+from ..metrics.pretraining import LossLog
+from ..metrics.streaming import StreamedMetrics, stream
+from ..optimization.arguments import PlaitTrainingArguments
+from ..optimization.gradient_cache import average_gradients, cached_backward
+from ..optimization.gradient_modulation import GradientModulation, GradientShares
+from ..optimization.loss import objective
+from ..optimization.weight_averaging import Averaging
+from ..parameters import freeze, parameter_groups
+from ..tasks.collator import PlaitDataCollator
 from .callbacks import DecoderTokens, EpochStart, FastestProducts, PartRates, Tokenless, stopping
-from .collator import PlaitDataCollator
-from .features import cache_features
-from .gradient_cache import average_gradients, cached_backward
-from .inputs import picture_groups
-from .metrics import Metrics
-from .objective import objective
-from .objective_losses import LossLog
-from .parameters import freeze, parameter_groups
-from .patterns import measure_patterns
-from .sampler import LengthSampler, PictureSampler, TokenBatchSampler
-from .streaming import StreamedMetrics, stream
+from .modality_patterns import measure_patterns
 
 if TYPE_CHECKING:
     from datasets import Dataset

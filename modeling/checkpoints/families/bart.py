@@ -4,8 +4,8 @@ from collections.abc import Set
 from math import sqrt
 from typing import Any
 
-from ...configuration import PlaitTextConfig
-from .convert import Alias, Family, Leading, Table, expect
+from ....configuration import PlaitTextConfig
+from ..conversion.convert import Alias, Family, Leading, Table, expect
 
 OFFSET = 2  # rows of the position table before the first position
 

@@ -3,8 +3,8 @@
 from collections.abc import Set
 from typing import Any
 
-from ...configuration import PlaitTextConfig
-from .convert import Alias, Family, Table, expect
+from ....configuration import PlaitTextConfig
+from ..conversion.convert import Alias, Family, Table, expect
 
 
 def encoder(hub: Any) -> dict[str, Any]:

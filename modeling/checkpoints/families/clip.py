@@ -4,8 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ...configuration import PlaitTextConfig, PlaitVisionConfig
-from .convert import Family, Leading, Names, Table
+from ....configuration import PlaitTextConfig, PlaitVisionConfig
+from ..conversion.convert import Family, Leading, Names, Table
 from .vit import picture
 
 ENCODER: Table = {

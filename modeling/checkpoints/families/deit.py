@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ...configuration import PlaitVisionConfig
+from ....configuration import PlaitVisionConfig
+from ..conversion.convert import Family, Names, Table
 from . import vit
-from .convert import Family, Names, Table
 
 TABLE: Table = {**vit.TABLE, "embeddings.distillation_token": "embeddings.class_tokens.1.tokens"}
 HEADS: dict[str, Table] = {

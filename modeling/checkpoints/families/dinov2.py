@@ -4,8 +4,8 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ...configuration import PlaitVisionConfig
-from .convert import Family, Leading, Names, Split, Table
+from ....configuration import PlaitVisionConfig
+from ..conversion.convert import Family, Leading, Names, Split, Table
 from .vit import ATTENTION, EMBEDDINGS, common
 
 logger = logging.get_logger(__name__)

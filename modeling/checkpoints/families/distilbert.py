@@ -3,9 +3,9 @@
 from collections.abc import Set
 from typing import Any
 
-from ...configuration import PlaitTextConfig
+from ....configuration import PlaitTextConfig
+from ..conversion.convert import Family
 from .bert import BUFFERS, TOKEN_TASKS, pooler
-from .convert import Family
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:

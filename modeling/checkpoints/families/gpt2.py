@@ -3,8 +3,8 @@
 from collections.abc import Set
 from typing import Any
 
-from ...configuration import PlaitTextConfig
-from .convert import Family, Transposed, TransposedSplit, expect
+from ....configuration import PlaitTextConfig
+from ..conversion.convert import Family, Transposed, TransposedSplit, expect
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ the last `window_size` tokens only."""
 from collections.abc import Set
 from typing import Any
 
-from ...configuration import PlaitTextConfig
-from .convert import Family
+from ....configuration import PlaitTextConfig
+from ..conversion.convert import Family
 
 KINDS = {"global": "full_attention", "local": "sliding_attention"}
 

@@ -3,8 +3,8 @@
 from collections.abc import Set
 from typing import Any
 
-from ...configuration import PlaitTextConfig
-from .convert import Family, Table, expect
+from ....configuration import PlaitTextConfig
+from ..conversion.convert import Family, Table, expect
 
 
 def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Set
 from typing import Any
 
-from ...configuration import PlaitTextConfig
-from .convert import Family
+from ....configuration import PlaitTextConfig
+from ..conversion.convert import Family
 from .llama import HEADS, IGNORED, PREFIXES, TABLE, decoder
 
 

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .convert import Family
+from ..conversion.convert import Family
 
 MODULES = (
     "bert",

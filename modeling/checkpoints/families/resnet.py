@@ -4,8 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ...configuration import PlaitCNNConfig
-from .convert import Family, Names, Table
+from ....configuration import PlaitCNNConfig
+from ..conversion.convert import Family, Names, Table
 
 
 def config(hub: PreTrainedConfig, names: Names) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from collections.abc import Set
 from typing import Any
 
-from ...configuration import PlaitTextConfig
+from ....configuration import PlaitTextConfig
+from ..conversion.convert import Alias, Family
 from .bert import BUFFERS, OTHER_TASKS, POOLER, TABLE, encoder, pooler
-from .convert import Alias, Family
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:

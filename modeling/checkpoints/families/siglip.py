@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ...configuration import PlaitTextConfig, PlaitVisionConfig
+from ....configuration import PlaitTextConfig, PlaitVisionConfig
+from ..conversion.convert import Family, Names, Split, Table
 from .clip import ENCODER, IGNORED, common, words
 from .clip import TEXT as CLIP_TEXT
-from .convert import Family, Names, Split, Table
 from .vit import picture
 
 TEXT: Table = CLIP_TEXT | {"head": "pooler.dense"}

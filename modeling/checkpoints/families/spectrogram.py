@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ...configuration import PlaitSpectrogramConfig
-from .convert import Family, Leading, Names, Table
+from ....configuration import PlaitSpectrogramConfig
+from ..conversion.convert import Family, Leading, Names, Table
 from .vit import ATTENTION
 
 TABLE: Table = {

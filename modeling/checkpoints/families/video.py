@@ -3,8 +3,8 @@ https://arxiv.org/abs/2103.15691): ViT over tubelets."""
 
 from typing import Any
 
-from ...configuration import PlaitTubeletConfig
-from .convert import Family, Leading, Names, Sometimes, Table
+from ....configuration import PlaitTubeletConfig
+from ..conversion.convert import Family, Leading, Names, Sometimes, Table
 from .vit import TABLE, picture
 
 SHARED: Table = {

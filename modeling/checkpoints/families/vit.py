@@ -4,8 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ...configuration import PlaitVisionConfig
-from .convert import Family, Leading, Names, Table
+from ....configuration import PlaitVisionConfig
+from ..conversion.convert import Family, Leading, Names, Table
 
 EMBEDDINGS: Table = {
     "embeddings.cls_token": "embeddings.class_tokens.0.tokens",

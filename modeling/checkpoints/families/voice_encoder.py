@@ -3,8 +3,8 @@ dense layer, ReLU and a unit vector; beside a config.json that names no model ty
 
 from typing import Any
 
-from ...configuration import PlaitRNNConfig
-from .convert import Family, Names, Table
+from ....configuration import PlaitRNNConfig
+from ..conversion.convert import Family, Names, Table
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 TABLE: Table = {

@@ -3,9 +3,9 @@
 from collections.abc import Set
 from typing import Any
 
-from ...configuration import PlaitAudioConfig
+from ....configuration import PlaitAudioConfig
+from ..conversion.convert import Family, Table, expect
 from .bart import LAYERS, stack, words
-from .convert import Family, Table, expect
 
 TABLE: Table = {
     "encoder.conv1": "encoder.embeddings.conv1",

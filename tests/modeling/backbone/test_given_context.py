@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from .test_generation import GREEDY, prompt_of
-from .zoo import CONTEXT_SHAPES, build
+from ..generation.test_generate import GREEDY, prompt_of
+from ..zoo import CONTEXT_SHAPES, build
 
 
 @torch.no_grad()

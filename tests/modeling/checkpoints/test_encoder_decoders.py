@@ -14,7 +14,8 @@ from torch import Tensor
 
 from plait import PlaitForCausalLM, PlaitForClassification, PlaitForConditionalGeneration, PlaitModel
 from plait.configuration import PlaitAudioConfig, PlaitDecoderConfig, PlaitTextConfig
-from plait.modeling.checkpoints import config_of, export, open_source, read_strands, read_tower, write_tower
+from plait.modeling.checkpoints import config_of, export, read_strands, read_tower, write_tower
+from plait.modeling.checkpoints.source import open_source
 
 from .encoder_decoders import MODELS, UNUSED, bart, outputs_of, save, sources_of, texts_of, whisper
 from .text_models import Saved, difference

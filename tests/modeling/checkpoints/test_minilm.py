@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from plait import PlaitModel, PlaitProcessor
-from plait.modeling.pooling import mean_token
+from plait.modeling.core.pooling import mean_token
 
 SENTENCES = [
     "A dog runs along the beach.",

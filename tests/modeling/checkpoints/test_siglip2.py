@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from plait import PlaitForRetrieval, PlaitProcessor
-from plait.training.collator import PlaitDataCollator
+from plait.training.tasks.collator import PlaitDataCollator
 
 WORDS = "<pad> <eos> <bos> <unk> this is a photo of . dog cat".split()
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

@@ -12,8 +12,9 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from plait.modeling.checkpoints import config_of, open_source, read_tower, write_tower
-from plait.modeling.towers import TOWERS
+from plait.modeling.checkpoints import config_of, read_tower, write_tower
+from plait.modeling.checkpoints.source import open_source
+from plait.modeling.towers.text import TOWERS
 
 # an epsilon that shows: with the usual ones a norm that ignores it would pass
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "layer_norm_eps": 1e-2}

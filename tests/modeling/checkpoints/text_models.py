@@ -9,8 +9,9 @@ import transformers as hf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from plait.modeling.checkpoints import Tower, open_source, read_tower
-from plait.modeling.towers import TextTower
+from plait.modeling.checkpoints import Tower, read_tower
+from plait.modeling.checkpoints.source import open_source
+from plait.modeling.towers.text import TextTower
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 BERT = {**SIZES, "max_position_embeddings": 24, "num_labels": 3}

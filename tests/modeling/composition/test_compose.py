@@ -11,7 +11,7 @@ from plait import PlaitConfig, PlaitForClassification, PlaitForMaskedLM, PlaitMo
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.modeling import part_of
 
-from .zoo import IMAGE, TEXT, build, inputs_of
+from ..zoo import IMAGE, TEXT, build, inputs_of
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 FUSION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}

@@ -9,8 +9,8 @@ from transformers import BertConfig, GenerationConfig, GPT2Config
 
 from plait import PlaitConfig, PlaitForCausalLM, PlaitForConditionalGeneration
 
-from .test_generation import GREEDY, prompt_of
-from .zoo import CONFIGS, build, inputs_of
+from ..generation.test_generate import GREEDY, prompt_of
+from ..zoo import CONFIGS, build, inputs_of
 
 DECODER = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 NAMES = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")

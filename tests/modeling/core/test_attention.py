@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 from plait.configuration import PlaitTransformerConfig
-from plait.modeling.attention import eager_attention
-from plait.modeling.packing import PackedMask, by_group, over_the_grid, pack_rows
-from plait.modeling.rotary import PlaitRotaryEmbedding, rotate
-from plait.modeling.transformer import PlaitTransformer
+from plait.modeling.core.attention import eager_attention
+from plait.modeling.core.packing import PackedMask, by_group, over_the_grid, pack_rows
+from plait.modeling.core.rotary import PlaitRotaryEmbedding, rotate
+from plait.modeling.core.transformer import PlaitTransformer
 
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 CORES = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from plait.modeling.layers import activation_of
+from plait.modeling.core.layers import activation_of
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

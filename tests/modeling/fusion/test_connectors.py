@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from plait.modeling.connectors import CONNECTORS, RESAMPLING, connector_of
-from plait.modeling.fusion import Stream
-from plait.modeling.layers import Parameterised
+from plait.modeling.core.layers import Parameterised
+from plait.modeling.fusion.base import Stream
+from plait.modeling.fusion.connectors import CONNECTORS, RESAMPLING, connector_of
 
 pytestmark = [
     pytest.mark.parametrize("name", CONNECTORS),

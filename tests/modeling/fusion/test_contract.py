@@ -6,8 +6,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from plait.configuration import MODALITIES
-from plait.modeling.fusion import FUSIONS, Fused, Stream, fusion_of
-from plait.modeling.layers import Parameterised
+from plait.modeling.core.layers import Parameterised
+from plait.modeling.fusion.base import Fused, Stream
+from plait.modeling.fusion.registry import FUSIONS, fusion_of
 
 pytestmark = [
     pytest.mark.parametrize("strategy", FUSIONS),

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from plait import PlaitForCausalLM
-from plait.modeling import generation
-from plait.modeling.lean import LeanDecoder, lean_decoder
+from plait.modeling.generation import mixin as generation
+from plait.modeling.generation.decode_step import LeanDecoder, lean_decoder
 
-from . import zoo
-from .test_generation import CASES, prompt_of
+from .. import zoo
+from .test_generate import CASES, prompt_of
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "post norm": {"norm_position": "post", "output_norm": False, "input_norm": True},

@@ -10,10 +10,10 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration
-from plait.modeling.attention import PlaitCrossAttention
-from plait.modeling.generation import GrowingLayer
+from plait.modeling.core.attention import PlaitCrossAttention
+from plait.modeling.generation.mixin import GrowingLayer
 
-from .zoo import GENERATING, build, inputs_of
+from ..zoo import GENERATING, build, inputs_of
 
 CASES = [(class_name, shape) for class_name, shapes in GENERATING.items() for shape in shapes]
 GREEDY = {"max_new_tokens": 8, "do_sample": False}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from plait.modeling.products import FEW_ROWS, LARGE_WEIGHT, WIDE_OUTPUT, linear
+from plait.modeling.kernels.linear import FEW_ROWS, LARGE_WEIGHT, WIDE_OUTPUT, linear
 
 SHAPES = {"small": (64, 64), "large": (1024, 512), "wide": (WIDE_OUTPUT, 64)}
 

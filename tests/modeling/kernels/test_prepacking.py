@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from plait import PlaitConfig, PlaitModel
-from plait.modeling.prepack import (
+from plait.modeling.kernels.prepacking import (
     InFloat32,
     InPlaceMLP,
     Layout,
@@ -37,7 +37,8 @@ def model() -> PlaitModel:
 
 def pack_all(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> int:
     """Whatever the probe says on this machine."""
-    monkeypatch.setattr("plait.modeling.prepack.fastest_layout", lambda linears: layout_for(linears[0].weight.dtype))
+    layout = "plait.modeling.kernels.prepacking.fastest_layout"
+    monkeypatch.setattr(layout, lambda linears: layout_for(linears[0].weight.dtype))
     return model.prepack_weights()
 
 
@@ -140,7 +141,7 @@ def test_packing_draws_no_random_number(model: PlaitModel) -> None:
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "quick_gelu"])
 def test_an_activation_in_place_changes_nothing(activation: str, gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the numbers, nor what a hook keeps, nor the input, nor a gradient."""
-    monkeypatch.setattr("plait.modeling.prepack.fastest_layout", lambda linears: Layout(Plain, Plain))
+    monkeypatch.setattr("plait.modeling.kernels.prepacking.fastest_layout", lambda linears: Layout(Plain, Plain))
     torch.manual_seed(0)
     model = PlaitModel(PlaitConfig(vision_config={**WIDE, "hidden_act": activation, "gated_mlp": gated})).eval()
     mlp, x = model.towers["image"].transformer.layers[0].mlp, torch.randn(2, 5, 128)

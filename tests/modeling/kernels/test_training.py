@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from plait import PlaitForCausalLM
-from plait.modeling.training_products import (
+from plait.modeling.kernels.training import (
     BY_TORCH,
     FEWEST_ROWS,
     LEAST_SIZE,
@@ -153,7 +153,7 @@ def loss_and_gradients(model: PlaitForCausalLM) -> list[Tensor]:
 
 def test_a_model_trains_alike_and_goes_back(decoder: PlaitForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     state, expected = copy.deepcopy(decoder.state_dict()), loss_and_gradients(decoder)
-    monkeypatch.setattr("plait.modeling.training_products.fastest_products", lambda outputs, width: ALL_ONEDNN)
+    monkeypatch.setattr("plait.modeling.kernels.training.fastest_products", lambda outputs, width: ALL_ONEDNN)
     assert decoder.choose_products() == 13  # six a layer, and a head of few tokens
     assert_same([*loss_and_gradients(decoder)], [*expected])
     assert decoder.state_dict().keys() == state.keys()
@@ -175,7 +175,7 @@ def test_probing_leaves_the_random_stream_alone(decoder: PlaitForCausalLM) -> No
 
 
 def test_sizes_that_do_not_gain_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plait.modeling.training_products.fastest_products", lambda outputs, width: ALL_ONEDNN)
+    monkeypatch.setattr("plait.modeling.kernels.training.fastest_products", lambda outputs, width: ALL_ONEDNN)
     narrow, wide = nn.Linear(LEAST_SIZE - 1, 500), nn.Linear(LEAST_SIZE, MOST_OUTPUTS + 1)
     half, served = nn.Linear(200, 200, dtype=torch.bfloat16), nn.Linear(LEAST_SIZE, MOST_OUTPUTS)
     assert choose_products(nn.Sequential(narrow, wide, half, served)) == 1
@@ -183,7 +183,7 @@ def test_sizes_that_do_not_gain_are_left_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_tie_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plait.modeling.training_products.seconds", lambda kernels, a, b: [1.0, 1.0])
+    monkeypatch.setattr("plait.modeling.kernels.training.seconds", lambda kernels, a, b: [1.0, 1.0])
     assert fastest_products(128, 128) == BY_TORCH
-    monkeypatch.setattr("plait.modeling.training_products.seconds", lambda kernels, a, b: [1.0, 0.5])
+    monkeypatch.setattr("plait.modeling.kernels.training.seconds", lambda kernels, a, b: [1.0, 0.5])
     assert fastest_products(128, 128) == ALL_ONEDNN

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
-from plait.modeling.contrastive import ContrastiveLoss, Similarity, fingerprint
+from plait.modeling.losses.contrastive import ContrastiveLoss, Similarity, fingerprint
 
 BATCH, WIDTH = 7, 5
 

@@ -21,7 +21,7 @@ from transformers import (
 from plait import PlaitConfig
 from plait.modeling import PlaitPreTrainedModel
 
-from .zoo import CASES, CLASSES, build, config_of, inputs_of, labels_of, main_tensor, recorded
+from ..zoo import CASES, CLASSES, build, config_of, inputs_of, labels_of, main_tensor, recorded
 
 
 @pytest.fixture(params=CASES, ids="-".join)

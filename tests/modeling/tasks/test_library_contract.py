@@ -18,7 +18,7 @@ from plait import PlaitConfig, PlaitForMaskedLM, PlaitModel
 from plait.configuration import OWN_CONFIGS
 from plait.modeling import PlaitPreTrainedModel
 
-from .zoo import CASES, CLASSES, build, config_of, inputs_of, labels_of, main_tensor, recorded
+from ..zoo import CASES, CLASSES, build, config_of, inputs_of, labels_of, main_tensor, recorded
 
 CONFIGS = [PlaitConfig, *OWN_CONFIGS.values()]
 FUSED = ("early", "late", "cross_attention", "resampled")

@@ -21,9 +21,9 @@ from plait import (
 )
 from plait.configuration.objectives import OBJECTIVES
 
-from .zoo import DECODER, TOKENS, fused
+from ..zoo import DECODER, TOKENS, fused
 
-ROWS, LENGTH, PATCHES = 4, 7, 4
+ROWS, PATCHES = 4, 4
 
 
 def config_of(strategy: str = "early", decoder: bool = True, **fields: object) -> PlaitConfig:
@@ -45,24 +45,6 @@ def build(*args: str, model_class: type = PlaitForPreTraining, **options: object
 def model() -> PlaitForPreTraining:
     """All five objectives; only to be read."""
     return build()
-
-
-@pytest.fixture
-def batch() -> dict[str, Tensor]:
-    """Ragged texts with hidden tokens, captions and pictures with hidden patches; all rows differ."""
-    generator = torch.Generator().manual_seed(1)
-    mask = (torch.arange(LENGTH)[None] < torch.tensor([7, 4, 5, 6])[:, None]).long()
-    ids = torch.randint(4, 40, (ROWS, LENGTH), generator=generator) * mask
-    hidden = (torch.arange(LENGTH) % 3 == 1) & (mask == 1)
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "pixel_values": torch.randn(ROWS, 3, 16, 16, generator=generator),
-        "input_ids_masked": ids.masked_fill(hidden, 3),
-        "mlm_labels": ids.masked_fill(~hidden, -100),
-        "bool_masked_pos": torch.rand(ROWS, PATCHES, generator=generator).argsort(dim=1) < 2,
-        "labels": ids.masked_fill(mask == 0, -100),
-    }
 
 
 def read(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,11 +10,11 @@ from transformers import ConvNextConfig, ViTConfig
 
 from plait import PlaitConfig, PlaitForPreTraining
 from plait.configuration import PlaitCNNConfig, PlaitVisionConfig
-from plait.modeling.masked_image import patches_of
-from plait.modeling.matching import hard_negatives
+from plait.modeling.heads.masked_image import patches_of
+from plait.modeling.tasks.pretraining_matching import hard_negatives
 
-from .test_pretraining import batch, build, config_of, losses, read  # noqa: F401
-from .zoo import DECODER, IMAGE, TEXT, TOKENS, fused
+from ..zoo import DECODER, IMAGE, TEXT, TOKENS, fused
+from .test_pretraining import build, config_of, losses, read
 
 FRESH = {"text": {"text_config": TEXT}, "image": {"vision_config": IMAGE}, "both": fused("early")}
 WRITER = {"text_config": TEXT, "decoder_config": {**DECODER, "cross_attention": True}, **TOKENS}
@@ -55,7 +55,7 @@ def test_a_fusion_that_does_not_fit() -> None:
         PlaitConfig(**fused("early"), image_mask_ratio=1.0)
 
 
-def test_a_batch_of_one(batch: dict[str, Tensor]) -> None:  # noqa: F811
+def test_a_batch_of_one(batch: dict[str, Tensor]) -> None:
     model = build()
     one = {name: value[:1] for name, value in batch.items()}
     for name in ("contrastive", "matching"):
@@ -64,7 +64,7 @@ def test_a_batch_of_one(batch: dict[str, Tensor]) -> None:  # noqa: F811
     assert set(losses(model, one, objectives=["masked_lm", "captioning"])) == {"masked_lm", "captioning"}
 
 
-def test_pairs_that_are_all_alike(batch: dict[str, Tensor]) -> None:  # noqa: F811
+def test_pairs_that_are_all_alike(batch: dict[str, Tensor]) -> None:
     """They have no negatives, and add nothing to the loss: a batch may become so by chance."""
     model, alike = build(), dict(batch)
     for name in ("input_ids", "attention_mask"):
@@ -76,14 +76,14 @@ def test_pairs_that_are_all_alike(batch: dict[str, Tensor]) -> None:  # noqa: F8
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_inputs_that_are_not_finite(batch: dict[str, Tensor], bad: float) -> None:  # noqa: F811
+def test_inputs_that_are_not_finite(batch: dict[str, Tensor], bad: float) -> None:
     batch["pixel_values"][1, 0, 3, 3] = bad
     for name in ("contrastive", "matching", "masked_lm", "captioning"):
         with pytest.raises(ValueError, match="not finite"):
             losses(build(), batch, objectives=[name])
 
 
-def test_targets_that_are_missing_or_do_not_fit(batch: dict[str, Tensor]) -> None:  # noqa: F811
+def test_targets_that_are_missing_or_do_not_fit(batch: dict[str, Tensor]) -> None:
     model, inputs = build(), read(batch)
     with pytest.raises(ValueError, match="pass input_ids_masked and mlm_labels"):
         losses(model, inputs)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from plait import PlaitConfig, PlaitForRetrieval, PlaitModel, PlaitProcessor
 from plait.configuration import PlaitCNNConfig, PlaitTextConfig, PlaitVisionConfig
-from plait.modeling.encoding import label_vectors
+from plait.modeling.tasks.retrieval_encoding import label_vectors
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 TEXT = PlaitTextConfig(vocab_size=60, pad_token_id=0, max_position_embeddings=16, **SIZES)

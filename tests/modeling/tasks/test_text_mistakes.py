@@ -9,8 +9,8 @@ import torch
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration
 from plait.configuration import PlaitVisionConfig
 
-from .test_generation import GREEDY, prompt_of
-from .zoo import GENERATING, IMAGE, build, inputs_of
+from ..generation.test_generate import GREEDY, prompt_of
+from ..zoo import GENERATING, IMAGE, build, inputs_of
 
 TEXTS = [(name, shape) for name, shapes in GENERATING.items() for shape in shapes]
 

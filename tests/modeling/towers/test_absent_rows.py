@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plait.modeling import PlaitPreTrainedModel
 
-from .zoo import inputs_of, labels_of
+from ..zoo import inputs_of, labels_of
 
 CASES = [("PlaitForRetrieval", "apart"), ("PlaitForPreTraining", "early"), ("PlaitForPreTraining", "late")]
 WHOLE, SPEAKS, SHOWS = 0, 1, 2  # rows: one with both, one with a text alone, one with a picture alone

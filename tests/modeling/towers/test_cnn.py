@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from plait import PlaitConfig, PlaitForClassification, PlaitModel
 from plait.configuration import PlaitCNNConfig
-from plait.modeling.checkpoints import export, open_source, read_tower, write_tower
-from plait.modeling.cnn import ConvolutionalTower
+from plait.modeling.checkpoints import export, read_tower, write_tower
+from plait.modeling.checkpoints.source import open_source
+from plait.modeling.towers.cnn import ConvolutionalTower
 
 RESNETS = {
     "basic": {"layer_type": "basic"},

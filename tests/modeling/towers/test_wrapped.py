@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plait import PlaitForClassification, PlaitModel
 from plait.configuration import width_of
-from plait.modeling.wrapped import WrappedTower, load_wrapped
+from plait.modeling.towers.wrapped import WrappedTower, load_wrapped
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 TEXT = {"vocab_size": 64, "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

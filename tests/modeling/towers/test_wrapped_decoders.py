@@ -11,7 +11,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration
-from plait.modeling.wrapped_decoder import WrappedDecoder
+from plait.modeling.towers.wrapped_decoder import WrappedDecoder
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"intermediate_size": 48, "max_position_embeddings": 64}

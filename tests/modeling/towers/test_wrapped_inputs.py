@@ -9,7 +9,7 @@ import transformers as hf
 from torch import Tensor
 
 from plait import PlaitForClassification, PlaitModel
-from plait.modeling.wrapped import WrappedTower, load_wrapped
+from plait.modeling.towers.wrapped import WrappedTower, load_wrapped
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 WAVE = {**SIZES, "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_feat_extract_layers": 2}

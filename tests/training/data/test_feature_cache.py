@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from plait import PlaitProcessor, PlaitTrainer
-from plait.modeling.pretrained import PlaitPreTrainedModel
-from plait.training.collator import PlaitDataCollator
-from plait.training.data import Data
-from plait.training.features import FeatureStore, cache_features
-from plait.training.metrics import SINGLE, Metrics
+from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
+from plait.training.data.feature_cache import FeatureStore, cache_features
+from plait.training.data.loading import Data
+from plait.training.metrics.classification import SINGLE, Metrics
+from plait.training.tasks.collator import PlaitDataCollator
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 MakeTrainer = Callable[..., PlaitTrainer]
@@ -108,7 +108,7 @@ def test_a_changed_weight_or_setting_makes_another_cache(
 
 
 def _digest_folder(model: PlaitPreTrainedModel, processor: PlaitProcessor, modality: str) -> str:
-    from plait.training.features import tower_digest
+    from plait.training.data.feature_cache import tower_digest
 
     return tower_digest(model, model.model.towers[modality], processor, modality)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from plait.training.data import load_data
-from plait.training.inputs import picture_groups
-from plait.training.labels import Labels
-from plait.training.metrics import MULTI, REGRESSION, SINGLE
-from plait.training.recipe import DataRecipe, RecipeError
+from plait.training.data.inputs import picture_groups
+from plait.training.data.labels import Labels
+from plait.training.data.loading import load_data
+from plait.training.metrics.classification import MULTI, REGRESSION, SINGLE
+from plait.training.recipes.schema import DataRecipe, RecipeError
 
 Rows = list[dict[str, str]]
 COLUMNS = {"text": "question", "image": "picture", "label": "answer"}

@@ -12,12 +12,12 @@ from PIL import Image
 
 from plait import PlaitProcessor
 from plait.configuration import PlaitAudioConfig
-from plait.training.build import adjust
-from plait.training.collator import PlaitDataCollator
-from plait.training.data import _closed, load_data
-from plait.training.media import items_of
-from plait.training.recipe import DataRecipe, RecipeError, build_recipe
-from plait.training.run import train
+from plait.training.data.loading import _closed, load_data
+from plait.training.data.media import items_of
+from plait.training.recipes.schema import DataRecipe, RecipeError, build_recipe
+from plait.training.runs.building import adjust
+from plait.training.runs.train import train
+from plait.training.tasks.collator import PlaitDataCollator
 
 RATE = 8000
 AUDIO = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_mel_bins": 16}

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from plait.training.collator import PlaitDataCollator
-from plait.training.recipe import RecipeError, build_recipe
-from plait.training.run import Run, train
+from plait.training.recipes.schema import RecipeError, build_recipe
+from plait.training.runs.train import Run, train
+from plait.training.tasks.collator import PlaitDataCollator
 
-from .text_recipes import recipe_for
+from ..text_recipes import recipe_for
 
 MakeRun = Callable[..., Run]
 

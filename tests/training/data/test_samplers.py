@@ -2,7 +2,7 @@
 
 import pytest
 
-from plait.training.sampler import LengthSampler, PictureSampler, TokenBatchSampler, group_rows, shuffled
+from plait.training.data.samplers import LengthSampler, PictureSampler, TokenBatchSampler, group_rows, shuffled
 
 KEYS = ["a", "b", "a", None, "c", "b", None, "a", "c"]
 

@@ -10,10 +10,10 @@ import soundfile
 from PIL import Image
 
 from plait.training.cli import main
-from plait.training.data import load_data
-from plait.training.predict import evaluate
-from plait.training.recipe import DataRecipe, Recipe, RecipeError, build_recipe
-from plait.training.run import train
+from plait.training.data.loading import load_data
+from plait.training.recipes.schema import DataRecipe, Recipe, RecipeError, build_recipe
+from plait.training.runs.evaluate import evaluate
+from plait.training.runs.train import train
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 AUDIO = {**TINY, "num_mel_bins": 16, "max_source_positions": 50}

@@ -9,7 +9,7 @@ from transformers import AutoModel
 
 from plait import PlaitForClassification, PlaitProcessor
 from plait.configuration import PlaitVisionConfig
-from plait.training.word_vectors import save_word_tower
+from plait.training.data.word_vectors import save_word_tower
 
 WORDS = ["the", "red", "cat", "sat", "."]
 

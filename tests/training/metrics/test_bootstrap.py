@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from plait.training.compare.intervals import Resamples
+from plait.training.metrics.bootstrap import Resamples
 
 Array = np.ndarray
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import f1_score, matthews_corrcoef, roc_auc_score
 from transformers import EvalPrediction
 
-from plait.training.metrics import (
+from plait.training.metrics.classification import (
     MASKED_LM,
     METRICS,
     MULTI,

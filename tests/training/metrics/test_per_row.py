@@ -11,13 +11,13 @@ import pytest
 
 from plait import PlaitProcessor
 from plait.training.cli import main
-from plait.training.ngrams import PairCounts
-from plait.training.recipe import build_recipe
-from plait.training.row_scores import RowScore, ScoresRows, beside, lines, perplexity_rows
-from plait.training.run import train
-from plait.training.tasks import TASKS
+from plait.training.metrics.ngrams import PairCounts
+from plait.training.metrics.per_row import RowScore, ScoresRows, beside, lines, perplexity_rows
+from plait.training.recipes.schema import build_recipe
+from plait.training.runs.train import train
+from plait.training.tasks.registry import TASKS
 
-from .text_recipes import recipe_for
+from ..text_recipes import recipe_for
 
 
 def test_an_interval_is_that_of_the_mean() -> None:

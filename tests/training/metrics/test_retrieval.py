@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from plait.training.recipe import RecipeError
-from plait.training.retrieval_metrics import Item, RetrievalMetrics, ranks, retrieval_scores, zero_shot_accuracy
+from plait.training.metrics.retrieval import Item, RetrievalMetrics, ranks, retrieval_scores, zero_shot_accuracy
+from plait.training.recipes.schema import RecipeError
 from plait.training.tasks.retrieval import chance
 
 PAIR = ("text", "image")

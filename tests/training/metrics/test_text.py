@@ -13,8 +13,8 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from plait.training.cider import caption_words, cider_d
-from plait.training.text_metrics import (
+from plait.training.metrics.cider import caption_words, cider_d
+from plait.training.metrics.text import (
     TEXT_METRICS,
     bleu,
     exact_match,
@@ -351,7 +351,7 @@ def test_a_missing_package_says_what_to_install(name: str, package: str, monkeyp
 @pytest.mark.slow
 def test_sacrebleu_and_rouge_are_imported_when_first_needed(tmp_path: Path) -> None:
     lines = (
-        "import sys, plait.training.text_metrics as t",
+        "import sys, plait.training.metrics.text as t",
         "def loaded(): return sorted({'sacrebleu', 'rouge_score', 'nltk'} & set(sys.modules))",
         "t.text_metrics(['cider', 'vqa_accuracy']); print(loaded())",
         "t.text_metrics(['bleu']); print(loaded())",

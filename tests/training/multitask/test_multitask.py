@@ -11,9 +11,9 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from plait import PlaitForPreTraining
 from plait.training.multitask.sampler import TaskBatchSampler, TaskRows, task_shares
-from plait.training.predict import predict, recipe_of
-from plait.training.recipe import RecipeError, build_recipe
-from plait.training.run import train
+from plait.training.recipes.schema import RecipeError, build_recipe
+from plait.training.runs.evaluate import predict, recipe_of
+from plait.training.runs.train import train
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plait import PlaitForRetrieval
 from plait.configuration import PlaitCNNConfig, PlaitTextConfig, PlaitVisionConfig
-from plait.training.gradient_cache import cached_backward, chunks_of, joined
+from plait.training.optimization.gradient_cache import cached_backward, chunks_of, joined
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = PlaitTextConfig(vocab_size=40, pad_token_id=0, max_position_embeddings=12, **SIZES)

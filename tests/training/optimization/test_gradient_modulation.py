@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from plait import PlaitForMaskedLM
-from plait.training.balance import coefficients, gradient_shares, modulate
+from plait.training.optimization.gradient_modulation import coefficients, gradient_shares, modulate
 
 
 def step_by_hand(model, inputs: dict, alpha: float, rate: float) -> dict[str, torch.Tensor]:

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from plait.training.recipe import find_recipe, load_recipe
-from plait.training.run import train
+from plait.training.recipes.schema import find_recipe, load_recipe
+from plait.training.runs.train import train
 
-from .test_media import square, write_rows
-from .text_recipes import MODELS, recipe_for
+from ..data.test_media import square, write_rows
+from ..text_recipes import MODELS, recipe_for
 
 # recipe: the made data it is run on
 TRIED = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from plait.training.recipe import (
+from plait.training.recipes.schema import (
     Recipe,
     RecipeError,
     build_recipe,
@@ -14,7 +14,7 @@ from plait.training.recipe import (
     parse_overrides,
     save_recipe,
 )
-from plait.training.run import saved_recipe
+from plait.training.runs.train import saved_recipe
 
 RECIPE = """
 task: classification

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from plait.training.predict import evaluate, recipe_of
-from plait.training.recipe import RecipeError, build_recipe
-from plait.training.run import train
+from plait.training.recipes.schema import RecipeError, build_recipe
+from plait.training.runs.evaluate import evaluate, recipe_of
+from plait.training.runs.train import train
 
-from .test_retrieval_task import captions
-from .test_retrieval_task import recipe_of as retrieval_recipe
-from .text_recipes import recipe_for
+from ..tasks.test_retrieval import captions
+from ..tasks.test_retrieval import recipe_of as retrieval_recipe
+from ..text_recipes import recipe_for
 
 
 @pytest.fixture

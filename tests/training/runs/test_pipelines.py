@@ -12,11 +12,11 @@ from PIL import Image
 from transformers import pipeline as hf_pipeline
 
 import plait
-from plait.training.predict import predict, recipe_of
-from plait.training.recipe import build_recipe
-from plait.training.run import train
+from plait.training.recipes.schema import build_recipe
+from plait.training.runs.evaluate import predict, recipe_of
+from plait.training.runs.train import train
 
-from .text_recipes import chats, pairs, questions, recipe_for
+from ..text_recipes import chats, pairs, questions, recipe_for
 
 
 @pytest.fixture(scope="module")

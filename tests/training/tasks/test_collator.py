@@ -11,11 +11,11 @@ from datasets import Dataset
 from PIL import Image
 
 from plait import PlaitProcessor
-from plait.modeling.pretrained import PlaitPreTrainedModel
-from plait.training.collator import PictureCache, PlaitDataCollator
-from plait.training.data import Data
-from plait.training.labels import Labels
-from plait.training.metrics import MULTI, REGRESSION
+from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
+from plait.training.data.labels import Labels
+from plait.training.data.loading import Data
+from plait.training.metrics.classification import MULTI, REGRESSION
+from plait.training.tasks.collator import PictureCache, PlaitDataCollator
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 

@@ -16,13 +16,13 @@ from plait import PlaitForClassification, PlaitForPreTraining, PlaitProcessor
 from plait.configuration import PlaitVisionConfig
 from plait.configuration.objectives import OBJECTIVES
 from plait.training.cli import main
-from plait.training.collator import PlaitDataCollator
-from plait.training.predict import predict, recipe_of
-from plait.training.recipe import RecipeError, build_recipe, load_recipe
-from plait.training.run import train
-from plait.training.schedule import read_weights, weight_at
-from plait.training.tasks import find_task
-from plait.training.tokenizer import train_tokenizer
+from plait.training.data.tokenizer import train_tokenizer
+from plait.training.optimization.objective_schedule import read_weights, weight_at
+from plait.training.recipes.schema import RecipeError, build_recipe, load_recipe
+from plait.training.runs.evaluate import predict, recipe_of
+from plait.training.runs.train import train
+from plait.training.tasks.collator import PlaitDataCollator
+from plait.training.tasks.registry import find_task
 
 SHADES = {"red": 250, "green": 200, "blue": 150, "grey": 100, "black": 50}
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}

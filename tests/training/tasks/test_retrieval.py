@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from plait import PlaitForRetrieval, PlaitProcessor
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.training.cli import main
-from plait.training.collator import PlaitDataCollator
-from plait.training.features import cache_features
-from plait.training.gradient_cache import cached_backward
-from plait.training.recipe import RecipeError, build_recipe
-from plait.training.run import train
+from plait.training.data.feature_cache import cache_features
+from plait.training.optimization.gradient_cache import cached_backward
+from plait.training.recipes.schema import RecipeError, build_recipe
+from plait.training.runs.train import train
+from plait.training.tasks.collator import PlaitDataCollator
 
-from .test_processes import LAUNCHERS, launch
+from ..trainer.test_processes import LAUNCHERS, launch
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}
 COLOURS = ("red", "green", "blue")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from plait.training.cli import main
-from plait.training.recipe import RecipeError, build_recipe, set_dotted
-from plait.training.run import train
+from plait.training.recipes.schema import RecipeError, build_recipe, set_dotted
+from plait.training.runs.train import train
 
-from .text_recipes import recipe_for
+from ..text_recipes import recipe_for
 
 BAD = [
     ("translation", {"data.columns": {"text": "text"}}, "the task generation needs a column for target"),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from plait import PlaitProcessor
-from plait.training.recipe import RecipeError
-from plait.training.spans import (
+from plait.training.data.tokenizer import BEGUN, PLAIN, rewrapped, train_tokenizer
+from plait.training.metrics.question_answering import (
     Found,
     Limits,
     Span,
@@ -23,12 +23,12 @@ from plait.training.spans import (
     windows,
     with_answers,
 )
+from plait.training.recipes.schema import RecipeError
 from plait.training.tasks.causal_lm import blocks, documents
 from plait.training.tasks.dialogue import CHAT_TEMPLATE, spoken
 from plait.training.tasks.question_answering import ranking
-from plait.training.tokenizer import BEGUN, PLAIN, rewrapped, train_tokenizer
 
-from .text_recipes import FILLER, chats, pairs, questions
+from ..text_recipes import FILLER, chats, pairs, questions
 
 LIMITS = Limits(max_length=32, stride=8, n_best=5, max_answer_length=10, no_answer=None)
 

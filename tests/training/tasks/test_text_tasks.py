@@ -13,13 +13,13 @@ from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel, Tra
 
 from plait import PlaitForCausalLM, PlaitProcessor, PlaitTrainer
 from plait.training.cli import main
-from plait.training.generated import row_losses
-from plait.training.predict import predict, recipe_of
-from plait.training.recipe import build_recipe
-from plait.training.run import Run, train
-from plait.training.tokenizer import PLAIN, rewrapped, train_tokenizer
+from plait.training.data.tokenizer import PLAIN, rewrapped, train_tokenizer
+from plait.training.metrics.generation import row_losses
+from plait.training.recipes.schema import build_recipe
+from plait.training.runs.evaluate import predict, recipe_of
+from plait.training.runs.train import Run, train
 
-from .text_recipes import MODELS, pairs, questions, recipe_for
+from ..text_recipes import MODELS, pairs, questions, recipe_for
 
 MakeRun = Callable[..., Run]
 

@@ -7,9 +7,9 @@ import torch
 from transformers import TrainerCallback
 
 from plait import PlaitTrainer, PlaitTrainingArguments
-from plait.modeling import training_products
-from plait.modeling.training_products import Products, TrainedLinear, by_onednn
-from plait.training.callbacks import FastestProducts
+from plait.modeling.kernels import training as training_products
+from plait.modeling.kernels.training import Products, TrainedLinear, by_onednn
+from plait.training.trainer.callbacks import FastestProducts
 
 MakeTrainer = Callable[..., PlaitTrainer]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from plait.training.patterns import CutRows, holds, modality_of, patterns_of
+from plait.training.trainer.modality_patterns import CutRows, holds, modality_of, patterns_of
 
 
 def test_patterns_are_all_sets_but_the_whole() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from plait import PlaitTrainer
-from plait.modeling.pretrained import PlaitPreTrainedModel
-from plait.training.data import Data
+from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
+from plait.training.data.loading import Data
 from plait.training.parameters import fresh_modules, part_of
 
 peft = pytest.importorskip("peft")

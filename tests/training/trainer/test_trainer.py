@@ -11,12 +11,12 @@ from transformers import HfArgumentParser, Trainer
 
 from plait import PlaitForClassification, PlaitForMaskedLM, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitVisionConfig
-from plait.modeling.pretrained import PlaitPreTrainedModel
-from plait.training.collator import PlaitDataCollator
-from plait.training.data import Data
-from plait.training.labels import Labels
-from plait.training.metrics import MASKED_LM, MULTI, REGRESSION, SINGLE, Metrics
+from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
+from plait.training.data.labels import Labels
+from plait.training.data.loading import Data
+from plait.training.metrics.classification import MASKED_LM, MULTI, REGRESSION, SINGLE, Metrics
 from plait.training.parameters import part_of
+from plait.training.tasks.collator import PlaitDataCollator
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 MakeTrainer = Callable[..., PlaitTrainer]

@@ -1,0 +1,4 @@
+"""The transformer core: attention, layers, masks, positions, packing and pooling.
+
+May import: the configuration.
+"""

@@ -1,0 +1,4 @@
+"""Heads: what reads the result of a fusion or of a decoder.
+
+May import: modeling/generation and below.
+"""

@@ -1,0 +1,4 @@
+"""Metrics, baselines and intervals.
+
+May import: training/data and below.
+"""

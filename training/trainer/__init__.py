@@ -1,0 +1,4 @@
+"""PlaitTrainer: what it adds to the Trainer of transformers.
+
+May import: training/tasks and below.
+"""
