@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .configuration import PlaitConfig
+from .configuration.version import VERSION
 from .modeling import (
     PlaitForCausalLM,
     PlaitForClassification,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .training.runs.pipelines import pipeline
     from .training.trainer.trainer import PlaitTrainer
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "PlaitConfig",
     "PlaitForCausalLM",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from zoo import AUDIOS, FAMILIES, IMAGES, TEXTS, VIDEOS, Family
 
-from plait.modeling.fusion.registry import FUSIONS
+from plait.modeling.fusion import FUSIONS
 
 FIRST, OTHERS = list(FUSIONS)[:4], list(FUSIONS)[4:]  # every text meets every image in the first ones
 Towers = tuple[tuple[str, Family], ...]

@@ -54,7 +54,7 @@ READ = {"picture": {"image": "image"}, "picture and name": {"image": "image", "t
 
 def recipe_of(task: str, source: Path, columns: dict[str, str], seed: int, folder: Path, **changes: Any) -> Any:
     """One run."""
-    from plait.training.recipes.schema import build_recipe
+    from plait.training.runs.recipe import build_recipe
 
     training = {**COMMON, **changes.pop("training", {})}
     files = {split: str(source / f"{split}.parquet") for split in ("train", "test")}
@@ -83,7 +83,7 @@ def pretrain(data: Path, seed: int, folder: Path, epochs: int) -> Path:
 
 def finetune(data: Path, columns: dict[str, str], seed: int, folder: Path, start: Path | None, options: Any) -> Any:
     """The labelled rows alone; which of the test rows are right."""
-    from plait.training.runs.evaluate import predict
+    from plait.training.runs.predict import predict
     from plait.training.runs.train import train
 
     model = TOWERS if start is None else {"from_pretrained": str(start)}

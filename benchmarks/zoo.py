@@ -15,7 +15,8 @@ from plait.configuration import (
     PlaitVideoConfig,
     PlaitVisionConfig,
 )
-from plait.modeling.checkpoints import Tower, write_tower
+from plait.modeling.checkpoints import write_tower
+from plait.modeling.checkpoints.reading import Tower
 from plait.modeling.towers.cnn import ConvolutionalTower
 from plait.training.data.word_vectors import save_word_tower
 

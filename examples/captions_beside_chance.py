@@ -76,8 +76,8 @@ def main() -> None:
     from transformers import AutoProcessor
 
     from plait import PlaitForConditionalGeneration
+    from plait.training.metrics.bootstrap import paired_bootstrap
     from plait.training.metrics.cider import cider_d
-    from plait.training.metrics.text import paired_bootstrap
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from plait import PlaitForRetrieval, PlaitProcessor
 from plait.training.metrics.bootstrap import Resamples
 from plait.training.metrics.retrieval import DEPTHS, ranks
-from plait.training.recipes.schema import build_recipe
+from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import train
 
 TRAINING = {

@@ -20,7 +20,7 @@ from datasets import Dataset
 from PIL import Image
 
 from plait.training.compare.comparison import compare
-from plait.training.recipes.schema import build_recipe
+from plait.training.runs.recipe import build_recipe
 
 WORDS = "zero one two three four five six seven eight nine".split()
 TINY = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}

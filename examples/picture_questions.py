@@ -29,7 +29,8 @@ def new_folder(parent: Path) -> Path:
 
 def train(folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Train by the recipe; the test metrics beside their baselines."""
-    from plait.training.recipes.schema import load_recipe, parse_overrides
+    from plait.training.recipes.files import parse_overrides
+    from plait.training.runs.recipe import load_recipe
     from plait.training.runs.train import train
 
     recipe = load_recipe("easy_vqa_demo", parse_overrides(["--output_dir", str(folder), *overrides]))

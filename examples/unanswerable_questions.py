@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from plait.training.data.loading import load_data
-from plait.training.metrics.question_answering import with_answers
+from plait.training.data.question_windows import with_answers
 from plait.training.recipes.schema import DataRecipe
 
 COLUMNS = ("question", "context", "answers", "answer_start")

@@ -1,7 +1,8 @@
 """The models."""
 
 from .backbone.model import PlaitModel
-from .backbone.pretrained import PlaitPreTrainedModel, part_of
+from .backbone.pretrained import PlaitPreTrainedModel
+from .composition.parameter_names import part_of
 from .outputs import (
     ContextOutput,
     PlaitCausalLMOutput,

@@ -1,15 +1,10 @@
-"""From texts and pictures to tensors."""
+"""Processing: texts, images, audio and video to tensors.
 
-from transformers import AutoProcessor
+May import: configuration.
+"""
 
-from ..configuration import PlaitConfig
+from .auto import register
 from .mel import PlaitMelFeatureExtractor
 from .processor import PlaitProcessor
-
-
-def register() -> None:
-    """Make `AutoProcessor` give a `PlaitProcessor` for a plait's folder."""
-    AutoProcessor.register(PlaitConfig, PlaitProcessor, exist_ok=True)
-
 
 __all__ = ["PlaitMelFeatureExtractor", "PlaitProcessor", "register"]

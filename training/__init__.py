@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from .metrics.question_answering import SpanMetrics
     from .optimization.arguments import PlaitTrainingArguments
     from .parameters import PARTS, freeze, fresh_modules, parameter_groups, part_of
-    from .recipes.schema import Recipe, load_recipe
+    from .recipes.schema import Recipe
     from .runs.pipelines import pipeline
+    from .runs.recipe import load_recipe
     from .tasks.collator import PlaitDataCollator
     from .trainer.trainer import PlaitTrainer
 

@@ -1,10 +1,11 @@
 """The command `plait`: train, evaluate, predict, compare."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+
+from .commands import COMMANDS
+from .recipes.errors import RecipeError
 
 FLAGS = {
     "train": {"--help", "--overwrite", "--resume"},
@@ -21,8 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, rest = split_overrides(given)
     options = make_parser().parse_args(own)
-    from .recipes.schema import RecipeError
-
     try:
         return COMMANDS[options.command](options, rest, given)
     except RecipeError as error:
@@ -59,91 +58,6 @@ def make_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_compare(commands)
     return parser
-
-
-def train(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
-    """`plait train`: fill the run folder and print each metric beside the baselines."""
-    from .recipes.schema import load_recipe, parse_overrides
-    from .runs.train import report
-    from .runs.train import train as run
-
-    recipe = load_recipe(options.recipe, parse_overrides(rest))
-    results = run(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
-    if is_main_process():
-        print(report(results))
-        print(f"saved in {recipe.output_dir}")
-    return 0
-
-
-def evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
-    """`plait evaluate`: print a model's metrics on some data."""
-    from .metrics.per_row import lines
-    from .recipes.schema import RecipeError
-    from .runs.evaluate import evaluate as measure
-    from .runs.evaluate import evaluate_rows, recipe_of
-    from .runs.train import write_json
-
-    recipe = recipe_of(options.model, data_overrides(options, rest))
-    if recipe.data.source is None:
-        raise RecipeError(f"{options.model} is no run folder with data of its own: give --data")
-    if options.intervals or options.beside:
-        scores, intervals = evaluate_rows(options.model, recipe, options.split, options.beside)
-    else:
-        scores, intervals = measure(options.model, recipe, options.split), {}
-    if is_main_process():
-        print("\n".join(f"{name}={value:.6g}" for name, value in scores.items()))
-        if intervals:
-            print(f"with 95 % intervals over the rows:\n{lines(intervals)}")
-        if options.output is not None:
-            write_json(Path(options.output), {**scores, "intervals": intervals} if intervals else scores)
-    return 0
-
-
-def predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
-    """`plait predict`: answers for texts and pictures of the command line, or for the rows of a file."""
-    from .runs.evaluate import data_rows, recipe_of, rows_of, write_predictions
-    from .runs.evaluate import predict as answer
-    from .tasks.registry import find_task
-
-    recipe = recipe_of(options.model, data_overrides(options, rest))
-    asked = {"text": options.text, "image": options.image, "context": options.context}
-    rows = data_rows(recipe) if options.data is not None else rows_of(find_task(recipe.task), asked)
-    output = None if options.output is None else Path(options.output)
-    count = write_predictions(rows, answer(options.model, rows, recipe, options.batch_size), output)
-    if output is not None:
-        print(f"{count} predictions in {output}")
-    return 0
-
-
-def compare(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
-    """`plait compare`: fill the comparison's folder and print its table."""
-    from .compare.comparison import compare as run
-    from .compare.report import answer, table
-    from .recipes.schema import load_recipe, parse_overrides
-
-    recipe = load_recipe(options.recipe, parse_overrides(rest))
-    comparison = run(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
-    print(f"{table(comparison.content)}\n\n{answer(comparison.content)}\nsaved in {recipe.output_dir}")
-    return 0
-
-
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare}
-
-
-def data_overrides(options: argparse.Namespace, rest: Sequence[str]) -> dict:
-    """The changes to a run's own recipe: other data are read by their own splits, whole."""
-    from .recipes.schema import parse_overrides
-
-    replaced = {"data.source": options.data, "data.splits": {}, "data.max_rows": None}
-    replaced |= {"data.validation_fraction": None, "data.test_fraction": None}
-    return {**(replaced if options.data is not None else {}), **parse_overrides(rest)}
-
-
-def is_main_process() -> bool:
-    """Whether this process prints; alone, or the first of several."""
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

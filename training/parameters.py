@@ -10,7 +10,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from ..configuration.tower import MODALITIES
 from ..modeling.backbone.model import PlaitModel
 from ..modeling.backbone.pretrained import PlaitPreTrainedModel
-from ..modeling.backbone.pretrained import part_of as part_of_path
+from ..modeling.composition.parameter_names import part_of as part_of_path
 
 PARTS = (*MODALITIES, "fusion", "decoder", "head")
 

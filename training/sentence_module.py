@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import DOCUMENT
-from ..modeling.tasks.retrieval import PlaitForRetrieval, side_width
+from ..modeling.heads.projection import side_width
+from ..modeling.tasks.retrieval import PlaitForRetrieval
 from ..modeling.tasks.retrieval_encoding import ARGUMENTS, text_options
 from ..processing import PlaitProcessor
 

@@ -1,50 +1,29 @@
 """The model without a head: towers -> connectors -> fusion (-> decoder)."""
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitConfig, width_of
+from ..core.distributed import in_step_with_others, nothing_of
 from ..core.pooling import POOLINGS
 from ..fusion.base import Fusion, Stream
-from ..fusion.connectors import RESAMPLING, connector_of
+from ..fusion.connectors import connector_of
 from ..fusion.inline import put_images
 from ..fusion.registry import fusion_of
 from ..inputs import INPUTS, CacheInputs, DecoderInputs, ModelInputs, Recorded, by_modality, spelled_out
 from ..outputs import ContextOutput, PlaitModelOutput, TowerOutput
-from ..towers.items import (
-    audio_items,
-    image_items,
-    in_step_with_others,
-    nothing_of,
-    scatter_rows,
-    text_rows,
-    video_items,
-)
-from ..towers.patches import size_of
-from ..towers.text import EMBEDDING, TOWERS
-from ..towers.wrapped import WrappedTower
-from ..towers.wrapped_decoder import WrappedDecoder
+from ..towers.items import audio_items, image_items, scatter_rows, text_rows, video_items
+from ..towers.registry import decoder_of, tower_of
+from ..towers.text import EMBEDDING
+from .context import check_rows, contextual, given_context, refuse
+from .image_tokens import image_tokens
 from .pretrained import PlaitPreTrainedModel
-
-
-def tower_of(config: PreTrainedConfig, modality: str) -> nn.Module:
-    """The native tower of a plait config; any other transformers model is wrapped."""
-    if type(config) in TOWERS:
-        return TOWERS[type(config)](config)
-    return WrappedTower(config, modality)
-
-
-def decoder_of(config: PreTrainedConfig) -> nn.Module:
-    """The native decoder of a plait config; any other causal model of transformers is wrapped."""
-    return TOWERS[type(config)](config) if type(config) in TOWERS else WrappedDecoder(config)
 
 
 class PlaitModel(PlaitPreTrainedModel):
@@ -301,67 +280,10 @@ class PlaitModel(PlaitPreTrainedModel):
         return self.towers[modality or next(iter(self.towers))]
 
 
-def image_tokens(config: PlaitConfig, size: tuple[int, int] | None = None) -> int:
-    """Tokens of one picture of `size` pixels (height, width; the tower's own where None): a resampler's queries, else
-    what the image tower gives (run on the meta device, where nothing is computed)."""
-    vision, fusion = copy.deepcopy(config.vision_config), config.fusion_config
-    if vision is None:
-        raise ValueError("this model has no image tower, so a picture has no tokens")
-    if fusion is not None and fusion.connector in RESAMPLING:
-        return fusion.num_queries
-    own = getattr(vision, "vision_config", vision)  # of two towers
-    asked = size or getattr(own, "image_size", None)
-    if asked is None:
-        raise ValueError(f"a {vision.model_type} has no image_size: its tokens depend on the picture, count them there")
-    vision._attn_implementation = "eager"
-    with torch.device("meta"), torch.no_grad():
-        tower = tower_of(vision, "image").eval()
-        picture = torch.empty(1, getattr(own, "num_channels", 3), *(size or size_of(own.image_size)))
-        return tower(pixel_values=picture).last_hidden_state.shape[1]
-
-
 def sensed(inputs: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether there is any sound or video among the inputs."""
     names = {"audio": ("input_features", "input_values"), "video": ("pixel_values_videos",)}
     return any(inputs[modality][name] is not None for modality, own in names.items() for name in own)
-
-
-def refuse(inputs: Mapping[str, Any], names: Iterable[str], why: str) -> None:
-    """Raise ValueError for inputs that nothing would read."""
-    if given := [name for name in names if inputs.get(name) is not None and inputs[name] is not False]:
-        raise ValueError(f"nothing here reads {', '.join(given)}: {why}, leave them out")
-
-
-def given_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | None:
-    """What `encode_context` returned, or an encoder of transformers (a tuple too), whose padding the text's mask tells;
-    None for the towers' outputs by modality.
-
-    Raises ValueError for a mask of other tokens.
-    """
-    if isinstance(given, (tuple, list)):
-        given = {"last_hidden_state": given[0]}
-    tokens, mask = given.get("last_hidden_state"), given.get("mask")
-    if tokens is None:
-        return None
-    if mask is None and attention_mask is not None:
-        mask = attention_mask
-        if mask.shape != tokens.shape[:2]:
-            shapes = f"{tuple(tokens.shape[:2])} tokens, attention_mask is {tuple(mask.shape)}"
-            raise ValueError(f"encoder_outputs have {shapes}: give the mask of these tokens")
-    return ContextOutput(tokens, mask, given.get("hidden_states"), given.get("attentions"))
-
-
-def check_rows(written: Mapping[str, Tensor | None], context: ContextOutput) -> None:
-    """Raises ValueError where the decoder's text has other rows than its context."""
-    text = written["inputs_embeds"] if written["input_ids"] is None else written["input_ids"]
-    rows, read = 0 if text is None else len(text), len(context.last_hidden_state)
-    if rows != read:
-        raise ValueError(f"the decoder's text has {rows} rows, what it reads has {read}: give one text for each")
-
-
-def contextual(context: ContextOutput) -> dict[str, Tensor | None]:
-    """The decoder's arguments that bring a context."""
-    return {"context": context.last_hidden_state, "context_mask": context.mask}
 
 
 def single_output(output: TowerOutput) -> PlaitModelOutput:

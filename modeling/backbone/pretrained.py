@@ -1,29 +1,30 @@
 """What all plait model classes share: initialisation, loading from any published family, composing."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from ...configuration import SPECIAL_TOKENS, PlaitConfig, PlaitVideoConfig
+from ...configuration import PlaitConfig, PlaitVideoConfig
+from ..checkpoints.writing import freeze_zeros
+from ..composition.composable import ComposableModel
+from ..composition.compose import compose
+from ..composition.from_checkpoint import published
+from ..composition.hub import HUB_OPTIONS, completed, config_dict_of, without_decoder
+from ..composition.parameter_names import base_prefix, part_of
+from ..composition.summary import Composition
 from ..core.layers import Parameterised
 from ..core.transformer import PlaitLayer
 from ..kernels.prepacking import drop_packed_weights, prepack_weights
 from ..kernels.training import choose_products
 
-if TYPE_CHECKING:
-    from .model import PlaitModel
-
 PRETRAINING = "PlaitForPreTraining"
-# arguments of from_pretrained that say where a file is, not what to do with it
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
-class PlaitPreTrainedModel(PreTrainedModel):
+class PlaitPreTrainedModel(ComposableModel):
     """Base of all plait models."""
 
-    config: PlaitConfig
     config_class = PlaitConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
@@ -31,13 +32,8 @@ class PlaitPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     smooths_labels = False  # whether `forward` takes label_smoothing
-    published_heads: tuple[str, ...] = ()
     pretraining_names: Mapping[str, str] = {}  # patterns of its heads' names in a pretrained folder, to those here
     loss_names: Sequence[str] = ()  # of the single losses, in a class whose loss is a sum of several
-    reads_pooled = True
-    reads_apart = False  # whether towers without a fusion can be read
-    context_fusion = "concatenate"  # of what a decoder reads, where compose is not told
-    decoder_kind: str | None = None  # how towers reach a decoder in this class: "context", "inline"; None: no decoder
     _no_split_modules = ["PlaitLayer", "ResidualLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
@@ -54,8 +50,8 @@ class PlaitPreTrainedModel(PreTrainedModel):
             if part is not None and part._attn_implementation is None:
                 part._attn_implementation = config._attn_implementation
         share_attention(config)
-        self.origins: dict[str, str] = {}
-        self.fresh_names: set[str] = set()
+        self.origins = {}
+        self.fresh_names = set()
         if len(config.encoders) > 1 and config.fusion_config is None and not self.reads_apart:
             raise ValueError(
                 f"{type(self).__name__} braids its towers, and this config, of towers side by side "
@@ -79,7 +75,7 @@ class PlaitPreTrainedModel(PreTrainedModel):
     @property
     def parts(self) -> dict[str, Any]:
         """The towers by modality and, where there is one, the decoder (as "decoder")."""
-        base = cast("PlaitModel", self.base_model)
+        base = cast("Any", self.base_model)
         return dict(base.towers.items()) | ({} if base.decoder is None else {"decoder": base.decoder})
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -148,8 +144,6 @@ class PlaitPreTrainedModel(PreTrainedModel):
             ValueError: a corrupt file, an unknown model type, or a setting of the family that plait does not compute.
             RuntimeError: a weight of another shape than the config says.
         """
-        from ..checkpoints import freeze_zeros
-
         hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         name = pretrained_model_name_or_path
         found = {} if name is None or config is not None else config_dict_of(name, hub)
@@ -170,8 +164,6 @@ class PlaitPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _from_published(cls, name: Any, **kwargs: Any) -> Any:
-        from ..composition.from_checkpoint import published
-
         overrides = {key: kwargs.pop(key) for key in (*PlaitConfig.__dataclass_fields__, "num_labels") if key in kwargs}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
         where = {key: kwargs.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in kwargs}
@@ -187,14 +179,10 @@ class PlaitPreTrainedModel(PreTrainedModel):
     @classmethod
     def compose(cls, **parts: Any) -> Self:
         """Braid towers into one model: see `plait.modeling.composition.compose`."""
-        from ..composition.compose import compose
-
         return compose(cls, **parts)
 
     def composition(self) -> Any:
         """The table of what is pretrained, fresh, frozen and trainable, by part."""
-        from ..composition.summary import Composition
-
         return Composition.of(self)
 
     def freeze(self, *names: str) -> None:
@@ -223,59 +211,6 @@ def main_input_of(modality: str, config: PreTrainedConfig | None) -> str:
     return names[modality] if modality != "audio" else getattr(config, "reads", "input_values")
 
 
-def config_dict_of(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config.json of a folder or repository states.
-
-    Raises OSError, naming it, where there is none to read.
-    """
-    try:
-        return PreTrainedConfig.get_config_dict(name, **hub)[0]
-    except OSError as error:
-        raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
-
-
-def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
-    """The model type that the config.json of a folder or repository states."""
-    return config_dict_of(name, hub).get("model_type")
-
-
-def without_decoder(name: Any, hub: Mapping[str, Any], kwargs: dict[str, Any]) -> PlaitConfig:
-    """The config of a plait folder, its decoder left out; fields that are given are taken out of `kwargs`."""
-    fields = (*PlaitConfig.__dataclass_fields__, "num_labels")
-    given = {key: kwargs.pop(key) for key in fields if key in kwargs and key != "dtype"}
-    config = PlaitConfig.from_pretrained(name, **hub, **given)
-    config.decoder_config, config.is_encoder_decoder, config.tie_encoder_embeddings = None, False, False
-    return config
-
-
-def completed(generation: GenerationConfig, config: PlaitConfig) -> GenerationConfig:
-    """A checkpoint's generation config, with the special tokens that its config alone names."""
-    generation._from_model_config = None  # or transformers makes it anew from a config that knows less
-    for name in (*SPECIAL_TOKENS, "decoder_start_token_id"):
-        if getattr(generation, name) is None:
-            setattr(generation, name, getattr(config, name))
-    return generation
-
-
-def start_of(*configs: PreTrainedConfig | GenerationConfig | None) -> int | None:
-    """The token with which a checkpoint's decoder begins, as the first of its configs names it that does."""
-    named = (getattr(config, "decoder_start_token_id", None) for config in configs)
-    return next((token for token in named if token is not None), None)
-
-
 def require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:
     """A forward hook: gradients reach this layer's output though nothing before it is trained."""
     output.requires_grad_(True)
-
-
-def part_of(parameter_name: str) -> str:
-    """The part a parameter belongs to: a modality, "decoder", "fusion" or "head"."""
-    path = parameter_name.removeprefix("model.").split(".")
-    if path[0] == "towers":
-        return path[1]
-    return {"connectors": "fusion", "fusion": "fusion", "decoder": "decoder"}.get(path[0], "head")
-
-
-def base_prefix(model_class: type[PreTrainedModel]) -> str:
-    """What the names of the base model's parameters begin with in this class."""
-    return "" if model_class.__name__ == "PlaitModel" else "model."

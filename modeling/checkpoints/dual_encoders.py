@@ -11,9 +11,11 @@ from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from ...configuration import PlaitRetrievalConfig
-from . import PLACES, TWO_TOWERS, Tower, changed_fields, check_config, known_family_of, read_tower, tower_config_of
 from .conversion.convert import Format, invert
+from .lookup import PLACES, TWO_TOWERS, known_family_of, tower_config_of
+from .reading import Tower, read_tower
 from .source import Source, config_from
+from .writing import changed_fields, check_config
 
 # what joins the towers, and where it is in PlaitForRetrieval
 JOINTS = {

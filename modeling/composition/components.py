@@ -1,13 +1,42 @@
 """One tower before it is braided, and how a plait's own tower or decoder becomes one."""
 
+import copy
+import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
-from ...configuration import PlaitConfig, PlaitDecoderConfig, PlaitTextConfig
-from ..backbone.pretrained import PlaitPreTrainedModel
+from ...configuration import (
+    OWN_CONFIGS,
+    PlaitConfig,
+    PlaitDecoderConfig,
+    PlaitRNNConfig,
+    PlaitTextConfig,
+    PlaitTowerConfig,
+    PlaitVideoConfig,
+    PlaitVisionConfig,
+    PlaitWaveformConfig,
+)
+from ..checkpoints.families.registry import FAMILIES
+from ..checkpoints.lookup import config_of, family_of
+from ..checkpoints.reading import read_tower
+from ..checkpoints.source import Source, open_source, read_config
+from ..towers.wrapped import load_wrapped, without_pooler
+from ..towers.wrapped_decoder import load_wrapped_decoder
+from ..towers.wrapped_inputs import is_video_family
+from .composable import ComposableModel
+from .hub import HUB_OPTIONS, generation_of, model_type_of
+
+TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
 
 
 class Strand(NamedTuple):
@@ -22,18 +51,14 @@ class Strand(NamedTuple):
     generation: GenerationConfig | None = None
 
 
-def reading_class(config: PlaitConfig, modality: str) -> type[PlaitPreTrainedModel]:
-    """The class with which a plait's folder is read for this part: a decoder's with its head."""
-    from ..backbone.model import PlaitModel
-    from ..tasks.causal_lm import PlaitForCausalLM
-    from ..tasks.conditional_generation import PlaitForConditionalGeneration
-
+def reading_class(config: PlaitConfig, modality: str) -> Any:
+    """The Auto class that reads a plait's folder for this part: a decoder's with its head."""
     if modality != "decoder" or config.decoder_config is None:
-        return PlaitModel
-    return PlaitForConditionalGeneration if config.is_encoder_decoder else PlaitForCausalLM
+        return AutoModel
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def strand_of_plait(modality: str, model: PlaitPreTrainedModel) -> Strand:
+def strand_of_plait(modality: str, model: ComposableModel) -> Strand:
     """A plait's tower; of its decoder with the head, the special tokens and the generation config."""
     config = own_strand(modality, model.config)
     weights = next(part for part in model.parts.values() if part.config is config).state_dict()
@@ -63,3 +88,103 @@ def as_tower(config: PreTrainedConfig) -> PreTrainedConfig:
         return config
     fields: dict[str, Any] = {**config.to_dict(), "cross_attention": False}
     return PlaitTextConfig(**{key: fields[key] for key in fields if key in PlaitTextConfig.__dataclass_fields__})
+
+
+def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> Strand:
+    """Resolve one tower argument."""
+    if isinstance(tower, Strand):
+        return tower
+    if isinstance(tower, PreTrainedConfig):
+        config = own_strand(modality, tower) if isinstance(tower, PlaitConfig) else tower
+        foreign = type(config) not in OWN_CONFIGS.values() and family_of(config, modality) is not None
+        return Strand(config_of(config, modality) if foreign else config, None, {}, "fresh")
+    if isinstance(tower, ComposableModel):
+        return strand_of_plait(modality, tower)
+    if isinstance(tower, PreTrainedModel):
+        with tempfile.TemporaryDirectory() as folder:  # names on disk are the ones that the tables know
+            tower.save_pretrained(folder)
+            strand = from_folder(modality, folder, {})
+            weights = {name: weight.clone() for name, weight in (strand.weights or {}).items()}
+        return strand._replace(weights=weights, origin=tower.name_or_path or "a ready model")
+    return from_folder(modality, tower, where)
+
+
+def as_video(tower: TowerArgument, fields: dict[str, Any], where: Mapping[str, Any]) -> TowerArgument:
+    """A video tower as it is; an image tower as what reads the frames of one.
+
+    Raises ValueError for `fields` without an image tower.
+    """
+    if tower is None or reads_videos(tower, where):
+        if fields:
+            raise ValueError(f"video_config {fields} is for an image tower that reads frames: pass it as video=...")
+        return tower
+    strand = without_unused(strand_of("image", tower, where), "image")
+    config = PlaitVideoConfig(image_config=strand.config, **fields)
+    weights = {f"frames.{name}": weight for name, weight in (strand.weights or {}).items()}
+    return strand._replace(config=config, weights=None if strand.weights is None else weights, heads={})
+
+
+def reads_videos(tower: TowerArgument, where: Mapping[str, Any]) -> bool:
+    """Whether a tower argument is a video tower, or a plait that has one."""
+    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
+    if isinstance(tower, PreTrainedModel):
+        config: PreTrainedConfig = tower.config
+    elif isinstance(tower, PreTrainedConfig):
+        config = tower
+    elif model_type_of(tower, hub) == PlaitConfig.model_type:
+        config = PlaitConfig.from_pretrained(tower, **hub)
+    else:
+        config, _ = read_config(str(tower), **hub)
+    if isinstance(config, PlaitConfig):
+        return config.video_config is not None
+    family = FAMILIES.get(config.model_type)
+    own = family.config_class if family else type(config)
+    return own.base_config_key == "video_config" or is_video_family(config)
+
+
+def from_folder(modality: str, name: Any, where: Mapping[str, Any]) -> Strand:
+    """A tower (or "decoder") from a folder or Hub id: a plait's, a known family's, or any other that transformers loads
+    (wrapped)."""
+    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
+    if model_type_of(name, hub) == PlaitConfig.model_type:
+        reader = reading_class(PlaitConfig.from_pretrained(name, **hub), modality)
+        return strand_of_plait(modality, reader.from_pretrained(name, **where))
+    source = open_source(name, **where)
+    if family_of(source.config, modality) is not None:
+        tower = read_tower(source, modality)
+        generation = generation_of(source, hub) if modality in ("text", "decoder") else None
+        return Strand(tower.config, tower.weights, tower.heads, str(name), source.config, generation)
+    if modality == "decoder":
+        return wrapped_decoder_strand(source, where)
+    config, module = load_wrapped(name, modality, **where)
+    weights = {f"model.{key}": weight for key, weight in module.state_dict().items()}
+    return Strand(config, weights, {}, str(name), config)
+
+
+def wrapped_decoder_strand(source: Source, where: Mapping[str, Any]) -> Strand:
+    """A causal language model of a family that plait does not know, with its head."""
+    config, model, head = load_wrapped_decoder(source.path, **where)
+    weights = {f"model.{key}": weight for key, weight in model.state_dict().items()}
+    heads = {f"lm_head.{key}": weight for key, weight in head.state_dict().items()}
+    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
+    return Strand(config, weights, heads, source.path, config, generation_of(source, hub))
+
+
+def without_unused(strand: Strand, modality: str) -> Strand:
+    """The strand without what a fusion or a masked language model does not read, its pooler and its mask token: they
+    would never be trained."""
+    if type(strand.config) not in OWN_CONFIGS.values():
+        config, weights = without_pooler(strand.config, strand.weights, modality)
+        return strand._replace(config=config, weights=weights)
+    if not isinstance(strand.config, (PlaitTowerConfig, PlaitRNNConfig)):
+        return strand
+    config = copy.deepcopy(strand.config)
+    config.pooling, config.pooler_size, config.pooler_act = "none", None, None
+    if isinstance(config, PlaitTowerConfig):
+        config.packing = True  # a pooler may have needed the padding computed
+        config.pooler_norm = False
+    if isinstance(config, (PlaitVisionConfig, PlaitWaveformConfig)):
+        config.mask_token = False
+    unused = ("pooler.", "embeddings.mask_token.")
+    kept = {name: weight for name, weight in (strand.weights or {}).items() if not name.startswith(unused)}
+    return strand._replace(config=config, weights=None if strand.weights is None else kept)

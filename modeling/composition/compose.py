@@ -1,39 +1,32 @@
 """Composing: from towers anywhere to one model."""
 
-import copy
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from ...configuration import (
     CONFIG_FIELDS,
     INLINE,
-    OWN_CONFIGS,
     PlaitConfig,
     PlaitDecoderConfig,
     PlaitFusionConfig,
-    PlaitRNNConfig,
-    PlaitTextConfig,
-    PlaitTowerConfig,
-    PlaitVideoConfig,
-    PlaitVisionConfig,
-    PlaitWaveformConfig,
     width_of,
 )
-from ..backbone.pretrained import HUB_OPTIONS, PlaitPreTrainedModel, model_type_of, start_of
-from ..checkpoints import config_of, family_of, freeze_zeros, read_tower
-from ..checkpoints.families.registry import FAMILIES
-from ..checkpoints.source import Source, open_source, read_config
-from ..towers.wrapped import load_wrapped, without_pooler
-from ..towers.wrapped_decoder import check_cross_attention, load_wrapped_decoder
-from ..towers.wrapped_inputs import is_video_family
-from .components import Strand, own_strand, reading_class, strand_of_plait
+from ..checkpoints.writing import freeze_zeros
+from .components import (
+    Strand,
+    TowerArgument,
+    as_video,
+    strand_of,
+    without_unused,
+)
+from .composable import ComposableModel
+from .decoder import decoder_strand, finish_decoder
+from .hub import HUB_OPTIONS, start_of
+from .weights import load_strand
 
-Model = TypeVar("Model", bound=PlaitPreTrainedModel)
-TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
+Model = TypeVar("Model", bound=ComposableModel)
 
 
 def compose(
@@ -103,7 +96,7 @@ def compose(
 
 
 def joined(
-    model_class: type[PlaitPreTrainedModel],
+    model_class: type[ComposableModel],
     strands: Mapping[str, Strand],
     fusion: str | PlaitFusionConfig | None,
     extra: dict[str, Any],
@@ -124,204 +117,13 @@ def joined(
     return fields
 
 
-def fill(model: PlaitPreTrainedModel, strands: Mapping[str, Strand]) -> None:
+def fill(model: ComposableModel, strands: Mapping[str, Strand]) -> None:
     """Each part's weights, and what a decoder brings besides."""
     for name, strand in strands.items():
         load_strand(model, name, strand)
     model.origins = {name: strand.origin for name, strand in strands.items()}
     finish_decoder(model, strands.get("decoder"))
     freeze_zeros(model.parts.values())
-
-
-def load_strand(model: PlaitPreTrainedModel, name: str, strand: Strand) -> None:
-    """Copy a strand's weights into its part. What joins the frames of a video is left fresh, and a decoder's
-    cross-attention where the checkpoint has none that reads a context of this width; their names are kept."""
-    if strand.weights is None:
-        return
-    part = model.parts[name]
-    own, weights = part.state_dict(), with_fitting_context(strand.weights, part)
-    new = {key for key in own if key not in weights and (".cross_attn" in key or key.startswith("temporal."))}
-    load_exactly(part, weights | {key: own[key] for key in new}, strand.origin)
-    path = next(path for path, module in model.named_modules() if module is part)
-    model.fresh_names |= {f"{path}.{key}" for key in new}
-
-
-def with_fitting_context(weights: Mapping[str, Tensor], part: nn.Module) -> dict[str, Tensor]:
-    """The weights without those of a cross-attention that the part does not have, or has of another width."""
-    own = part.state_dict()
-    crossing = {key for key in weights if ".cross_attn" in key}
-    fits = all(weights[key].shape == own[key].shape for key in crossing if key in own)
-    return {key: weight for key, weight in weights.items() if key not in crossing or (fits and key in own)}
-
-
-def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> Strand:
-    """Resolve one tower argument."""
-    if isinstance(tower, Strand):
-        return tower
-    if isinstance(tower, PreTrainedConfig):
-        config = own_strand(modality, tower) if isinstance(tower, PlaitConfig) else tower
-        foreign = type(config) not in OWN_CONFIGS.values() and family_of(config, modality) is not None
-        return Strand(config_of(config, modality) if foreign else config, None, {}, "fresh")
-    if isinstance(tower, PlaitPreTrainedModel):
-        return strand_of_plait(modality, tower)
-    if isinstance(tower, PreTrainedModel):
-        with tempfile.TemporaryDirectory() as folder:  # names on disk are the ones that the tables know
-            tower.save_pretrained(folder)
-            strand = from_folder(modality, folder, {})
-            weights = {name: weight.clone() for name, weight in (strand.weights or {}).items()}
-        return strand._replace(weights=weights, origin=tower.name_or_path or "a ready model")
-    return from_folder(modality, tower, where)
-
-
-def as_video(tower: TowerArgument, fields: dict[str, Any], where: Mapping[str, Any]) -> TowerArgument:
-    """A video tower as it is; an image tower as what reads the frames of one.
-
-    Raises ValueError for `fields` without an image tower.
-    """
-    if tower is None or reads_videos(tower, where):
-        if fields:
-            raise ValueError(f"video_config {fields} is for an image tower that reads frames: pass it as video=...")
-        return tower
-    strand = without_unused(strand_of("image", tower, where), "image")
-    config = PlaitVideoConfig(image_config=strand.config, **fields)
-    weights = {f"frames.{name}": weight for name, weight in (strand.weights or {}).items()}
-    return strand._replace(config=config, weights=None if strand.weights is None else weights, heads={})
-
-
-def reads_videos(tower: TowerArgument, where: Mapping[str, Any]) -> bool:
-    """Whether a tower argument is a video tower, or a plait that has one."""
-    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
-    if isinstance(tower, PreTrainedModel):
-        config: PreTrainedConfig = tower.config
-    elif isinstance(tower, PreTrainedConfig):
-        config = tower
-    elif model_type_of(tower, hub) == PlaitConfig.model_type:
-        config = PlaitConfig.from_pretrained(tower, **hub)
-    else:
-        config, _ = read_config(str(tower), **hub)
-    if isinstance(config, PlaitConfig):
-        return config.video_config is not None
-    family = FAMILIES.get(config.model_type)
-    own = family.config_class if family else type(config)
-    return own.base_config_key == "video_config" or is_video_family(config)
-
-
-def decoder_strand(
-    model_class: type[PlaitPreTrainedModel],
-    decoder: TowerArgument,
-    reads: bool,
-    fields: dict[str, Any],
-    where: Mapping[str, Any],
-) -> Strand:
-    """A text model as a decoder: causal, with cross-attention where the class reads its towers that way.
-
-    Raises ValueError for a class without a decoder.
-    """
-    if model_class.decoder_kind is None:
-        raise ValueError(f"{model_class.__name__} has no decoder: compose a class that generates")
-    strand = without_unused(strand_of("decoder", decoder, where), "text")
-    crosses = reads and model_class.decoder_kind == "context"
-    if not isinstance(strand.config, PlaitTextConfig):
-        if fields:
-            raise ValueError(f"decoder_config: a wrapped {strand.config.model_type} decoder keeps its own config")
-        if crosses:
-            check_cross_attention(strand.config)
-        return strand
-    own = {key: value for key, value in strand.config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
-    if own["position_type"] == "counted":  # a decoder's padding is told by its mask and positions, not by its tokens
-        own["position_type"] = "learned"
-    own |= {"is_causal": True, "cross_attention": crosses, "pooling": "none", "context_size": None} | fields
-    return strand._replace(config=PlaitDecoderConfig(**own))
-
-
-def finish_decoder(model: PlaitPreTrainedModel, strand: Strand | None) -> None:
-    """The decoder's own head where it is not tied, its generation config, and special tokens for every task."""
-    if strand is None:
-        return
-    head: Any = model.get_output_embeddings()
-    if head is not None and (weights := head_weights(strand, model.config)):
-        load_exactly(head, dict(head.state_dict()) | weights, strand.origin)
-        model.origins["head"] = strand.origin
-    if model.config.inline:
-        size, token = model.config.get_text_config().vocab_size, model.config.image_token_id
-        model.config.image_token_id = token = size if token is None else token
-        if token >= size:
-            model.resize_token_embeddings(token + 1)
-    if strand.generation is not None and model.can_generate():
-        model.generation_config = copy.deepcopy(strand.generation)
-
-
-def head_weights(strand: Strand, config: PlaitConfig) -> dict[str, Tensor]:
-    """What a decoder's checkpoint has for the projection to the vocabulary, as far as it is not tied."""
-    weights = {key.removeprefix("lm_head."): head for key, head in strand.heads.items() if key.startswith("lm_head.")}
-    wanted = {"weight": not config.tie_word_embeddings, "bias": config.lm_head_bias}
-    return {name: weight for name, weight in weights.items() if wanted[name]}
-
-
-def from_folder(modality: str, name: Any, where: Mapping[str, Any]) -> Strand:
-    """A tower (or "decoder") from a folder or Hub id: a plait's, a known family's, or any other that transformers loads
-    (wrapped)."""
-    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
-    if model_type_of(name, hub) == PlaitConfig.model_type:
-        reader = reading_class(PlaitConfig.from_pretrained(name, **hub), modality)
-        return strand_of_plait(modality, reader.from_pretrained(name, **where))
-    source = open_source(name, **where)
-    if family_of(source.config, modality) is not None:
-        tower = read_tower(source, modality)
-        generation = generation_of(source, hub) if modality in ("text", "decoder") else None
-        return Strand(tower.config, tower.weights, tower.heads, str(name), source.config, generation)
-    if modality == "decoder":
-        return wrapped_decoder_strand(source, where)
-    config, module = load_wrapped(name, modality, **where)
-    weights = {f"model.{key}": weight for key, weight in module.state_dict().items()}
-    return Strand(config, weights, {}, str(name), config)
-
-
-def wrapped_decoder_strand(source: Source, where: Mapping[str, Any]) -> Strand:
-    """A causal language model of a family that plait does not know, with its head."""
-    config, model, head = load_wrapped_decoder(source.path, **where)
-    weights = {f"model.{key}": weight for key, weight in model.state_dict().items()}
-    heads = {f"lm_head.{key}": weight for key, weight in head.state_dict().items()}
-    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
-    return Strand(config, weights, heads, source.path, config, generation_of(source, hub))
-
-
-def generation_of(source: Source, hub: Mapping[str, Any]) -> GenerationConfig | None:
-    """A checkpoint's generation_config.json with what its own class adds to it; None where there is none."""
-    try:
-        generation = GenerationConfig.from_pretrained(source.path, **hub)
-    except OSError:
-        return None
-    return with_habits(generation, source.config)
-
-
-def with_habits(generation: GenerationConfig, config: PreTrainedConfig) -> GenerationConfig:
-    """The generation config with what a family's own class adds to it when it generates."""
-    family = FAMILIES.get(config.model_type)
-    if family is not None and family.generation is not None:
-        for name, value in family.generation(generation).items():
-            setattr(generation, name, value)
-    return generation
-
-
-def without_unused(strand: Strand, modality: str) -> Strand:
-    """The strand without what a fusion or a masked language model does not read, its pooler and its mask token: they
-    would never be trained."""
-    if type(strand.config) not in OWN_CONFIGS.values():
-        config, weights = without_pooler(strand.config, strand.weights, modality)
-        return strand._replace(config=config, weights=weights)
-    if not isinstance(strand.config, (PlaitTowerConfig, PlaitRNNConfig)):
-        return strand
-    config = copy.deepcopy(strand.config)
-    config.pooling, config.pooler_size, config.pooler_act = "none", None, None
-    if isinstance(config, PlaitTowerConfig):
-        config.packing = True  # a pooler may have needed the padding computed
-        config.pooler_norm = False
-    if isinstance(config, (PlaitVisionConfig, PlaitWaveformConfig)):
-        config.mask_token = False
-    unused = ("pooler.", "embeddings.mask_token.")
-    kept = {name: weight for name, weight in (strand.weights or {}).items() if not name.startswith(unused)}
-    return strand._replace(config=config, weights=None if strand.weights is None else kept)
 
 
 def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
@@ -357,11 +159,3 @@ def fusion_of(
     width = extra["hidden_size"]
     extra.setdefault("num_attention_heads", next(n for n in (width // 64, 8, 4, 2, 1) if n and width % n == 0))
     return PlaitFusionConfig(strategy=fusion, **extra)
-
-
-def load_exactly(tower: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Copy weights into a tower; every name and every shape must fit."""
-    try:
-        tower.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"the weights of {origin} do not fit its config: {error}") from error

@@ -9,15 +9,18 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from ...configuration import CONFIG_FIELDS, PlaitConfig
-from ..backbone.pretrained import HUB_OPTIONS, PlaitPreTrainedModel, base_prefix, start_of
-from ..checkpoints import TWO_TOWERS, family_of, read_strands
 from ..checkpoints.dual_encoders import is_pair, read_pair
+from ..checkpoints.lookup import TWO_TOWERS, family_of
+from ..checkpoints.reading import read_strands
 from ..checkpoints.source import Source, open_source
 from ..towers.text import EMBEDDING
 from ..towers.wrapped import load_wrapped, modality_of
 from ..towers.wrapped_decoder import writes_text
-from .components import Strand
-from .compose import generation_of, lifted, with_habits, without_unused, wrapped_decoder_strand
+from .components import Strand, without_unused, wrapped_decoder_strand
+from .composable import ComposableModel
+from .compose import lifted
+from .hub import HUB_OPTIONS, generation_of, start_of, with_habits
+from .parameter_names import base_prefix
 
 
 class Published(NamedTuple):
@@ -29,7 +32,7 @@ class Published(NamedTuple):
 
 
 def published(
-    model_class: type[PlaitPreTrainedModel], name: Any, overrides: dict[str, Any], where: dict[str, Any]
+    model_class: type[ComposableModel], name: Any, overrides: dict[str, Any], where: dict[str, Any]
 ) -> Published:
     """A published checkpoint, heads of `model_class` included. A class that classifies reads no decoder: of an
     encoder with its decoder it takes the encoder."""

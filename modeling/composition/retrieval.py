@@ -13,13 +13,16 @@ from ...configuration import (
     PlaitTextConfig,
     PlaitTowerConfig,
 )
-from ..backbone.pretrained import HUB_OPTIONS, PlaitPreTrainedModel
-from ..checkpoints import TWO_TOWERS, freeze_zeros
-from .components import Strand
-from .compose import TowerArgument, lifted, load_strand, strand_of, without_unused
+from ..checkpoints.lookup import TWO_TOWERS
+from ..checkpoints.writing import freeze_zeros
+from .components import Strand, TowerArgument, strand_of, without_unused
+from .composable import ComposableModel
+from .compose import lifted
+from .hub import HUB_OPTIONS
+from .weights import load_strand
 
 POOLED = ("mean", "first", "last")
-Model = TypeVar("Model", bound=PlaitPreTrainedModel)
+Model = TypeVar("Model", bound=ComposableModel)
 
 
 def compose(

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ...configuration import OWN_CONFIGS, PlaitConfig
-from ..backbone.pretrained import PlaitPreTrainedModel, part_of
+from .composable import ComposableModel
+from .parameter_names import part_of
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Composition:
     rows: list[Row]
 
     @classmethod
-    def of(cls, model: PlaitPreTrainedModel) -> "Composition":
+    def of(cls, model: ComposableModel) -> "Composition":
         rows: dict[str, Row] = {}
         saved = model.name_or_path or "fresh"
         for name, parameter in model.named_parameters():

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
 
 class Gathered(NamedTuple):
@@ -73,3 +74,16 @@ def every_row(tensor: Tensor, trained: bool) -> Tensor:
 def padded(tensor: Tensor, length: int) -> Tensor:
     """Rows of zeros behind those of a tensor, `length` in all."""
     return torch.cat((tensor, tensor.new_zeros(length - len(tensor), *tensor.shape[1:])))
+
+
+def in_step_with_others() -> bool:
+    """Whether this process trains along with others, which expect a gradient of every weight from it."""
+    if is_torchdynamo_compiling() or not torch.is_grad_enabled():
+        return False
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def nothing_of(tower: nn.Module) -> Tensor:
+    """Zero, with a gradient of zeros for every weight that is trained: no part of the tower is run."""
+    parts = [weight.flatten()[:0].float().sum() for weight in tower.parameters() if weight.requires_grad]
+    return torch.stack(parts).sum() if parts else torch.zeros(())

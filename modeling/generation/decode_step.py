@@ -21,8 +21,7 @@ from ..core.rotary import rotate
 from ..core.transformer import PlaitLayer, PlaitTransformer
 from ..kernels.linear import is_served
 from ..kernels.linear import linear as product
-from ..towers.patches import TextEmbeddings
-from ..towers.text import TextTower
+from ..towers.text import TextEmbeddings, TextTower
 
 Function = Callable[[Tensor], Tensor]
 Heads = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]

@@ -11,9 +11,9 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 
 from ...configuration import PlaitConfig, PlaitVisionConfig, width_of
-from ..backbone.model import tower_of
 from ..core.layers import Parameterised
 from ..towers.patches import size_of
+from ..towers.registry import tower_of
 
 CLASS_TOKENS = (0, 1, 2)  # what a tower that does not say may put before its patches
 

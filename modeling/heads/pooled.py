@@ -1,9 +1,8 @@
 """Heads: what reads the fused tokens."""
 
-from torch import Tensor, nn
-from transformers.activations import ACT2FN
+from torch import Tensor
 
-from ...configuration import PlaitConfig, PlaitRNNConfig, PlaitTextConfig, PlaitTowerConfig
+from ...configuration import PlaitConfig, PlaitRNNConfig, PlaitTowerConfig
 from ..core.pooling import mean_token, pooled_width
 from ..outputs import PlaitModelOutput
 
@@ -21,16 +20,3 @@ def vector_of(outputs: PlaitModelOutput) -> Tensor:
     if outputs.pooler_output is not None:
         return outputs.pooler_output
     return mean_token(outputs.last_hidden_state, outputs.mask)
-
-
-class MaskedLMHead(nn.Module):
-    """dense -> activation -> norm, before the projection to the vocabulary (BERT, Devlin et al. 2019)."""
-
-    def __init__(self, config: PlaitTextConfig, width: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, config.embedding_size)
-        self.act = ACT2FN[config.mlm_act]
-        self.norm = nn.LayerNorm(config.embedding_size, eps=config.norm_eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.act(self.dense(x)))

@@ -1,6 +1,5 @@
 """Causal language modelling: a decoder alone, or with images among its text."""
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
 import numpy as np
@@ -10,13 +9,14 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import can_return_tuple
 
-from ...configuration import PlaitConfig, width_of
-from ..backbone.model import PlaitModel, image_tokens
+from ...configuration import PlaitConfig
+from ..backbone.image_tokens import image_tokens
+from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..generation.mixin import LeanGeneration
+from ..heads.language_model import check_decoder, embedding_path, loss_and_logits, projecting_weight, vocabulary_head
 from ..inputs import INPUTS, TextLossInputs, spelled_out
-from ..losses.cross_entropy import cross_entropy
-from ..losses.language_model import check_targets, language_model_loss, shared_weight, shifted
+from ..losses.language_model import shifted
 from ..outputs import PlaitCausalLMOutput, TowerOutput
 
 
@@ -134,64 +134,6 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         asked = (logits_to_keep, num_items_in_batch, smoothing)
         loss, logits = loss_and_logits(self, outputs.last_hidden_state, weight, targets, *asked)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
-
-
-def check_decoder(config: PlaitConfig, name: str, reads_context: bool) -> None:
-    """Raise ValueError, naming the class to use, where a generating class cannot be made from this config."""
-    if config.decoder_config is None:
-        raise ValueError(f"{name} needs a decoder, and this config has none: compose it with decoder=...")
-    if config.is_encoder_decoder != reads_context:
-        other = "PlaitForCausalLM" if reads_context else "PlaitForConditionalGeneration"
-        kind = "reads no context" if reads_context else "reads the context of its towers"
-        raise ValueError(f"the decoder of this config {kind}: load it with {other}, not {name}")
-
-
-def vocabulary_head(config: PlaitConfig, embeddings: nn.Module) -> nn.Linear:
-    """The projection from the decoder's width to its vocabulary."""
-    decoder: Any = config.decoder_config
-    width, embedding = width_of(decoder), embeddings.get_parameter("weight").shape[1]
-    if config.tie_word_embeddings and embedding != width:
-        raise ValueError(f"tie_word_embeddings: the decoder's tokens are {width} wide, its embeddings {embedding}")
-    return nn.Linear(width, decoder.vocab_size, bias=config.lm_head_bias)
-
-
-def embedding_path(model: PlaitPreTrainedModel) -> str:
-    """The name of the decoder's token embedding, to which the projection may be tied."""
-    embedding = model.get_input_embeddings()
-    return next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
-
-
-def projecting_weight(model: PlaitPreTrainedModel, targets: Tensor | None) -> AbstractContextManager[Tensor]:
-    """The weight that projects on the vocabulary, within which the model is to be called: see `shared_weight`."""
-    embedding: Any = model.get_input_embeddings()
-    head: Any = model.get_output_embeddings()
-    return nullcontext(head.weight) if targets is None or not model.training else shared_weight(embedding, head)
-
-
-def loss_and_logits(
-    model: PlaitPreTrainedModel,
-    x: Tensor,
-    weight: Tensor,
-    targets: Tensor | None,
-    logits_to_keep: int | Tensor,
-    num_items_in_batch: Tensor | int | None,
-    label_smoothing: float,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The loss, where there are targets, and the logits; `weight` is `projecting_weight`'s. In training with targets
-    there are no logits: the loss is computed in chunks, and all of them would take more memory than the rest of the
-    step. Raises ValueError as `language_model_loss` does."""
-    head: Any = model.get_output_embeddings()
-    if targets is not None and model.training:
-        items = (num_items_in_batch, label_smoothing)
-        return language_model_loss(x, weight, head.bias, targets, *items), None
-    if isinstance(logits_to_keep, Tensor):
-        logits = head(x[:, logits_to_keep])
-    else:
-        logits = head(x[:, -logits_to_keep:] if logits_to_keep and targets is None else x)
-    if targets is None:
-        return None, logits
-    check_targets(targets, x, len(weight))
-    return cross_entropy(logits, targets, num_items_in_batch, label_smoothing), logits
 
 
 def repeated(output: TowerOutput, times: int) -> TowerOutput:

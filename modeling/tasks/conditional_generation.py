@@ -15,10 +15,17 @@ from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..generation.mixin import LeanGeneration
 from ..generation.whisper_prompt import SPOKEN, beginning, timestamps
+from ..heads.language_model import (
+    check_decoder,
+    embedding_path,
+    loss_and_logits,
+    projecting_weight,
+    shifted_right,
+    until_last_label,
+    vocabulary_head,
+)
 from ..inputs import INPUTS, WrittenInputs, spelled_out
-from ..losses.cross_entropy import IGNORED
 from ..outputs import ContextOutput, PlaitModelOutput, PlaitSeq2SeqLMOutput
-from .causal_lm import check_decoder, embedding_path, loss_and_logits, projecting_weight, vocabulary_head
 
 
 class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
@@ -218,23 +225,3 @@ def seq2seq_output(loss: Tensor | None, logits: Tensor | None, outputs: PlaitMod
         encoder_hidden_states=context.hidden_states,
         encoder_attentions=context.attentions,
     )
-
-
-def until_last_label(labels: Tensor) -> Tensor:
-    """(batch, length), 1 up to a row's last label (and at the start), so that what pads the labels is not computed."""
-    left = (labels != IGNORED).flip(1).cumsum(1).flip(1) > 0
-    return torch.cat((left.new_ones(len(left), 1), left[:, 1:]), dim=1).long()
-
-
-def shifted_right(labels: Tensor, config: PlaitConfig) -> Tensor:
-    """The decoder's input for these labels, (batch, length): the start token, then all of them but the last.
-
-    Raises ValueError where the config names no start token, or no padding for the ignored labels.
-    """
-    start, pad = config.decoder_start_token_id, config.pad_token_id
-    if start is None:
-        raise ValueError("config.decoder_start_token_id is None: name the token with which the decoder begins")
-    if pad is None and bool((labels == IGNORED).any()):
-        raise ValueError("config.pad_token_id is None, and labels are padded: name the token that pads the decoder")
-    shifted = torch.cat((labels.new_full((len(labels), 1), start), labels[:, :-1]), dim=1)
-    return shifted if pad is None else shifted.masked_fill(shifted == IGNORED, pad)

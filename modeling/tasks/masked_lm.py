@@ -5,12 +5,10 @@ from typing import Unpack, cast
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
-from ...configuration import PlaitConfig, PlaitTextConfig
+from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..fusion.connectors import RESAMPLING
-from ..fusion.registry import FUSIONS
-from ..heads.pooled import MaskedLMHead
+from ..heads.masked_lm import MaskedLMHead, check_text
 from ..inputs import EncoderInputs, spelled_out
 from ..losses.cross_entropy import masked_lm_loss
 from ..outputs import PlaitMaskedLMOutput
@@ -64,28 +62,3 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         logits = self.lm_head(self.mlm_head(tokens))
         loss = None if labels is None else masked_lm_loss(logits, labels, num_items_in_batch)
         return PlaitMaskedLMOutput(loss, logits, outputs.hidden_states, outputs.attentions)
-
-
-def check_text(config: PlaitConfig, task: str = "masked language modelling") -> PlaitTextConfig:
-    """The text tower's config, if a model that reads every token of its text can be made with it."""
-    if config.decoder_config is not None:
-        raise ValueError(f"{task} has no decoder, and this config has one: load it with a class that generates")
-    return check_text_tower(config, task)
-
-
-def check_text_tower(config: PlaitConfig, task: str) -> PlaitTextConfig:
-    """The same, whatever reads the tower's tokens besides."""
-    text = config.text_config
-    if not isinstance(text, PlaitTextConfig) or text.is_causal:
-        raise ValueError(f"{task} needs a bidirectional text tower of a family that plait knows")
-    fusion = config.fusion_config
-    if fusion is not None:
-        lost = {
-            f"{fusion.strategy} fusion": not FUSIONS[fusion.strategy].keeps_tokens,
-            f"the connector {fusion.connector}": fusion.connector in RESAMPLING,
-            f"query={fusion.query!r}": fusion.query not in (None, "text"),
-        }
-        for what, happens in lost.items():
-            if happens:
-                raise ValueError(f"{task} reads the text's tokens, which {what} does not keep")
-    return text

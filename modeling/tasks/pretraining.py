@@ -21,20 +21,19 @@ from ...configuration.objectives import (
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..core.distributed import is_distributed
+from ..heads.language_model import embedding_path, shifted_right, until_last_label, vocabulary_head
 from ..heads.masked_image import MaskedImageHead
-from ..heads.pooled import MaskedLMHead
+from ..heads.masked_lm import MaskedLMHead
+from ..heads.projection import pooled, projections_of, side_width, similarity_of
 from ..inputs import EncoderInputs, by_modality, spelled_out
 from ..losses.contrastive import ContrastiveLoss, Similarity, fingerprint
 from ..losses.cross_entropy import IGNORED, cross_entropy
 from ..losses.language_model import language_model_loss
 from ..outputs import PlaitModelOutput, PlaitPreTrainingOutput, TowerOutput
 from ..towers.text import EMBEDDING
-from .causal_lm import embedding_path, vocabulary_head
-from .conditional_generation import shifted_right, until_last_label
 from .pretraining_encoding import MASKED_TEXT, Fused, Inputs, Views, fuse_rows, picked, views_of
 from .pretraining_matching import MatchedRows, matched_rows, matching_rows
 from .pretraining_objectives import objectives_of
-from .retrieval import pooled, projections_of, side_width, similarity_of
 
 logger = logging.get_logger(__name__)
 

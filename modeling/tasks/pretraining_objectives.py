@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from ...configuration import PlaitConfig
+from ..heads.language_model import check_decoder
 from ..heads.masked_image import patches_of
-from .causal_lm import check_decoder
-from .masked_lm import check_text_tower
+from ..heads.masked_lm import check_text_tower
 
 
 def objectives_of(config: PlaitConfig) -> dict[str, float | int]:

@@ -10,9 +10,9 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..heads.masked_lm import check_text
 from ..inputs import ReadInputs, spelled_out
 from ..towers.text import TextTower
-from .masked_lm import check_text
 
 
 class PlaitForQuestionAnswering(PlaitPreTrainedModel):

@@ -1,50 +1,38 @@
 """One space for text, pictures, sound and documents: what belongs together lies close together."""
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self, Unpack
+from typing import Any, Self, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import (
     DOCUMENT,
     NEGATIVE,
     PlaitConfig,
     PlaitRetrievalConfig,
-    PlaitRNNConfig,
-    PlaitTextConfig,
-    PlaitTowerConfig,
-    width_of,
 )
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..core.pooling import mean_token, pooled_width
-from ..inputs import RetrievalInputs, by_modality, spelled_out
-from ..losses.contrastive import UNKNOWN, ContrastiveLoss, Similarity, fingerprint
+from ..composition.retrieval import compose
+from ..heads.projection import pooled, projections_of, side_width, similarity_of
+from ..inputs import RetrievalInputs, spelled_out
+from ..losses.contrastive import UNKNOWN, ContrastiveLoss
 from ..outputs import PlaitRetrievalOutput, TowerOutput
 from .retrieval_encoding import encode, zero_shot
-
-logger = logging.get_logger(__name__)
-
-# what tells rows of a modality apart
-CONTENT = ("pixel_values", "input_features", "input_values", "pixel_values_videos")
-
-
-class Embedded(NamedTuple):
-    """One side of a batch. vectors: (batch, width), of unit length; present: (batch,) bool; groups: (batch,) a number
-    that rows of equal content share, -1 where none was asked for; output: of the tower, where its states are asked for.
-    Of hard negatives each tensor has one more dimension, (batch, negatives)."""
-
-    vectors: Tensor
-    present: Tensor
-    groups: Tensor
-    output: TowerOutput | None = None
+from .retrieval_sides import (
+    Embedded,
+    by_side,
+    check_rows,
+    groups_of,
+    hard_negatives,
+    outputs_of,
+    warn_of_short,
+    without_negatives,
+)
 
 
 class PlaitForRetrieval(PlaitPreTrainedModel):
@@ -75,8 +63,6 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
     @classmethod
     def compose(cls, **parts: Any) -> Self:
         """Bring towers into one space: see `plait.modeling.retrieval_composition.compose`."""
-        from ..composition.retrieval import compose
-
         return compose(cls, **parts)
 
     @can_return_tuple
@@ -262,125 +248,3 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             raise ValueError(f"nothing to encode: no {side} in {', '.join(inputs) or 'no inputs'}")
         output.pooler_output = self.project(side, pooled(output))
         return output
-
-
-def warn_of_short(config: Any, input_ids: Tensor | None) -> None:
-    """Warn where a tower that is pooled at the last of its positions (SigLIP) reads texts that end before."""
-    if input_ids is None or not isinstance(config, PlaitTextConfig) or config.pooling != "final":
-        return
-    length, positions = input_ids.shape[1], config.max_position_embeddings
-    if length < positions and not is_torchdynamo_compiling():
-        logger.warning_once(
-            f"texts of {length} tokens: this tower was trained on texts that are all padded to {positions}, and is "
-            f"pooled there; pad them alike, with padding='max_length', max_length={positions}"
-        )
-
-
-def pooled(output: TowerOutput) -> Tensor:
-    """(batch, width): what the tower pools, else the mean over its tokens."""
-    return mean_token(output.last_hidden_state, output.mask) if output.pooler_output is None else output.pooler_output
-
-
-def side_width(config: PlaitConfig, side: str) -> int:
-    """Width of what the side's tower pools."""
-    modality = config.sides[side]
-    tower: Any = config.towers.get(side) or config.towers[modality]
-    if isinstance(tower, PlaitRNNConfig):
-        return tower.pooler_size or tower.hidden_size
-    pools = isinstance(tower, PlaitTowerConfig) and tower.pooling != "none"
-    return pooled_width(tower) if pools else width_of(tower, modality)
-
-
-def projections_of(config: PlaitConfig, settings: PlaitRetrievalConfig) -> nn.ModuleDict:
-    """A linear map without bias for each tower; none where the towers' vectors are compared as they are.
-
-    Raises ValueError where these are not equally wide.
-    """
-    widths = {side: side_width(config, side) for side in config.towers}
-    if settings.projection_dim is not None:
-        sizes = widths.items()
-        return nn.ModuleDict({side: nn.Linear(width, settings.projection_dim, bias=False) for side, width in sizes})
-    if len(set(widths.values())) > 1:
-        raise ValueError(f"without a projection all towers must be as wide, and they are {widths}: set projection_dim")
-    return nn.ModuleDict()
-
-
-def similarity_of(settings: PlaitRetrievalConfig) -> Similarity:
-    scale = math.exp(settings.logit_scale_init_value)
-    return Similarity(scale, settings.logit_bias_init_value, max(scale, settings.max_logit_scale))
-
-
-def without_negatives(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The inputs of the sides, and those of hard negatives without "negative_" before the name.
-
-    Raises ValueError for hard negatives of another shape than (batch, negatives, length).
-    """
-    start = f"{NEGATIVE}_"
-    given = {name: value for name, value in inputs.items() if name.startswith(start) and value is not None}
-    for name, value in given.items():
-        if value.ndim != 3 or f"{start}input_ids" not in given:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}: hard negatives are {start}input_ids (batch, negatives, "
-                "length), and masks of that shape"
-            )
-    rest = {name: value for name, value in inputs.items() if not name.startswith(start)}
-    return rest, {name.removeprefix(start): value for name, value in given.items()}
-
-
-def hard_negatives(embedded: Embedded, groups: Tensor | None) -> dict[str, Tensor]:
-    """The arguments of the loss: those that are there, and their numbers as ones of the second side."""
-    numbers = embedded.groups if groups is None else groups
-    kinds = torch.stack((torch.full_like(numbers, UNKNOWN), numbers), dim=-1)
-    return {"negatives": embedded.vectors[embedded.present], "negative_groups": kinds[embedded.present]}
-
-
-def by_side(inputs: Mapping[str, Any], sides: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The inputs of each side.
-
-    Raises ValueError for inputs that no side reads.
-    """
-    start = f"{DOCUMENT}_"
-    parts = by_modality({name: value for name, value in inputs.items() if not name.startswith(start)})
-    documents = {name.removeprefix(start): value for name, value in inputs.items() if name.startswith(start)}
-    if DOCUMENT in sides:
-        parts[DOCUMENT] = by_modality(documents)[sides[DOCUMENT]]
-    read = {side: parts.get(side, {}) for side in sides}
-    spare = {name for side, part in parts.items() if side not in read for name in part if part[name] is not None}
-    spare |= set() if DOCUMENT in sides else {start + name for name in documents if documents[name] is not None}
-    if spare:
-        raise ValueError(f"got {', '.join(sorted(spare))}, which no side of this model reads ({', '.join(sides)})")
-    return read
-
-
-def groups_of(modality: str, inputs: Mapping[str, Any], output: TowerOutput) -> Tensor:
-    """(batch,): rows of equal content have an equal number."""
-    ids, mask, indices = (inputs.get(name) for name in ("input_ids", "attention_mask", "image_indices"))
-    if modality == "text" and ids is not None:
-        return fingerprint(ids + 1 if mask is None or mask.ndim != 2 else (ids + 1) * mask)
-    if modality == "image" and inputs.get("pixel_values") is not None and indices is not None:
-        numbers = fingerprint(inputs["pixel_values"])
-        return fingerprint(torch.where(indices >= 0, numbers[indices.clamp(min=0)], -1))
-    values = next((inputs[name] for name in CONTENT if inputs.get(name) is not None), None)
-    return fingerprint(pooled(output) if values is None else values)
-
-
-def outputs_of(sides: Mapping[str, Embedded]) -> dict[str, Any]:
-    """The vectors of each side, and what its tower made of the inputs where that is kept."""
-    own = {side: embedded for side, embedded in sides.items() if side != NEGATIVE}
-    kept = {side: embedded.output for side, embedded in own.items() if embedded.output is not None}
-    return {f"{side}_embeds": own[side].vectors for side in own} | {"encoder_outputs": kept or None}
-
-
-def check_rows(sides: Mapping[str, Embedded], groups: Tensor | None, negative_groups: Tensor | None) -> None:
-    """Raises ValueError where row i of one side cannot belong to row i of another, or numbers are of another shape."""
-    counts = {side: len(embedded.vectors) for side, embedded in sides.items()}
-    if len(set(counts.values())) > 1:
-        raise ValueError(f"a loss needs pairs, row by row, and there are {counts}: pass as many of each")
-    expected = (next(iter(counts.values())), len(counts.keys() - {NEGATIVE}))
-    if groups is not None and groups.shape != expected:
-        raise ValueError(f"groups has shape {tuple(groups.shape)}, expected (batch, sides) = {expected}")
-    if NEGATIVE in sides and (groups is None) != (negative_groups is None):
-        raise ValueError("groups and negative_groups number the same texts: pass both, or none of them")
-    if NEGATIVE in sides and negative_groups is not None and negative_groups.shape != sides[NEGATIVE].present.shape:
-        shapes = f"{tuple(negative_groups.shape)}, expected (batch, negatives) = {tuple(sides[NEGATIVE].present.shape)}"
-        raise ValueError(f"negative_groups has shape {shapes}")

@@ -2,25 +2,38 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ...configuration import DOCUMENT, PlaitTextConfig
-
-if TYPE_CHECKING:
-    from .retrieval import PlaitForRetrieval
+from ..outputs import TowerOutput
 
 TEMPLATES = ("This is a photo of {}.",)
 # what a processor calls the inputs of a modality
 ARGUMENTS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 
 
+class Embedder(Protocol):
+    """A model that brings rows of several sides into one space: `PlaitForRetrieval` and its like."""
+
+    config: Any
+    similarity: Any
+    loss: Any
+    training: bool
+
+    @property
+    def device(self) -> Any: ...
+    def features(self, side: str, inputs: Mapping[str, Any]) -> TowerOutput: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+
+
 def encode(
-    model: "PlaitForRetrieval",
+    model: Embedder,
     rows: Sequence[Any],
     processor: Callable[..., Mapping[str, Any]],
     side: str | None = None,
@@ -65,7 +78,7 @@ def encode(
 
 
 def batch_vectors(
-    model: "PlaitForRetrieval", rows: Sequence[Any], processor: Callable[..., Mapping[str, Any]], side: str
+    model: Embedder, rows: Sequence[Any], processor: Callable[..., Mapping[str, Any]], side: str
 ) -> Tensor:
     """(rows, width), projected, on the CPU."""
     modality = model.config.sides[side]
@@ -75,7 +88,7 @@ def batch_vectors(
     return output.pooler_output.float().cpu()
 
 
-def text_options(model: "PlaitForRetrieval", side: str) -> dict[str, Any]:
+def text_options(model: Embedder, side: str) -> dict[str, Any]:
     """How a tokenizer pads and cuts: a tower that is pooled at its last position (SigLIP) was trained on texts that are
     all padded to one length."""
     if model.config.sides[side] != "text":
@@ -87,7 +100,7 @@ def text_options(model: "PlaitForRetrieval", side: str) -> dict[str, Any]:
 
 
 def zero_shot(
-    model: "PlaitForRetrieval",
+    model: Embedder,
     images: Sequence[Any],
     labels: Sequence[str],
     processor: Callable[..., Mapping[str, Any]],
@@ -114,7 +127,7 @@ def zero_shot(
 
 
 def label_vectors(
-    model: "PlaitForRetrieval",
+    model: Embedder,
     labels: Sequence[str],
     processor: Callable[..., Mapping[str, Any]],
     *,
@@ -139,7 +152,7 @@ def side_of(rows: Sequence[Any], sides: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: Embedder) -> Iterator[None]:
     """The model without dropout and gradients, and then as it was."""
     training = model.training
     model.eval()

@@ -1,13 +1,17 @@
 """The image tower of patches."""
 
+from itertools import pairwise
+from math import log2
+
 import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitVisionConfig
+from ..core.layers import LearnedTokens
 from ..core.pooling import finish, pooler_of
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
-from .patches import ImageEmbeddings
+from .patches import interpolated, size_of
 
 
 class ImageTower(nn.Module):
@@ -33,3 +37,72 @@ class ImageTower(nn.Module):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.embeddings.patch_embedding = value
+
+
+class ImageEmbeddings(nn.Module):
+    """Patches of a picture (through one convolution or a convolutional stem), class tokens, learned positions."""
+
+    patch_embedding: nn.Module
+
+    def __init__(self, config: PlaitVisionConfig) -> None:
+        super().__init__()
+        self.num_channels = config.num_channels
+        self.patch_size, image_size = size_of(config.patch_size), size_of(config.image_size)
+        self.grid = (image_size[0] // self.patch_size[0], image_size[1] // self.patch_size[1])
+        self.patch_embedding = STEMS[config.stem](config)
+        self.class_tokens = nn.ModuleList(LearnedTokens(1, config.hidden_size) for _ in range(config.class_tokens))
+        self.mask_token = LearnedTokens(1, config.hidden_size) if config.mask_token else None
+        count = self.grid[0] * self.grid[1] + config.class_tokens
+        learned = config.position_type == "learned"
+        self.position_embedding = nn.Embedding(count, config.hidden_size) if learned else None
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values: (images, channels, height, width) to (images, tokens, width)."""
+        self.check(pixel_values)
+        patches = self.patch_embedding(pixel_values.to(next(self.patch_embedding.parameters()).dtype))
+        grid = (patches.shape[-2], patches.shape[-1])
+        first = [token(len(patches)) for token in self.class_tokens]
+        x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
+        if self.position_embedding is None:
+            return x
+        return x + interpolated(self.position_embedding.weight, self.grid, grid, len(first))
+
+    def check(self, pixel_values: Tensor) -> None:
+        """Raises ValueError for a wrong rank or number of channels, or a picture smaller than one patch."""
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.num_channels:
+            shape = tuple(pixel_values.shape)
+            raise ValueError(f"pictures have shape {shape}, not (images, {self.num_channels}, height, width)")
+        height, width = pixel_values.shape[-2:]
+        if height < self.patch_size[0] or width < self.patch_size[1]:
+            raise ValueError(f"a picture of {height} x {width} pixels is smaller than a patch of {self.patch_size}")
+
+
+class PatchStem(nn.Conv2d):
+    """One linear map of each patch (Dosovitskiy et al. 2020, equation 1)."""
+
+    def __init__(self, config: PlaitVisionConfig) -> None:
+        size = size_of(config.patch_size)
+        super().__init__(config.num_channels, config.hidden_size, size, stride=size, bias=config.patch_bias)
+
+
+class ConvolutionalStem(nn.Sequential):
+    """Strided 3x3 convolutions that halve the picture until a pixel stands for a patch, then a 1x1 one (Xiao et al.
+    2021); group norm in place of batch norm, so that rows do not depend on each other."""
+
+    def __init__(self, config: PlaitVisionConfig) -> None:
+        steps = log2(size_of(config.patch_size)[0])
+        if not steps.is_integer() or steps < 1:
+            raise ValueError(f"a convolutional stem needs a patch_size that is a power of two, not {config.patch_size}")
+        steps = int(steps)
+        widths = [config.num_channels, *(max(config.hidden_size >> (steps - step), 8) for step in range(1, steps + 1))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, after), nn.ReLU()]
+        super().__init__(*layers, nn.Conv2d(widths[-1], config.hidden_size, 1))
+
+    @property
+    def weight(self) -> Tensor:
+        return self.get_parameter(f"{len(self) - 1}.weight")
+
+
+STEMS: dict[str, type[PatchStem] | type[ConvolutionalStem]] = {"patch": PatchStem, "conv": ConvolutionalStem}

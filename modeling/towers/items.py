@@ -6,8 +6,7 @@ A compiled or exported graph cannot depend on values: there all rows enter, and 
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ..outputs import TowerOutput
@@ -171,19 +170,6 @@ def scatter_rows(output: TowerOutput, present: Present) -> TowerOutput:
         attentions=output.attentions,
         item_length=output.mask.shape[1],
     )
-
-
-def in_step_with_others() -> bool:
-    """Whether this process trains along with others, which expect a gradient of every weight from it."""
-    if is_torchdynamo_compiling() or not torch.is_grad_enabled():
-        return False
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def nothing_of(tower: nn.Module) -> Tensor:
-    """Zero, with a gradient of zeros for every weight that is trained: no part of the tower is run."""
-    parts = [weight.flatten()[:0].float().sum() for weight in tower.parameters() if weight.requires_grad]
-    return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
 def _in_place(present: Tensor) -> Tensor:

@@ -4,30 +4,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from ...configuration import (
-    PlaitAudioConfig,
-    PlaitCNNConfig,
-    PlaitDecoderConfig,
-    PlaitRNNConfig,
-    PlaitSpectrogramConfig,
-    PlaitTextConfig,
-    PlaitTubeletConfig,
-    PlaitVideoConfig,
-    PlaitVisionConfig,
-    PlaitWaveformConfig,
-)
+from ...configuration import PlaitTextConfig
 from ..core.pooling import finish, pooler_of
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
-from .audio import AudioTower
-from .cnn import ConvolutionalTower
-from .image import ImageTower
-from .patches import TextEmbeddings
-from .recurrent import RecurrentTower
-from .video import TubeletTower, VideoTower
 
 # where a text tower has its token embeddings
 EMBEDDING = "embeddings.token_embedding.weight"
@@ -83,15 +66,71 @@ def token_mask(x: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None) 
     return x.new_ones(x.shape[:2], dtype=torch.bool)
 
 
-TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {
-    PlaitTextConfig: TextTower,
-    PlaitDecoderConfig: TextTower,
-    PlaitVisionConfig: ImageTower,
-    PlaitCNNConfig: ConvolutionalTower,
-    PlaitAudioConfig: AudioTower,
-    PlaitSpectrogramConfig: AudioTower,
-    PlaitWaveformConfig: AudioTower,
-    PlaitRNNConfig: RecurrentTower,
-    PlaitVideoConfig: VideoTower,
-    PlaitTubeletConfig: TubeletTower,
-}
+class TextEmbeddings(nn.Module):
+    """Token + position + segment embeddings, each where the config has it."""
+
+    token_embedding: nn.Module
+
+    def __init__(self, config: PlaitTextConfig) -> None:
+        super().__init__()
+        self.position_offset, self.counted = config.position_offset, config.position_type == "counted"
+        self.scale = config.embedding_scale
+        self.pad_token_id = config.pad_token_id
+        width = config.embedding_size
+        self.token_embedding = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        placed = config.position_type != "none"
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, width) if placed else None
+        self.available = config.max_position_embeddings - config.position_offset
+        self.type_embedding = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past: int = 0,
+    ) -> Tensor:
+        """input_ids (batch, length) or inputs_embeds (batch, length, width) to (batch, length, width).
+
+        `past` tokens already stand in a cache. Raises ValueError when there are more tokens than positions.
+        """
+        x = self.token_embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.scale != 1:
+            x = x * self.scale
+        if self.type_embedding is not None:
+            x = x + self.type_embedding(
+                x.new_zeros(x.shape[:2], dtype=torch.long) if token_type_ids is None else token_type_ids
+            )
+        if self.position_embedding is not None:
+            if position_ids is None:
+                position_ids = self.positions(x, input_ids, past)
+            else:
+                self.check(position_ids, past + x.shape[1])
+                if self.position_offset and not self.counted:
+                    position_ids = position_ids + self.position_offset
+            x = x + self.position_embedding(position_ids)
+        return x
+
+    def positions(self, x: Tensor, input_ids: Tensor | None, past: int) -> Tensor:
+        """Positions on the padded grid, or counted over real tokens (RoBERTa, padding having the padding's number)."""
+        length, pad = x.shape[1] + past, self.pad_token_id
+        if length > self.available:
+            raise self.too_long(length)
+        if self.counted and input_ids is not None and pad is not None:
+            real = input_ids.ne(pad).long()
+            return (real.cumsum(1) + past) * real + pad
+        return torch.arange(past + self.position_offset, length + self.position_offset, device=x.device)[None]
+
+    def check(self, position_ids: Tensor, length: int) -> None:
+        """Raise ValueError for a position beyond the table; the values are read where padding alone could explain the
+        length."""
+        if length <= self.available or is_torchdynamo_compiling():
+            return
+        last = int(position_ids.max()) - (self.position_offset if self.counted else 0)
+        if last >= self.available:
+            raise self.too_long(last + 1)
+
+    def too_long(self, length: int) -> ValueError:
+        remedy = "truncate the text, or generate fewer tokens (max_new_tokens)"
+        return ValueError(f"{length} tokens, but the text tower has {self.available} positions: {remedy}")

@@ -9,7 +9,6 @@ import sys
 import tokenize
 from collections.abc import Iterator
 from functools import cache
-from graphlib import TopologicalSorter
 from io import StringIO
 from pathlib import Path
 
@@ -22,7 +21,7 @@ BELOW = {  # what a layer may import besides itself
     "configuration": set(),
     "modeling": {"configuration"},
     "processing": {"configuration"},
-    "training": {"configuration", "modeling", "processing", "__version__"},
+    "training": {"configuration", "modeling", "processing"},
 }
 HEAVY = {"datasets", "evaluate", "matplotlib", "pandas", "peft", "pyarrow", "sentence_transformers", "sklearn"}
 HEAVY |= {"transformers.trainer"}
@@ -131,14 +130,6 @@ def test_configuration_needs_no_torch() -> None:
     assert modules
     libraries = {target.split(".")[0] for module in modules for target in imports_anywhere(module)}
     assert not libraries & {"torch", "numpy", "PIL", "datasets", "accelerate"}
-
-
-def test_no_import_runs_in_a_circle() -> None:
-    graph = {
-        module: {name for statement in tree.body for name in imported(module, statement) if name in texts()} - {module}
-        for module, tree in trees().items()
-    }
-    TopologicalSorter(graph).prepare()  # raises CycleError and names the circle
 
 
 def test_importing_plait_costs_at_most_three_tenths_of_a_second() -> None:

@@ -15,13 +15,13 @@ from transformers import set_seed
 from plait import PlaitForClassification, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.data.labels import Labels, encode_labels
+from plait.training.data.labels import SINGLE, Labels, encode_labels
 from plait.training.data.loading import Data
 from plait.training.data.tokenizer import train_tokenizer
-from plait.training.metrics.classification import SINGLE, Metrics
-from plait.training.recipes.schema import build_recipe
+from plait.training.metrics.classification import Metrics
+from plait.training.runs.assembly import make_arguments as make_run_arguments
+from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import Run, build_run, train
-from plait.training.runs.train import make_arguments as make_run_arguments
 from plait.training.tasks.collator import PlaitDataCollator
 
 from .text_recipes import recipe_for

@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
+from ...configuration.version import VERSION
 from ..data.loading import Data
-from ..recipes.schema import Recipe, save_recipe
+from ..recipes.files import save_recipe
+from ..recipes.schema import Recipe
+from ..runs.folder import RECIPE_FILE, is_run, saved_recipe
 from ..runs.model_card import write_card
-from ..runs.train import RECIPE_FILE, is_run, saved_recipe
 from .experiment import Bench
 from .report import body
 from .summary import Comparison
@@ -33,7 +34,7 @@ def keep_best(bench: Bench, comparison: Comparison, folder: Path, command: str) 
     run = trained(bench, system, recipe.seed, part, folder)
     run.trainer.save_model(str(folder))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    save_recipe(recipe, folder / RECIPE_FILE, __version__)
+    save_recipe(recipe, folder / RECIPE_FILE, VERSION)
     data = Data({"train": part.train}, bench.labels)
     model: Any = run.trainer.model
     write_card(folder, recipe, model, data, {}, command, body(comparison.content))

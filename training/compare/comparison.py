@@ -7,9 +7,12 @@ from pathlib import Path
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ... import __version__
-from ..recipes.schema import MARK, Recipe, RecipeError, build_recipe, differences, read_yaml, save_recipe
-from ..runs.train import write_json
+from ...configuration.version import VERSION
+from ..recipes.errors import RecipeError
+from ..recipes.files import MARK, differences, read_yaml, save_recipe
+from ..recipes.schema import Recipe
+from ..runs.folder import write_json
+from ..runs.recipe import build_recipe
 from .best_model import keep_best
 from .experiment import Bench
 from .plot import draw
@@ -100,7 +103,7 @@ def claim_folder(folder: Path, recipe: Recipe, overwrite: bool, resume: bool) ->
             raise RecipeError(f"{folder} is not the folder of a comparison of plait, so it is not overwritten")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_recipe(recipe, folder / RECIPE_FILE, __version__)
+    save_recipe(recipe, folder / RECIPE_FILE, VERSION)
 
 
 def is_comparison(folder: Path) -> bool:

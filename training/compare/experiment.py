@@ -15,9 +15,10 @@ from ..data.samplers import shuffled
 from ..data.unreadable_rows import only_readable
 from ..metrics.classification import DEFAULTS, find_metric
 from ..optimization.arguments import PlaitTrainingArguments
-from ..recipes.schema import Recipe, RecipeError, check_choice
+from ..recipes.errors import RecipeError, check_choice
+from ..recipes.schema import Recipe
+from ..runs.assembly import make_collator
 from ..runs.building import build_processor
-from ..runs.train import make_collator
 from ..tasks.classification import label_array
 from ..tasks.registry import find_task
 from .folds import fold_numbers, group_numbers

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..data.labels import Labels
+from ..data.labels import REGRESSION, SINGLE, Labels
 from ..data.media import MEDIA, Row, columns_of, items_of
-from ..metrics.classification import REGRESSION, SINGLE
-from ..recipes.schema import RecipeError
+from ..recipes.errors import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset

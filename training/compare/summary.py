@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..metrics.baselines import majority_predictions
 from ..metrics.bootstrap import Interval, Resamples, Values
-from ..metrics.classification import Metrics, greater_is_better, majority_predictions
+from ..metrics.classification import Metrics, greater_is_better
 from .experiment import Bench
 from .modality_ablation import only, patterns
 from .systems import System

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from ...configuration.tower import MODALITIES
 from ...modeling.fusion.registry import FUSIONS
 from ..parameters import PARTS
-from ..recipes.schema import ModelRecipe, Recipe, RecipeError, check_choice, check_keys
+from ..recipes.errors import RecipeError, check_choice, check_keys
+from ..recipes.schema import ModelRecipe, Recipe
 from ..runs.building import parts_of
 
 ALONE = "early"  # the trunk of a single modality: a connector and a joint transformer

@@ -19,8 +19,8 @@ from ..data.inputs import rows_in
 from ..data.loading import Data
 from ..data.media import Row
 from ..metrics.classification import Metrics
-from ..recipes.schema import RecipeError
-from ..runs.train import build_both, make_arguments, make_collator
+from ..recipes.errors import RecipeError
+from ..runs.assembly import build_both, make_arguments, make_collator
 from ..trainer.trainer import PlaitTrainer
 from .experiment import Bench, Part
 from .modality_ablation import variations

@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..metrics.classification import MULTI, REGRESSION, SINGLE, ProblemType
-from ..recipes.schema import RecipeError
+from ..recipes.errors import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedConfig
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "masked_lm"]
+SINGLE, MULTI, REGRESSION, MASKED_LM = (
+    "single_label_classification",
+    "multi_label_classification",
+    "regression",
+    "masked_lm",
+)
 
 
 class Labels(NamedTuple):

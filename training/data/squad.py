@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..recipes.schema import RecipeError
+from ..recipes.errors import RecipeError
 
 NESTED = re.compile(r'\s*\{.*?"data"\s*:\s*\[.*?"paragraphs"\s*:', re.DOTALL)  # not a table with such a column
 HEAD = 4096  # characters, within which such a file has named its first paragraphs

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerFast
 
-from ..recipes.schema import RecipeError
+from ..recipes.errors import RecipeError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

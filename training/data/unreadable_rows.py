@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..recipes.schema import RecipeError
+from ..recipes.errors import RecipeError
 from .loading import Data
 from .media import MEDIA, Row, columns_of, items_of
+from .row_encoder import RowEncoder
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from ..tasks.collator import PlaitDataCollator
 
 logger = logging.get_logger(__name__)
 
@@ -21,7 +20,7 @@ SHOWN = 5  # rows named in a message
 PROBLEMS = (OSError, TypeError, ValueError)
 
 
-def only_readable(data: Data, collator: "PlaitDataCollator", how: str) -> Data:
+def only_readable(data: Data, collator: RowEncoder, how: str) -> Data:
     """Every split without the rows that cannot be read; see `readable`."""
     splits = {split: readable(rows, split, collator, how) for split, rows in data.splits.items()}
     left_out = {split: len(data.splits[split]) - len(rows) for split, rows in splits.items()}
@@ -35,7 +34,7 @@ class Unreadable(NamedTuple):
     problem: str
 
 
-def readable(data: "Dataset", split: str, collator: "PlaitDataCollator", how: str) -> "Dataset":
+def readable(data: "Dataset", split: str, collator: RowEncoder, how: str) -> "Dataset":
     """The rows of a split whose every input can be read: all of them, or the others left out.
 
     Args:
@@ -61,7 +60,7 @@ def readable(data: "Dataset", split: str, collator: "PlaitDataCollator", how: st
     return data.select([row for row in range(len(data)) if row not in bad])
 
 
-def unreadable(data: "Dataset", split: str, collator: "PlaitDataCollator") -> Iterator[Unreadable]:
+def unreadable(data: "Dataset", split: str, collator: RowEncoder) -> Iterator[Unreadable]:
     """The rows with an input that the collator cannot make tensors of; each distinct input is read once."""
     names = [name for modality in MEDIA for name in columns_of(data.column_names, modality)]
     known: dict[tuple[str, str], str | None] = {}
@@ -72,7 +71,7 @@ def unreadable(data: "Dataset", split: str, collator: "PlaitDataCollator") -> It
             yield Unreadable(number, problem)
 
 
-def problems(row: Row, collator: "PlaitDataCollator", known: dict[tuple[str, str], str | None]) -> Iterator[str]:
+def problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], str | None]) -> Iterator[str]:
     """What is wrong with a row's inputs; `known` are those that were read before."""
     for modality in MEDIA:
         try:
@@ -88,7 +87,7 @@ def problems(row: Row, collator: "PlaitDataCollator", known: dict[tuple[str, str
                 yield problem
 
 
-def problem_of(value: Any, modality: str, collator: "PlaitDataCollator") -> str | None:
+def problem_of(value: Any, modality: str, collator: RowEncoder) -> str | None:
     """Why this input cannot be read; None where it can."""
     try:
         collator.inputs([{modality: value}])

@@ -76,3 +76,21 @@ class Values(NamedTuple):
 
     def negative(self) -> "Values":
         return Values(-self.whole, -self.drawn)
+
+
+def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Interval:
+    """The mean of `first - second`, (rows,) scores of two systems on the same rows, and its percentile interval.
+
+    Source: Koehn 2004, https://aclanthology.org/W04-3250.
+
+    Raises:
+        ValueError: the two differ in shape, or are not one non-empty column.
+    """
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or not first.size:
+        raise ValueError(f"a paired bootstrap needs two (rows,) of equal length, not {first.shape} and {second.shape}")
+    differences = first - second
+    generator = np.random.default_rng(seed)
+    drawn = (generator.integers(differences.size, size=differences.size) for _ in range(resamples))
+    low, high = np.percentile([differences[rows].mean() for rows in drawn], [2.5, 97.5])
+    return Interval(float(differences.mean()), float(low), float(high))

@@ -1,25 +1,17 @@
 """Metrics by name, computed without keeping all logits, and the baselines that they must beat."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import EvalPrediction
 
+from ..data.labels import MASKED_LM, MULTI, REGRESSION, SINGLE, ProblemType
 from .sentiment import SENTIMENT
-
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "masked_lm"]
-SINGLE, MULTI, REGRESSION, MASKED_LM = (
-    "single_label_classification",
-    "multi_label_classification",
-    "regression",
-    "masked_lm",
-)
 
 
 class Metric(NamedTuple):
@@ -184,34 +176,6 @@ def masked_token_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
     right = (logits.argmax(-1) == labels) & known
     return torch.stack([losses.sum(1), right.sum(1).float(), known.sum(1).float()], dim=1)
-
-
-def majority_predictions(train: np.ndarray, count: int, problem_type: ProblemType) -> np.ndarray:
-    """What never looking predicts for `count` rows: the most frequent training label (multi-label: each one's more
-    frequent value; regression: the mean)."""
-    return np.repeat(_central(train, problem_type)[None], count, axis=0)
-
-
-def blind_predictions(
-    train: tuple[Sequence[Hashable], np.ndarray], texts: Sequence[Hashable], problem_type: ProblemType
-) -> np.ndarray:
-    """What the text alone allows at best: for each text the most frequent answer that it had in training.
-
-    A text that training did not hold gets the majority. `train` is (texts, labels).
-    """
-    rows = defaultdict(list)
-    for row, text in enumerate(train[0]):
-        rows[text].append(row)
-    answers = {text: _central(train[1][members], problem_type) for text, members in rows.items()}
-    fallback = _central(train[1], problem_type)
-    return np.stack([answers.get(text, fallback) for text in texts])
-
-
-def _central(labels: np.ndarray, problem_type: ProblemType) -> np.ndarray:
-    if problem_type == SINGLE:
-        return np.asarray(Counter(labels.tolist()).most_common(1)[0][0])
-    mean = labels.mean(axis=0)
-    return np.asarray(mean > 0.5) if problem_type == MULTI else np.asarray(mean)
 
 
 def _evaluate_module(name: str, problem_type: ProblemType) -> Metric:

@@ -13,7 +13,6 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.losses.cross_entropy import IGNORED
 from ...modeling.losses.language_model import shifted
 from ...processing import PlaitProcessor
-from ..recipes.schema import RecipeError
 from .per_row import Rows, perplexity_rows, text_rows
 from .text import TextMetrics, text_metrics
 
@@ -121,26 +120,6 @@ def check_room(model: PlaitPreTrainedModel, prompt: Mapping[str, Any]) -> None:
             f"a prompt of {length} tokens and generation.max_new_tokens {new} are more than the decoder's "
             f"{config.max_position_embeddings} positions: shorten the prompt, or lower max_new_tokens"
         )
-
-
-def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> None:
-    """Write settings into the model's generation config, by which it generates from then on and when it is reloaded.
-
-    Raises:
-        RecipeError: a setting that transformers does not know, or that contradicts another.
-    """
-    config: Any = model.generation_config
-    if not {"max_new_tokens", "max_length"} & settings.keys() and config.max_new_tokens is None:
-        settings = {"max_new_tokens": NEW_TOKENS, **settings}
-    if settings.get("num_return_sequences", 1) != 1:
-        raise RecipeError("generation.num_return_sequences: one text a row is written here")
-    try:
-        unknown = config.update(**settings)
-        config.validate()
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"generation: {' '.join(str(error).split())}") from error
-    if unknown:
-        raise RecipeError(f"generation has no setting {', '.join(unknown)}: see transformers' GenerationConfig")
 
 
 def most_frequent(texts: Iterable[str]) -> str:

@@ -1,14 +1,12 @@
 """What a model reaches on each row, with bootstrap intervals, and paired differences to what others reach there."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from .bootstrap import Resamples, Values
 from .text import TextMetrics
-
-if TYPE_CHECKING:
-    from .bootstrap import Values
 
 RESAMPLES = 2000
 
@@ -60,8 +58,6 @@ def beside(own: Rows, others: Mapping[str, Rows], groups: Sequence[Hashable] | N
     Raises:
         ValueError: others have other rows, or a perplexity of other tokens (of another tokenizer).
     """
-    from .bootstrap import Resamples
-
     count = len(next(iter(own.values())).totals)
     known: dict[Hashable, int] = {}
     numbers = [known.setdefault(group, len(known)) for group in (range(count) if groups is None else groups)]
@@ -86,7 +82,7 @@ def check_pairing(metric: str, own: RowScore, other: str, theirs: RowScore) -> N
         raise ValueError(f"{other} counts other tokens in {metric} ({sums}): compare models of one tokenizer")
 
 
-def drawn(resamples: Any, score: RowScore) -> "Values":
+def drawn(resamples: Any, score: RowScore) -> Values:
     """A metric on all rows and on each draw of them."""
     values = resamples.values(lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals])
     return values._replace(whole=float(score.of(values.whole)), drawn=score.of(values.drawn))

@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from accelerate.utils import find_batch_size
-from torch import Tensor
 
 from ...configuration.objectives import CONTRASTIVE, MATCHING
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
@@ -72,38 +70,3 @@ class ObjectiveMetrics:
     def predictions(self, records: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
         """What the Trainer's `predict` returns."""
         return list(records)
-
-
-class LossSums(NamedTuple):
-    """total: (losses,) sums since they were last asked for; count: of how many values."""
-
-    total: Tensor
-    count: Tensor
-
-
-class LossLog:
-    """The single losses of a model that has several, by its `loss_names`, since the last log."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self.sums: LossSums | None = None
-
-    def add(self, outputs: Any) -> None:
-        """One more batch's outputs."""
-        if not self.names:
-            return
-        losses: Mapping[str, Tensor] = outputs["losses"]
-        nothing = outputs["loss"].new_zeros(())
-        values = torch.stack([losses.get(name, nothing).detach().float() for name in self.names])
-        count = torch.tensor([float(name in losses) for name in self.names], device=values.device)
-        before = self.sums or LossSums(torch.zeros_like(values), torch.zeros_like(count))
-        self.sums = LossSums(before.total + values, before.count + count)
-
-    def take(self, gather: Any) -> dict[str, float]:
-        """The means over all processes since the last call, by `loss_NAME`; `gather` joins the processes' tensors."""
-        if self.sums is None:
-            return {}
-        total, count = (gather(value[None]).sum(0).tolist() for value in self.sums)
-        self.sums = None
-        found = zip(self.names, total, count, strict=True)
-        return {f"loss_{name}": value / number for name, value, number in found if number}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...modeling.tasks.retrieval_encoding import evaluating
-from ..recipes.schema import check_choice
+from ..recipes.errors import check_choice
 
 DEPTHS = (1, 5, 10)
 MEASURES = (*(f"recall@{depth}" for depth in DEPTHS), "median_rank", "mrr")

@@ -10,26 +10,17 @@ from ...modeling.backbone.model import PlaitModel
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.loading import Data
-from ..metrics.generation import set_generation
 from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.errors import RecipeError
 from ..recipes.multitask import recipes_of, weights_of
-from ..recipes.schema import Recipe, RecipeError
+from ..recipes.schema import Recipe
+from ..runs.assembly import make_arguments, make_collator, make_metrics, prepared, read_data
 from ..runs.building import build_processor, label_fields, make_model
 from ..runs.evaluate import make_evaluator
+from ..runs.folder import HISTORY_FILE, METRICS_FILE, PROCESSOR_FILE, claim_folder, write_json
+from ..runs.generation_settings import set_generation
 from ..runs.model_card import write_card
-from ..runs.train import (
-    HISTORY_FILE,
-    METRICS_FILE,
-    PROCESSOR_FILE,
-    Results,
-    claim_folder,
-    make_arguments,
-    make_collator,
-    make_metrics,
-    prepared,
-    read_data,
-    write_json,
-)
+from ..runs.train import Results
 from ..tasks.base import Task
 from ..tasks.registry import find_task
 from ..trainer.callbacks import EpochStart

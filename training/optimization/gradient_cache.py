@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, distributed
 
 from ...modeling.core.distributed import is_distributed
-from ...modeling.tasks.retrieval import Embedded, PlaitForRetrieval
+from ...modeling.tasks.retrieval import PlaitForRetrieval
+from ...modeling.tasks.retrieval_sides import Embedded
 
 
 class RandomState(NamedTuple):

@@ -14,7 +14,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from ...modeling.losses.cross_entropy import IGNORED
 from ...modeling.outputs import PlaitModelOutput, TowerOutput
 from ...modeling.tasks.classification import PlaitForClassification
-from ..metrics.classification import MULTI, REGRESSION
+from ..data.labels import MULTI, REGRESSION
 from ..parameters import plait_of
 
 

@@ -11,8 +11,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from ...modeling.losses.cross_entropy import classification_loss, label_count, masked_lm_loss, problem_type_of
 from ...modeling.tasks.classification import PlaitForClassification
 from ...modeling.tasks.masked_lm import PlaitForMaskedLM
-from ..data.labels import labels_of
-from ..metrics.classification import MULTI, REGRESSION
+from ..data.labels import MULTI, REGRESSION, labels_of
 from .arguments import PlaitTrainingArguments
 
 Loss = Callable[..., Tensor]

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ...configuration.objectives import check_objectives
-from ..recipes.schema import RecipeError
+from ..recipes.errors import RecipeError
 
 # points of [progress, weight], progress from 0 (the first step) to 1 (the last)
 Points = list[tuple[float, float]]

@@ -3,8 +3,8 @@
 from dataclasses import asdict, fields
 from typing import Any
 
-from ..multitask.sampler import task_shares
-from .schema import Recipe, RecipeError, build_recipe, check_keys
+from .errors import RecipeError, check_keys
+from .schema import Recipe, parse_recipe
 
 OWN = ("task", "data", "settings", "metrics", "max_length", "generation")
 SHARED = ("model", "tokenizer", "processor", "training", "seed")
@@ -17,7 +17,7 @@ def recipes_of(recipe: Recipe) -> dict[str, Recipe]:
     for name, own in recipe.tasks.items():
         check_keys(own, (*OWN, "weight"), f"tasks.{name}")
         try:
-            found[name] = build_recipe({**shared, **{key: value for key, value in own.items() if key != "weight"}})
+            found[name] = parse_recipe({**shared, **{key: value for key, value in own.items() if key != "weight"}})
         except RecipeError as error:
             raise RecipeError(f"tasks.{name}: {error}") from error
     return found
@@ -45,8 +45,7 @@ def check_tasks(recipe: Recipe) -> None:
     for key in ("tokens_per_batch", "share_images", "cache_features", "label_smoothing_factor"):
         if recipe.training.get(key):
             raise RecipeError(f"training.{key} cannot be used with several tasks")
-    try:
-        task_shares([1], recipe.temperature)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-    recipes_of(recipe)
+    if not recipe.temperature > 0:
+        raise RecipeError(
+            f"temperature is {recipe.temperature}: expected a number above 0 (1: by size; inf: all alike)"
+        )

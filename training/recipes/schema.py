@@ -1,23 +1,15 @@
 """A training run as data: a yaml file, `--dotted.key value` overrides, and errors that name the nearest valid key."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-import yaml
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
-MARK = "plait_version"
+from .errors import RecipeError, check_keys
+
 SPLITS = ("train", "validation", "test")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message is one line for the user."""
 
 
 @strict
@@ -144,129 +136,18 @@ class Recipe:
 NESTED = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe, "compare": CompareRecipe}
 
 
-class Loader(yaml.SafeLoader):
-    """Safe yaml as version 1.2 reads it: 1e-4 is a number, and no, yes, on, off are words."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)$"), list("-+0123456789.")
-)
-
-
-def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe file, or one that comes with plait by its name, and put the overrides over it.
+def parse_recipe(content: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain keys and values. Whether it can be run is checked by `plait.training.runs.recipe`.
 
     Raises:
-        RecipeError: no such file, not yaml, an unknown key (with the nearest), a wrong kind of value.
+        RecipeError: an unknown key, with the nearest, or a value of the wrong kind.
     """
-    content = read_yaml(find_recipe(path))
-    content.pop(MARK, None)
-    for key, value in (overrides or {}).items():
-        set_dotted(content, key, value)
-    return build_recipe(content)
-
-
-def find_recipe(path: str | Path) -> Path:
-    """The file of a recipe: the path itself, or a recipe that comes with plait."""
-    bundled = Path(str(files("plait.training").joinpath("recipes")))
-    for candidate in (Path(path), bundled / f"{path}.yaml"):
-        if candidate.is_file():
-            return candidate
-    names = ", ".join(sorted(file.stem for file in bundled.glob("*.yaml")))
-    raise RecipeError(f"no recipe {path}: neither a file nor one of those that come with plait ({names})")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A yaml file that holds keys and values."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not yaml: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds no keys")
-    return content
-
-
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`--training.learning_rate 1e-4` or `--seed=3` to `{dotted key: value}`; values are read as yaml."""
-    found: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--") or flag == "--":
-            raise RecipeError(f"unexpected argument {flag!r}: an override reads --key value")
-        key, equals, text = flag[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise RecipeError(f"--{key} has no value")
-            text = rest.pop(0)
-        try:
-            found[key.replace("-", "_")] = yaml.load(text, Loader)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--{key}: {text!r} is not yaml") from error
-    return found
-
-
-def set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set `content["a"]["b"]` for the key `a.b`."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        if not isinstance(content.get(parent), dict):
-            content[parent] = {}
-        content = content[parent]
-    content[last] = value
-
-
-def build_recipe(content: Mapping[str, Any]) -> Recipe:
-    """A checked recipe from plain keys and values."""
     values = {key: value for key, value in content.items() if value is not None}
     check_keys(values, _names(Recipe), "recipe")
     for name, kind in NESTED.items():
         if name in values:
             values[name] = build_section(kind, values[name], name)
-    recipe = build_section(Recipe, values, "recipe")
-    _check(recipe)
-    return recipe
-
-
-def save_recipe(recipe: Recipe, path: Path, version: str) -> None:
-    """Write the resolved recipe; its mark tells a run folder of ours from any other folder."""
-    content = {MARK: version, **asdict(recipe)}
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """Lines that name each key in which two recipes differ."""
-    old_values, new_values = dict(_flatten(asdict(old))), dict(_flatten(asdict(new)))
-    return [
-        f"{key}: {old_values.get(key)!r} there, {new_values.get(key)!r} here"
-        for key in sorted({*old_values, *new_values})
-        if old_values.get(key) != new_values.get(key)
-    ]
-
-
-def check_keys(keys: Iterable[str], valid: Sequence[str], where: str) -> None:
-    """Raises RecipeError: a key that is not valid, with the nearest one."""
-    for key in keys:
-        if key not in valid:
-            raise RecipeError(f"{where} has no key {key!r}{_hint(key, valid)}")
-
-
-def check_choice(where: str, value: str, valid: Iterable[str]) -> None:
-    """Raises RecipeError: a value that is not among the valid ones, with the nearest one."""
-    if value not in valid:
-        raise RecipeError(f"{where} is {value!r}{_hint(value, list(valid))}")
-
-
-def _hint(key: object, valid: Sequence[str]) -> str:
-    near = get_close_matches(str(key), valid, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(valid)}"
+    return build_section(Recipe, values, "recipe")
 
 
 def build_section(kind: type, values: Any, where: str) -> Any:
@@ -284,38 +165,5 @@ def build_section(kind: type, values: Any, where: str) -> Any:
         raise RecipeError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def _check(recipe: Recipe) -> None:
-    from ..optimization.arguments import PlaitTrainingArguments
-    from ..tasks.registry import find_task
-
-    task = find_task(recipe.task)
-    if recipe.tasks:
-        from .multitask import check_tasks
-
-        check_tasks(recipe)
-    else:
-        task.check_recipe(recipe)
-    check_keys(recipe.training, [item.name for item in fields(PlaitTrainingArguments) if item.init], "training")
-    check_keys(recipe.data.splits, SPLITS, "data.splits")
-    check_choice("data.on_error", recipe.data.on_error, ("stop", "check", "skip"))
-    check_keys(recipe.data.columns, task.roles, "data.columns")
-    for key in ("seed", "output_dir"):
-        if key in recipe.training:
-            raise RecipeError(f"training.{key} belongs at the top of the recipe, as {key}")
-    hints = get_type_hints(PlaitTrainingArguments)
-    for key, value in recipe.training.items():
-        for kind, fitting in {float: (int, float), int: int, bool: bool}.items():
-            if hints[key] is kind and not isinstance(value, fitting):
-                raise RecipeError(f"training.{key} is {value!r}: expected a {kind.__name__}")
-
-
 def _names(kind: type) -> list[str]:
     return [item.name for item in fields(kind)]
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

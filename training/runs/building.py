@@ -25,13 +25,13 @@ from ...modeling.fusion.registry import FUSIONS
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
 from ..data.inputs import tokenizer_in
-from ..data.labels import Labels
+from ..data.labels import REGRESSION, Labels
 from ..data.tokenizer import rewrapped, train_tokenizer
-from ..metrics.classification import REGRESSION
-from ..metrics.generation import set_generation
 from ..parameters import part_of
-from ..recipes.schema import Recipe, RecipeError, check_choice, check_keys
+from ..recipes.errors import RecipeError, check_choice, check_keys
+from ..recipes.schema import Recipe
 from ..tasks.registry import find_task
+from .generation_settings import set_generation
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ... import __version__
 from ...configuration.tower import MODALITIES
+from ...configuration.version import VERSION
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.loading import Data
 from ..recipes.schema import Recipe
@@ -82,7 +82,7 @@ def write_card(
         name=folder.name,
         task=recipe.task.replace("_", " "),
         auto=find_task(recipe.task).auto_class,
-        plait=__version__,
+        plait=VERSION,
         composition=model.composition(),
         labels=_labels(data),
         data=_data(recipe, data),

@@ -26,14 +26,14 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.media import Row
-from ..metrics.generation import set_generation
 from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.registry import find_task
 from .building import resolve
-from .evaluate import default_task
-from .train import is_run, saved_recipe
+from .folder import is_run, saved_recipe
+from .generation_settings import set_generation
+from .loading import default_task
 
 
 @dataclass(frozen=True)

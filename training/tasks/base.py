@@ -9,22 +9,22 @@ from huggingface_hub.dataclasses import strict
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.inputs import text_lengths
+from ..data.labels import Labels
+from ..data.loading import Data
 from ..data.media import Row
+from ..data.row_encoder import RowEncoder
 from ..data.tokenizer import PLAIN
+from ..metrics.classification import Metrics
 from ..metrics.generation import scored
 from ..metrics.per_row import Rows, text_rows
-from ..recipes.schema import Recipe, RecipeError, build_section
+from ..metrics.streaming import StreamedMetrics
+from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.errors import RecipeError
+from ..recipes.schema import Recipe, build_section
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import TrainerCallback
-
-    from ..data.labels import Labels
-    from ..data.loading import Data
-    from ..metrics.classification import Metrics
-    from ..metrics.streaming import StreamedMetrics
-    from ..optimization.arguments import PlaitTrainingArguments
-    from .collator import PlaitDataCollator
 
 Scores = dict[str, dict[str, float]]
 TEXT_ROLES = ("text", "text_pair")
@@ -113,7 +113,7 @@ class Task:
         """What this task does beside the steps."""
         return []
 
-    def check_training(self, data: "Dataset", args: "PlaitTrainingArguments", recipe: Recipe) -> None:
+    def check_training(self, data: "Dataset", args: PlaitTrainingArguments, recipe: Recipe) -> None:
         """Raises RecipeError for training data that cannot be trained on in such batches."""
 
     def finish_processor(self, processor: PlaitProcessor, recipe: Recipe) -> None:
@@ -127,38 +127,38 @@ class Task:
         """A split as this task's collator reads it."""
         return data
 
-    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         """Tokens of each row, by which rows of like length are put together."""
         return text_lengths(collator.processor, data, collator.max_length)
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """Rows to the keyword arguments of the model."""
         raise NotImplementedError
 
-    def drawn(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> Sequence[Row]:
+    def drawn(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
         """Rows as they are trained on in this epoch, where they leave a choice."""
         return rows
 
-    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """Rows to what this task's StreamedMetrics read: the model's `inputs` and whatever these are compared with."""
         raise NotImplementedError
 
     def make_metrics(
-        self, names: Sequence[str], labels: "Labels | None", processor: PlaitProcessor, recipe: Recipe
-    ) -> "Metrics | StreamedMetrics":
+        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    ) -> Metrics | StreamedMetrics:
         """What measures a model: the named metrics, or the usual ones."""
         raise NotImplementedError
 
-    def guesses(self, data: "Data", split: "Dataset") -> Guesses:
+    def guesses(self, data: Data, split: "Dataset") -> Guesses:
         """What one would write without a model for each row that is measured."""
         return Guesses({}, [])
 
-    def baselines(self, metrics: Any, data: "Data", split: "Dataset") -> Scores:
+    def baselines(self, metrics: Any, data: Data, split: "Dataset") -> Scores:
         """What is reached without a model, by the baseline's name."""
         texts, references = self.guesses(data, split)
         return {name: scored(metrics.chosen, given, references).compute() for name, given in texts.items()}
 
-    def baseline_rows(self, metrics: Any, data: "Data", split: "Dataset") -> dict[str, Rows]:
+    def baseline_rows(self, metrics: Any, data: Data, split: "Dataset") -> dict[str, Rows]:
         """The same row by row."""
         texts, references = self.guesses(data, split)
         return {name: text_rows(scored(metrics.chosen, given, references)) for name, given in texts.items()}
@@ -168,7 +168,7 @@ class Task:
         return None
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """One answer a row, as `plait predict` writes them."""
         raise NotImplementedError

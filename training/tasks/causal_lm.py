@@ -15,19 +15,19 @@ from ...modeling.tasks.causal_lm import PlaitForCausalLM
 from ...processing import PlaitProcessor
 from ..data.inputs import token_rows, tokenizer_in
 from ..data.labels import Labels
+from ..data.loading import Data
 from ..data.media import Row
+from ..data.row_encoder import RowEncoder
 from ..data.tokenizer import BEGUN
 from ..metrics.generation import GenerationMetrics, written
 from ..metrics.ngrams import PairCounts
 from ..metrics.per_row import Rows, perplexity_rows
-from ..recipes.schema import Recipe, RecipeError
+from ..recipes.errors import RecipeError
+from ..recipes.schema import Recipe
 from .base import Scores, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from ..data.loading import Data
-    from .collator import PlaitDataCollator
 
 
 @strict
@@ -73,10 +73,10 @@ class CausalLM(Task):
             raise RecipeError(f"data: the split {split!r} has no text")
         return Dataset.from_dict({"input_ids": kept})
 
-    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         return [len(ids) for ids in data["input_ids"]]
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         tokenizer = tokenizer_in(collator.processor)
         ids = [row["input_ids"] for row in rows]
         labels = token_rows(ids, -100)
@@ -86,7 +86,7 @@ class CausalLM(Task):
             "attention_mask": labels.mask,
         }
 
-    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         return {"inputs": self.batch(collator, rows)}
 
     def make_metrics(
@@ -97,11 +97,11 @@ class CausalLM(Task):
             raise ValueError(f"a language model is measured by its perplexity, not by {', '.join(others)}")
         return GenerationMetrics([], processor)
 
-    def baselines(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> Scores:
+    def baselines(self, metrics: GenerationMetrics, data: Data, split: "Dataset") -> Scores:
         found = {name: rows["perplexity"].value() for name, rows in self.baseline_rows(metrics, data, split).items()}
         return {name: {"loss": math.log(value), "perplexity": value} for name, value in found.items()}
 
-    def baseline_rows(self, metrics: GenerationMetrics, data: "Data", split: "Dataset") -> dict[str, Rows]:
+    def baseline_rows(self, metrics: GenerationMetrics, data: Data, split: "Dataset") -> dict[str, Rows]:
         """Each token by its frequency in training, whatever stands before it, and by that after the token before."""
         if data.train is None:
             return {}
@@ -114,7 +114,7 @@ class CausalLM(Task):
         }
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """How the model goes on, under `generated_text`."""
         tokenizer = tokenizer_in(collator.processor)

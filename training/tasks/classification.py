@@ -11,17 +11,17 @@ from ...configuration.tower import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.classification import PlaitForClassification
 from ...processing import PlaitProcessor
-from ..data.labels import Labels, labels_of
+from ..data.labels import MULTI, REGRESSION, SINGLE, Labels, labels_of
+from ..data.loading import Data
 from ..data.media import Row
-from ..metrics.classification import MULTI, REGRESSION, SINGLE, Metrics, blind_predictions, majority_predictions
+from ..data.row_encoder import RowEncoder
+from ..metrics.baselines import blind_predictions, majority_predictions
+from ..metrics.classification import Metrics
 from ..recipes.schema import Recipe
 from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from ..data.loading import Data
-    from .collator import PlaitDataCollator
 
 HUB_TASKS: dict[tuple[str, ...], str] = {(name,): f"{name}-classification" for name in MODALITIES}
 
@@ -36,7 +36,7 @@ class Classification(Task):
     answered: ClassVar[tuple[str, ...]] = ("label",)
     labelled: ClassVar[bool] = True
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         # labels come first: the Trainer reads the number of rows from the first tensor
         labels = label_tensor(collator.labels, [row["label"] for row in rows]) if has_labels(collator, rows) else {}
         return {**labels, **collator.inputs(rows)}
@@ -46,7 +46,7 @@ class Classification(Task):
     ) -> Metrics:
         return Metrics(names, SINGLE if labels is None else labels.problem_type)
 
-    def baselines(self, metrics: Metrics, data: "Data", split: "Dataset") -> Scores:
+    def baselines(self, metrics: Metrics, data: Data, split: "Dataset") -> Scores:
         """What is reached without looking at all (majority), and from the text alone by memory (blind)."""
         if data.labels is None or data.train is None:
             return {}
@@ -59,7 +59,7 @@ class Classification(Task):
         return found
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The label with its probability and all others' (classes), the value (regression), or the labels above one
         half (several)."""
@@ -71,7 +71,7 @@ class Classification(Task):
         return HUB_TASKS.get(modalities, "image-text-to-text" if set(modalities) == {"text", "image"} else "any-to-any")
 
 
-def has_labels(collator: "PlaitDataCollator", rows: Sequence[Row]) -> bool:
+def has_labels(collator: RowEncoder, rows: Sequence[Row]) -> bool:
     return collator.labels is not None and "label" in rows[0]
 
 

@@ -12,19 +12,19 @@ from ...modeling.tasks.causal_lm import PlaitForCausalLM
 from ...processing import PlaitProcessor
 from ..data.inputs import rows_in, token_rows, tokenizer_in
 from ..data.labels import Labels
+from ..data.loading import Data
 from ..data.media import Row
+from ..data.row_encoder import RowEncoder
 from ..data.tokenizer import PLAIN
 from ..metrics.generation import NEW_TOKENS, GenerationMetrics, most_frequent, written
-from ..recipes.schema import Recipe, RecipeError
+from ..recipes.errors import RecipeError
+from ..recipes.schema import Recipe
 from .base import Guesses, Settings, Task, on_device
 from .causal_lm import pad_of, prompts
 from .generation import references_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from ..data.loading import Data
-    from .collator import PlaitDataCollator
 
 Messages = Sequence[Mapping[str, Any]]
 # for a tokenizer without a template: "user: hello\nassistant: hi[SEP]\n"
@@ -113,15 +113,15 @@ class Dialogue(Task):
                 columns["references"].append([other[-1]["content"] for other in row])
         return Dataset.from_dict(columns)
 
-    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         return [len(ids) for ids in data["input_ids"]]
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         ids, mask = token_rows([row["input_ids"] for row in rows], pad_of(tokenizer_in(collator.processor)))
         labels = token_rows([row["labels"] for row in rows], -100).ids
         return {"labels": labels, "input_ids": ids, "attention_mask": mask}
 
-    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         before = prompts([row["prompt_ids"] for row in rows], tokenizer_in(collator.processor))
         references = [row["references"] for row in rows]
         return {"inputs": self.batch(collator, rows), "prompt": before, "references": references}
@@ -131,7 +131,7 @@ class Dialogue(Task):
     ) -> GenerationMetrics:
         return GenerationMetrics(names or self.metrics, processor)
 
-    def guesses(self, data: "Data", split: "Dataset") -> Guesses:
+    def guesses(self, data: Data, split: "Dataset") -> Guesses:
         """The most frequent last reply of training to everything."""
         if data.train is None:
             return Guesses({}, [])
@@ -139,7 +139,7 @@ class Dialogue(Task):
         return Guesses({"most_frequent": [best] * len(split)}, split["references"][:])
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The assistant's next words, under `generated_text`."""
         tokenizer = tokenizer_in(collator.processor)

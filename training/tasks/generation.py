@@ -12,16 +12,16 @@ from ...modeling.tasks.conditional_generation import PlaitForConditionalGenerati
 from ...processing import PlaitProcessor
 from ..data.inputs import label_counts, pictures_of, target_labels, text_lengths
 from ..data.labels import Labels
+from ..data.loading import Data
 from ..data.media import Row
+from ..data.row_encoder import RowEncoder
 from ..metrics.generation import GenerationMetrics, most_frequent, written
-from ..recipes.schema import Recipe, RecipeError
+from ..recipes.errors import RecipeError
+from ..recipes.schema import Recipe
 from .base import MEDIA_ROLES, TEXT_ROLES, Guesses, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from ..data.loading import Data
-    from .collator import PlaitDataCollator
 
 
 @strict
@@ -59,7 +59,7 @@ class Generation(Task):
         each = self.make_settings(recipe.settings).references == "each"
         return one_target_a_row(data) if split == "train" and each else data
 
-    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         read = text_lengths(collator.processor, data, collator.max_length)
         rows = [references_of(target) for target in data["target"]]
         targets = [text for texts in rows for text in texts]
@@ -67,17 +67,17 @@ class Generation(Task):
         write = [max(next(counts) for _ in texts) for texts in rows]  # whichever is drawn
         return [a + b for a, b in zip(read, write, strict=True)]
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         targets = [references_of(row["target"])[0] for row in rows]
         return {
             **target_labels(collator.processor, targets, collator.settings.max_target_length),
             **collator.inputs(rows),
         }
 
-    def drawn(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> Sequence[Row]:
+    def drawn(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
         return [{**row, "target": drawn_target(collator, row)} for row in rows]
 
-    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         return {
             "inputs": self.batch(collator, rows),
             "references": [references_of(row["target"]) for row in rows],
@@ -88,7 +88,7 @@ class Generation(Task):
     ) -> GenerationMetrics:
         return GenerationMetrics(names or self.metrics, processor)
 
-    def guesses(self, data: "Data", split: "Dataset") -> Guesses:
+    def guesses(self, data: Data, split: "Dataset") -> Guesses:
         """The most frequent training target for every row; where text alone is read, that as it is; where pictures are
         too, the most frequent target of the same text (blind)."""
         if data.train is None:
@@ -102,7 +102,7 @@ class Generation(Task):
         return Guesses(found, [references_of(target) for target in split["target"]])
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The text that the model writes, under `generated_text`."""
         inputs = on_device(collator.inputs(rows), model)
@@ -120,7 +120,7 @@ def remembered(train: "Dataset", split: "Dataset", fallback: str) -> list[str]:
     return [seen[text].most_common(1)[0][0] if text in seen else fallback for text in split["text"]]
 
 
-def drawn_target(collator: "PlaitDataCollator", row: Row) -> str:
+def drawn_target(collator: RowEncoder, row: Row) -> str:
     """One of a row's targets; rows that have the same ones draw apart where their text or picture differs."""
     targets = references_of(row["target"])
     if len(targets) == 1:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -14,14 +14,12 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.masked_lm import PlaitForMaskedLM
 from ...processing import PlaitProcessor
 from ..data.inputs import tokenizer_in
-from ..data.labels import Labels
+from ..data.labels import MASKED_LM, Labels
 from ..data.media import Row
-from ..metrics.classification import MASKED_LM, Metrics
+from ..data.row_encoder import RowEncoder
+from ..metrics.classification import Metrics
 from ..recipes.schema import Recipe
 from .base import IMAGE_ROLES, TEXT_ROLES, Settings, Task, on_device
-
-if TYPE_CHECKING:
-    from .collator import PlaitDataCollator
 
 
 @strict
@@ -44,7 +42,7 @@ class MaskedLM(Task):
     settings: ClassVar[type[Settings]] = MaskedLMSettings
     text_is_cached: ClassVar[bool] = False
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         batch = collator.inputs(rows)
         masking = DataCollatorForLanguageModeling(
             tokenizer_in(collator.processor), mlm_probability=collator.settings.mlm_probability
@@ -57,7 +55,7 @@ class MaskedLM(Task):
         return Metrics(names, MASKED_LM)
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The five likeliest tokens, with probabilities, for every mask of a row."""
         batch = collator.inputs(rows)

@@ -14,20 +14,20 @@ from ...modeling.tasks.pretraining import PlaitForPreTraining
 from ...processing import PlaitProcessor
 from ..data.inputs import target_labels, tokenizer_in
 from ..data.labels import Labels
+from ..data.loading import Data
 from ..data.media import Row
+from ..data.row_encoder import RowEncoder
 from ..metrics.pretraining import ObjectiveMetrics
+from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.objective_schedule import ObjectiveSchedule, final_weights, read_weights
-from ..recipes.schema import Recipe, RecipeError
+from ..recipes.errors import RecipeError
+from ..recipes.schema import Recipe
 from .base import Scores, Settings, Task, on_device
 from .generation import references_of
 from .masked_lm import masked
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from ..data.loading import Data
-    from ..optimization.arguments import PlaitTrainingArguments
-    from .collator import PlaitDataCollator
 
 READS_TEXT = {CONTRASTIVE, MATCHING, MASKED_LM, CAPTIONING}
 READS_IMAGE = {CONTRASTIVE, MATCHING, MASKED_IMAGE, CAPTIONING}
@@ -88,7 +88,7 @@ class PreTraining(Task):
         if not {name.partition(".")[0] for name in names} & {"text", "image"}:
             raise RecipeError(f"data.columns: pretraining needs text or image, and {split!r} has {', '.join(names)}")
 
-    def check_training(self, data: "Dataset", args: "PlaitTrainingArguments", recipe: Recipe) -> None:
+    def check_training(self, data: "Dataset", args: PlaitTrainingArguments, recipe: Recipe) -> None:
         """Raises RecipeError where a batch would hold a single pair, or a column is missing."""
         names = set(read_weights(self.make_settings(recipe.settings).objectives))
         columns = {name.partition(".")[0] for name in data.column_names}
@@ -119,7 +119,7 @@ class PreTraining(Task):
             return Dataset.from_dict({"text": flat})
         return data.remove_columns("text").select(rows).add_column("text", flat)
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         names = set(collator.settings.objectives)
         batch = collator.inputs(rows)
         if MASKED_LM in names and "input_ids" in batch:
@@ -134,7 +134,7 @@ class PreTraining(Task):
         last = {name: batch.pop(name) for name in ("pixel_values", "encoder_outputs") if name in batch}
         return {**batch, **last, "return_loss": True}
 
-    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         return {"inputs": self.batch(collator, rows)}
 
     def make_metrics(
@@ -142,12 +142,12 @@ class PreTraining(Task):
     ) -> ObjectiveMetrics:
         return ObjectiveMetrics(names, final_weights(read_weights(self.make_settings(recipe.settings).objectives)))
 
-    def baselines(self, metrics: ObjectiveMetrics, data: "Data", split: "Dataset") -> Scores:
+    def baselines(self, metrics: ObjectiveMetrics, data: Data, split: "Dataset") -> Scores:
         """Two of three pairs that matching reads do not belong together."""
         return {"always_no": {"matching_accuracy": 2 / 3}} if MATCHING in metrics.weights else {}
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """Whether text and picture belong together: `match`, a probability, and `similarity`, a cosine, as far as the
         model has learnt either."""
@@ -165,7 +165,7 @@ class PreTraining(Task):
         return "feature-extraction"
 
 
-def caption_labels(collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+def caption_labels(collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
     """`labels` (batch, length) of the rows' texts; -100 alone where a row has none."""
     texts = [row.get("text") for row in rows]
     given = [text for text in texts if text]

@@ -16,28 +16,17 @@ from ...modeling.tasks.question_answering import PlaitForQuestionAnswering
 from ...processing import PlaitProcessor
 from ..data.inputs import rows_in, tokenizer_in
 from ..data.labels import Labels
+from ..data.loading import Data
 from ..data.media import Row
-from ..metrics.question_answering import (
-    Found,
-    Limits,
-    Span,
-    SpanMetrics,
-    Window,
-    check_answers,
-    joined,
-    refused,
-    window_batch,
-    windows,
-    with_answers,
-)
-from ..recipes.schema import Recipe, RecipeError
+from ..data.question_windows import Limits, Window, check_answers, window_batch, windows, with_answers
+from ..data.row_encoder import RowEncoder
+from ..metrics.question_answering import Found, Span, SpanMetrics, joined, refused
+from ..recipes.errors import RecipeError
+from ..recipes.schema import Recipe
 from .base import IMAGE_ROLES, Guesses, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from ..data.loading import Data
-    from .collator import PlaitDataCollator
 
 USUAL_LENGTH = 384
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -91,19 +80,19 @@ class QuestionAnswering(Task):
             rows = rows.add_column(name, values)
         return rows
 
-    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         return [len(ids) for ids in data["input_ids"]]
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         found = [Window(*(row[name] for name in Window._fields)) for row in rows]
         return {**self.inputs_of(collator, found), **collator.images(rows)}
 
-    def inputs_of(self, collator: "PlaitDataCollator", found: Sequence[Window]) -> dict[str, Any]:
+    def inputs_of(self, collator: RowEncoder, found: Sequence[Window]) -> dict[str, Any]:
         """The text of windows."""
         tokenizer: Any = tokenizer_in(collator.processor)
         return window_batch(found, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names)
 
-    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         kept = ("row", "places", "context", "references")
         return {"inputs": self.batch(collator, rows), "windows": [{name: row[name] for name in kept} for row in rows]}
 
@@ -113,7 +102,7 @@ class QuestionAnswering(Task):
         limits = limits_of(self.make_settings(recipe.settings), processor, recipe.max_length)
         return SpanMetrics(names or self.metrics, limits)
 
-    def guesses(self, data: "Data", split: "Dataset") -> Guesses:
+    def guesses(self, data: Data, split: "Dataset") -> Guesses:
         """The whole context, its first sentence, and a piece of it that is as long as answers are in training; where
         some questions have no answer, none."""
         rows = one_window_each(split)
@@ -132,7 +121,7 @@ class QuestionAnswering(Task):
         return [row["context"] for row in one_window_each(split)]
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The best span of each row with its probability among the best ones, and where it stands in the context; an
         empty one where "no answer" is likelier. With `top_k` above 1 also the best so many, as `candidates`."""

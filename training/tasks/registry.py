@@ -1,6 +1,6 @@
 """Tasks: what each reads, how its batches are made and measured, and what it answers. One row and one file each."""
 
-from ..recipes.schema import check_choice
+from ..recipes.errors import check_choice
 from .base import Task
 from .causal_lm import CausalLM
 from .classification import Classification

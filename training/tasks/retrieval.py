@@ -16,16 +16,16 @@ from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
 from ..data.inputs import pictures_of, text_key
 from ..data.labels import Labels
+from ..data.loading import Data
 from ..data.media import Row
+from ..data.row_encoder import RowEncoder
 from ..metrics.retrieval import MEASURES, RetrievalMetrics
-from ..recipes.schema import Recipe, RecipeError
+from ..recipes.errors import RecipeError
+from ..recipes.schema import Recipe
 from .base import IMAGE_ROLES, Scores, Settings, Task, on_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from ..data.loading import Data
-    from .collator import PlaitDataCollator
 
 logger = logging.get_logger(__name__)
 
@@ -94,12 +94,12 @@ class Retrieval(Task):
             check_negatives(data, split)
         return one_text_a_row(data, split) if split == "train" and "text" in data.column_names else data
 
-    def lengths(self, collator: "PlaitDataCollator", data: "Dataset") -> list[int]:
+    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         if "text" not in data.column_names:
             raise RecipeError("batches by length need a text column")
         return super().lengths(collator, data)
 
-    def batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         inputs = collator.inputs([without_document(row) for row in rows])
         if DOCUMENT in rows[0]:
             inputs |= under(DOCUMENT, texts_alone(collator, [row[DOCUMENT] for row in rows]))
@@ -108,14 +108,14 @@ class Retrieval(Task):
             inputs["encoder_outputs"] = {**inputs.get("encoder_outputs", {}), NEGATIVE: outputs}
         return {**inputs, **found, "groups": groups_of(rows), "return_loss": True}
 
-    def drawn(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> Sequence[Row]:
+    def drawn(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
         """As many hard negatives of each row as the settings say."""
         count = collator.settings.negatives
         if count is None or NEGATIVE not in rows[0]:
             return rows
         return [{**row, NEGATIVE: some_of(collator, texts_of(row[NEGATIVE]), count)} for row in rows]
 
-    def evaluation_batch(self, collator: "PlaitDataCollator", rows: Sequence[Row]) -> dict[str, Any]:
+    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """The distinct inputs of each side, and which row each belongs to. `rows` are names of the rows themselves, as
         what they hold: a row that comes twice is one."""
         sides: dict[str, Any] = {}
@@ -139,7 +139,7 @@ class Retrieval(Task):
     ) -> RetrievalMetrics:
         return RetrievalMetrics(names, pair_of(recipe))
 
-    def baselines(self, metrics: RetrievalMetrics, data: "Data", split: "Dataset") -> Scores:
+    def baselines(self, metrics: RetrievalMetrics, data: Data, split: "Dataset") -> Scores:
         """Chance: what a random order of the items gives, on average."""
         first, second = metrics.pair
         counts = {side: count_of(split, side) for side in metrics.pair}
@@ -151,7 +151,7 @@ class Retrieval(Task):
         return {"chance": {name: scores[name] for name in metrics.chosen if name in scores}}
 
     def answers(
-        self, model: PlaitPreTrainedModel, collator: "PlaitDataCollator", rows: Sequence[Row]
+        self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """How similar (a cosine) the two sides of a row are; where the row has a list of texts, all of them and the
         best; of a single side its vector."""
@@ -252,7 +252,7 @@ def pictures_alone(row: Row) -> Row:
     return {name: value for name, value in row.items() if name.partition(".")[0] in IMAGE_ROLES}
 
 
-def texts_alone(collator: "PlaitDataCollator", texts: Sequence[str | None]) -> dict[str, Tensor]:
+def texts_alone(collator: RowEncoder, texts: Sequence[str | None]) -> dict[str, Tensor]:
     """Texts as a tower's inputs; never from a cache, which is that of the text tower."""
     options: dict[str, Any] = {}
     if collator.max_length is not None:
@@ -266,7 +266,7 @@ def under(start: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def negatives(
-    collator: "PlaitDataCollator", rows: Sequence[Sequence[str]], captions: bool
+    collator: RowEncoder, rows: Sequence[Sequence[str]], captions: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Hard negatives as the model's inputs (batch, negatives, length) with their numbers (batch, negatives), -1 where a
     row has fewer than another; or, of captions that are all in the text tower's cache, what it made of them. Nothing
@@ -285,7 +285,7 @@ def negatives(
     return {**under(NEGATIVE, inputs), **numbers}, {}
 
 
-def some_of(collator: "PlaitDataCollator", texts: Sequence[str], count: int) -> list[str]:
+def some_of(collator: RowEncoder, texts: Sequence[str], count: int) -> list[str]:
     """So many of the texts, or all, in an order that this epoch draws."""
     left = list(texts)
     return [left.pop(collator.draw(len(left), *texts, str(place))) for place in range(min(count, len(left)))]

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import Dataset
+from transformers import Trainer
 
 from ...configuration import MODALITIES
 from ..parameters import plait_of
 from ..tasks.collator import PlaitDataCollator
-
-if TYPE_CHECKING:
-    from .trainer import PlaitTrainer
 
 
 def modality_of(column: str) -> str | None:
@@ -53,9 +51,7 @@ def holds(value: Any) -> bool:
     return any(map(holds, value)) if isinstance(value, (list, tuple)) else value is not None
 
 
-def measure_patterns(
-    trainer: "PlaitTrainer", data: Any, ignore_keys: list[str] | None, prefix: str
-) -> dict[str, float]:
+def measure_patterns(trainer: Trainer, data: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
     """The metrics of each pattern in turn, `eval_text_accuracy`, and the rows it was measured on; they are logged."""
     found: dict[str, float] = {}
     for pattern in patterns_in(trainer, data):
@@ -68,12 +64,13 @@ def measure_patterns(
     return found
 
 
-def patterns_in(trainer: "PlaitTrainer", data: Any) -> list[tuple[str, ...]]:
+def patterns_in(trainer: Trainer, data: Any) -> list[tuple[str, ...]]:
     """The patterns of the modalities that the model has a tower for and the data a column.
 
     Raises ValueError where the collator does not read rows by column.
     """
     if not isinstance(trainer.data_collator, PlaitDataCollator):
         raise ValueError("eval_modality_patterns needs a PlaitDataCollator, which reads the rows' columns")
+    model: Any = trainer.model
     columns = {modality_of(name) for name in data.column_names}
-    return patterns_of(modality for modality in plait_of(trainer.model).towers if modality in columns)
+    return patterns_of(modality for modality in plait_of(model).towers if modality in columns)

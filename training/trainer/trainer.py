@@ -22,8 +22,7 @@ from ..data.feature_cache import cache_features
 from ..data.inputs import picture_groups
 from ..data.samplers import LengthSampler, PictureSampler, TokenBatchSampler
 from ..metrics.classification import Metrics
-from ..metrics.pretraining import LossLog
-from ..metrics.streaming import StreamedMetrics, stream
+from ..metrics.streaming import StreamedMetrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.gradient_cache import average_gradients, cached_backward
 from ..optimization.gradient_modulation import GradientModulation, GradientShares
@@ -32,7 +31,9 @@ from ..optimization.weight_averaging import Averaging
 from ..parameters import freeze, parameter_groups
 from ..tasks.collator import PlaitDataCollator
 from .callbacks import DecoderTokens, EpochStart, FastestProducts, PartRates, Tokenless, stopping
+from .loss_log import LossLog
 from .modality_patterns import measure_patterns
+from .streamed_evaluation import stream
 
 if TYPE_CHECKING:
     from datasets import Dataset

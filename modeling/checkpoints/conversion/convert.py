@@ -9,200 +9,16 @@ ours that has no place in the checkpoint's format.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Set
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
-Value = TypeVar("Value")
+from .family import PARAMETERS, Family, _pattern, _rule, _rules, listed
+from .rules import Alias, Rule, Sometimes, Table, Value
 
-HEAD_MODULES = frozenset({"classifier", "distillation_classifier", "lm_head", "mlm_head", "qa_outputs"})
-
-# what a module's tensors are called; TensorFlow's names for those of a norm stand in old files
-PARAMETERS = {name: name for name in "weight bias running_mean running_var num_batches_tracked".split()}
 PARAMETERS |= {"gamma": "weight", "beta": "bias"}
-
-
-class Rule:
-    """How one of their tensors becomes ours and back; this one only renames."""
-
-    def __init__(self, *targets: str) -> None:
-        self.targets = targets
-
-    def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Their tensor to ours, one for each target."""
-        return (tensor,)
-
-    def backward(self, *tensors: Tensor) -> Tensor:
-        """Our tensors, in the order of the targets, to theirs: bit-equal to what `forward` took."""
-        return tensors[0]
-
-
-class Alias(Rule):
-    """Another name of a tied tensor (of several, all its targets): read where the others are missing; written where the
-    others are not, or untied."""
-
-    def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return (tensor,) * len(self.targets)
-
-    def backward(self, *tensors: Tensor) -> Tensor:
-        return tensors[0].clone()  # a file holds no tensor twice
-
-
-class Sometimes(Rule):
-    """A module of a head that some of its settings do without."""
-
-
-class Split(Rule):
-    """A fused tensor: equal chunks of dimension 0, one for each target."""
-
-    def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.clone() for part in tensor.chunk(len(self.targets)))
-
-    def backward(self, *tensors: Tensor) -> Tensor:
-        return torch.cat(tensors)
-
-
-class Transposed(Rule):
-    """A weight stored as (in, out), such as GPT-2's Conv1D; a bias is left as it is."""
-
-    def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return (transposed(tensor),)
-
-    def backward(self, *tensors: Tensor) -> Tensor:
-        return transposed(tensors[0])
-
-
-class TransposedSplit(Split):
-    """A fused weight stored as (in, out): equal chunks of its outputs."""
-
-    def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return super().forward(transposed(tensor))
-
-    def backward(self, *tensors: Tensor) -> Tensor:
-        return transposed(super().backward(*tensors))
-
-
-class Leading(Rule):
-    """Ours has `count` more leading dimensions of size 1 than theirs, or fewer where it is negative."""
-
-    def __init__(self, target: str, count: int) -> None:
-        super().__init__(target)
-        self.count = count
-
-    def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return (leading(tensor, self.count),)
-
-    def backward(self, *tensors: Tensor) -> Tensor:
-        return leading(tensors[0], -self.count)
-
-
-def transposed(tensor: Tensor) -> Tensor:
-    return tensor.T.contiguous() if tensor.ndim == 2 else tensor
-
-
-def leading(tensor: Tensor, count: int) -> Tensor:
-    """Put `count` dimensions of size 1 first, or take them away where it is negative."""
-    if count >= 0:
-        return tensor[(None,) * count]
-    if tensor.shape[:-count].numel() != 1:
-        raise ValueError(f"shape {tuple(tensor.shape)} does not begin with {-count} dimensions of size 1")
-    return tensor.reshape(tensor.shape[-count:])
-
-
-Table = dict[str, str | Rule | None]
-
-
-class Names(Set[str]):
-    """The names in a file, without the task prefix, and the shapes of their tensors."""
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.shapes = shapes
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.shapes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-
-@dataclass(frozen=True, eq=False)
-class Family:
-    """What sets one family of checkpoints apart: data, and a function from their config to ours.
-
-    model_types: transformers' names of the family, which share all of this. config_class: the tower config of ours.
-    config: their config and the names on disk (without the task prefix) to the fields of ours; raises ValueError, with
-    key and value, for a setting that the core does not have. table: the tower's names, or a function from our config to
-    them. heads: by the end of transformers' class name ("ForMaskedLM"), the head's names. prefixes: optional task
-    prefixes on disk, the first being the one written. ignored: regular expressions of names (without prefix) that hold
-    nothing to learn. recognises: whether a config.json that names no model type is of this family.
-
-    An encoder-decoder has two strands in one file: `config` and `config_class` are the encoder's, decoder gives the
-    fields of the decoder's config, and the tables' targets begin with "encoder." or "decoder.".
-    zeros: parameters of ours, `{}` for a number, that the format has no place for and that change nothing while they
-    are zero. generation: from a checkpoint's generation config, what else its own class does when it generates.
-    """
-
-    model_types: tuple[str, ...]
-    config_class: type[PreTrainedConfig]
-    config: Callable[[Any, Names], dict[str, Any]]
-    table: Table | Callable[[Any], Table]
-    heads: Mapping[str, Table] = field(default_factory=dict)
-    prefixes: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    recognises: Callable[[dict[str, Any]], bool] | None = None
-    decoder: Callable[[Any, Names], dict[str, Any]] | None = None
-    zeros: tuple[str, ...] = ()
-    generation: Callable[[GenerationConfig], dict[str, Any]] | None = None
-
-    @property
-    def generates(self) -> bool:
-        """Whether one of the family's classes writes text."""
-        return any("lm_head" in heads_of(table) for table in self.heads.values())
-
-    def prefix(self, strand: str) -> str:
-        """What the names of ours begin with in this strand: a modality, or "decoder"."""
-        return "" if self.decoder is None else "decoder." if strand == "decoder" else "encoder."
-
-    def is_zero(self, name: str) -> bool:
-        """Whether the format has no place for this parameter of ours, as it is zero."""
-        return any(_pattern(template, False).fullmatch(name) for template in self.zeros)
-
-    def table_of(self, config: PreTrainedConfig) -> Table:
-        """The names of a tower with this config of ours."""
-        return self.table(config) if callable(self.table) else self.table
-
-    def bare(self, name: str) -> str:
-        """A name on disk without the task prefix."""
-        return next((name.removeprefix(prefix) for prefix in self.prefixes if name.startswith(prefix)), name)
-
-    def names(self, tensors: Mapping[str, Tensor]) -> Names:
-        """The names in a file and the shapes under them."""
-        return Names({self.bare(name): tuple(tensor.shape) for name, tensor in tensors.items()})
-
-    def task_of(self, architectures: Iterable[str]) -> str | None:
-        """The key in `heads` of the class that wrote a file, None for a tower alone."""
-        names = tuple(architectures)
-        return next((task for task in self.heads if any(name.endswith(task) for name in names)), None)
-
-    def task_for(self, heads: Set[str]) -> str | None:
-        """The key in `heads` of the class that has exactly these of the `HEAD_MODULES`.
-
-        Raises ValueError where the family has no such class.
-        """
-        if not heads:
-            return None
-        for task, table in self.heads.items():
-            if heads == heads_of(table):
-                return task
-        raise ValueError(f"the family {self.model_types[0]!r} has no class with the heads {listed(heads)}")
 
 
 class Move(NamedTuple):
@@ -260,11 +76,6 @@ class Format(NamedTuple):
         return moves
 
 
-def heads_of(table: Table) -> Set[str]:
-    """The modules of the task class that a head's table fills."""
-    return HEAD_MODULES & {module_of(target) for _, rule in _rules(table) for target in rule.targets}
-
-
 def convert(tensors: Mapping[str, Tensor], layout: Format) -> dict[str, Tensor]:
     """A file's tensors under our names: those inside the tower, and the heads'.
 
@@ -309,39 +120,6 @@ def invert(ours: Mapping[str, Tensor], layout: Format, tied: Set[str] = frozense
         for move in moves
         if isinstance(move.rule, Alias) or left_out.isdisjoint(move.ours)
     }
-
-
-def expect(settings: Mapping[str, Any], **supported: Any) -> None:
-    """Raise ValueError, with key and value, where a checkpoint's config has another value than the one supported."""
-    for key, value in supported.items():
-        if settings.get(key, value) != value:
-            raise ValueError(f"{key} = {settings[key]!r} is not supported, only {value!r} is")
-
-
-def module_of(name: str) -> str:
-    """The first part of a parameter's path."""
-    return name.split(".", 1)[0]
-
-
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """Names for an error message: the first of them, and how many more there are."""
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _rules(table: Table) -> list[tuple[str, Rule]]:
-    return [(theirs, _rule(value)) for theirs, value in table.items() if value is not None]
-
-
-def _rule(value: str | Rule) -> Rule:
-    return Rule(value) if isinstance(value, str) else value
-
-
-@cache
-def _pattern(template: str, module: bool) -> re.Pattern[str]:
-    parameter = rf"\.({'|'.join(PARAMETERS)})" if module else "()"
-    return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)") + parameter)
 
 
 def _match(rows: Iterable[tuple[str, Value]], name: str) -> tuple[Value, list[str], str] | None:

@@ -5,7 +5,8 @@ from math import sqrt
 from typing import Any
 
 from ....configuration import PlaitTextConfig
-from ..conversion.convert import Alias, Family, Leading, Table, expect
+from ..conversion.family import Family, expect
+from ..conversion.rules import Alias, Leading, Table
 
 OFFSET = 2  # rows of the position table before the first position
 

@@ -5,7 +5,8 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ....configuration import PlaitTextConfig, PlaitVisionConfig
-from ..conversion.convert import Family, Leading, Names, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Leading, Table
 from .vit import picture
 
 ENCODER: Table = {

@@ -3,7 +3,8 @@
 from typing import Any
 
 from ....configuration import PlaitVisionConfig
-from ..conversion.convert import Family, Names, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Table
 from . import vit
 
 TABLE: Table = {**vit.TABLE, "embeddings.distillation_token": "embeddings.class_tokens.1.tokens"}

@@ -5,7 +5,8 @@ from typing import Any
 from transformers.utils import logging
 
 from ....configuration import PlaitVisionConfig
-from ..conversion.convert import Family, Leading, Names, Split, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Leading, Split, Table
 from .vit import ATTENTION, EMBEDDINGS, common
 
 logger = logging.get_logger(__name__)

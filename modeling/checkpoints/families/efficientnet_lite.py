@@ -4,7 +4,8 @@ the names of the PyTorch port, beside a config.json that lists the stages and na
 from typing import Any
 
 from ....configuration import PlaitCNNConfig
-from ..conversion.convert import Family, Names, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Table
 
 
 def recognise(config_dict: dict[str, Any]) -> bool:

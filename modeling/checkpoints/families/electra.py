@@ -4,7 +4,7 @@ from collections.abc import Set
 from typing import Any
 
 from ....configuration import PlaitTextConfig
-from ..conversion.convert import Family
+from ..conversion.family import Family
 from .bert import BUFFERS, TABLE, TOKEN_TASKS, encoder, pooler
 
 

@@ -5,7 +5,7 @@ from collections.abc import Set
 from typing import Any
 
 from ....configuration import PlaitTextConfig
-from ..conversion.convert import Family
+from ..conversion.family import Family
 
 KINDS = {"global": "full_attention", "local": "sliding_attention"}
 

@@ -4,7 +4,8 @@ from collections.abc import Set
 from typing import Any
 
 from ....configuration import PlaitTextConfig
-from ..conversion.convert import Family, Table, expect
+from ..conversion.family import Family, expect
+from ..conversion.rules import Table
 
 
 def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from ..conversion.convert import Family
+from ..conversion.family import Family
 
 MODULES = (
     "bert",

@@ -5,7 +5,8 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ....configuration import PlaitCNNConfig
-from ..conversion.convert import Family, Names, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Table
 
 
 def config(hub: PreTrainedConfig, names: Names) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from collections.abc import Set
 from typing import Any
 
 from ....configuration import PlaitTextConfig
-from ..conversion.convert import Alias, Family
+from ..conversion.family import Family
+from ..conversion.rules import Alias
 from .bert import BUFFERS, OTHER_TASKS, POOLER, TABLE, encoder, pooler
 
 

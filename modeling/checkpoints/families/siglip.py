@@ -3,7 +3,8 @@
 from typing import Any
 
 from ....configuration import PlaitTextConfig, PlaitVisionConfig
-from ..conversion.convert import Family, Names, Split, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Split, Table
 from .clip import ENCODER, IGNORED, common, words
 from .clip import TEXT as CLIP_TEXT
 from .vit import picture

@@ -3,7 +3,8 @@
 from typing import Any
 
 from ....configuration import PlaitSpectrogramConfig
-from ..conversion.convert import Family, Leading, Names, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Leading, Table
 from .vit import ATTENTION
 
 TABLE: Table = {

@@ -4,7 +4,8 @@ https://arxiv.org/abs/2103.15691): ViT over tubelets."""
 from typing import Any
 
 from ....configuration import PlaitTubeletConfig
-from ..conversion.convert import Family, Leading, Names, Sometimes, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Leading, Sometimes, Table
 from .vit import TABLE, picture
 
 SHARED: Table = {

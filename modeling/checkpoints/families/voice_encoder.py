@@ -4,7 +4,8 @@ dense layer, ReLU and a unit vector; beside a config.json that names no model ty
 from typing import Any
 
 from ....configuration import PlaitRNNConfig
-from ..conversion.convert import Family, Names, Table
+from ..conversion.family import Family, Names
+from ..conversion.rules import Table
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 TABLE: Table = {

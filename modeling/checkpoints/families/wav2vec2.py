@@ -4,7 +4,8 @@ https://arxiv.org/abs/2106.07447), with norms behind or (stable) before each lay
 from typing import Any
 
 from ....configuration import PlaitWaveformConfig
-from ..conversion.convert import Family, Leading, Names, Table, expect
+from ..conversion.family import Family, Names, expect
+from ..conversion.rules import Leading, Table
 
 POSITIONS = "encoder.pos_conv_embed.conv."
 TABLE: Table = {

@@ -4,7 +4,8 @@ from collections.abc import Set
 from typing import Any
 
 from ....configuration import PlaitAudioConfig
-from ..conversion.convert import Family, Table, expect
+from ..conversion.family import Family, expect
+from ..conversion.rules import Table
 from .bart import LAYERS, stack, words
 
 TABLE: Table = {

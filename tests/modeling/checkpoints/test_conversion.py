@@ -12,8 +12,9 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from plait.modeling.checkpoints import Tower, config_of, family_of, read_tower, write_tower
-from plait.modeling.checkpoints.conversion.convert import Leading, Rule, Split, Transposed, TransposedSplit
+from plait.modeling.checkpoints import config_of, family_of, write_tower
+from plait.modeling.checkpoints.conversion.rules import Leading, Rule, Split, Transposed, TransposedSplit
+from plait.modeling.checkpoints.reading import Tower, read_tower
 from plait.modeling.checkpoints.source import open_source
 
 SIZES = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from plait.modeling.checkpoints import config_of, read_tower, write_tower
 from plait.modeling.checkpoints.source import open_source
-from plait.modeling.towers.text import TOWERS
+from plait.modeling.towers.registry import TOWERS
 
 # an epsilon that shows: with the usual ones a norm that ignores it would pass
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "layer_norm_eps": 1e-2}

@@ -9,7 +9,7 @@ import transformers as hf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from plait.modeling.checkpoints import Tower, read_tower
+from plait.modeling.checkpoints.reading import Tower, read_tower
 from plait.modeling.checkpoints.source import open_source
 from plait.modeling.towers.text import TextTower
 

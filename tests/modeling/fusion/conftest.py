@@ -9,8 +9,7 @@ from torch import nn
 
 from plait.configuration import MODALITIES, PlaitFusionConfig
 from plait.modeling.core.layers import Parameterised
-from plait.modeling.fusion.base import Fusion, Stream
-from plait.modeling.fusion.registry import fusion_of
+from plait.modeling.fusion import Fusion, Stream, fusion_of
 
 LENGTHS = {"text": 5, "image": 7, "audio": 4, "video": 3}
 WIDTH = 32

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from plait.modeling.core.layers import Parameterised
-from plait.modeling.fusion.base import Stream
+from plait.modeling.fusion import Stream
 from plait.modeling.fusion.connectors import CONNECTORS, RESAMPLING, connector_of
 
 pytestmark = [

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from plait.configuration import MODALITIES
 from plait.modeling.core.layers import Parameterised
-from plait.modeling.fusion.base import Fused, Stream
-from plait.modeling.fusion.registry import FUSIONS, fusion_of
+from plait.modeling.fusion import FUSIONS, Fused, Stream, fusion_of
 
 pytestmark = [
     pytest.mark.parametrize("strategy", FUSIONS),

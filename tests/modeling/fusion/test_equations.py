@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.utils.checkpoint import checkpoint
 
-from plait.modeling.fusion.base import Fusion, Stream
-from plait.modeling.fusion.registry import fusion_of
+from plait.modeling.fusion import Fusion, Stream, fusion_of
 from plait.modeling.fusion.tensor import LIMIT
 
 PAIR, TRIPLE = ("text", "image"), ("text", "image", "audio")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from plait.configuration import PlaitFusionConfig
+from plait.modeling.fusion import FUSIONS, fusion_of
 from plait.modeling.fusion.base import ModalityDropout, Stream
-from plait.modeling.fusion.registry import FUSIONS, fusion_of
 
 PAIR, TRIPLE = ("text", "image"), ("text", "image", "audio")
 

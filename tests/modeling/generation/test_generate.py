@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration
 from plait.modeling.core.attention import PlaitCrossAttention
-from plait.modeling.generation.mixin import GrowingLayer
+from plait.modeling.generation.cache import GrowingLayer
 
 from ..zoo import GENERATING, build, inputs_of
 

@@ -13,7 +13,8 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 from plait.training.cli import main
 from plait.training.compare.comparison import compare
-from plait.training.recipes.schema import RecipeError, load_recipe
+from plait.training.recipes.errors import RecipeError
+from plait.training.runs.recipe import load_recipe
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}
 COLOURS = {"red": (220, 30, 30), "blue": (40, 60, 230)}

@@ -5,9 +5,8 @@ import pytest
 from datasets import Dataset
 
 from plait.training.compare.folds import fold_numbers, group_numbers
-from plait.training.data.labels import Labels
-from plait.training.metrics.classification import MULTI, REGRESSION, SINGLE
-from plait.training.recipes.schema import RecipeError
+from plait.training.data.labels import MULTI, REGRESSION, SINGLE, Labels
+from plait.training.recipes.errors import RecipeError
 
 LABELS = Labels(("a", "b", "c"), SINGLE)
 

@@ -12,8 +12,9 @@ import torch
 from plait import PlaitProcessor, PlaitTrainer
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
 from plait.training.data.feature_cache import FeatureStore, cache_features
+from plait.training.data.labels import SINGLE
 from plait.training.data.loading import Data
-from plait.training.metrics.classification import SINGLE, Metrics
+from plait.training.metrics.classification import Metrics
 from plait.training.tasks.collator import PlaitDataCollator
 
 MakeModel = Callable[..., PlaitPreTrainedModel]

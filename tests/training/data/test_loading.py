@@ -9,10 +9,10 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from plait.training.data.inputs import picture_groups
-from plait.training.data.labels import Labels
+from plait.training.data.labels import MULTI, REGRESSION, SINGLE, Labels
 from plait.training.data.loading import load_data
-from plait.training.metrics.classification import MULTI, REGRESSION, SINGLE
-from plait.training.recipes.schema import DataRecipe, RecipeError
+from plait.training.recipes.errors import RecipeError
+from plait.training.recipes.schema import DataRecipe
 
 Rows = list[dict[str, str]]
 COLUMNS = {"text": "question", "image": "picture", "label": "answer"}

@@ -12,11 +12,13 @@ from PIL import Image
 
 from plait import PlaitProcessor
 from plait.configuration import PlaitAudioConfig
+from plait.training.commands import run_recipe as train
 from plait.training.data.loading import _closed, load_data
 from plait.training.data.media import items_of
-from plait.training.recipes.schema import DataRecipe, RecipeError, build_recipe
+from plait.training.recipes.errors import RecipeError
+from plait.training.recipes.schema import DataRecipe
 from plait.training.runs.building import adjust
-from plait.training.runs.train import train
+from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.collator import PlaitDataCollator
 
 RATE = 8000

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from plait.training.recipes.schema import RecipeError, build_recipe
+from plait.training.recipes.errors import RecipeError
+from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import Run, train
 from plait.training.tasks.collator import PlaitDataCollator
 

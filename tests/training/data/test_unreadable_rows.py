@@ -10,10 +10,12 @@ import soundfile
 from PIL import Image
 
 from plait.training.cli import main
+from plait.training.commands import run_recipe as train
 from plait.training.data.loading import load_data
-from plait.training.recipes.schema import DataRecipe, Recipe, RecipeError, build_recipe
+from plait.training.recipes.errors import RecipeError
+from plait.training.recipes.schema import DataRecipe, Recipe
 from plait.training.runs.evaluate import evaluate
-from plait.training.runs.train import train
+from plait.training.runs.recipe import build_recipe
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 AUDIO = {**TINY, "num_mel_bins": 16, "max_source_positions": 50}

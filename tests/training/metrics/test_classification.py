@@ -8,17 +8,9 @@ import torch
 from sklearn.metrics import f1_score, matthews_corrcoef, roc_auc_score
 from transformers import EvalPrediction
 
-from plait.training.metrics.classification import (
-    MASKED_LM,
-    METRICS,
-    MULTI,
-    REGRESSION,
-    SINGLE,
-    Metrics,
-    blind_predictions,
-    greater_is_better,
-    majority_predictions,
-)
+from plait.training.data.labels import MASKED_LM, MULTI, REGRESSION, SINGLE
+from plait.training.metrics.baselines import blind_predictions, majority_predictions
+from plait.training.metrics.classification import METRICS, Metrics, greater_is_better
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = torch.tensor(GENERATOR.normal(size=(40, 3)), dtype=torch.float)

@@ -11,10 +11,10 @@ import pytest
 
 from plait import PlaitProcessor
 from plait.training.cli import main
+from plait.training.commands import run_recipe as train
 from plait.training.metrics.ngrams import PairCounts
 from plait.training.metrics.per_row import RowScore, ScoresRows, beside, lines, perplexity_rows
-from plait.training.recipes.schema import build_recipe
-from plait.training.runs.train import train
+from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.registry import TASKS
 
 from ..text_recipes import recipe_for

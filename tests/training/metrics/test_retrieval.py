@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.training.metrics.retrieval import Item, RetrievalMetrics, ranks, retrieval_scores, zero_shot_accuracy
-from plait.training.recipes.schema import RecipeError
+from plait.training.recipes.errors import RecipeError
 from plait.training.tasks.retrieval import chance
 
 PAIR = ("text", "image")

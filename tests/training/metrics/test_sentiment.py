@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from plait.training.metrics.classification import REGRESSION, Metrics
+from plait.training.data.labels import REGRESSION
+from plait.training.metrics.classification import Metrics
 
 TRUTH = np.array([-3.0, -1.2, -0.4, 0.0, 0.0, 0.6, 1.8, 3.0])
 FOUND = np.array([-3.6, 0.1, -0.2, -0.1, 0.3, 1.4, 2.6, 2.2])

@@ -13,18 +13,10 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
+from plait.training.metrics.bootstrap import paired_bootstrap
 from plait.training.metrics.cider import caption_words, cider_d
-from plait.training.metrics.text import (
-    TEXT_METRICS,
-    bleu,
-    exact_match,
-    paired_bootstrap,
-    squad_answer,
-    text_metrics,
-    token_f1,
-    vqa_accuracy,
-    vqa_answer,
-)
+from plait.training.metrics.text import TEXT_METRICS, bleu, text_metrics
+from plait.training.metrics.text_answers import exact_match, squad_answer, token_f1, vqa_accuracy, vqa_answer
 
 GENERATOR = np.random.default_rng(0)
 WORDS = (
@@ -366,11 +358,11 @@ def test_the_bootstrap_finds_a_planted_difference() -> None:
     difficulty, noise = generator.normal(size=400), generator.normal(0, 0.2, size=400)
     interval = paired_bootstrap(difficulty + 0.1 + noise, difficulty, resamples=2000)
     assert 0 < interval.low < 0.1 < interval.high
-    assert interval.difference == pytest.approx((0.1 + noise).mean())
+    assert interval.value == pytest.approx((0.1 + noise).mean())
     # what the paired rows share does not widen the interval, which is nearly the normal distribution's
     half = 1.96 * noise.std() / 20
-    assert interval.high - interval.difference == pytest.approx(half, rel=0.1)
-    assert interval.difference - interval.low == pytest.approx(half, rel=0.1)
+    assert interval.high - interval.value == pytest.approx(half, rel=0.1)
+    assert interval.value - interval.low == pytest.approx(half, rel=0.1)
 
 
 def test_the_bootstrap_covers_zero_for_equal_systems_in_about_95_of_100() -> None:
@@ -388,7 +380,7 @@ def test_the_bootstrap_depends_on_its_seed_alone() -> None:
     assert paired_bootstrap(first, second, 100, seed=3) == paired_bootstrap(first, second, 100, seed=3)
     assert paired_bootstrap(first, second, 100, seed=3) != paired_bootstrap(first, second, 100, seed=4)
     there, back = paired_bootstrap(first, second, 100), paired_bootstrap(second, first, 100)
-    assert (back.difference, back.low, back.high) == pytest.approx((-there.difference, -there.high, -there.low))
+    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
 
 
 @pytest.mark.parametrize(("first", "second"), [((3,), (4,)), ((0,), (0,)), ((2, 3), (2, 3))])

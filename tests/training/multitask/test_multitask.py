@@ -10,10 +10,12 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from plait import PlaitForPreTraining
+from plait.training.commands import run_recipe as train
 from plait.training.multitask.sampler import TaskBatchSampler, TaskRows, task_shares
-from plait.training.recipes.schema import RecipeError, build_recipe
-from plait.training.runs.evaluate import predict, recipe_of
-from plait.training.runs.train import train
+from plait.training.recipes.errors import RecipeError
+from plait.training.runs.loading import recipe_of
+from plait.training.runs.predict import predict
+from plait.training.runs.recipe import build_recipe
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.2}
 

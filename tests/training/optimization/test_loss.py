@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from plait import PlaitTrainer
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
+from plait.training.data.labels import REGRESSION
 from plait.training.data.loading import Data
-from plait.training.metrics.classification import REGRESSION
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 MakeTrainer = Callable[..., PlaitTrainer]

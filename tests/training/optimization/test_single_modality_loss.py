@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from plait import PlaitConfig, PlaitForClassification, PlaitForMaskedLM
 from plait.training.compare.systems import systems_of
-from plait.training.recipes.schema import build_recipe
+from plait.training.runs.recipe import build_recipe
 
 NAMES = {"text": ("input_ids", "attention_mask", "token_type_ids"), "image": ("pixel_values", "image_indices")}
 COUNT = 9

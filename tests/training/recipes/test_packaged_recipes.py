@@ -7,8 +7,9 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from plait.training.recipes.schema import find_recipe, load_recipe
-from plait.training.runs.train import train
+from plait.training.commands import run_recipe as train
+from plait.training.recipes.files import find_recipe
+from plait.training.runs.recipe import load_recipe
 
 from ..data.test_media import square, write_rows
 from ..text_recipes import MODELS, recipe_for

@@ -4,17 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from plait.training.recipes.schema import (
-    Recipe,
-    RecipeError,
-    build_recipe,
-    differences,
-    find_recipe,
-    load_recipe,
-    parse_overrides,
-    save_recipe,
-)
-from plait.training.runs.train import saved_recipe
+from plait.training.recipes.errors import RecipeError
+from plait.training.recipes.files import differences, find_recipe, parse_overrides, save_recipe
+from plait.training.recipes.schema import Recipe
+from plait.training.runs.folder import saved_recipe
+from plait.training.runs.recipe import build_recipe, load_recipe
 
 RECIPE = """
 task: classification

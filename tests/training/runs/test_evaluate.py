@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from plait.training.recipes.schema import RecipeError, build_recipe
-from plait.training.runs.evaluate import evaluate, recipe_of
-from plait.training.runs.train import train
+from plait.training.commands import run_recipe as train
+from plait.training.recipes.errors import RecipeError
+from plait.training.runs.evaluate import evaluate
+from plait.training.runs.loading import recipe_of
+from plait.training.runs.recipe import build_recipe
 
 from ..tasks.test_retrieval import captions
 from ..tasks.test_retrieval import recipe_of as retrieval_recipe

@@ -12,9 +12,10 @@ from PIL import Image
 from transformers import pipeline as hf_pipeline
 
 import plait
-from plait.training.recipes.schema import build_recipe
-from plait.training.runs.evaluate import predict, recipe_of
-from plait.training.runs.train import train
+from plait.training.commands import run_recipe as train
+from plait.training.runs.loading import recipe_of
+from plait.training.runs.predict import predict
+from plait.training.runs.recipe import build_recipe
 
 from ..text_recipes import chats, pairs, questions, recipe_for
 

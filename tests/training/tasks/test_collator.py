@@ -12,10 +12,10 @@ from PIL import Image
 
 from plait import PlaitProcessor
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.data.labels import Labels
+from plait.training.data.labels import MULTI, REGRESSION, Labels
 from plait.training.data.loading import Data
-from plait.training.metrics.classification import MULTI, REGRESSION
-from plait.training.tasks.collator import PictureCache, PlaitDataCollator
+from plait.training.data.row_encoder import PictureCache
+from plait.training.tasks.collator import PlaitDataCollator
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 

@@ -16,11 +16,13 @@ from plait import PlaitForClassification, PlaitForPreTraining, PlaitProcessor
 from plait.configuration import PlaitVisionConfig
 from plait.configuration.objectives import OBJECTIVES
 from plait.training.cli import main
+from plait.training.commands import run_recipe as train
 from plait.training.data.tokenizer import train_tokenizer
 from plait.training.optimization.objective_schedule import read_weights, weight_at
-from plait.training.recipes.schema import RecipeError, build_recipe, load_recipe
-from plait.training.runs.evaluate import predict, recipe_of
-from plait.training.runs.train import train
+from plait.training.recipes.errors import RecipeError
+from plait.training.runs.loading import recipe_of
+from plait.training.runs.predict import predict
+from plait.training.runs.recipe import build_recipe, load_recipe
 from plait.training.tasks.collator import PlaitDataCollator
 from plait.training.tasks.registry import find_task
 

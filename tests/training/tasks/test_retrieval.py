@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from plait import PlaitForRetrieval, PlaitProcessor
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.training.cli import main
+from plait.training.commands import run_recipe as train
 from plait.training.data.feature_cache import cache_features
 from plait.training.optimization.gradient_cache import cached_backward
-from plait.training.recipes.schema import RecipeError, build_recipe
-from plait.training.runs.train import train
+from plait.training.recipes.errors import RecipeError
+from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.collator import PlaitDataCollator
 
 from ..trainer.test_processes import LAUNCHERS, launch

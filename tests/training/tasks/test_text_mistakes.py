@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from plait.training.cli import main
-from plait.training.recipes.schema import RecipeError, build_recipe, set_dotted
-from plait.training.runs.train import train
+from plait.training.commands import run_recipe as train
+from plait.training.recipes.errors import RecipeError
+from plait.training.recipes.files import set_dotted
+from plait.training.runs.recipe import build_recipe
 
 from ..text_recipes import recipe_for
 

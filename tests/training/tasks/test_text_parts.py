@@ -10,20 +10,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from plait import PlaitProcessor
+from plait.training.data.question_windows import Limits, window_batch, windows, with_answers
 from plait.training.data.tokenizer import BEGUN, PLAIN, rewrapped, train_tokenizer
-from plait.training.metrics.question_answering import (
-    Found,
-    Limits,
-    Span,
-    SpanMetrics,
-    answer_of,
-    best_spans,
-    joined,
-    window_batch,
-    windows,
-    with_answers,
-)
-from plait.training.recipes.schema import RecipeError
+from plait.training.metrics.question_answering import Found, Span, SpanMetrics, answer_of, best_spans, joined
+from plait.training.recipes.errors import RecipeError
 from plait.training.tasks.causal_lm import blocks, documents
 from plait.training.tasks.dialogue import CHAT_TEMPLATE, spoken
 from plait.training.tasks.question_answering import ranking

@@ -15,8 +15,9 @@ from plait import PlaitForCausalLM, PlaitProcessor, PlaitTrainer
 from plait.training.cli import main
 from plait.training.data.tokenizer import PLAIN, rewrapped, train_tokenizer
 from plait.training.metrics.generation import row_losses
-from plait.training.recipes.schema import build_recipe
-from plait.training.runs.evaluate import predict, recipe_of
+from plait.training.runs.loading import recipe_of
+from plait.training.runs.predict import predict
+from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import Run, train
 
 from ..text_recipes import MODELS, pairs, questions, recipe_for

@@ -12,9 +12,9 @@ from transformers import HfArgumentParser, Trainer
 from plait import PlaitForClassification, PlaitForMaskedLM, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitVisionConfig
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.data.labels import Labels
+from plait.training.data.labels import MASKED_LM, MULTI, REGRESSION, SINGLE, Labels
 from plait.training.data.loading import Data
-from plait.training.metrics.classification import MASKED_LM, MULTI, REGRESSION, SINGLE, Metrics
+from plait.training.metrics.classification import Metrics
 from plait.training.parameters import part_of
 from plait.training.tasks.collator import PlaitDataCollator
 

@@ -1,0 +1,3 @@
+"""The version of plait."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,38 @@
+"""A model of plait written as the published checkpoints that it was made of."""
+
+from pathlib import Path
+from typing import Any
+
+from .conversion.family import HEAD_MODULES, module_of
+from .dual_encoders import export_pair
+from .reading import OUTPUT, Tower
+from .writing import write_strands
+
+
+def export(model: Any, folder: str | Path, modality: str | None = None) -> None:
+    """Save a tower in its family's own format: config.json and model.safetensors, as transformers reads them.
+
+    A model of one strand, or an encoder with its decoder, goes with its head (and its generation config); of several,
+    `modality` (or "decoder") names the tower that goes alone. Two towers of one space that were published together go
+    together.
+
+    Raises:
+        ValueError: several towers and none named; a tower that came from no family, or that no longer is what the
+            family's format can say.
+    """
+    parts = model.parts
+    if modality is None and model.config.retrieval_config is not None and len(parts) > 1:
+        export_pair(model, folder)
+        return
+    if modality is None and len(parts) > 1 and model.config.fusion_config is not None:
+        raise ValueError(f"the model has the towers {', '.join(parts)}: name the one to export")
+    chosen = parts if modality is None else {modality: parts[modality]}
+    named = model.state_dict() if modality is None else {}
+    heads = {name: tensor for name, tensor in named.items() if module_of(name) in HEAD_MODULES}
+    strands = {name: Tower(part.config, dict(part.state_dict()), {}) for name, part in chosen.items()}
+    last = list(strands)[-1]
+    strands[last] = strands[last]._replace(heads=heads)
+    labels = ("id2label", "label2id", "problem_type") if "classifier.weight" in heads else ()
+    write_strands(strands, folder, **{name: getattr(model.config, name) for name in labels})
+    if OUTPUT in heads and model.can_generate():
+        model.generation_config.save_pretrained(folder)

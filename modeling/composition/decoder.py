@@ -1,0 +1,65 @@
+"""The decoder of a composed model, with its head, tying and generation defaults."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ...configuration import PlaitConfig, PlaitDecoderConfig, PlaitTextConfig
+from ..towers.wrapped_decoder import check_cross_attention
+from .components import Strand, TowerArgument, strand_of, without_unused
+from .composable import ComposableModel
+from .weights import load_exactly
+
+
+def decoder_strand(
+    model_class: type[ComposableModel],
+    decoder: TowerArgument,
+    reads: bool,
+    fields: dict[str, Any],
+    where: Mapping[str, Any],
+) -> Strand:
+    """A text model as a decoder: causal, with cross-attention where the class reads its towers that way.
+
+    Raises ValueError for a class without a decoder.
+    """
+    if model_class.decoder_kind is None:
+        raise ValueError(f"{model_class.__name__} has no decoder: compose a class that generates")
+    strand = without_unused(strand_of("decoder", decoder, where), "text")
+    crosses = reads and model_class.decoder_kind == "context"
+    if not isinstance(strand.config, PlaitTextConfig):
+        if fields:
+            raise ValueError(f"decoder_config: a wrapped {strand.config.model_type} decoder keeps its own config")
+        if crosses:
+            check_cross_attention(strand.config)
+        return strand
+    own = {key: value for key, value in strand.config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
+    if own["position_type"] == "counted":  # a decoder's padding is told by its mask and positions, not by its tokens
+        own["position_type"] = "learned"
+    own |= {"is_causal": True, "cross_attention": crosses, "pooling": "none", "context_size": None} | fields
+    return strand._replace(config=PlaitDecoderConfig(**own))
+
+
+def finish_decoder(model: ComposableModel, strand: Strand | None) -> None:
+    """The decoder's own head where it is not tied, its generation config, and special tokens for every task."""
+    if strand is None:
+        return
+    head: Any = model.get_output_embeddings()
+    if head is not None and (weights := head_weights(strand, model.config)):
+        load_exactly(head, dict(head.state_dict()) | weights, strand.origin)
+        model.origins["head"] = strand.origin
+    if model.config.inline:
+        size, token = model.config.get_text_config().vocab_size, model.config.image_token_id
+        model.config.image_token_id = token = size if token is None else token
+        if token >= size:
+            model.resize_token_embeddings(token + 1)
+    if strand.generation is not None and model.can_generate():
+        model.generation_config = copy.deepcopy(strand.generation)
+
+
+def head_weights(strand: Strand, config: PlaitConfig) -> dict[str, Tensor]:
+    """What a decoder's checkpoint has for the projection to the vocabulary, as far as it is not tied."""
+    weights = {key.removeprefix("lm_head."): head for key, head in strand.heads.items() if key.startswith("lm_head.")}
+    wanted = {"weight": not config.tie_word_embeddings, "bias": config.lm_head_bias}
+    return {name: weight for name, weight in weights.items() if wanted[name]}

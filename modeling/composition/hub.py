@@ -1,0 +1,71 @@
+"""What a folder or a Hub repository says besides its weights: configs and generation defaults."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedConfig
+
+from ...configuration import SPECIAL_TOKENS, PlaitConfig
+from ..checkpoints.families.registry import FAMILIES
+from ..checkpoints.source import Source
+
+# arguments of from_pretrained that say where a file is, not what to do with it
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+def config_dict_of(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config.json of a folder or repository states.
+
+    Raises OSError, naming it, where there is none to read.
+    """
+    try:
+        return PreTrainedConfig.get_config_dict(name, **hub)[0]
+    except OSError as error:
+        raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
+
+
+def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
+    """The model type that the config.json of a folder or repository states."""
+    return config_dict_of(name, hub).get("model_type")
+
+
+def without_decoder(name: Any, hub: Mapping[str, Any], kwargs: dict[str, Any]) -> PlaitConfig:
+    """The config of a plait folder, its decoder left out; fields that are given are taken out of `kwargs`."""
+    fields = (*PlaitConfig.__dataclass_fields__, "num_labels")
+    given = {key: kwargs.pop(key) for key in fields if key in kwargs and key != "dtype"}
+    config = PlaitConfig.from_pretrained(name, **hub, **given)
+    config.decoder_config, config.is_encoder_decoder, config.tie_encoder_embeddings = None, False, False
+    return config
+
+
+def completed(generation: GenerationConfig, config: PlaitConfig) -> GenerationConfig:
+    """A checkpoint's generation config, with the special tokens that its config alone names."""
+    generation._from_model_config = None  # or transformers makes it anew from a config that knows less
+    for name in (*SPECIAL_TOKENS, "decoder_start_token_id"):
+        if getattr(generation, name) is None:
+            setattr(generation, name, getattr(config, name))
+    return generation
+
+
+def start_of(*configs: PreTrainedConfig | GenerationConfig | None) -> int | None:
+    """The token with which a checkpoint's decoder begins, as the first of its configs names it that does."""
+    named = (getattr(config, "decoder_start_token_id", None) for config in configs)
+    return next((token for token in named if token is not None), None)
+
+
+def generation_of(source: Source, hub: Mapping[str, Any]) -> GenerationConfig | None:
+    """A checkpoint's generation_config.json with what its own class adds to it; None where there is none."""
+    try:
+        generation = GenerationConfig.from_pretrained(source.path, **hub)
+    except OSError:
+        return None
+    return with_habits(generation, source.config)
+
+
+def with_habits(generation: GenerationConfig, config: PreTrainedConfig) -> GenerationConfig:
+    """The generation config with what a family's own class adds to it when it generates."""
+    family = FAMILIES.get(config.model_type)
+    if family is not None and family.generation is not None:
+        for name, value in family.generation(generation).items():
+            setattr(generation, name, value)
+    return generation

@@ -1,0 +1,37 @@
+"""Weights of components loaded into a composed model, exactly."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from .components import Strand
+from .composable import ComposableModel
+
+
+def load_strand(model: ComposableModel, name: str, strand: Strand) -> None:
+    """Copy a strand's weights into its part. What joins the frames of a video is left fresh, and a decoder's
+    cross-attention where the checkpoint has none that reads a context of this width; their names are kept."""
+    if strand.weights is None:
+        return
+    part = model.parts[name]
+    own, weights = part.state_dict(), with_fitting_context(strand.weights, part)
+    new = {key for key in own if key not in weights and (".cross_attn" in key or key.startswith("temporal."))}
+    load_exactly(part, weights | {key: own[key] for key in new}, strand.origin)
+    path = next(path for path, module in model.named_modules() if module is part)
+    model.fresh_names |= {f"{path}.{key}" for key in new}
+
+
+def with_fitting_context(weights: Mapping[str, Tensor], part: nn.Module) -> dict[str, Tensor]:
+    """The weights without those of a cross-attention that the part does not have, or has of another width."""
+    own = part.state_dict()
+    crossing = {key for key in weights if ".cross_attn" in key}
+    fits = all(weights[key].shape == own[key].shape for key in crossing if key in own)
+    return {key: weight for key, weight in weights.items() if key not in crossing or (fits and key in own)}
+
+
+def load_exactly(tower: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copy weights into a tower; every name and every shape must fit."""
+    try:
+        tower.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"the weights of {origin} do not fit its config: {error}") from error

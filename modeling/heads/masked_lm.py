@@ -1,0 +1,46 @@
+"""The masked-language-model head."""
+
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from ...configuration import PlaitConfig, PlaitTextConfig
+from ..fusion.connectors import RESAMPLING
+from ..fusion.registry import FUSIONS
+
+
+def check_text(config: PlaitConfig, task: str = "masked language modelling") -> PlaitTextConfig:
+    """The text tower's config, if a model that reads every token of its text can be made with it."""
+    if config.decoder_config is not None:
+        raise ValueError(f"{task} has no decoder, and this config has one: load it with a class that generates")
+    return check_text_tower(config, task)
+
+
+def check_text_tower(config: PlaitConfig, task: str) -> PlaitTextConfig:
+    """The same, whatever reads the tower's tokens besides."""
+    text = config.text_config
+    if not isinstance(text, PlaitTextConfig) or text.is_causal:
+        raise ValueError(f"{task} needs a bidirectional text tower of a family that plait knows")
+    fusion = config.fusion_config
+    if fusion is not None:
+        lost = {
+            f"{fusion.strategy} fusion": not FUSIONS[fusion.strategy].keeps_tokens,
+            f"the connector {fusion.connector}": fusion.connector in RESAMPLING,
+            f"query={fusion.query!r}": fusion.query not in (None, "text"),
+        }
+        for what, happens in lost.items():
+            if happens:
+                raise ValueError(f"{task} reads the text's tokens, which {what} does not keep")
+    return text
+
+
+class MaskedLMHead(nn.Module):
+    """dense -> activation -> norm, before the projection to the vocabulary (BERT, Devlin et al. 2019)."""
+
+    def __init__(self, config: PlaitTextConfig, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, config.embedding_size)
+        self.act = ACT2FN[config.mlm_act]
+        self.norm = nn.LayerNorm(config.embedding_size, eps=config.norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.act(self.dense(x)))

@@ -1,0 +1,45 @@
+"""Projections into one space, and the similarity of what stands in it."""
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...configuration import PlaitConfig, PlaitRetrievalConfig, PlaitRNNConfig, PlaitTowerConfig, width_of
+from ..core.pooling import mean_token, pooled_width
+from ..losses.contrastive import Similarity
+from ..outputs import TowerOutput
+
+
+def pooled(output: TowerOutput) -> Tensor:
+    """(batch, width): what the tower pools, else the mean over its tokens."""
+    return mean_token(output.last_hidden_state, output.mask) if output.pooler_output is None else output.pooler_output
+
+
+def side_width(config: PlaitConfig, side: str) -> int:
+    """Width of what the side's tower pools."""
+    modality = config.sides[side]
+    tower: Any = config.towers.get(side) or config.towers[modality]
+    if isinstance(tower, PlaitRNNConfig):
+        return tower.pooler_size or tower.hidden_size
+    pools = isinstance(tower, PlaitTowerConfig) and tower.pooling != "none"
+    return pooled_width(tower) if pools else width_of(tower, modality)
+
+
+def projections_of(config: PlaitConfig, settings: PlaitRetrievalConfig) -> nn.ModuleDict:
+    """A linear map without bias for each tower; none where the towers' vectors are compared as they are.
+
+    Raises ValueError where these are not equally wide.
+    """
+    widths = {side: side_width(config, side) for side in config.towers}
+    if settings.projection_dim is not None:
+        sizes = widths.items()
+        return nn.ModuleDict({side: nn.Linear(width, settings.projection_dim, bias=False) for side, width in sizes})
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"without a projection all towers must be as wide, and they are {widths}: set projection_dim")
+    return nn.ModuleDict()
+
+
+def similarity_of(settings: PlaitRetrievalConfig) -> Similarity:
+    scale = math.exp(settings.logit_scale_init_value)
+    return Similarity(scale, settings.logit_bias_init_value, max(scale, settings.max_logit_scale))

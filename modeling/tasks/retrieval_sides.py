@@ -1,0 +1,118 @@
+"""The two sides of retrieval: which inputs belong to which, and the rows that lack one."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.utils import logging
+from transformers.utils.import_utils import is_torchdynamo_compiling
+
+from ...configuration import DOCUMENT, NEGATIVE, PlaitTextConfig
+from ..heads.projection import pooled
+from ..inputs import by_modality
+from ..losses.contrastive import UNKNOWN, fingerprint
+from ..outputs import TowerOutput
+
+logger = logging.get_logger(__name__)
+# what tells rows of a modality apart
+CONTENT = ("pixel_values", "input_features", "input_values", "pixel_values_videos")
+
+
+class Embedded(NamedTuple):
+    """One side of a batch. vectors: (batch, width), of unit length; present: (batch,) bool; groups: (batch,) a number
+    that rows of equal content share, -1 where none was asked for; output: of the tower, where its states are asked for.
+    Of hard negatives each tensor has one more dimension, (batch, negatives)."""
+
+    vectors: Tensor
+    present: Tensor
+    groups: Tensor
+    output: TowerOutput | None = None
+
+
+def warn_of_short(config: Any, input_ids: Tensor | None) -> None:
+    """Warn where a tower that is pooled at the last of its positions (SigLIP) reads texts that end before."""
+    if input_ids is None or not isinstance(config, PlaitTextConfig) or config.pooling != "final":
+        return
+    length, positions = input_ids.shape[1], config.max_position_embeddings
+    if length < positions and not is_torchdynamo_compiling():
+        logger.warning_once(
+            f"texts of {length} tokens: this tower was trained on texts that are all padded to {positions}, and is "
+            f"pooled there; pad them alike, with padding='max_length', max_length={positions}"
+        )
+
+
+def without_negatives(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The inputs of the sides, and those of hard negatives without "negative_" before the name.
+
+    Raises ValueError for hard negatives of another shape than (batch, negatives, length).
+    """
+    start = f"{NEGATIVE}_"
+    given = {name: value for name, value in inputs.items() if name.startswith(start) and value is not None}
+    for name, value in given.items():
+        if value.ndim != 3 or f"{start}input_ids" not in given:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}: hard negatives are {start}input_ids (batch, negatives, "
+                "length), and masks of that shape"
+            )
+    rest = {name: value for name, value in inputs.items() if not name.startswith(start)}
+    return rest, {name.removeprefix(start): value for name, value in given.items()}
+
+
+def hard_negatives(embedded: Embedded, groups: Tensor | None) -> dict[str, Tensor]:
+    """The arguments of the loss: those that are there, and their numbers as ones of the second side."""
+    numbers = embedded.groups if groups is None else groups
+    kinds = torch.stack((torch.full_like(numbers, UNKNOWN), numbers), dim=-1)
+    return {"negatives": embedded.vectors[embedded.present], "negative_groups": kinds[embedded.present]}
+
+
+def by_side(inputs: Mapping[str, Any], sides: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The inputs of each side.
+
+    Raises ValueError for inputs that no side reads.
+    """
+    start = f"{DOCUMENT}_"
+    parts = by_modality({name: value for name, value in inputs.items() if not name.startswith(start)})
+    documents = {name.removeprefix(start): value for name, value in inputs.items() if name.startswith(start)}
+    if DOCUMENT in sides:
+        parts[DOCUMENT] = by_modality(documents)[sides[DOCUMENT]]
+    read = {side: parts.get(side, {}) for side in sides}
+    spare = {name for side, part in parts.items() if side not in read for name in part if part[name] is not None}
+    spare |= set() if DOCUMENT in sides else {start + name for name in documents if documents[name] is not None}
+    if spare:
+        raise ValueError(f"got {', '.join(sorted(spare))}, which no side of this model reads ({', '.join(sides)})")
+    return read
+
+
+def groups_of(modality: str, inputs: Mapping[str, Any], output: TowerOutput) -> Tensor:
+    """(batch,): rows of equal content have an equal number."""
+    ids, mask, indices = (inputs.get(name) for name in ("input_ids", "attention_mask", "image_indices"))
+    if modality == "text" and ids is not None:
+        return fingerprint(ids + 1 if mask is None or mask.ndim != 2 else (ids + 1) * mask)
+    if modality == "image" and inputs.get("pixel_values") is not None and indices is not None:
+        numbers = fingerprint(inputs["pixel_values"])
+        return fingerprint(torch.where(indices >= 0, numbers[indices.clamp(min=0)], -1))
+    values = next((inputs[name] for name in CONTENT if inputs.get(name) is not None), None)
+    return fingerprint(pooled(output) if values is None else values)
+
+
+def outputs_of(sides: Mapping[str, Embedded]) -> dict[str, Any]:
+    """The vectors of each side, and what its tower made of the inputs where that is kept."""
+    own = {side: embedded for side, embedded in sides.items() if side != NEGATIVE}
+    kept = {side: embedded.output for side, embedded in own.items() if embedded.output is not None}
+    return {f"{side}_embeds": own[side].vectors for side in own} | {"encoder_outputs": kept or None}
+
+
+def check_rows(sides: Mapping[str, Embedded], groups: Tensor | None, negative_groups: Tensor | None) -> None:
+    """Raises ValueError where row i of one side cannot belong to row i of another, or numbers are of another shape."""
+    counts = {side: len(embedded.vectors) for side, embedded in sides.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"a loss needs pairs, row by row, and there are {counts}: pass as many of each")
+    expected = (next(iter(counts.values())), len(counts.keys() - {NEGATIVE}))
+    if groups is not None and groups.shape != expected:
+        raise ValueError(f"groups has shape {tuple(groups.shape)}, expected (batch, sides) = {expected}")
+    if NEGATIVE in sides and (groups is None) != (negative_groups is None):
+        raise ValueError("groups and negative_groups number the same texts: pass both, or none of them")
+    if NEGATIVE in sides and negative_groups is not None and negative_groups.shape != sides[NEGATIVE].present.shape:
+        shapes = f"{tuple(negative_groups.shape)}, expected (batch, negatives) = {tuple(sides[NEGATIVE].present.shape)}"
+        raise ValueError(f"negative_groups has shape {shapes}")

@@ -1,0 +1,50 @@
+"""Every kind of tower by the model type of its config, and how a tower or a decoder is built."""
+
+from torch import nn
+from transformers import PreTrainedConfig
+
+from ...configuration import (
+    PlaitAudioConfig,
+    PlaitCNNConfig,
+    PlaitDecoderConfig,
+    PlaitRNNConfig,
+    PlaitSpectrogramConfig,
+    PlaitTextConfig,
+    PlaitTubeletConfig,
+    PlaitVideoConfig,
+    PlaitVisionConfig,
+    PlaitWaveformConfig,
+)
+from .audio import AudioTower
+from .cnn import ConvolutionalTower
+from .image import ImageTower
+from .recurrent import RecurrentTower
+from .text import TextTower
+from .video import TubeletTower, VideoTower
+from .wrapped import WrappedTower
+from .wrapped_decoder import WrappedDecoder
+
+TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {
+    PlaitTextConfig: TextTower,
+    PlaitDecoderConfig: TextTower,
+    PlaitVisionConfig: ImageTower,
+    PlaitCNNConfig: ConvolutionalTower,
+    PlaitAudioConfig: AudioTower,
+    PlaitSpectrogramConfig: AudioTower,
+    PlaitWaveformConfig: AudioTower,
+    PlaitRNNConfig: RecurrentTower,
+    PlaitVideoConfig: VideoTower,
+    PlaitTubeletConfig: TubeletTower,
+}
+
+
+def tower_of(config: PreTrainedConfig, modality: str) -> nn.Module:
+    """The native tower of a plait config; any other transformers model is wrapped."""
+    if type(config) in TOWERS:
+        return TOWERS[type(config)](config)
+    return WrappedTower(config, modality)
+
+
+def decoder_of(config: PreTrainedConfig) -> nn.Module:
+    """The native decoder of a plait config; any other causal model of transformers is wrapped."""
+    return TOWERS[type(config)](config) if type(config) in TOWERS else WrappedDecoder(config)

@@ -1,0 +1,127 @@
+"""Files of rows: formats, folders of images, and paths inside them."""
+
+import glob
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..recipes.errors import RecipeError
+from ..recipes.schema import SPLITS, DataRecipe
+from .media import MEDIA
+from .sources import SOURCES
+from .squad import is_squad, squad_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+READERS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".txt": "text",
+}
+ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
+
+
+def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
+    """`{split: Dataset}` of a registered source, a file, a folder, files by split, or a Hub dataset."""
+    source = recipe.source
+    if source is None:
+        raise RecipeError(f"data.source is missing: a file, a folder, a Hub id or one of {', '.join(SOURCES)}")
+    if isinstance(source, Mapping):
+        files = {split: Path(file).expanduser() for split, file in source.items()}
+        return {split: _with_paths(_read_files([file]), recipe, file.parent) for split, file in files.items()}
+    if source in SOURCES:
+        return SOURCES[source]()
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _read_folder(path, recipe)
+    if path.is_file():
+        return {"train": _with_paths(_read_files([path]), recipe, path.parent)}
+    if path.suffix in READERS or source.startswith((".", "/", "~")):
+        raise RecipeError(f"data.source: no file or folder {source}")
+    from datasets import DatasetDict, load_dataset
+
+    try:
+        loaded = load_dataset(source, recipe.name, revision=recipe.revision)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"data.source: {source}: {' '.join(str(error).split())}") from error
+    return (
+        {str(split): data for split, data in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}
+    )
+
+
+def _read_files(paths: Sequence[Path]) -> "Dataset":
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    names, suffix = ", ".join(map(str, paths)), paths[0].suffix
+    if not all(path.is_file() for path in paths):
+        raise RecipeError(f"data.source: no file {names}")
+    if not any(path.stat().st_size for path in paths):
+        raise RecipeError(f"data.source: {names} is empty")
+    if suffix not in READERS or any(path.suffix != suffix for path in paths):
+        raise RecipeError(f"data.source: {names}: expected one of the suffixes {', '.join(READERS)}")
+    if is_squad(paths[0]):
+        return Dataset.from_list(list(squad_rows(paths)))
+    reader = getattr(Dataset, f"from_{READERS[suffix]}")
+    options = {"sep": "\t"} if suffix == ".tsv" else {}
+    try:
+        data = reader([str(path) for path in paths], **options)
+    except (DatasetGenerationError, ValueError) as error:
+        raise RecipeError(f"data.source: {names} cannot be read: {error.__cause__ or error}") from error
+    if suffix == ".txt":
+        data = data.filter(lambda line: bool(line.strip()), input_columns="text")
+    return data
+
+
+def _read_folder(folder: Path, recipe: DataRecipe) -> dict[str, "Dataset"]:
+    found = {}
+    for split in SPLITS:
+        for alias in ALIASES[split]:
+            matches = sorted(file for end in READERS for file in folder.glob(f"{glob.escape(alias)}*{end}"))
+            if matches and split not in found:
+                found[split] = _with_paths(_read_files(matches), recipe, folder)
+    return found or _read_pictures(folder)
+
+
+def _read_pictures(folder: Path) -> dict[str, "Dataset"]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+    from PIL import Image
+
+    suffixes = Image.registered_extensions()
+    if not any(file.suffix.lower() in suffixes for file in folder.rglob("*")):
+        raise RecipeError(f"data.source: {folder} holds neither train/validation/test files nor pictures")
+    try:
+        return {str(split): data for split, data in load_dataset("imagefolder", data_dir=str(folder)).items()}
+    except DatasetGenerationError as error:
+        raise RecipeError(f"data.source: {folder} cannot be read: {error.__cause__ or error}") from error
+
+
+def _with_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset":
+    """Paths of pictures, sound and videos made absolute: they are relative to data.image_root, or to the file's own
+    folder."""
+    root = Path(recipe.image_root).expanduser() if recipe.image_root is not None else folder
+    names = data.column_names
+    for column in (column for column in _media_columns(recipe) if column in names):
+        feature = data.features[column]
+        if getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string"):
+            paths = [_absolute(root, value) for value in data[column]]
+            data = data.remove_columns(column).add_column(column, paths)
+    return data.select_columns(names)
+
+
+def _absolute(root: Path, value: str | list[str] | None) -> str | list[str] | None:
+    if isinstance(value, list):
+        return [str((root / name).absolute()) for name in value]
+    return None if value is None else str((root / value).absolute())
+
+
+def _media_columns(recipe: DataRecipe) -> list[str]:
+    """The source's columns that may hold paths."""
+    found = [recipe.columns.get(modality, modality) for modality in MEDIA]
+    return [name for columns in found for name in ([columns] if isinstance(columns, str) else columns)]

@@ -1,0 +1,131 @@
+"""Sliding windows over the contexts of extractive question answering."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ...modeling.losses.cross_entropy import IGNORED
+from ..recipes.errors import RecipeError
+from .inputs import token_rows
+from .media import Row
+
+NOWHERE = (0, 0)  # where in the context a token stands that is none of it
+
+
+class Window(NamedTuple):
+    """One piece of a question with its context: `row` it belongs to, token ids and segments, for each token where it
+    stands in the context (first and past-last character, NOWHERE for others), and the tokens at which the answer
+    begins and ends: the first one where there is none, -100 where it is not known or cut."""
+
+    row: int
+    input_ids: list[int]
+    token_type_ids: list[int]
+    places: list[tuple[int, int]]
+    start: int
+    end: int
+
+
+class Limits(NamedTuple):
+    """max_length: tokens a window; stride: context tokens that neighbouring windows share; n_best: spans kept of a
+    question; max_answer_length: tokens; no_answer: by how much "no answer" must score above the best span to be given
+    (None: some span is always given)."""
+
+    max_length: int
+    stride: int
+    n_best: int
+    max_answer_length: int
+    no_answer: float | None
+
+
+def windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limits: Limits) -> Iterator[Window]:
+    """The windows of every row, in order.
+
+    Raises RecipeError for a question that leaves no room for a context.
+    """
+    for number, row in enumerate(rows):
+        room = limits.max_length - len(tokenizer(row["question"], "")["input_ids"])
+        if room <= limits.stride:
+            raise RecipeError(
+                f"the question of row {number} leaves {room} of {limits.max_length} tokens for its context, and windows"
+                f" share {limits.stride} (settings.doc_stride): raise max_length, lower doc_stride, or shorten it"
+            )
+        encoded: Any = tokenizer(
+            row["question"],
+            row["context"],
+            truncation="only_second",
+            max_length=limits.max_length,
+            stride=limits.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_token_type_ids=True,
+        )
+        for piece, ids in enumerate(encoded["input_ids"]):
+            inside = encoded.sequence_ids(piece)
+            offsets = encoded["offset_mapping"][piece]
+            places: list[tuple[int, int]] = [
+                place if part == 1 else NOWHERE for place, part in zip(offsets, inside, strict=True)
+            ]
+            ends = answer_tokens(places, row.get("answers"))
+            yield Window(number, ids, encoded["token_type_ids"][piece], places, *ends)
+
+
+def answer_tokens(places: Sequence[tuple[int, int]], answers: Mapping[str, Any] | None) -> tuple[int, int]:
+    """The first and last token of the (first) answer in a window: (0, 0) where it holds none of it."""
+    if answers is None:
+        return IGNORED, IGNORED
+    if not answers["text"]:
+        return 0, 0
+    first = answers["answer_start"][0]
+    past = first + len(answers["text"][0])
+    inside = [token for token, (start, end) in enumerate(places) if start < past and end > first]
+    if not inside:
+        return 0, 0
+    whole = places[inside[0]][0] <= first and places[inside[-1]][1] >= past
+    return (inside[0], inside[-1]) if whole else (IGNORED, IGNORED)
+
+
+def with_answers(row: Row) -> dict[str, Any]:
+    """A row whose answers are in SQuAD's form, {text: [...], answer_start: [...]}: they may also be a list of {text,
+    answer_start}, or texts beside a column answer_start."""
+    answers = row["answers"]
+    if isinstance(answers, Mapping):
+        found = {"text": list(answers["text"]), "answer_start": list(answers["answer_start"])}
+    elif not isinstance(answers, str) and all(isinstance(answer, Mapping) for answer in answers):
+        found = {name: [answer[name] for answer in answers] for name in ("text", "answer_start")}
+    else:
+        found = {"text": listed(answers), "answer_start": listed(row["answer_start"])}
+    return {**row, "answers": found}
+
+
+def listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, (str, int)) else list(value)
+
+
+def check_answers(rows: Iterable[Row], split: str) -> None:
+    """Raises RecipeError for an answer that does not stand in its context."""
+    for number, row in enumerate(rows):
+        answers = row["answers"]
+        if not row["context"] or not row["question"]:
+            raise RecipeError(f"data: row {number} of {split!r} has no context or no question")
+        for text, start in zip(answers["text"], answers["answer_start"], strict=True):
+            there = row["context"][start : start + len(text)]
+            if not text or there != text:
+                raise RecipeError(
+                    f"data: the answer {text!r} of row {number} of {split!r} does not stand at character {start} of "
+                    f"its context, where there is {there!r}"
+                )
+
+
+def window_batch(found: Sequence[Window], pad: int, segments: bool) -> dict[str, Tensor]:
+    """Windows as a model's inputs, with the answers' positions."""
+    ids, mask = token_rows([window.input_ids for window in found], pad)
+    batch = {
+        "start_positions": torch.tensor([window.start for window in found]),
+        "end_positions": torch.tensor([window.end for window in found]),
+        "input_ids": ids,
+        "attention_mask": mask,
+    }
+    return batch | ({"token_type_ids": token_rows([w.token_type_ids for w in found], 0).ids} if segments else {})

@@ -1,0 +1,84 @@
+"""What a run is put together from: arguments, collator, metrics, model and data."""
+
+from pathlib import Path
+from typing import Any
+
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...processing import PlaitProcessor
+from ..data.labels import Labels
+from ..data.loading import Data, load_data
+from ..data.row_encoder import PictureCache
+from ..metrics.classification import Metrics
+from ..metrics.streaming import StreamedMetrics
+from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.errors import RecipeError
+from ..recipes.schema import Recipe
+from ..tasks.base import Task
+from ..tasks.collator import PlaitDataCollator
+from ..tasks.registry import find_task
+from .building import build_model, build_processor, label_names_of
+from .folder import PROCESSOR_FILE
+
+
+def make_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
+    """The training arguments of a recipe; one line that says what is wrong with them."""
+    try:
+        return PlaitTrainingArguments(output_dir=str(folder), seed=recipe.seed, **recipe.training)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"training: {' '.join(str(error).split())}") from error
+
+
+def read_data(recipe: Recipe, task: Task) -> Data:
+    """The recipe's data, with the columns that its task needs."""
+    order = label_names_of(recipe.model.from_pretrained) if task.labelled and recipe.model.from_pretrained else ()
+    data = load_data(recipe.data, recipe.seed, needs_labels=task.labelled, label_order=order, roles=task.roles)
+    for split, rows in data.splits.items():
+        task.check_columns(rows.column_names, split)
+    return data
+
+
+def prepared(data: Data, task: Task, processor: PlaitProcessor, recipe: Recipe) -> Data:
+    """Every split as the task's collator reads it."""
+    return data._replace(
+        splits={split: task.prepare(rows, split, processor, recipe) for split, rows in data.splits.items()},
+        rows={split: len(rows) for split, rows in data.splits.items()},
+    )
+
+
+def build_both(
+    recipe: Recipe, folder: Path, args: PlaitTrainingArguments, data: Data, verbose: bool = True
+) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
+    """Processor and model; one line that says what is wrong with the recipe's model.
+
+    The processor is made once: other processes, and a resumed run, read it from the run folder.
+    """
+    train: Any = data.train
+    try:
+        with args.main_process_first(local=False, desc="processor"):
+            if not (folder / PROCESSOR_FILE).exists():
+                build_processor(recipe, train).save_pretrained(folder)
+        processor = PlaitProcessor.from_pretrained(folder)
+        return processor, build_model(recipe, data.labels, processor, verbose=verbose and bool(args.should_log))
+    except RecipeError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        raise RecipeError(f"model: {' '.join(str(error).split())}") from error
+
+
+def make_metrics(recipe: Recipe, labels: Labels | None, processor: PlaitProcessor) -> Metrics | StreamedMetrics:
+    """The recipe's metrics, or the task's usual ones."""
+    try:
+        return find_task(recipe.task).make_metrics(recipe.metrics, labels, processor, recipe)
+    except (ImportError, OSError, ValueError) as error:
+        raise RecipeError(f"metrics: {' '.join(str(error).split())}") from error
+
+
+def make_collator(
+    recipe: Recipe, processor: PlaitProcessor, labels: Labels | None, image_cache: float = 0.0
+) -> PlaitDataCollator:
+    """The recipe's collator."""
+    collator = PlaitDataCollator(
+        processor, labels, task=recipe.task, settings=recipe.settings, max_length=recipe.max_length, seed=recipe.seed
+    )
+    collator.pictures = PictureCache(image_cache)
+    return collator

@@ -1,0 +1,28 @@
+"""Generation settings of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ..metrics.generation import NEW_TOKENS
+from ..recipes.errors import RecipeError
+
+
+def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> None:
+    """Write settings into the model's generation config, by which it generates from then on and when it is reloaded.
+
+    Raises:
+        RecipeError: a setting that transformers does not know, or that contradicts another.
+    """
+    config: Any = model.generation_config
+    if not {"max_new_tokens", "max_length"} & settings.keys() and config.max_new_tokens is None:
+        settings = {"max_new_tokens": NEW_TOKENS, **settings}
+    if settings.get("num_return_sequences", 1) != 1:
+        raise RecipeError("generation.num_return_sequences: one text a row is written here")
+    try:
+        unknown = config.update(**settings)
+        config.validate()
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"generation: {' '.join(str(error).split())}") from error
+    if unknown:
+        raise RecipeError(f"generation has no setting {', '.join(unknown)}: see transformers' GenerationConfig")

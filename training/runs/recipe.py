@@ -1,0 +1,58 @@
+"""A recipe checked as a whole: its task, its settings and its training arguments."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.errors import RecipeError, check_choice, check_keys
+from ..recipes.files import MARK, find_recipe, read_yaml, set_dotted
+from ..recipes.multitask import check_tasks, recipes_of
+from ..recipes.schema import SPLITS, Recipe, parse_recipe
+from ..tasks.registry import find_task
+
+
+def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, or one that comes with plait by its name, and put the overrides over it.
+
+    Raises:
+        RecipeError: no such file, not yaml, an unknown key (with the nearest), a wrong kind of value.
+    """
+    content = read_yaml(find_recipe(path))
+    content.pop(MARK, None)
+    for key, value in (overrides or {}).items():
+        set_dotted(content, key, value)
+    return build_recipe(content)
+
+
+def build_recipe(content: Mapping[str, Any]) -> Recipe:
+    """A checked recipe from plain keys and values."""
+    recipe = parse_recipe(content)
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    task = find_task(recipe.task)
+    if recipe.tasks:
+        check_tasks(recipe)
+        for name, own in recipes_of(recipe).items():
+            try:
+                _check(own)
+            except RecipeError as error:
+                raise RecipeError(f"tasks.{name}: {error}") from error
+    else:
+        task.check_recipe(recipe)
+    check_keys(recipe.training, [item.name for item in fields(PlaitTrainingArguments) if item.init], "training")
+    check_keys(recipe.data.splits, SPLITS, "data.splits")
+    check_choice("data.on_error", recipe.data.on_error, ("stop", "check", "skip"))
+    check_keys(recipe.data.columns, task.roles, "data.columns")
+    for key in ("seed", "output_dir"):
+        if key in recipe.training:
+            raise RecipeError(f"training.{key} belongs at the top of the recipe, as {key}")
+    hints = get_type_hints(PlaitTrainingArguments)
+    for key, value in recipe.training.items():
+        for kind, fitting in {float: (int, float), int: int, bool: bool}.items():
+            if hints[key] is kind and not isinstance(value, fitting):
+                raise RecipeError(f"training.{key} is {value!r}: expected a {kind.__name__}")
