@@ -24,7 +24,7 @@ from torch import Tensor
 
 from plait import PlaitForRetrieval
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
-from plait.training.optimization.gradient_cache import cached_backward, chunks_of
+from plait.training.optimization.gradient_cache import cached_backward, split_chunks
 
 VOCABULARY = 30_000
 Batch = dict[str, Tensor]
@@ -111,7 +111,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, batch = towers(options), pairs(options.pairs, options)
-    batches = list(chunks_of(batch, options.chunk))
+    batches = list(split_chunks(batch, options.chunk))
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     print(f"{size:.1f} M parameters, {options.pairs} pairs in chunks of {options.chunk}, torch {torch.__version__}")
     few = {name: part[: 4 * options.chunk] for name, part in batch.items()}

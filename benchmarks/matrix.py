@@ -46,7 +46,7 @@ from writing import (
 from zoo import FAMILIES, Family, example, source_of, without
 
 from plait import PlaitForClassification
-from plait.modeling.composition.summary import Row
+from plait.modeling.composition.summary import ComponentSummary
 from plait.modeling.core.layers import TanhGate
 
 TOWERS = tuple(f"model.towers.{modality}" for modality in FAMILIES)
@@ -73,7 +73,7 @@ def batch_of(cell: Cell) -> dict[str, Tensor]:
     return {**inputs, "labels": torch.arange(rows) % 3}
 
 
-def check(cell: Cell, sources: dict[str, Any], folder: Path) -> list[Row]:
+def check(cell: Cell, sources: dict[str, Any], folder: Path) -> list[ComponentSummary]:
     """Run one cell; returns the rows of its composition table. Raises AssertionError for what does not hold."""
     torch.manual_seed(0)
     model = PlaitForClassification.compose(
@@ -98,7 +98,7 @@ def open_gates(model: torch.nn.Module) -> None:
             torch.nn.init.constant_(module.gate, 0.5)
 
 
-def check_kinds(cell: Cell | Comparison, rows: list[Row]) -> None:
+def check_kinds(cell: Cell | Comparison, rows: list[ComponentSummary]) -> None:
     """The table says which towers are wrapped."""
     kinds = {row.part: row.kind for row in rows}
     for part, family in cell.towers:
@@ -170,7 +170,7 @@ def grad_of(model: Any, name: str) -> bool:
     return model.get_parameter(name).requires_grad
 
 
-def run(cells: list[Cell], folder: Path) -> tuple[dict[str, Row], list[Cell]]:
+def run(cells: list[Cell], folder: Path) -> tuple[dict[str, ComponentSummary], list[Cell]]:
     """Check every cell; returns the towers' rows by family, and the cells that failed."""
     families = {family.name: family for cell in cells for _, family in cell.towers}
     torch.manual_seed(0)
@@ -221,7 +221,7 @@ def shown(cells: Iterable[Work]) -> Iterator[Work]:
     yield from tqdm(cells, unit="cell", leave=False, mininterval=0.1 if terminal else 30, ncols=80)
 
 
-def show(towers: dict[str, Row], cells: list[Cell], failed: list[Cell]) -> None:
+def show(towers: dict[str, ComponentSummary], cells: list[Cell], failed: list[Cell]) -> None:
     """The table, a family a line."""
     print(f"{'tower':20s} {'made of':34s} {'parameters':>10s} {'frozen':>8s} {'cells':>6s} {'failed':>7s}")
     for family in chain.from_iterable(FAMILIES.values()):

@@ -123,10 +123,10 @@ def report(data: Path, right: dict[str, list[np.ndarray]], seed: int = 0) -> dic
     groups = np.array([concepts[row["hexcode"]] for row in test_rows(data)])
     resamples = Resamples(groups, len(right["alone"]), 5000, seed)
     values = {
-        arm: resamples.values(lambda truth, answer: float(answer.mean()), np.ones(len(groups)), each)
+        arm: resamples.compute_values(lambda truth, answer: float(answer.mean()), np.ones(len(groups)), each)
         for arm, each in right.items()
     }
-    values["difference"] = values["pretrained"].minus(values["alone"])
+    values["difference"] = values["pretrained"].subtract(values["alone"])
     by_seed = {arm: [round(float(each.mean()), 4) for each in several] for arm, several in right.items()}
     return {**{name: value.interval.as_dict() for name, value in values.items()}, "by_seed": by_seed}
 

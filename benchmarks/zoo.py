@@ -15,8 +15,8 @@ from plait.configuration import (
     PlaitVideoConfig,
     PlaitVisionConfig,
 )
-from plait.modeling.checkpoints import write_tower
-from plait.modeling.checkpoints.reading import Tower
+from plait.modeling.checkpoints import write_component
+from plait.modeling.checkpoints.reading import CheckpointComponent
 from plait.modeling.towers.cnn import ConvolutionalTower
 from plait.training.data.word_vectors import save_word_tower
 
@@ -195,7 +195,7 @@ def write_lite(config: PlaitCNNConfig, folder: Path) -> None:
     config.family = "efficientnet_lite"
     config.source_config = {"architecture": "EfficientNet-Lite", "image_size": config.image_size, "stages": stages}
     folder.mkdir(parents=True)
-    write_tower(Tower(config, dict(drawn(ConvolutionalTower(config)).state_dict()), {}), folder)
+    write_component(CheckpointComponent(config, dict(drawn(ConvolutionalTower(config)).state_dict()), {}), folder)
 
 
 def write_words(config: PlaitTextConfig, folder: Path) -> None:

@@ -22,7 +22,7 @@ def check_objectives(names: Iterable[str]) -> None:
             raise ValueError(f"there is no objective {name!r}, only {', '.join(OBJECTIVES)}{hint}")
 
 
-def check_weights(weights: Mapping[str, float]) -> None:
+def check_objective_weights(weights: Mapping[str, float]) -> None:
     """Raises ValueError for an unknown objective, or a weight that is negative or not finite."""
     check_objectives(weights)
     for name, weight in weights.items():

@@ -11,14 +11,14 @@ from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
-from .objectives import check_weights
+from .objectives import check_objective_weights
 from .retrieval import DOCUMENT, PlaitRetrievalConfig
 from .tower import CONFIG_FIELDS, PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
 from .width import width_of
 
 SubConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PreTrainedConfig | None]
-Labels = Resolved[dict[int, str] | dict[str, str] | None, dict[int, str]]
+LabelNames = Resolved[dict[int, str] | dict[str, str] | None, dict[int, str]]
 FusionConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitFusionConfig | None]
 RetrievalConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitRetrievalConfig | None]
 
@@ -43,7 +43,7 @@ OWN_CONFIGS = {
 }
 
 
-def sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: type[PreTrainedConfig]) -> Any:
+def build_sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: type[PreTrainedConfig]) -> Any:
     """A tower's config as an object: ours, or (a wrapped tower) that of any model type transformers knows."""
     if not isinstance(value, dict):
         return value
@@ -104,7 +104,7 @@ class PlaitConfig(PlaitBaseConfig):
     fusion_config: FusionConfig = LEFT_OUT
     document_config: SubConfig = LEFT_OUT
     retrieval_config: RetrievalConfig = LEFT_OUT
-    id2label: Labels = LEFT_OUT
+    id2label: LabelNames = LEFT_OUT
     classifier_dropout: float | int = 0.0
     classifier_bias: bool = True
     distillation_head: bool = False
@@ -125,11 +125,11 @@ class PlaitConfig(PlaitBaseConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         for field, config_class in self.sub_configs.items():
-            setattr(self, field, sub_config(getattr(self, field), config_class))
+            setattr(self, field, build_sub_config(getattr(self, field), config_class))
         super().__post_init__(**kwargs)
         self._check_parts()
         self._lift_tokens()
-        check_weights(self.objectives or {})
+        check_objective_weights(self.objectives or {})
         if not 0 < self.image_mask_ratio < 1:
             raise ValueError(f"image_mask_ratio is {self.image_mask_ratio}: expected a share between 0 and 1")
         self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline
@@ -210,12 +210,12 @@ class PlaitConfig(PlaitBaseConfig):
             what = "a context to read, but there is no tower" if not encoders else "towers, but reads no context"
             raise ValueError(f"decoder_config has {what}: set cross_attention, or fusion_config.strategy to 'inline'")
         if self.tie_encoder_embeddings:
-            shapes = [embedded(config) for config in (self.text_config, decoder)]
+            shapes = [find_embedding_shape(config) for config in (self.text_config, decoder)]
             if None in shapes or shapes[0] != shapes[1]:
                 tables = f"the text tower has {shapes[0]}, the decoder {shapes[1]}"
                 raise ValueError(f"tie_encoder_embeddings: embeddings (vocab_size, embedding_size) differ: {tables}")
 
 
-def embedded(config: PreTrainedConfig | None) -> tuple[int, int] | None:
+def find_embedding_shape(config: PreTrainedConfig | None) -> tuple[int, int] | None:
     """The shape of a text part's token embeddings; None for a wrapped part, or none."""
     return (config.vocab_size, config.embedding_size) if isinstance(config, PlaitTextConfig) else None

@@ -92,6 +92,6 @@ class PlaitTransformerConfig(PlaitBaseConfig):
             last = self.num_hidden_layers - 1
             raise ValueError(f"cross_attention_layers names {min(others)}, but layers are 0 .. {last}")
 
-    def crosses(self, layer_idx: int) -> bool:
+    def has_cross_attention(self, layer_idx: int) -> bool:
         """Whether the layer of this number reads a context."""
         return self.cross_attention and layer_idx in (self.cross_attention_layers or range(self.num_hidden_layers))

@@ -8,30 +8,30 @@ from transformers import PreTrainedConfig
 from .tower import CONFIG_FIELDS
 
 
-def rounded(channels: float, divisor: int, least: int) -> int:
+def round_channels(channels: float, divisor: int, least: int) -> int:
     """Channels rounded to a multiple of `divisor`, at least `least`, at most 10 % below (MobileNet and its kin)."""
     multiple = max(least, int(channels + divisor / 2) // divisor * divisor)
     return multiple + divisor if multiple < 0.9 * channels else multiple
 
 
-def mobilenet_v2_width(config: PreTrainedConfig) -> int:
+def compute_mobilenet_v2_width(config: PreTrainedConfig) -> int:
     if config.finegrained_output and config.depth_multiplier < 1:
         return 1280
-    return rounded(round(1280 * config.depth_multiplier), config.depth_divisible_by, config.min_depth)
+    return round_channels(round(1280 * config.depth_multiplier), config.depth_divisible_by, config.min_depth)
 
 
 # families whose tokens have another width than their `hidden_size` or the last of their `hidden_sizes` says
 WIDTHS: dict[str, Callable[[Any], int]] = {
-    "align_vision_model": lambda config: rounded(
+    "align_vision_model": lambda config: round_channels(
         config.out_channels[-1] * config.width_coefficient, config.depth_divisor, config.depth_divisor
     ),
     "cvt": lambda config: config.embed_dim[-1],
     "efficientnet": lambda config: config.hidden_dim,
     "focalnet": lambda config: config.embed_dim * 2 ** (len(config.depths) - 1),
     "mobilenet_v1": lambda config: max(int(1024 * config.depth_multiplier), config.min_depth),
-    "mobilenet_v2": mobilenet_v2_width,
+    "mobilenet_v2": compute_mobilenet_v2_width,
     "mobilevit": lambda config: config.neck_hidden_sizes[-1],
-    "mobilevitv2": lambda config: rounded(512 * config.width_multiplier, 8, 8),
+    "mobilevitv2": lambda config: round_channels(512 * config.width_multiplier, 8, 8),
     "opt": lambda config: config.word_embed_proj_dim,
     "reformer": lambda config: 2 * config.hidden_size,
     "sam_hq_vision_model": lambda config: config.output_channels,

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from plait import PlaitForRetrieval, PlaitProcessor
 from plait.training.metrics.bootstrap import Resamples
-from plait.training.metrics.retrieval import DEPTHS, ranks
+from plait.training.metrics.retrieval import DEPTHS, compute_ranks
 from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import train
 
@@ -105,7 +105,10 @@ def ranks_of(run: Path, drawings: Drawings, vectors: dict[str, torch.Tensor]) ->
     for row, file in enumerate(drawings.files):
         same.setdefault(file, []).append(row)
     own = [same[file] for file in drawings.files]
-    return {"name finds picture": ranks(names, pictures, own), "picture finds name": ranks(pictures, names, own)}
+    return {
+        "name finds picture": compute_ranks(names, pictures, own),
+        "picture finds name": compute_ranks(pictures, names, own),
+    }
 
 
 def report(title: str, found: list[np.ndarray], file: dict[str, Any]) -> None:
@@ -116,7 +119,7 @@ def report(title: str, found: list[np.ndarray], file: dict[str, Any]) -> None:
     shown = []
     for depth in DEPTHS:
         hits = [(each <= depth).astype(float) for each in found]
-        mean = resamples.values(lambda truth, hit: float(hit.mean()), np.ones(concepts), hits).interval
+        mean = resamples.compute_values(lambda truth, hit: float(hit.mean()), np.ones(concepts), hits).interval
         shown.append(f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]")
         each = [round(float(hit.mean()), 4) for hit in hits]
         file[f"{title} R@{depth}"] = {**mean.as_dict(), "chance": depth / concepts, "by_seed": each}

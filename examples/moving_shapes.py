@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerFast
 
 from plait import PlaitForClassification, PlaitProcessor
 from plait.configuration import PlaitTextConfig, PlaitVideoConfig, PlaitVisionConfig
-from plait.training.metrics.bootstrap import Resamples, Values
+from plait.training.metrics.bootstrap import BootstrapValues, Resamples
 
 SIDE, FRAMES = 32, 4
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 230), "yellow": (230, 200, 40)}
@@ -239,13 +239,13 @@ def accuracy(truth: np.ndarray, answers: np.ndarray) -> float:
     return float((truth == answers).mean())
 
 
-def report(test: Rows, systems: dict[str, np.ndarray]) -> dict[str, Values]:
+def report(test: Rows, systems: dict[str, np.ndarray]) -> dict[str, BootstrapValues]:
     """Prints the accuracy of each system, with its interval and by the kind of question; returns the draws."""
     truth, draws = np.array(test.answers), Resamples(np.array(test.of), seeds=1, count=2000, seed=0)
     kinds = np.array([" ".join(text.split()[:2]) for text in test.texts])
     values = {}
     for name, answers in systems.items():
-        values[name] = draws.values(accuracy, truth, [answers])
+        values[name] = draws.compute_values(accuracy, truth, [answers])
         interval = values[name].interval
         parts = [f"{kind} {accuracy(truth[kinds == kind], answers[kinds == kind]):.3f}" for kind in sorted(set(kinds))]
         print(f"{name}: {interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}] ({', '.join(parts)})")
@@ -284,9 +284,9 @@ def main() -> None:
     systems["blind"] = blind_answers(rows, test.texts)
     systems["majority"] = np.full(len(test.texts), Counter(rows.answers).most_common(1)[0][0])
     values = report(test, systems)
-    whole, gain = values["video"].interval, values["video"].minus(values["single frame"]).interval
+    whole, gain = values["video"].interval, values["video"].subtract(values["single frame"]).interval
     print(f"video - single frame: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
-    others = [f"{name.replace(' ', '_')}={values[name].whole:.3f}" for name in ("single frame", "blind", "majority")]
+    others = [f"{name.replace(' ', '_')}={values[name].estimate:.3f}" for name in ("single frame", "blind", "majority")]
     numbers = (
         f"accuracy={whole.value:.3f} low={whole.low:.3f} high={whole.high:.3f} {others[0]} gain_low={gain.low:.3f}"
     )

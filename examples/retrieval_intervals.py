@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, Image
 
 from plait import PlaitForRetrieval, PlaitProcessor
-from plait.training.metrics.retrieval import DEPTHS, ranks
+from plait.training.metrics.retrieval import DEPTHS, compute_ranks
 
 DRAWS = 10_000
 
@@ -32,8 +32,8 @@ def main() -> None:
     for run in options.runs:
         model, processor = PlaitForRetrieval.from_pretrained(run), PlaitProcessor.from_pretrained(run)
         words, shown = model.encode(texts, processor, "text"), model.encode(pictures, processor, "image")
-        found["text to image"].append(ranks(words, shown, [[row] for row in owner.tolist()]))
-        found["image to text"].append(ranks(shown, words, own_texts))
+        found["text to image"].append(compute_ranks(words, shown, [[row] for row in owner.tolist()]))
+        found["image to text"].append(compute_ranks(shown, words, own_texts))
     owners = {"text to image": owner, "image to text": np.arange(len(rows))}
     for direction, each in found.items():
         for run, of_run in zip(options.runs, each, strict=True):

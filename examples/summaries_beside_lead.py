@@ -23,8 +23,8 @@ def leads(dialogue: str) -> dict[str, str]:
 
 
 def main() -> None:
-    from plait.training.metrics.per_row import Rows, beside, lines, text_rows
-    from plait.training.metrics.text import text_metrics
+    from plait.training.metrics.per_row import RowScores, collect_text_scores, compare_rows, format_intervals
+    from plait.training.metrics.text import build_text_metrics
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("summaries", type=Path)
@@ -35,14 +35,14 @@ def main() -> None:
     written = [row["generated_text"] for row in predicted]
     references = [known[row["prompt"]] for row in predicted]
 
-    def rows(texts: list[str]) -> Rows:
-        metrics = text_metrics(METRICS)
-        metrics.add(texts, references)
-        return text_rows(metrics)
+    def rows(texts: list[str]) -> RowScores:
+        metrics = build_text_metrics(METRICS)
+        metrics.update(texts, references)
+        return collect_text_scores(metrics)
 
     guesses = [leads(row["prompt"]) for row in predicted]
     others = {name: rows([guess[name] for guess in guesses]) for name in guesses[0]}
-    print(lines(beside(rows(written), others)))
+    print(format_intervals(compare_rows(rows(written), others)))
     words = sum(len(text.split()) for text in written) / len(written)
     print(f"{len(written)} rows, {words:.1f} words a summary, {len(set(written)) / len(written):.3f} distinct")
 

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from plait.training.data.loading import load_data
-from plait.training.data.question_windows import with_answers
+from plait.training.data.question_windows import normalize_answers
 from plait.training.recipes.schema import DataRecipe
 
 COLUMNS = ("question", "context", "answers", "answer_start")
@@ -24,7 +24,7 @@ NOTHING: dict[str, list[Any]] = {"text": [], "answer_start": []}
 
 def doubled(data: Dataset, generator: np.random.Generator) -> list[dict[str, Any]]:
     """Every row, and its question about a context that does not answer it."""
-    rows: list[Any] = [with_answers(dict(row)) for row in data]
+    rows: list[Any] = [normalize_answers(dict(row)) for row in data]
     contexts = list(dict.fromkeys(row["context"] for row in rows))
     found = []
     for row in rows:

@@ -49,14 +49,14 @@ class VideoInputs(TypedDict, total=False):
     video_present: Tensor | None
 
 
-class Recorded(TypedDict, total=False):
+class OutputOptions(TypedDict, total=False):
     """What the output holds besides."""
 
     output_attentions: bool | None
     output_hidden_states: LayerChoice | None
 
 
-class EncoderInputs(TextInputs, ImageInputs, AudioInputs, VideoInputs, Recorded, total=False):
+class EncoderInputs(TextInputs, ImageInputs, AudioInputs, VideoInputs, OutputOptions, total=False):
     """Of every class: any mix of modalities."""
 
     encoder_outputs: Mapping[str, Any] | None
@@ -119,20 +119,20 @@ class LossOptions(TypedDict, total=False):
     label_smoothing: float
 
 
-class TextLossInputs(EncoderInputs, CacheInputs, LossOptions, total=False):
+class CausalLMInputs(EncoderInputs, CacheInputs, LossOptions, total=False):
     """Of a causal language model."""
 
 
-class WrittenInputs(ModelInputs, LossOptions, total=False):
+class ConditionalGenerationInputs(ModelInputs, LossOptions, total=False):
     """Of conditional generation."""
 
 
-class ReadInputs(EncoderInputs, LossOptions, total=False):
+class QuestionAnsweringInputs(EncoderInputs, LossOptions, total=False):
     """Of question answering."""
 
 
 # the arguments of each modality, and those of a decoder that reads a context
-INPUTS = {
+MODALITY_INPUTS = {
     "text": tuple(TextInputs.__annotations__),
     "image": tuple(ImageInputs.__annotations__),
     "audio": tuple(AudioInputs.__annotations__),
@@ -140,12 +140,12 @@ INPUTS = {
 }
 
 
-def by_modality(inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def split_by_modality(inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The inputs of each tower, None for those that were not given."""
-    return {modality: {name: inputs.get(name) for name in names} for modality, names in INPUTS.items()}
+    return {modality: {name: inputs.get(name) for name in names} for modality, names in MODALITY_INPUTS.items()}
 
 
-def spelled_out(forward: Forward) -> Forward:
+def expand_signature(forward: Forward) -> Forward:
     """A method whose `**inputs: Unpack[SomeTypedDict]` stand in its signature by name, before its own arguments: the
     Trainer drops the columns, and `generate` refuses the arguments, that a signature does not name. They may be given
     by place; any other name is a TypeError.

@@ -15,7 +15,7 @@ REQUIRED: Any = None
 LayerChoice = bool | Sequence[int]
 
 
-def chosen(asked: LayerChoice, count: int) -> Collection[int]:
+def select_layers(asked: LayerChoice, count: int) -> Collection[int]:
     """The numbers of the hidden states to keep, of `count`; in the place of the others the output has None."""
     if isinstance(asked, bool):
         return range(count if asked else 0)
@@ -73,7 +73,7 @@ class PlaitModelOutput(ModelOutput):
     context: ContextOutput | None = None
 
 
-class Alone(NamedTuple):
+class UnimodalOutput(NamedTuple):
     """What one modality alone answers: numbers of the rows that have it, (rows,), and their logits, (rows,
     num_labels)."""
 
@@ -88,7 +88,7 @@ class PlaitClassifierOutput(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor = REQUIRED
-    alone: dict[str, Alone] | None = None
+    alone: dict[str, UnimodalOutput] | None = None
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 

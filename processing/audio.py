@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from transformers import ASTFeatureExtractor, SequenceFeatureExtractor
 
-from .images import describe, file_content
+from .images import describe, read_file_content
 
-INSTALL = "install them with: pip install 'plait[audio]'"
-FEATURES = ("input_features", "input_values")
-LOUDEST = 100  # floats are -1..1, and a little more where they were normalised; more are integers of 16 bits
+AUDIO_INSTALL_HINT = "install them with: pip install 'plait[audio]'"
+FEATURE_NAMES = ("input_features", "input_values")
+MAX_AMPLITUDE = 100  # floats are -1..1, and a little more where they were normalised; more are integers of 16 bits
 
 
-class Audio(NamedTuple):
-    """values: what `features_of` returns; cut: the first row with a clip that the feature extractor cut, and its
+class AudioFeatures(NamedTuple):
+    """values: what `extract_features` returns; cut: the first row with a clip that the feature extractor cut, and its
     length in seconds."""
 
     values: dict[str, Any]
-    cut: tuple[int, float] | None
+    truncated: tuple[int, float] | None
 
 
-def clip_rows(audio: Any) -> list[list[Any]]:
+def collect_audio_rows(audio: Any) -> list[list[Any]]:
     """One list of clips for every row; a clip may be None.
 
     A single clip is one row. In a list every entry is a row: a clip, None (no clip) or a list of clips.
@@ -37,7 +37,7 @@ def clip_rows(audio: Any) -> list[list[Any]]:
         raise ValueError(
             f"audio: {describe(audio)} may be one clip of several channels or several clips: pass [clip] or list(clips)"
         )
-    if is_clip(audio):
+    if is_audio_clip(audio):
         return [[audio]]
     if not isinstance(audio, Sequence):
         raise TypeError(
@@ -45,16 +45,16 @@ def clip_rows(audio: Any) -> list[list[Any]]:
         )
     if not audio:
         raise ValueError("audio is an empty list: pass one entry a row (None for a row without a clip)")
-    return [row_of_clips(row, entry) for row, entry in enumerate(audio)]
+    return [collect_row_clips(row, entry) for row, entry in enumerate(audio)]
 
 
-def row_of_clips(row: int, entry: Any) -> list[Any]:
+def collect_row_clips(row: int, entry: Any) -> list[Any]:
     """The clips of one row."""
     if entry is None:
         return []
-    clips = [entry] if is_clip(entry) or not isinstance(entry, Sequence) else list(entry)
+    clips = [entry] if is_audio_clip(entry) or not isinstance(entry, Sequence) else list(entry)
     for clip in clips:
-        if clip is not None and not is_clip(clip):
+        if clip is not None and not is_audio_clip(clip):
             raise TypeError(
                 f"audio, row {row}: {describe(clip)} is not a clip; pass an array or tensor (samples) or (channels, "
                 "samples), a path, the bytes of a file, None, or a list of these"
@@ -62,12 +62,12 @@ def row_of_clips(row: int, entry: Any) -> list[Any]:
     return clips
 
 
-def is_clip(value: Any) -> bool:
+def is_audio_clip(value: Any) -> bool:
     """Whether this is a single clip, read or not."""
     return isinstance(value, (np.ndarray, torch.Tensor, str, PathLike, bytes, Mapping))
 
 
-def waveform(clip: Any, sampling_rate: float | None, wanted: int) -> np.ndarray:
+def read_waveform(clip: Any, sampling_rate: float | None, target_rate: int) -> np.ndarray:
     """The samples of one channel in float32, at `wanted` samples a second.
 
     Channels are averaged, integers scaled to -1..1. An array of two dimensions is (channels, samples) or the reverse:
@@ -78,12 +78,12 @@ def waveform(clip: Any, sampling_rate: float | None, wanted: int) -> np.ndarray:
         ImportError: a file, or another rate, without the packages that read or resample it.
         ValueError: not readable, an array without a rate, no samples, NaN or infinite ones.
     """
-    samples, rate = samples_of(clip, sampling_rate)
+    samples, rate = read_samples(clip, sampling_rate)
     if rate is None:
         raise ValueError(f"{describe(clip)} has no sampling rate: pass sampling_rate=... (samples a second)")
     if not rate > 0:
         raise ValueError(f"sampling_rate is {rate}: it is a number of samples a second, above 0")
-    samples = resampled(one_channel(samples), rate, wanted) if samples.size else samples
+    samples = resample(mix_to_mono(samples), rate, target_rate) if samples.size else samples
     if not samples.size:
         raise ValueError(f"{describe(clip)} has no samples")
     if not np.isfinite(samples).all():
@@ -91,41 +91,41 @@ def waveform(clip: Any, sampling_rate: float | None, wanted: int) -> np.ndarray:
     return samples
 
 
-def samples_of(clip: Any, sampling_rate: float | None) -> tuple[np.ndarray, float | None]:
+def read_samples(clip: Any, sampling_rate: float | None) -> tuple[np.ndarray, float | None]:
     """Samples as they are, and their rate: of an array, of `datasets`' {"array", "sampling_rate"}, or of a file."""
     if isinstance(clip, Mapping) and clip.get("array") is not None:
-        return samples_of(np.asarray(clip["array"]), clip.get("sampling_rate") or sampling_rate)
+        return read_samples(np.asarray(clip["array"]), clip.get("sampling_rate") or sampling_rate)
     if isinstance(clip, torch.Tensor):
         clip = clip.detach().cpu()
         clip = (clip.float() if clip.is_floating_point() else clip).numpy()
     if isinstance(clip, np.ndarray):
         return clip, sampling_rate
-    return from_file(file_content(clip))
+    return decode_audio(read_file_content(clip))
 
 
-def from_file(content: bytes) -> tuple[np.ndarray, float]:
+def decode_audio(content: bytes) -> tuple[np.ndarray, float]:
     """Decode the bytes of a sound file: (samples, channels), and samples a second."""
     try:
         import soundfile
     except ImportError as error:
-        raise ImportError(f"sound files are read with soundfile and soxr; {INSTALL}") from error
+        raise ImportError(f"sound files are read with soundfile and soxr; {AUDIO_INSTALL_HINT}") from error
     try:
         return soundfile.read(BytesIO(content), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ValueError(f"{describe(content)} are not a readable sound file: {error}") from error
 
 
-def one_channel(samples: np.ndarray) -> np.ndarray:
+def mix_to_mono(samples: np.ndarray) -> np.ndarray:
     """(samples,) in float32, about -1..1."""
     if samples.ndim not in (1, 2):
         raise ValueError(f"{describe(samples)} is not a clip: (samples) or (channels, samples)")
-    samples = as_floats(samples)
+    samples = scale_to_float(samples)
     if samples.ndim == 2:
         samples = samples.mean(axis=int(np.argmin(samples.shape)))
     return samples.astype(np.float32)
 
 
-def as_floats(samples: np.ndarray) -> np.ndarray:
+def scale_to_float(samples: np.ndarray) -> np.ndarray:
     """Integers scaled to -1..1 by their type; floats as they are."""
     if np.issubdtype(samples.dtype, np.unsignedinteger):
         middle = (np.iinfo(samples.dtype).max + 1) / 2
@@ -135,27 +135,27 @@ def as_floats(samples: np.ndarray) -> np.ndarray:
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"{describe(samples)} does not hold numbers of a sound")
     loudest = np.abs(samples).max(initial=0)
-    if np.isfinite(loudest) and loudest > LOUDEST:
+    if np.isfinite(loudest) and loudest > MAX_AMPLITUDE:
         raise ValueError(
             f"{describe(samples)} has values up to {loudest}, but floats mean -1..1: pass 16-bit samples as int16"
         )
     return samples
 
 
-def resampled(samples: np.ndarray, rate: float, wanted: int) -> np.ndarray:
+def resample(samples: np.ndarray, rate: float, target_rate: int) -> np.ndarray:
     """The same sound at another rate (samples a second)."""
-    if rate == wanted:
+    if rate == target_rate:
         return samples
     try:
         import soxr
     except ImportError as error:
-        raise ImportError(f"a rate of {rate} is brought to {wanted} with soxr; {INSTALL}") from error
-    return soxr.resample(samples, rate, wanted)
+        raise ImportError(f"a rate of {rate} is brought to {target_rate} with soxr; {AUDIO_INSTALL_HINT}") from error
+    return soxr.resample(samples, rate, target_rate)
 
 
-def features_of(
+def extract_features(
     extractor: SequenceFeatureExtractor, rows: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]
-) -> Audio:
+) -> AudioFeatures:
     """Clips through the feature extractor, one by one, so that no clip depends on its neighbours.
 
     Gives `input_features` (batch, clips, mel bins, frames) or `input_values` (batch, clips, samples), as the extractor
@@ -169,75 +169,86 @@ def features_of(
         (row, place): clip for row, clips in enumerate(rows) for place, clip in enumerate(clips) if clip is not None
     }
     wanted = int(extractor.sampling_rate)
-    sounds = {place: readable(place[0], clip, sampling_rate, wanted) for place, clip in places.items()}
+    sounds = {place: read_row_waveform(place[0], clip, sampling_rate, wanted) for place, clip in places.items()}
     present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
     for place in sounds:
         present[place] = True
-    arrays = {place: one_clip(extractor, sound, f"audio, row {place[0]}", options) for place, sound in sounds.items()}
-    values = stacked(arrays, present, extractor.padding_value) if arrays else silent(extractor, present, options)
-    return Audio(values | {"audio_present": present}, first_too_long(extractor, sounds))
+    arrays = {
+        place: extract_clip_features(extractor, sound, f"audio, row {place[0]}", options)
+        for place, sound in sounds.items()
+    }
+    values = (
+        stack_features(arrays, present, extractor.padding_value)
+        if arrays
+        else build_empty_features(extractor, present, options)
+    )
+    return AudioFeatures(values | {"audio_present": present}, find_overlong_clip(extractor, sounds))
 
 
-def first_too_long(
-    extractor: SequenceFeatureExtractor, sounds: Mapping[tuple[int, int], np.ndarray]
+def find_overlong_clip(
+    extractor: SequenceFeatureExtractor, waveforms: Mapping[tuple[int, int], np.ndarray]
 ) -> tuple[int, float] | None:
     """The first row with a clip longer than the extractor reads (Whisper's cuts at 30 s, AST's at 10), and its
     seconds."""
-    longest = longest_clip(extractor)
-    for (row, _), sound in sounds.items():
+    longest = find_max_samples(extractor)
+    for (row, _), sound in waveforms.items():
         if longest is not None and len(sound) > longest:
             return row, len(sound) / extractor.sampling_rate
     return None
 
 
-def longest_clip(extractor: SequenceFeatureExtractor) -> int | None:
+def find_max_samples(extractor: SequenceFeatureExtractor) -> int | None:
     """Samples that the extractor reads of a clip; None where it reads all."""
     if isinstance(extractor, ASTFeatureExtractor):
         return extractor.max_length * int(extractor.sampling_rate) // 100  # a frame is 10 ms
     return getattr(extractor, "n_samples", None)
 
 
-def shortest_clip(extractor: SequenceFeatureExtractor) -> int:
+def find_min_samples(extractor: SequenceFeatureExtractor) -> int:
     """Samples of one analysis window: a shorter clip is padded with silence."""
     if isinstance(extractor, ASTFeatureExtractor):
         return int(extractor.sampling_rate) // 40  # 25 ms
     return getattr(extractor, "n_fft", 1)
 
 
-def readable(row: int, clip: Any, sampling_rate: float | None, wanted: int) -> np.ndarray:
+def read_row_waveform(row: int, clip: Any, sampling_rate: float | None, target_rate: int) -> np.ndarray:
     """The waveform of one clip; every error names the row."""
     try:
-        return waveform(clip, sampling_rate, wanted)
+        return read_waveform(clip, sampling_rate, target_rate)
     except (OSError, ValueError, ImportError) as error:
         raise type(error)(f"audio, row {row}: {error}") from error
 
 
-def one_clip(
-    extractor: SequenceFeatureExtractor, sound: np.ndarray, where: str, options: dict[str, Any]
+def extract_clip_features(
+    extractor: SequenceFeatureExtractor, waveform: np.ndarray, where: str, options: dict[str, Any]
 ) -> tuple[str, np.ndarray]:
     """What the extractor makes of one waveform: its name and, without a batch, its values."""
     family = type(extractor).__name__
-    sound = np.pad(sound, (0, max(shortest_clip(extractor) - len(sound), 0)))
+    waveform = np.pad(waveform, (0, max(find_min_samples(extractor) - len(waveform), 0)))
     try:
         # every family has a call of its own
         values = extractor(  # pyright: ignore[reportCallIssue]
-            sound, sampling_rate=extractor.sampling_rate, return_tensors="np", **options
+            waveform, sampling_rate=extractor.sampling_rate, return_tensors="np", **options
         )
     except Exception as error:
-        raise ValueError(f"{where}: {family} failed on {describe(sound)}: {error}") from error
-    name = next((name for name in FEATURES if name in values), None)
+        raise ValueError(f"{where}: {family} failed on {describe(waveform)}: {error}") from error
+    name = next((name for name in FEATURE_NAMES if name in values), None)
     if name is None:
-        raise ValueError(f"{where}: {family} gives {', '.join(values)}, none of {', '.join(FEATURES)}")
+        raise ValueError(f"{where}: {family} gives {', '.join(values)}, none of {', '.join(FEATURE_NAMES)}")
     return name, np.asarray(values[name][0], dtype=np.float32)
 
 
-def silent(extractor: SequenceFeatureExtractor, present: np.ndarray, options: dict[str, Any]) -> dict[str, np.ndarray]:
+def build_empty_features(
+    extractor: SequenceFeatureExtractor, present: np.ndarray, options: dict[str, Any]
+) -> dict[str, np.ndarray]:
     """Zeros of the shape of a second of sound, for rows without any clip."""
-    name, values = one_clip(extractor, np.zeros(int(extractor.sampling_rate), dtype=np.float32), "audio", options)
+    name, values = extract_clip_features(
+        extractor, np.zeros(int(extractor.sampling_rate), dtype=np.float32), "audio", options
+    )
     return {name: np.zeros((*present.shape, *values.shape), dtype=np.float32)}
 
 
-def stacked(
+def stack_features(
     arrays: Mapping[tuple[int, int], tuple[str, np.ndarray]], present: np.ndarray, padding: float
 ) -> dict[str, np.ndarray]:
     """The clips' features in one array, the shorter padded along the one dimension in which they differ."""

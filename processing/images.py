@@ -13,11 +13,11 @@ from PIL import Image, ImageOps
 from transformers import BaseImageProcessor
 from transformers.image_utils import SizeDict
 
-MODES = {1: "L", 3: "RGB"}
-LONGEST_RATIO = 200  # of a picture whose shortest edge is resized: beyond it the other edge fills the memory
+COLOR_MODES = {1: "L", 3: "RGB"}
+MAX_ASPECT_RATIO = 200  # of a picture whose shortest edge is resized: beyond it the other edge fills the memory
 
 
-def picture_rows(images: Any) -> list[list[Any]]:
+def collect_image_rows(images: Any) -> list[list[Any]]:
     """One list of pictures for every row; a picture may be None.
 
     A single picture is one row. In a list every entry is a row: a picture, None (no picture) or a list of pictures.
@@ -27,25 +27,25 @@ def picture_rows(images: Any) -> list[list[Any]]:
         TypeError: something else than pictures, named with its row.
         ValueError: an empty list.
     """
-    if is_picture(images):
+    if is_image(images):
         return [[images]]
-    if not is_list(images):
+    if not is_image_list(images):
         raise TypeError(
             f"images: {describe(images)} is neither a picture nor a list with a picture, None or a list of pictures "
             "for every row"
         )
     if not len(images):
         raise ValueError("images is an empty list: pass one entry a row (None for a row without a picture)")
-    return [row_of_pictures(row, entry) for row, entry in enumerate(images)]
+    return [collect_row_images(row, entry) for row, entry in enumerate(images)]
 
 
-def row_of_pictures(row: int, entry: Any) -> list[Any]:
+def collect_row_images(row: int, entry: Any) -> list[Any]:
     """The pictures of one row."""
     if entry is None:
         return []
-    pictures = list(entry) if is_list(entry) else [entry]
+    pictures = list(entry) if is_image_list(entry) else [entry]
     for picture in pictures:
-        if picture is not None and not is_picture(picture):
+        if picture is not None and not is_image(picture):
             raise TypeError(
                 f"images, row {row}: {describe(picture)} is not a picture; pass a Pillow picture, an array, a tensor, "
                 "a path, the bytes of a file, None, or a list of these"
@@ -53,14 +53,14 @@ def row_of_pictures(row: int, entry: Any) -> list[Any]:
     return pictures
 
 
-def is_picture(value: Any) -> bool:
+def is_image(value: Any) -> bool:
     """Whether this is a single picture, read or not."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim <= 3
     return isinstance(value, (Image.Image, str, PathLike, bytes, Mapping))
 
 
-def is_list(value: Any) -> bool:
+def is_image_list(value: Any) -> bool:
     """Whether this is a list of something; an array of four or more dimensions is one."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim > 3
@@ -78,7 +78,7 @@ def describe(value: Any) -> str:
     return f"{short(value)} ({type(value).__name__})"
 
 
-def read_picture(picture: Any, channels: int = 3, channels_first: bool | None = None) -> Image.Image:
+def read_image(source: Any, channels: int = 3, channels_first: bool | None = None) -> Image.Image:
     """A Pillow picture, RGB (`channels` 3) or grey (1), upright by its EXIF orientation.
 
     Transparency is put on white. 16-bit values are scaled from 0..65535 to 0..255, floats from 0..1. Of an animation
@@ -89,18 +89,18 @@ def read_picture(picture: Any, channels: int = 3, channels_first: bool | None = 
         FileNotFoundError: no file at this path.
         ValueError: not a readable picture, no pixels, NaN, or values out of range.
     """
-    if isinstance(picture, (np.ndarray, torch.Tensor)):
-        image = from_array(picture, channels_first)
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        image = build_image_from_array(source, channels_first)
     else:
-        image = from_file(picture)
+        image = decode_image(source)
     if not all(image.size):
         raise ValueError(f"{describe(image)} has no pixels")
-    return in_colours(image, MODES[channels])
+    return convert_color_mode(image, COLOR_MODES[channels])
 
 
-def from_file(source: Any) -> Image.Image:
+def decode_image(source: Any) -> Image.Image:
     """Decode a path, the bytes of a file or a Pillow picture that may not be read yet."""
-    content = file_content(source)
+    content = read_file_content(source)
     try:
         image = content if isinstance(content, Image.Image) else Image.open(BytesIO(content))
         return ImageOps.exif_transpose(image)
@@ -108,13 +108,13 @@ def from_file(source: Any) -> Image.Image:
         raise ValueError(f"{describe(source)} is not a readable picture: {error}") from error
 
 
-def file_content(source: Any) -> Any:
+def read_file_content(source: Any) -> Any:
     """The bytes behind a path or behind `datasets`' undecoded {"bytes", "path"}; a Pillow picture as it is."""
     if isinstance(source, Mapping):
         content = source.get("bytes") or source.get("path")
         if content is None:
             raise ValueError(f"{describe(source)} has neither bytes nor a path")
-        return file_content(content)
+        return read_file_content(content)
     if not isinstance(source, (str, PathLike)):
         return source
     if "://" in fspath(source):
@@ -124,25 +124,25 @@ def file_content(source: Any) -> Any:
     return Path(source).read_bytes()
 
 
-def from_array(array: np.ndarray | torch.Tensor, channels_first: bool | None) -> Image.Image:
+def build_image_from_array(array: np.ndarray | torch.Tensor, channels_first: bool | None) -> Image.Image:
     """A Pillow picture of an array's values."""
     if isinstance(array, torch.Tensor):
-        channels_first = prefers_first(array.shape) if channels_first is None else channels_first
+        channels_first = guess_channels_first(array.shape) if channels_first is None else channels_first
         array = array.detach().cpu()
         array = (array.float() if array.is_floating_point() else array).numpy()
     if array.ndim not in (2, 3) or not array.size:
         raise ValueError(f"{describe(array)} is not a picture: (height, width) or (height, width, channels)")
     if array.ndim == 3:
-        array = channels_last(array, channels_first)
-    return Image.fromarray(np.ascontiguousarray(to_bytes(array)))
+        array = move_channels_last(array, channels_first)
+    return Image.fromarray(np.ascontiguousarray(scale_to_uint8(array)))
 
 
-def prefers_first(shape: Sequence[int]) -> bool | None:
+def guess_channels_first(shape: Sequence[int]) -> bool | None:
     """A tensor has its channels first, if it can."""
     return True if len(shape) == 3 and shape[0] <= 4 else None
 
 
-def channels_last(array: np.ndarray, channels_first: bool | None) -> np.ndarray:
+def move_channels_last(array: np.ndarray, channels_first: bool | None) -> np.ndarray:
     """(height, width, channels), without the last dimension where there is one channel."""
     if channels_first is None:
         channels_first = array.shape[-1] > 4
@@ -152,7 +152,7 @@ def channels_last(array: np.ndarray, channels_first: bool | None) -> np.ndarray:
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
-def to_bytes(array: np.ndarray) -> np.ndarray:
+def scale_to_uint8(array: np.ndarray) -> np.ndarray:
     """Values of any type as 0..255: floats are 0..1, 16-bit integers 0..65535, other integers 0..255."""
     if array.dtype == np.uint8:
         return array
@@ -173,12 +173,12 @@ def to_bytes(array: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(array, 0, top) * (255 / top)).astype(np.uint8)
 
 
-def in_colours(image: Image.Image, mode: str) -> Image.Image:
+def convert_color_mode(image: Image.Image, mode: str) -> Image.Image:
     """Any Pillow mode to RGB or L: transparency on white, 16 bits scaled (Pillow itself would cut them off)."""
     if image.mode.startswith("I"):
-        image = Image.fromarray(to_bytes(sixteen_bits(image)))
+        image = Image.fromarray(scale_to_uint8(convert_to_uint16(image)))
     elif image.mode == "F":
-        image = Image.fromarray(to_bytes(np.asarray(image)))
+        image = Image.fromarray(scale_to_uint8(np.asarray(image)))
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = image.convert("LA") if image.mode == "La" else image  # Pillow cannot go from La to RGBA at once
@@ -187,7 +187,7 @@ def in_colours(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def sixteen_bits(image: Image.Image) -> np.ndarray:
+def convert_to_uint16(image: Image.Image) -> np.ndarray:
     """Values of a picture of mode I;16 or I (32 bits, in which readers return 16-bit files)."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
@@ -195,7 +195,9 @@ def sixteen_bits(image: Image.Image) -> np.ndarray:
     return values.astype(np.uint16)
 
 
-def pixel_arrays(image_processor: BaseImageProcessor, rows: list[list[Any]], options: dict[str, Any]) -> dict[str, Any]:
+def process_images(
+    image_processor: BaseImageProcessor, rows: list[list[Any]], options: dict[str, Any]
+) -> dict[str, Any]:
     """Pictures through the image processor, one by one, so that no picture depends on its neighbours.
 
     Returns `pixel_values (batch, images, channels, height, width)`, zeros where there is no picture, and
@@ -209,34 +211,34 @@ def pixel_arrays(image_processor: BaseImageProcessor, rows: list[list[Any]], opt
     order = options.pop("input_data_format", None)
     channels_first = None if order is None else str(getattr(order, "value", order)) == "channels_first"
     arrays = {
-        (row, place): one_picture(image_processor, row, picture, channels_first, options)
+        (row, place): process_row_image(image_processor, row, picture, channels_first, options)
         for row, pictures in enumerate(rows)
         for place, picture in enumerate(pictures)
         if picture is not None
     }
     present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
-    pixels = np.zeros((*present.shape, *common_shape(image_processor, arrays, options)), dtype=np.float32)
+    pixels = np.zeros((*present.shape, *find_common_shape(image_processor, arrays, options)), dtype=np.float32)
     for place, array in arrays.items():
         pixels[place], present[place] = array, True
     return {"pixel_values": pixels, "image_present": present}
 
 
-def one_picture(
-    image_processor: BaseImageProcessor, row: int, picture: Any, channels_first: bool | None, options: dict[str, Any]
+def process_row_image(
+    image_processor: BaseImageProcessor, row: int, source: Any, channels_first: bool | None, options: dict[str, Any]
 ) -> np.ndarray:
     """(channels, height, width) of one picture; every error names the row."""
     try:
-        image = read_picture(picture, number_of_channels(image_processor), channels_first)
+        image = read_image(source, count_channels(image_processor), channels_first)
     except (OSError, ValueError) as error:
         raise type(error)(f"images, row {row}: {error}") from error
-    return processed(image_processor, image, f"images, row {row}", options)
+    return process_image(image_processor, image, f"images, row {row}", options)
 
 
-def processed(
+def process_image(
     image_processor: BaseImageProcessor, image: Image.Image, where: str, options: dict[str, Any]
 ) -> np.ndarray:
     """(channels, height, width) of a readable picture."""
-    check_ratio(image, options.get("size", getattr(image_processor, "size", None)), where)
+    check_aspect_ratio(image, options.get("size", getattr(image_processor, "size", None)), where)
     name = type(image_processor).__name__
     try:
         array = np.asarray(image_processor(image, **options)["pixel_values"][0])
@@ -251,31 +253,31 @@ def processed(
     return array
 
 
-def check_ratio(image: Image.Image, size: Any, where: str) -> None:
+def check_aspect_ratio(image: Image.Image, size: Any, where: str) -> None:
     """Resizing the shortest edge of a very long picture makes it huge."""
     edges = dict(size) if isinstance(size, (dict, SizeDict)) else {}
     ratio = max(image.size) / min(image.size)
-    if "shortest_edge" in edges and ratio > LONGEST_RATIO:
+    if "shortest_edge" in edges and ratio > MAX_ASPECT_RATIO:
         raise ValueError(
-            f"{where}: {describe(image)} is {ratio:.0f} times as long as wide, more than {LONGEST_RATIO}: resizing its "
-            f"shortest edge to {edges['shortest_edge']} would make it huge; crop it, or pass "
+            f"{where}: {describe(image)} is {ratio:.0f} times as long as wide, more than {MAX_ASPECT_RATIO}: resizing "
+            f"its shortest edge to {edges['shortest_edge']} would make it huge; crop it, or pass "
             'images_kwargs={"size": {"height": ..., "width": ...}}'
         )
 
 
-def number_of_channels(image_processor: BaseImageProcessor) -> int:
+def count_channels(image_processor: BaseImageProcessor) -> int:
     """1 for an image processor that normalises one channel, else 3."""
     mean = getattr(image_processor, "image_mean", None)
     return 1 if isinstance(mean, Sequence) and len(mean) == 1 else 3
 
 
-def common_shape(
+def find_common_shape(
     image_processor: BaseImageProcessor, arrays: dict[tuple[int, int], np.ndarray], options: dict[str, Any]
 ) -> tuple[int, ...]:
     """The shape of every processed picture; without any picture that of a blank one."""
     if not arrays:
-        blank = Image.new(MODES[number_of_channels(image_processor)], (64, 64))
-        return processed(image_processor, blank, "images", options).shape
+        blank = Image.new(COLOR_MODES[count_channels(image_processor)], (64, 64))
+        return process_image(image_processor, blank, "images", options).shape
     (first, expected), *others = ((place, array.shape) for place, array in arrays.items())
     for place, shape in others:
         if shape != expected:

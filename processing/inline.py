@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from .text import encode
+from .text import encode_texts
 
 
 class ImageToken(NamedTuple):
@@ -16,7 +16,7 @@ class ImageToken(NamedTuple):
 
     text: str
     id: int
-    times: int | None
+    tokens_per_image: int | None
 
 
 class InlineTexts(NamedTuple):
@@ -27,7 +27,7 @@ class InlineTexts(NamedTuple):
     values: dict[str, Any]
 
 
-def with_image_token(tokenizer: PreTrainedTokenizerBase, token: str) -> PreTrainedTokenizerBase:
+def add_image_token(tokenizer: PreTrainedTokenizerBase, token: str) -> PreTrainedTokenizerBase:
     """The tokenizer itself if this is one of its special tokens, else a copy in which it is: a word of the vocabulary
     keeps its id, any other comes last."""
     if token in tokenizer.all_special_tokens:
@@ -37,7 +37,7 @@ def with_image_token(tokenizer: PreTrainedTokenizerBase, token: str) -> PreTrain
     return tokenizer
 
 
-def encode_inline(
+def encode_inline_texts(
     tokenizer: PreTrainedTokenizerBase,
     texts: list[str | None],
     pairs: list[str] | None,
@@ -50,21 +50,23 @@ def encode_inline(
     Raises:
         ValueError: an image token without an image or the reverse, images cut off, `token.times` not known.
     """
-    check_counts(texts, pairs, token, counts)
-    longer = [text and text.replace(token.text, token.text * (token.times or 1)) for text in texts]
-    longer_pairs = pairs and [pair.replace(token.text, token.text * (token.times or 1)) for pair in pairs]
-    values = encode(tokenizer, longer, longer_pairs, options)
-    if token.times is not None:
-        check_uncut(values, token, counts)
+    check_image_counts(texts, pairs, token, counts)
+    longer = [text and text.replace(token.text, token.text * (token.tokens_per_image or 1)) for text in texts]
+    longer_pairs = pairs and [pair.replace(token.text, token.text * (token.tokens_per_image or 1)) for pair in pairs]
+    values = encode_texts(tokenizer, longer, longer_pairs, options)
+    if token.tokens_per_image is not None:
+        check_image_tokens_kept(values, token, counts)
     if "offset_mapping" in values:
         if pairs:
             raise ValueError("return_offsets_mapping: not for pairs of texts that may hold images")
         rows = zip(values["offset_mapping"], texts, strict=True)
-        values["offset_mapping"] = [original_offsets(row, text or "", token) for row, text in rows]
+        values["offset_mapping"] = [restore_offsets(row, text or "", token) for row, text in rows]
     return InlineTexts(longer, longer_pairs, values)
 
 
-def check_counts(texts: list[str | None], pairs: list[str] | None, token: ImageToken, counts: Sequence[int]) -> None:
+def check_image_counts(
+    texts: list[str | None], pairs: list[str] | None, token: ImageToken, counts: Sequence[int]
+) -> None:
     """Raises ValueError for the first row that has another number of image tokens than of images, or whose images take
     an unknown number of tokens."""
     for row, (text, count) in enumerate(zip(texts, counts, strict=True)):
@@ -74,17 +76,17 @@ def check_counts(texts: list[str | None], pairs: list[str] | None, token: ImageT
                 f"text, row {row}: {found} image token(s) {token.text!r} in the text, but {count} image(s): an image "
                 "token without an image or the reverse"
             )
-        if found and token.times is None:
+        if found and token.tokens_per_image is None:
             raise ValueError(
                 "num_image_tokens is not set: it is the number of tokens that one image has in the model, "
                 "processor.num_image_tokens = model.num_image_tokens"
             )
 
 
-def check_uncut(values: dict[str, list[Any]], token: ImageToken, counts: Sequence[int]) -> None:
+def check_image_tokens_kept(values: dict[str, list[Any]], token: ImageToken, counts: Sequence[int]) -> None:
     """Raises ValueError for the first row whose image tokens are not all there: the text was cut before they ended."""
     for row, (ids, count) in enumerate(zip(values["input_ids"], counts, strict=True)):
-        left, wanted = ids.count(token.id), count * (token.times or 0)
+        left, wanted = ids.count(token.id), count * (token.tokens_per_image or 0)
         if left != wanted:
             raise ValueError(
                 f"text, row {row}: cut at {len(ids)} tokens, of the {wanted} tokens of its {count} image(s) {left} "
@@ -92,11 +94,11 @@ def check_uncut(values: dict[str, list[Any]], token: ImageToken, counts: Sequenc
             )
 
 
-def original_offsets(offsets: Sequence[tuple[int, int]], text: str, token: ImageToken) -> list[tuple[int, int]]:
+def restore_offsets(offsets: Sequence[tuple[int, int]], text: str, token: ImageToken) -> list[tuple[int, int]]:
     """Where the tokens of an expanded text stand in the text as it was given: (start, end) in characters; all tokens of
     a picture stand where its image token does."""
     spans = [match.span() for match in re.finditer(re.escape(token.text), text)]
-    length = len(token.text) * (token.times or 1)  # of a picture in the expanded text
+    length = len(token.text) * (token.tokens_per_image or 1)  # of a picture in the expanded text
     grown = length - len(token.text)
     starts = [start + number * grown for number, (start, _) in enumerate(spans)]
     found = []

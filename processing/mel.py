@@ -57,7 +57,7 @@ class PlaitMelFeatureExtractor(SequenceFeatureExtractor):
             self.n_fft,
             self.hop_length,
             power=2.0,
-            mel_filters=self.filters(),
+            mel_filters=self.build_filters(),
             pad_mode="constant",
         )
         mel = np.log(np.maximum(mel, 1e-6)) if self.log else mel
@@ -65,7 +65,7 @@ class PlaitMelFeatureExtractor(SequenceFeatureExtractor):
             mel = (mel - mel.mean(axis=1, keepdims=True)) / (mel.std(axis=1, keepdims=True) + 1e-5)
         return BatchFeature({"input_features": mel[None].astype(np.float32)}, tensor_type=return_tensors)
 
-    def filters(self) -> np.ndarray:
+    def build_filters(self) -> np.ndarray:
         """(frequencies, mel bins)."""
         highest, count = self.sampling_rate / 2, self.n_fft // 2 + 1
         return mel_filter_bank(

@@ -12,10 +12,12 @@ TEXT_OPTIONS = frozenset(
     "return_special_tokens_mask return_offsets_mapping return_text_replacement_offsets verbose".split()
 )
 # options that would change the form of what comes out, or that a call gives already
-FORM_OPTIONS = frozenset("return_tensors data_format device disable_grouping sampling_rate self args kwargs".split())
+RESERVED_OPTIONS = frozenset(
+    "return_tensors data_format device disable_grouping sampling_rate self args kwargs".split()
+)
 
 
-class Options(NamedTuple):
+class ProcessorOptions(NamedTuple):
     """What the call of each part is given beside its inputs."""
 
     text: dict[str, Any]
@@ -23,9 +25,9 @@ class Options(NamedTuple):
     audio: dict[str, Any]
 
 
-def options_of(
+def split_options(
     kwargs: dict[str, Any], image_processor: BaseImageProcessor | None, extractor: SequenceFeatureExtractor | None
-) -> Options:
+) -> ProcessorOptions:
     """Options given flat or in `text_kwargs`, `images_kwargs` and `audio_kwargs`, by the part that takes them.
 
     A flat one that more than one part takes (`padding`) is the tokenizer's.
@@ -34,37 +36,37 @@ def options_of(
     kwargs = dict(kwargs)
     image_names: set[str] = set()
     if image_processor is not None:
-        image_names = set(image_processor.valid_kwargs.__annotations__) - FORM_OPTIONS
-    audio_names = set() if extractor is None else audio_options(extractor)
-    text = chosen(kwargs, "text_kwargs", TEXT_OPTIONS, TEXT_OPTIONS)
-    images = chosen(kwargs, "images_kwargs", image_names, image_names)
+        image_names = set(image_processor.valid_kwargs.__annotations__) - RESERVED_OPTIONS
+    audio_names = set() if extractor is None else find_audio_options(extractor)
+    text = select_options(kwargs, "text_kwargs", TEXT_OPTIONS, TEXT_OPTIONS)
+    images = select_options(kwargs, "images_kwargs", image_names, image_names)
     flat = audio_names - TEXT_OPTIONS - image_names
-    audio = chosen(kwargs, "audio_kwargs", audio_names, flat)
+    audio = select_options(kwargs, "audio_kwargs", audio_names, flat)
     for name in kwargs:
         if not any(name in names for names in (TEXT_OPTIONS, image_names, flat)):
-            raise unknown(name, {*TEXT_OPTIONS, *image_names, *flat})
-    return Options(text, images, audio)
+            raise build_unknown_option_error(name, {*TEXT_OPTIONS, *image_names, *flat})
+    return ProcessorOptions(text, images, audio)
 
 
-def audio_options(extractor: Any) -> set[str]:
+def find_audio_options(extractor: Any) -> set[str]:
     """What a feature extractor's call, which is each family's own, takes beside the waveform."""
     _, *names = inspect.signature(extractor).parameters
-    return set(names) - FORM_OPTIONS
+    return set(names) - RESERVED_OPTIONS
 
 
-def chosen(kwargs: dict[str, Any], group: str, names: Set[str], flat_names: Set[str]) -> dict[str, Any]:
+def select_options(kwargs: dict[str, Any], group: str, names: Set[str], flat_names: Set[str]) -> dict[str, Any]:
     """The options of one part, given flat or in its group, which is taken out of `kwargs`."""
     grouped = kwargs.pop(group, None) or {}
     flat = {name: value for name, value in kwargs.items() if name in flat_names}
     for name in grouped:
         if name not in names:
-            raise unknown(name, names, group)
+            raise build_unknown_option_error(name, names, group)
         if name in flat:
             raise TypeError(f"the option {name!r} is given twice, flat and in {group}")
     return flat | grouped
 
 
-def unknown(name: str, names: Set[str], group: str = "a PlaitProcessor's call") -> TypeError:
+def build_unknown_option_error(name: str, names: Set[str], group: str = "a PlaitProcessor's call") -> TypeError:
     near = get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}"
     return TypeError(f"{group} has no option {name!r}; {hint}")

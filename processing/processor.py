@@ -14,45 +14,50 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .audio import clip_rows, features_of
-from .images import picture_rows, pixel_arrays
-from .inline import ImageToken, encode_inline, with_image_token
-from .options import options_of
-from .rows import check_company, check_rows, image_counts
+from .audio import collect_audio_rows, extract_features
+from .images import collect_image_rows, process_images
+from .inline import ImageToken, add_image_token, encode_inline_texts
+from .options import split_options
+from .rows import check_required_input, check_row_counts, count_images
 from .sources import (
     AudioSource,
     Checkpoint,
     ImageSource,
     TextSource,
-    feature_extractor_of,
+    build_frame_processor,
     find_decoder_tokenizer,
     find_feature_extractor,
     find_image_processor,
+    find_num_frames,
     find_tokenizer,
-    frame_processor_from,
-    frame_processor_of,
-    frames_of_source,
-    image_processor_of,
-    tokenizers_of,
+    resolve_feature_extractor,
+    resolve_frame_processor,
+    resolve_image_processor,
+    resolve_tokenizers,
 )
-from .targets import labels_of
-from .text import encode, first_cut, pair_rows, text_rows, with_pad_token
-from .video import Sampling, video_arrays, video_rows
+from .targets import encode_targets
+from .text import add_pad_token, collect_pair_rows, collect_text_rows, encode_texts, find_truncated_row
+from .video import FrameSampling, collect_video_rows, process_videos
 
 logger = logging.get_logger(__name__)
 
 # and the argument of `compose` that brings it
-PARTS = {"image_processor": "image", "feature_extractor": "audio", "tokenizer": "text", "decoder_tokenizer": "decoder"}
+PART_ARGUMENTS = {
+    "image_processor": "image",
+    "feature_extractor": "audio",
+    "tokenizer": "text",
+    "decoder_tokenizer": "decoder",
+}
 
 
-FIELDS = ("chat_template", "image_token", "num_image_tokens", "num_frames", "fps")
+SAVED_FIELDS = ("chat_template", "image_token", "num_image_tokens", "num_frames", "fps")
 
 
-class PresentParts:
+class PresentPartNames:
     """`ProcessorMixin.get_attributes`, which saving asks: all parts on the class, those that it has on a processor."""
 
     def __get__(self, processor: "PlaitProcessor | None", owner: type) -> Callable[[], list[str]]:
-        return lambda: [name for name in PARTS if processor is None or getattr(processor, name) is not None]
+        return lambda: [name for name in PART_ARGUMENTS if processor is None or getattr(processor, name) is not None]
 
 
 class PlaitProcessor(ProcessorMixin):
@@ -84,7 +89,7 @@ class PlaitProcessor(ProcessorMixin):
     feature_extractor: SequenceFeatureExtractor | None = None
     decoder_tokenizer: PreTrainedTokenizerBase | None = None
     frame_processor: BaseImageProcessor | None = None
-    get_attributes = PresentParts()  # pyright: ignore[reportAssignmentType]
+    get_attributes = PresentPartNames()  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self,
@@ -101,20 +106,20 @@ class PlaitProcessor(ProcessorMixin):
     ) -> None:
         check_image_token(tokenizer, image_token, num_image_tokens)
         if tokenizer is not None:
-            tokenizer = with_pad_token(tokenizer)
-            tokenizer = tokenizer if image_token is None else with_image_token(tokenizer, image_token)
+            tokenizer = add_pad_token(tokenizer)
+            tokenizer = tokenizer if image_token is None else add_image_token(tokenizer, image_token)
             chat_template = chat_template or tokenizer.chat_template
         if decoder_tokenizer is not None:
-            decoder_tokenizer = with_pad_token(decoder_tokenizer)
+            decoder_tokenizer = add_pad_token(decoder_tokenizer)
         given = (image_processor, feature_extractor, tokenizer, decoder_tokenizer)
-        parts = {name: part for name, part in zip(PARTS, given, strict=True) if part is not None}
+        parts = {name: part for name, part in zip(PART_ARGUMENTS, given, strict=True) if part is not None}
         if not parts and frame_processor is None:
             raise ValueError("a PlaitProcessor needs a tokenizer, an image processor, a feature extractor, or several")
         vars(self).update(parts)
         super().__init__(**parts, chat_template=chat_template)
         self.image_token, self.num_image_tokens = image_token, num_image_tokens
         self.frame_processor, self.num_frames, self.fps = frame_processor, num_frames, fps
-        self.reported_cuts: set[str] = set()
+        self.reported_truncations: set[str] = set()
 
     @classmethod
     def compose(
@@ -168,16 +173,16 @@ class PlaitProcessor(ProcessorMixin):
             "local_files_only": local_files_only,
         }
         options = {name: value for name, value in options.items() if value is not None}
-        tokenizer, decoder_tokenizer = tokenizers_of(text, decoder, options)
+        tokenizer, decoder_tokenizer = resolve_tokenizers(text, decoder, options)
         return cls(
-            image_processor=None if image is None else image_processor_of(image, options),
-            feature_extractor=None if audio is None else feature_extractor_of(audio, options),
+            image_processor=None if image is None else resolve_image_processor(image, options),
+            feature_extractor=None if audio is None else resolve_feature_extractor(audio, options),
             tokenizer=tokenizer,
             decoder_tokenizer=decoder_tokenizer,
             image_token=image_token,
             num_image_tokens=num_image_tokens,
-            frame_processor=None if video is None else frame_processor_of(video, options),
-            num_frames=num_frames or (None if video is None or fps is not None else frames_of_source(video, options)),
+            frame_processor=None if video is None else resolve_frame_processor(video, options),
+            num_frames=num_frames or (None if video is None or fps is not None else find_num_frames(video, options)),
             fps=fps,
         )
 
@@ -198,13 +203,13 @@ class PlaitProcessor(ProcessorMixin):
             "decoder_tokenizer": find_decoder_tokenizer(checkpoint),
         }
         saved, _ = cls.get_processor_dict(checkpoint.name, **checkpoint.hub_options)
-        frames = frame_processor_from(saved.get("frame_processor"))
+        frames = build_frame_processor(saved.get("frame_processor"))
         if frames is None and all(part is None for part in parts.values()):
             raise OSError(
                 f"{checkpoint} has neither a tokenizer nor an image processor nor a feature extractor; make one with "
                 "PlaitProcessor.compose(text=..., image=...) and save it there"
             )
-        fields = FIELDS if checkpoint.is_own() else FIELDS[:1]
+        fields = SAVED_FIELDS if checkpoint.is_own() else SAVED_FIELDS[:1]
         return cls(**parts, frame_processor=frames, **{name: saved.get(name) for name in fields})
 
     def __call__(
@@ -230,14 +235,14 @@ class PlaitProcessor(ProcessorMixin):
                 set, a text has one for every image of its row, in their order.
             images: a picture (one row) or a list with a picture, None (no picture) or a list of pictures for every row.
                 A picture is a Pillow picture, an array or tensor (uint8 in 0..255 or floats in 0..1), a path, the bytes
-                of a file or `datasets`' {"bytes", "path"}; see `read_picture` for colours, depth and orientation.
+                of a file or `datasets`' {"bytes", "path"}; see `read_image` for colours, depth and orientation.
             text_pair: second texts, as `text`.
             return_tensors: "pt" or "np"; None leaves nested lists of ids and arrays of pictures and sound.
             audio: likewise clips: an array or tensor (samples) or (channels, samples), a path, the bytes of a file, or
                 `datasets`' {"array", "sampling_rate"} or {"bytes", "path"}; see `waveform`.
             sampling_rate: samples a second of the clips that are bare arrays.
             videos: likewise: a path, the bytes of a file, an array or tensor (frames, height, width, channels) or
-                (frames, channels, height, width), or a list of frames; see `video_rows`.
+                (frames, channels, height, width), or a list of frames; see `collect_video_rows`.
             video_fps: frames a second of the videos that are bare frames.
             text_target: the text to be written for every row.
             max_target_length: tokens of a target with its end, by default as many as its tokenizer allows.
@@ -264,28 +269,28 @@ class PlaitProcessor(ProcessorMixin):
             FileNotFoundError: no file at a picture's or clip's path.
         """
         video_options = dict(kwargs.pop("videos_kwargs", None) or {})
-        check_company("audio", audio, sampling_rate=sampling_rate)
-        check_company("videos", videos, video_fps=video_fps)
-        check_company("text", text, text_pair=text_pair, num_images=num_images)
-        check_company("text_target", text_target, max_target_length=max_target_length)
-        options = options_of(kwargs, self.image_processor, self.feature_extractor)
-        texts = None if text is None else text_rows(text)
-        pictures = None if images is None else picture_rows(images)
-        clips = None if audio is None else clip_rows(audio)
-        films = None if videos is None else video_rows(videos)
-        targets = None if text_target is None else text_rows(text_target, "text_target")
-        check_rows({"text": texts, "images": pictures, "audio": clips, "videos": films, "text_target": targets})
+        check_required_input("audio", audio, sampling_rate=sampling_rate)
+        check_required_input("videos", videos, video_fps=video_fps)
+        check_required_input("text", text, text_pair=text_pair, num_images=num_images)
+        check_required_input("text_target", text_target, max_target_length=max_target_length)
+        options = split_options(kwargs, self.image_processor, self.feature_extractor)
+        texts = None if text is None else collect_text_rows(text)
+        pictures = None if images is None else collect_image_rows(images)
+        clips = None if audio is None else collect_audio_rows(audio)
+        films = None if videos is None else collect_video_rows(videos)
+        targets = None if text_target is None else collect_text_rows(text_target, "text_target")
+        check_row_counts({"text": texts, "images": pictures, "audio": clips, "videos": films, "text_target": targets})
         values: dict[str, Any] = {}
         if texts is not None:
-            values |= self._encode(texts, text_pair, image_counts(texts, pictures, num_images), options.text)
+            values |= self._encode_texts(texts, text_pair, count_images(texts, pictures, num_images), options.text)
         if pictures is not None:
-            values |= pixel_arrays(self._part("image_processor", "images"), pictures, options.images)
+            values |= process_images(self._require_part("image_processor", "images"), pictures, options.images)
         if clips is not None:
-            values |= self._features(clips, sampling_rate, options.audio)
+            values |= self._encode_audio(clips, sampling_rate, options.audio)
         if films is not None:
-            values |= self._frames(films, video_fps, video_options)
+            values |= self._encode_videos(films, video_fps, video_options)
         if targets is not None:
-            values["labels"] = self._labels(targets, max_target_length)
+            values["labels"] = self._encode_targets(targets, max_target_length)
         return BatchFeature(values, tensor_type=return_tensors)
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
@@ -305,7 +310,11 @@ class PlaitProcessor(ProcessorMixin):
     @property
     def target_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the texts that the model writes; raises ValueError where there is none."""
-        return self.decoder_tokenizer if self.decoder_tokenizer is not None else self._part("tokenizer", "token ids")
+        return (
+            self.decoder_tokenizer
+            if self.decoder_tokenizer is not None
+            else self._require_part("tokenizer", "token ids")
+        )
 
     @property
     def image_token_id(self) -> int | None:
@@ -325,61 +334,69 @@ class PlaitProcessor(ProcessorMixin):
         names += ["pixel_values_videos", "video_present"] if self.frame_processor is not None else []
         return names
 
-    def _part(self, name: str, what: str) -> Any:
+    def _require_part(self, name: str, what: str) -> Any:
         """The part that reads something."""
         part = getattr(self, name)
         if part is None:
             raise ValueError(
                 f"this processor has no {name}, so it cannot read {what}; compose it with one: "
-                f"PlaitProcessor.compose({PARTS[name]}=...)"
+                f"PlaitProcessor.compose({PART_ARGUMENTS[name]}=...)"
             )
         return part
 
-    def _encode(
+    def _encode_texts(
         self, texts: list[str | None], text_pair: Any, counts: Sequence[int], options: dict[str, Any]
     ) -> dict[str, Any]:
         """Ids and masks, the images' tokens among them; the first text that is cut unasked for is warned about."""
-        tokenizer = self._part("tokenizer", "text")
-        pairs = pair_rows(texts, text_pair)
+        tokenizer = self._require_part("tokenizer", "text")
+        pairs = collect_pair_rows(texts, text_pair)
         # transformers' chat templates ask for these to shift offsets: ours are those of the text as it was given
         options = {name: value for name, value in options.items() if name != "return_text_replacement_offsets"}
         token_id = self.image_token_id
         if self.image_token is None or token_id is None:
-            values = encode(tokenizer, texts, pairs, options)
+            values = encode_texts(tokenizer, texts, pairs, options)
         else:
             token = ImageToken(self.image_token, token_id, self.num_image_tokens)
-            texts, pairs, values = encode_inline(tokenizer, texts, pairs, token, counts, options)
-        if "text" not in self.reported_cuts and not {"truncation", "max_length"} & options.keys():
-            row = first_cut(tokenizer, texts, pairs, values)
-            self._report("text", row, f"longer than the {tokenizer.model_max_length} tokens that the model can place")
+            texts, pairs, values = encode_inline_texts(tokenizer, texts, pairs, token, counts, options)
+        if "text" not in self.reported_truncations and not {"truncation", "max_length"} & options.keys():
+            row = find_truncated_row(tokenizer, texts, pairs, values)
+            self._warn_truncation(
+                "text", row, f"longer than the {tokenizer.model_max_length} tokens that the model can place"
+            )
         return values
 
-    def _features(self, clips: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]) -> dict[str, Any]:
+    def _encode_audio(
+        self, clips: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
         """The clips' features; the first clip that is cut is warned about."""
-        values, cut = features_of(self._part("feature_extractor", "audio"), clips, sampling_rate, options)
+        values, cut = extract_features(self._require_part("feature_extractor", "audio"), clips, sampling_rate, options)
         row, seconds = cut or (None, 0.0)
-        self._report("audio", row, f"a clip of {seconds:.1f} s is longer than the feature extractor reads")
+        self._warn_truncation("audio", row, f"a clip of {seconds:.1f} s is longer than the feature extractor reads")
         return values
 
-    def _frames(self, films: list[list[Any]], video_fps: float | None, options: dict[str, Any]) -> dict[str, Any]:
+    def _encode_videos(
+        self, videos: list[list[Any]], video_fps: float | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
         """The videos' frames, sampled as the call says, else as the processor does."""
-        own = Sampling(self.num_frames, self.fps)
-        asked = {name: options.pop(name) for name in Sampling._fields if name in options}
-        reader = self.frame_processor or self._part("image_processor", "videos")
-        return video_arrays(reader, films, Sampling(**asked) if asked else own, video_fps, options)
+        own = FrameSampling(self.num_frames, self.fps)
+        asked = {name: options.pop(name) for name in FrameSampling._fields if name in options}
+        reader = self.frame_processor or self._require_part("image_processor", "videos")
+        return process_videos(reader, videos, FrameSampling(**asked) if asked else own, video_fps, options)
 
-    def _labels(self, targets: list[str | None], limit: int | None) -> list[list[int]]:
+    def _encode_targets(self, targets: list[str | None], limit: int | None) -> list[list[int]]:
         """Labels of the targets; the first one that is cut unasked for is warned about."""
         tokenizer = self.target_tokenizer
-        labels = labels_of(tokenizer, targets, limit)
-        cut = labels.cut if limit is None else None
-        self._report("text_target", cut, f"longer than the {tokenizer.model_max_length} tokens that the model writes")
+        labels = encode_targets(tokenizer, targets, limit)
+        cut = labels.truncated_row if limit is None else None
+        self._warn_truncation(
+            "text_target", cut, f"longer than the {tokenizer.model_max_length} tokens that the model writes"
+        )
         return labels.ids
 
-    def _report(self, what: str, row: int | None, problem: str) -> None:
+    def _warn_truncation(self, what: str, row: int | None, problem: str) -> None:
         """Warn once that an input of this kind is cut."""
-        if row is not None and what not in self.reported_cuts:
-            self.reported_cuts.add(what)
+        if row is not None and what not in self.reported_truncations:
+            self.reported_truncations.add(what)
             logger.warning(f"{what}, row {row}: {problem}, and cut there; so will others be, without a further warning")
 
 

@@ -4,27 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def image_counts(
-    texts: list[str | None], pictures: list[list[Any]] | None, given: Sequence[int] | None
+def count_images(
+    texts: list[str | None], images: list[list[Any]] | None, num_images: Sequence[int] | None
 ) -> Sequence[int]:
     """How many images every row has."""
-    if given is None:
-        return [sum(picture is not None for picture in row) for row in pictures or [[] for _ in texts]]
-    if pictures is not None or len(given) != len(texts):
+    if num_images is None:
+        return [sum(picture is not None for picture in row) for row in images or [[] for _ in texts]]
+    if images is not None or len(num_images) != len(texts):
         raise ValueError(
-            f"num_images has {len(given)} rows, text {len(texts)}: pass one number a row, and no images beside it"
+            f"num_images has {len(num_images)} rows, text {len(texts)}: pass one number a row, and no images beside it"
         )
-    return given
+    return num_images
 
 
-def check_company(name: str, value: Any, **company: Any) -> None:
+def check_required_input(name: str, value: Any, **dependents: Any) -> None:
     """Raises ValueError for something that means nothing without this input."""
-    for other, given in company.items():
+    for other, given in dependents.items():
         if value is None and given is not None:
             raise ValueError(f"{other} was passed without {name}")
 
 
-def check_rows(inputs: dict[str, list[Any] | None]) -> None:
+def check_row_counts(inputs: dict[str, list[Any] | None]) -> None:
     """All inputs are of the same rows."""
     lengths = {name: len(rows) for name, rows in inputs.items() if rows is not None}
     if not lengths:

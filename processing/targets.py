@@ -4,19 +4,19 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from .text import ENDLESS
+from .text import UNLIMITED_LENGTH
 
-IGNORED = -100  # a label that the loss leaves out
+LABEL_PAD_TOKEN_ID = -100  # a label that the loss leaves out
 
 
-class Labels(NamedTuple):
+class TargetLabels(NamedTuple):
     """ids: (batch, length), padded with -100 on the right; cut: the first row that was cut, None if none was."""
 
     ids: list[list[int]]
-    cut: int | None
+    truncated_row: int | None
 
 
-def labels_of(tokenizer: PreTrainedTokenizerBase, texts: list[str | None], limit: int | None) -> Labels:
+def encode_targets(tokenizer: PreTrainedTokenizerBase, texts: list[str | None], limit: int | None) -> TargetLabels:
     """Every text with the tokenizer's own special tokens and an end at its end, at most `limit` tokens with it.
 
     Without a limit that is the tokenizer's `model_max_length`.
@@ -34,14 +34,14 @@ def labels_of(tokenizer: PreTrainedTokenizerBase, texts: list[str | None], limit
     encoded = tokenizer(
         text_target=written, padding=False, truncation=False, return_attention_mask=False, verbose=False
     )
-    rows = [ended(tokenizer, ids) for ids in encoded["input_ids"]]
-    cut = next((row for row, ids in enumerate(rows) if len(ids) > limit), None) if limit < ENDLESS else None
+    rows = [add_end_token(tokenizer, ids) for ids in encoded["input_ids"]]
+    cut = next((row for row, ids in enumerate(rows) if len(ids) > limit), None) if limit < UNLIMITED_LENGTH else None
     rows = [[*ids[: limit - 1], ids[-1]] if len(ids) > limit else ids for ids in rows]
     length = max(map(len, rows))
-    return Labels([ids + [IGNORED] * (length - len(ids)) for ids in rows], cut)
+    return TargetLabels([ids + [LABEL_PAD_TOKEN_ID] * (length - len(ids)) for ids in rows], cut)
 
 
-def ended(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+def add_end_token(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
     """The ids, closed by the end-of-sequence token (a separator, where there is none) unless one of both ends them."""
     ends: list[Any] = [end for end in (tokenizer.eos_token_id, tokenizer.sep_token_id) if end is not None]
     if not ends:

@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-ENDLESS = 10**9  # a tokenizer without a limit has model_max_length 1e30
+UNLIMITED_LENGTH = 10**9  # a tokenizer without a limit has model_max_length 1e30
 
 
-def text_rows(text: Any, name: str = "text") -> list[str | None]:
+def collect_text_rows(text: Any, name: str = "text") -> list[str | None]:
     """One string for every row, None where the row has no text.
 
     Raises:
@@ -35,7 +35,7 @@ def text_rows(text: Any, name: str = "text") -> list[str | None]:
     return list(text)
 
 
-def pair_rows(texts: list[str | None], text_pair: Any) -> list[str] | None:
+def collect_pair_rows(texts: list[str | None], text_pair: Any) -> list[str] | None:
     """The second texts, one for every row that has a first one.
 
     Raises:
@@ -43,7 +43,7 @@ def pair_rows(texts: list[str | None], text_pair: Any) -> list[str] | None:
     """
     if text_pair is None:
         return None
-    pairs = text_rows(text_pair, "text_pair")
+    pairs = collect_text_rows(text_pair, "text_pair")
     if len(pairs) != len(texts):
         raise ValueError(f"text has {len(texts)} rows, text_pair has {len(pairs)}: pass one pair a row")
     for row, (first, second) in enumerate(zip(texts, pairs, strict=True)):
@@ -52,7 +52,7 @@ def pair_rows(texts: list[str | None], text_pair: Any) -> list[str] | None:
     return [pair or "" for pair in pairs]
 
 
-def with_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def add_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer itself if it can pad, else a copy that pads with its end-of-sequence token.
 
     `attention_mask` still tells padding from a true end of sequence.
@@ -69,7 +69,7 @@ def with_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def encode(
+def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: list[str | None], pairs: list[str] | None, options: dict[str, Any]
 ) -> dict[str, list[Any]]:
     """Ids and masks by name, nested lists (batch, length), padded to the longest row and cut at `model_max_length`.
@@ -78,14 +78,14 @@ def encode(
     where the tokenizer adds no special tokens), is padding alone. There is at least one column. Of a tokenizer whose
     model reads the padding too, every text is padded to one length, and the mask of a row with a text covers it.
     """
-    limited = "max_length" in options or tokenizer.model_max_length < ENDLESS
+    limited = "max_length" in options or tokenizer.model_max_length < UNLIMITED_LENGTH
     options = {"padding": True, "truncation": limited, "return_attention_mask": True} | options
     if reads_padding(tokenizer) and limited and options["padding"] is True:
         options["padding"] = "max_length"
     values = dict(tokenizer([text or "" for text in texts], pairs, **options))
     if reads_padding(tokenizer) and options["padding"] == "max_length" and "attention_mask" in values:
         values["attention_mask"] = [[1] * len(ids) for ids in values["input_ids"]]
-    return without_absent(tokenizer, texts, values)
+    return pad_absent_rows(tokenizer, texts, values)
 
 
 def reads_padding(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -94,7 +94,7 @@ def reads_padding(tokenizer: PreTrainedTokenizerBase) -> bool:
     return "attention_mask" not in tokenizer.model_input_names
 
 
-def without_absent(
+def pad_absent_rows(
     tokenizer: PreTrainedTokenizerBase, texts: list[str | None], values: dict[str, list[Any]]
 ) -> dict[str, list[Any]]:
     """Rows without a text as padding alone, in at least one column."""
@@ -114,7 +114,7 @@ def without_absent(
     return values
 
 
-def first_cut(
+def find_truncated_row(
     tokenizer: PreTrainedTokenizerBase, texts: list[str | None], pairs: list[str] | None, values: dict[str, list[Any]]
 ) -> int | None:
     """The first row whose text is longer than `tokenizer.model_max_length`, which only a row that fills it can be."""

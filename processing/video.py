@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor
 
-from .images import describe, file_content, is_picture, number_of_channels, processed, read_picture
+from .images import count_channels, describe, is_image, process_image, read_file_content, read_image
 
-INSTALL = "install it with: pip install 'plait[video]'"
+VIDEO_INSTALL_HINT = "install it with: pip install 'plait[video]'"
 
 
-class Sampling(NamedTuple):
+class FrameSampling(NamedTuple):
     """Which frames of a video are read.
 
     num_frames: so many, from the middles of as many equal stretches (a shorter video gives some of them twice); fps: a
@@ -31,7 +31,7 @@ class Sampling(NamedTuple):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}: it must be above 0")
 
-    def chosen(self, times: Sequence[float] | None, count: int) -> list[int]:
+    def select_frames(self, times: Sequence[float] | None, count: int) -> list[int]:
         """The numbers of the frames to read, of `count` frames shown at these times (seconds; None: not known).
 
         Raises ValueError for sampling by seconds without times.
@@ -50,7 +50,7 @@ class Sampling(NamedTuple):
         return [places[int(step)] for step in steps]
 
 
-def video_rows(videos: Any) -> list[list[Any]]:
+def collect_video_rows(videos: Any) -> list[list[Any]]:
     """One list of clips for every row; a clip may be None.
 
     A single clip is one row. In a list every entry is a row: a clip, None (no clip) or a list of clips. A clip is a
@@ -61,7 +61,7 @@ def video_rows(videos: Any) -> list[list[Any]]:
         TypeError: something else, named with its row.
         ValueError: an empty list, or an array of other dimensions.
     """
-    if is_clip(videos):
+    if is_video_clip(videos):
         return [[videos]]
     if isinstance(videos, (np.ndarray, torch.Tensor)) and videos.ndim == 5:
         return [[clip] for clip in videos]
@@ -72,18 +72,18 @@ def video_rows(videos: Any) -> list[list[Any]]:
         )
     if not videos:
         raise ValueError("videos is an empty list: pass one entry a row (None for a row without a video)")
-    return [clips_of_row(row, entry) for row, entry in enumerate(videos)]
+    return [collect_row_videos(row, entry) for row, entry in enumerate(videos)]
 
 
-def clips_of_row(row: int, entry: Any) -> list[Any]:
+def collect_row_videos(row: int, entry: Any) -> list[Any]:
     """The clips of one row."""
     if entry is None:
         return []
     if isinstance(entry, Sequence) and not isinstance(entry, (str, bytes)) and not entry:
         raise ValueError(f"videos, row {row}: a video has no frames")
-    clips = [entry] if is_clip(entry) or not isinstance(entry, Sequence) else list(entry)
+    clips = [entry] if is_video_clip(entry) or not isinstance(entry, Sequence) else list(entry)
     for clip in clips:
-        if clip is not None and not is_clip(clip):
+        if clip is not None and not is_video_clip(clip):
             raise TypeError(
                 f"videos, row {row}: {describe(clip)} is not a clip; pass a path, the bytes of a file, an array "
                 "(frames, height, width, channels), a list of frames, None, or a list of these"
@@ -91,7 +91,7 @@ def clips_of_row(row: int, entry: Any) -> list[Any]:
     return clips
 
 
-def is_clip(value: Any) -> bool:
+def is_video_clip(value: Any) -> bool:
     """Whether this is a single video, read or not."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim == 4
@@ -102,42 +102,42 @@ def is_clip(value: Any) -> bool:
 
 def is_frame(value: Any) -> bool:
     """Whether this is a picture that is read already."""
-    return isinstance(value, (Image.Image, np.ndarray, torch.Tensor)) and is_picture(value)
+    return isinstance(value, (Image.Image, np.ndarray, torch.Tensor)) and is_image(value)
 
 
-def frames_of(clip: Any, sampling: Sampling, video_fps: float | None) -> list[Any]:
-    """The sampled frames of one clip: pictures that `read_picture` takes.
+def read_frames(clip: Any, sampling: FrameSampling, video_fps: float | None) -> list[Any]:
+    """The sampled frames of one clip: pictures that `read_image` takes.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: no file, no package that reads it, or nothing to read in it.
     """
     if isinstance(clip, (str, PathLike, bytes, Mapping)):
-        return from_file(file_content(clip), sampling)
+        return decode_video(read_file_content(clip), sampling)
     count = len(clip)
     if not count:
         raise ValueError("a video has no frames")
     times = None if video_fps is None else [number / video_fps for number in range(count)]
-    return [clip[number] for number in sampling.chosen(times, count)]
+    return [clip[number] for number in sampling.select_frames(times, count)]
 
 
-def from_file(content: bytes, sampling: Sampling) -> list[Image.Image]:
+def decode_video(content: bytes, sampling: FrameSampling) -> list[Image.Image]:
     """Decode the sampled frames of a video file's bytes, upright."""
     try:
         import av
         import av.error
     except ImportError as error:
-        raise ImportError(f"video files are read with PyAV; {INSTALL}") from error
+        raise ImportError(f"video files are read with PyAV; {VIDEO_INSTALL_HINT}") from error
     try:
         with av.open(BytesIO(content)) as container:
-            times = [frame.time for frame in video_frames(container)]
+            times = [frame.time for frame in decode_frames(container)]
         if not times:
             raise ValueError(f"{describe(content)} have no frames of a video")
         known = [float(number if time is None else time) for number, time in enumerate(times)]
-        wanted = sampling.chosen(known, len(times))
+        wanted = sampling.select_frames(known, len(times))
         with av.open(BytesIO(content)) as container:
             pictures = {
-                number: upright(frame)
-                for number, frame in enumerate(video_frames(container))
+                number: rotate_upright(frame)
+                for number, frame in enumerate(decode_frames(container))
                 if number in frozenset(wanted)
             }
     except av.error.FFmpegError as error:
@@ -145,21 +145,21 @@ def from_file(content: bytes, sampling: Sampling) -> list[Image.Image]:
     return [pictures[number] for number in wanted]
 
 
-def video_frames(container: Any) -> Any:
+def decode_frames(container: Any) -> Any:
     """The frames of the first video stream; none where there is only sound."""
     return container.decode(video=0) if container.streams.video else []
 
 
-def upright(frame: Any) -> Image.Image:
+def rotate_upright(frame: Any) -> Image.Image:
     """A decoded frame as it is shown: phones film in one orientation and note the other."""
     picture = frame.to_image()
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
 
 
-def video_arrays(
+def process_videos(
     image_processor: BaseImageProcessor,
     rows: list[list[Any]],
-    sampling: Sampling,
+    sampling: FrameSampling,
     video_fps: float | None,
     options: dict[str, Any],
 ) -> dict[str, Any]:
@@ -175,15 +175,15 @@ def video_arrays(
     """
     sampling.check()
     arrays = {
-        (row, place): one_video(image_processor, row, clip, sampling, video_fps, options)
+        (row, place): process_row_video(image_processor, row, clip, sampling, video_fps, options)
         for row, clips in enumerate(rows)
         for place, clip in enumerate(clips)
         if clip is not None
     }
     present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
     if not arrays:
-        blank = Image.new("L" if number_of_channels(image_processor) == 1 else "RGB", (64, 64))
-        shape = (sampling.num_frames or 1, *processed(image_processor, blank, "videos", options).shape)
+        blank = Image.new("L" if count_channels(image_processor) == 1 else "RGB", (64, 64))
+        shape = (sampling.num_frames or 1, *process_image(image_processor, blank, "videos", options).shape)
         return {"pixel_values_videos": np.zeros((*present.shape, *shape), np.float32), "video_present": present}
     sizes = {array.shape[1:] for array in arrays.values()}
     if len(sizes) > 1:
@@ -201,22 +201,22 @@ def video_arrays(
     return values | ({"pixel_values_videos_mask": mask} if min(lengths.values()) < most else {})
 
 
-def one_video(
+def process_row_video(
     image_processor: BaseImageProcessor,
     row: int,
     clip: Any,
-    sampling: Sampling,
+    sampling: FrameSampling,
     video_fps: float | None,
     options: dict[str, Any],
 ) -> np.ndarray:
     """(frames, channels, height, width) of one video; every error names the row."""
     where = f"videos, row {row}"
     try:
-        frames = frames_of(clip, sampling, video_fps)
-        pictures = [read_picture(frame, number_of_channels(image_processor)) for frame in frames]
+        frames = read_frames(clip, sampling, video_fps)
+        pictures = [read_image(frame, count_channels(image_processor)) for frame in frames]
     except (OSError, ValueError, ImportError) as error:
         raise type(error)(f"{where}: {error}") from error
-    arrays = [processed(image_processor, picture, where, options) for picture in pictures]
+    arrays = [process_image(image_processor, picture, where, options) for picture in pictures]
     if len({array.shape for array in arrays}) > 1:
         raise ValueError(f"{where}: its frames come out at different sizes: give them one size")
     return np.stack(arrays)

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for what the user has to mend."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, rest = split_overrides(given)
-    options = make_parser().parse_args(own)
+    options = build_parser().parse_args(own)
     try:
         return COMMANDS[options.command](options, rest, given)
     except RecipeError as error:
@@ -47,7 +47,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, overrides
 
 
-def make_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The options; whatever else is given as --key value changes the recipe."""
     parser = argparse.ArgumentParser(
         prog="plait", description="Braid towers into one model and train it.", epilog=EPILOG

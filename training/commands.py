@@ -8,8 +8,8 @@ from pathlib import Path
 from accelerate import PartialState
 
 from .compare.comparison import compare as compare_models
-from .compare.report import answer, table
-from .metrics.per_row import lines
+from .compare.report import render_answer, render_table
+from .metrics.per_row import format_intervals
 from .multitask.train import train_tasks
 from .recipes.errors import RecipeError
 from .recipes.files import parse_overrides
@@ -17,11 +17,11 @@ from .recipes.schema import Recipe
 from .runs.evaluate import evaluate as evaluate_model
 from .runs.evaluate import evaluate_rows
 from .runs.folder import write_json
-from .runs.loading import recipe_of
-from .runs.predict import data_rows, rows_of, write_predictions
+from .runs.loading import load_model_recipe
+from .runs.predict import build_option_rows, load_data_rows, write_predictions
 from .runs.predict import predict as predict_rows
 from .runs.recipe import load_recipe
-from .runs.train import Results, report
+from .runs.train import Results, format_results
 from .runs.train import train as train_task
 from .tasks.registry import find_task
 
@@ -38,19 +38,19 @@ def run_recipe(recipe: Recipe, command: str, overwrite: bool = False, resume: bo
     return (train_tasks if recipe.tasks else train_task)(recipe, command, overwrite, resume)
 
 
-def train(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
+def run_train(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait train`: fill the run folder and print each metric beside the baselines."""
     recipe = load_recipe(options.recipe, parse_overrides(rest))
     results = run_recipe(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
     if is_main_process():
-        print(report(results))
+        print(format_results(results))
         print(f"saved in {recipe.output_dir}")
     return 0
 
 
-def evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
+def run_evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait evaluate`: print a model's metrics on some data."""
-    recipe = recipe_of(options.model, data_overrides(options, rest))
+    recipe = load_model_recipe(options.model, build_data_overrides(options, rest))
     if recipe.data.source is None:
         raise RecipeError(f"{options.model} is no run folder with data of its own: give --data")
     if options.intervals or options.beside:
@@ -60,17 +60,17 @@ def evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequence[s
     if is_main_process():
         print("\n".join(f"{name}={value:.6g}" for name, value in scores.items()))
         if intervals:
-            print(f"with 95 % intervals over the rows:\n{lines(intervals)}")
+            print(f"with 95 % intervals over the rows:\n{format_intervals(intervals)}")
         if options.output is not None:
             write_json(Path(options.output), {**scores, "intervals": intervals} if intervals else scores)
     return 0
 
 
-def predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
+def run_predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait predict`: answers for texts and pictures of the command line, or for the rows of a file."""
-    recipe = recipe_of(options.model, data_overrides(options, rest))
+    recipe = load_model_recipe(options.model, build_data_overrides(options, rest))
     asked = {"text": options.text, "image": options.image, "context": options.context}
-    rows = data_rows(recipe) if options.data is not None else rows_of(find_task(recipe.task), asked)
+    rows = load_data_rows(recipe) if options.data is not None else build_option_rows(find_task(recipe.task), asked)
     output = None if options.output is None else Path(options.output)
     count = write_predictions(rows, predict_rows(options.model, rows, recipe, options.batch_size), output)
     if output is not None:
@@ -78,18 +78,18 @@ def predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[st
     return 0
 
 
-def compare(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
+def run_compare(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
     """`plait compare`: fill the comparison's folder and print its table."""
     recipe = load_recipe(options.recipe, parse_overrides(rest))
     comparison = compare_models(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
-    print(f"{table(comparison.content)}\n\n{answer(comparison.content)}\nsaved in {recipe.output_dir}")
+    print(f"{render_table(comparison.content)}\n\n{render_answer(comparison.content)}\nsaved in {recipe.output_dir}")
     return 0
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare}
+COMMANDS = {"train": run_train, "evaluate": run_evaluate, "predict": run_predict, "compare": run_compare}
 
 
-def data_overrides(options: argparse.Namespace, rest: Sequence[str]) -> dict:
+def build_data_overrides(options: argparse.Namespace, rest: Sequence[str]) -> dict:
     """The changes to a run's own recipe: other data are read by their own splits, whole."""
 
     replaced = {"data.source": options.data, "data.splits": {}, "data.max_rows": None}

@@ -1,6 +1,5 @@
 """The parts of a model (its towers, fusion, decoder, head): names, freezing, and the optimizer groups made of them."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,18 +9,9 @@ from transformers.trainer_utils import unwrap_peft_model
 from ..configuration.tower import MODALITIES
 from ..modeling.backbone.model import PlaitModel
 from ..modeling.backbone.pretrained import PlaitPreTrainedModel
-from ..modeling.composition.parameter_names import part_of as part_of_path
+from ..modeling.composition.parameter_names import part_of
 
 PARTS = (*MODALITIES, "fusion", "decoder", "head")
-
-# what DistributedDataParallel, PEFT, FSDP and torch.compile put around a model
-OUTER = re.compile(r"^(?:module\.|base_model\.model\.|_orig_mod\.)+")
-INNER = re.compile(r"(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
-
-
-def part_of(name: str) -> str:
-    """The part that a parameter belongs to, by its path in a plait model (also inside DDP, FSDP or PEFT)."""
-    return part_of_path(OUTER.sub("", INNER.sub("", name)))
 
 
 def check_parts(names: Iterable[str]) -> None:
@@ -31,7 +21,7 @@ def check_parts(names: Iterable[str]) -> None:
         raise ValueError(f"unknown part {', '.join(map(repr, unknown))}: the parts are {', '.join(PARTS)}")
 
 
-def parameters_by_part(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+def group_parameters_by_part(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     """`{part: {name: parameter}}` in the order of PARTS; a part the model lacks is left out."""
     found: dict[str, dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -47,7 +37,7 @@ def freeze(model: nn.Module, parts: Iterable[str]) -> int:
     """
     parts = list(parts)
     check_parts(parts)
-    present = parameters_by_part(model)
+    present = group_parameters_by_part(model)
     _check_present(parts, present)
     frozen = [parameter for part in parts for parameter in present[part].values()]
     for parameter in frozen:
@@ -73,7 +63,7 @@ def parameter_groups(
     """
     rates = dict(learning_rates or {})
     check_parts(rates)
-    present = parameters_by_part(model)
+    present = group_parameters_by_part(model)
     _check_present(rates, present)
     groups = []
     for part, parameters in present.items():
@@ -81,13 +71,13 @@ def parameter_groups(
         rate = rates.get(part, learning_rate)
         _check_rate(part, rates.get(part), bool(trainable))
         if rates.get(part) != 0:
-            groups += _groups_of(part, trainable, rate, weight_decay)
+            groups += _build_groups(part, trainable, rate, weight_decay)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen or has a learning rate of 0")
     return groups
 
 
-def plait_of(model: nn.Module) -> PlaitModel:
+def unwrap_plait(model: nn.Module) -> PlaitModel:
     """The PlaitModel inside a task class, a PEFT model, or itself."""
     return unwrap_peft_model(model).base_model
 
@@ -98,32 +88,32 @@ def fresh_modules(model: PlaitPreTrainedModel) -> list[str]:
     An adapter alone leaves connectors, fusion, head and fresh towers at random and loses them on save. Call it on the
     model as composed, before PEFT wraps it. Tied output layers are left out: they follow what they are tied to.
     """
-    plait = plait_of(model)
+    plait = unwrap_plait(model)
     base = f"{model.base_model_prefix}." if plait is not model else ""
     fresh = {row.part for row in model.composition().rows if row.origin == "fresh"}
     found = [f"{base}connectors.{name}" for name in plait.connectors] + [f"{base}fusion"] * (plait.fusion is not None)
     for modality, tower in plait.towers.items():
-        found += [f"{base}towers.{modality}.{name}" for name in _trainable(tower)] * (modality in fresh)
+        found += [f"{base}towers.{modality}.{name}" for name in _list_parametric_children(tower)] * (modality in fresh)
     tied = {name.partition(".")[0] for name in model._tied_weights_keys or {}}
-    heads = [name for name in _trainable(model) if name not in tied] if plait is not model else []
+    heads = [name for name in _list_parametric_children(model) if name not in tied] if plait is not model else []
     return found + [name for name in heads if name != model.base_model_prefix]
 
 
-def _trainable(module: nn.Module) -> list[str]:
+def _list_parametric_children(module: nn.Module) -> list[str]:
     return [name for name, child in module.named_children() if any(True for _ in child.parameters())]
 
 
-def _groups_of(
+def _build_groups(
     part: str, parameters: Mapping[str, nn.Parameter], rate: float | None, weight_decay: float
 ) -> list[dict[str, Any]]:
-    decaying = [parameter for name, parameter in parameters.items() if _decays(name, parameter)]
-    others = [parameter for name, parameter in parameters.items() if not _decays(name, parameter)]
+    decaying = [parameter for name, parameter in parameters.items() if _has_decay(name, parameter)]
+    others = [parameter for name, parameter in parameters.items() if not _has_decay(name, parameter)]
     lr = {} if rate is None else {"lr": float(rate)}
     pairs = ((decaying, weight_decay), (others, 0.0))
     return [{"params": params, "part": part, "weight_decay": decay, **lr} for params, decay in pairs if params]
 
 
-def _decays(name: str, parameter: nn.Parameter) -> bool:
+def _has_decay(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and "bias" not in name.rpartition(".")[2]
 
 

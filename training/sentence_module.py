@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import DOCUMENT
-from ..modeling.heads.projection import side_width
+from ..modeling.heads.projection import compute_side_width
 from ..modeling.tasks.retrieval import PlaitForRetrieval
-from ..modeling.tasks.retrieval_encoding import ARGUMENTS, text_options
+from ..modeling.tasks.retrieval_encoding import PROCESSOR_ARGUMENTS, build_text_options
 from ..processing import PlaitProcessor
+from ..processing.text import UNLIMITED_LENGTH
 
-SIDE = "side"  # among the features: whose inputs they are
-ENDLESS = 10**9
+SIDE_KEY = "side"  # among the features: whose inputs they are
 
 
 class PlaitSentenceModule(InputModule):
@@ -59,8 +59,8 @@ class PlaitSentenceModule(InputModule):
     @property
     def max_seq_length(self) -> int | None:
         """Tokens a text; None where there is no limit."""
-        limit = ENDLESS if self.tokenizer is None else self.tokenizer.model_max_length
-        return limit if limit < ENDLESS else None
+        limit = UNLIMITED_LENGTH if self.tokenizer is None else self.tokenizer.model_max_length
+        return limit if limit < UNLIMITED_LENGTH else None
 
     @max_seq_length.setter
     def max_seq_length(self, length: int) -> None:
@@ -69,7 +69,7 @@ class PlaitSentenceModule(InputModule):
     def get_embedding_dimension(self) -> int:
         """The width of a vector."""
         config: Any = self.model.config
-        return config.retrieval_config.projection_dim or side_width(config, next(iter(config.sides)))
+        return config.retrieval_config.projection_dim or compute_side_width(config, next(iter(config.sides)))
 
     def preprocess(
         self,
@@ -97,16 +97,16 @@ class PlaitSentenceModule(InputModule):
         modality: Any = infer_batch_modality(inputs, supported_modalities=self.modalities)
         if modality not in self.modalities:
             raise ValueError(f"this model reads one of {', '.join(self.modalities)} at a time, not {modality}")
-        rows = [bare(row, modality) for row in inputs]
-        side = self.side_of(modality, task)
-        options: dict[str, Any] = text_options(self.model, side)
+        rows = [unwrap_row(row, modality) for row in inputs]
+        side = self.find_side(modality, task)
+        options: dict[str, Any] = build_text_options(self.model, side)
         if modality == "text":
             rows = [prompt + row if prompt and isinstance(row, str) else row for row in rows]
             options |= {} if max_length is None else {"max_length": max_length, "truncation": True}
-        values = self.processor(**{ARGUMENTS[modality]: rows}, return_tensors="pt", **options)
-        return {**values, SIDE: side}
+        values = self.processor(**{PROCESSOR_ARGUMENTS[modality]: rows}, return_tensors="pt", **options)
+        return {**values, SIDE_KEY: side}
 
-    def side_of(self, modality: str, task: str | None) -> str:
+    def find_side(self, modality: str, task: str | None) -> str:
         """The side that rows of a modality belong to."""
         sides = self.model.config.sides
         if task == DOCUMENT and sides.get(DOCUMENT) == modality or modality not in sides:
@@ -117,7 +117,7 @@ class PlaitSentenceModule(InputModule):
         """What `preprocess` gave, and what the model makes of it: `sentence_embedding` (batch, width),
         `token_embeddings` (batch, length, tower's width) and their `attention_mask` (batch, length)."""
         inputs = {name: value for name, value in features.items() if isinstance(value, Tensor)}
-        output: Any = self.model.features(features[SIDE], inputs)
+        output: Any = self.model.get_features(features[SIDE_KEY], inputs)
         vectors = output.pooler_output
         if self.normalize:
             vectors = F.normalize(vectors, dim=-1)
@@ -169,6 +169,6 @@ class PlaitSentenceModule(InputModule):
         return cls(model, processor, **{**(init_defaults or {}), **settings})
 
 
-def bare(row: Any, modality: str) -> Any:
+def unwrap_row(row: Any, modality: str) -> Any:
     """A row without the dict that names its modality."""
     return row[modality] if isinstance(row, Mapping) and set(row) == {modality} else row

@@ -8,13 +8,13 @@ from torch import Tensor
 from ..outputs import ContextOutput
 
 
-def refuse(inputs: Mapping[str, Any], names: Iterable[str], why: str) -> None:
+def check_unused(inputs: Mapping[str, Any], names: Iterable[str], why: str) -> None:
     """Raise ValueError for inputs that nothing would read."""
     if given := [name for name in names if inputs.get(name) is not None and inputs[name] is not False]:
         raise ValueError(f"nothing here reads {', '.join(given)}: {why}, leave them out")
 
 
-def given_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | None:
+def parse_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | None:
     """What `encode_context` returned, or an encoder of transformers (a tuple too), whose padding the text's mask tells;
     None for the towers' outputs by modality.
 
@@ -33,7 +33,7 @@ def given_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | 
     return ContextOutput(tokens, mask, given.get("hidden_states"), given.get("attentions"))
 
 
-def check_rows(written: Mapping[str, Tensor | None], context: ContextOutput) -> None:
+def check_decoder_rows(written: Mapping[str, Tensor | None], context: ContextOutput) -> None:
     """Raises ValueError where the decoder's text has other rows than its context."""
     text = written["inputs_embeds"] if written["input_ids"] is None else written["input_ids"]
     rows, read = 0 if text is None else len(text), len(context.last_hidden_state)
@@ -41,6 +41,6 @@ def check_rows(written: Mapping[str, Tensor | None], context: ContextOutput) -> 
         raise ValueError(f"the decoder's text has {rows} rows, what it reads has {read}: give one text for each")
 
 
-def contextual(context: ContextOutput) -> dict[str, Tensor | None]:
+def build_context_arguments(context: ContextOutput) -> dict[str, Tensor | None]:
     """The decoder's arguments that bring a context."""
     return {"context": context.last_hidden_state, "context_mask": context.mask}

@@ -10,19 +10,27 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitConfig, width_of
-from ..core.distributed import in_step_with_others, nothing_of
+from ..core.distributed import trains_distributed, zero_with_grad
 from ..core.pooling import POOLINGS
 from ..fusion.base import Fusion, Stream
-from ..fusion.connectors import connector_of
-from ..fusion.inline import put_images
-from ..fusion.registry import fusion_of
-from ..inputs import INPUTS, CacheInputs, DecoderInputs, ModelInputs, Recorded, by_modality, spelled_out
+from ..fusion.connectors import build_connector
+from ..fusion.inline import insert_image_tokens
+from ..fusion.registry import build_fusion
+from ..inputs import (
+    MODALITY_INPUTS,
+    CacheInputs,
+    DecoderInputs,
+    ModelInputs,
+    OutputOptions,
+    expand_signature,
+    split_by_modality,
+)
 from ..outputs import ContextOutput, PlaitModelOutput, TowerOutput
-from ..towers.items import audio_items, image_items, scatter_rows, text_rows, video_items
-from ..towers.registry import decoder_of, tower_of
-from ..towers.text import EMBEDDING
-from .context import check_rows, contextual, given_context, refuse
-from .image_tokens import image_tokens
+from ..towers.items import gather_audio, gather_images, gather_text_rows, gather_videos, scatter_items
+from ..towers.registry import build_decoder, build_tower
+from ..towers.text import TOKEN_EMBEDDING_WEIGHT
+from .context import build_context_arguments, check_decoder_rows, check_unused, parse_context
+from .image_tokens import count_image_tokens
 from .pretrained import PlaitPreTrainedModel
 
 
@@ -37,22 +45,22 @@ class PlaitModel(PlaitPreTrainedModel):
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         sides = config.sides
-        self.towers = nn.ModuleDict({name: tower_of(part, sides[name]) for name, part in config.towers.items()})
-        self.decoder = None if config.decoder_config is None else decoder_of(config.decoder_config)
+        self.towers = nn.ModuleDict({name: build_tower(part, sides[name]) for name, part in config.towers.items()})
+        self.decoder = None if config.decoder_config is None else build_decoder(config.decoder_config)
         self.connectors = nn.ModuleDict()
         self.fusion: Fusion | None = None
         if config.fusion_config is not None:
             fusion, encoders = config.fusion_config, config.encoders
             self.connectors.update(
-                {name: connector_of(fusion, width_of(part, name)) for name, part in encoders.items()}
+                {name: build_connector(fusion, width_of(part, name)) for name, part in encoders.items()}
             )
-            self.fusion = None if config.inline else fusion_of(fusion, tuple(encoders))
+            self.fusion = None if config.inline else build_fusion(fusion, tuple(encoders))
         if config.tie_encoder_embeddings:
-            self._tied_weights_keys = {f"towers.text.{EMBEDDING}": f"decoder.{EMBEDDING}"}
+            self._tied_weights_keys = {f"towers.text.{TOKEN_EMBEDDING_WEIGHT}": f"decoder.{TOKEN_EMBEDDING_WEIGHT}"}
         self.post_init()
 
     @can_return_tuple
-    @spelled_out
+    @expand_signature
     def forward(self, **inputs: Unpack[ModelInputs]) -> PlaitModelOutput:
         """Any mix of modalities to one stream of tokens.
 
@@ -78,29 +86,33 @@ class PlaitModel(PlaitPreTrainedModel):
             ValueError: an input without a tower, a row with no modality at all, no text for the decoder, or image
                 tokens that do not fit.
         """
-        parts, given, recorded = by_modality(inputs), inputs.get("encoder_outputs"), self.recorded(inputs)
+        parts, given, recorded = (
+            split_by_modality(inputs),
+            inputs.get("encoder_outputs"),
+            self.select_output_options(inputs),
+        )
         cached = (inputs.get("past_key_values"), inputs.get("use_cache"))
         if self.decoder is None:
-            refuse(inputs, (*DecoderInputs.__annotations__, *CacheInputs.__annotations__), "there is no decoder")
-            return self.braid(parts, given, recorded)
+            check_unused(inputs, (*DecoderInputs.__annotations__, *CacheInputs.__annotations__), "there is no decoder")
+            return self.encode_and_fuse(parts, given, recorded)
         if not self.config.is_encoder_decoder:
-            refuse(inputs, DecoderInputs.__annotations__, "the decoder's text is in input_ids and its kin")
+            check_unused(inputs, DecoderInputs.__annotations__, "the decoder's text is in input_ids and its kin")
             return self.continue_text(parts, given, *cached, recorded)
-        context = self.context_of(parts, given, recorded)
-        written = {name: inputs.get(f"decoder_{name}") for name in WRITTEN}
+        context = self.build_context(parts, given, recorded)
+        written = {name: inputs.get(f"decoder_{name}") for name in DECODER_TEXT_INPUTS}
         if written["input_ids"] is None and written["inputs_embeds"] is None:
             raise ValueError("the decoder has no text: pass decoder_input_ids, or labels, of which they are made")
-        check_rows(written, context)
-        output = self.decode({**written, **contextual(context)}, *cached, recorded)
+        check_decoder_rows(written, context)
+        output = self.decode({**written, **build_context_arguments(context)}, *cached, recorded)
         output.context = context
         return output
 
-    def recorded(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def select_output_options(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What to record: as asked in the call, else as the config says."""
-        asked = {name: inputs.get(name) for name in Recorded.__annotations__}
+        asked = {name: inputs.get(name) for name in OutputOptions.__annotations__}
         return {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
 
-    def braid(
+    def encode_and_fuse(
         self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
     ) -> PlaitModelOutput:
         """Towers, connectors and fusion; of one strand the tower's output."""
@@ -109,27 +121,29 @@ class PlaitModel(PlaitPreTrainedModel):
             if len(outputs) > 1:
                 raise ValueError(f"these towers have no fusion: pass {' or '.join(outputs)}, or use PlaitForRetrieval")
             (output,) = outputs.values()
-            return single_output(output)
+            return build_single_output(output)
         return self.fuse(self.fusion, outputs, recorded)
 
-    def context_of(
+    def build_context(
         self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
     ) -> ContextOutput:
         """What the decoder reads: computed, or as it was given."""
-        if given is not None and (context := given_context(given, inputs["text"]["attention_mask"])) is not None:
+        if given is not None and (context := parse_context(given, inputs["text"]["attention_mask"])) is not None:
             return context
-        fused = self.braid(inputs, given, recorded)
+        fused = self.encode_and_fuse(inputs, given, recorded)
         return ContextOutput(fused.last_hidden_state, fused.mask, fused.hidden_states, fused.attentions)
 
     def encode_context(self, **inputs: Any) -> ContextOutput:
         """Run all towers and the fusion on the inputs of `forward` (those of the decoder left out): what a decoder
         reads, (batch, tokens, width), to be passed on as `encoder_outputs`."""
-        recorded = {name: inputs.pop(name, None) or False for name in Recorded.__annotations__}
+        recorded = {name: inputs.pop(name, None) or False for name in OutputOptions.__annotations__}
         given = inputs.pop("encoder_outputs", None)
-        parts = {modality: {name: inputs.pop(name, None) for name in names} for modality, names in INPUTS.items()}
+        parts = {
+            modality: {name: inputs.pop(name, None) for name in names} for modality, names in MODALITY_INPUTS.items()
+        }
         if inputs:
             raise TypeError(f"no tower reads {', '.join(sorted(inputs))}")
-        return self.context_of(parts, given, recorded)
+        return self.build_context(parts, given, recorded)
 
     def encode(self, modality: str, **inputs: Any) -> TowerOutput:
         """Run one tower on the rows (or pictures) that are there; the inputs are those of `forward`.
@@ -153,33 +167,33 @@ class PlaitModel(PlaitPreTrainedModel):
         """Every modality that the batch holds, encoded; those in `given` are taken as they are. Nothing at all is a
         ValueError, unless that is `optional`."""
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
-        for modality in PRESENT:
+        for modality in ITEM_GATHERERS:
             if modality in inputs and modality not in outputs:
-                output = self.encode_with(modality, modality, inputs[modality], recorded)
+                output = self.encode_tower(modality, modality, inputs[modality], recorded)
                 outputs |= {} if output is None else {modality: output}
         if not outputs and not optional:
             raise ValueError(f"no inputs: this model reads {', '.join(self.towers)}")
         return outputs
 
-    def form(self, tower: str, modality: str) -> dict[str, Any]:
+    def collect_item_options(self, tower: str, modality: str) -> dict[str, Any]:
         """How many dimensions a clip has, which the tower alone tells: samples, or frames of a spectrogram."""
         known = modality == "audio" and tower in self.towers
         return {"dimensions": self.get_encoder(tower).item_dimensions} if known else {}
 
-    def encode_with(
+    def encode_tower(
         self, tower: str, modality: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any]
     ) -> TowerOutput | None:
         """What the tower of that name makes of a modality's inputs; None where nothing is there.
 
         Raises ValueError where there is something, and no such tower.
         """
-        present = PRESENT[modality](**inputs, **self.form(tower, modality))
+        present = ITEM_GATHERERS[modality](**inputs, **self.collect_item_options(tower, modality))
         if present is None:
             return None
         if tower not in self.towers:
             names = ", ".join(self.towers) or "none"
             raise ValueError(f"got {modality} inputs, but this model has no {tower} tower (towers: {names})")
-        return scatter_rows(self.towers[tower](**present.inputs, **recorded), present) if present.count else None
+        return scatter_items(self.towers[tower](**present.inputs, **recorded), present) if present.count else None
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
         """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that
@@ -189,8 +203,8 @@ class PlaitModel(PlaitPreTrainedModel):
         like = next(iter(streams.values())).tokens
         for modality, config in self.config.encoders.items():
             empty = like.new_zeros(len(like), 0, width_of(config, modality))
-            if modality not in streams and in_step_with_others():
-                empty = empty + nothing_of(self.towers[modality]).to(empty)
+            if modality not in streams and trains_distributed():
+                empty = empty + zero_with_grad(self.towers[modality]).to(empty)
             stream = streams.get(modality, Stream(empty, empty.new_zeros(empty.shape[:2], dtype=torch.bool)))
             streams[modality] = self.connectors[modality](stream)
         fused = fusion(streams, **recorded)
@@ -215,25 +229,25 @@ class PlaitModel(PlaitPreTrainedModel):
         """The decoder over its own text (GPT-style), with images among it where there is an image tower."""
         text, begun = inputs["text"], past_key_values is not None and past_key_values.get_seq_length() > 0
         shown = bool(given) or inputs["image"]["pixel_values"] is not None
-        if shown and not self.config.inline or sensed(inputs):
+        if shown and not self.config.inline or has_audio_or_video(inputs):
             raise ValueError("this model is a decoder alone: it reads text, no image, audio, video or encoder outputs")
         if self.config.inline and text["input_ids"] is not None and not begun:
-            text = self.with_images(text, inputs["image"], given)
-        elif shown or self.shows_more(text["input_ids"]):
+            text = self.insert_images(text, inputs["image"], given)
+        elif shown or self.has_new_image_tokens(text["input_ids"]):
             raise ValueError(
                 "images take the place of image tokens: pass input_ids, and the images with the prompt; of a text that "
                 "goes on behind cached tokens pass the whole, with all its images and without past_key_values"
             )
         return self.decode(text, past_key_values, use_cache, recorded)
 
-    def shows_more(self, input_ids: Tensor | None) -> bool:
+    def has_new_image_tokens(self, input_ids: Tensor | None) -> bool:
         """Whether a text that goes on behind cached tokens has image tokens. (A single token was written by the model,
         which writes none.)"""
         if not self.config.inline or input_ids is None or input_ids.shape[1] == 1 or is_torchdynamo_compiling():
             return False
         return bool((input_ids == self.config.image_token_id).any())
 
-    def with_images(
+    def insert_images(
         self, text: dict[str, Any], image: dict[str, Any], given: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """The text's inputs, the tokens of its images put in."""
@@ -253,7 +267,7 @@ class PlaitModel(PlaitPreTrainedModel):
         stream = self.connectors["image"](Stream(tower.last_hidden_state, tower.mask.bool()))
         embeds = self.get_input_embeddings()(text["input_ids"])
         each = tower.item_length or tower.mask.shape[1]
-        inline = put_images(embeds, places, stream, tower.mask.shape[1] // each)
+        inline = insert_image_tokens(embeds, places, stream, tower.mask.shape[1] // each)
         blocks = {"blocks": inline.blocks} if self.config.bidirectional_images else {}
         return {**text, "input_ids": None, "inputs_embeds": inline.embeds, **blocks}
 
@@ -267,26 +281,26 @@ class PlaitModel(PlaitPreTrainedModel):
             past_key_values = DynamicCache(config=config)
             if self.config.is_encoder_decoder:
                 past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
-        return single_output(decoder(**inputs, past_key_values=past_key_values, **recorded))
+        return build_single_output(decoder(**inputs, past_key_values=past_key_values, **recorded))
 
     @property
     def num_image_tokens(self) -> int:
         """How many tokens one picture of the tower's own size has behind its connector: what the processor puts into a
         text for an image token. Raises ValueError where there is no image tower, or none with an `image_size`."""
-        return image_tokens(self.config)
+        return count_image_tokens(self.config)
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """The tower of that modality; where none is named, the first."""
         return self.towers[modality or next(iter(self.towers))]
 
 
-def sensed(inputs: Mapping[str, Mapping[str, Any]]) -> bool:
+def has_audio_or_video(inputs: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether there is any sound or video among the inputs."""
     names = {"audio": ("input_features", "input_values"), "video": ("pixel_values_videos",)}
     return any(inputs[modality][name] is not None for modality, own in names.items() for name in own)
 
 
-def single_output(output: TowerOutput) -> PlaitModelOutput:
+def build_single_output(output: TowerOutput) -> PlaitModelOutput:
     """The output of a plait of one strand: its tower's."""
     return PlaitModelOutput(
         last_hidden_state=output.last_hidden_state,
@@ -299,6 +313,6 @@ def single_output(output: TowerOutput) -> PlaitModelOutput:
     )
 
 
-PRESENT = {"text": text_rows, "image": image_items, "audio": audio_items, "video": video_items}
+ITEM_GATHERERS = {"text": gather_text_rows, "image": gather_images, "audio": gather_audio, "video": gather_videos}
 # the decoder's arguments, without the prefix that they have beside those of a text tower
-WRITTEN = tuple(name.removeprefix("decoder_") for name in DecoderInputs.__annotations__)
+DECODER_TEXT_INPUTS = tuple(name.removeprefix("decoder_") for name in DecoderInputs.__annotations__)

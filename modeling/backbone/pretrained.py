@@ -7,14 +7,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...configuration import PlaitConfig, PlaitVideoConfig
+from ...configuration.hub import HUB_OPTIONS
 from ..checkpoints.writing import freeze_zeros
 from ..composition.composable import ComposableModel
 from ..composition.compose import compose
-from ..composition.from_checkpoint import published
-from ..composition.hub import HUB_OPTIONS, completed, config_dict_of, without_decoder
-from ..composition.parameter_names import base_prefix, part_of
-from ..composition.summary import Composition
-from ..core.layers import Parameterised
+from ..composition.from_checkpoint import from_checkpoint
+from ..composition.hub import complete_generation_config, read_config_dict, read_config_without_decoder
+from ..composition.parameter_names import find_base_prefix, part_of
+from ..composition.summary import ModelSummary
+from ..core.layers import SelfInitializing
 from ..core.transformer import PlaitLayer
 from ..kernels.prepacking import drop_packed_weights, prepack_weights
 from ..kernels.training import choose_products
@@ -49,7 +50,7 @@ class PlaitPreTrainedModel(ComposableModel):
             part = getattr(config, field)
             if part is not None and part._attn_implementation is None:
                 part._attn_implementation = config._attn_implementation
-        share_attention(config)
+        share_attention_implementation(config)
         self.origins = {}
         self.fresh_names = set()
         if len(config.encoders) > 1 and config.fusion_config is None and not self.reads_apart:
@@ -58,12 +59,12 @@ class PlaitPreTrainedModel(ComposableModel):
                 f"({', '.join(config.encoders)}), has no fusion: compose the class with them"
             )
         first = "text" if config.inline else next(iter(config.encoders), "text")
-        self.main_input_name = main_input_of(first, config.encoders.get(first))
+        self.main_input_name = find_main_input(first, config.encoders.get(first))
 
     def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
         """As in transformers, of which older versions stop before the image tower inside a video tower."""
         super().set_attn_implementation(*args, **kwargs)
-        share_attention(self.config)
+        share_attention_implementation(self.config)
 
     def post_init(self) -> None:
         """As in transformers, which asks only its children what may be split or halved: wrapped models stand deeper."""
@@ -79,7 +80,7 @@ class PlaitPreTrainedModel(ComposableModel):
         return dict(base.towers.items()) | ({} if base.decoder is None else {"decoder": base.decoder})
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Parameterised):
+        if isinstance(module, SelfInitializing):
             module.init_weights(self.config.initializer_range)
         else:
             super()._init_weights(module)
@@ -95,10 +96,10 @@ class PlaitPreTrainedModel(ComposableModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding of the decoder or text tower; the first tower's input layer where there is no text."""
-        return self._first_part().get_input_embeddings()
+        return self._find_first_part().get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self._first_part().set_input_embeddings(value)
+        self._find_first_part().set_input_embeddings(value)
         text: Any = self.config.text_config
         if self.config.tie_encoder_embeddings and isinstance(value, nn.Embedding):
             text.vocab_size = value.num_embeddings
@@ -109,7 +110,7 @@ class PlaitPreTrainedModel(ComposableModel):
         layers = [part.get_input_embeddings() for part in self.parts.values()]
         self._require_grads_hooks = [layer.register_forward_hook(require_grad) for layer in layers]
 
-    def _first_part(self) -> Any:
+    def _find_first_part(self) -> Any:
         parts = self.parts
         return parts[next((name for name in ("decoder", "text") if name in parts), next(iter(parts)))]
 
@@ -146,13 +147,13 @@ class PlaitPreTrainedModel(ComposableModel):
         """
         hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         name = pretrained_model_name_or_path
-        found = {} if name is None or config is not None else config_dict_of(name, hub)
+        found = {} if name is None or config is not None else read_config_dict(name, hub)
         if found and found.get("model_type") != PlaitConfig.model_type:
-            loaded = cls._from_published(name, **kwargs)
+            loaded = cls._from_checkpoint(name, **kwargs)
         else:
             pretrained = PRETRAINING in (found.get("architectures") or ())
-            if pretrained and found.get("is_encoder_decoder") and cls.decoder_kind is None and base_prefix(cls):
-                config = without_decoder(name, hub, kwargs)
+            if pretrained and found.get("is_encoder_decoder") and cls.decoder_kind is None and find_base_prefix(cls):
+                config = read_config_without_decoder(name, hub, kwargs)
             renamed = pretrained and cls.pretraining_names
             names = {"key_mapping": dict(cls.pretraining_names)} if renamed else {}
             loaded = super().from_pretrained(name, *model_args, config=config, **names, **kwargs)
@@ -163,15 +164,15 @@ class PlaitPreTrainedModel(ComposableModel):
         return loaded
 
     @classmethod
-    def _from_published(cls, name: Any, **kwargs: Any) -> Any:
+    def _from_checkpoint(cls, name: Any, **kwargs: Any) -> Any:
         overrides = {key: kwargs.pop(key) for key in (*PlaitConfig.__dataclass_fields__, "num_labels") if key in kwargs}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
         where = {key: kwargs.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in kwargs}
-        config, weights, generation = published(cls, name, overrides, where)
+        config, weights, generation = from_checkpoint(cls, name, overrides, where)
         loaded = super().from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if generation is not None and model.can_generate() and "generation_config" not in kwargs:
-            model.generation_config = completed(generation, config)
+            model.generation_config = complete_generation_config(generation, config)
         model.name_or_path = model.config.name_or_path = str(name)
         model.origins = dict.fromkeys(model.parts, str(name))
         return loaded
@@ -183,7 +184,7 @@ class PlaitPreTrainedModel(ComposableModel):
 
     def composition(self) -> Any:
         """The table of what is pretrained, fresh, frozen and trainable, by part."""
-        return Composition.of(self)
+        return ModelSummary.from_model(self)
 
     def freeze(self, *names: str) -> None:
         """Stop training the named parts: modalities, "decoder", "fusion" or "head".
@@ -199,13 +200,13 @@ class PlaitPreTrainedModel(ComposableModel):
                 parameter.requires_grad_(False)
 
 
-def share_attention(config: PlaitConfig) -> None:
+def share_attention_implementation(config: PlaitConfig) -> None:
     """What reads the frames of a video computes attention as what joins them."""
     if isinstance(config.video_config, PlaitVideoConfig):
         config.video_config.image_config._attn_implementation = config.video_config._attn_implementation
 
 
-def main_input_of(modality: str, config: PreTrainedConfig | None) -> str:
+def find_main_input(modality: str, config: PreTrainedConfig | None) -> str:
     """The name of the input that a tower reads first."""
     names = {"text": "input_ids", "image": "pixel_values", "video": "pixel_values_videos"}
     return names[modality] if modality != "audio" else getattr(config, "reads", "input_values")

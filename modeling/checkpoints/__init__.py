@@ -5,8 +5,16 @@ May import: modeling/heads and below; in this folder conversion, then families, 
 """
 
 from .export import export
-from .lookup import config_of, family_of
-from .reading import read_strands, read_tower
-from .writing import write_strands, write_tower
+from .lookup import build_component_config, find_family
+from .reading import read_component, read_components
+from .writing import write_component, write_components
 
-__all__ = ["config_of", "export", "family_of", "read_strands", "read_tower", "write_strands", "write_tower"]
+__all__ = [
+    "build_component_config",
+    "export",
+    "find_family",
+    "read_component",
+    "read_components",
+    "write_component",
+    "write_components",
+]

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from .conversion.family import HEAD_MODULES, module_of
-from .dual_encoders import export_pair
-from .reading import OUTPUT, Tower
-from .writing import write_strands
+from .conversion.family import HEAD_MODULES, find_top_module
+from .dual_encoders import export_dual_encoder
+from .reading import LM_HEAD_WEIGHT, CheckpointComponent
+from .writing import write_components
 
 
 def export(model: Any, folder: str | Path, modality: str | None = None) -> None:
@@ -22,17 +22,17 @@ def export(model: Any, folder: str | Path, modality: str | None = None) -> None:
     """
     parts = model.parts
     if modality is None and model.config.retrieval_config is not None and len(parts) > 1:
-        export_pair(model, folder)
+        export_dual_encoder(model, folder)
         return
     if modality is None and len(parts) > 1 and model.config.fusion_config is not None:
         raise ValueError(f"the model has the towers {', '.join(parts)}: name the one to export")
     chosen = parts if modality is None else {modality: parts[modality]}
     named = model.state_dict() if modality is None else {}
-    heads = {name: tensor for name, tensor in named.items() if module_of(name) in HEAD_MODULES}
-    strands = {name: Tower(part.config, dict(part.state_dict()), {}) for name, part in chosen.items()}
+    heads = {name: tensor for name, tensor in named.items() if find_top_module(name) in HEAD_MODULES}
+    strands = {name: CheckpointComponent(part.config, dict(part.state_dict()), {}) for name, part in chosen.items()}
     last = list(strands)[-1]
     strands[last] = strands[last]._replace(heads=heads)
     labels = ("id2label", "label2id", "problem_type") if "classifier.weight" in heads else ()
-    write_strands(strands, folder, **{name: getattr(model.config, name) for name in labels})
-    if OUTPUT in heads and model.can_generate():
+    write_components(strands, folder, **{name: getattr(model.config, name) for name in labels})
+    if LM_HEAD_WEIGHT in heads and model.can_generate():
         model.generation_config.save_pretrained(folder)

@@ -22,23 +22,23 @@ from transformers.utils.hub import cached_file, has_file
 from .families.registry import FAMILIES
 
 
-class Tensors(Mapping[str, Tensor]):
+class LazyTensors(Mapping[str, Tensor]):
     """The tensors of the opened files by name: memory-mapped, read from disk when they are used."""
 
-    def __init__(self, files: Mapping[str, Any], places: Mapping[str, str]) -> None:
-        self.files, self.places = files, places
+    def __init__(self, files: Mapping[str, Any], file_names: Mapping[str, str]) -> None:
+        self.files, self.file_names = files, file_names
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.files[self.places[name]].get_tensor(name)
+        return self.files[self.file_names[name]].get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
+        return iter(self.file_names)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.file_names)
 
 
-class Source(NamedTuple):
+class OpenedCheckpoint(NamedTuple):
     """path: what was asked for; config: transformers' config object, and config_dict the config.json it came from;
     tensors: by their names on disk."""
 
@@ -48,9 +48,9 @@ class Source(NamedTuple):
     tensors: Mapping[str, Tensor]
 
 
-def open_source(
+def open_checkpoint(
     name_or_path: Any, *, variant: str | None = None, use_safetensors: bool | None = None, **hub: Any
-) -> Source:
+) -> OpenedCheckpoint:
     """Open a checkpoint folder or Hub repository without reading its weights.
 
     hub: where it is (`revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, `force_download`, `proxies`).
@@ -65,16 +65,16 @@ def open_source(
     names = (
         (WEIGHTS_NAME, WEIGHTS_INDEX_NAME) if use_safetensors is False else (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
     )
-    single, index = (_with_variant(name, variant) for name in names)
+    single, index = (_add_variant(name, variant) for name in names)
     open_file = _open_pickle if use_safetensors is False else _open_safetensors
-    if _exists(path, single, **hub):
-        file = open_file(_cached(path, single, **hub))
-        tensors = Tensors({single: file}, dict.fromkeys(file.keys(), single))
-    elif _exists(path, index, **hub):
+    if _has_file(path, single, **hub):
+        file = open_file(_find_file(path, single, **hub))
+        tensors = LazyTensors({single: file}, dict.fromkeys(file.keys(), single))
+    elif _has_file(path, index, **hub):
         tensors = _open_shards(path, index, open_file, **hub)
     else:
-        raise OSError(_no_weights(path, single, index, **hub))
-    return Source(path, config, config_dict, tensors)
+        raise OSError(_explain_missing_weights(path, single, index, **hub))
+    return OpenedCheckpoint(path, config, config_dict, tensors)
 
 
 def read_config(path: str, **hub: Any) -> tuple[PreTrainedConfig, dict[str, Any]]:
@@ -87,12 +87,12 @@ def read_config(path: str, **hub: Any) -> tuple[PreTrainedConfig, dict[str, Any]
         raise OSError(f"{path} has no {CONFIG_NAME}: it is no checkpoint")
     config_dict.pop("_commit_hash", None)  # put there by older transformers; not in the file
     try:
-        return config_from(config_dict), config_dict
+        return build_hub_config(config_dict), config_dict
     except ValueError as error:
         raise ValueError(f"{CONFIG_NAME} of {path}: {error}") from error
 
 
-def config_from(config_dict: dict[str, Any]) -> PreTrainedConfig:
+def build_hub_config(config_dict: dict[str, Any]) -> PreTrainedConfig:
     """transformers' config object from the content of a config.json.
 
     Raises ValueError for a model type that transformers does not know, or for none where no family recognises it.
@@ -114,7 +114,7 @@ def config_from(config_dict: dict[str, Any]) -> PreTrainedConfig:
     raise ValueError("no model_type; add the one of the checkpoint's family")
 
 
-class Pickle(dict[str, Tensor]):
+class PickledTensors(dict[str, Tensor]):
     """The tensors of a pickle, with the interface of an opened safetensors file."""
 
     def get_tensor(self, name: str) -> Tensor:
@@ -128,34 +128,34 @@ def _open_safetensors(file: str) -> Any:
         raise ValueError(f"{file} is truncated or corrupt ({error}): download or save it again") from error
 
 
-def _open_pickle(file: str) -> Pickle:
-    return Pickle(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+def _open_pickle(file: str) -> PickledTensors:
+    return PickledTensors(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
 
 
-def _open_shards(path: str, index: str, open_file: Any, **hub: Any) -> Tensors:
+def _open_shards(path: str, index: str, open_file: Any, **hub: Any) -> LazyTensors:
     """Raises OSError for a shard, and ValueError for a tensor, that the index names and that is not there."""
-    index_file = _cached(path, index, **hub)
+    index_file = _find_file(path, index, **hub)
     with open(index_file, encoding="utf-8") as file:
         places: dict[str, str] = json.load(file)["weight_map"]
-    files = {shard: open_file(_cached(path, shard, **hub)) for shard in sorted(set(places.values()))}
+    files = {shard: open_file(_find_file(path, shard, **hub)) for shard in sorted(set(places.values()))}
     held = {shard: set(opened.keys()) for shard, opened in files.items()}
     for name, shard in places.items():
         if name not in held[shard]:
             raise ValueError(f"{index_file} says that {name} is in {shard}, but it is not: save the checkpoint again")
-    return Tensors(files, places)
+    return LazyTensors(files, places)
 
 
-def _with_variant(name: str, variant: str | None) -> str:
+def _add_variant(name: str, variant: str | None) -> str:
     """model.safetensors and fp16 to model.fp16.safetensors, as transformers names them."""
     stem, ending = name.rsplit(".", 1)
     return name if variant is None else f"{stem}.{variant}.{ending}"
 
 
-def _exists(path: str, name: str, subfolder: str = "", force_download: bool = False, **hub: Any) -> bool:
+def _has_file(path: str, name: str, subfolder: str = "", force_download: bool = False, **hub: Any) -> bool:
     return has_file(path, f"{subfolder}/{name}" if subfolder else name, **hub)
 
 
-def _cached(path: str, name: str, **hub: Any) -> str:
+def _find_file(path: str, name: str, **hub: Any) -> str:
     """The local file; raises OSError, which names it, where there is none."""
     file = cached_file(path, name, **hub)
     if file is None:
@@ -163,9 +163,9 @@ def _cached(path: str, name: str, **hub: Any) -> str:
     return file
 
 
-def _no_weights(path: str, single: str, index: str, **hub: Any) -> str:
+def _explain_missing_weights(path: str, single: str, index: str, **hub: Any) -> str:
     wanted = f"{path} has neither {single} nor {index}"
-    held = next(filter(partial(_exists, path, **hub), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)), None)
+    held = next(filter(partial(_has_file, path, **hub), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)), None)
     if held is None or single.endswith(".bin"):
         return f"{wanted}: check the name and the variant"
     return (

@@ -13,65 +13,69 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME
 
 from ...configuration import PlaitDecoderConfig, PlaitTowerConfig
-from ..towers.text import EMBEDDING
-from .conversion.convert import Format, invert
-from .conversion.family import Family, Names, module_of
+from ..towers.text import TOKEN_EMBEDDING_WEIGHT
+from .conversion.convert import CheckpointFormat, invert
+from .conversion.family import Family, TensorNames, find_top_module
 from .families.registry import FAMILIES
-from .lookup import TWO_TOWERS
-from .reading import OUTPUT, Tower
-from .source import config_from
+from .lookup import DUAL_ENCODERS
+from .reading import LM_HEAD_WEIGHT, CheckpointComponent
+from .source import build_hub_config
 
 # fields that may change after a tower was read, and are written back
 CHANGING_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 # fields that change no output of a tower, or are not the checkpoint's: it is exported whatever they are
-FREE_FIELDS = frozenset(
+UNCHECKED_FIELDS = frozenset(
     "activation_dropout attention_dropout hidden_dropout_prob initializer_range packing use_cache tie_word_embeddings "
     "family source_config".split()
 )
 
 
-def write_tower(tower: Tower, folder: str | Path, **changes: Any) -> None:
-    """The inverse of `read_tower` for a file of one strand, bit for bit; `changes` are put into config.json.
+def write_component(component: CheckpointComponent, folder: str | Path, **changes: Any) -> None:
+    """The inverse of `read_component` for a file of one strand, bit for bit; `changes` are put into config.json.
 
     Raises ValueError for what `export` does.
     """
-    write_strands({"": tower}, folder, **changes)
+    write_components({"": component}, folder, **changes)
 
 
-def write_strands(strands: Mapping[str, Tower], folder: str | Path, **changes: Any) -> None:
-    """The inverse of `read_strands`, bit for bit; `changes` are put into config.json.
+def write_components(components: Mapping[str, CheckpointComponent], folder: str | Path, **changes: Any) -> None:
+    """The inverse of `read_components`, bit for bit; `changes` are put into config.json.
 
     Raises ValueError for what `export` does.
     """
-    family = only_family(strands)
-    towers = list(strands.values())
+    family = find_shared_family(components)
+    towers = list(components.values())
     heads, last = towers[-1].heads, towers[-1].config
-    layout = Format(family, towers[0].config, family.task_for({module_of(name) for name in heads}))
+    layout = CheckpointFormat(
+        family, towers[0].config, family.find_task_by_heads({find_top_module(name) for name in heads})
+    )
     ours = {
-        family.prefix(name) + key: weight for name, tower in strands.items() for key, weight in tower.weights.items()
+        family.find_prefix(name) + key: weight
+        for name, tower in components.items()
+        for key, weight in tower.weights.items()
     }
-    tied = tied_names(ours | heads)
+    tied = find_tied_names(ours | heads)
     tensors = invert(ours | heads, layout, tied)
-    names = family.names(tensors)
+    names = family.collect_names(tensors)
     content = towers[0].config.source_config | changes
     if "num_labels" in content and "id2label" in content:
         content["num_labels"] = len(content["id2label"])
     if family.recognises is None:
-        content |= changed_fields(family, last, content, names)
-        content |= {"tie_word_embeddings": OUTPUT in tied} if OUTPUT in heads else {}
+        content |= collect_changed_fields(family, last, content, names)
+        content |= {"tie_word_embeddings": LM_HEAD_WEIGHT in tied} if LM_HEAD_WEIGHT in heads else {}
         content |= {"dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch.")}
-    check_config(layout, towers[0].config, family.config_class(**family.config(config_from(content), names)))
+    check_config(layout, towers[0].config, family.config_class(**family.config(build_hub_config(content), names)))
     if family.decoder is not None:
-        check_config(layout, last, PlaitDecoderConfig(**family.decoder(config_from(content), names)))
+        check_config(layout, last, PlaitDecoderConfig(**family.decoder(build_hub_config(content), names)))
     Path(folder).mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_written(layout, content), indent=2, sort_keys=True)
+    text = json.dumps(build_config_json(layout, content), indent=2, sort_keys=True)
     Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
     save_torch_state_dict(tensors, folder, filename_pattern="model{suffix}.safetensors", max_shard_size="50GB")
 
 
-def changed_fields(family: Family, config: Any, content: dict[str, Any], names: Names) -> dict[str, Any]:
+def collect_changed_fields(family: Family, config: Any, content: dict[str, Any], names: TensorNames) -> dict[str, Any]:
     """What may have changed in a strand since it was read, as far as the family's config says it."""
-    said = (family.decoder or family.config)(config_from(content), names)
+    said = (family.decoder or family.config)(build_hub_config(content), names)
     return {name: getattr(config, name) for name in CHANGING_FIELDS if name in said}
 
 
@@ -85,50 +89,65 @@ def freeze_zeros(parts: Iterable[Any]) -> None:
                 parameter.requires_grad_(False)
 
 
-def only_family(strands: Mapping[str, Tower]) -> Family:
+def find_shared_family(components: Mapping[str, CheckpointComponent]) -> Family:
     """The family that the strands came from together.
 
     Raises ValueError where there is none, or a strand missing or too many.
     """
-    families = {getattr(tower.config, "family", None) for tower in strands.values()}
+    families = {getattr(tower.config, "family", None) for tower in components.values()}
     name = families.pop()
     if families or name is None:
         raise ValueError("the tower came from no checkpoint of a family that plait knows: save it with save_pretrained")
     family = FAMILIES[name]
-    if len(strands) != (1 if family.decoder is None else 2):
+    if len(components) != (1 if family.decoder is None else 2):
         whole = "one strand" if family.decoder is None else "an encoder with its decoder"
-        raise ValueError(f"a checkpoint of the family {name!r} holds {whole}, not {', '.join(strands) or 'this'} alone")
+        raise ValueError(
+            f"a checkpoint of the family {name!r} holds {whole}, not {', '.join(components) or 'this'} alone"
+        )
     return family
 
 
-def tied_names(ours: Mapping[str, Tensor]) -> frozenset[str]:
+def find_tied_names(ours: Mapping[str, Tensor]) -> frozenset[str]:
     """Which of our tensors are the token embeddings (of the decoder, where there is an encoder) once more: all that
     could be, or none."""
-    names = [name for name in (EMBEDDING, f"encoder.{EMBEDDING}", f"decoder.{EMBEDDING}", OUTPUT) if name in ours]
+    names = [
+        name
+        for name in (
+            TOKEN_EMBEDDING_WEIGHT,
+            f"encoder.{TOKEN_EMBEDDING_WEIGHT}",
+            f"decoder.{TOKEN_EMBEDDING_WEIGHT}",
+            LM_HEAD_WEIGHT,
+        )
+        if name in ours
+    ]
     same = len(names) > 1 and all(torch.equal(ours[name], ours[names[0]]) for name in names[1:])
-    return frozenset(name for name in names if name == OUTPUT or name.startswith("encoder.")) if same else frozenset()
+    return (
+        frozenset(name for name in names if name == LM_HEAD_WEIGHT or name.startswith("encoder."))
+        if same
+        else frozenset()
+    )
 
 
-def check_config(layout: Format, config: Any, again: Any) -> None:
+def check_config(layout: CheckpointFormat, config: Any, reloaded: Any) -> None:
     """Raise ValueError where a tower's config is no longer what one read `again` from its checkpoint would be.
 
     A tower that goes alone and pools nothing (it was braided with others) says nothing of pooling.
     """
-    own = again.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys() - FREE_FIELDS
+    own = reloaded.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys() - UNCHECKED_FIELDS
     if layout.task is None and config.pooling == "none":
         own = {name for name in own if not name.startswith("pool")}
     for name in sorted(own):
-        ours, theirs = getattr(config, name), getattr(again, name)
+        ours, theirs = getattr(config, name), getattr(reloaded, name)
         if ours != theirs:
             raise ValueError(f"{name} is {ours!r}, but in the format of the family {config.family!r} it is {theirs!r}")
 
 
-def as_written(layout: Format, content: dict[str, Any]) -> dict[str, Any]:
+def build_config_json(layout: CheckpointFormat, content: dict[str, Any]) -> dict[str, Any]:
     """A config.json with the class that wrote it. A classifier over one of two towers has the config of both."""
     family, task = layout.config.family, layout.task
     if family not in MODEL_MAPPING_NAMES:
         return content
-    pair = next((pair for pair in TWO_TOWERS if task is not None and family == f"{pair}_vision_model"), None)
+    pair = next((pair for pair in DUAL_ENCODERS if task is not None and family == f"{pair}_vision_model"), None)
     base = MODEL_MAPPING_NAMES[pair or family]
     architectures = {"architectures": [base if task is None else base.removesuffix("Model") + task]}
     if pair is None:

@@ -26,20 +26,21 @@ from ...configuration import (
     PlaitVisionConfig,
     PlaitWaveformConfig,
 )
+from ...configuration.hub import HUB_OPTIONS
 from ..checkpoints.families.registry import FAMILIES
-from ..checkpoints.lookup import config_of, family_of
-from ..checkpoints.reading import read_tower
-from ..checkpoints.source import Source, open_source, read_config
+from ..checkpoints.lookup import build_component_config, find_family
+from ..checkpoints.reading import read_component
+from ..checkpoints.source import OpenedCheckpoint, open_checkpoint, read_config
 from ..towers.wrapped import load_wrapped, without_pooler
 from ..towers.wrapped_decoder import load_wrapped_decoder
 from ..towers.wrapped_inputs import is_video_family
 from .composable import ComposableModel
-from .hub import HUB_OPTIONS, generation_of, model_type_of
+from .hub import read_generation_config, read_model_type
 
 TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
 
 
-class Strand(NamedTuple):
+class Component(NamedTuple):
     """One tower before it is braided: its config, its weights by name inside the tower (None: fresh ones), the heads
     that came with them, and where all of it came from."""
 
@@ -51,28 +52,28 @@ class Strand(NamedTuple):
     generation: GenerationConfig | None = None
 
 
-def reading_class(config: PlaitConfig, modality: str) -> Any:
+def select_model_class(config: PlaitConfig, modality: str) -> Any:
     """The Auto class that reads a plait's folder for this part: a decoder's with its head."""
     if modality != "decoder" or config.decoder_config is None:
         return AutoModel
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def strand_of_plait(modality: str, model: ComposableModel) -> Strand:
+def build_plait_component(modality: str, model: ComposableModel) -> Component:
     """A plait's tower; of its decoder with the head, the special tokens and the generation config."""
-    config = own_strand(modality, model.config)
+    config = find_component_config(modality, model.config)
     weights = next(part for part in model.parts.values() if part.config is config).state_dict()
     origin = model.name_or_path or "a ready model"
     if modality != "decoder":
-        return Strand(as_tower(config), weights, {}, origin)
+        return Component(as_tower_config(config), weights, {}, origin)
     if not model.can_generate():
-        return Strand(config, weights, {}, origin, model.config)
+        return Component(config, weights, {}, origin, model.config)
     head: Any = model.get_output_embeddings()
     heads = {f"lm_head.{name}": weight for name, weight in head.state_dict().items()}
-    return Strand(config, weights, heads, origin, model.config, model.generation_config)
+    return Component(config, weights, heads, origin, model.config, model.generation_config)
 
 
-def own_strand(modality: str, config: PlaitConfig) -> PreTrainedConfig:
+def find_component_config(modality: str, config: PlaitConfig) -> PreTrainedConfig:
     """The config of a plait's tower of this modality; its decoder and its text tower may stand for each other."""
     parts = config.encoders | ({} if config.decoder_config is None else {"decoder": config.decoder_config})
     other = {"text": "decoder", "decoder": "text"}.get(modality, modality)
@@ -82,7 +83,7 @@ def own_strand(modality: str, config: PlaitConfig) -> PreTrainedConfig:
     return found
 
 
-def as_tower(config: PreTrainedConfig) -> PreTrainedConfig:
+def as_tower_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """A decoder's config as that of a causal text tower, which reads no context; any other as it is."""
     if not isinstance(config, PlaitDecoderConfig):
         return config
@@ -90,26 +91,26 @@ def as_tower(config: PreTrainedConfig) -> PreTrainedConfig:
     return PlaitTextConfig(**{key: fields[key] for key in fields if key in PlaitTextConfig.__dataclass_fields__})
 
 
-def strand_of(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> Strand:
+def build_component(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> Component:
     """Resolve one tower argument."""
-    if isinstance(tower, Strand):
+    if isinstance(tower, Component):
         return tower
     if isinstance(tower, PreTrainedConfig):
-        config = own_strand(modality, tower) if isinstance(tower, PlaitConfig) else tower
-        foreign = type(config) not in OWN_CONFIGS.values() and family_of(config, modality) is not None
-        return Strand(config_of(config, modality) if foreign else config, None, {}, "fresh")
+        config = find_component_config(modality, tower) if isinstance(tower, PlaitConfig) else tower
+        foreign = type(config) not in OWN_CONFIGS.values() and find_family(config, modality) is not None
+        return Component(build_component_config(config, modality) if foreign else config, None, {}, "fresh")
     if isinstance(tower, ComposableModel):
-        return strand_of_plait(modality, tower)
+        return build_plait_component(modality, tower)
     if isinstance(tower, PreTrainedModel):
         with tempfile.TemporaryDirectory() as folder:  # names on disk are the ones that the tables know
             tower.save_pretrained(folder)
-            strand = from_folder(modality, folder, {})
+            strand = read_folder_component(modality, folder, {})
             weights = {name: weight.clone() for name, weight in (strand.weights or {}).items()}
         return strand._replace(weights=weights, origin=tower.name_or_path or "a ready model")
-    return from_folder(modality, tower, where)
+    return read_folder_component(modality, tower, where)
 
 
-def as_video(tower: TowerArgument, fields: dict[str, Any], where: Mapping[str, Any]) -> TowerArgument:
+def as_video_component(tower: TowerArgument, fields: dict[str, Any], where: Mapping[str, Any]) -> TowerArgument:
     """A video tower as it is; an image tower as what reads the frames of one.
 
     Raises ValueError for `fields` without an image tower.
@@ -118,7 +119,7 @@ def as_video(tower: TowerArgument, fields: dict[str, Any], where: Mapping[str, A
         if fields:
             raise ValueError(f"video_config {fields} is for an image tower that reads frames: pass it as video=...")
         return tower
-    strand = without_unused(strand_of("image", tower, where), "image")
+    strand = without_unused_modules(build_component("image", tower, where), "image")
     config = PlaitVideoConfig(image_config=strand.config, **fields)
     weights = {f"frames.{name}": weight for name, weight in (strand.weights or {}).items()}
     return strand._replace(config=config, weights=None if strand.weights is None else weights, heads={})
@@ -131,7 +132,7 @@ def reads_videos(tower: TowerArgument, where: Mapping[str, Any]) -> bool:
         config: PreTrainedConfig = tower.config
     elif isinstance(tower, PreTrainedConfig):
         config = tower
-    elif model_type_of(tower, hub) == PlaitConfig.model_type:
+    elif read_model_type(tower, hub) == PlaitConfig.model_type:
         config = PlaitConfig.from_pretrained(tower, **hub)
     else:
         config, _ = read_config(str(tower), **hub)
@@ -142,43 +143,43 @@ def reads_videos(tower: TowerArgument, where: Mapping[str, Any]) -> bool:
     return own.base_config_key == "video_config" or is_video_family(config)
 
 
-def from_folder(modality: str, name: Any, where: Mapping[str, Any]) -> Strand:
+def read_folder_component(modality: str, name: Any, where: Mapping[str, Any]) -> Component:
     """A tower (or "decoder") from a folder or Hub id: a plait's, a known family's, or any other that transformers loads
     (wrapped)."""
     hub = {key: where[key] for key in HUB_OPTIONS if key in where}
-    if model_type_of(name, hub) == PlaitConfig.model_type:
-        reader = reading_class(PlaitConfig.from_pretrained(name, **hub), modality)
-        return strand_of_plait(modality, reader.from_pretrained(name, **where))
-    source = open_source(name, **where)
-    if family_of(source.config, modality) is not None:
-        tower = read_tower(source, modality)
-        generation = generation_of(source, hub) if modality in ("text", "decoder") else None
-        return Strand(tower.config, tower.weights, tower.heads, str(name), source.config, generation)
+    if read_model_type(name, hub) == PlaitConfig.model_type:
+        reader = select_model_class(PlaitConfig.from_pretrained(name, **hub), modality)
+        return build_plait_component(modality, reader.from_pretrained(name, **where))
+    source = open_checkpoint(name, **where)
+    if find_family(source.config, modality) is not None:
+        tower = read_component(source, modality)
+        generation = read_generation_config(source, hub) if modality in ("text", "decoder") else None
+        return Component(tower.config, tower.weights, tower.heads, str(name), source.config, generation)
     if modality == "decoder":
-        return wrapped_decoder_strand(source, where)
+        return read_wrapped_decoder(source, where)
     config, module = load_wrapped(name, modality, **where)
     weights = {f"model.{key}": weight for key, weight in module.state_dict().items()}
-    return Strand(config, weights, {}, str(name), config)
+    return Component(config, weights, {}, str(name), config)
 
 
-def wrapped_decoder_strand(source: Source, where: Mapping[str, Any]) -> Strand:
+def read_wrapped_decoder(source: OpenedCheckpoint, where: Mapping[str, Any]) -> Component:
     """A causal language model of a family that plait does not know, with its head."""
     config, model, head = load_wrapped_decoder(source.path, **where)
     weights = {f"model.{key}": weight for key, weight in model.state_dict().items()}
     heads = {f"lm_head.{key}": weight for key, weight in head.state_dict().items()}
     hub = {key: where[key] for key in HUB_OPTIONS if key in where}
-    return Strand(config, weights, heads, source.path, config, generation_of(source, hub))
+    return Component(config, weights, heads, source.path, config, read_generation_config(source, hub))
 
 
-def without_unused(strand: Strand, modality: str) -> Strand:
+def without_unused_modules(component: Component, modality: str) -> Component:
     """The strand without what a fusion or a masked language model does not read, its pooler and its mask token: they
     would never be trained."""
-    if type(strand.config) not in OWN_CONFIGS.values():
-        config, weights = without_pooler(strand.config, strand.weights, modality)
-        return strand._replace(config=config, weights=weights)
-    if not isinstance(strand.config, (PlaitTowerConfig, PlaitRNNConfig)):
-        return strand
-    config = copy.deepcopy(strand.config)
+    if type(component.config) not in OWN_CONFIGS.values():
+        config, weights = without_pooler(component.config, component.weights, modality)
+        return component._replace(config=config, weights=weights)
+    if not isinstance(component.config, (PlaitTowerConfig, PlaitRNNConfig)):
+        return component
+    config = copy.deepcopy(component.config)
     config.pooling, config.pooler_size, config.pooler_act = "none", None, None
     if isinstance(config, PlaitTowerConfig):
         config.packing = True  # a pooler may have needed the padding computed
@@ -186,5 +187,5 @@ def without_unused(strand: Strand, modality: str) -> Strand:
     if isinstance(config, (PlaitVisionConfig, PlaitWaveformConfig)):
         config.mask_token = False
     unused = ("pooler.", "embeddings.mask_token.")
-    kept = {name: weight for name, weight in (strand.weights or {}).items() if not name.startswith(unused)}
-    return strand._replace(config=config, weights=None if strand.weights is None else kept)
+    kept = {name: weight for name, weight in (component.weights or {}).items() if not name.startswith(unused)}
+    return component._replace(config=config, weights=None if component.weights is None else kept)

@@ -1,6 +1,6 @@
 """What composing asks of a model class. It imports none of them, so that all of them can have `compose`."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
@@ -11,7 +11,7 @@ class ComposableModel(PreTrainedModel):
     """A plait model as composing and loading see it: how its class reads towers, and where its weights came from."""
 
     config: PlaitConfig
-    published_heads: tuple[str, ...] = ()
+    checkpoint_heads: tuple[str, ...] = ()
     reads_pooled = True
     reads_apart = False  # whether towers without a fusion can be read
     context_fusion = "concatenate"  # of what a decoder reads, where compose is not told
@@ -31,3 +31,6 @@ class ComposableModel(PreTrainedModel):
     def composition(self) -> Any:
         """The summary of what is pretrained, fresh, frozen and trainable, by part."""
         raise NotImplementedError
+
+
+Model = TypeVar("Model", bound=ComposableModel)

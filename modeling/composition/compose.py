@@ -1,7 +1,7 @@
 """Composing: from towers anywhere to one model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from transformers import PreTrainedConfig
 
@@ -13,20 +13,19 @@ from ...configuration import (
     PlaitFusionConfig,
     width_of,
 )
+from ...configuration.hub import HUB_OPTIONS
 from ..checkpoints.writing import freeze_zeros
 from .components import (
-    Strand,
+    Component,
     TowerArgument,
-    as_video,
-    strand_of,
-    without_unused,
+    as_video_component,
+    build_component,
+    without_unused_modules,
 )
-from .composable import ComposableModel
-from .decoder import decoder_strand, finish_decoder
-from .hub import HUB_OPTIONS, start_of
-from .weights import load_strand
-
-Model = TypeVar("Model", bound=ComposableModel)
+from .composable import ComposableModel, Model
+from .decoder import build_decoder_component, finish_decoder
+from .hub import find_start_token
+from .weights import load_component_weights
 
 
 def compose(
@@ -75,19 +74,26 @@ def compose(
         ValueError: no tower, an unknown fusion or part, or what `from_pretrained` raises for a broken checkpoint.
     """
     where = {key: options.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in options}
-    given = {"text": text, "image": image, "audio": audio, "video": as_video(video, dict(video_config or {}), where)}
-    strands = {name: strand_of(name, tower, where) for name, tower in given.items() if tower is not None}
+    given = {
+        "text": text,
+        "image": image,
+        "audio": audio,
+        "video": as_video_component(video, dict(video_config or {}), where),
+    }
+    strands = {name: build_component(name, tower, where) for name, tower in given.items() if tower is not None}
     if len(strands) > 1 or fusion is not None or not model_class.reads_pooled:
-        strands = {name: without_unused(strand, name) for name, strand in strands.items()}
+        strands = {name: without_unused_modules(strand, name) for name, strand in strands.items()}
     if decoder is not None:
-        strands["decoder"] = decoder_strand(model_class, decoder, bool(strands), dict(decoder_config or {}), where)
+        strands["decoder"] = build_decoder_component(
+            model_class, decoder, bool(strands), dict(decoder_config or {}), where
+        )
     if not strands:
         raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or video=...")
     extra = {"query": query, "connector": connector, **(fusion_config or {})}
-    fields = joined(model_class, strands, fusion, extra)
-    config = PlaitConfig(**{**fields, **label_fields(labels), **lifted(strands), **options})
+    fields = build_sub_configs(model_class, strands, fusion, extra)
+    config = PlaitConfig(**{**fields, **build_label_fields(labels), **collect_root_fields(strands), **options})
     model = model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
-    fill(model, strands)
+    load_weights(model, strands)
     model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
     model.eval()
     if verbose:
@@ -95,51 +101,51 @@ def compose(
     return model
 
 
-def joined(
+def build_sub_configs(
     model_class: type[ComposableModel],
-    strands: Mapping[str, Strand],
+    components: Mapping[str, Component],
     fusion: str | PlaitFusionConfig | None,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
     """The sub-configs of a plait: those of its parts, and a fusion's where there is something to join."""
-    towers = {name: strand.config for name, strand in strands.items() if name != "decoder"}
+    towers = {name: strand.config for name, strand in components.items() if name != "decoder"}
     fields = {CONFIG_FIELDS[name]: config for name, config in towers.items()}
-    if "decoder" not in strands:
+    if "decoder" not in components:
         braided = len(towers) > 1 or fusion is not None
-        return fields | ({"fusion_config": fusion_of(fusion or "early", extra, towers)} if braided else {})
-    decoder = fields["decoder_config"] = strands["decoder"].config
+        return fields | ({"fusion_config": build_fusion_config(fusion or "early", extra, towers)} if braided else {})
+    decoder = fields["decoder_config"] = components["decoder"].config
     if towers:
         strategy = INLINE if model_class.decoder_kind == "inline" else fusion or model_class.context_fusion
         extra.setdefault("hidden_size", width_of(decoder))
-        fields["fusion_config"] = fusion_of(strategy, extra, towers)
+        fields["fusion_config"] = build_fusion_config(strategy, extra, towers)
         if isinstance(decoder, PlaitDecoderConfig):
             decoder.context_size = fields["fusion_config"].hidden_size
     return fields
 
 
-def fill(model: ComposableModel, strands: Mapping[str, Strand]) -> None:
+def load_weights(model: ComposableModel, components: Mapping[str, Component]) -> None:
     """Each part's weights, and what a decoder brings besides."""
-    for name, strand in strands.items():
-        load_strand(model, name, strand)
-    model.origins = {name: strand.origin for name, strand in strands.items()}
-    finish_decoder(model, strands.get("decoder"))
+    for name, strand in components.items():
+        load_component_weights(model, name, strand)
+    model.origins = {name: strand.origin for name, strand in components.items()}
+    finish_decoder(model, components.get("decoder"))
     freeze_zeros(model.parts.values())
 
 
-def lifted(strands: Mapping[str, Strand]) -> dict[str, Any]:
+def collect_root_fields(components: Mapping[str, Component]) -> dict[str, Any]:
     """What the decoder's checkpoint, else the text tower's, says at its own root: transformers reads it there only."""
-    strand = strands.get("decoder") or strands.get("text")
+    strand = components.get("decoder") or components.get("text")
     if strand is None:
         return {}
     said = strand.source_config if isinstance(strand.source_config, PlaitConfig) else strand.config
     fields: dict[str, Any] = {"tie_word_embeddings": getattr(said, "tie_word_embeddings", True)}
-    if "decoder" in strands:
-        fields["decoder_start_token_id"] = start_of(strand.source_config, strand.generation)
+    if "decoder" in components:
+        fields["decoder_start_token_id"] = find_start_token(strand.source_config, strand.generation)
         fields["lm_head_bias"] = "lm_head.bias" in strand.heads and "mlm_head.dense.weight" not in strand.heads
     return fields
 
 
-def label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:
+def build_label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:
     if labels is None or isinstance(labels, int):
         return {} if labels is None else {"num_labels": labels}
     names = [str(label) for label in labels]
@@ -148,7 +154,7 @@ def label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
-def fusion_of(
+def build_fusion_config(
     fusion: str | PlaitFusionConfig, extra: dict[str, Any], towers: Mapping[str, PreTrainedConfig]
 ) -> PlaitFusionConfig:
     """The fusion's config; the joint width is the text tower's (else the widest) unless `extra` says otherwise."""

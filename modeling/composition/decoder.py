@@ -8,25 +8,25 @@ from torch import Tensor
 
 from ...configuration import PlaitConfig, PlaitDecoderConfig, PlaitTextConfig
 from ..towers.wrapped_decoder import check_cross_attention
-from .components import Strand, TowerArgument, strand_of, without_unused
+from .components import Component, TowerArgument, build_component, without_unused_modules
 from .composable import ComposableModel
 from .weights import load_exactly
 
 
-def decoder_strand(
+def build_decoder_component(
     model_class: type[ComposableModel],
     decoder: TowerArgument,
     reads: bool,
     fields: dict[str, Any],
     where: Mapping[str, Any],
-) -> Strand:
+) -> Component:
     """A text model as a decoder: causal, with cross-attention where the class reads its towers that way.
 
     Raises ValueError for a class without a decoder.
     """
     if model_class.decoder_kind is None:
         raise ValueError(f"{model_class.__name__} has no decoder: compose a class that generates")
-    strand = without_unused(strand_of("decoder", decoder, where), "text")
+    strand = without_unused_modules(build_component("decoder", decoder, where), "text")
     crosses = reads and model_class.decoder_kind == "context"
     if not isinstance(strand.config, PlaitTextConfig):
         if fields:
@@ -41,25 +41,27 @@ def decoder_strand(
     return strand._replace(config=PlaitDecoderConfig(**own))
 
 
-def finish_decoder(model: ComposableModel, strand: Strand | None) -> None:
+def finish_decoder(model: ComposableModel, component: Component | None) -> None:
     """The decoder's own head where it is not tied, its generation config, and special tokens for every task."""
-    if strand is None:
+    if component is None:
         return
     head: Any = model.get_output_embeddings()
-    if head is not None and (weights := head_weights(strand, model.config)):
-        load_exactly(head, dict(head.state_dict()) | weights, strand.origin)
-        model.origins["head"] = strand.origin
+    if head is not None and (weights := select_head_weights(component, model.config)):
+        load_exactly(head, dict(head.state_dict()) | weights, component.origin)
+        model.origins["head"] = component.origin
     if model.config.inline:
         size, token = model.config.get_text_config().vocab_size, model.config.image_token_id
         model.config.image_token_id = token = size if token is None else token
         if token >= size:
             model.resize_token_embeddings(token + 1)
-    if strand.generation is not None and model.can_generate():
-        model.generation_config = copy.deepcopy(strand.generation)
+    if component.generation is not None and model.can_generate():
+        model.generation_config = copy.deepcopy(component.generation)
 
 
-def head_weights(strand: Strand, config: PlaitConfig) -> dict[str, Tensor]:
+def select_head_weights(component: Component, config: PlaitConfig) -> dict[str, Tensor]:
     """What a decoder's checkpoint has for the projection to the vocabulary, as far as it is not tied."""
-    weights = {key.removeprefix("lm_head."): head for key, head in strand.heads.items() if key.startswith("lm_head.")}
+    weights = {
+        key.removeprefix("lm_head."): head for key, head in component.heads.items() if key.startswith("lm_head.")
+    }
     wanted = {"weight": not config.tie_word_embeddings, "bias": config.lm_head_bias}
     return {name: weight for name, weight in weights.items() if wanted[name]}

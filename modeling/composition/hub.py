@@ -7,13 +7,10 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 from ...configuration import SPECIAL_TOKENS, PlaitConfig
 from ..checkpoints.families.registry import FAMILIES
-from ..checkpoints.source import Source
-
-# arguments of from_pretrained that say where a file is, not what to do with it
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+from ..checkpoints.source import OpenedCheckpoint
 
 
-def config_dict_of(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
+def read_config_dict(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
     """What the config.json of a folder or repository states.
 
     Raises OSError, naming it, where there is none to read.
@@ -24,12 +21,12 @@ def config_dict_of(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
         raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
 
 
-def model_type_of(name: Any, hub: Mapping[str, Any]) -> str | None:
+def read_model_type(name: Any, hub: Mapping[str, Any]) -> str | None:
     """The model type that the config.json of a folder or repository states."""
-    return config_dict_of(name, hub).get("model_type")
+    return read_config_dict(name, hub).get("model_type")
 
 
-def without_decoder(name: Any, hub: Mapping[str, Any], kwargs: dict[str, Any]) -> PlaitConfig:
+def read_config_without_decoder(name: Any, hub: Mapping[str, Any], kwargs: dict[str, Any]) -> PlaitConfig:
     """The config of a plait folder, its decoder left out; fields that are given are taken out of `kwargs`."""
     fields = (*PlaitConfig.__dataclass_fields__, "num_labels")
     given = {key: kwargs.pop(key) for key in fields if key in kwargs and key != "dtype"}
@@ -38,7 +35,7 @@ def without_decoder(name: Any, hub: Mapping[str, Any], kwargs: dict[str, Any]) -
     return config
 
 
-def completed(generation: GenerationConfig, config: PlaitConfig) -> GenerationConfig:
+def complete_generation_config(generation: GenerationConfig, config: PlaitConfig) -> GenerationConfig:
     """A checkpoint's generation config, with the special tokens that its config alone names."""
     generation._from_model_config = None  # or transformers makes it anew from a config that knows less
     for name in (*SPECIAL_TOKENS, "decoder_start_token_id"):
@@ -47,22 +44,22 @@ def completed(generation: GenerationConfig, config: PlaitConfig) -> GenerationCo
     return generation
 
 
-def start_of(*configs: PreTrainedConfig | GenerationConfig | None) -> int | None:
+def find_start_token(*configs: PreTrainedConfig | GenerationConfig | None) -> int | None:
     """The token with which a checkpoint's decoder begins, as the first of its configs names it that does."""
     named = (getattr(config, "decoder_start_token_id", None) for config in configs)
     return next((token for token in named if token is not None), None)
 
 
-def generation_of(source: Source, hub: Mapping[str, Any]) -> GenerationConfig | None:
+def read_generation_config(source: OpenedCheckpoint, hub: Mapping[str, Any]) -> GenerationConfig | None:
     """A checkpoint's generation_config.json with what its own class adds to it; None where there is none."""
     try:
         generation = GenerationConfig.from_pretrained(source.path, **hub)
     except OSError:
         return None
-    return with_habits(generation, source.config)
+    return with_family_defaults(generation, source.config)
 
 
-def with_habits(generation: GenerationConfig, config: PreTrainedConfig) -> GenerationConfig:
+def with_family_defaults(generation: GenerationConfig, config: PreTrainedConfig) -> GenerationConfig:
     """The generation config with what a family's own class adds to it when it generates."""
     family = FAMILIES.get(config.model_type)
     if family is not None and family.generation is not None:

@@ -1,16 +1,24 @@
 """Names of parameters, and the part of the model that each belongs to."""
 
+import re
+
 from transformers import PreTrainedModel
+
+# what DistributedDataParallel, PEFT, FSDP and torch.compile put around a model
+WRAPPER_PREFIX = re.compile(r"^(?:module\.|base_model\.model\.|_orig_mod\.)+")
+WRAPPER_SEGMENT = re.compile(r"(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 
 
 def part_of(parameter_name: str) -> str:
-    """The part a parameter belongs to: a modality, "decoder", "fusion" or "head"."""
-    path = parameter_name.removeprefix("model.").split(".")
+    """Returns the part a parameter belongs to: a modality, "decoder", "fusion" or "head" (also inside DDP, FSDP or
+    PEFT)."""
+    name = WRAPPER_PREFIX.sub("", WRAPPER_SEGMENT.sub("", parameter_name))
+    path = name.removeprefix("model.").split(".")
     if path[0] == "towers":
         return path[1]
     return {"connectors": "fusion", "fusion": "fusion", "decoder": "decoder"}.get(path[0], "head")
 
 
-def base_prefix(model_class: type[PreTrainedModel]) -> str:
+def find_base_prefix(model_class: type[PreTrainedModel]) -> str:
     """What the names of the base model's parameters begin with in this class."""
     return "" if model_class.__name__ == "PlaitModel" else "model."

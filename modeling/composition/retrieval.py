@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from ...configuration import (
     CONFIG_FIELDS,
@@ -13,19 +13,18 @@ from ...configuration import (
     PlaitTextConfig,
     PlaitTowerConfig,
 )
-from ..checkpoints.lookup import TWO_TOWERS
+from ...configuration.hub import HUB_OPTIONS
+from ..checkpoints.lookup import DUAL_ENCODERS
 from ..checkpoints.writing import freeze_zeros
-from .components import Strand, TowerArgument, strand_of, without_unused
-from .composable import ComposableModel
-from .compose import lifted
-from .hub import HUB_OPTIONS
-from .weights import load_strand
+from .components import Component, TowerArgument, build_component, without_unused_modules
+from .composable import Model
+from .compose import collect_root_fields
+from .weights import load_component_weights
 
-POOLED = ("mean", "first", "last")
-Model = TypeVar("Model", bound=ComposableModel)
+POOLING_CHOICES = ("mean", "first", "last")
 
 
-def compose(
+def compose_retrieval(
     model_class: type[Model],
     text: TowerArgument = None,
     image: TowerArgument = None,
@@ -64,16 +63,18 @@ def compose(
     given = {"text": text, "image": image, "audio": audio, "video": video}
     given[DOCUMENT] = None if document == "shared" else document
     modalities = {side: side if side != DOCUMENT else document_modality for side in given}
-    strands = {side: strand_of(modalities[side], tower, where) for side, tower in given.items() if tower is not None}
+    strands = {
+        side: build_component(modalities[side], tower, where) for side, tower in given.items() if tower is not None
+    }
     if not strands:
         raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or document=...")
-    strands = {side: pooled_strand(strand, modalities[side], side, pooling) for side, strand in strands.items()}
-    settings = settings_of(retrieval_config, None if document is None else document_modality)
+    strands = {side: set_component_pooling(strand, modalities[side], side, pooling) for side, strand in strands.items()}
+    settings = complete_retrieval_config(retrieval_config, None if document is None else document_modality)
     fields = {CONFIG_FIELDS.get(side, "document_config"): strand.config for side, strand in strands.items()}
-    config = PlaitConfig(**{**fields, "retrieval_config": settings, **lifted(strands), **options})
+    config = PlaitConfig(**{**fields, "retrieval_config": settings, **collect_root_fields(strands), **options})
     model = model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
     for side, strand in strands.items():
-        load_strand(model, side, strand)
+        load_component_weights(model, side, strand)
     model.origins = {side: strand.origin for side, strand in strands.items()}
     freeze_zeros(model.parts.values())
     model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
@@ -83,7 +84,9 @@ def compose(
     return model
 
 
-def settings_of(given: PlaitRetrievalConfig | Mapping[str, Any] | None, document: str | None) -> PlaitRetrievalConfig:
+def complete_retrieval_config(
+    given: PlaitRetrievalConfig | Mapping[str, Any] | None, document: str | None
+) -> PlaitRetrievalConfig:
     """The space as a config, with the modality of documents."""
     if isinstance(given, PlaitRetrievalConfig):
         given = {**given.to_dict(), "source_config": None, "family": None}
@@ -94,31 +97,33 @@ def settings_of(given: PlaitRetrievalConfig | Mapping[str, Any] | None, document
     return PlaitRetrievalConfig(**fields)
 
 
-def pooled_strand(strand: Strand, modality: str, side: str, pooling: str | Mapping[str, str] | None) -> Strand:
+def set_component_pooling(
+    component: Component, modality: str, side: str, pooling: str | Mapping[str, str] | None
+) -> Component:
     """The strand with one vector to be read: as asked for, else as it was trained for comparing, else by a mean."""
     asked = pooling if pooling is None or isinstance(pooling, str) else pooling.get(side)
-    if asked not in (None, *POOLED):
-        raise ValueError(f"there is no pooling {asked!r} to choose, only {', '.join(POOLED)}")
-    config = strand.config
+    if asked not in (None, *POOLING_CHOICES):
+        raise ValueError(f"there is no pooling {asked!r} to choose, only {', '.join(POOLING_CHOICES)}")
+    config = component.config
     if isinstance(config, PlaitCNNConfig):
         if asked not in (None, "mean"):
             raise ValueError(f"pooling {asked!r}: a convolutional tower has no such token, only the mean")
         config = copy.deepcopy(config)
         config.pooling = "mean"
-        return strand._replace(config=config)
+        return component._replace(config=config)
     if asked is None and isinstance(config, PlaitTowerConfig) and is_comparable(config):
-        return strand
-    strand = without_unused(strand, modality)
-    if not isinstance(strand.config, PlaitTowerConfig):
+        return component
+    component = without_unused_modules(component, modality)
+    if not isinstance(component.config, PlaitTowerConfig):
         if asked not in (None, "mean"):
-            raise ValueError(f"pooling {asked!r}: of a wrapped {strand.config.model_type} tower it is the mean")
-        return strand
-    config = copy.deepcopy(strand.config)
+            raise ValueError(f"pooling {asked!r}: of a wrapped {component.config.model_type} tower it is the mean")
+        return component
+    config = copy.deepcopy(component.config)
     config.pooling = asked or ("last" if isinstance(config, PlaitTextConfig) and config.is_causal else "mean")
-    return strand._replace(config=config)
+    return component._replace(config=config)
 
 
 def is_comparable(config: PlaitTowerConfig) -> bool:
     """Whether what the tower pools was trained, or made, to be compared: not a classifier's or BERT's pooler."""
     family = config.family or ""
-    return config.pooling != "none" and (not family or family.startswith(TWO_TOWERS))
+    return config.pooling != "none" and (not family or family.startswith(DUAL_ENCODERS))

@@ -8,7 +8,7 @@ from .parameter_names import part_of
 
 
 @dataclass
-class Row:
+class ComponentSummary:
     """One part of a model: parameters by number."""
 
     part: str
@@ -20,19 +20,19 @@ class Row:
 
 
 @dataclass
-class Composition:
+class ModelSummary:
     """What a model is made of, part by part: family, where its weights came from, how many are trained."""
 
-    rows: list[Row]
+    rows: list[ComponentSummary]
 
     @classmethod
-    def of(cls, model: ComposableModel) -> "Composition":
-        rows: dict[str, Row] = {}
+    def from_model(cls, model: ComposableModel) -> "ModelSummary":
+        rows: dict[str, ComponentSummary] = {}
         saved = model.name_or_path or "fresh"
         for name, parameter in model.named_parameters():
             part = part_of(name)
-            kind = kind_of(model.config, part)
-            row = rows.setdefault(part, Row(part, kind, model.origins.get(part, saved)))
+            kind = describe_kind(model.config, part)
+            row = rows.setdefault(part, ComponentSummary(part, kind, model.origins.get(part, saved)))
             row.parameters += parameter.numel()
             row.trainable += parameter.numel() * parameter.requires_grad
             row.fresh += parameter.numel() * (row.origin == "fresh" or name in model.fresh_names)
@@ -48,7 +48,7 @@ class Composition:
         return "\n".join(lines)
 
 
-def kind_of(config: PlaitConfig, part: str) -> str:
+def describe_kind(config: PlaitConfig, part: str) -> str:
     """How the table calls a part: a native family, a wrapped one, a fusion."""
     fusion = config.fusion_config
     if part == "fusion" and fusion is not None:

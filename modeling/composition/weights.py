@@ -4,24 +4,24 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .components import Strand
+from .components import Component
 from .composable import ComposableModel
 
 
-def load_strand(model: ComposableModel, name: str, strand: Strand) -> None:
+def load_component_weights(model: ComposableModel, name: str, component: Component) -> None:
     """Copy a strand's weights into its part. What joins the frames of a video is left fresh, and a decoder's
     cross-attention where the checkpoint has none that reads a context of this width; their names are kept."""
-    if strand.weights is None:
+    if component.weights is None:
         return
     part = model.parts[name]
-    own, weights = part.state_dict(), with_fitting_context(strand.weights, part)
+    own, weights = part.state_dict(), drop_unfit_cross_attention(component.weights, part)
     new = {key for key in own if key not in weights and (".cross_attn" in key or key.startswith("temporal."))}
-    load_exactly(part, weights | {key: own[key] for key in new}, strand.origin)
+    load_exactly(part, weights | {key: own[key] for key in new}, component.origin)
     path = next(path for path, module in model.named_modules() if module is part)
     model.fresh_names |= {f"{path}.{key}" for key in new}
 
 
-def with_fitting_context(weights: Mapping[str, Tensor], part: nn.Module) -> dict[str, Tensor]:
+def drop_unfit_cross_attention(weights: Mapping[str, Tensor], part: nn.Module) -> dict[str, Tensor]:
     """The weights without those of a cross-attention that the part does not have, or has of another width."""
     own = part.state_dict()
     crossing = {key for key in weights if ".cross_attn" in key}

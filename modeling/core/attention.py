@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...configuration import PlaitTransformerConfig
-from .layers import norm_of
+from .layers import build_norm
 from .rotary import rotate
 
 
@@ -41,12 +41,12 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-def attention_function(implementation: str | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def find_attention_function(implementation: str | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """Our eager attention, or any kernel registered with transformers' attention interface."""
     return ALL_ATTENTION_FUNCTIONS.get_interface(implementation or "eager", eager_attention)
 
 
-def own_cache(cache: Cache) -> Cache:
+def select_self_attention_cache(cache: Cache) -> Cache:
     """The part of a cache that self-attention fills."""
     return cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
 
@@ -76,7 +76,7 @@ class PlaitAttention(nn.Module):
         super().__init__()
         self.config, self.layer_idx, self.is_causal = config, layer_idx, is_causal
         self.head_dim = config.head_dim
-        self.scaling = scale_of_scores(config, layer_idx)
+        self.scaling = compute_score_scale(config, layer_idx)
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         width, key_value_width = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
         self.q_proj = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
@@ -84,19 +84,19 @@ class PlaitAttention(nn.Module):
         self.k_proj = nn.Linear(read, key_value_width, bias=config.qkv_bias)
         self.v_proj = nn.Linear(read, key_value_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(width, config.hidden_size, bias=config.attention_out_bias)
-        self.q_norm = norm_of(config, self.head_dim) if config.qk_norm else nn.Identity()
-        self.k_norm = norm_of(config, self.head_dim) if config.qk_norm else nn.Identity()
+        self.q_norm = build_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = build_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
 
     def forward(
         self, x: Tensor, plan: AttentionPlan, past_key_values: Cache | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """x: (batch, length, width) to the same and the attention weights where `plan.attend` gives them."""
-        query = self.q_norm(self.heads(self.q_proj(x)))
-        key, value = self.k_norm(self.heads(self.k_proj(x))), self.heads(self.v_proj(x))
+        query = self.q_norm(self.split_heads(self.q_proj(x)))
+        key, value = self.k_norm(self.split_heads(self.k_proj(x))), self.split_heads(self.v_proj(x))
         if plan.rotary is not None:
             query, key = rotate(query, *plan.rotary), rotate(key, *plan.rotary)
         if past_key_values is not None:
-            key, value = own_cache(past_key_values).update(key, value, self.layer_idx)
+            key, value = select_self_attention_cache(past_key_values).update(key, value, self.layer_idx)
         return self.attend(query, key, value, plan)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor | None]:
@@ -104,12 +104,12 @@ class PlaitAttention(nn.Module):
         out, weights = plan.attend(self, query, key, value, plan.mask, dropout=dropout, scaling=self.scaling)
         return self.o_proj(out.flatten(2)), weights
 
-    def heads(self, x: Tensor) -> Tensor:
+    def split_heads(self, x: Tensor) -> Tensor:
         """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
-def scale_of_scores(config: PlaitTransformerConfig, layer_idx: int) -> float:
+def compute_score_scale(config: PlaitTransformerConfig, layer_idx: int) -> float:
     """The factor on Q K^T: 1 / sqrt(d_k) unless the config names another."""
     scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
     return scale / (layer_idx + 1) if config.scale_by_layer else scale
@@ -122,18 +122,18 @@ class PlaitCrossAttention(PlaitAttention):
         self, x: Tensor, plan: AttentionPlan, past_key_values: Cache | None = None, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """x: (batch, length, width), context: (batch, tokens, width) to (batch, length, width) and the weights."""
-        query = self.q_norm(self.heads(self.q_proj(x)))
-        key, value = self.keys_and_values(context, past_key_values)
+        query = self.q_norm(self.split_heads(self.q_proj(x)))
+        key, value = self.compute_keys_and_values(context, past_key_values)
         return self.attend(query, key, value, plan)
 
-    def keys_and_values(self, context: Tensor | None, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
+    def compute_keys_and_values(self, context: Tensor | None, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
         cache = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
         if context is None:
             raise ValueError("cross-attention needs a context, and none was given nor cached")
-        key, value = self.k_norm(self.heads(self.k_proj(context))), self.heads(self.v_proj(context))
+        key, value = self.k_norm(self.split_heads(self.k_proj(context))), self.split_heads(self.v_proj(context))
         if cache is not None:
             key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
             cache.is_updated[self.layer_idx] = True

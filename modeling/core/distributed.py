@@ -57,33 +57,33 @@ def gather_rows(tensors: Sequence[Tensor]) -> Gathered:
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         numbers = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]
         together = torch.cat([tensors[number].flatten(1) for number in numbers], dim=1)
-        every = every_row(padded(together, max(counts)), dtype.is_floating_point and any(grads))[kept]
+        every = gather_equal_rows(pad_rows(together, max(counts)), dtype.is_floating_point and any(grads))[kept]
         parts = every.split([tensors[number].shape[1:].numel() for number in numbers], dim=1)
         for number, part in zip(numbers, parts, strict=True):
             gathered[number] = part.reshape(len(every), *tensors[number].shape[1:])
     return Gathered(tuple(gathered), sum(counts[: distributed.get_rank()]), len(counts))
 
 
-def every_row(tensor: Tensor, trained: bool) -> Tensor:
+def gather_equal_rows(tensor: Tensor, trained: bool) -> Tensor:
     """The rows of all processes, of a tensor with as many in each, with gradients where one of them needs these."""
     if trained and not tensor.requires_grad:
         tensor.requires_grad_()
     return GatherRows.apply(tensor.contiguous()) if tensor.numel() else tensor
 
 
-def padded(tensor: Tensor, length: int) -> Tensor:
+def pad_rows(tensor: Tensor, length: int) -> Tensor:
     """Rows of zeros behind those of a tensor, `length` in all."""
     return torch.cat((tensor, tensor.new_zeros(length - len(tensor), *tensor.shape[1:])))
 
 
-def in_step_with_others() -> bool:
+def trains_distributed() -> bool:
     """Whether this process trains along with others, which expect a gradient of every weight from it."""
     if is_torchdynamo_compiling() or not torch.is_grad_enabled():
         return False
     return distributed.is_available() and distributed.is_initialized()
 
 
-def nothing_of(tower: nn.Module) -> Tensor:
+def zero_with_grad(tower: nn.Module) -> Tensor:
     """Zero, with a gradient of zeros for every weight that is trained: no part of the tower is run."""
     parts = [weight.flatten()[:0].float().sum() for weight in tower.parameters() if weight.requires_grad]
     return torch.stack(parts).sum() if parts else torch.zeros(())

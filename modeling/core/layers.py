@@ -12,13 +12,13 @@ from ...configuration import PlaitTransformerConfig
 NORMS: dict[str, type[nn.Module]] = {"layer_norm": nn.LayerNorm, "rms_norm": nn.RMSNorm}
 
 
-def norm_of(config: PlaitTransformerConfig, size: int | None = None, eps: float | None = None) -> nn.Module:
+def build_norm(config: PlaitTransformerConfig, size: int | None = None, eps: float | None = None) -> nn.Module:
     """The core's norm over the last dimension, `hidden_size` wide and with the core's epsilon unless others are
     given."""
     return NORMS[config.norm_type](size or config.hidden_size, eps=config.norm_eps if eps is None else eps)
 
 
-def activation_of(name: str) -> nn.Module:
+def build_activation(name: str) -> nn.Module:
     """The activation of that name in transformers. The tanh form of GELU, which some of its names spell out in six
     operations that each keep a tensor for the gradient, is torch's one."""
     if name in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"):
@@ -42,7 +42,7 @@ def quick_gelu_(x: Tensor) -> Tensor:
     return nn.functional.silu(x.mul_(1.702), inplace=True).div_(1.702)
 
 
-class Parameterised(nn.Module):
+class SelfInitializing(nn.Module):
     """A module with parameters of its own beside those of its children: it says how they start."""
 
     def init_weights(self, std: float) -> None:
@@ -50,7 +50,7 @@ class Parameterised(nn.Module):
         raise NotImplementedError
 
 
-class LearnedTokens(Parameterised):
+class LearnedTokens(SelfInitializing):
     """`count` learned vectors, `tokens`: (1, count, width)."""
 
     def __init__(self, count: int, width: int) -> None:
@@ -65,7 +65,7 @@ class LearnedTokens(Parameterised):
         return self.tokens.expand(batch, -1, -1)
 
 
-class LayerScale(Parameterised):
+class LayerScale(SelfInitializing):
     """A learned factor per channel (Touvron et al. 2021, https://arxiv.org/abs/2103.17239, equation 4)."""
 
     def __init__(self, width: int, start: float) -> None:
@@ -80,7 +80,7 @@ class LayerScale(Parameterised):
         return x * self.scale
 
 
-class TanhGate(Parameterised):
+class TanhGate(SelfInitializing):
     """tanh(a) x with a learned scalar a that starts at zero (Flamingo, Alayrac et al. 2022, section 2.2)."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class TanhGate(Parameterised):
         return self.gate.tanh() * x
 
 
-class Sinusoids(Parameterised):
+class Sinusoids(SelfInitializing):
     """A table of sines and cosines, `weight`: (count, width), that is not trained (Vaswani et al. 2017, section 3.5;
     all sines before all cosines, as in Whisper). A buffer: it is saved and read with the weights, and stays frozen."""
 
@@ -123,7 +123,7 @@ class PlaitMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.hidden_act = config.hidden_act
-        self.act = activation_of(config.hidden_act)
+        self.act = build_activation(config.hidden_act)
         self.dropout = nn.Dropout(config.activation_dropout) if config.activation_dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attention import attention_function
+from .attention import find_attention_function
 
 
 class Packing(NamedTuple):
@@ -36,7 +36,7 @@ class Packing(NamedTuple):
         batch, length = self.shape
         return x.new_zeros(batch * length, x.shape[-1]).index_copy(0, self.indices, x[0]).unflatten(0, (batch, length))
 
-    def mask(self) -> Tensor:
+    def build_mask(self) -> Tensor:
         """(batch, length), True where there is a token."""
         grid = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.bool, device=self.indices.device)
         return grid.index_fill(0, self.indices, True).view(self.shape)
@@ -49,7 +49,7 @@ class PackedMask(NamedTuple):
     keys: Packing
     implementation: str | None
 
-    def groups(self) -> list[tuple[int, int, int]]:
+    def find_groups(self) -> list[tuple[int, int, int]]:
         """Runs of rows with equal lengths: (rows, query length, key length)."""
         pairs = zip(self.queries.lengths, self.keys.lengths, strict=True)
         return [(len(list(run)), *lengths) for lengths, run in groupby(pairs)]
@@ -84,25 +84,27 @@ def packed_attention(
     (float32, odd head sizes, cards before Ampere), one call over the padded grid does. On a CPU each group of equal
     lengths is one rectangular call. A row without keys gets zeros.
     """
-    attend = by_group
+    attend = attend_by_group
     if query.is_cuda:
-        query, key, value = (in_computing_type(x) for x in (query, key, value))
-        attend = variable_length if is_served(query) else over_the_grid
+        query, key, value = (cast_for_autocast(x) for x in (query, key, value))
+        attend = attend_variable_length if has_varlen_kernel(query) else attend_padded
     return attend(module, query, key, value, mask, kwargs), None
 
 
-def by_group(
+def attend_by_group(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
 ) -> Tensor:
     """One rectangular call for each group of equal lengths."""
     query, key, value = (x.transpose(1, 2)[0] for x in (query, key, value))  # (tokens, heads, head_dim)
-    attend = attention_function(mask.implementation)
+    attend = find_attention_function(mask.implementation)
     start, key_start, parts = 0, 0, []
-    for rows, length, keys in mask.groups():
+    for rows, length, keys in mask.find_groups():
         end, key_end = start + rows * length, key_start + rows * keys
         if length and keys:
-            group = [_rectangle(x, rows) for x in (query[start:end], key[key_start:key_end], value[key_start:key_end])]
-            triangle = _triangle(module, mask.implementation, query, length)
+            group = [
+                _unpack_group(x, rows) for x in (query[start:end], key[key_start:key_end], value[key_start:key_end])
+            ]
+            triangle = _build_causal_mask(module, mask.implementation, query, length)
             parts.append(attend(module, *group, triangle, **options)[0].flatten(0, 1))
         elif length:
             parts.append(torch.zeros_like(query[start:end]))
@@ -110,35 +112,35 @@ def by_group(
     return torch.cat(parts)[None]
 
 
-def _rectangle(x: Tensor, rows: int) -> Tensor:
+def _unpack_group(x: Tensor, rows: int) -> Tensor:
     """(rows * length, heads, head_dim) to (rows, heads, length, head_dim)."""
     return x.unflatten(0, (rows, -1)).transpose(1, 2)
 
 
-def _triangle(module: nn.Module, implementation: str | None, query: Tensor, length: int) -> Tensor | None:
+def _build_causal_mask(module: nn.Module, implementation: str | None, query: Tensor, length: int) -> Tensor | None:
     """Eager attention wants the causal mask spelt out; SDPA knows it from `module.is_causal`."""
     if not module.is_causal or implementation != "eager":
         return None
     return torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
 
 
-def in_computing_type(x: Tensor) -> Tensor:
+def cast_for_autocast(x: Tensor) -> Tensor:
     """The type in which autocast would have attention computed (a norm or rotary positions may have left it)."""
     return x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x
 
 
-def is_served(query: Tensor) -> bool:
+def has_varlen_kernel(query: Tensor) -> bool:
     """Whether the variable-length kernel computes this."""
     size, half = query.shape[-1], query.dtype in (torch.float16, torch.bfloat16)
-    return half and size % 8 == 0 and size <= 256 and has_flash(query.device)
+    return half and size % 8 == 0 and size <= 256 and has_flash_attention(query.device)
 
 
 @cache
-def has_flash(device: torch.device) -> bool:
+def has_flash_attention(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def variable_length(
+def attend_variable_length(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
 ) -> Tensor:
     """One kernel for all rows, each between its ends (Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691).
@@ -155,21 +157,21 @@ def variable_length(
     return attended[None]
 
 
-def over_the_grid(
+def attend_padded(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
 ) -> Tensor:
     """Attention alone is computed with its padding, by one masked call."""
     size = query.shape[-1]
-    query = _grid(query, mask.queries, size)
-    key, value = (_grid(x, mask.keys, size) for x in (key, value))
-    allowed = mask.keys.mask()[:, None, None]
+    query = _unpack_heads(query, mask.queries, size)
+    key, value = (_unpack_heads(x, mask.keys, size) for x in (key, value))
+    allowed = mask.keys.build_mask()[:, None, None]
     if module.is_causal:
         allowed = allowed & torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     allowed = allowed | ~allowed.any(-1, keepdim=True)  # a row without keys reads the grid's zeros
-    attended, _ = attention_function(mask.implementation)(module, query, key, value, allowed, **options)
+    attended, _ = find_attention_function(mask.implementation)(module, query, key, value, allowed, **options)
     return mask.queries.pack(attended.flatten(2)).unflatten(-1, (-1, size))
 
 
-def _grid(x: Tensor, packing: Packing, size: int) -> Tensor:
+def _unpack_heads(x: Tensor, packing: Packing, size: int) -> Tensor:
     """(1, heads, tokens, head_dim) to (batch, heads, length, head_dim)."""
     return packing.unpack(x.transpose(1, 2).flatten(2)).unflatten(-1, (-1, size)).transpose(1, 2)

@@ -7,9 +7,9 @@ from transformers.cache_utils import Cache
 
 from ...configuration import PlaitTowerConfig
 from ..outputs import TowerOutput
-from .attention import AttentionPlan, PlaitCrossAttention, attention_function
-from .layers import LearnedTokens, PlaitMLP, norm_of
-from .masks import cross_mask
+from .attention import AttentionPlan, PlaitCrossAttention, find_attention_function
+from .layers import LearnedTokens, PlaitMLP, build_norm
+from .masks import build_cross_mask
 from .transformer import TransformerOutput
 
 
@@ -64,7 +64,7 @@ def _take(x: Tensor, positions: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device), positions]
 
 
-class EndToken(nn.Module):
+class EndTokenPooling(nn.Module):
     """The end-of-text token (CLIP): the first `eos_token_id`; for old CLIP configs, which name 2, the largest id."""
 
     def __init__(self, config: PlaitTowerConfig) -> None:
@@ -86,13 +86,15 @@ class AttentionPooling(nn.Module):
         self.config = config
         self.query = LearnedTokens(1, config.hidden_size)
         self.attention = PlaitCrossAttention(config)
-        self.norm = norm_of(config)
+        self.norm = build_norm(config)
         self.mlp = PlaitMLP(config)
 
     def forward(self, x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
         query = self.query(len(x))
-        attend = attention_function(self.config._attn_implementation)
-        pooled, _ = self.attention(query, AttentionPlan(attend, cross_mask(self.config, query, x, mask)), context=x)
+        attend = find_attention_function(self.config._attn_implementation)
+        pooled, _ = self.attention(
+            query, AttentionPlan(attend, build_cross_mask(self.config, query, x, mask)), context=x
+        )
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
@@ -101,9 +103,9 @@ class Pooler(nn.Module):
 
     def __init__(self, config: PlaitTowerConfig) -> None:
         super().__init__()
-        modules = {"eos": EndToken, "attention": AttentionPooling}
+        modules = {"eos": EndTokenPooling, "attention": AttentionPooling}
         self.pick = modules[config.pooling](config) if config.pooling in modules else POOLINGS[config.pooling]
-        self.norm = norm_of(config, eps=config.pooler_norm_eps) if config.pooler_norm else nn.Identity()
+        self.norm = build_norm(config, eps=config.pooler_norm_eps) if config.pooler_norm else nn.Identity()
         size = config.pooler_size
         self.dense = nn.Linear(config.hidden_size, size, bias=config.pooler_bias) if size else nn.Identity()
         self.act = ACT2FN[config.pooler_act] if config.pooler_act else nn.Identity()
@@ -113,16 +115,16 @@ class Pooler(nn.Module):
         return self.act(self.dense(self.norm(self.pick(x, mask, input_ids))))
 
 
-def pooled_width(config: PlaitTowerConfig) -> int:
+def compute_pooled_width(config: PlaitTowerConfig) -> int:
     """Width of what the pooler gives."""
     return config.pooler_size or config.hidden_size * (2 if config.pooling == "first_and_mean" else 1)
 
 
-def pooler_of(config: PlaitTowerConfig) -> Pooler | None:
+def build_pooler(config: PlaitTowerConfig) -> Pooler | None:
     return None if config.pooling == "none" else Pooler(config)
 
 
-def finish(
+def build_tower_output(
     result: TransformerOutput,
     mask: Tensor,
     pooler: Pooler | None,

@@ -18,7 +18,7 @@ class PlaitRotaryEmbedding(nn.Module):
     def __init__(self, config: PlaitTransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.rope_type = parameters_of(config)["rope_type"]
+        self.rope_type = find_rope_parameters(config)["rope_type"]
         self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
         scaled = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
         inverse_frequencies, self.attention_scaling = scaled(config)
@@ -29,7 +29,7 @@ class PlaitRotaryEmbedding(nn.Module):
     def compute_default_rope_parameters(config: PlaitTransformerConfig, **kwargs: Any) -> tuple[Tensor, float]:
         """theta^(-2i / head_dim) for i = 0 .. head_dim / 2 - 1: equation 15, and no extra scaling."""
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
-        return 1.0 / parameters_of(config)["rope_theta"] ** exponents, 1.0
+        return 1.0 / find_rope_parameters(config)["rope_theta"] ** exponents, 1.0
 
     @torch.no_grad()
     @dynamic_rope_update
@@ -42,7 +42,7 @@ class PlaitRotaryEmbedding(nn.Module):
         return cos.to(x.dtype), sin.to(x.dtype)
 
 
-def parameters_of(config: PlaitTransformerConfig) -> dict[str, Any]:
+def find_rope_parameters(config: PlaitTransformerConfig) -> dict[str, Any]:
     if config.rope_parameters is None:
         raise ValueError("rotary positions need rope_parameters, and the config has none")
     return config.rope_parameters

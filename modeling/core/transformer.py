@@ -9,10 +9,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTransformerConfig
-from ..outputs import LayerChoice, chosen
-from .attention import AttentionPlan, PlaitAttention, PlaitCrossAttention, attention_function, eager_attention
-from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate, norm_of
-from .masks import cross_mask, self_masks, with_attention
+from ..outputs import LayerChoice, select_layers
+from .attention import AttentionPlan, PlaitAttention, PlaitCrossAttention, eager_attention, find_attention_function
+from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate, build_norm
+from .masks import build_cross_mask, build_self_masks, with_attention
 from .packing import PackedMask, Packing, pack_rows, packed_attention
 from .rotary import PlaitRotaryEmbedding
 
@@ -34,17 +34,17 @@ class PlaitLayer(GradientCheckpointingLayer):
         super().__init__()
         self.pre_norm = config.norm_position == "pre"
         self.self_attn = PlaitAttention(config, layer_idx, is_causal=config.is_causal)
-        self.self_attn_norm = norm_of(config)
-        self.self_attn_scale = scale_of(config)
-        self.crosses = config.crosses(layer_idx)
+        self.self_attn_norm = build_norm(config)
+        self.self_attn_scale = build_scale(config)
+        self.crosses = config.has_cross_attention(layer_idx)
         self.cross_pre_norm = self.pre_norm or config.gated_cross_attention  # after a gate at zero, no norm may follow
         if self.crosses:
             self.cross_attn = PlaitCrossAttention(config, layer_idx, context_size=config.context_size)
-            self.cross_attn_norm = norm_of(config)
-            self.cross_attn_scale = TanhGate() if config.gated_cross_attention else scale_of(config)
+            self.cross_attn_norm = build_norm(config)
+            self.cross_attn_scale = TanhGate() if config.gated_cross_attention else build_scale(config)
         self.mlp = (PlaitGatedMLP if config.gated_mlp else PlaitMLP)(config)
-        self.mlp_norm = norm_of(config)
-        self.mlp_scale = scale_of(config)
+        self.mlp_norm = build_norm(config)
+        self.mlp_scale = build_scale(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -58,13 +58,13 @@ class PlaitLayer(GradientCheckpointingLayer):
         """x: (batch, length, width) to the same, and the weights of both attentions where computed."""
         cross_weights = None
         pre, cross_pre = self.pre_norm, self.cross_pre_norm
-        update, weights = self.self_attn(enter(x, self.self_attn_norm, pre), plan, past_key_values)
+        update, weights = self.self_attn(apply_pre_norm(x, self.self_attn_norm, pre), plan, past_key_values)
         x = self.residual(x, update, self.self_attn_norm, self.self_attn_scale, pre)
         if self.crosses and cross_plan is not None:
-            entered = enter(x, self.cross_attn_norm, cross_pre)
+            entered = apply_pre_norm(x, self.cross_attn_norm, cross_pre)
             update, cross_weights = self.cross_attn(entered, cross_plan, past_key_values, context)
             x = self.residual(x, update, self.cross_attn_norm, self.cross_attn_scale, cross_pre)
-        update = self.mlp(enter(x, self.mlp_norm, pre))
+        update = self.mlp(apply_pre_norm(x, self.mlp_norm, pre))
         return self.residual(x, update, self.mlp_norm, self.mlp_scale, pre), weights, cross_weights
 
     def residual(self, x: Tensor, update: Tensor, norm: nn.Module, scale: nn.Module, pre_norm: bool) -> Tensor:
@@ -73,11 +73,11 @@ class PlaitLayer(GradientCheckpointingLayer):
         return x if pre_norm else norm(x)
 
 
-def enter(x: Tensor, norm: nn.Module, pre_norm: bool) -> Tensor:
+def apply_pre_norm(x: Tensor, norm: nn.Module, pre_norm: bool) -> Tensor:
     return norm(x) if pre_norm else x
 
 
-def scale_of(config: PlaitTransformerConfig) -> nn.Module:
+def build_scale(config: PlaitTransformerConfig) -> nn.Module:
     return nn.Identity() if config.layer_scale is None else LayerScale(config.hidden_size, config.layer_scale)
 
 
@@ -88,13 +88,13 @@ class PlaitTransformer(nn.Module):
         super().__init__()
         self.config = config
         input_size = input_size or config.hidden_size
-        self.input_norm = norm_of(config, input_size) if config.input_norm else nn.Identity()
+        self.input_norm = build_norm(config, input_size) if config.input_norm else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         projected = input_size != config.hidden_size
         self.input_proj = nn.Linear(input_size, config.hidden_size) if projected else nn.Identity()
         self.rotary = PlaitRotaryEmbedding(config) if config.rope_parameters is not None else None
         self.layers = nn.ModuleList(PlaitLayer(config, number) for number in range(config.num_hidden_layers))
-        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+        self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
         self.layer_types = config.layer_types
 
     def forward(
@@ -114,16 +114,18 @@ class PlaitTransformer(nn.Module):
         tokens, width) with its mask; blocks: (batch, length), tokens of one number above -1 see each other although
         the core is causal."""
         recorded = output_hidden_states or output_attentions
-        if not recorded and past_key_values is None and blocks is None and self.packable(attention_mask):
-            return TransformerOutput(self.packed(x, attention_mask, position_ids, context, context_mask))
+        if not recorded and past_key_values is None and blocks is None and self.can_pack(attention_mask):
+            return TransformerOutput(self.run_packed(x, attention_mask, position_ids, context, context_mask))
         config = with_attention(self.config, "eager") if output_attentions else self.config
-        attend = eager_attention if output_attentions else attention_function(config._attn_implementation)
-        masks = self_masks(config, set(self.layer_types), x, attention_mask, position_ids, past_key_values, blocks)
-        rotary = self.positions(x, position_ids, past_key_values)
+        attend = eager_attention if output_attentions else find_attention_function(config._attn_implementation)
+        masks = build_self_masks(
+            config, set(self.layer_types), x, attention_mask, position_ids, past_key_values, blocks
+        )
+        rotary = self.compute_rotary(x, position_ids, past_key_values)
         plans = {kind: AttentionPlan(attend, mask, rotary) for kind, mask in masks.items()}
         cross_plan = None
         if self.config.cross_attention:
-            cross_plan = AttentionPlan(attend, cross_mask(config, x, context, context_mask))
+            cross_plan = AttentionPlan(attend, build_cross_mask(config, x, context, context_mask))
         return self.run(x, plans, cross_plan, context, past_key_values, output_hidden_states, output_attentions)
 
     def run(
@@ -137,7 +139,7 @@ class PlaitTransformer(nn.Module):
         output_attentions: bool = False,
     ) -> TransformerOutput:
         x = self.input_proj(self.dropout(self.input_norm(x)))
-        wanted = chosen(output_hidden_states, 1 + len(self.layers))
+        wanted = select_layers(output_hidden_states, 1 + len(self.layers))
         states, weights, cross_weights = [x if 0 in wanted else None], [], []
         for number, (layer, kind) in enumerate(zip(self.layers, self.layer_types, strict=True), start=1):
             x, *seen = layer(x, plans[kind], cross_plan, context, past_key_values=past_key_values)
@@ -155,7 +157,7 @@ class PlaitTransformer(nn.Module):
             tuple(cross_weights) if output_attentions and cross_plan is not None else None,
         )
 
-    def packed(
+    def run_packed(
         self,
         x: Tensor,
         attention_mask: Tensor,
@@ -168,7 +170,7 @@ class PlaitTransformer(nn.Module):
             context_mask = attention_mask.new_ones(context.shape[:2])
         rows, context_rows = pack_rows(attention_mask, context_mask)
         implementation = self.config._attn_implementation
-        rotary = self.positions(x, position_ids, None, rows)
+        rotary = self.compute_rotary(x, position_ids, None, rows)
         plan = AttentionPlan(packed_attention, PackedMask(rows, rows, implementation), rotary)
         cross_plan = None
         if context is not None and context_rows is not None:
@@ -177,7 +179,7 @@ class PlaitTransformer(nn.Module):
         plans = dict.fromkeys(self.layer_types, plan)
         return rows.unpack(self.run(rows.pack(x), plans, cross_plan, context).last_hidden_state)
 
-    def packable(self, attention_mask: Tensor | None) -> TypeGuard[Tensor]:
+    def can_pack(self, attention_mask: Tensor | None) -> TypeGuard[Tensor]:
         """Packing pays when there is padding; a compiled or exported graph cannot depend on how much."""
         if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
             return False
@@ -190,7 +192,7 @@ class PlaitTransformer(nn.Module):
             return False
         return not bool(attention_mask.all())
 
-    def positions(
+    def compute_rotary(
         self, x: Tensor, position_ids: Tensor | None, past_key_values: Cache | None, packing: Packing | None = None
     ) -> tuple[Tensor, Tensor] | None:
         """Cosine and sine of the rotary positions, or None where the core has none."""

@@ -3,7 +3,7 @@
 May import: modeling/losses and below, never modeling/towers.
 """
 
-from .base import Fused, Fusion, Stream
-from .registry import FUSIONS, fusion_of
+from .base import Fusion, FusionOutput, Stream
+from .registry import FUSIONS, build_fusion
 
-__all__ = ["FUSIONS", "Fused", "Fusion", "Stream", "fusion_of"]
+__all__ = ["FUSIONS", "Fusion", "FusionOutput", "Stream", "build_fusion"]

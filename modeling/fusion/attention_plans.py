@@ -3,13 +3,13 @@
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..core.attention import AttentionPlan, attention_function, eager_attention
-from ..core.masks import cross_mask, self_masks, with_attention
+from ..core.attention import AttentionPlan, eager_attention, find_attention_function
+from ..core.masks import build_cross_mask, build_self_masks, with_attention
 from ..core.rotary import PlaitRotaryEmbedding
-from .base import positions_of
+from .base import compute_token_positions
 
 
-class Planner(nn.Module):
+class AttentionPlanner(nn.Module):
     """Plans for attention inside a stream and from one stream to another. Batches are not packed here: every layer
     brings the streams together anew, and real tokens would be packed and unpacked each time."""
 
@@ -18,19 +18,19 @@ class Planner(nn.Module):
         self.config = config
         self.rotary = None if config.rope_parameters is None else PlaitRotaryEmbedding(config)
 
-    def inside(self, x: Tensor, mask: Tensor, eager: bool = False) -> AttentionPlan:
+    def self_attention(self, x: Tensor, mask: Tensor, eager: bool = False) -> AttentionPlan:
         """x: (batch, length, width) over itself; mask: (batch, length); `eager` where the weights are asked for."""
-        attend, config = self.implementation(eager)
-        positions = positions_of(mask)
-        (allowed,) = self_masks(config, {"full_attention"}, x, mask, positions, None).values()
+        attend, config = self.select_implementation(eager)
+        positions = compute_token_positions(mask)
+        (allowed,) = build_self_masks(config, {"full_attention"}, x, mask, positions, None).values()
         return AttentionPlan(attend, allowed, None if self.rotary is None else self.rotary(x, positions))
 
-    def across(self, x: Tensor, context: Tensor, mask: Tensor, eager: bool = False) -> AttentionPlan:
+    def cross_attention(self, x: Tensor, context: Tensor, mask: Tensor, eager: bool = False) -> AttentionPlan:
         """x: (batch, length, width) over context: (batch, tokens, width); mask: (batch, tokens)."""
-        attend, config = self.implementation(eager)
-        return AttentionPlan(attend, cross_mask(config, x, context, mask))
+        attend, config = self.select_implementation(eager)
+        return AttentionPlan(attend, build_cross_mask(config, x, context, mask))
 
-    def implementation(self, eager: bool) -> tuple:
+    def select_implementation(self, eager: bool) -> tuple:
         if eager:
             return eager_attention, with_attention(self.config, "eager")
-        return attention_function(self.config._attn_implementation), self.config
+        return find_attention_function(self.config._attn_implementation), self.config

@@ -33,7 +33,7 @@ class Stream(NamedTuple):
         return Stream(torch.where(mask[..., None], self.tokens, 0.0), mask)
 
 
-class Fused(NamedTuple):
+class FusionOutput(NamedTuple):
     """tokens: (batch, length, width) and mask: (batch, length) of the sequence that a head or decoder reads; context
     and context_mask likewise, for a decoder's cross-attention; hidden_states, attentions, cross_attentions: of the
     joint transformer, a tensor a layer, where asked for and where the strategy has one."""
@@ -65,7 +65,7 @@ class Fusion(nn.Module):
 
     def forward(
         self, streams: Mapping[str, Stream], output_hidden_states: LayerChoice = False, output_attentions: bool = False
-    ) -> Fused:
+    ) -> FusionOutput:
         """streams: by modality, in any order, each (batch, length, width) with its own length.
 
         Raises:
@@ -78,7 +78,9 @@ class Fusion(nn.Module):
         clean = {modality: complete[modality].clean(rows) for modality, rows in zip(complete, kept, strict=True)}
         return self.fuse(clean, output_hidden_states, output_attentions)
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
+    def fuse(
+        self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
+    ) -> FusionOutput:
         raise NotImplementedError
 
     def complete(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
@@ -119,31 +121,31 @@ class ModalityDropout(nn.Module):
         return present & ((draw >= self.p) | (draw == draw.amax(dim=1, keepdim=True)))
 
 
-def several(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
+def check_modality_count(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
     """Raises ValueError for a modality alone."""
     if len(modalities) < 2:
         raise ValueError(f"{config.strategy} needs two modalities or more, not {', '.join(modalities)} alone")
 
 
-def crossing(config: PlaitFusionConfig) -> PlaitFusionConfig:
+def require_cross_attention(config: PlaitFusionConfig) -> PlaitFusionConfig:
     """The config. Raises ValueError where its layers do not read a context."""
     if not config.cross_attention:
         raise ValueError(f"the strategy {config.strategy} needs a config with cross_attention=True")
     return config
 
 
-def concatenate(streams: Iterable[Stream]) -> Stream:
+def concatenate_streams(streams: Iterable[Stream]) -> Stream:
     """Side by side, in one sequence."""
     tokens, masks = zip(*streams, strict=True)
     return Stream(torch.cat(tokens, dim=1), torch.cat(masks, dim=1))
 
 
-def typed(streams: Mapping[str, Stream], types: nn.ModuleDict) -> list[Stream]:
+def add_modality_types(streams: Mapping[str, Stream], types: nn.ModuleDict) -> list[Stream]:
     """Each stream plus the learned type of its modality: z = [text + t_text; image + t_image; ...]."""
     return [Stream(stream.tokens + types[modality](1), stream.mask) for modality, stream in streams.items()]
 
 
-def stand_in(stream: Stream, missing: Tensor) -> Stream:
+def insert_missing_token(stream: Stream, missing: Tensor) -> Stream:
     """The stream, with the `missing` token, (batch, 1, width), first in every row that has no token."""
     lacking = max(0, 1 - stream.mask.shape[1])
     tokens = nn.functional.pad(stream.tokens, (0, 0, 0, lacking))
@@ -153,6 +155,6 @@ def stand_in(stream: Stream, missing: Tensor) -> Stream:
     return Stream(torch.where(place[..., None], missing, tokens), mask | place)
 
 
-def positions_of(mask: Tensor) -> Tensor:
+def compute_token_positions(mask: Tensor) -> Tensor:
     """Positions counted over real tokens, (batch, length), so that padding inside the sequence moves nothing."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -7,14 +7,23 @@ from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
 from ..core.attention import AttentionPlan
-from ..core.layers import LearnedTokens, norm_of
+from ..core.layers import LearnedTokens, build_norm
 from ..core.transformer import PlaitLayer
 from ..outputs import LayerChoice
-from .attention_plans import Planner
-from .base import Fused, Fusion, Stream, concatenate, crossing, several, stand_in, typed
-from .recorder import Recorder, spread
+from .attention_plans import AttentionPlanner
+from .base import (
+    Fusion,
+    FusionOutput,
+    Stream,
+    add_modality_types,
+    check_modality_count,
+    concatenate_streams,
+    insert_missing_token,
+    require_cross_attention,
+)
+from .recorder import OutputRecorder, scatter_keys
 
-Plans = dict[str, tuple[AttentionPlan, AttentionPlan]]
+StreamPlans = dict[str, tuple[AttentionPlan, AttentionPlan]]
 
 
 class CoAttentionFusion(Fusion):
@@ -34,51 +43,62 @@ class CoAttentionFusion(Fusion):
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
         super().__init__(config, modalities)
-        several(config, self.modalities)
+        check_modality_count(config, self.modalities)
         self.types = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
         self.missing = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
-        self.planner = Planner(config)
+        self.planner = AttentionPlanner(config)
         self.layers = nn.ModuleList(
-            nn.ModuleDict({modality: PlaitLayer(crossing(config), number) for modality in self.modalities})
+            nn.ModuleDict(
+                {modality: PlaitLayer(require_cross_attention(config), number) for modality in self.modalities}
+            )
             for number in range(config.num_hidden_layers)
         )
-        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+        self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
-        filled = [stand_in(stream, self.missing[m](len(stream.mask))) for m, stream in streams.items()]
-        full = dict(zip(streams, typed(dict(zip(streams, filled, strict=True)), self.types), strict=True))
-        plans = self.plans(full, output_attentions)
+    def fuse(
+        self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
+    ) -> FusionOutput:
+        filled = [insert_missing_token(stream, self.missing[m](len(stream.mask))) for m, stream in streams.items()]
+        full = dict(zip(streams, add_modality_types(dict(zip(streams, filled, strict=True)), self.types), strict=True))
+        plans = self.plan_attention(full, output_attentions)
         x = {modality: stream.tokens for modality, stream in full.items()}
-        recorder = Recorder(len(self.layers), output_hidden_states, output_attentions)
+        recorder = OutputRecorder(len(self.layers), output_hidden_states, output_attentions)
         for layers in self.layers:
-            recorder.keep(x)
-            x = self.step(layers, x, plans, recorder)
-        tokens, _ = concatenate(Stream(self.output_norm(x[m]), full[m].mask) for m in x)
-        mask = torch.cat([there(streams[m].mask, x[m]) for m in x], dim=1)
-        recorder.keep({"all": tokens})
+            recorder.record_hidden_states(x)
+            x = self.run_layer(layers, x, plans, recorder)
+        tokens, _ = concatenate_streams(Stream(self.output_norm(x[m]), full[m].mask) for m in x)
+        mask = torch.cat([pad_mask(streams[m].mask, x[m]) for m in x], dim=1)
+        recorder.record_hidden_states({"all": tokens})
         recorded = (recorder.hidden_states, recorder.attentions, recorder.cross_attentions)
-        return Fused(tokens, mask, None, None, *recorded)
+        return FusionOutput(tokens, mask, None, None, *recorded)
 
-    def step(self, layers: Any, x: dict[str, Tensor], plans: Plans, recorder: Recorder) -> dict[str, Tensor]:
+    def run_layer(
+        self, layers: Any, x: dict[str, Tensor], plans: StreamPlans, recorder: OutputRecorder
+    ) -> dict[str, Tensor]:
         """One layer of every stream, each over the others as they come in."""
         others = {m: [name for name in x if name != m] for m in x}
         contexts = {m: torch.cat([x[name] for name in others[m]], dim=1) for m in x}
         found = {m: layers[m](x[m], *plans[m], contexts[m]) for m in x}
-        if recorder.attends:
+        if recorder.output_attentions:
             lengths = {m: tokens.shape[1] for m, tokens in x.items()}
-            recorder.weights.append(torch.cat([spread(found[m][1], lengths, [m]) for m in x], dim=2))
-            recorder.cross_weights.append(torch.cat([spread(found[m][2], lengths, others[m]) for m in x], dim=2))
+            recorder.attention_weights.append(torch.cat([scatter_keys(found[m][1], lengths, [m]) for m in x], dim=2))
+            recorder.cross_attention_weights.append(
+                torch.cat([scatter_keys(found[m][2], lengths, others[m]) for m in x], dim=2)
+            )
         return {m: tokens for m, (tokens, *_) in found.items()}
 
-    def plans(self, streams: dict[str, Stream], eager: bool) -> Plans:
+    def plan_attention(self, streams: dict[str, Stream], eager: bool) -> StreamPlans:
         """How each stream attends to itself and to the others."""
         found = {}
         for modality, (x, mask) in streams.items():
-            context = concatenate(stream for name, stream in streams.items() if name != modality)
-            found[modality] = (self.planner.inside(x, mask, eager), self.planner.across(x, *context, eager))
+            context = concatenate_streams(stream for name, stream in streams.items() if name != modality)
+            found[modality] = (
+                self.planner.self_attention(x, mask, eager),
+                self.planner.cross_attention(x, *context, eager),
+            )
         return found
 
 
-def there(mask: Tensor, x: Tensor) -> Tensor:
+def pad_mask(mask: Tensor, x: Tensor) -> Tensor:
     """The mask, as long as the tokens: a stand-in is none of the fused tokens."""
     return nn.functional.pad(mask, (0, x.shape[1] - mask.shape[1]))

@@ -5,7 +5,7 @@ from torch import nn
 from ...configuration import PlaitFusionConfig
 from ..core.layers import LearnedTokens
 from ..outputs import LayerChoice
-from .base import Fused, Fusion, Stream, concatenate, typed
+from .base import Fusion, FusionOutput, Stream, add_modality_types, concatenate_streams
 
 
 class ConcatenationFusion(Fusion):
@@ -22,5 +22,7 @@ class ConcatenationFusion(Fusion):
         super().__init__(config, modalities)
         self.types = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
-        return Fused(*concatenate(typed(streams, self.types)))
+    def fuse(
+        self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
+    ) -> FusionOutput:
+        return FusionOutput(*concatenate_streams(add_modality_types(streams, self.types)))

@@ -8,11 +8,11 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...configuration import PlaitFusionConfig
-from ..core.attention import AttentionPlan, PlaitCrossAttention, attention_function
-from ..core.layers import LearnedTokens, PlaitGatedMLP, PlaitMLP, norm_of
-from ..core.masks import cross_mask
+from ..core.attention import AttentionPlan, PlaitCrossAttention, find_attention_function
+from ..core.layers import LearnedTokens, PlaitGatedMLP, PlaitMLP, build_norm
+from ..core.masks import build_cross_mask
 from ..core.transformer import PlaitLayer
-from .base import Stream, stand_in
+from .base import Stream, insert_missing_token
 
 
 class LinearConnector(nn.Module):
@@ -64,16 +64,16 @@ class ResamplerConnector(nn.Module):
         """tokens: (batch, length, width) to (batch, num_queries, hidden_size)."""
         x, mask = stream.clean()
         x, queries = self.proj(x), self.queries(len(x))
-        plan = self.plan(queries, x, mask)
+        plan = self.build_plan(queries, x, mask)
         for layer in self.layers:
             queries = layer(queries, x, plan)
         return Stream(queries, stream.present[:, None].expand(queries.shape[:2]))
 
-    def plan(self, queries: Tensor, x: Tensor, mask: Tensor) -> AttentionPlan:
+    def build_plan(self, queries: Tensor, x: Tensor, mask: Tensor) -> AttentionPlan:
         """Queries see the tokens and each other."""
         mask = torch.cat((mask, mask.new_ones(queries.shape[:2])), dim=1)
-        allowed = cross_mask(self.config, queries, x, mask)
-        return AttentionPlan(attention_function(self.config._attn_implementation), allowed)
+        allowed = build_cross_mask(self.config, queries, x, mask)
+        return AttentionPlan(find_attention_function(self.config._attn_implementation), allowed)
 
 
 class ResamplerLayer(GradientCheckpointingLayer):
@@ -82,10 +82,10 @@ class ResamplerLayer(GradientCheckpointingLayer):
     def __init__(self, config: PlaitFusionConfig, layer_idx: int) -> None:
         super().__init__()
         self.cross_attn = PlaitCrossAttention(config, layer_idx)
-        self.cross_attn_norm = norm_of(config)
-        self.context_norm = norm_of(config)
+        self.cross_attn_norm = build_norm(config)
+        self.context_norm = build_norm(config)
         self.mlp = (PlaitGatedMLP if config.gated_mlp else PlaitMLP)(config)
-        self.mlp_norm = norm_of(config)
+        self.mlp_norm = build_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, queries: Tensor, x: Tensor, plan: AttentionPlan) -> Tensor:
@@ -112,22 +112,26 @@ class QFormerConnector(nn.Module):
         self.proj = nn.Linear(width, config.hidden_size)
         self.queries = LearnedTokens(config.num_queries, config.hidden_size)
         self.config = config
-        self.layers = nn.ModuleList(PlaitLayer(reading(config), number) for number in range(config.resampler_layers))
-        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+        self.layers = nn.ModuleList(
+            PlaitLayer(build_qformer_config(config), number) for number in range(config.resampler_layers)
+        )
+        self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
 
     def forward(self, stream: Stream) -> Stream:
         """tokens: (batch, length, width) to (batch, num_queries, hidden_size)."""
         x, mask = stream.clean()
         x, queries = self.proj(x), self.queries(len(x))
-        x, mask = stand_in(Stream(x, mask), torch.zeros_like(queries[:, :1]))  # attention needs something to look at
-        attend = attention_function(self.config._attn_implementation)
-        plans = AttentionPlan(attend), AttentionPlan(attend, cross_mask(self.config, queries, x, mask))
+        x, mask = insert_missing_token(
+            Stream(x, mask), torch.zeros_like(queries[:, :1])
+        )  # attention needs something to look at
+        attend = find_attention_function(self.config._attn_implementation)
+        plans = AttentionPlan(attend), AttentionPlan(attend, build_cross_mask(self.config, queries, x, mask))
         for layer in self.layers:
             queries, *_ = layer(queries, *plans, x)
         return Stream(self.output_norm(queries), stream.present[:, None].expand(queries.shape[:2]))
 
 
-def reading(config: PlaitFusionConfig) -> PlaitFusionConfig:
+def build_qformer_config(config: PlaitFusionConfig) -> PlaitFusionConfig:
     """The fusion's config for layers that read a context."""
     changed = copy.copy(config)
     changed.cross_attention, changed.cross_attention_layers, changed.context_size = True, None, config.hidden_size
@@ -141,9 +145,9 @@ CONNECTORS: dict[str, type[nn.Module]] = {
     "qformer": QFormerConnector,
 }
 # those that make their own number of tokens, in the place of the tower's
-RESAMPLING = ("resampler", "qformer")
+RESAMPLING_CONNECTORS = ("resampler", "qformer")
 
 
-def connector_of(config: PlaitFusionConfig, width: int) -> nn.Module:
+def build_connector(config: PlaitFusionConfig, width: int) -> nn.Module:
     """The connector that `config.connector` names, from a tower `width` wide to `config.hidden_size`."""
     return CONNECTORS[config.connector](config, width)

@@ -6,7 +6,7 @@ from ...configuration import PlaitFusionConfig
 from ..core.layers import LearnedTokens
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice
-from .base import Fused, Fusion, Stream, concatenate, positions_of, typed
+from .base import Fusion, FusionOutput, Stream, add_modality_types, compute_token_positions, concatenate_streams
 
 
 class EarlyFusion(Fusion):
@@ -22,13 +22,17 @@ class EarlyFusion(Fusion):
         self.types = nn.ModuleDict({modality: LearnedTokens(1, config.hidden_size) for modality in self.modalities})
         self.transformer = PlaitTransformer(config)
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
-        x, mask = concatenate(typed(streams, self.types))
+    def fuse(
+        self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
+    ) -> FusionOutput:
+        x, mask = concatenate_streams(add_modality_types(streams, self.types))
         joint = self.transformer(
             x,
             mask,
-            positions_of(mask),
+            compute_token_positions(mask),
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
-        return Fused(joint.last_hidden_state, mask, hidden_states=joint.hidden_states, attentions=joint.attentions)
+        return FusionOutput(
+            joint.last_hidden_state, mask, hidden_states=joint.hidden_states, attentions=joint.attentions
+        )

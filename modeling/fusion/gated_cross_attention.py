@@ -5,15 +5,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...configuration import PlaitFusionConfig
 from ..core.attention import AttentionPlan, PlaitCrossAttention
-from ..core.layers import PlaitGatedMLP, PlaitMLP, TanhGate, norm_of
+from ..core.layers import PlaitGatedMLP, PlaitMLP, TanhGate, build_norm
 from ..outputs import LayerChoice
-from .attention_plans import Planner
-from .base import Fused, Stream
-from .query import AskingFusion
-from .recorder import Recorder
+from .attention_plans import AttentionPlanner
+from .base import FusionOutput, Stream
+from .query import QueryFusion
+from .recorder import OutputRecorder
 
 
-class GatedCrossAttentionFusion(AskingFusion):
+class GatedCrossAttentionFusion(QueryFusion):
     """Layers of cross-attention and MLP over the stream that asks, each behind a gate that starts closed (the "gated
     xattn-dense" layer of Flamingo, Alayrac et al. 2022, https://arxiv.org/abs/2204.14198, section 2.2):
 
@@ -26,32 +26,36 @@ class GatedCrossAttentionFusion(AskingFusion):
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
         super().__init__(config, modalities)
-        self.planner = Planner(config)
-        self.layers = nn.ModuleList(GatedLayer(config, number) for number in range(config.num_hidden_layers))
+        self.planner = AttentionPlanner(config)
+        self.layers = nn.ModuleList(
+            GatedCrossAttentionLayer(config, number) for number in range(config.num_hidden_layers)
+        )
 
-    def fuse(self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool) -> Fused:
-        (x, mask), (context, context_mask) = self.parted(streams)
-        plan = self.planner.across(x, context, context_mask, output_attentions)
-        recorder = Recorder(len(self.layers), output_hidden_states, output_attentions)
+    def fuse(
+        self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
+    ) -> FusionOutput:
+        (x, mask), (context, context_mask) = self.split_query(streams)
+        plan = self.planner.cross_attention(x, context, context_mask, output_attentions)
+        recorder = OutputRecorder(len(self.layers), output_hidden_states, output_attentions)
         for layer in self.layers:
-            recorder.keep({self.query: x})
+            recorder.record_hidden_states({self.query: x})
             x, weights = layer(x, context, plan)
             if weights is not None:
-                recorder.cross_weights.append(weights)
-        recorder.keep({self.query: x})
-        return Fused(x, mask, None, None, recorder.hidden_states, None, recorder.cross_attentions)
+                recorder.cross_attention_weights.append(weights)
+        recorder.record_hidden_states({self.query: x})
+        return FusionOutput(x, mask, None, None, recorder.hidden_states, None, recorder.cross_attentions)
 
 
-class GatedLayer(GradientCheckpointingLayer):
+class GatedCrossAttentionLayer(GradientCheckpointingLayer):
     """One reading of the context."""
 
     def __init__(self, config: PlaitFusionConfig, layer_idx: int) -> None:
         super().__init__()
         self.cross_attn = PlaitCrossAttention(config, layer_idx)
-        self.cross_attn_norm = norm_of(config)
+        self.cross_attn_norm = build_norm(config)
         self.cross_attn_gate = TanhGate()
         self.mlp = (PlaitGatedMLP if config.gated_mlp else PlaitMLP)(config)
-        self.mlp_norm = norm_of(config)
+        self.mlp_norm = build_norm(config)
         self.mlp_gate = TanhGate()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from .pooled import VectorFusion
+from .pooled import PooledFusion
 
 
-class GatedMultimodalUnitFusion(VectorFusion):
+class GatedMultimodalUnitFusion(PooledFusion):
     """Each modality's features pass a gate that reads the vectors of all (Arevalo et al. 2017,
     https://arxiv.org/abs/1702.01992, section 3.1), * being a product by element:
 
@@ -23,7 +23,7 @@ class GatedMultimodalUnitFusion(VectorFusion):
         seen = len(self.modalities) * width
         self.gates = nn.ModuleDict({modality: nn.Linear(seen, width) for modality in self.modalities})
 
-    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+    def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         seen = torch.cat(list(vectors.values()), dim=-1)
         gated = [self.gates[m](seen).sigmoid() * self.features[m](x).tanh() for m, x in vectors.items()]
         return (torch.stack(gated, dim=1) * present[..., None]).sum(dim=1)

@@ -10,7 +10,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 from .base import Stream
 
 
-class Inline(NamedTuple):
+class InlineEmbeddings(NamedTuple):
     """embeds: (batch, length, width), images put in; blocks: (batch, length), the number of the image that a token
     belongs to in its row, -1 for text."""
 
@@ -18,7 +18,7 @@ class Inline(NamedTuple):
     blocks: Tensor
 
 
-def put_images(embeds: Tensor, places: Tensor, images: Stream, images_per_row: int) -> Inline:
+def insert_image_tokens(embeds: Tensor, places: Tensor, images: Stream, images_per_row: int) -> InlineEmbeddings:
     """Image tokens put where they belong, in their order.
 
     embeds: (batch, length, width) of the text; places: (batch, length) bool, True at image tokens; images: (batch,
@@ -26,16 +26,16 @@ def put_images(embeds: Tensor, places: Tensor, images: Stream, images_per_row: i
     Raises ValueError for a row with another number of places than its images have tokens.
     """
     each = max(images.mask.shape[1] // max(images_per_row, 1), 1)
-    check_places(places, images.mask, each)
+    check_image_places(places, images.mask, each)
     number = places.cumsum(1) - 1  # of a place in its row; a row's images stand in the same order
     first = images.mask.int().argsort(dim=1, descending=True, stable=True)
     chosen = first.gather(1, number.clamp(0, first.shape[1] - 1))
     tokens = images.tokens.gather(1, chosen[..., None].expand(-1, -1, images.tokens.shape[-1]))
     embeds = torch.where(places[..., None], tokens.to(embeds.dtype), embeds)
-    return Inline(embeds, torch.where(places, number // each, -1))
+    return InlineEmbeddings(embeds, torch.where(places, number // each, -1))
 
 
-def check_places(places: Tensor, present: Tensor, each: int) -> None:
+def check_image_places(places: Tensor, present: Tensor, each: int) -> None:
     """Reads the numbers on the host: one synchronisation a prompt on a GPU."""
     if is_torchdynamo_compiling():  # a compiled or exported graph cannot depend on values
         return

@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ...configuration import PlaitFusionConfig
-from ..core.layers import Parameterised
-from .pooled import VectorFusion, softmax_of_present, weighted_sum
+from ..core.layers import SelfInitializing
+from .pooled import PooledFusion, masked_softmax, weighted_sum
 
 
-class LateFusion(VectorFusion):
+class LateFusion(PooledFusion):
     """A learned softmax over the modalities that a row has weighs their vectors (the modality attention of Hori et al.
     2017, https://arxiv.org/abs/1701.03126, with a score that is linear in the vector):
 
@@ -20,14 +20,14 @@ class LateFusion(VectorFusion):
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
         super().__init__(config, modalities)
-        self.gates = nn.ModuleDict({modality: Gate(config.hidden_size) for modality in self.modalities})
+        self.gates = nn.ModuleDict({modality: ModalityScore(config.hidden_size) for modality in self.modalities})
 
-    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+    def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         scores = torch.cat([self.gates[m](vector) for m, vector in vectors.items()], dim=1)
-        return weighted_sum(softmax_of_present(scores, present), vectors)
+        return weighted_sum(masked_softmax(scores, present), vectors)
 
 
-class Gate(Parameterised):
+class ModalityScore(SelfInitializing):
     """A score, w . x + b, that starts at zero."""
 
     def __init__(self, width: int) -> None:

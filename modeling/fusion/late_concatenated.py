@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
 from ..core.layers import LearnedTokens
-from .pooled import VectorFusion
+from .pooled import PooledFusion
 
 
-class LateConcatenatedFusion(VectorFusion):
+class LateConcatenatedFusion(PooledFusion):
     """The vectors side by side, projected to the joint width (the shared representation of Ngiam et al. 2011,
     "Multimodal Deep Learning", ICML, section 3.2, with a linear map):
 
@@ -23,7 +23,7 @@ class LateConcatenatedFusion(VectorFusion):
         self.missing = nn.ModuleDict({modality: LearnedTokens(1, width) for modality in self.modalities})
         self.proj = nn.Linear(len(self.modalities) * width, width)
 
-    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+    def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         columns = zip(vectors.items(), present.split(1, dim=1), strict=True)
         filled = [torch.where(there, x, self.missing[m](len(x))[:, 0]) for (m, x), there in columns]
         return self.proj(torch.cat(filled, dim=-1))

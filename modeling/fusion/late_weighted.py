@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ...configuration import PlaitFusionConfig
-from ..core.layers import Parameterised
-from .pooled import VectorFusion, softmax_of_present, weighted_sum
+from ..core.layers import SelfInitializing
+from .pooled import PooledFusion, masked_softmax, weighted_sum
 
 
-class LateWeightedFusion(VectorFusion):
+class LateWeightedFusion(PooledFusion):
     """One learned weight a modality, shared by all rows (linear weighted fusion, Atrey et al. 2010, "Multimodal fusion
     for multimedia analysis: a survey", section 3.1.1); the weights of those present add up to 1:
 
@@ -22,12 +22,12 @@ class LateWeightedFusion(VectorFusion):
         super().__init__(config, modalities)
         self.weights = nn.ModuleDict({modality: ModalityWeight() for modality in self.modalities})
 
-    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+    def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         scores = torch.cat([self.weights[modality](len(present)) for modality in vectors], dim=1)
-        return weighted_sum(softmax_of_present(scores, present), vectors)
+        return weighted_sum(masked_softmax(scores, present), vectors)
 
 
-class ModalityWeight(Parameterised):
+class ModalityWeight(SelfInitializing):
     """A learned number that starts at zero."""
 
     def __init__(self) -> None:

@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ...configuration import PlaitFusionConfig
-from ..core.layers import Parameterised, norm_of
-from .pooled import VectorFusion
+from ..core.layers import SelfInitializing, build_norm
+from .pooled import PooledFusion
 
 
-class LowRankTensorFusion(VectorFusion):
+class LowRankTensorFusion(PooledFusion):
     """Tensor fusion with weights of rank `config.tensor_rank` (Liu et al. 2018, https://arxiv.org/abs/1806.00064,
     equation 6), [x; 1] being the vector with the constant 1 and * a product by element:
 
@@ -20,16 +20,18 @@ class LowRankTensorFusion(VectorFusion):
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
         super().__init__(config, modalities)
-        self.factors = nn.ModuleDict({m: Factors(config.hidden_size, config.tensor_rank) for m in self.modalities})
-        self.output = Offset(config.hidden_size)
-        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+        self.factors = nn.ModuleDict(
+            {m: LowRankFactors(config.hidden_size, config.tensor_rank) for m in self.modalities}
+        )
+        self.output = LearnedBias(config.hidden_size)
+        self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
 
-    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+    def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         product = torch.stack([self.factors[modality](x) for modality, x in vectors.items()]).prod(dim=0)
         return self.output_norm(self.output(product.sum(dim=1)))
 
 
-class Factors(Parameterised):
+class LowRankFactors(SelfInitializing):
     """W^(i) [x; 1] for each rank i; the column of the constant, `bias`, starts at one."""
 
     def __init__(self, width: int, rank: int) -> None:
@@ -46,7 +48,7 @@ class Factors(Parameterised):
         return nn.functional.linear(x, self.weight, self.bias).unflatten(-1, (-1, x.shape[-1]))
 
 
-class Offset(Parameterised):
+class LearnedBias(SelfInitializing):
     """x + b."""
 
     def __init__(self, width: int) -> None:

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
 from ..core.layers import PlaitGatedMLP, PlaitMLP
-from .pooled import VectorFusion, softmax_of_present, weighted_sum
+from .pooled import PooledFusion, masked_softmax, weighted_sum
 
 
-class MixtureOfExpertsFusion(VectorFusion):
+class MixtureOfExpertsFusion(PooledFusion):
     """Each modality has an expert, an MLP; a gate that reads the vectors of all weighs the experts of those present
     (Jacobs et al. 1991, "Adaptive Mixtures of Local Experts", section 1; with weights made to add up to 1 over the
     modalities that are there: Miech et al. 2018, https://arxiv.org/abs/1804.02516, section 3.3):
@@ -24,7 +24,7 @@ class MixtureOfExpertsFusion(VectorFusion):
         self.experts = nn.ModuleDict({modality: mlp(config) for modality in self.modalities})
         self.gate = nn.Linear(len(self.modalities) * config.hidden_size, len(self.modalities))
 
-    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+    def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         scores = self.gate(torch.cat(list(vectors.values()), dim=-1))
         experts = {modality: self.experts[modality](x) for modality, x in vectors.items()}
-        return weighted_sum(softmax_of_present(scores, present), experts)
+        return weighted_sum(masked_softmax(scores, present), experts)

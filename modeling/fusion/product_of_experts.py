@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from .pooled import VectorFusion
+from .pooled import PooledFusion
 
 
-class ProductOfExpertsFusion(VectorFusion):
+class ProductOfExpertsFusion(PooledFusion):
     """Each modality gives a Gaussian, mean mu_m and precision T_m by feature; with a standard normal prior (mean 0,
     precision 1) the product of those present is again one, and its mean is the fused vector (MVAE, Wu and Goodman 2018,
     https://arxiv.org/abs/1802.05335, section 2.2):
@@ -24,7 +24,7 @@ class ProductOfExpertsFusion(VectorFusion):
         self.means = nn.ModuleDict({modality: nn.Linear(width, width) for modality in self.modalities})
         self.precisions = nn.ModuleDict({modality: nn.Linear(width, width) for modality in self.modalities})
 
-    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+    def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         means = torch.stack([self.means[modality](x) for modality, x in vectors.items()], dim=1)
         logits = torch.stack([self.precisions[modality](x) for modality, x in vectors.items()], dim=1)
         precisions = nn.functional.softplus(logits) * present[..., None]

@@ -4,10 +4,10 @@ from torch import nn
 
 from ...configuration import PlaitFusionConfig
 from ..core.layers import LearnedTokens
-from .base import Fusion, Stream, concatenate, several, stand_in, typed
+from .base import Fusion, Stream, add_modality_types, check_modality_count, concatenate_streams, insert_missing_token
 
 
-class AskingFusion(Fusion):
+class QueryFusion(Fusion):
     """Base: the stream of `config.query` (text where there is text, else the first modality) asks; the others, told
     apart by a learned type, are the context. A learned token stands in for the query stream of a row that lacks it,
     another for an absent context. The fused tokens are those of the query stream.
@@ -18,7 +18,7 @@ class AskingFusion(Fusion):
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
         super().__init__(config, modalities)
-        several(config, self.modalities)
+        check_modality_count(config, self.modalities)
         self.query = config.query or self.modalities[0]
         if self.query not in self.modalities:
             raise ValueError(f"the query {self.query!r} is not among the modalities {', '.join(self.modalities)}")
@@ -27,9 +27,11 @@ class AskingFusion(Fusion):
         self.missing_query = LearnedTokens(1, config.hidden_size)
         self.missing_context = LearnedTokens(1, config.hidden_size)
 
-    def parted(self, streams: dict[str, Stream]) -> tuple[Stream, Stream]:
+    def split_query(self, streams: dict[str, Stream]) -> tuple[Stream, Stream]:
         """The query stream and the context, each with at least one token in every row."""
         batch = len(streams[self.query].mask)
         others = {modality: stream for modality, stream in streams.items() if modality != self.query}
-        query = stand_in(streams[self.query], self.missing_query(batch))
-        return query, stand_in(concatenate(typed(others, self.types)), self.missing_context(batch))
+        query = insert_missing_token(streams[self.query], self.missing_query(batch))
+        return query, insert_missing_token(
+            concatenate_streams(add_modality_types(others, self.types)), self.missing_context(batch)
+        )

@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 
 from ...configuration import PlaitFusionConfig
-from .base import Fused, Fusion, Stream
+from .base import Fusion, FusionOutput, Stream
 from .bottleneck import BottleneckFusion
 from .co_attention import CoAttentionFusion
 from .concatenate import ConcatenationFusion
@@ -39,7 +39,7 @@ FUSIONS: dict[str, type[Fusion]] = {
 }
 
 
-def fusion_of(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> Fusion:
+def build_fusion(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> Fusion:
     """The fusion that `config.strategy` names, for these modalities (in any order).
 
     Raises:
@@ -52,4 +52,4 @@ def fusion_of(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> Fusion:
     return FUSIONS[config.strategy](config, modalities)
 
 
-__all__ = ["FUSIONS", "Fused", "Fusion", "Stream", "fusion_of"]
+__all__ = ["FUSIONS", "Fusion", "FusionOutput", "Stream", "build_fusion"]

@@ -3,13 +3,13 @@
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..core.layers import activation_of, norm_of
-from .pooled import VectorFusion
+from ..core.layers import build_activation, build_norm
+from .pooled import PooledFusion
 
-LIMIT = 2**20  # products a row
+MAX_TENSOR_FEATURES = 2**20  # products a row
 
 
-class TensorFusion(VectorFusion):
+class TensorFusion(PooledFusion):
     """Every product of one feature of each modality, those of fewer modalities through the constant 1 (Zadeh et al.
     2017, https://arxiv.org/abs/1707.07250, section 4.2; the two layers after it as in section 4.3):
 
@@ -25,19 +25,20 @@ class TensorFusion(VectorFusion):
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
         super().__init__(config, modalities)
         products, width = (config.tensor_size + 1) ** len(self.modalities), config.hidden_size
-        if products > LIMIT:
+        if products > MAX_TENSOR_FEATURES:
             raise ValueError(
                 f"tensor fusion of {len(self.modalities)} modalities with tensor_size {config.tensor_size} makes "
-                f"{products:,} products a row (limit {LIMIT:,}): choose a smaller tensor_size, or low_rank_tensor"
+                f"{products:,} products a row (limit {MAX_TENSOR_FEATURES:,}): choose a smaller "
+                "tensor_size, or low_rank_tensor"
             )
         self.maps = nn.ModuleDict({m: nn.Linear(width, config.tensor_size, bias=False) for m in self.modalities})
         self.up_proj = nn.Linear(products, width)
-        self.act = activation_of(config.hidden_act)
+        self.act = build_activation(config.hidden_act)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.down_proj = nn.Linear(width, width)
-        self.output_norm = norm_of(config) if config.output_norm else nn.Identity()
+        self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
 
-    def join(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+    def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         product = next(iter(vectors.values())).new_ones(len(present), 1)
         for modality, x in vectors.items():
             extended = nn.functional.pad(self.maps[modality](x), (0, 1), value=1.0)

@@ -7,15 +7,15 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 
-class GrowingLayer(DynamicLayer):
+class PreallocatedCacheLayer(DynamicLayer):
     """A cache layer that writes new keys and values into room kept free behind the old ones; `DynamicLayer` copies all
     of them at every step. The room doubles when it is used up. With gradients enabled it copies too."""
 
-    FIRST = 64  # tokens of room beside the first
+    MIN_FREE_TOKENS = 64  # tokens of room beside the first
     keys: Any
     values: Any
-    key_room: Tensor
-    value_room: Tensor
+    key_buffer: Tensor
+    value_buffer: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """key_states, value_states: (batch, heads, new tokens, head_dim); returns all of them so far."""
@@ -26,27 +26,27 @@ class GrowingLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if not self.has_room(end):
-            self.key_room = roomy(self.keys if start else None, key_states, end)
-            self.value_room = roomy(self.values if start else None, value_states, end)
-        self.key_room.narrow(-2, start, end - start).copy_(key_states)
-        self.value_room.narrow(-2, start, end - start).copy_(value_states)
-        self.keys, self.values = self.key_room.narrow(-2, 0, end), self.value_room.narrow(-2, 0, end)
+            self.key_buffer = grow(self.keys if start else None, key_states, end)
+            self.value_buffer = grow(self.values if start else None, value_states, end)
+        self.key_buffer.narrow(-2, start, end - start).copy_(key_states)
+        self.value_buffer.narrow(-2, start, end - start).copy_(value_states)
+        self.keys, self.values = self.key_buffer.narrow(-2, 0, end), self.value_buffer.narrow(-2, 0, end)
         return self.keys, self.values
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
-        self.key_room = self.value_room = self.keys
+        self.key_buffer = self.value_buffer = self.keys
 
     def has_room(self, end: int) -> bool:
         """Whether the keys still lie in the room (a reordered or cropped cache may not) and it reaches to `end`."""
-        room = self.key_room
+        room = self.key_buffer
         lies_there = room.ndim == 4 and self.keys.data_ptr() == room.data_ptr() and self.keys.size(0) == room.size(0)
         return lies_there and end <= room.shape[-2]
 
 
-def roomy(old: Tensor | None, new: Tensor, end: int) -> Tensor:
+def grow(old: Tensor | None, new: Tensor, end: int) -> Tensor:
     """Room for twice `end` tokens, the old ones in front."""
-    room = new.new_empty(*new.shape[:-2], max(2 * end, end + GrowingLayer.FIRST), new.shape[-1])
+    room = new.new_empty(*new.shape[:-2], max(2 * end, end + PreallocatedCacheLayer.MIN_FREE_TOKENS), new.shape[-1])
     if old is not None:
         room[..., : old.shape[-2], :] = old
     return room

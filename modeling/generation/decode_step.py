@@ -1,6 +1,6 @@
 """One new token through a decoder by plain functions: what a step of generation costs beside its matrix products.
 
-`LeanDecoder` computes what the modules compute, from the same parameters, without the calls between them. It is made
+`DecodeStep` computes what the modules compute, from the same parameters, without the calls between them. It is made
 when a generation begins and lives as long as its cache. A leaf that is more than its class (a hook, an adapter, a
 packed or quantised weight) is called as it is; a decoder with a hook on anything larger is not made lean.
 """
@@ -16,74 +16,74 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from ..core.attention import PlaitAttention
 from ..core.layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
-from ..core.masks import step_mask
+from ..core.masks import build_step_mask
 from ..core.rotary import rotate
 from ..core.transformer import PlaitLayer, PlaitTransformer
-from ..kernels.linear import is_served
+from ..kernels.linear import has_linear_kernel
 from ..kernels.linear import linear as product
 from ..towers.text import TextEmbeddings, TextTower
 
-Function = Callable[[Tensor], Tensor]
-Heads = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+TensorFunction = Callable[[Tensor], Tensor]
+HeadProjection = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+HOOK_ATTRIBUTES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module does what its class says and nothing else."""
-    return "forward" not in module.__dict__ and not any(getattr(module, hooks) for hooks in HOOKS)
+    return "forward" not in module.__dict__ and not any(getattr(module, hooks) for hooks in HOOK_ATTRIBUTES)
 
 
-def same(x: Tensor) -> Tensor:
+def identity(x: Tensor) -> Tensor:
     return x
 
 
-def function_of(module: nn.Module) -> Function:
+def build_function(module: nn.Module) -> TensorFunction:
     """What the module computes in evaluation, as a function; the module itself where nothing shorter is known."""
     make = FUNCTIONS.get(type(module))
     return module if make is None or not is_plain(module) else make(module)
 
 
-def linear(module: nn.Linear) -> Function:
+def build_linear(module: nn.Linear) -> TensorFunction:
     weight, bias = module.weight, module.bias
-    multiply = product if is_served(weight) else F.linear
+    multiply = product if has_linear_kernel(weight) else F.linear
     return lambda x: multiply(x, weight, bias)
 
 
-def layer_norm(module: nn.LayerNorm) -> Function:
+def build_layer_norm(module: nn.LayerNorm) -> TensorFunction:
     shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def rms_norm(module: nn.RMSNorm) -> Function:
+def build_rms_norm(module: nn.RMSNorm) -> TensorFunction:
     shape, weight, eps = module.normalized_shape, module.weight, module.eps
     return lambda x: F.rms_norm(x, shape, weight, eps)
 
 
-def embedding(module: nn.Embedding) -> Function:
+def build_embedding(module: nn.Embedding) -> TensorFunction:
     weight = module.weight
     return module if module.max_norm is not None else lambda ids: torch.embedding(weight, ids)
 
 
-def mlp(module: PlaitMLP) -> Function:
-    up, act, down = function_of(module.up_proj), function_of(module.act), function_of(module.down_proj)
+def build_mlp(module: PlaitMLP) -> TensorFunction:
+    up, act, down = build_function(module.up_proj), build_function(module.act), build_function(module.down_proj)
     return lambda x: down(act(up(x)))
 
 
-def gated_mlp(module: PlaitGatedMLP) -> Function:
-    up, act, down = function_of(module.up_proj), function_of(module.act), function_of(module.down_proj)
-    gate = function_of(module.gate_proj)
+def build_gated_mlp(module: PlaitGatedMLP) -> TensorFunction:
+    up, act, down = build_function(module.up_proj), build_function(module.act), build_function(module.down_proj)
+    gate = build_function(module.gate_proj)
     return lambda x: down(act(gate(x)) * up(x))
 
 
-FUNCTIONS: dict[type[nn.Module], Callable[[Any], Function]] = {
-    nn.Linear: linear,
-    nn.LayerNorm: layer_norm,
-    nn.RMSNorm: rms_norm,
-    nn.Embedding: embedding,
-    nn.Identity: lambda module: same,
-    nn.Dropout: lambda module: same,
-    PlaitMLP: mlp,
-    PlaitGatedMLP: gated_mlp,
+FUNCTIONS: dict[type[nn.Module], Callable[[Any], TensorFunction]] = {
+    nn.Linear: build_linear,
+    nn.LayerNorm: build_layer_norm,
+    nn.RMSNorm: build_rms_norm,
+    nn.Embedding: build_embedding,
+    nn.Identity: lambda module: identity,
+    nn.Dropout: lambda module: identity,
+    PlaitMLP: build_mlp,
+    PlaitGatedMLP: build_gated_mlp,
     LayerScale: lambda module: lambda x: x * module.scale,
     TanhGate: lambda module: lambda x: module.gate.tanh() * x,
     nn.GELU: lambda module: lambda x: F.gelu(x, approximate=module.approximate),
@@ -93,14 +93,14 @@ FUNCTIONS: dict[type[nn.Module], Callable[[Any], Function]] = {
 }
 
 
-def heads(attention: PlaitAttention) -> Heads:
+def build_heads(attention: PlaitAttention) -> HeadProjection:
     """x, (batch, 1, width), to its query, key and value, (batch, heads, 1, head_dim); by one product where the weights
     are so small that a call costs more."""
     parts, size = [attention.q_proj, attention.k_proj, attention.v_proj], attention.head_dim
-    small = all(type(part) is nn.Linear and is_plain(part) and not is_served(part.weight) for part in parts)
+    small = all(type(part) is nn.Linear and is_plain(part) and not has_linear_kernel(part.weight) for part in parts)
     if small and attention.q_proj.in_features == attention.k_proj.in_features:  # a context may have another width
-        return small_heads(parts, size)
-    query, key, value = (function_of(part) for part in parts)
+        return build_fused_heads(parts, size)
+    query, key, value = (build_function(part) for part in parts)
 
     def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shape = (x.size(0), -1, 1, size)  # of one token, a view serves for the transposition
@@ -109,7 +109,7 @@ def heads(attention: PlaitAttention) -> Heads:
     return project
 
 
-def small_heads(parts: Sequence[nn.Linear], size: int) -> Heads:
+def build_fused_heads(parts: Sequence[nn.Linear], size: int) -> HeadProjection:
     weight = torch.cat([part.weight for part in parts])
     biases = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts]
     bias, counts = torch.cat(biases), [len(part.weight) // size for part in parts]
@@ -121,18 +121,18 @@ def small_heads(parts: Sequence[nn.Linear], size: int) -> Heads:
     return project
 
 
-class LeanAttention:
+class AttentionStep:
     """`PlaitAttention` of one new token over cached keys and values; tensors are (batch, heads, tokens, head_dim)."""
 
     def __init__(self, attention: PlaitAttention) -> None:
-        self.heads = heads(attention)
-        self.query, self.out = function_of(attention.q_proj), function_of(attention.o_proj)
-        self.q_norm, self.k_norm = function_of(attention.q_norm), function_of(attention.k_norm)
+        self.heads = build_heads(attention)
+        self.query, self.out = build_function(attention.q_proj), build_function(attention.o_proj)
+        self.q_norm, self.k_norm = build_function(attention.q_norm), build_function(attention.k_norm)
         self.normed = attention.config.qk_norm
         self.head_dim, self.scale, self.layer_idx = attention.head_dim, attention.scaling, attention.layer_idx
         self.grouped = attention.num_key_value_groups > 1
 
-    def own(self, x: Tensor, cache: Cache, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    def attend_self(self, x: Tensor, cache: Cache, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         """x: (batch, 1, width) over itself and everything before it."""
         query, key, value = self.heads(x)
         if self.normed:
@@ -143,7 +143,7 @@ class LeanAttention:
         key, value = layer.update(key, value)
         return self.attend(query, key, value, mask)
 
-    def cross(self, x: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
+    def attend_context(self, x: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
         """x: (batch, 1, width) over the context, whose keys and values are cached."""
         layer: Any = cache.layers[self.layer_idx]
         query = self.q_norm(self.query(x).view(x.size(0), -1, 1, self.head_dim))
@@ -156,18 +156,21 @@ class LeanAttention:
         return self.out(attended.flatten(1)[:, None])
 
 
-class LeanLayer:
+class LayerStep:
     """`PlaitLayer` for one new token."""
 
     def __init__(self, layer: Any) -> None:
         self.pre, self.cross_pre, self.crosses = layer.pre_norm, layer.cross_pre_norm, layer.crosses
-        self.self_attn = LeanAttention(layer.self_attn)
-        self.self_norm, self.self_scale = function_of(layer.self_attn_norm), function_of(layer.self_attn_scale)
+        self.self_attn = AttentionStep(layer.self_attn)
+        self.self_norm, self.self_scale = build_function(layer.self_attn_norm), build_function(layer.self_attn_scale)
         if layer.crosses:
-            self.cross_attn = LeanAttention(layer.cross_attn)
-            self.cross_norm, self.cross_scale = function_of(layer.cross_attn_norm), function_of(layer.cross_attn_scale)
-        self.mlp = function_of(layer.mlp)
-        self.mlp_norm, self.mlp_scale = function_of(layer.mlp_norm), function_of(layer.mlp_scale)
+            self.cross_attn = AttentionStep(layer.cross_attn)
+            self.cross_norm, self.cross_scale = (
+                build_function(layer.cross_attn_norm),
+                build_function(layer.cross_attn_scale),
+            )
+        self.mlp = build_function(layer.mlp)
+        self.mlp_norm, self.mlp_scale = build_function(layer.mlp_norm), build_function(layer.mlp_scale)
 
     def __call__(
         self,
@@ -178,17 +181,17 @@ class LeanLayer:
         rotary: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         entered = self.self_norm(x) if self.pre else x
-        x = x + self.self_scale(self.self_attn.own(entered, own, masks[0], rotary))
+        x = x + self.self_scale(self.self_attn.attend_self(entered, own, masks[0], rotary))
         x = x if self.pre else self.self_norm(x)
         if self.crosses and context is not None:
             entered = self.cross_norm(x) if self.cross_pre else x
-            x = x + self.cross_scale(self.cross_attn.cross(entered, context, masks[1]))
+            x = x + self.cross_scale(self.cross_attn.attend_context(entered, context, masks[1]))
             x = x if self.cross_pre else self.cross_norm(x)
         x = x + self.mlp_scale(self.mlp(self.mlp_norm(x) if self.pre else x))
         return x if self.pre else self.mlp_norm(x)
 
 
-class LeanEmbeddings:
+class EmbeddingStep:
     """`TextEmbeddings` of one new token; those with segments or positions counted over real tokens are called."""
 
     def __init__(self, embeddings: TextEmbeddings) -> None:
@@ -196,7 +199,7 @@ class LeanEmbeddings:
         placed = embeddings.position_embedding
         self.known = embeddings.type_embedding is None and not embeddings.counted
         self.known &= is_plain(embeddings) and (placed is None or (type(placed) is nn.Embedding and is_plain(placed)))
-        self.tokens, self.scale = function_of(embeddings.token_embedding), embeddings.scale
+        self.tokens, self.scale = build_function(embeddings.token_embedding), embeddings.scale
         self.positions = None if placed is None else placed.weight
         self.offset = embeddings.position_offset
 
@@ -215,16 +218,16 @@ class LeanEmbeddings:
         return x + torch.embedding(self.positions, position_ids + self.offset if self.offset else position_ids)
 
 
-class LeanDecoder:
+class DecodeStep:
     """A decoder and its head, for one new token."""
 
     def __init__(self, decoder: TextTower, head: nn.Module) -> None:
         transformer = decoder.transformer
-        self.embeddings, self.rotary = LeanEmbeddings(decoder.embeddings), transformer.rotary
-        self.enter = [function_of(module) for module in (transformer.input_norm, transformer.input_proj)]
-        self.layers = [LeanLayer(layer) for layer in transformer.layers]
-        self.leave = [function_of(module) for module in (transformer.output_norm, head)]
-        self.enter, self.leave = ([f for f in functions if f is not same] for functions in (self.enter, self.leave))
+        self.embeddings, self.rotary = EmbeddingStep(decoder.embeddings), transformer.rotary
+        self.enter = [build_function(module) for module in (transformer.input_norm, transformer.input_proj)]
+        self.layers = [LayerStep(layer) for layer in transformer.layers]
+        self.leave = [build_function(module) for module in (transformer.output_norm, head)]
+        self.enter, self.leave = ([f for f in functions if f is not identity] for functions in (self.enter, self.leave))
 
     def __call__(
         self,
@@ -244,7 +247,7 @@ class LeanDecoder:
         if self.rotary is not None:
             places = torch.full((1, 1), past, device=x.device) if position_ids is None else position_ids
             rotary = self.rotary.forward(x, places)
-        masks = (step_mask(attention_mask), step_mask(context_mask))
+        masks = (build_step_mask(attention_mask), build_step_mask(context_mask))
         for function in self.enter:
             x = function(x)
         for layer in self.layers:
@@ -254,7 +257,7 @@ class LeanDecoder:
         return x
 
 
-def lean_decoder(decoder: nn.Module, head: nn.Module) -> LeanDecoder | None:
+def build_decode_step(decoder: nn.Module, head: nn.Module) -> DecodeStep | None:
     """The decoder made lean; None where something stands around its parts, or a layer looks at a window only."""
     composite = (TextTower, PlaitTransformer, PlaitLayer, PlaitAttention)
     parts = [module for module in decoder.modules() if isinstance(module, composite)]
@@ -262,4 +265,4 @@ def lean_decoder(decoder: nn.Module, head: nn.Module) -> LeanDecoder | None:
         return None
     if decoder.training or set(decoder.transformer.layer_types) != {"full_attention"}:
         return None
-    return LeanDecoder(decoder, head)
+    return DecodeStep(decoder, head)

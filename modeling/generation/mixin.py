@@ -8,56 +8,64 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
-from ..core.attention import own_cache
-from ..core.masks import is_growing
-from ..inputs import INPUTS, Recorded
-from .cache import GrowingLayer
-from .decode_step import LeanDecoder, lean_decoder
+from ..core.attention import select_self_attention_cache
+from ..core.masks import is_dynamic_cache
+from ..inputs import MODALITY_INPUTS, OutputOptions
+from .cache import PreallocatedCacheLayer
+from .decode_step import DecodeStep, build_decode_step
 
 # read with the prompt alone
-PROMPT_INPUTS = frozenset(("inputs_embeds", *(name for part in INPUTS if part != "text" for name in INPUTS[part])))
+PROMPT_INPUTS = frozenset(
+    ("inputs_embeds", *(name for part in MODALITY_INPUTS if part != "text" for name in MODALITY_INPUTS[part]))
+)
 # what one step of generation hands on as it is; with anything else transformers prepares the inputs
-STEP_INPUTS = PROMPT_INPUTS | {"use_cache", "logits_to_keep", "encoder_outputs", *Recorded.__annotations__}
+STEP_INPUTS = PROMPT_INPUTS | {"use_cache", "logits_to_keep", "encoder_outputs", *OutputOptions.__annotations__}
 
 
-class LeanGeneration:
+class PlaitGenerationMixin:
     """Overrides of `GenerationMixin`'s hooks, for a class that has it as a base too."""
 
     config: Any
     generation_config: Any
-    lean: LeanDecoder | None = None  # during `generate`
+    decode_step: DecodeStep | None = None  # during `generate`
 
     @contextmanager
-    def lean_steps(self) -> Iterator[None]:
+    def use_decode_step(self) -> Iterator[None]:
         """While it lasts, a new token goes through the decoder by plain functions where that is the same."""
         model: Any = self
         if model.config.get_text_config()._attn_implementation == "sdpa" and not model.training:
-            self.lean = lean_decoder(model.model.decoder, model.lm_head)
+            self.decode_step = build_decode_step(model.model.decoder, model.lm_head)
         try:
             yield
         finally:
-            self.lean = None
+            self.decode_step = None
 
-    def option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
+    def find_option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
         """An option of `generate`: of the call, of its generation config, of the model's own, or of the model."""
         configs = [kwargs.get("generation_config"), self.generation_config]
         configs += [self.config] if name.endswith("_token_id") else []
         values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
         return next((value for value in values if value is not None), None)
 
-    def step_logits(self, inputs: Mapping[str, Any], prefix: str = "") -> Tensor | None:
+    def compute_step_logits(self, inputs: Mapping[str, Any], prefix: str = "") -> Tensor | None:
         """Logits of one new token, (batch, 1, vocabulary), by the lean decoder, from the inputs of `forward` (those of
         the decoder with this prefix); None where this call is anything else."""
         tokens, cache = inputs.get(f"{prefix}input_ids"), inputs.get("past_key_values")
-        if self.lean is None or cache is None or tokens is None or tokens.shape[1] != 1 or torch.is_grad_enabled():
+        if (
+            self.decode_step is None
+            or cache is None
+            or tokens is None
+            or tokens.shape[1] != 1
+            or torch.is_grad_enabled()
+        ):
             return None
-        own = own_cache(cache)
-        if not own.layers or type(own.layers[0]) is not GrowingLayer or not own.get_seq_length():
+        own = select_self_attention_cache(cache)
+        if not own.layers or type(own.layers[0]) is not PreallocatedCacheLayer or not own.get_seq_length():
             return None
-        if any(inputs.get(name) for name in Recorded.__annotations__):
+        if any(inputs.get(name) for name in OutputOptions.__annotations__):
             return None
         context = (inputs.get("encoder_outputs") or {}).get("mask")
-        return self.lean(
+        return self.decode_step(
             tokens, cache, inputs.get(f"{prefix}attention_mask"), inputs.get(f"{prefix}position_ids"), context
         )
 
@@ -74,7 +82,7 @@ class LeanGeneration:
         **kwargs: Any,
     ) -> dict[str, Any]:
         """One new token over a growing cache needs little; everything else goes transformers' way."""
-        lean = next_sequence_length == 1 and not is_first_iteration and is_growing(past_key_values)
+        lean = next_sequence_length == 1 and not is_first_iteration and is_dynamic_cache(past_key_values)
         given = {"position_ids": position_ids, "decoder_attention_mask": decoder_attention_mask}
         if not lean or not kwargs.keys() <= STEP_INPUTS:
             kwargs |= {name: value for name, value in given.items() if value is not None}
@@ -87,25 +95,25 @@ class LeanGeneration:
                 is_first_iteration=is_first_iteration,
                 **kwargs,
             )
-            return self.only_inputs(prepared, bool(is_first_iteration) or not kwargs.get("use_cache", True))
+            return self.select_step_inputs(prepared, bool(is_first_iteration) or not kwargs.get("use_cache", True))
         step = {name: value for name, value in kwargs.items() if name not in PROMPT_INPUTS}
         if self.config.is_encoder_decoder:
             step |= {"decoder_input_ids": input_ids[:, -1:], "decoder_attention_mask": decoder_attention_mask}
-            step["decoder_position_ids"] = positions_of(decoder_attention_mask, 1)
+            step["decoder_position_ids"] = compute_last_positions(decoder_attention_mask, 1)
         else:
             step.pop("encoder_outputs", None)
             step |= {"input_ids": input_ids[:, -1:], "attention_mask": attention_mask}
             step["position_ids"] = None if position_ids is None else position_ids[:, -1:]
         return {**step, "past_key_values": past_key_values}
 
-    def only_inputs(self, prepared: dict[str, Any], with_images: bool) -> dict[str, Any]:
+    def select_step_inputs(self, prepared: dict[str, Any], with_images: bool) -> dict[str, Any]:
         """A decoder-only model reads its images with the prompt alone; the encoder's text has no place in a decoder's
         step."""
         if self.config.is_encoder_decoder:
             prepared.pop("attention_mask", None)
             mask, tokens = prepared.get("decoder_attention_mask"), prepared["decoder_input_ids"]
             if isinstance(mask, Tensor) and mask.ndim == 2:
-                prepared["decoder_position_ids"] = positions_of(mask, tokens.shape[1])
+                prepared["decoder_position_ids"] = compute_last_positions(mask, tokens.shape[1])
         elif not with_images:
             for name in ("encoder_outputs", *PROMPT_INPUTS - {"inputs_embeds"}):
                 prepared.pop(name, None)
@@ -125,11 +133,11 @@ class LeanGeneration:
             cache.cross_attention_cache = DynamicCache()  # transformers' own would keep a window of the context
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if given is None and type(own) is DynamicCache and not own.offloading:
-            own.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in own.layers]
+            own.layers = [PreallocatedCacheLayer() if type(layer) is DynamicLayer else layer for layer in own.layers]
             if own.layer_class_to_replicate is DynamicLayer:
-                own.layer_class_to_replicate = GrowingLayer
+                own.layer_class_to_replicate = PreallocatedCacheLayer
 
 
-def positions_of(mask: Tensor | None, last: int) -> Tensor | None:
+def compute_last_positions(mask: Tensor | None, last: int) -> Tensor | None:
     """Positions of so many last tokens, (batch, last), counted over real ones; None where all are."""
     return None if mask is None else (mask.cumsum(1) - 1).clamp(min=0)[:, -last:]

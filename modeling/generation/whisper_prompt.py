@@ -9,11 +9,13 @@ from transformers import LogitsProcessorList
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
 # arguments of `generate` that are read here
-SPOKEN = ("language", "task", "return_timestamps")
-Asked = Callable[[str], Any]
+PROMPT_OPTIONS = ("language", "task", "return_timestamps")
+OptionReader = Callable[[str], Any]
 
 
-def beginning(asked: Asked, rows: int, detect: Callable[[Sequence[int]], list[int]]) -> list[list[int]] | None:
+def build_decoder_prompt(
+    read_option: OptionReader, rows: int, detect: Callable[[Sequence[int]], list[int]]
+) -> list[list[int]] | None:
     """The first tokens of each row's text; None where nothing but the start token is fixed.
 
     Args:
@@ -24,25 +26,28 @@ def beginning(asked: Asked, rows: int, detect: Callable[[Sequence[int]], list[in
     Raises:
         ValueError: a language or task that the checkpoint does not have, or not one language a row.
     """
-    language, task, known = asked("language"), asked("task"), asked("lang_to_id")
+    language, task, known = read_option("language"), read_option("task"), read_option("lang_to_id")
     said = language is not None or task is not None
-    if said and (known is None or asked("is_multilingual") is False):
+    if said and (known is None or read_option("is_multilingual") is False):
         raise ValueError(f"language={language!r}, task={task!r}: this model writes one language alone, leave them out")
-    fixed: Sequence[Any] = () if said else asked("forced_decoder_ids") or ()
+    fixed: Sequence[Any] = () if said else read_option("forced_decoder_ids") or ()
     forced = [token for _, token in sorted(fixed, key=lambda pair: pair[0])]
     first: list[Any] = [[token] for token in forced[:1]] * rows
     if language is not None:
-        first = [[token] for token in language_tokens(language, known, rows)]
+        first = [[token] for token in find_language_tokens(language, known, rows)]
     elif known is not None and forced[:1] in ([], [None]):
         first = [[token] for token in detect(list(known.values()))]
-    tasks = task_tokens(language, task, asked("task_to_id"))
-    start, begun = asked("decoder_start_token_id"), first or [[] for _ in range(rows)]
+    tasks = find_task_tokens(language, task, read_option("task_to_id"))
+    start, begun = read_option("decoder_start_token_id"), first or [[] for _ in range(rows)]
     texts = [[token for token in (start, *row, *forced[1:], *tasks) if token is not None] for row in begun]
-    texts = [with_timestamps(text, bool(asked("return_timestamps")), asked("no_timestamps_token_id")) for text in texts]
+    texts = [
+        set_timestamps_token(text, bool(read_option("return_timestamps")), read_option("no_timestamps_token_id"))
+        for text in texts
+    ]
     return texts if len(texts[0]) > 1 else None
 
 
-def language_tokens(language: str | Sequence[str], known: Mapping[str, int], rows: int) -> list[int]:
+def find_language_tokens(language: str | Sequence[str], known: Mapping[str, int], rows: int) -> list[int]:
     """The token of each row's language."""
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
@@ -60,7 +65,7 @@ def language_tokens(language: str | Sequence[str], known: Mapping[str, int], row
     return tokens
 
 
-def task_tokens(language: Any, task: str | None, known: Mapping[str, int] | None) -> list[int]:
+def find_task_tokens(language: Any, task: str | None, known: Mapping[str, int] | None) -> list[int]:
     """The task's token; transcription where a language alone is said."""
     if known is None or (task is None and language is None):
         return []
@@ -70,22 +75,24 @@ def task_tokens(language: Any, task: str | None, known: Mapping[str, int] | None
     return [known[task]]
 
 
-def with_timestamps(text: list[int], wanted: bool, without: int | None) -> list[int]:
+def set_timestamps_token(text: list[int], wanted: bool, without: int | None) -> list[int]:
     """The text's beginning, with the token that says that no timestamps follow, or without."""
     if text[-1] == without:
         text = text[:-1]
     return text if wanted or without is None else [*text, without]
 
 
-def timestamps(asked: Asked, generation_config: Any, begin: int, processors: Sequence[Any] | None) -> Any:
+def build_timestamp_processors(
+    read_option: OptionReader, generation_config: Any, begin: int, processors: Sequence[Any] | None
+) -> Any:
     """The logits processors of a call, with those that keep timestamps in order, where they are wanted.
 
     Raises ValueError where the model has none, or for timestamps of words.
     """
-    wanted = asked("return_timestamps")
+    wanted = read_option("return_timestamps")
     if not wanted:
         return processors
-    if wanted == "word" or asked("no_timestamps_token_id") is None:
+    if wanted == "word" or read_option("no_timestamps_token_id") is None:
         raise ValueError(
             f"return_timestamps={wanted!r}: only checkpoints with timestamps write them, by segments (True)"
         )

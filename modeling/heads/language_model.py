@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...configuration import PlaitConfig, width_of
-from ..losses.cross_entropy import IGNORED, cross_entropy
-from ..losses.language_model import check_targets, language_model_loss, shared_weight
+from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
+from ..losses.language_model import check_token_labels, language_model_loss, share_weight
 
 
-def check_decoder(config: PlaitConfig, name: str, reads_context: bool) -> None:
+def check_decoder_config(config: PlaitConfig, name: str, reads_context: bool) -> None:
     """Raise ValueError, naming the class to use, where a generating class cannot be made from this config."""
     if config.decoder_config is None:
         raise ValueError(f"{name} needs a decoder, and this config has none: compose it with decoder=...")
@@ -22,7 +22,7 @@ def check_decoder(config: PlaitConfig, name: str, reads_context: bool) -> None:
         raise ValueError(f"the decoder of this config {kind}: load it with {other}, not {name}")
 
 
-def vocabulary_head(config: PlaitConfig, embeddings: nn.Module) -> nn.Linear:
+def build_vocabulary_head(config: PlaitConfig, embeddings: nn.Module) -> nn.Linear:
     """The projection from the decoder's width to its vocabulary."""
     decoder: Any = config.decoder_config
     width, embedding = width_of(decoder), embeddings.get_parameter("weight").shape[1]
@@ -31,20 +31,20 @@ def vocabulary_head(config: PlaitConfig, embeddings: nn.Module) -> nn.Linear:
     return nn.Linear(width, decoder.vocab_size, bias=config.lm_head_bias)
 
 
-def embedding_path(model: PreTrainedModel) -> str:
+def find_embedding_path(model: PreTrainedModel) -> str:
     """The name of the decoder's token embedding, to which the projection may be tied."""
     embedding = model.get_input_embeddings()
     return next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
 
 
-def projecting_weight(model: PreTrainedModel, targets: Tensor | None) -> AbstractContextManager[Tensor]:
-    """The weight that projects on the vocabulary, within which the model is to be called: see `shared_weight`."""
+def use_projection_weight(model: PreTrainedModel, targets: Tensor | None) -> AbstractContextManager[Tensor]:
+    """The weight that projects on the vocabulary, within which the model is to be called: see `share_weight`."""
     embedding: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()
-    return nullcontext(head.weight) if targets is None or not model.training else shared_weight(embedding, head)
+    return nullcontext(head.weight) if targets is None or not model.training else share_weight(embedding, head)
 
 
-def loss_and_logits(
+def compute_loss_and_logits(
     model: PreTrainedModel,
     x: Tensor,
     weight: Tensor,
@@ -53,9 +53,9 @@ def loss_and_logits(
     num_items_in_batch: Tensor | int | None,
     label_smoothing: float,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The loss, where there are targets, and the logits; `weight` is `projecting_weight`'s. In training with targets
-    there are no logits: the loss is computed in chunks, and all of them would take more memory than the rest of the
-    step. Raises ValueError as `language_model_loss` does."""
+    """Returns the loss, None without targets, and the logits; `weight` comes from `use_projection_weight`. In training
+    with targets the logits are None: the loss is computed in chunks, and the whole logits would take more memory than
+    the rest of the step. Raises ValueError as `language_model_loss` does."""
     head: Any = model.get_output_embeddings()
     if targets is not None and model.training:
         items = (num_items_in_batch, label_smoothing)
@@ -66,17 +66,17 @@ def loss_and_logits(
         logits = head(x[:, -logits_to_keep:] if logits_to_keep and targets is None else x)
     if targets is None:
         return None, logits
-    check_targets(targets, x, len(weight))
+    check_token_labels(targets, x, len(weight))
     return cross_entropy(logits, targets, num_items_in_batch, label_smoothing), logits
 
 
-def until_last_label(labels: Tensor) -> Tensor:
+def mask_until_last_label(labels: Tensor) -> Tensor:
     """(batch, length), 1 up to a row's last label (and at the start), so that what pads the labels is not computed."""
-    left = (labels != IGNORED).flip(1).cumsum(1).flip(1) > 0
+    left = (labels != IGNORE_INDEX).flip(1).cumsum(1).flip(1) > 0
     return torch.cat((left.new_ones(len(left), 1), left[:, 1:]), dim=1).long()
 
 
-def shifted_right(labels: Tensor, config: PlaitConfig) -> Tensor:
+def shift_labels_right(labels: Tensor, config: PlaitConfig) -> Tensor:
     """The decoder's input for these labels, (batch, length): the start token, then all of them but the last.
 
     Raises ValueError where the config names no start token, or no padding for the ignored labels.
@@ -84,7 +84,7 @@ def shifted_right(labels: Tensor, config: PlaitConfig) -> Tensor:
     start, pad = config.decoder_start_token_id, config.pad_token_id
     if start is None:
         raise ValueError("config.decoder_start_token_id is None: name the token with which the decoder begins")
-    if pad is None and bool((labels == IGNORED).any()):
+    if pad is None and bool((labels == IGNORE_INDEX).any()):
         raise ValueError("config.pad_token_id is None, and labels are padded: name the token that pads the decoder")
     shifted = torch.cat((labels.new_full((len(labels), 1), start), labels[:, :-1]), dim=1)
-    return shifted if pad is None else shifted.masked_fill(shifted == IGNORED, pad)
+    return shifted if pad is None else shifted.masked_fill(shifted == IGNORE_INDEX, pad)

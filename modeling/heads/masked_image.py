@@ -11,14 +11,14 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 
 from ...configuration import PlaitConfig, PlaitVisionConfig, width_of
-from ..core.layers import Parameterised
-from ..towers.patches import size_of
-from ..towers.registry import tower_of
+from ..core.layers import SelfInitializing
+from ..towers.patches import to_height_width
+from ..towers.registry import build_tower
 
-CLASS_TOKENS = (0, 1, 2)  # what a tower that does not say may put before its patches
+CLASS_TOKEN_COUNTS = (0, 1, 2)  # what a tower that does not say may put before its patches
 
 
-class Patches(NamedTuple):
+class PatchGrid(NamedTuple):
     """How a tower cuts a picture: height and width of a patch in pixels, and how many tokens stand before the first."""
 
     height: int
@@ -26,23 +26,23 @@ class Patches(NamedTuple):
     first: int
 
 
-def patches_of(config: PreTrainedConfig) -> Patches:
+def find_patches(config: PreTrainedConfig) -> PatchGrid:
     """The patches of an image tower, one for each of its tokens that has a place.
 
     Raises ValueError for a tower whose tokens are no grid over the picture.
     """
     if isinstance(config, PlaitVisionConfig):
-        return Patches(*size_of(config.patch_size), config.class_tokens)
+        return PatchGrid(*to_height_width(config.patch_size), config.class_tokens)
     own = getattr(config, "vision_config", config)  # of two towers
     if getattr(own, "image_size", None) is None:
         raise ValueError(f"masked_image needs an image tower with an image_size, and a {config.model_type} has none")
-    height, width = size_of(own.image_size)
+    height, width = to_height_width(own.image_size)
     count = count_tokens(config, (height, width), getattr(own, "num_channels", 3))
-    for first in CLASS_TOKENS:
+    for first in CLASS_TOKEN_COUNTS:
         rows = isqrt(max(count - first, 0) * height // width)
         columns = (count - first) // rows if rows else 0
         if columns and rows * columns == count - first and not height % rows and not width % columns:
-            return Patches(height // rows, width // columns, first)
+            return PatchGrid(height // rows, width // columns, first)
     raise ValueError(
         f"masked_image needs an image tower whose tokens are a grid over the picture: of {height} x {width} pixels "
         f"this {config.model_type} makes {count} tokens"
@@ -54,11 +54,11 @@ def count_tokens(config: PreTrainedConfig, size: tuple[int, int], channels: int)
     config = copy.deepcopy(config)
     config._attn_implementation = "eager"
     with torch.device("meta"), torch.no_grad():
-        tower = tower_of(config, "image").eval()
+        tower = build_tower(config, "image").eval()
         return tower(pixel_values=torch.empty(1, channels, *size)).last_hidden_state.shape[1]
 
 
-class MaskedImageHead(Parameterised):
+class MaskedImageHead(SelfInitializing):
     """Hides patches and predicts their pixels from the tower's tokens by one linear layer (SimMIM, Xie et al. 2022,
     https://arxiv.org/abs/2111.09886, section 3):
 
@@ -78,7 +78,7 @@ class MaskedImageHead(Parameterised):
         vision = config.vision_config
         if vision is None:
             raise ValueError("masked_image needs an image tower, and this config has none: give vision_config")
-        self.patches, self.ratio, self.normalised = patches_of(vision), config.image_mask_ratio, config.norm_pix_loss
+        self.patches, self.ratio, self.normalised = find_patches(vision), config.image_mask_ratio, config.norm_pix_loss
         self.channels = getattr(getattr(vision, "vision_config", vision), "num_channels", 3)
         self.mask_patch = nn.Parameter(torch.empty(self.channels, self.patches.height, self.patches.width))
         self.prediction = nn.Linear(width_of(vision, "image"), self.mask_patch.numel())
@@ -86,54 +86,54 @@ class MaskedImageHead(Parameterised):
     def init_weights(self, std: float) -> None:
         init.normal_(self.mask_patch, std=std)
 
-    def draw(self, pictures: Tensor) -> Tensor:
+    def draw_mask(self, images: Tensor) -> Tensor:
         """(pictures, places) bool, True where a patch is hidden: `image_mask_ratio` of each picture's, uniformly
         without replacement (MAE, section 3, "Masking"). Outside of training always the same ones."""
-        rows, columns = self.grid(pictures)
+        rows, columns = self.compute_grid(images)
         hidden = min(max(round(self.ratio * rows * columns), 1), max(rows * columns - 1, 1))
-        shape = (len(pictures), rows * columns)
+        shape = (len(images), rows * columns)
         if self.training:
-            noise = torch.rand(shape, device=pictures.device)
+            noise = torch.rand(shape, device=images.device)
         else:
-            noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(pictures.device)
+            noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(images.device)
         return noise.argsort(dim=1).argsort(dim=1) < hidden
 
-    def hide(self, pictures: Tensor, masked: Tensor) -> Tensor:
+    def hide_patches(self, images: Tensor, masked: Tensor) -> Tensor:
         """pictures: (pictures, channels, height, width), those patches replaced where masked, (pictures, places)."""
-        rows, columns = self.grid(pictures)
-        if masked.shape != (len(pictures), rows * columns):
+        rows, columns = self.compute_grid(images)
+        if masked.shape != (len(images), rows * columns):
             raise ValueError(
-                f"bool_masked_pos is {tuple(masked.shape)} for {len(pictures)} pictures of {rows} x {columns} patches"
+                f"bool_masked_pos is {tuple(masked.shape)} for {len(images)} pictures of {rows} x {columns} patches"
             )
         places = masked.view(-1, 1, rows, columns).bool()
         places = places.repeat_interleave(self.patches.height, 2).repeat_interleave(self.patches.width, 3)
-        return torch.where(places, self.mask_patch.tile(1, rows, columns).to(pictures.dtype), pictures)
+        return torch.where(places, self.mask_patch.tile(1, rows, columns).to(images.dtype), images)
 
-    def forward(self, tokens: Tensor, pictures: Tensor, masked: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, images: Tensor, masked: Tensor) -> Tensor:
         """The loss: tokens: (pictures, tokens, width) that the tower made of the masked pictures; pictures as they
         were."""
         first, places = self.patches.first, masked.shape[1]
         if tokens.shape[1] != first + places:
             raise ValueError(
-                f"pictures of {tuple(pictures.shape[-2:])} pixels have {places} patches, but the tower made "
+                f"pictures of {tuple(images.shape[-2:])} pixels have {places} patches, but the tower made "
                 f"{tokens.shape[1]} tokens of them ({first} without a place)"
             )
         masked = masked.bool()
         predicted = self.prediction(tokens[:, first:][masked]).float()
-        return F.mse_loss(predicted, self.targets(pictures)[masked])
+        return F.mse_loss(predicted, self.compute_targets(images)[masked])
 
-    def targets(self, pictures: Tensor) -> Tensor:
+    def compute_targets(self, images: Tensor) -> Tensor:
         """(pictures, places, pixels of a patch)."""
-        rows, columns = self.grid(pictures)
-        cut = pictures.float().unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # (p, c, rows, h, columns, w)
+        rows, columns = self.compute_grid(images)
+        cut = images.float().unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # (p, c, rows, h, columns, w)
         pixels = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         if not self.normalised:
             return pixels
         return (pixels - pixels.mean(dim=-1, keepdim=True)) / (pixels.var(dim=-1, keepdim=True) + 1e-6).sqrt()
 
-    def grid(self, pictures: Tensor) -> tuple[int, int]:
+    def compute_grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches. Raises ValueError for pictures that they do not fill."""
-        height, width = pictures.shape[-2:]
+        height, width = images.shape[-2:]
         if height % self.patches.height or width % self.patches.width:
             raise ValueError(
                 f"a picture of {height} x {width} pixels is not a whole number of patches of {self.patches.height} x "

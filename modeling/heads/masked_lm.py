@@ -4,11 +4,11 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from ...configuration import PlaitConfig, PlaitTextConfig
-from ..fusion.connectors import RESAMPLING
+from ..fusion.connectors import RESAMPLING_CONNECTORS
 from ..fusion.registry import FUSIONS
 
 
-def check_text(config: PlaitConfig, task: str = "masked language modelling") -> PlaitTextConfig:
+def check_text_config(config: PlaitConfig, task: str = "masked language modelling") -> PlaitTextConfig:
     """The text tower's config, if a model that reads every token of its text can be made with it."""
     if config.decoder_config is not None:
         raise ValueError(f"{task} has no decoder, and this config has one: load it with a class that generates")
@@ -24,7 +24,7 @@ def check_text_tower(config: PlaitConfig, task: str) -> PlaitTextConfig:
     if fusion is not None:
         lost = {
             f"{fusion.strategy} fusion": not FUSIONS[fusion.strategy].keeps_tokens,
-            f"the connector {fusion.connector}": fusion.connector in RESAMPLING,
+            f"the connector {fusion.connector}": fusion.connector in RESAMPLING_CONNECTORS,
             f"query={fusion.query!r}": fusion.query not in (None, "text"),
         }
         for what, happens in lost.items():

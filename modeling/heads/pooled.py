@@ -3,19 +3,19 @@
 from torch import Tensor
 
 from ...configuration import PlaitConfig, PlaitRNNConfig, PlaitTowerConfig
-from ..core.pooling import mean_token, pooled_width
+from ..core.pooling import compute_pooled_width, mean_token
 from ..outputs import PlaitModelOutput
 
 
-def vector_width(config: PlaitConfig) -> int:
-    """Width of the vector that `vector_of` gives."""
+def compute_vector_width(config: PlaitConfig) -> int:
+    """Width of the vector that `pool_output` gives."""
     single = config.single
     if isinstance(single, PlaitRNNConfig):
         return single.pooler_size or single.hidden_size
-    return pooled_width(single) if isinstance(single, PlaitTowerConfig) else config.hidden_size
+    return compute_pooled_width(single) if isinstance(single, PlaitTowerConfig) else config.hidden_size
 
 
-def vector_of(outputs: PlaitModelOutput) -> Tensor:
+def pool_output(outputs: PlaitModelOutput) -> Tensor:
     """One vector a row, (batch, width): the pooled output, or the mean over tokens where nothing pools."""
     if outputs.pooler_output is not None:
         return outputs.pooler_output

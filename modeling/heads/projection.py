@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...configuration import PlaitConfig, PlaitRetrievalConfig, PlaitRNNConfig, PlaitTowerConfig, width_of
-from ..core.pooling import mean_token, pooled_width
+from ..core.pooling import compute_pooled_width, mean_token
 from ..losses.contrastive import Similarity
 from ..outputs import TowerOutput
 
@@ -16,22 +16,22 @@ def pooled(output: TowerOutput) -> Tensor:
     return mean_token(output.last_hidden_state, output.mask) if output.pooler_output is None else output.pooler_output
 
 
-def side_width(config: PlaitConfig, side: str) -> int:
+def compute_side_width(config: PlaitConfig, side: str) -> int:
     """Width of what the side's tower pools."""
     modality = config.sides[side]
     tower: Any = config.towers.get(side) or config.towers[modality]
     if isinstance(tower, PlaitRNNConfig):
         return tower.pooler_size or tower.hidden_size
     pools = isinstance(tower, PlaitTowerConfig) and tower.pooling != "none"
-    return pooled_width(tower) if pools else width_of(tower, modality)
+    return compute_pooled_width(tower) if pools else width_of(tower, modality)
 
 
-def projections_of(config: PlaitConfig, settings: PlaitRetrievalConfig) -> nn.ModuleDict:
+def build_projections(config: PlaitConfig, settings: PlaitRetrievalConfig) -> nn.ModuleDict:
     """A linear map without bias for each tower; none where the towers' vectors are compared as they are.
 
     Raises ValueError where these are not equally wide.
     """
-    widths = {side: side_width(config, side) for side in config.towers}
+    widths = {side: compute_side_width(config, side) for side in config.towers}
     if settings.projection_dim is not None:
         sizes = widths.items()
         return nn.ModuleDict({side: nn.Linear(width, settings.projection_dim, bias=False) for side, width in sizes})
@@ -40,6 +40,6 @@ def projections_of(config: PlaitConfig, settings: PlaitRetrievalConfig) -> nn.Mo
     return nn.ModuleDict()
 
 
-def similarity_of(settings: PlaitRetrievalConfig) -> Similarity:
+def build_similarity(settings: PlaitRetrievalConfig) -> Similarity:
     scale = math.exp(settings.logit_scale_init_value)
     return Similarity(scale, settings.logit_bias_init_value, max(scale, settings.max_logit_scale))

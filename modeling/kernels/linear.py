@@ -13,25 +13,25 @@ LARGE_WEIGHT = 2**18  # below, a call costs more than its product
 WIDE_OUTPUT = 2**13
 
 
-def is_served(weight: Tensor) -> bool:
+def has_linear_kernel(weight: Tensor) -> bool:
     """Whether `linear` has a kernel of its own for this weight."""
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE_WEIGHT
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b without a gradient; x: (..., width), weight: (outputs, width), bias: (outputs,)."""
-    if not is_served(weight) or x.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
+    if not has_linear_kernel(weight) or x.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
     if 1 < rows <= FEW_ROWS:
-        return turned_linear(x, weight, bias)
+        return few_rows_linear(x, weight, bias)
     if rows > FEW_ROWS and len(weight) >= WIDE_OUTPUT and torch.backends.mkldnn.is_available():
         # torch has no public name for oneDNN's product
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
 
-def turned_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(W x^T + b)^T: the same product with the many rows of W as its rows."""
     rows = x.reshape(-1, x.shape[-1]).T
     product = weight @ rows if bias is None else torch.addmm(bias[:, None], weight, rows)

@@ -20,19 +20,23 @@ from . import linear as products
 
 Kernel = Callable[[Tensor], Tensor]
 
-ROWS = 1024  # rows of the product that weights are packed and probed for
-PROBED_WORK = 2**30  # multiplications of a probe; wider layers are probed with fewer rows
+PACKED_ROWS = 1024  # rows of the product that weights are packed and probed for
+PREPACK_PROBE_WORK = 2**30  # multiplications of a probe; wider layers are probed with fewer rows
 PROBED_LAYERS = 4  # one row is probed over several layers: a single one would stay in the processor's cache
 NO_ACTIVATION = ("none", "")
 TANH_GELU = ("gelu", "tanh")
 FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_new": TANH_GELU, "gelu_pytorch_tanh": TANH_GELU}
 FUSED_ACTIVATIONS |= {"relu": ("relu", "")}
 tanh_gelu_ = partial(torch.ops.aten.gelu_, approximate="tanh")
-IN_PLACE = {"gelu": torch.ops.aten.gelu_, "gelu_new": tanh_gelu_, "gelu_pytorch_tanh": tanh_gelu_}
-IN_PLACE |= {"relu": torch.relu_, "silu": partial(nn.functional.silu, inplace=True), "quick_gelu": quick_gelu_}
+IN_PLACE_ACTIVATIONS = {"gelu": torch.ops.aten.gelu_, "gelu_new": tanh_gelu_, "gelu_pytorch_tanh": tanh_gelu_}
+IN_PLACE_ACTIVATIONS |= {
+    "relu": torch.relu_,
+    "silu": partial(nn.functional.silu, inplace=True),
+    "quick_gelu": quick_gelu_,
+}
 
 
-class Plain:
+class PlainLinear:
     """y = W x + b by the weight itself."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -42,7 +46,7 @@ class Plain:
         return products.linear(x, self.linear.weight, self.linear.bias)
 
 
-class Transposed:
+class TransposedLinear:
     """y = W x + b of one row, from a copy of W that is read row by row."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -54,25 +58,25 @@ class Transposed:
         return product.view(*x.shape[:-1], -1)
 
 
-class OneDNN:
+class OneDNNLinear:
     """y = act(W x + b) by oneDNN, W in its own layout. torch has no public name for the kernel."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.bias, self.activation = linear.bias, NO_ACTIVATION
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), PACKED_ROWS)
 
     def __call__(self, x: Tensor) -> Tensor:
         name, algorithm = self.activation
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], algorithm)
 
-    def fused(self, activation: tuple[str, str]) -> "OneDNN":
+    def fuse_activation(self, activation: tuple[str, str]) -> "OneDNNLinear":
         """The same weight, not copied, with an activation."""
-        kernel = object.__new__(OneDNN)
+        kernel = object.__new__(OneDNNLinear)
         kernel.weight, kernel.bias, kernel.activation = self.weight, self.bias, activation
         return kernel
 
 
-class InFloat32:
+class Float32Linear:
     """y = W x + b computed in float32, from a copy of W, in the type of the input."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -83,7 +87,7 @@ class InFloat32:
         return products.linear(x.float(), self.weight, self.bias).to(x.dtype)
 
 
-class Layout(NamedTuple):
+class KernelLayout(NamedTuple):
     """The kernels for a product of one row and for one of several; one class in both places is made once."""
 
     one: type
@@ -93,7 +97,7 @@ class Layout(NamedTuple):
 class PackedLinear:
     """Stands in for a layer's `forward`."""
 
-    def __init__(self, linear: nn.Linear, layout: Layout) -> None:
+    def __init__(self, linear: nn.Linear, layout: KernelLayout) -> None:
         self.linear, self.version = linear, linear.weight._version
         self.several: Kernel = layout.several(linear)
         self.one: Kernel = self.several if layout.one is layout.several else layout.one(linear)
@@ -114,7 +118,7 @@ class PackedLinear:
             raise RuntimeError("a weight changed after it was packed: call prepack_weights(model) again")
 
 
-def hooked(*layers: nn.Module) -> bool:
+def has_hooks(*layers: nn.Module) -> bool:
     """Whether a hook reads what goes into one of the layers, or keeps what it gives."""
     return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
@@ -128,7 +132,7 @@ class PackedMLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         self.up.check()
-        if hooked(self.mlp.up_proj, self.mlp.act):
+        if has_hooks(self.mlp.up_proj, self.mlp.act):
             return type(self.mlp).forward(self.mlp, x)
         inner = self.mlp.act(self.up.one(x)) if self.up.is_one_row(x) else self.fused(x)
         return self.mlp.down_proj(self.mlp.dropout(inner))
@@ -144,7 +148,7 @@ class InPlaceMLP:
     def __call__(self, x: Tensor) -> Tensor:
         mlp, gated = self.mlp, isinstance(self.mlp, PlaitGatedMLP)
         first: Any = mlp.gate_proj if gated else mlp.up_proj
-        if torch.is_grad_enabled() or hooked(first, mlp.act):
+        if torch.is_grad_enabled() or has_hooks(first, mlp.act):
             return type(mlp).forward(mlp, x)
         inner = self.act_(first(x))
         return mlp.down_proj(mlp.dropout(inner.mul_(mlp.up_proj(x)) if gated else inner))
@@ -169,28 +173,28 @@ def prepack_weights(model: nn.Module) -> int:
         return 0
     drop_packed_weights(model)
     packed = 0
-    for linears in _kinds(model):
-        layout = fastest_layout(linears)
-        if layout == PLAIN:
+    for linears in _group_linears(model):
+        layout = probe_layout(linears)
+        if layout == PLAIN_LAYOUT:
             continue
         packed += len(linears)
         for linear in linears:
             linear.forward = PackedLinear(linear, layout)
     for mlp in (module for module in model.modules() if isinstance(module, PlaitMLP)):
-        faster = faster_mlp(mlp)
+        faster = build_faster_mlp(mlp)
         if faster is not None:
             mlp.forward = faster
     return packed
 
 
-def faster_mlp(mlp: PlaitMLP) -> PackedMLP | InPlaceMLP | None:
+def build_faster_mlp(mlp: PlaitMLP) -> PackedMLP | InPlaceMLP | None:
     """The activation inside the first product where that is oneDNN's, else in its place; None for an activation that
     has neither, or where the first layer is not a plain one."""
     up, fused = mlp.up_proj.__dict__.get("forward"), FUSED_ACTIVATIONS.get(mlp.hidden_act)
-    if fused and type(mlp) is PlaitMLP and isinstance(up, PackedLinear) and isinstance(up.several, OneDNN):
-        return PackedMLP(mlp, up, up.several.fused(fused))
+    if fused and type(mlp) is PlaitMLP and isinstance(up, PackedLinear) and isinstance(up.several, OneDNNLinear):
+        return PackedMLP(mlp, up, up.several.fuse_activation(fused))
     plain = all(type(child) is nn.Linear for child in mlp.children() if child not in (mlp.act, mlp.dropout))
-    act_ = IN_PLACE.get(mlp.hidden_act)
+    act_ = IN_PLACE_ACTIVATIONS.get(mlp.hidden_act)
     return InPlaceMLP(mlp, act_) if plain and act_ else None
 
 
@@ -201,47 +205,55 @@ def drop_packed_weights(model: nn.Module) -> None:
             del module.forward
 
 
-PLAIN = Layout(Plain, Plain)
+PLAIN_LAYOUT = KernelLayout(PlainLinear, PlainLinear)
 
 
-def fastest_layout(linears: Sequence[nn.Linear]) -> Layout:
+def probe_layout(linears: Sequence[nn.Linear]) -> KernelLayout:
     """A probe of the kernels on this machine, for layers of one size and type."""
-    if not _has_kernel(linears[0].weight.dtype):
-        emulated = _seconds(Plain, linears[:1], _rows(linears[0]))
-        return Layout(InFloat32, InFloat32) if _seconds(InFloat32, linears[:1], _rows(linears[0])) < emulated else PLAIN
-    some, rows = linears[:PROBED_LAYERS], _rows(linears[0])
+    if not _has_onednn_kernel(linears[0].weight.dtype):
+        emulated = _measure_seconds(PlainLinear, linears[:1], _count_probe_rows(linears[0]))
+        return (
+            KernelLayout(Float32Linear, Float32Linear)
+            if _measure_seconds(Float32Linear, linears[:1], _count_probe_rows(linears[0])) < emulated
+            else PLAIN_LAYOUT
+        )
+    some, rows = linears[:PROBED_LAYERS], _count_probe_rows(linears[0])
     # of several rows a tie goes to the fused activation; of one row the copy must pay for its memory
-    several = _seconds(OneDNN, linears[:1], rows) < 1.02 * _seconds(Plain, linears[:1], rows)
-    one = _seconds(Transposed, some, 1) < 0.9 * _seconds(Plain, some, 1)
-    return Layout(Transposed if one else Plain, OneDNN if several else Plain)
+    several = _measure_seconds(OneDNNLinear, linears[:1], rows) < 1.02 * _measure_seconds(
+        PlainLinear, linears[:1], rows
+    )
+    one = _measure_seconds(TransposedLinear, some, 1) < 0.9 * _measure_seconds(PlainLinear, some, 1)
+    return KernelLayout(TransposedLinear if one else PlainLinear, OneDNNLinear if several else PlainLinear)
 
 
-def _suits(module: nn.Module) -> TypeGuard[nn.Linear]:
+def _is_packable(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Layers large enough that the kernel's constant cost of a call does not matter."""
     if type(module) is not nn.Linear or module.weight.dtype not in (torch.float32, torch.bfloat16):
         return False
     return min(module.weight.shape) >= 128
 
 
-def _has_kernel(dtype: torch.dtype) -> bool:
+def _has_onednn_kernel(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies in this type on this machine (bfloat16 needs AVX-512 or AVX-NE-CONVERT)."""
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _kinds(model: nn.Module) -> list[list[nn.Linear]]:
+def _group_linears(model: nn.Module) -> list[list[nn.Linear]]:
     """The layers that suit, those of one size and type together."""
     kinds: dict[tuple[Any, ...], list[nn.Linear]] = {}
     for module in model.modules():
-        if _suits(module):
+        if _is_packable(module):
             kinds.setdefault((*module.weight.shape, module.weight.dtype), []).append(module)
     return list(kinds.values())
 
 
-def _rows(linear: nn.Linear) -> int:
-    return min(ROWS, max(64, PROBED_WORK // linear.weight.numel()))
+def _count_probe_rows(linear: nn.Linear) -> int:
+    return min(PACKED_ROWS, max(64, PREPACK_PROBE_WORK // linear.weight.numel()))
 
 
-def _seconds(kernel: Callable[[nn.Linear], Kernel], linears: Sequence[nn.Linear], rows: int, repeats: int = 5) -> float:
+def _measure_seconds(
+    kernel: Callable[[nn.Linear], Kernel], linears: Sequence[nn.Linear], rows: int, repeats: int = 5
+) -> float:
     """The least CPU time of the layers' products, one after the other."""
     kernels = [kernel(linear) for linear in linears]
     x = torch.ones(rows, linears[0].in_features, dtype=linears[0].weight.dtype)  # random numbers are the user's

@@ -15,45 +15,45 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+GemmKernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 FEWEST_ROWS = 64  # with fewer, a call costs more than its product gains
 LEAST_SIZE, MOST_OUTPUTS = 128, 2**13  # wider ones are vocabularies: their product is in the loss, in chunks
 PROBED_ROWS = 512
-PROBED_WORK = 2**29  # multiplications of a probe; wider layers are probed with fewer rows
-GAIN = 0.97  # of torch's own time: what a kernel must not exceed to be chosen
+TRAINING_PROBE_WORK = 2**29  # multiplications of a probe; wider layers are probed with fewer rows
+MAX_TIME_RATIO = 0.97  # of torch's own time: what a kernel must not exceed to be chosen
 
 
-def by_torch(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+def multiply_by_torch(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a b + bias; a: (n, k), b: (k, m), bias: (m,)."""
     return a @ b if bias is None else torch.addmm(bias, a, b)
 
 
-def by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+def multiply_by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same by oneDNN, for which torch has no public name. It reads the transpose of b."""
     return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
 
 
-class Products(NamedTuple):
+class LinearKernels(NamedTuple):
     """The kernels of a layer y = x W^T + b: of x W^T, of dx = dy W and of dW = dy^T x."""
 
-    output: Product
-    input_gradient: Product
-    weight_gradient: Product
+    output: GemmKernel
+    input_gradient: GemmKernel
+    weight_gradient: GemmKernel
 
 
-BY_TORCH = Products(by_torch, by_torch, by_torch)
+TORCH_KERNELS = LinearKernels(multiply_by_torch, multiply_by_torch, multiply_by_torch)
 
 
 class LinearFunction(torch.autograd.Function):
     """y = x W^T + b and its gradients, by the given kernels. x: (rows, width), weight: (outputs, width)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, products: Products) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: LinearKernels) -> Tensor:
         wants_x, wants_weight, *_ = ctx.needs_input_grad
         ctx.save_for_backward(x if wants_weight else None, weight if wants_x else None)
-        ctx.products = products
-        return products.output(x, weight.t(), bias)
+        ctx.products = kernels
+        return kernels.output(x, weight.t(), bias)
 
     @staticmethod
     @once_differentiable
@@ -68,21 +68,21 @@ class LinearFunction(torch.autograd.Function):
         )
 
 
-class TrainedLinear:
+class AutotunedLinear:
     """Stands in for a layer's `forward`. What the kernels do not serve, and all that needs no gradient, is torch's."""
 
-    def __init__(self, linear: nn.Linear, products: Products) -> None:
-        self.linear, self.products = linear, products
+    def __init__(self, linear: nn.Linear, kernels: LinearKernels) -> None:
+        self.linear, self.kernels = linear, kernels
 
     def __call__(self, input: Tensor) -> Tensor:
         linear = self.linear
-        if not self.serves(input):
+        if not self.has_kernel_for(input):
             return F.linear(input, linear.weight, linear.bias)
         rows = input.reshape(-1, linear.in_features)
-        out: Any = LinearFunction.apply(rows, linear.weight, linear.bias, self.products)
+        out: Any = LinearFunction.apply(rows, linear.weight, linear.bias, self.kernels)
         return out.view(*input.shape[:-1], linear.out_features)
 
-    def serves(self, x: Tensor) -> bool:
+    def has_kernel_for(self, x: Tensor) -> bool:
         if not torch.is_grad_enabled() or x.numel() < FEWEST_ROWS * self.linear.in_features:
             return False
         single = x.dtype == self.linear.weight.dtype == torch.float32 and x.device.type == "cpu"
@@ -101,27 +101,27 @@ def choose_products(model: nn.Module) -> int:
     drop_products(model)
     kinds: dict[torch.Size, list[nn.Linear]] = {}
     for module in model.modules():
-        if suits(module):
+        if is_autotunable(module):
             kinds.setdefault(module.weight.shape, []).append(module)
     gained = 0
     for shape, linears in kinds.items():
-        products = fastest_products(*shape)
-        if products == BY_TORCH:
+        products = probe_kernels(*shape)
+        if products == TORCH_KERNELS:
             continue
         gained += len(linears)
         for linear in linears:
-            linear.forward = TrainedLinear(linear, products)
+            linear.forward = AutotunedLinear(linear, products)
     return gained
 
 
 def drop_products(model: nn.Module) -> None:
     """Go back to torch's own products; a model without others stays as it is."""
     for module in model.modules():
-        if isinstance(module.__dict__.get("forward"), TrainedLinear):
+        if isinstance(module.__dict__.get("forward"), AutotunedLinear):
             del module.forward
 
 
-def suits(module: nn.Module) -> TypeGuard[nn.Linear]:
+def is_autotunable(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether this is a plain layer of a size that gains, for which nothing else stands in."""
     if type(module) is not nn.Linear or "forward" in module.__dict__:
         return False
@@ -130,19 +130,21 @@ def suits(module: nn.Module) -> TypeGuard[nn.Linear]:
     return module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
 
 
-def fastest_products(outputs: int, width: int) -> Products:
+def probe_kernels(outputs: int, width: int) -> LinearKernels:
     """A probe of both kernels for a layer's three products."""
-    rows = min(PROBED_ROWS, max(FEWEST_ROWS, PROBED_WORK // (outputs * width)))
+    rows = min(PROBED_ROWS, max(FEWEST_ROWS, TRAINING_PROBE_WORK // (outputs * width)))
     x, weight, slope = torch.ones(rows, width), torch.ones(outputs, width), torch.ones(rows, outputs)
-    return Products(faster(x, weight.t()), faster(slope, weight), faster(slope.t(), x))
+    return LinearKernels(
+        select_faster_kernel(x, weight.t()), select_faster_kernel(slope, weight), select_faster_kernel(slope.t(), x)
+    )
 
 
-def faster(a: Tensor, b: Tensor) -> Product:
-    torchs, onednns = seconds((by_torch, by_onednn), a, b)
-    return by_onednn if onednns < GAIN * torchs else by_torch
+def select_faster_kernel(a: Tensor, b: Tensor) -> GemmKernel:
+    torchs, onednns = measure_seconds((multiply_by_torch, multiply_by_onednn), a, b)
+    return multiply_by_onednn if onednns < MAX_TIME_RATIO * torchs else multiply_by_torch
 
 
-def seconds(kernels: Sequence[Product], a: Tensor, b: Tensor, repeats: int = 4) -> list[float]:
+def measure_seconds(kernels: Sequence[GemmKernel], a: Tensor, b: Tensor, repeats: int = 4) -> list[float]:
     """The least CPU time of each kernel, one after the other in every round."""
     times: list[list[float]] = [[] for _ in kernels]
     with torch.no_grad():

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ..core.distributed import gather_rows
-from ..core.layers import Parameterised
+from ..core.layers import SelfInitializing
 
 logger = logging.get_logger(__name__)
 
@@ -23,11 +23,11 @@ LossKind = Literal["info_nce", "sigmoid"]
 # (rows, columns) logits, (rows,) each row's own column, (rows, columns) which are its negatives; (rows,)
 RowLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-BLOCK = 2**21  # logits at a time: 8 MiB in float32
-UNKNOWN = -1  # the group of a row that is like no other
+LOGITS_PER_BLOCK = 2**21  # logits at a time: 8 MiB in float32
+NO_GROUP = -1  # the group of a row that is like no other
 
 
-class Similarity(Parameterised):
+class Similarity(SelfInitializing):
     """exp(t) x y^T + b, with a learned temperature t (CLIP, Radford et al. 2021, https://arxiv.org/abs/2103.00020,
     section 2.3) and, where it starts with one, a learned bias b (SigLIP, Zhai et al. 2023,
     https://arxiv.org/abs/2303.15343, section 3.2).
@@ -53,7 +53,7 @@ class Similarity(Parameterised):
         logits = first @ second.T * self.logit_scale.exp()
         return logits if self.logit_bias is None else logits + self.logit_bias
 
-    def limit(self) -> None:
+    def clamp_temperature(self) -> None:
         """Bring a temperature that training has led too far back to the largest."""
         with torch.no_grad():
             self.logit_scale.clamp_(max=math.log(self.largest))
@@ -89,7 +89,7 @@ def sigmoid_loss(logits: Tensor, own: Tensor, negatives: Tensor) -> Tensor:
     return F.softplus(-right) + (F.softplus(logits) * negatives).sum(dim=1)
 
 
-class Pairs(NamedTuple):
+class VectorPairs(NamedTuple):
     """first, second: (batch, width); groups: (batch, kinds)."""
 
     first: Tensor
@@ -97,7 +97,7 @@ class Pairs(NamedTuple):
     groups: Tensor
 
 
-class Negatives(NamedTuple):
+class HardNegatives(NamedTuple):
     """What belongs to no row. vectors: (further, width); groups: (further, kinds)."""
 
     vectors: Tensor
@@ -131,7 +131,7 @@ class ContrastiveLoss:
 
     kind: LossKind = "info_nce"
     hardness: float = 0.0
-    block: int = BLOCK
+    block: int = LOGITS_PER_BLOCK
     gather: bool = True
 
     def __post_init__(self) -> None:
@@ -166,20 +166,20 @@ class ContrastiveLoss:
         Raises:
             ValueError: sizes that do not fit, or vectors that are not finite.
         """
-        own = pairs_of(first, second, groups)
-        hard = negatives_of(own, negatives, negative_groups)
+        own = build_pairs(first, second, groups)
+        hard = build_negatives(own, negatives, negative_groups)
         if present is not None:
-            own = Pairs(*(part[present] for part in own))
+            own = VectorPairs(*(part[present] for part in own))
         parts, start, processes = gather_rows(own) if self.gather else (tuple(own), 0, 1)
-        every, further = Pairs(*parts), Negatives(*(gather_rows(hard).tensors if self.gather else hard))
-        check_pairs(every, further)
+        every, further = VectorPairs(*parts), HardNegatives(*(gather_rows(hard).tensors if self.gather else hard))
+        check_contrastive_batch(every, further)
         numbers = torch.arange(start, start + len(own.first), device=first.device)
         columns = torch.cat((every.second, further.vectors))
         column_groups = torch.cat((every.groups, further.groups))
-        total = self.summed(similarity, Anchors(own.first, columns, numbers, own.groups, column_groups))
+        total = self.sum_losses(similarity, Anchors(own.first, columns, numbers, own.groups, column_groups))
         if self.kind == "info_nce":
             back = Anchors(own.second, every.first, numbers, own.groups, every.groups)
-            total = (total + self.summed(similarity, back)) / 2
+            total = (total + self.sum_losses(similarity, back)) / 2
         return total * (processes / max(len(every.first), 1))
 
     @property
@@ -188,7 +188,7 @@ class ContrastiveLoss:
             return sigmoid_loss
         return partial(hard_info_nce, hardness=self.hardness) if self.hardness else info_nce
 
-    def summed(self, similarity: Similarity, anchors: Anchors) -> Tensor:
+    def sum_losses(self, similarity: Similarity, anchors: Anchors) -> Tensor:
         """The sum of the rows' losses, in blocks of rows."""
         size = max(1, self.block // max(len(anchors.columns), 1))
         starts = range(0, len(anchors.rows), size)
@@ -200,14 +200,14 @@ class ContrastiveLoss:
                 rows=anchors.rows[rows], own=anchors.own[rows], row_groups=anchors.row_groups[rows]
             )
             if len(starts) == 1 or not torch.is_grad_enabled():
-                total = total + block_loss(self.row_loss, similarity, *block)
+                total = total + compute_block_loss(self.row_loss, similarity, *block)
             else:
-                arguments = (block_loss, self.row_loss, similarity, *block)
+                arguments = (compute_block_loss, self.row_loss, similarity, *block)
                 total = total + checkpoint(*arguments, use_reentrant=False, preserve_rng_state=False)
         return total
 
 
-def pairs_of(first: Tensor, second: Tensor, groups: Tensor | None) -> Pairs:
+def build_pairs(first: Tensor, second: Tensor, groups: Tensor | None) -> VectorPairs:
     """The pairs, of no group where none is given.
 
     Raises ValueError for sizes that do not fit.
@@ -215,12 +215,12 @@ def pairs_of(first: Tensor, second: Tensor, groups: Tensor | None) -> Pairs:
     if first.ndim != 2 or first.shape != second.shape:
         raise ValueError(f"contrastive: vectors of shape {tuple(first.shape)} against {tuple(second.shape)}: pair them")
     if groups is None:
-        groups = torch.full((len(first), 1), UNKNOWN, device=first.device)
+        groups = torch.full((len(first), 1), NO_GROUP, device=first.device)
     check_shape("groups", groups, (len(first), groups.shape[-1]))
-    return Pairs(first, second, groups)
+    return VectorPairs(first, second, groups)
 
 
-def negatives_of(pairs: Pairs, vectors: Tensor | None, groups: Tensor | None) -> Negatives:
+def build_negatives(pairs: VectorPairs, vectors: Tensor | None, groups: Tensor | None) -> HardNegatives:
     """The hard negatives of these pairs, of no group where none is given; no negative where there is none.
 
     Raises ValueError for sizes that do not fit.
@@ -230,9 +230,9 @@ def negatives_of(pairs: Pairs, vectors: Tensor | None, groups: Tensor | None) ->
     check_shape("negatives", vectors, (len(vectors), pairs.second.shape[1]))
     shape = (len(vectors), pairs.groups.shape[1])
     if groups is None:
-        groups = torch.full(shape, UNKNOWN, device=vectors.device)
+        groups = torch.full(shape, NO_GROUP, device=vectors.device)
     check_shape("negative_groups", groups, shape)
-    return Negatives(vectors, groups)
+    return HardNegatives(vectors, groups)
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
@@ -241,7 +241,7 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         raise ValueError(f"contrastive: {name} has shape {tuple(tensor.shape)}, expected {expected}")
 
 
-def check_pairs(pairs: Pairs, further: Negatives) -> None:
+def check_contrastive_batch(pairs: VectorPairs, further: HardNegatives) -> None:
     """Warn where nothing can be told apart. Reads a flag on the host: one synchronisation a step on a GPU.
 
     Raises ValueError for vectors that are not finite, in every process alike.
@@ -249,7 +249,7 @@ def check_pairs(pairs: Pairs, further: Negatives) -> None:
     if is_torchdynamo_compiling():
         return
     finite = (pairs.first.isfinite() & pairs.second.isfinite()).all(dim=1)
-    alike = ((pairs.groups == pairs.groups[:1]) & (pairs.groups != UNKNOWN)).all(dim=0).any()
+    alike = ((pairs.groups == pairs.groups[:1]) & (pairs.groups != NO_GROUP)).all(dim=0).any()
     flags = torch.stack((finite.all(), further.vectors.isfinite().all(), alike)).tolist()
     all_finite, all_further_finite, all_alike = flags
     if not all_finite:
@@ -269,7 +269,7 @@ def check_pairs(pairs: Pairs, further: Negatives) -> None:
         logger.warning_once(f"contrastive: a batch of {what} has no negatives and teaches nothing")
 
 
-def block_loss(
+def compute_block_loss(
     row_loss: RowLoss,
     similarity: Similarity,
     rows: Tensor,
@@ -282,16 +282,16 @@ def block_loss(
     with torch.autocast(rows.device.type, enabled=False):
         wide = torch.promote_types(rows.dtype, torch.float32)
         logits = similarity(rows.to(wide), columns.to(wide))
-        negatives = ~same_groups(row_groups, column_groups).scatter(1, own[:, None], True)
+        negatives = ~find_same_groups(row_groups, column_groups).scatter(1, own[:, None], True)
         return row_loss(logits, own, negatives).sum()
 
 
-def same_groups(rows: Tensor, columns: Tensor) -> Tensor:
+def find_same_groups(rows: Tensor, columns: Tensor) -> Tensor:
     """(rows, columns) bool: which have an equal number of one kind; rows, columns: (..., kinds)."""
     same = torch.zeros(len(rows), len(columns), dtype=torch.bool, device=rows.device)
     for kind in range(rows.shape[1]):
         number = rows[:, kind, None]
-        same |= (number == columns[:, kind]) & (number != UNKNOWN)
+        same |= (number == columns[:, kind]) & (number != NO_GROUP)
     return same
 
 
@@ -304,11 +304,11 @@ def fingerprint(values: Tensor) -> Tensor:
     rows = values.detach().flatten(1).contiguous()
     if rows.is_floating_point():
         rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
-    places = mixed(torch.arange(1, rows.shape[1] + 1, device=rows.device))
-    return mixed((mixed(rows.long()) * places).sum(dim=1)) & (2**63 - 1)
+    places = mix_bits(torch.arange(1, rows.shape[1] + 1, device=rows.device))
+    return mix_bits((mix_bits(rows.long()) * places).sum(dim=1)) & (2**63 - 1)
 
 
-def mixed(numbers: Tensor) -> Tensor:
+def mix_bits(numbers: Tensor) -> Tensor:
     """A permutation of the 64-bit numbers that leaves no pattern (splitmix64, Steele et al. 2014) and keeps 0."""
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         numbers = (numbers ^ ((numbers >> shift) & (2 ** (64 - shift) - 1))) * factor

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from ...configuration import PlaitConfig
 
-IGNORED = -100
-ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+IGNORE_INDEX = -100
+LossProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
-def problem_type_of(config: PlaitConfig, labels: Tensor) -> ProblemType:
+def find_problem_type(config: PlaitConfig, labels: Tensor) -> LossProblemType:
     """The config's problem type; where it has none: one output is regression, integer labels are one class a row."""
     if config.problem_type is not None:
         return config.problem_type
@@ -24,7 +24,7 @@ def problem_type_of(config: PlaitConfig, labels: Tensor) -> ProblemType:
 def classification_loss(
     logits: Tensor,
     labels: Tensor,
-    problem_type: ProblemType,
+    problem_type: LossProblemType,
     num_items_in_batch: Tensor | int | None = None,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
@@ -40,15 +40,15 @@ def classification_loss(
         check_labels(labels, logits.shape[-1])
         return cross_entropy(logits, labels, num_items_in_batch, label_smoothing, class_weights)
     labels = labels.to(logits.dtype).view_as(logits)
-    criterion = nn.functional.mse_loss if problem_type == "regression" else smoothed_bce(label_smoothing)
+    criterion = nn.functional.mse_loss if problem_type == "regression" else build_smoothed_bce(label_smoothing)
     total = criterion(logits, labels, reduction="sum")
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
-def label_count(labels: Tensor, problem_type: ProblemType) -> Tensor | int:
+def count_labels(labels: Tensor, problem_type: LossProblemType) -> Tensor | int:
     """What the mean of `classification_loss` divides by."""
     if problem_type == "single_label_classification":
-        return (labels != IGNORED).sum().clamp(min=1)
+        return (labels != IGNORE_INDEX).sum().clamp(min=1)
     return labels.numel()
 
 
@@ -61,23 +61,23 @@ def cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy over the labels that are not -100; zero, not NaN, when all are. logits: (..., classes)."""
     logits, labels = logits.flatten(0, -2).float(), labels.flatten().to(logits.device)
-    count = (labels != IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    count = (labels != IGNORE_INDEX).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     if isinstance(count, Tensor):
         count = count.to(logits.device)
     weights = None if class_weights is None else class_weights.to(logits)
     total = nn.functional.cross_entropy(
-        logits, labels, weights, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
+        logits, labels, weights, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
     )
     return total / count
 
 
 def check_labels(labels: Tensor, num_labels: int) -> None:
-    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_labels))]
+    wrong = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels >= num_labels))]
     if len(wrong):
         raise ValueError(f"label {wrong[0].item()} is not one of the {num_labels} classes 0 .. {num_labels - 1}")
 
 
-def smoothed_bce(label_smoothing: float) -> Callable[..., Tensor]:
+def build_smoothed_bce(label_smoothing: float) -> Callable[..., Tensor]:
     """Binary cross-entropy with smoothed labels, as a criterion of torch's own signature."""
 
     def criterion(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:

@@ -10,15 +10,15 @@ from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ..kernels.linear import linear
-from .cross_entropy import IGNORED, cross_entropy
+from .cross_entropy import IGNORE_INDEX, cross_entropy
 
-CHUNKS = {"cpu": 15 * 2**20, "cuda": 40 * 2**20}  # logits at a time: 60 MiB in float32, on a GPU 160
+LOGITS_PER_CHUNK = {"cpu": 15 * 2**20, "cuda": 40 * 2**20}  # logits at a time: 60 MiB in float32, on a GPU 160
 
 
-def shifted(labels: Tensor) -> Tensor:
+def shift_labels_left(labels: Tensor) -> Tensor:
     """Labels of each position's next token, (batch, length): the last position has none. The one place where labels
     are shifted."""
-    return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
 def language_model_loss(
@@ -36,17 +36,17 @@ def language_model_loss(
     Raises ValueError for labels that do not stand one for each token, or for one outside the vocabulary.
     """
     labels = labels.to(x.device)
-    check_targets(labels, x, len(weight))
+    check_token_labels(labels, x, len(weight))
     if is_torchdynamo_compiling():
         return cross_entropy(F.linear(x, weight, bias), labels, num_items_in_batch, label_smoothing)
-    kept = labels != IGNORED
+    kept = labels != IGNORE_INDEX
     count = kept.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     total = ChunkedCrossEntropy.apply(x[kept], weight, bias, labels[kept], label_smoothing)
     return total / (count.to(x.device) if isinstance(count, Tensor) else count)
 
 
 @contextmanager
-def shared_weight(embedding: Any, head: Any) -> Iterator[Tensor]:
+def share_weight(embedding: Any, head: Any) -> Iterator[Tensor]:
     """The weight with which `language_model_loss` is to be computed; meanwhile the embedding that is tied to it looks
     tokens up so that their two gradients meet in place. (On the CPU alone, and where nobody else stands in for the
     embedding's `forward`.)"""
@@ -80,22 +80,22 @@ class SharedWeight(torch.autograd.Function):
         return projection.add_(rows)
 
 
-def check_targets(labels: Tensor, x: Tensor, vocab_size: int) -> None:
+def check_token_labels(labels: Tensor, x: Tensor, vocab_size: int) -> None:
     """Raises ValueError for labels that are not one for each of x's (batch, length) tokens, or for a label that is no
     token of the vocabulary."""
     if labels.shape != x.shape[:2]:
         raise ValueError(
             f"labels are {tuple(labels.shape)}, the text is {tuple(x.shape[:2])}: one label for each token"
         )
-    check_tokens(labels, vocab_size)
+    check_label_ids(labels, vocab_size)
 
 
-def check_tokens(labels: Tensor, vocab_size: int) -> None:
+def check_label_ids(labels: Tensor, vocab_size: int) -> None:
     """Raises ValueError for a label that is no token of the vocabulary; on the CPU alone, where it costs no wait."""
     if labels.device.type != "cpu" or not labels.numel():
         return
     low, high = int(labels.min()), int(labels.max())
-    if high >= vocab_size or (low < 0 and low != IGNORED):
+    if high >= vocab_size or (low < 0 and low != IGNORE_INDEX):
         wrong = high if high >= vocab_size else low
         raise ValueError(
             f"label {wrong} is no token of a vocabulary of {vocab_size}: the tokenizer does not fit the decoder"
@@ -119,11 +119,11 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         bias_gradient = torch.zeros_like(bias) if wanted[2] and bias is not None else None
         total = x.new_zeros((), dtype=torch.float32 if x.dtype != torch.float64 else x.dtype)
         input_type = x.dtype
-        x, kernel, offset = in_computing_type(x, weight, bias)
-        parts = number_of_chunks(x, weight)
+        x, kernel, offset = cast_operands(x, weight, bias)
+        parts = count_chunks(x, weight)
         with torch.autocast(x.device.type, enabled=False):
             for number, (part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
-                loss, slope = loss_and_slope(linear(part, kernel, offset), targets, smoothing, any(wanted))
+                loss, slope = compute_loss_and_gradient(linear(part, kernel, offset), targets, smoothing, any(wanted))
                 total += loss
                 if slope is None:
                     continue
@@ -149,12 +149,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return (*scaled, None, None)
 
 
-def number_of_chunks(x: Tensor, weight: Tensor) -> int:
+def count_chunks(x: Tensor, weight: Tensor) -> int:
     """How many chunks of like size (a short last one would read all of W for little)."""
-    return 1 + len(x) * len(weight) // CHUNKS.get(x.device.type, CHUNKS["cpu"])
+    return 1 + len(x) * len(weight) // LOGITS_PER_CHUNK.get(x.device.type, LOGITS_PER_CHUNK["cpu"])
 
 
-def in_computing_type(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def cast_operands(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The operands in the type in which a linear layer computes here: autocast's, or the weight's."""
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -171,7 +171,9 @@ def add_product(total: Tensor, a: Tensor, b: Tensor, begun: bool) -> None:
         total.copy_(a @ b)
 
 
-def loss_and_slope(logits: Tensor, labels: Tensor, smoothing: float, slope: bool) -> tuple[Tensor, Tensor | None]:
+def compute_loss_and_gradient(
+    logits: Tensor, labels: Tensor, smoothing: float, slope: bool
+) -> tuple[Tensor, Tensor | None]:
     """The summed loss of a chunk and its gradient by the logits, (tokens, vocabulary), which it may overwrite."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     rows = torch.arange(len(labels), device=labels.device)

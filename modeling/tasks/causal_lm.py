@@ -10,34 +10,40 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import can_return_tuple
 
 from ...configuration import PlaitConfig
-from ..backbone.image_tokens import image_tokens
+from ..backbone.image_tokens import count_image_tokens
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..generation.mixin import LeanGeneration
-from ..heads.language_model import check_decoder, embedding_path, loss_and_logits, projecting_weight, vocabulary_head
-from ..inputs import INPUTS, TextLossInputs, spelled_out
-from ..losses.language_model import shifted
+from ..generation.mixin import PlaitGenerationMixin
+from ..heads.language_model import (
+    build_vocabulary_head,
+    check_decoder_config,
+    compute_loss_and_logits,
+    find_embedding_path,
+    use_projection_weight,
+)
+from ..inputs import MODALITY_INPUTS, CausalLMInputs, expand_signature
+from ..losses.language_model import shift_labels_left
 from ..outputs import PlaitCausalLMOutput, TowerOutput
 
 
-class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
+class PlaitForCausalLM(PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMixin):
     """Writes text (GPT-style); with an image tower, text in which images stand in the place of image tokens (LLaVA).
 
     Raises:
         ValueError: no decoder, or one that reads a context: that is `PlaitForConditionalGeneration`.
     """
 
-    published_heads = ("lm_head",)
+    checkpoint_heads = ("lm_head",)
     reads_pooled = False
     smooths_labels = True
     decoder_kind = "inline"
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
-        check_decoder(config, type(self).__name__, reads_context=False)
+        check_decoder_config(config, type(self).__name__, reads_context=False)
         self.model = PlaitModel(config)
-        self.lm_head = vocabulary_head(config, self.model.get_input_embeddings())
-        self._tied_weights_keys = {"lm_head.weight": embedding_path(self)}
+        self.lm_head = build_vocabulary_head(config, self.model.get_input_embeddings())
+        self._tied_weights_keys = {"lm_head.weight": find_embedding_path(self)}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -71,29 +77,32 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         """
         self.set_image_token_id(processor.image_token_id)
         picture = processor(images=[np.zeros((64, 64, 3), dtype=np.uint8)], return_tensors="pt")["pixel_values"]
-        processor.num_image_tokens = image_tokens(self.config, tuple(picture.shape[-2:]))
+        processor.num_image_tokens = count_image_tokens(self.config, tuple(picture.shape[-2:]))
 
     def generate(
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         """transformers' `generate`; the image tower runs once, whatever the number of beams or returned sequences."""
         kwargs["generation_config"] = generation_config
-        image = {name: kwargs.pop(name) for name in INPUTS["image"] if name in kwargs}
+        image = {name: kwargs.pop(name) for name in MODALITY_INPUTS["image"] if name in kwargs}
         if image.get("pixel_values") is not None:
-            if self.option("prefill_chunk_size", kwargs):
+            if self.find_option("prefill_chunk_size", kwargs):
                 raise ValueError("prefill_chunk_size cuts a prompt into parts, and its images with it: leave it out")
             with torch.no_grad():
                 kwargs["encoder_outputs"] = {"image": self.model.encode("image", **image)}
         if self.config.inline:  # an image token stands for an image: the model cannot write one
-            kwargs["suppress_tokens"] = [*(self.option("suppress_tokens", kwargs) or ()), self.config.image_token_id]
+            kwargs["suppress_tokens"] = [
+                *(self.find_option("suppress_tokens", kwargs) or ()),
+                self.config.image_token_id,
+            ]
         library: Any = super()
-        with self.lean_steps():
+        with self.use_decode_step():
             return library.generate(inputs, kwargs.pop("generation_config"), *args, **kwargs)
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
         given = kwargs.get("encoder_outputs")
         if given and expand_size > 1:
-            kwargs["encoder_outputs"] = {name: repeated(output, expand_size) for name, output in given.items()}
+            kwargs["encoder_outputs"] = {name: repeat_rows(output, expand_size) for name, output in given.items()}
         library: Any = super()
         return library._expand_inputs_for_generation(expand_size, **kwargs)
 
@@ -104,14 +113,14 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
 
     @can_return_tuple
-    @spelled_out
+    @expand_signature
     def forward(
         self,
         *,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-        **inputs: Unpack[TextLossInputs],
+        **inputs: Unpack[CausalLMInputs],
     ) -> PlaitCausalLMOutput:
         """Inputs as in `PlaitModel`.
 
@@ -124,19 +133,19 @@ class PlaitForCausalLM(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
         """
         targets, smoothing = inputs.pop("shift_labels", None), inputs.pop("label_smoothing", 0.0)
         if targets is None and labels is not None:
-            targets = shifted(labels)
+            targets = shift_labels_left(labels)
         if targets is not None:
             inputs["use_cache"] = False
-        elif (step := self.step_logits(inputs)) is not None:
+        elif (step := self.compute_step_logits(inputs)) is not None:
             return PlaitCausalLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
-        with projecting_weight(self, targets) as weight:
+        with use_projection_weight(self, targets) as weight:
             outputs = self.model(**inputs)
         asked = (logits_to_keep, num_items_in_batch, smoothing)
-        loss, logits = loss_and_logits(self, outputs.last_hidden_state, weight, targets, *asked)
+        loss, logits = compute_loss_and_logits(self, outputs.last_hidden_state, weight, targets, *asked)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
 
 
-def repeated(output: TowerOutput, times: int) -> TowerOutput:
+def repeat_rows(output: TowerOutput, times: int) -> TowerOutput:
     """A tower's output with every row so many times in a row."""
     tensors = {name: value for name, value in output.items() if isinstance(value, Tensor)}
     return TowerOutput(**{**output, **{name: value.repeat_interleave(times, 0) for name, value in tensors.items()}})

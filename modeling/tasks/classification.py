@@ -8,10 +8,10 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..heads.pooled import vector_of, vector_width
-from ..inputs import EncoderInputs, spelled_out
-from ..losses.cross_entropy import classification_loss, problem_type_of
-from ..outputs import Alone, PlaitClassifierOutput, PlaitModelOutput, TowerOutput
+from ..heads.pooled import compute_vector_width, pool_output
+from ..inputs import EncoderInputs, expand_signature
+from ..losses.cross_entropy import classification_loss, find_problem_type
+from ..outputs import PlaitClassifierOutput, PlaitModelOutput, TowerOutput, UnimodalOutput
 
 
 class PlaitForClassification(PlaitPreTrainedModel):
@@ -21,19 +21,19 @@ class PlaitForClassification(PlaitPreTrainedModel):
     "multi_label_classification" or "regression", read from labels and their number where it is None.
     """
 
-    published_heads = ("classifier", "distillation_classifier")
+    checkpoint_heads = ("classifier", "distillation_classifier")
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         self.model = PlaitModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         labels, distilled = len(config.id2label), config.distillation_head
-        self.classifier = nn.Linear(vector_width(config), labels, bias=config.classifier_bias)
+        self.classifier = nn.Linear(compute_vector_width(config), labels, bias=config.classifier_bias)
         self.distillation_classifier = nn.Linear(config.hidden_size, labels) if distilled else None
         self.post_init()
 
     @can_return_tuple
-    @spelled_out
+    @expand_signature
     def forward(
         self,
         *,
@@ -48,19 +48,19 @@ class PlaitForClassification(PlaitPreTrainedModel):
         `each_alone` also answers from every modality without the others; no tower runs twice.
         """
         outputs = self.model(**inputs, use_cache=False)
-        logits = self.answer(outputs)
+        logits = self.compute_logits(outputs)
         if self.distillation_classifier is not None:
             logits = (logits + self.distillation_classifier(outputs.last_hidden_state[:, 1])) / 2
         loss = None
         if labels is not None:
-            loss = classification_loss(logits, labels, problem_type_of(self.config, labels), num_items_in_batch)
-        alone = self.answer_alone(outputs.encoder_outputs) if each_alone else None
+            loss = classification_loss(logits, labels, find_problem_type(self.config, labels), num_items_in_batch)
+        alone = self.compute_unimodal_logits(outputs.encoder_outputs) if each_alone else None
         return PlaitClassifierOutput(loss, logits, alone, outputs.hidden_states, outputs.attentions)
 
-    def answer(self, outputs: PlaitModelOutput) -> Tensor:
-        return self.classifier(self.dropout(vector_of(outputs)))
+    def compute_logits(self, outputs: PlaitModelOutput) -> Tensor:
+        return self.classifier(self.dropout(pool_output(outputs)))
 
-    def answer_alone(self, encoded: dict[str, TowerOutput] | None) -> dict[str, Alone]:
+    def compute_unimodal_logits(self, encoded: dict[str, TowerOutput] | None) -> dict[str, UnimodalOutput]:
         """The answers of the fusion to one modality at a time, from the tower outputs of a call.
 
         Raises ValueError for a model without a fusion.
@@ -72,5 +72,7 @@ class PlaitForClassification(PlaitPreTrainedModel):
             rows = output.mask.bool().any(dim=1).nonzero()[:, 0]
             if len(rows):
                 own = TowerOutput(last_hidden_state=output.last_hidden_state[rows], mask=output.mask[rows])
-                found[modality] = Alone(rows, self.answer(self.model.fuse(self.model.fusion, {modality: own}, {})))
+                found[modality] = UnimodalOutput(
+                    rows, self.compute_logits(self.model.fuse(self.model.fusion, {modality: own}, {}))
+                )
         return found

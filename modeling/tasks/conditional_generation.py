@@ -13,22 +13,22 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..generation.mixin import LeanGeneration
-from ..generation.whisper_prompt import SPOKEN, beginning, timestamps
+from ..generation.mixin import PlaitGenerationMixin
+from ..generation.whisper_prompt import PROMPT_OPTIONS, build_decoder_prompt, build_timestamp_processors
 from ..heads.language_model import (
-    check_decoder,
-    embedding_path,
-    loss_and_logits,
-    projecting_weight,
-    shifted_right,
-    until_last_label,
-    vocabulary_head,
+    build_vocabulary_head,
+    check_decoder_config,
+    compute_loss_and_logits,
+    find_embedding_path,
+    mask_until_last_label,
+    shift_labels_right,
+    use_projection_weight,
 )
-from ..inputs import INPUTS, WrittenInputs, spelled_out
+from ..inputs import MODALITY_INPUTS, ConditionalGenerationInputs, expand_signature
 from ..outputs import ContextOutput, PlaitModelOutput, PlaitSeq2SeqLMOutput
 
 
-class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, GenerationMixin):
+class PlaitForConditionalGeneration(PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMixin):
     """Captioning, generative question answering, speech to text, translation, summarisation, dialogue: the fused tokens
     of any towers are the context of a decoder's cross-attention.
 
@@ -36,18 +36,20 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         ValueError: no decoder, or one that reads no context: that is `PlaitForCausalLM`.
     """
 
-    published_heads = ("lm_head",)
+    checkpoint_heads = ("lm_head",)
     reads_pooled = False
     smooths_labels = True
     decoder_kind = "context"
-    heard: ContextOutput | None = None  # of an assistant, during `generate`: what its own towers make of the inputs
+    assistant_context: ContextOutput | None = (
+        None  # of an assistant, during `generate`: what its own towers make of the inputs
+    )
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
-        check_decoder(config, type(self).__name__, reads_context=True)
+        check_decoder_config(config, type(self).__name__, reads_context=True)
         self.model = PlaitModel(config)
-        self.lm_head = vocabulary_head(config, self.model.get_input_embeddings())
-        self._tied_weights_keys = {"lm_head.weight": embedding_path(self)}
+        self.lm_head = build_vocabulary_head(config, self.model.get_input_embeddings())
+        self._tied_weights_keys = {"lm_head.weight": find_embedding_path(self)}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -75,9 +77,14 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
             kwargs["decoder_input_ids"] = kwargs.pop("input_ids")
             kwargs["decoder_attention_mask"] = kwargs.pop("attention_mask", None)
         if kwargs.get("decoder_input_ids") is not None:
-            mask, start = kwargs.pop("decoder_attention_mask", None), self.option("decoder_start_token_id", kwargs)
-            kwargs |= begun(kwargs["decoder_input_ids"], mask, start)
-        read = {name: kwargs.pop(name) for names in INPUTS.values() for name in names if kwargs.get(name) is not None}
+            mask, start = kwargs.pop("decoder_attention_mask", None), self.find_option("decoder_start_token_id", kwargs)
+            kwargs |= prepend_start_token(kwargs["decoder_input_ids"], mask, start)
+        read = {
+            name: kwargs.pop(name)
+            for names in MODALITY_INPUTS.values()
+            for name in names
+            if kwargs.get(name) is not None
+        }
         given = kwargs.pop("encoder_outputs", None)
         recorded = {name: kwargs.get(name) for name in ("output_attentions", "output_hidden_states")}
         with torch.no_grad():
@@ -85,9 +92,9 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         if context.mask is not None and bool(context.mask.all()):
             context = ContextOutput(**{**context, "mask": None})  # nothing to hide: no step need look at it
         words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
-        kwargs = self.with_beginning(context, kwargs)
+        kwargs = self.add_decoder_prompt(context, kwargs)
         library: Any = super()
-        with self.lean_steps(), hearing(kwargs.get("assistant_model"), read):
+        with self.use_decode_step(), use_assistant_context(kwargs.get("assistant_model"), read):
             given = kwargs.pop("generation_config")
             return library.generate(None, given, *args, encoder_outputs=context, **words, **kwargs)
 
@@ -99,29 +106,31 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
             return model_kwargs
         source = {model_input_name or self.main_input_name: inputs_tensor}
         with torch.no_grad():
-            own = self.heard or self.model.encode_context(**source, attention_mask=model_kwargs.get("attention_mask"))
+            own = self.assistant_context or self.model.encode_context(
+                **source, attention_mask=model_kwargs.get("attention_mask")
+            )
         return {**model_kwargs, "encoder_outputs": own}
 
     _prepare_encoder_decoder_kwargs_for_generation = _maybe_prepare_encoder_kwargs_for_generation  # its older name
 
-    def with_beginning(self, context: ContextOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def add_decoder_prompt(self, context: ContextOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `generate` with the tokens that a generation config puts first (see `plait.modeling.speech`)
         as `decoder_input_ids`, (batch, tokens), and without those that say which.
 
         Raises ValueError for a language or task beside a text to continue.
         """
-        asked, first = partial(self.option, kwargs=dict(kwargs)), context.last_hidden_state
-        said = {name: kwargs.pop(name) for name in SPOKEN if name in kwargs}
+        asked, first = partial(self.find_option, kwargs=dict(kwargs)), context.last_hidden_state
+        said = {name: kwargs.pop(name) for name in PROMPT_OPTIONS if name in kwargs}
         begun = {"decoder_input_ids", "decoder_inputs_embeds"} & kwargs.keys()
         if begun and (given := [name for name in ("language", "task") if said.get(name) is not None]):
             raise ValueError(f"{', '.join(begun)} and {', '.join(given)} each begin the text: leave one out")
         if not begun:
-            texts = beginning(
+            texts = build_decoder_prompt(
                 asked, len(first), partial(self.detect_language, context, asked("decoder_start_token_id"))
             )
             kwargs |= {} if texts is None else {"decoder_input_ids": torch.tensor(texts, device=first.device)}
         length = kwargs["decoder_input_ids"].shape[1] if "decoder_input_ids" in kwargs else 1
-        processors = timestamps(asked, self.generation_config, length, kwargs.get("logits_processor"))
+        processors = build_timestamp_processors(asked, self.generation_config, length, kwargs.get("logits_processor"))
         return kwargs if processors is None else {**kwargs, "logits_processor": processors}
 
     @torch.no_grad()
@@ -133,14 +142,14 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         return known[logits[:, known].argmax(dim=1)].tolist()
 
     @can_return_tuple
-    @spelled_out
+    @expand_signature
     def forward(
         self,
         *,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-        **inputs: Unpack[WrittenInputs],
+        **inputs: Unpack[ConditionalGenerationInputs],
     ) -> PlaitSeq2SeqLMOutput:
         """Inputs as in `PlaitModel`.
 
@@ -151,31 +160,34 @@ class PlaitForConditionalGeneration(LeanGeneration, PlaitPreTrainedModel, Genera
         """
         smoothing = inputs.pop("label_smoothing", 0.0)
         if labels is not None:
-            inputs |= self.written(labels, inputs)
+            inputs |= self.build_decoder_inputs(labels, inputs)
             inputs["use_cache"] = False
-        elif inputs.get("encoder_outputs") is not None and (step := self.step_logits(inputs, "decoder_")) is not None:
+        elif (
+            inputs.get("encoder_outputs") is not None
+            and (step := self.compute_step_logits(inputs, "decoder_")) is not None
+        ):
             return PlaitSeq2SeqLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
-        with projecting_weight(self, labels) as weight:
+        with use_projection_weight(self, labels) as weight:
             outputs = self.model(**inputs)
         asked = (logits_to_keep, num_items_in_batch, smoothing)
-        loss, logits = loss_and_logits(self, outputs.last_hidden_state, weight, labels, *asked)
-        return seq2seq_output(loss, logits, outputs)
+        loss, logits = compute_loss_and_logits(self, outputs.last_hidden_state, weight, labels, *asked)
+        return build_seq2seq_output(loss, logits, outputs)
 
-    def written(self, labels: Tensor, inputs: WrittenInputs) -> WrittenInputs:
+    def build_decoder_inputs(self, labels: Tensor, inputs: ConditionalGenerationInputs) -> ConditionalGenerationInputs:
         """What the decoder reads of these labels, where its own text is not given."""
         if inputs.get("decoder_input_ids") is not None or inputs.get("decoder_inputs_embeds") is not None:
             return {}
         mask = inputs.get("decoder_attention_mask")
-        mask = until_last_label(labels) if mask is None else mask
-        return {"decoder_input_ids": shifted_right(labels, self.config), "decoder_attention_mask": mask}
+        mask = mask_until_last_label(labels) if mask is None else mask
+        return {"decoder_input_ids": shift_labels_right(labels, self.config), "decoder_attention_mask": mask}
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What transformers' collators ask for."""
-        return shifted_right(labels, self.config)
+        return shift_labels_right(labels, self.config)
 
 
 @contextmanager
-def hearing(assistant: Any, inputs: Mapping[str, Any]) -> Iterator[None]:
+def use_assistant_context(assistant: Any, inputs: Mapping[str, Any]) -> Iterator[None]:
     """While it lasts, an assistant that reads a context has that of its own towers.
 
     Raises ValueError where there is nothing for them to read.
@@ -186,14 +198,14 @@ def hearing(assistant: Any, inputs: Mapping[str, Any]) -> Iterator[None]:
     if not inputs:
         raise ValueError("assistant_model has towers of its own: pass their inputs in the place of encoder_outputs")
     with torch.no_grad():
-        assistant.heard = assistant.model.encode_context(**inputs)
+        assistant.assistant_context = assistant.model.encode_context(**inputs)
     try:
         yield
     finally:
-        assistant.heard = None
+        assistant.assistant_context = None
 
 
-def begun(tokens: Tensor, mask: Tensor | None, start: int | list[int] | None) -> dict[str, Tensor]:
+def prepend_start_token(tokens: Tensor, mask: Tensor | None, start: int | list[int] | None) -> dict[str, Tensor]:
     """A text for the decoder to continue, (batch, length), padded left where the mask is 0: with the start token (one
     for all rows, or one each) before every row that lacks it.
 
@@ -211,7 +223,7 @@ def begun(tokens: Tensor, mask: Tensor | None, start: int | list[int] | None) ->
     return {"decoder_input_ids": tokens} | ({} if bool(mask.all()) else {"decoder_attention_mask": mask})
 
 
-def seq2seq_output(loss: Tensor | None, logits: Tensor | None, outputs: PlaitModelOutput) -> PlaitSeq2SeqLMOutput:
+def build_seq2seq_output(loss: Tensor | None, logits: Tensor | None, outputs: PlaitModelOutput) -> PlaitSeq2SeqLMOutput:
     """Under the names that transformers gives the two sides."""
     context: Any = outputs.context
     return PlaitSeq2SeqLMOutput(

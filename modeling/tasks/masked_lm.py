@@ -8,8 +8,8 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..heads.masked_lm import MaskedLMHead, check_text
-from ..inputs import EncoderInputs, spelled_out
+from ..heads.masked_lm import MaskedLMHead, check_text_config
+from ..inputs import EncoderInputs, expand_signature
 from ..losses.cross_entropy import masked_lm_loss
 from ..outputs import PlaitMaskedLMOutput
 from ..towers.text import TextTower
@@ -24,7 +24,7 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         ValueError: no native text tower, a causal one, or a fusion that does not keep the text's tokens.
     """
 
-    published_heads = ("mlm_head", "lm_head")
+    checkpoint_heads = ("mlm_head", "lm_head")
     pretraining_names = {r"^lm_head\.": "captioning.", r"^mlm_projection\.": "lm_head."}
     reads_pooled = False
     _keys_to_ignore_on_load_unexpected = [r"towers\.text\.pooler\."]
@@ -33,7 +33,7 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         self.model = PlaitModel(config)
-        text = check_text(config)
+        text = check_text_config(config)
         tower = cast("TextTower", self.model.towers["text"])
         tower.pooler = None  # nothing would train it: distributed training waits for such weights
         self.mlm_head = MaskedLMHead(text, config.hidden_size)
@@ -47,7 +47,7 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         self.lm_head = new_embeddings
 
     @can_return_tuple
-    @spelled_out
+    @expand_signature
     def forward(
         self,
         *,

@@ -21,24 +21,32 @@ from ...configuration.objectives import (
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..core.distributed import is_distributed
-from ..heads.language_model import embedding_path, shifted_right, until_last_label, vocabulary_head
+from ..heads.language_model import build_vocabulary_head, find_embedding_path, mask_until_last_label, shift_labels_right
 from ..heads.masked_image import MaskedImageHead
 from ..heads.masked_lm import MaskedLMHead
-from ..heads.projection import pooled, projections_of, side_width, similarity_of
-from ..inputs import EncoderInputs, by_modality, spelled_out
+from ..heads.projection import build_projections, build_similarity, compute_side_width, pooled
+from ..inputs import EncoderInputs, expand_signature, split_by_modality
 from ..losses.contrastive import ContrastiveLoss, Similarity, fingerprint
-from ..losses.cross_entropy import IGNORED, cross_entropy
+from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
 from ..losses.language_model import language_model_loss
 from ..outputs import PlaitModelOutput, PlaitPreTrainingOutput, TowerOutput
-from ..towers.text import EMBEDDING
-from .pretraining_encoding import MASKED_TEXT, Fused, Inputs, Views, fuse_rows, picked, views_of
-from .pretraining_matching import MatchedRows, matched_rows, matching_rows
-from .pretraining_objectives import objectives_of
+from ..towers.text import TOKEN_EMBEDDING_WEIGHT
+from .pretraining_encoding import (
+    MASKED_TEXT,
+    EncodedBatch,
+    FusedRows,
+    InputsByModality,
+    encode_clean_and_masked,
+    fuse_rows,
+    select_rows,
+)
+from .pretraining_matching import MatchedRows, match_rows, select_matching_rows
+from .pretraining_objectives import find_objectives
 
 logger = logging.get_logger(__name__)
 
 
-class Targets(NamedTuple):
+class ObjectiveTargets(NamedTuple):
     """What the objectives learn from: see `PlaitForPreTraining.forward`."""
 
     input_ids_masked: Tensor | None
@@ -47,7 +55,7 @@ class Targets(NamedTuple):
     labels: Tensor | None
 
 
-class Pairs(NamedTuple):
+class ComparedPairs(NamedTuple):
     """What contrastive and matching compare. rows: of the batch; embeds: by modality (pairs, width), where there is a
     contrastive head; groups: (pairs, kinds)."""
 
@@ -56,15 +64,15 @@ class Pairs(NamedTuple):
     groups: Tensor
 
 
-class Step(NamedTuple):
+class PreTrainingStep(NamedTuple):
     """All that the losses of one batch are computed from: what the towers made of it, the pairs where they are
     compared, which rows the fusion read for which objective, and what it made of them."""
 
-    targets: Targets
-    views: Views
-    pairs: Pairs | None
+    targets: ObjectiveTargets
+    encoded: EncodedBatch
+    pairs: ComparedPairs | None
     plan: dict[str, dict[str, Tensor]]
-    fused: dict[str, Fused]
+    fused: dict[str, FusedRows]
 
 
 class PlaitForPreTraining(PlaitPreTrainedModel):
@@ -95,43 +103,43 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
     reads_pooled = False
     decoder_kind = "context"
     context_fusion = "early"
-    published_heads = ("mlm_head",)
+    checkpoint_heads = ("mlm_head",)
     _keys_to_ignore_on_load_unexpected = [r"towers\.text\.pooler\."]
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
-        config.objectives = objectives_of(config)
+        config.objectives = find_objectives(config)
         self.objective_weights = dict(config.objectives)  # in training: a schedule may change them
         self.model = PlaitModel(config)
         self._tied_weights_keys = {}
         self.similarity = None
         if CONTRASTIVE in config.objectives:
             settings = config.retrieval_config = config.retrieval_config or PlaitRetrievalConfig()
-            self.projections, self.similarity = projections_of(config, settings), similarity_of(settings)
+            self.projections, self.similarity = build_projections(config, settings), build_similarity(settings)
             self.contrastive = ContrastiveLoss(settings.loss, settings.hardness)
-        self.matching_head = None if MATCHING not in config.objectives else nn.Linear(joint_width(config), 2)
+        self.matching_head = None if MATCHING not in config.objectives else nn.Linear(compute_joint_width(config), 2)
         self.image_head = None if MASKED_IMAGE not in config.objectives else MaskedImageHead(config)
         if MASKED_LM in config.objectives:
             text: Any = config.text_config
             if self.similarity is None:
                 cast("Any", self.model.towers["text"]).pooler = None  # nothing would train it
-            self.mlm_head = MaskedLMHead(text, joint_width(config))
+            self.mlm_head = MaskedLMHead(text, compute_joint_width(config))
             self.mlm_projection = nn.Linear(text.embedding_size, text.vocab_size)
-            self._tied_weights_keys["mlm_projection.weight"] = f"model.towers.text.{EMBEDDING}"
+            self._tied_weights_keys["mlm_projection.weight"] = f"model.towers.text.{TOKEN_EMBEDDING_WEIGHT}"
         if CAPTIONING in config.objectives:
-            self.lm_head = vocabulary_head(config, self.model.get_input_embeddings())
-            self._tied_weights_keys["lm_head.weight"] = embedding_path(self)
+            self.lm_head = build_vocabulary_head(config, self.model.get_input_embeddings())
+            self._tied_weights_keys["lm_head.weight"] = find_embedding_path(self)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The projection to the vocabulary of the decoder, else of masked language modelling."""
-        return next((getattr(self, name) for name in OUTPUTS if hasattr(self, name)), None)
+        return next((getattr(self, name) for name in VOCABULARY_HEADS if hasattr(self, name)), None)
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        setattr(self, next(name for name in OUTPUTS if hasattr(self, name)), new_embeddings)
+        setattr(self, next(name for name in VOCABULARY_HEADS if hasattr(self, name)), new_embeddings)
 
     @can_return_tuple
-    @spelled_out
+    @expand_signature
     def forward(
         self,
         *,
@@ -159,13 +167,13 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
             ValueError: an objective that this model has no head for, or whose targets are not given; a batch of one row
                 for contrastive and matching; inputs that make a loss that is not finite.
         """
-        targets = Targets(input_ids_masked, mlm_labels, bool_masked_pos, labels)
-        parts, given = by_modality(inputs), inputs.get("encoder_outputs")
+        targets = ObjectiveTargets(input_ids_masked, mlm_labels, bool_masked_pos, labels)
+        parts, given = split_by_modality(inputs), inputs.get("encoder_outputs")
         if return_loss or (return_loss is None and any(target is not None for target in targets)):
-            return self.learn(parts, given or {}, targets, self.asked(objectives))
-        return self.read(self.model.braid(parts, given, self.model.recorded(inputs)))
+            return self.compute_losses(parts, given or {}, targets, self.select_objectives(objectives))
+        return self.build_output(self.model.encode_and_fuse(parts, given, self.model.select_output_options(inputs)))
 
-    def asked(self, objectives: Iterable[str] | None) -> dict[str, float]:
+    def select_objectives(self, objectives: Iterable[str] | None) -> dict[str, float]:
         """The objectives of a call with their weights, those that weigh nothing left out."""
         known = dict(self.config.objectives or {})
         names = list(known if objectives is None else objectives)
@@ -178,47 +186,49 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
             raise ValueError(f"nothing to learn: of {', '.join(names) or 'no objective'} none has a weight above 0")
         return chosen
 
-    def read(self, outputs: PlaitModelOutput) -> PlaitPreTrainingOutput:
+    def build_output(self, outputs: PlaitModelOutput) -> PlaitPreTrainingOutput:
         """What a batch means, without losses."""
         pooled, towers = outputs.pooler_output, outputs.encoder_outputs or {}
         matched = None if self.matching_head is None or pooled is None else self.matching_head(pooled)
         return PlaitPreTrainingOutput(
             last_hidden_state=outputs.last_hidden_state,
             pooler_output=pooled,
-            embeds=self.embeds(towers) or None,
+            embeds=self.compute_embeds(towers) or None,
             matching_logits=matched,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             mask=outputs.mask,
         )
 
-    def learn(
-        self, inputs: Inputs, given: Mapping[str, Any], targets: Targets, weights: dict[str, float]
+    def compute_losses(
+        self, inputs: InputsByModality, given: Mapping[str, Any], targets: ObjectiveTargets, weights: dict[str, float]
     ) -> PlaitPreTrainingOutput:
         """The losses, from one call of every tower and one of the fusion."""
-        check_targets(targets, weights)
+        check_objective_targets(targets, weights)
         masked_ids = targets.input_ids_masked if MASKED_LM in weights else None
-        views = views_of(self.model, inputs, given, weights, masked_ids, self.image_head, targets.bool_masked_pos)
-        pairs = self.pairs(views, inputs, given) if CONTRASTIVE in weights or MATCHING in weights else None
-        plan = self.plan(views, pairs, targets, weights)
-        step = Step(targets, views, pairs, plan, fuse_rows(self.model, views.rows, plan) if plan else {})
+        views = encode_clean_and_masked(
+            self.model, inputs, given, weights, masked_ids, self.image_head, targets.bool_masked_pos
+        )
+        pairs = self.collect_pairs(views, inputs, given) if CONTRASTIVE in weights or MATCHING in weights else None
+        plan = self.plan_fusion(views, pairs, targets, weights)
+        step = PreTrainingStep(targets, views, pairs, plan, fuse_rows(self.model, views.rows, plan) if plan else {})
         found = {name: getattr(self, f"{name}_loss")(step) for name in weights}
         losses = {name: loss for name, loss in found.items() if loss is not None}
         check_losses(losses)
-        total = sum((weights[name] * loss.float() for name, loss in losses.items()), self.nothing())
-        logits, answers = self.matched(step) if MATCHING in step.fused else (None, None)
+        total = sum((weights[name] * loss.float() for name, loss in losses.items()), self.build_zero_loss())
+        logits, answers = self.compute_matching(step) if MATCHING in step.fused else (None, None)
         return PlaitPreTrainingOutput(total, losses, matching_logits=logits, matching_labels=answers)
 
-    def nothing(self) -> Tensor:
+    def build_zero_loss(self) -> Tensor:
         """A loss of zero that has gradients: all that a batch adds which no objective has anything to learn from."""
         trained = next((parameter for parameter in self.parameters() if parameter.requires_grad), torch.zeros(1))
         return trained.flatten()[:0].float().sum()
 
-    def pairs(self, views: Views, inputs: Inputs, given: Mapping[str, Any]) -> Pairs:
+    def collect_pairs(self, encoded: EncodedBatch, inputs: InputsByModality, given: Mapping[str, Any]) -> ComparedPairs:
         """What contrastive and matching compare."""
         names = cast("tuple[str, str]", tuple(self.model.towers))
-        groups = groups_of(inputs, given)
-        rows = matched_rows(views.rows, names, groups)
+        groups = compute_pair_groups(inputs, given)
+        rows = match_rows(encoded.rows, names, groups)
         if len(groups) < 2 and not is_distributed():
             raise ValueError(
                 f"contrastive and matching compare the rows of a batch, and this one has {len(groups)}: make it two or "
@@ -228,76 +238,76 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
             logger.warning_once(
                 "a batch without two pairs that differ in text and picture: contrastive and matching learn nothing"
             )
-        present = {name: picked(views.rows[name], rows.numbers) for name in names if name in views.rows}
-        embeds = self.embeds(present) if self.similarity is not None and len(present) == 2 else {}
-        return Pairs(rows, embeds, groups[rows.numbers])
+        present = {name: select_rows(encoded.rows[name], rows.numbers) for name in names if name in encoded.rows}
+        embeds = self.compute_embeds(present) if self.similarity is not None and len(present) == 2 else {}
+        return ComparedPairs(rows, embeds, groups[rows.numbers])
 
-    def plan(
-        self, views: Views, pairs: Pairs | None, targets: Targets, weights: dict[str, float]
+    def plan_fusion(
+        self, encoded: EncodedBatch, pairs: ComparedPairs | None, targets: ObjectiveTargets, weights: dict[str, float]
     ) -> dict[str, dict[str, Tensor]]:
         """Which rows the fusion reads together, by objective and modality."""
         plan = {}
         if pairs is not None and MATCHING in weights and not pairs.rows.alike:
-            plan[MATCHING] = matching_rows(pairs.rows, self.scores(pairs), self.training)
-        if MASKED_LM in weights and MASKED_TEXT in views.rows:
-            plan[MASKED_LM] = masked_lm_rows(views.rows, cast("Tensor", targets.mlm_labels))
+            plan[MATCHING] = select_matching_rows(pairs.rows, self.score_pairs(pairs), self.training)
+        if MASKED_LM in weights and MASKED_TEXT in encoded.rows:
+            plan[MASKED_LM] = select_masked_lm_rows(encoded.rows, cast("Tensor", targets.mlm_labels))
         if CAPTIONING in weights:
-            plan[CAPTIONING] = captioning_rows(views.rows, cast("Tensor", targets.labels))
+            plan[CAPTIONING] = select_captioning_rows(encoded.rows, cast("Tensor", targets.labels))
         return {name: numbers for name, numbers in plan.items() if numbers}
 
-    def scores(self, pairs: Pairs) -> Tensor:
+    def score_pairs(self, pairs: ComparedPairs) -> Tensor:
         """(pairs, pairs): how alike each first and each second are, by the contrastive head; without one, all alike."""
         if not pairs.embeds or self.similarity is None:
             return torch.zeros_like(pairs.rows.same, dtype=torch.float)
         return self.similarity(*pairs.embeds.values())
 
-    def contrastive_loss(self, step: Step) -> Tensor | None:
+    def contrastive_loss(self, step: PreTrainingStep) -> Tensor | None:
         """InfoNCE both ways (ALBEF, equation 1 and L_itc; CLIP, figure 3), the pairs of all processes as negatives."""
-        pairs, similarity = cast("Pairs", step.pairs), cast("Similarity", self.similarity)
+        pairs, similarity = cast("ComparedPairs", step.pairs), cast("Similarity", self.similarity)
         if pairs.rows.alike and not is_distributed():
             return None
         if self.training:
-            similarity.limit()
-        first, second = pairs.embeds.values() if pairs.embeds else self.no_embeds()
+            similarity.clamp_temperature()
+        first, second = pairs.embeds.values() if pairs.embeds else self.build_empty_embeds()
         return self.contrastive(first, second, similarity, pairs.groups)
 
-    def matched(self, step: Step) -> tuple[Tensor, Tensor]:
+    def compute_matching(self, step: PreTrainingStep) -> tuple[Tensor, Tensor]:
         """logits: (rows, 2) and labels: (rows,) of the pairs (yes) and, behind them, of their negatives (no)."""
-        head, pairs = cast("nn.Linear", self.matching_head), cast("Pairs", step.pairs)
+        head, pairs = cast("nn.Linear", self.matching_head), cast("ComparedPairs", step.pairs)
         pooled = step.fused[MATCHING].pooled
         yes = torch.arange(len(pooled), device=pooled.device) < len(pairs.rows.numbers)
         return head(pooled), yes.long()
 
-    def matching_loss(self, step: Step) -> Tensor | None:
+    def matching_loss(self, step: PreTrainingStep) -> Tensor | None:
         """Cross-entropy of yes and no over the pairs and their negatives (ALBEF, section 3.2, L_itm)."""
-        return cross_entropy(*self.matched(step)) if MATCHING in step.fused else None
+        return cross_entropy(*self.compute_matching(step)) if MATCHING in step.fused else None
 
-    def masked_lm_loss(self, step: Step) -> Tensor | None:
+    def masked_lm_loss(self, step: PreTrainingStep) -> Tensor | None:
         """Cross-entropy of the hidden tokens, averaged over them (ALBEF, section 3.2, L_mlm)."""
         if MASKED_LM not in step.fused:
             return None
         labels = cast("Tensor", step.targets.mlm_labels)[step.plan[MASKED_LM][MASKED_TEXT]]
-        known = labels != IGNORED
+        known = labels != IGNORE_INDEX
         x = self.mlm_head(step.fused[MASKED_LM].tokens[:, : labels.shape[1]][known])
         return language_model_loss(x[None], self.mlm_projection.weight, self.mlm_projection.bias, labels[known][None])
 
-    def masked_image_loss(self, step: Step) -> Tensor | None:
+    def masked_image_loss(self, step: PreTrainingStep) -> Tensor | None:
         """See `MaskedImageHead`."""
-        hidden, head = step.views.hidden, cast("MaskedImageHead", self.image_head)
-        return None if hidden is None else head(hidden.tokens, hidden.pictures, hidden.masked)
+        hidden, head = step.encoded.hidden, cast("MaskedImageHead", self.image_head)
+        return None if hidden is None else head(hidden.tokens, hidden.images, hidden.masked)
 
-    def captioning_loss(self, step: Step) -> Tensor | None:
+    def captioning_loss(self, step: PreTrainingStep) -> Tensor | None:
         """Cross-entropy of the text given the picture, averaged over its tokens (BLIP, section 3.2, L_lm)."""
         if CAPTIONING not in step.fused:
             return None
         rows, fused = next(iter(step.plan[CAPTIONING].values())), step.fused[CAPTIONING]
         labels = cast("Tensor", step.targets.labels)[rows]
-        text = {"input_ids": shifted_right(labels, self.config), "attention_mask": until_last_label(labels)}
+        text = {"input_ids": shift_labels_right(labels, self.config), "attention_mask": mask_until_last_label(labels)}
         context = {"context": fused.tokens, "context_mask": fused.mask}
         x = self.model.decode({**text, **context}, None, False, {}).last_hidden_state
         return language_model_loss(x, self.lm_head.weight, self.lm_head.bias, labels)
 
-    def embeds(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def compute_embeds(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """By modality (rows, width), of unit length; nothing without a contrastive head."""
         if self.similarity is None:
             return {}
@@ -307,20 +317,20 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
             vectors = {name: projections[name](vector) for name, vector in vectors.items()}
         return {name: nn.functional.normalize(vector, dim=-1) for name, vector in vectors.items()}
 
-    def no_embeds(self) -> tuple[Tensor, Tensor]:
+    def build_empty_embeds(self) -> tuple[Tensor, Tensor]:
         """Of a batch without a pair, in a run of several processes."""
-        nothing = self.nothing()
-        first, second = (nothing.expand(0, side_width(self.config, name)) for name in self.model.towers)
+        nothing = self.build_zero_loss()
+        first, second = (nothing.expand(0, compute_side_width(self.config, name)) for name in self.model.towers)
         if self.projections:
             first, second = (each.get_parameter("weight")[:, :0].T for each in self.projections.values())
         return first, second
 
 
 # projections to a vocabulary: the decoder's comes first
-OUTPUTS = ("lm_head", "mlm_projection")
+VOCABULARY_HEADS = ("lm_head", "mlm_projection")
 
 
-def joint_width(config: PlaitConfig) -> int:
+def compute_joint_width(config: PlaitConfig) -> int:
     """Width of the tokens that the fusion gives (of the tower's, for a single one)."""
     if config.fusion_config is not None:
         return config.fusion_config.hidden_size
@@ -328,24 +338,24 @@ def joint_width(config: PlaitConfig) -> int:
     return width_of(tower, modality)
 
 
-def masked_lm_rows(rows: Mapping[str, TowerOutput], labels: Tensor) -> dict[str, Tensor]:
+def select_masked_lm_rows(rows: Mapping[str, TowerOutput], labels: Tensor) -> dict[str, Tensor]:
     """The rows that have a token to be found, with all that may help; nothing where there is none."""
-    numbers = (labels != IGNORED).any(dim=1).nonzero().flatten()
+    numbers = (labels != IGNORE_INDEX).any(dim=1).nonzero().flatten()
     others = [name for name in rows if name not in ("text", MASKED_TEXT)]
     return dict.fromkeys((MASKED_TEXT, *others), numbers) if len(numbers) else {}
 
 
-def captioning_rows(rows: Mapping[str, TowerOutput], labels: Tensor) -> dict[str, Tensor]:
+def select_captioning_rows(rows: Mapping[str, TowerOutput], labels: Tensor) -> dict[str, Tensor]:
     """The rows that have a text to be written, of something else than text; nothing where there is none."""
     others = [name for name in rows if name not in ("text", MASKED_TEXT)]
     if not others:
         return {}
     shown = torch.stack([rows[name].mask.any(dim=1) for name in others]).any(dim=0)
-    numbers = (shown & (labels != IGNORED).any(dim=1)).nonzero().flatten()
+    numbers = (shown & (labels != IGNORE_INDEX).any(dim=1)).nonzero().flatten()
     return dict.fromkeys(others, numbers) if len(numbers) else {}
 
 
-def groups_of(inputs: Inputs, given: Mapping[str, Any]) -> Tensor:
+def compute_pair_groups(inputs: InputsByModality, given: Mapping[str, Any]) -> Tensor:
     """(batch, kinds): rows with the same text, or the same (first) picture, have an equal number of that kind; -1 where
     there is none. Read from token ids and pixels, or from what a tower made of them."""
     kinds = [fingerprint(output["last_hidden_state"]) for output in given.values()]
@@ -362,7 +372,7 @@ def groups_of(inputs: Inputs, given: Mapping[str, Any]) -> Tensor:
     return torch.stack(kinds, dim=1)
 
 
-def check_targets(targets: Targets, weights: Mapping[str, float]) -> None:
+def check_objective_targets(targets: ObjectiveTargets, weights: Mapping[str, float]) -> None:
     """Raises ValueError for an objective whose targets are not given."""
     if MASKED_LM in weights and (targets.input_ids_masked is None or targets.mlm_labels is None):
         raise ValueError("masked_lm: pass input_ids_masked and mlm_labels, or objectives without it")

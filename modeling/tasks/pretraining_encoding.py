@@ -12,35 +12,35 @@ from ..backbone.model import PlaitModel
 from ..core.pooling import mean_token
 from ..heads.masked_image import MaskedImageHead
 from ..outputs import TowerOutput
-from ..towers.items import image_items, scatter_rows
+from ..towers.items import gather_images, scatter_items
 
 # who reads the inputs as they are
-READS_TEXT = frozenset((CONTRASTIVE, MATCHING))
-READS_OTHERS = frozenset((CONTRASTIVE, MATCHING, MASKED_LM, CAPTIONING))
+CLEAN_TEXT_OBJECTIVES = frozenset((CONTRASTIVE, MATCHING))
+CLEAN_MEDIA_OBJECTIVES = frozenset((CONTRASTIVE, MATCHING, MASKED_LM, CAPTIONING))
 MASKED_TEXT = "masked text"  # beside the modalities in a bank of rows
-ABSENT = -1
+ABSENT_ROW = -1
 
-Inputs = Mapping[str, Mapping[str, Any]]
+InputsByModality = Mapping[str, Mapping[str, Any]]
 
 
-class HiddenPictures(NamedTuple):
+class MaskedImages(NamedTuple):
     """pictures: (pictures, channels, height, width) as they were; masked: (pictures, places) bool; tokens: (pictures,
     tokens, width) that the tower made of them with those places hidden."""
 
-    pictures: Tensor
+    images: Tensor
     masked: Tensor
     tokens: Tensor
 
 
-class Views(NamedTuple):
+class EncodedBatch(NamedTuple):
     """rows: by modality (and "masked text") what the towers made of the batch, a row each; hidden: the pictures of
     masked image modelling."""
 
     rows: dict[str, TowerOutput]
-    hidden: HiddenPictures | None = None
+    hidden: MaskedImages | None = None
 
 
-class Fused(NamedTuple):
+class FusedRows(NamedTuple):
     """tokens: (rows, length, width), mask: (rows, length), pooled: (rows, width)."""
 
     tokens: Tensor
@@ -48,15 +48,15 @@ class Fused(NamedTuple):
     pooled: Tensor
 
 
-def views_of(
+def encode_clean_and_masked(
     model: PlaitModel,
-    inputs: Inputs,
+    inputs: InputsByModality,
     given: Mapping[str, Any],
     wanted: Iterable[str],
     masked_ids: Tensor | None = None,
     image_head: MaskedImageHead | None = None,
     masked_places: Tensor | None = None,
-) -> Views:
+) -> EncodedBatch:
     """Run each tower once on all that the `wanted` objectives read of it.
 
     inputs: arguments of `PlaitModel.forward` by modality; given: outputs of towers that need not run. masked_ids:
@@ -64,18 +64,20 @@ def views_of(
     """
     wanted = set(wanted)
     rows = {name: TowerOutput(**output) for name, output in given.items()}
-    rows |= text_rows(model, inputs["text"], "text" not in rows and bool(wanted & READS_TEXT), masked_ids)
+    rows |= encode_text_variants(
+        model, inputs["text"], "text" not in rows and bool(wanted & CLEAN_TEXT_OBJECTIVES), masked_ids
+    )
     hidden = None
-    read = {name for name in model.towers if name != "text" and name not in rows and wanted & READS_OTHERS}
+    read = {name for name in model.towers if name != "text" and name not in rows and wanted & CLEAN_MEDIA_OBJECTIVES}
     if image_head is not None and MASKED_IMAGE in wanted:
-        image, hidden = hidden_pictures(model, inputs["image"], "image" in read, image_head, masked_places)
+        image, hidden = encode_masked_images(model, inputs["image"], "image" in read, image_head, masked_places)
         rows |= image
         read.discard("image")
     rows |= model.encode_all({name: dict(inputs[name]) for name in read}, None, {}, optional=True)
-    return Views(rows, hidden)
+    return EncodedBatch(rows, hidden)
 
 
-def text_rows(
+def encode_text_variants(
     model: PlaitModel, text: Mapping[str, Any], clean: bool, masked_ids: Tensor | None
 ) -> dict[str, TowerOutput]:
     """The text as it is, and with hidden tokens, as far as asked for."""
@@ -87,44 +89,46 @@ def text_rows(
     if not variants:
         return {}
     batch = next((len(value) for value in variants[-1].values() if value is not None), 0)
-    doubled = {name: beside([variant[name] for variant in variants], batch) for name in text}
+    doubled = {name: concatenate_variants([variant[name] for variant in variants], batch) for name in text}
     output = model.encode_all({"text": doubled}, None, {}, optional=True).get("text")
     if output is None:
         return {}
     names = ["text"] * clean + [MASKED_TEXT] * (masked_ids is not None)
-    return dict(zip(names, parts_of(output, len(names)), strict=True))
+    return dict(zip(names, split_output(output, len(names)), strict=True))
 
 
-def hidden_pictures(
+def encode_masked_images(
     model: PlaitModel, image: Mapping[str, Any], clean: bool, head: MaskedImageHead, masked_places: Tensor | None
-) -> tuple[dict[str, TowerOutput], HiddenPictures | None]:
+) -> tuple[dict[str, TowerOutput], MaskedImages | None]:
     """The pictures as they are (where asked for), a row each, and with hidden patches, each distinct picture once."""
-    present = image_items(**image)
+    present = gather_images(**image)
     if present is None or not present.count:
         return {}, None
     pictures = present.inputs["pixel_values"]
-    masked = head.draw(pictures) if masked_places is None else of_present(masked_places, image.get("image_present"))
-    variants = [pictures] * clean + [head.hide(pictures, masked)]
+    masked = (
+        head.draw_mask(pictures) if masked_places is None else select_present(masked_places, image.get("image_present"))
+    )
+    variants = [pictures] * clean + [head.hide_patches(pictures, masked)]
     output = model.towers["image"](pixel_values=torch.cat(variants))
-    *whole, hidden = parts_of(output, len(variants))
-    rows = {"image": scatter_rows(whole[0], present)} if whole else {}
-    return rows, HiddenPictures(pictures, masked, hidden.last_hidden_state)
+    *whole, hidden = split_output(output, len(variants))
+    rows = {"image": scatter_items(whole[0], present)} if whole else {}
+    return rows, MaskedImages(pictures, masked, hidden.last_hidden_state)
 
 
-def of_present(places: Tensor, present: Tensor | None) -> Tensor:
+def select_present(places: Tensor, present: Tensor | None) -> Tensor:
     """(pictures, places) of the pictures that are there; places: (batch[, images], places)."""
     flat = places.flatten(0, -2)
     return flat if present is None else flat[present.flatten().bool()]
 
 
-def beside(values: Sequence[Tensor | None], batch: int) -> Tensor | None:
+def concatenate_variants(values: Sequence[Tensor | None], batch: int) -> Tensor | None:
     """The variants of one input as one batch; what goes with every row alike stays as it is."""
     if values[0] is None or len(values[0]) != batch:
         return values[0]
     return torch.cat([value for value in values if value is not None])
 
 
-def parts_of(output: TowerOutput, count: int) -> list[TowerOutput]:
+def split_output(output: TowerOutput, count: int) -> list[TowerOutput]:
     """A tower's output cut into so many equal parts."""
     pooled = output.pooler_output
     pieces = zip(
@@ -136,17 +140,17 @@ def parts_of(output: TowerOutput, count: int) -> list[TowerOutput]:
     return [TowerOutput(last_hidden_state=x, mask=mask, pooler_output=vector) for x, mask, vector in pieces]
 
 
-def picked(output: TowerOutput, numbers: Tensor) -> TowerOutput:
+def select_rows(output: TowerOutput, numbers: Tensor) -> TowerOutput:
     """Rows by number, -1 for one without a token."""
     rows = numbers.clamp(min=0)
-    mask = output.mask[rows] * (numbers != ABSENT)[:, None]
+    mask = output.mask[rows] * (numbers != ABSENT_ROW)[:, None]
     vectors = None if output.pooler_output is None else output.pooler_output[rows]
     return TowerOutput(last_hidden_state=output.last_hidden_state[rows], mask=mask, pooler_output=vectors)
 
 
 def fuse_rows(
     model: PlaitModel, rows: dict[str, TowerOutput], plan: Mapping[str, dict[str, Tensor]]
-) -> dict[str, Fused]:
+) -> dict[str, FusedRows]:
     """One call of the fusion for all objectives; of one strand, the tower's tokens.
 
     plan: by objective, and by modality (or "masked text" in the place of text), the numbers of the rows that are read
@@ -155,9 +159,9 @@ def fuse_rows(
     sizes = [len(next(iter(numbers.values()))) for numbers in plan.values()]
     outputs = {}
     for modality in model.towers:
-        bank, numbers = numbered(rows, modality, plan)
+        bank, numbers = build_row_bank(rows, modality, plan)
         if bank is not None:
-            outputs[modality] = picked(bank, numbers)
+            outputs[modality] = select_rows(bank, numbers)
     if model.fusion is None:
         (output,) = outputs.values()
         tokens, mask, pooled = output.last_hidden_state, output.mask, mean_token(output.last_hidden_state, output.mask)
@@ -165,16 +169,16 @@ def fuse_rows(
         fused: Any = model.fuse(model.fusion, outputs, {})
         tokens, mask, pooled = fused.last_hidden_state, fused.mask, fused.pooler_output
     pieces = (values.split(sizes) for values in (tokens, mask, pooled))
-    return dict(zip(plan, map(Fused, *pieces), strict=True))
+    return dict(zip(plan, map(FusedRows, *pieces), strict=True))
 
 
-def numbered(
+def build_row_bank(
     rows: dict[str, TowerOutput], modality: str, plan: Mapping[str, dict[str, Tensor]]
 ) -> tuple[TowerOutput | None, Tensor]:
     """All rows of a modality one after the other (the masked text behind the text), and which of them the plan asks
     for."""
     names = [name for name in (modality, *([MASKED_TEXT] if modality == "text" else [])) if name in rows]
-    bank = stacked([rows[name] for name in names])
+    bank = concatenate_outputs([rows[name] for name in names])
     starts, start = {}, 0
     for name in names:
         starts[name] = start
@@ -183,11 +187,11 @@ def numbered(
     for numbers in plan.values():
         found = next((numbers[name] + starts[name] for name in names if name in numbers), None)
         like = next(iter(numbers.values()))
-        asked.append(torch.full_like(like, ABSENT) if found is None else found)
+        asked.append(torch.full_like(like, ABSENT_ROW) if found is None else found)
     return bank, torch.cat(asked)
 
 
-def stacked(outputs: Sequence[TowerOutput]) -> TowerOutput | None:
+def concatenate_outputs(outputs: Sequence[TowerOutput]) -> TowerOutput | None:
     """Outputs of one tower below each other."""
     if not outputs:
         return None

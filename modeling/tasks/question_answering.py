@@ -10,8 +10,8 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..heads.masked_lm import check_text
-from ..inputs import ReadInputs, spelled_out
+from ..heads.masked_lm import check_text_config
+from ..inputs import QuestionAnsweringInputs, expand_signature
 from ..towers.text import TextTower
 
 
@@ -25,7 +25,7 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
         ValueError: no native text tower, a causal one, or a fusion that does not keep the text's tokens.
     """
 
-    published_heads = ("qa_outputs",)
+    checkpoint_heads = ("qa_outputs",)
     reads_pooled = False
     smooths_labels = True
     _keys_to_ignore_on_load_unexpected = [r"towers\.text\.pooler\."]
@@ -33,21 +33,21 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         self.model = PlaitModel(config)
-        check_text(config, "question answering")
+        check_text_config(config, "question answering")
         tower = cast("TextTower", self.model.towers["text"])
         tower.pooler = None  # nothing would train it: distributed training waits for such weights
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
     @can_return_tuple
-    @spelled_out
+    @expand_signature
     def forward(
         self,
         *,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **inputs: Unpack[ReadInputs],
+        **inputs: Unpack[QuestionAnsweringInputs],
     ) -> QuestionAnsweringModelOutput:
         """Inputs as in `PlaitModel`.
 
@@ -72,7 +72,7 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
         )
 
 
-def labelled_spans(positions: Tensor, length: int) -> Tensor:
+def find_labelled_spans(positions: Tensor, length: int) -> Tensor:
     """(rows,): whether both ends of a row's answer stand in the text; positions: (rows, 2)."""
     return ((positions >= 0) & (positions < length)).all(dim=1)
 
@@ -88,7 +88,7 @@ def span_loss(
 
     logits: (batch, length, 2), lowest where `real`, (batch, length), is False; positions: (batch, 2).
     """
-    known = labelled_spans(positions, logits.shape[1])
+    known = find_labelled_spans(positions, logits.shape[1])
     count = known.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     likelihoods = logits.float().log_softmax(dim=1)
     right = likelihoods.gather(1, positions.masked_fill(~known[:, None], 0)[:, None])[:, 0]

@@ -17,21 +17,21 @@ from ...configuration import (
 )
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..composition.retrieval import compose
-from ..heads.projection import pooled, projections_of, side_width, similarity_of
-from ..inputs import RetrievalInputs, spelled_out
-from ..losses.contrastive import UNKNOWN, ContrastiveLoss
+from ..composition.retrieval import compose_retrieval
+from ..heads.projection import build_projections, build_similarity, compute_side_width, pooled
+from ..inputs import RetrievalInputs, expand_signature
+from ..losses.contrastive import NO_GROUP, ContrastiveLoss
 from ..outputs import PlaitRetrievalOutput, TowerOutput
-from .retrieval_encoding import encode, zero_shot
+from .retrieval_encoding import classify_zero_shot, encode_rows
 from .retrieval_sides import (
-    Embedded,
-    by_side,
-    check_rows,
-    groups_of,
-    hard_negatives,
-    outputs_of,
-    warn_of_short,
-    without_negatives,
+    SideEmbeddings,
+    build_negative_arguments,
+    build_side_outputs,
+    check_side_rows,
+    compute_content_groups,
+    split_by_side,
+    split_negatives,
+    warn_short_texts,
 )
 
 
@@ -45,7 +45,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
     fixed resolution and VisionTextDualEncoder checkpoints, and every one of a single tower.
     """
 
-    published_heads = ("projections", "similarity")
+    checkpoint_heads = ("projections", "similarity")
     reads_apart = True
     accepts_loss_kwargs = False  # the loss is a mean over pairs: parts of a batch do not add up
 
@@ -55,18 +55,18 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             raise ValueError("retrieval compares towers, and this config has a decoder: compose the class without")
         settings = config.retrieval_config = config.retrieval_config or PlaitRetrievalConfig()
         self.model = PlaitModel(config)
-        self.projections = projections_of(config, settings)
-        self.similarity = similarity_of(settings)
+        self.projections = build_projections(config, settings)
+        self.similarity = build_similarity(settings)
         self.loss = ContrastiveLoss(settings.loss, settings.hardness)
         self.post_init()
 
     @classmethod
     def compose(cls, **parts: Any) -> Self:
         """Bring towers into one space: see `plait.modeling.retrieval_composition.compose`."""
-        return compose(cls, **parts)
+        return compose_retrieval(cls, **parts)
 
     @can_return_tuple
-    @spelled_out
+    @expand_signature
     def forward(
         self,
         *,
@@ -98,33 +98,35 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         with_loss = self.training if return_loss is None else return_loss
         sides = self.embed(inputs, with_loss)
         loss = self.contrast(sides, groups, negative_groups) if with_loss else None
-        return PlaitRetrievalOutput(loss=loss, **({} if with_loss else self.compare(sides)), **outputs_of(sides))
+        return PlaitRetrievalOutput(
+            loss=loss, **({} if with_loss else self.compare(sides)), **build_side_outputs(sides)
+        )
 
-    def embed(self, inputs: Mapping[str, Any], every: bool = False) -> dict[str, Embedded]:
+    def embed(self, inputs: Mapping[str, Any], every: bool = False) -> dict[str, SideEmbeddings]:
         """The sides that the batch holds. With `every`, as a loss needs them: all, so that each has a gradient (of what
         the batch lacks, no row is there), which rows are alike, and hard negatives as one more."""
-        inputs, negatives = without_negatives(inputs)
-        given, parts = dict(inputs.get("encoder_outputs") or {}), by_side(inputs, self.config.sides)
-        recorded = self.model.recorded(inputs)
+        inputs, negatives = split_negatives(inputs)
+        given, parts = dict(inputs.get("encoder_outputs") or {}), split_by_side(inputs, self.config.sides)
+        recorded = self.model.select_output_options(inputs)
         hard, found = given.pop(NEGATIVE, None), {}
         for side, part in parts.items():
             output = TowerOutput(**given[side]) if side in given else self.encode_side(side, part, recorded)
             if output is not None:
-                found[side] = (output, groups_of(self.config.sides[side], part, output) if every else None)
+                found[side] = (output, compute_content_groups(self.config.sides[side], part, output) if every else None)
         if not found:
             raise ValueError(f"no inputs: this model reads {', '.join(self.config.sides)}")
-        embedded = {side: self.embedded(side, output, groups) for side, (output, groups) in found.items()}
+        embedded = {side: self.embed_output(side, output, groups) for side, (output, groups) in found.items()}
         if any(recorded.values()):
             embedded = {side: embedded[side]._replace(output=output) for side, (output, _) in found.items()}
         if every:
             like = next(iter(embedded.values()))
-            embedded |= {side: self.absent(side, like) for side in self.config.sides if side not in embedded}
+            embedded |= {side: self.embed_absent(side, like) for side in self.config.sides if side not in embedded}
             embedded |= {NEGATIVE: self.embed_negatives(negatives, hard, like)} if negatives or hard else {}
         return {side: embedded[side] for side in (*self.config.sides, NEGATIVE) if side in embedded}
 
     def embed_negatives(
-        self, inputs: Mapping[str, Tensor], given: Mapping[str, Tensor] | None, like: Embedded
-    ) -> Embedded:
+        self, inputs: Mapping[str, Tensor], given: Mapping[str, Tensor] | None, like: SideEmbeddings
+    ) -> SideEmbeddings:
         """Hard negatives as the tower of their side reads them, or read them before (`given`, its outputs); inputs and
         outputs: (batch, negatives, length, ...) each."""
         side, shape = self.negative_side, (given["mask"] if given else inputs["input_ids"]).shape[:2]
@@ -134,10 +136,10 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         output = TowerOutput(**flat) if given else self.encode_side(side, flat, {})
         if output is None:  # no row has any
             vectors, nothing = like.vectors.new_zeros(*shape, like.vectors.shape[1]), like.groups.new_zeros(shape)
-            return Embedded(vectors, nothing.bool(), nothing)
-        found = self.embedded(side, output, groups_of("text", flat, output))
+            return SideEmbeddings(vectors, nothing.bool(), nothing)
+        found = self.embed_output(side, output, compute_content_groups("text", flat, output))
         vectors, present, groups = (part.unflatten(0, shape) for part in (found.vectors, found.present, found.groups))
-        return Embedded(vectors, present, groups)
+        return SideEmbeddings(vectors, present, groups)
 
     @property
     def negative_side(self) -> str | None:
@@ -150,18 +152,18 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         modality = self.config.sides[side]
         tower = side if side in self.model.towers else modality
         if modality == "text":
-            warn_of_short(self.config.towers[tower], inputs.get("input_ids"))
-        return self.model.encode_with(tower, modality, inputs, recorded)
+            warn_short_texts(self.config.towers[tower], inputs.get("input_ids"))
+        return self.model.encode_tower(tower, modality, inputs, recorded)
 
-    def embedded(self, side: str, output: TowerOutput, groups: Tensor | None) -> Embedded:
+    def embed_output(self, side: str, output: TowerOutput, groups: Tensor | None) -> SideEmbeddings:
         present = output.mask.bool().any(dim=1)
-        groups = torch.full_like(present, UNKNOWN, dtype=torch.long) if groups is None else groups
-        return Embedded(F.normalize(self.project(side, pooled(output)), dim=-1), present, groups)
+        groups = torch.full_like(present, NO_GROUP, dtype=torch.long) if groups is None else groups
+        return SideEmbeddings(F.normalize(self.project(side, pooled(output)), dim=-1), present, groups)
 
-    def absent(self, side: str, like: Embedded) -> Embedded:
+    def embed_absent(self, side: str, like: SideEmbeddings) -> SideEmbeddings:
         """A side that no row of the batch has."""
-        vectors = self.project(side, like.vectors.new_zeros(len(like.vectors), side_width(self.config, side)))
-        return Embedded(vectors, torch.zeros_like(like.present), torch.full_like(like.groups, UNKNOWN))
+        vectors = self.project(side, like.vectors.new_zeros(len(like.vectors), compute_side_width(self.config, side)))
+        return SideEmbeddings(vectors, torch.zeros_like(like.present), torch.full_like(like.groups, NO_GROUP))
 
     def project(self, side: str, vectors: Tensor) -> Tensor:
         """(batch, pooled width) into the common space; a side without a tower of its own shares its modality's."""
@@ -170,21 +172,21 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         return self.projections[side if side in self.projections else self.config.sides[side]](vectors)
 
     def contrast(
-        self, sides: Mapping[str, Embedded], groups: Tensor | None = None, negative_groups: Tensor | None = None
+        self, sides: Mapping[str, SideEmbeddings], groups: Tensor | None = None, negative_groups: Tensor | None = None
     ) -> Tensor:
         """The contrastive loss, a mean over all pairs of sides; hard negatives count in those of their side."""
         names = [side for side in sides if side != NEGATIVE]
         if len(names) < 2:
             raise ValueError(f"a contrastive loss compares two sides, and this model has one: {', '.join(names)}")
-        check_rows(sides, groups, negative_groups)
+        check_side_rows(sides, groups, negative_groups)
         if self.training:
-            self.similarity.limit()
+            self.similarity.clamp_temperature()
         losses = []
         for first, second in itertools.combinations(names, 2):
             if first == self.negative_side:  # hard negatives, of whatever process, are among the second's columns
                 first, second = second, first
             counted = NEGATIVE in sides and second == self.negative_side
-            hard = hard_negatives(sides[NEGATIVE], negative_groups) if counted else {}
+            hard = build_negative_arguments(sides[NEGATIVE], negative_groups) if counted else {}
             a, b = sides[first], sides[second]
             alike = torch.stack((a.groups, b.groups), dim=1)
             if groups is not None:
@@ -192,7 +194,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             losses.append(self.loss(a.vectors, b.vectors, self.similarity, alike, a.present & b.present, **hard))
         return torch.stack(losses).mean()
 
-    def compare(self, sides: Mapping[str, Embedded]) -> dict[str, Tensor]:
+    def compare(self, sides: Mapping[str, SideEmbeddings]) -> dict[str, Tensor]:
         """Scaled similarities of the first two sides: `logits` (rows of the first, rows of the second), and of texts
         and pictures under their own names."""
         if len(sides) < 2:
@@ -205,44 +207,44 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
 
     def get_text_features(self, **inputs: Any) -> TowerOutput:
         """The text tower's output; `pooler_output` (batch, width) is projected, and not yet of unit length."""
-        return self.features("text", inputs)
+        return self.get_features("text", inputs)
 
     def get_image_features(self, **inputs: Any) -> TowerOutput:
         """As `get_text_features`, of pictures."""
-        return self.features("image", inputs)
+        return self.get_features("image", inputs)
 
     def get_audio_features(self, **inputs: Any) -> TowerOutput:
         """As `get_text_features`, of sound."""
-        return self.features("audio", inputs)
+        return self.get_features("audio", inputs)
 
     def get_video_features(self, **inputs: Any) -> TowerOutput:
         """As `get_text_features`, of videos."""
-        return self.features("video", inputs)
+        return self.get_features("video", inputs)
 
     def get_document_features(self, **inputs: Any) -> TowerOutput:
         """As `get_text_features`, of documents (their inputs without "document_" before the name)."""
-        return self.features(DOCUMENT, inputs)
+        return self.get_features(DOCUMENT, inputs)
 
     def encode(
         self, rows: Sequence[Any], processor: Callable[..., Any], side: str | None = None, **options: Any
     ) -> Tensor:
         """Vectors of any number of rows, in batches: see `plait.modeling.encoding.encode`."""
-        return encode(self, rows, processor, side, **options)
+        return encode_rows(self, rows, processor, side, **options)
 
     def zero_shot(
         self, images: Sequence[Any], labels: Sequence[str], processor: Callable[..., Any], **options: Any
     ) -> Tensor:
         """Probabilities of labels for pictures: see `plait.modeling.encoding.zero_shot`."""
-        return zero_shot(self, images, labels, processor, **options)
+        return classify_zero_shot(self, images, labels, processor, **options)
 
-    def features(self, side: str, inputs: Mapping[str, Any]) -> TowerOutput:
+    def get_features(self, side: str, inputs: Mapping[str, Any]) -> TowerOutput:
         """The output of one side's tower, its pooled vector projected.
 
         Raises ValueError where there is no such side, or nothing to encode.
         """
         if side not in self.config.sides:
             raise ValueError(f"this model has no {side} side, only {', '.join(self.config.sides)}")
-        recorded = self.model.recorded(inputs)
+        recorded = self.model.select_output_options(inputs)
         output = self.encode_side(side, {name: inputs[name] for name in inputs if name not in recorded}, recorded)
         if output is None:
             raise ValueError(f"nothing to encode: no {side} in {', '.join(inputs) or 'no inputs'}")

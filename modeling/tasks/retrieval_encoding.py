@@ -14,7 +14,7 @@ from ..outputs import TowerOutput
 
 TEMPLATES = ("This is a photo of {}.",)
 # what a processor calls the inputs of a modality
-ARGUMENTS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
+PROCESSOR_ARGUMENTS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 
 
 class Embedder(Protocol):
@@ -27,12 +27,12 @@ class Embedder(Protocol):
 
     @property
     def device(self) -> Any: ...
-    def features(self, side: str, inputs: Mapping[str, Any]) -> TowerOutput: ...
+    def get_features(self, side: str, inputs: Mapping[str, Any]) -> TowerOutput: ...
     def train(self, mode: bool = True) -> Any: ...
     def eval(self) -> Any: ...
 
 
-def encode(
+def encode_rows(
     model: Embedder,
     rows: Sequence[Any],
     processor: Callable[..., Mapping[str, Any]],
@@ -58,7 +58,7 @@ def encode(
         ValueError: a side that the model does not have, or no rows.
     """
     sides = model.config.sides
-    side = side or side_of(rows, sides)
+    side = side or find_side(rows, sides)
     if side not in sides:
         raise ValueError(f"this model has no {side} side, only {', '.join(sides)}")
     if not len(rows):
@@ -69,26 +69,28 @@ def encode(
         range(0, len(rows), batch_size), f"{side} vectors", disable=not show_progress or len(rows) <= batch_size
     )
     vectors: list[Tensor] = []
-    with evaluating(model):
+    with use_eval_mode(model):
         for start in starts:
             given = [prompt + rows[row] if texts else rows[row] for row in order[start : start + batch_size]]
-            vectors.append(batch_vectors(model, given, processor, side))
+            vectors.append(encode_batch(model, given, processor, side))
     found = torch.cat(vectors)[torch.tensor(order).argsort()]
     return F.normalize(found, dim=-1) if normalize else found
 
 
-def batch_vectors(
+def encode_batch(
     model: Embedder, rows: Sequence[Any], processor: Callable[..., Mapping[str, Any]], side: str
 ) -> Tensor:
     """(rows, width), projected, on the CPU."""
     modality = model.config.sides[side]
-    inputs = processor(**{ARGUMENTS[modality]: list(rows)}, return_tensors="pt", **text_options(model, side))
+    inputs = processor(
+        **{PROCESSOR_ARGUMENTS[modality]: list(rows)}, return_tensors="pt", **build_text_options(model, side)
+    )
     given = {name: value.to(model.device) for name, value in inputs.items()}
-    output: Any = model.features(side, given)
+    output: Any = model.get_features(side, given)
     return output.pooler_output.float().cpu()
 
 
-def text_options(model: Embedder, side: str) -> dict[str, Any]:
+def build_text_options(model: Embedder, side: str) -> dict[str, Any]:
     """How a tokenizer pads and cuts: a tower that is pooled at its last position (SigLIP) was trained on texts that are
     all padded to one length."""
     if model.config.sides[side] != "text":
@@ -99,7 +101,7 @@ def text_options(model: Embedder, side: str) -> dict[str, Any]:
     return {"padding": True, "truncation": True}
 
 
-def zero_shot(
+def classify_zero_shot(
     model: Embedder,
     images: Sequence[Any],
     labels: Sequence[str],
@@ -118,15 +120,15 @@ def zero_shot(
     Raises:
         ValueError: no label, or the same twice; a template without {}.
     """
-    classes = label_vectors(model, labels, processor, templates=templates, batch_size=batch_size)
+    classes = encode_label_texts(model, labels, processor, templates=templates, batch_size=batch_size)
     options = {"batch_size": batch_size, "show_progress": show_progress}
-    pictures = encode(model, images, processor, "image", **options)
+    pictures = encode_rows(model, images, processor, "image", **options)
     with torch.no_grad():
         logits = model.similarity(pictures.to(model.device), classes.to(model.device)).float().cpu()
     return logits.sigmoid() if model.loss.kind == "sigmoid" else logits.softmax(dim=-1)
 
 
-def label_vectors(
+def encode_label_texts(
     model: Embedder,
     labels: Sequence[str],
     processor: Callable[..., Mapping[str, Any]],
@@ -140,11 +142,11 @@ def label_vectors(
     if not templates or any("{}" not in template for template in templates):
         raise ValueError(f"a template has {{}} in the place of the label, got {list(templates)}")
     texts = [template.format(label) for label in labels for template in templates]
-    vectors = encode(model, texts, processor, "text", batch_size=batch_size, show_progress=False)
+    vectors = encode_rows(model, texts, processor, "text", batch_size=batch_size, show_progress=False)
     return F.normalize(vectors.view(len(labels), len(templates), -1).mean(dim=1), dim=-1)
 
 
-def side_of(rows: Sequence[Any], sides: Mapping[str, str]) -> str:
+def find_side(rows: Sequence[Any], sides: Mapping[str, str]) -> str:
     """The side that rows of this kind belong to, where none is named."""
     if len(rows) and isinstance(rows[0], str) and "text" in sides:
         return "text"
@@ -152,7 +154,7 @@ def side_of(rows: Sequence[Any], sides: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def evaluating(model: Embedder) -> Iterator[None]:
+def use_eval_mode(model: Embedder) -> Iterator[None]:
     """The model without dropout and gradients, and then as it was."""
     training = model.training
     model.eval()

@@ -10,16 +10,16 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import DOCUMENT, NEGATIVE, PlaitTextConfig
 from ..heads.projection import pooled
-from ..inputs import by_modality
-from ..losses.contrastive import UNKNOWN, fingerprint
+from ..inputs import split_by_modality
+from ..losses.contrastive import NO_GROUP, fingerprint
 from ..outputs import TowerOutput
 
 logger = logging.get_logger(__name__)
 # what tells rows of a modality apart
-CONTENT = ("pixel_values", "input_features", "input_values", "pixel_values_videos")
+CONTENT_INPUTS = ("pixel_values", "input_features", "input_values", "pixel_values_videos")
 
 
-class Embedded(NamedTuple):
+class SideEmbeddings(NamedTuple):
     """One side of a batch. vectors: (batch, width), of unit length; present: (batch,) bool; groups: (batch,) a number
     that rows of equal content share, -1 where none was asked for; output: of the tower, where its states are asked for.
     Of hard negatives each tensor has one more dimension, (batch, negatives)."""
@@ -30,7 +30,7 @@ class Embedded(NamedTuple):
     output: TowerOutput | None = None
 
 
-def warn_of_short(config: Any, input_ids: Tensor | None) -> None:
+def warn_short_texts(config: Any, input_ids: Tensor | None) -> None:
     """Warn where a tower that is pooled at the last of its positions (SigLIP) reads texts that end before."""
     if input_ids is None or not isinstance(config, PlaitTextConfig) or config.pooling != "final":
         return
@@ -42,7 +42,7 @@ def warn_of_short(config: Any, input_ids: Tensor | None) -> None:
         )
 
 
-def without_negatives(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def split_negatives(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The inputs of the sides, and those of hard negatives without "negative_" before the name.
 
     Raises ValueError for hard negatives of another shape than (batch, negatives, length).
@@ -59,23 +59,23 @@ def without_negatives(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     return rest, {name.removeprefix(start): value for name, value in given.items()}
 
 
-def hard_negatives(embedded: Embedded, groups: Tensor | None) -> dict[str, Tensor]:
+def build_negative_arguments(embedded: SideEmbeddings, groups: Tensor | None) -> dict[str, Tensor]:
     """The arguments of the loss: those that are there, and their numbers as ones of the second side."""
     numbers = embedded.groups if groups is None else groups
-    kinds = torch.stack((torch.full_like(numbers, UNKNOWN), numbers), dim=-1)
+    kinds = torch.stack((torch.full_like(numbers, NO_GROUP), numbers), dim=-1)
     return {"negatives": embedded.vectors[embedded.present], "negative_groups": kinds[embedded.present]}
 
 
-def by_side(inputs: Mapping[str, Any], sides: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def split_by_side(inputs: Mapping[str, Any], sides: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The inputs of each side.
 
     Raises ValueError for inputs that no side reads.
     """
     start = f"{DOCUMENT}_"
-    parts = by_modality({name: value for name, value in inputs.items() if not name.startswith(start)})
+    parts = split_by_modality({name: value for name, value in inputs.items() if not name.startswith(start)})
     documents = {name.removeprefix(start): value for name, value in inputs.items() if name.startswith(start)}
     if DOCUMENT in sides:
-        parts[DOCUMENT] = by_modality(documents)[sides[DOCUMENT]]
+        parts[DOCUMENT] = split_by_modality(documents)[sides[DOCUMENT]]
     read = {side: parts.get(side, {}) for side in sides}
     spare = {name for side, part in parts.items() if side not in read for name in part if part[name] is not None}
     spare |= set() if DOCUMENT in sides else {start + name for name in documents if documents[name] is not None}
@@ -84,7 +84,7 @@ def by_side(inputs: Mapping[str, Any], sides: Mapping[str, str]) -> dict[str, di
     return read
 
 
-def groups_of(modality: str, inputs: Mapping[str, Any], output: TowerOutput) -> Tensor:
+def compute_content_groups(modality: str, inputs: Mapping[str, Any], output: TowerOutput) -> Tensor:
     """(batch,): rows of equal content have an equal number."""
     ids, mask, indices = (inputs.get(name) for name in ("input_ids", "attention_mask", "image_indices"))
     if modality == "text" and ids is not None:
@@ -92,18 +92,18 @@ def groups_of(modality: str, inputs: Mapping[str, Any], output: TowerOutput) -> 
     if modality == "image" and inputs.get("pixel_values") is not None and indices is not None:
         numbers = fingerprint(inputs["pixel_values"])
         return fingerprint(torch.where(indices >= 0, numbers[indices.clamp(min=0)], -1))
-    values = next((inputs[name] for name in CONTENT if inputs.get(name) is not None), None)
+    values = next((inputs[name] for name in CONTENT_INPUTS if inputs.get(name) is not None), None)
     return fingerprint(pooled(output) if values is None else values)
 
 
-def outputs_of(sides: Mapping[str, Embedded]) -> dict[str, Any]:
+def build_side_outputs(sides: Mapping[str, SideEmbeddings]) -> dict[str, Any]:
     """The vectors of each side, and what its tower made of the inputs where that is kept."""
     own = {side: embedded for side, embedded in sides.items() if side != NEGATIVE}
     kept = {side: embedded.output for side, embedded in own.items() if embedded.output is not None}
     return {f"{side}_embeds": own[side].vectors for side in own} | {"encoder_outputs": kept or None}
 
 
-def check_rows(sides: Mapping[str, Embedded], groups: Tensor | None, negative_groups: Tensor | None) -> None:
+def check_side_rows(sides: Mapping[str, SideEmbeddings], groups: Tensor | None, negative_groups: Tensor | None) -> None:
     """Raises ValueError where row i of one side cannot belong to row i of another, or numbers are of another shape."""
     counts = {side: len(embedded.vectors) for side, embedded in sides.items()}
     if len(set(counts.values())) > 1:

@@ -1,17 +1,17 @@
 """Audio towers: clips of sound to tokens."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitAudioConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
 from ..core.layers import LearnedTokens, Sinusoids
-from ..core.pooling import finish, pooler_of
+from ..core.pooling import build_pooler, build_tower_output
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
-from .patches import interpolated, size_of
-from .waveform import WaveformEmbeddings
+from .patches import interpolate_positions, to_height_width
+from .waveform import AudioTokens, WaveformEmbeddings
 
 
 class AudioTower(nn.Module):
@@ -20,9 +20,9 @@ class AudioTower(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = EMBEDDERS[type(config)](config)
+        self.embeddings = AUDIO_EMBEDDINGS[type(config)](config)
         self.transformer = PlaitTransformer(config)
-        self.pooler = pooler_of(config)
+        self.pooler = build_pooler(config)
         self.item_dimensions = self.embeddings.item_dimensions
 
     def forward(
@@ -38,12 +38,14 @@ class AudioTower(nn.Module):
 
         Raises ValueError for the other of the two, or another shape.
         """
-        clips = read_clips(self.config.reads, {"input_features": input_features, "input_values": input_values})
+        clips = select_clips(self.config.reads, {"input_features": input_features, "input_values": input_values})
         x, mask = self.embeddings(clips, clip_mask)
         result = self.transformer(
             x, mask, output_hidden_states=output_hidden_states, output_attentions=output_attentions
         )
-        return finish(result, x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask, self.pooler)
+        return build_tower_output(
+            result, x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask, self.pooler
+        )
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.entry
@@ -52,20 +54,13 @@ class AudioTower(nn.Module):
         self.embeddings.entry = value
 
 
-def read_clips(name: str, given: dict[str, Tensor | None]) -> Tensor:
+def select_clips(name: str, given: dict[str, Tensor | None]) -> Tensor:
     """The input that a tower reads; raises ValueError where it is another."""
     clips = given.pop(name)
     if clips is None or any(value is not None for value in given.values()):
         others = " and ".join(other for other, value in given.items() if value is not None)
         raise ValueError(f"this audio tower reads {name}, not {others or 'nothing'}: use its own feature extractor")
     return clips
-
-
-class Frames(NamedTuple):
-    """tokens: (clips, tokens, width); mask: (clips, tokens) bool, None where every token is real."""
-
-    tokens: Tensor
-    mask: Tensor | None
 
 
 class AudioEmbeddings(nn.Module):
@@ -90,7 +85,7 @@ class AudioEmbeddings(nn.Module):
     def entry(self, value: nn.Conv1d) -> None:
         self.conv1 = value
 
-    def forward(self, input_features: Tensor, mask: Tensor | None = None) -> Frames:
+    def forward(self, input_features: Tensor, mask: Tensor | None = None) -> AudioTokens:
         """input_features: (clips, mel bins, frames), mask: (clips, frames) to a token for every two frames."""
         self.check(input_features)
         real = 1 if mask is None else mask[:, None].to(self.conv1.weight.dtype)
@@ -98,7 +93,7 @@ class AudioEmbeddings(nn.Module):
         x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
         if self.position_embedding is not None:
             x = x + self.position_embedding(torch.arange(x.shape[1], device=x.device))
-        return Frames(x, None if mask is None else mask[:, ::2].bool())
+        return AudioTokens(x, None if mask is None else mask[:, ::2].bool())
 
     def check(self, input_features: Tensor) -> None:
         """Raises ValueError for a wrong rank or number of mel bins, or a clip that is empty or too long."""
@@ -124,7 +119,11 @@ class SpectrogramEmbeddings(nn.Module):
 
     def __init__(self, config: PlaitSpectrogramConfig) -> None:
         super().__init__()
-        self.num_mel_bins, self.grid, self.patch_size = config.num_mel_bins, config.grid, size_of(config.patch_size)
+        self.num_mel_bins, self.grid, self.patch_size = (
+            config.num_mel_bins,
+            config.grid,
+            to_height_width(config.patch_size),
+        )
         stride = (config.frequency_stride, config.time_stride)
         self.patch_embedding = nn.Conv2d(1, config.hidden_size, self.patch_size, stride=stride)
         self.class_tokens = nn.ModuleList(LearnedTokens(1, config.hidden_size) for _ in range(config.class_tokens))
@@ -139,7 +138,7 @@ class SpectrogramEmbeddings(nn.Module):
     def entry(self, value: nn.Conv2d) -> None:
         self.patch_embedding = value
 
-    def forward(self, input_values: Tensor, mask: Tensor | None = None) -> Frames:
+    def forward(self, input_values: Tensor, mask: Tensor | None = None) -> AudioTokens:
         """input_values: (clips, frames, mel bins)."""
         self.check(input_values, mask)
         spectrogram = input_values.to(self.patch_embedding.weight.dtype).transpose(1, 2)[:, None]
@@ -147,7 +146,7 @@ class SpectrogramEmbeddings(nn.Module):
         grid = (patches.shape[-2], patches.shape[-1])
         first = [token(len(patches)) for token in self.class_tokens]
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
-        return Frames(x + interpolated(self.position_embedding.weight, self.grid, grid, len(first)), None)
+        return AudioTokens(x + interpolate_positions(self.position_embedding.weight, self.grid, grid, len(first)), None)
 
     def check(self, input_values: Tensor, mask: Tensor | None) -> None:
         """Raises ValueError for a wrong rank or number of mel bins, a clip shorter than a patch, or padded clips."""
@@ -162,7 +161,7 @@ class SpectrogramEmbeddings(nn.Module):
             )
 
 
-EMBEDDERS: dict[type, Any] = {
+AUDIO_EMBEDDINGS: dict[type, Any] = {
     PlaitAudioConfig: AudioEmbeddings,
     PlaitSpectrogramConfig: SpectrogramEmbeddings,
     PlaitWaveformConfig: WaveformEmbeddings,

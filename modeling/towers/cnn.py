@@ -10,7 +10,7 @@ from transformers.activations import ACT2FN
 
 from ...configuration import PlaitCNNConfig
 from ..core.pooling import mean_token
-from ..outputs import LayerChoice, TowerOutput, chosen
+from ..outputs import LayerChoice, TowerOutput, select_layers
 
 
 class ConvolutionalTower(nn.Module):
@@ -23,11 +23,11 @@ class ConvolutionalTower(nn.Module):
     def __init__(self, config: PlaitCNNConfig) -> None:
         super().__init__()
         self.config = config
-        self.stem = STEMS[config.architecture](config)
-        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages_of(config))
+        self.stem = CNN_STEMS[config.architecture](config)
+        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in build_stages(config))
         last, head = config.hidden_sizes[-1], config.head_size
         self.head = ConvNormAct(config, last, head) if head else nn.Identity()
-        self.pool = POOLINGS[config.pooling]
+        self.pool = CNN_POOLINGS[config.pooling]
 
     def forward(
         self, pixel_values: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
@@ -39,7 +39,7 @@ class ConvolutionalTower(nn.Module):
         """
         self.check(pixel_values)
         x, maps = pixel_values.to(self.stem.entry.convolution.weight.dtype), []
-        wanted = chosen(output_hidden_states, 1 + len(self.stages))
+        wanted = select_layers(output_hidden_states, 1 + len(self.stages))
         for number, step in enumerate((self.stem, *self.stages)):
             x = step(x)
             maps.append(x if number in wanted else None)
@@ -63,31 +63,34 @@ class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's `same` padding: ceil(size / stride) places, what is odd goes below and right."""
 
     def forward(self, x: Tensor) -> Tensor:
-        top, bottom = self.missing(x, 0)
-        left, right = self.missing(x, 1)
+        top, bottom = self.compute_padding(x, 0)
+        left, right = self.compute_padding(x, 1)
         return super().forward(nn.functional.pad(x, (left, right, top, bottom)))
 
-    def missing(self, x: Tensor, side: int) -> tuple[int, int]:
+    def compute_padding(self, x: Tensor, side: int) -> tuple[int, int]:
         """How much to add before and after the height (side 0) or the width (side 1)."""
         size, kernel, stride = x.shape[2 + side], self.kernel_size[side], self.stride[side]
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         return total // 2, total - total // 2
 
 
-def centred(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
+def build_centred_convolution(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
     """A convolution padded alike on all sides, without a bias."""
     padding = kernel_size // 2
     return nn.Conv2d(before, after, kernel_size, stride, padding=padding, groups=groups, bias=False)
 
 
-def same(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
+def build_same_convolution(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
     """With `same` padding; of an odd kernel, that differs only where there is a stride."""
     if stride == 1:
-        return centred(before, after, kernel_size, stride, groups)
+        return build_centred_convolution(before, after, kernel_size, stride, groups)
     return SameConv2d(before, after, kernel_size, stride, groups=groups, bias=False)
 
 
-CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {"resnet": centred, "efficientnet_lite": same}
+CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {
+    "resnet": build_centred_convolution,
+    "efficientnet_lite": build_same_convolution,
+}
 
 
 class ConvNorm(nn.Module):
@@ -127,16 +130,16 @@ class Stem(nn.Module):
         return self.pool(self.entry(x))
 
 
-def resnet_stem(config: PlaitCNNConfig) -> Stem:
+def build_resnet_stem(config: PlaitCNNConfig) -> Stem:
     entry = ConvNormAct(config, config.num_channels, config.embedding_size, 7, 2)
     return Stem(entry, nn.MaxPool2d(3, stride=2, padding=1))
 
 
-def efficientnet_lite_stem(config: PlaitCNNConfig) -> Stem:
+def build_efficientnet_lite_stem(config: PlaitCNNConfig) -> Stem:
     return Stem(ConvNormAct(config, config.num_channels, config.embedding_size, 3, 2), nn.Identity())
 
 
-STEMS = {"resnet": resnet_stem, "efficientnet_lite": efficientnet_lite_stem}
+CNN_STEMS = {"resnet": build_resnet_stem, "efficientnet_lite": build_efficientnet_lite_stem}
 
 
 class PlainLayer(nn.Module):
@@ -176,10 +179,10 @@ class LayerSize(NamedTuple):
         return self.before == self.after and self.stride == 1
 
 
-def basic_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
+def build_basic_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
     """Two convolutions with their kernel (He et al. 2015, figure 5 left)."""
     inner = size.after // size.expand_ratio
-    return residual(
+    return build_residual_layer(
         config,
         size,
         ConvNormAct(config, size.before, inner, size.kernel_size, size.stride),
@@ -187,11 +190,11 @@ def basic_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
     )
 
 
-def bottleneck_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
+def build_bottleneck_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
     """Narrow, convolve, widen (He et al. 2015, figure 5 right)."""
     inner = size.after // size.expand_ratio
     strides = (size.stride, 1) if config.downsample_in_bottleneck else (1, size.stride)
-    return residual(
+    return build_residual_layer(
         config,
         size,
         ConvNormAct(config, size.before, inner, 1, strides[0]),
@@ -200,14 +203,14 @@ def bottleneck_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
     )
 
 
-def residual(config: PlaitCNNConfig, size: LayerSize, *parts: nn.Module) -> nn.Module:
+def build_residual_layer(config: PlaitCNNConfig, size: LayerSize, *parts: nn.Module) -> nn.Module:
     """Past the parts goes the input itself, or a projection of it where the shape changes."""
     projection = (config, size.before, size.after, 1, size.stride)
     shortcut = nn.Identity() if size.keeps_shape else ConvNorm(*projection)
     return ResidualLayer(nn.Sequential(*parts), shortcut, ACT2FN[config.hidden_act])
 
 
-def inverted_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
+def build_inverted_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
     """Widen, convolve each channel by itself, narrow (Sandler et al. 2018, figure 3b); nothing goes past the parts
     where the shape changes."""
     inner = size.before * size.expand_ratio
@@ -220,22 +223,22 @@ def inverted_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
     return ResidualLayer(layer, nn.Identity(), nn.Identity()) if size.keeps_shape else PlainLayer(layer)
 
 
-LAYERS = {"basic": basic_layer, "bottleneck": bottleneck_layer, "inverted": inverted_layer}
+CNN_LAYERS = {"basic": build_basic_layer, "bottleneck": build_bottleneck_layer, "inverted": build_inverted_layer}
 
 
-def stages_of(config: PlaitCNNConfig) -> Iterator[list[nn.Module]]:
+def build_stages(config: PlaitCNNConfig) -> Iterator[list[nn.Module]]:
     """The layers of each stage; the first of them changes width and takes the stride."""
     before = config.embedding_size
     columns = (config.hidden_sizes, config.depths, config.strides, config.kernel_sizes, config.expand_ratios)
     for after, depth, stride, kernel_size, expand_ratio in zip(*columns, strict=True):
         first = LayerSize(before, after, stride, kernel_size, expand_ratio)
         others = [first._replace(before=after, stride=1)] * (depth - 1)
-        yield [LAYERS[config.layer_type](config, size) for size in (first, *others)]
+        yield [CNN_LAYERS[config.layer_type](config, size) for size in (first, *others)]
         before = after
 
 
-def no_pooling(x: Tensor, mask: Tensor) -> None:
+def skip_pooling(x: Tensor, mask: Tensor) -> None:
     return None
 
 
-POOLINGS = {"mean": mean_token, "none": no_pooling}
+CNN_POOLINGS = {"mean": mean_token, "none": skip_pooling}

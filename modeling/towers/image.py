@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ...configuration import PlaitVisionConfig
 from ..core.layers import LearnedTokens
-from ..core.pooling import finish, pooler_of
+from ..core.pooling import build_pooler, build_tower_output
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
-from .patches import interpolated, size_of
+from .patches import interpolate_positions, to_height_width
 
 
 class ImageTower(nn.Module):
@@ -22,7 +22,7 @@ class ImageTower(nn.Module):
         self.config = config
         self.embeddings = ImageEmbeddings(config)
         self.transformer = PlaitTransformer(config)
-        self.pooler = pooler_of(config)
+        self.pooler = build_pooler(config)
 
     def forward(
         self, pixel_values: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
@@ -30,7 +30,7 @@ class ImageTower(nn.Module):
         """pixel_values: (images, channels, height, width)."""
         x = self.embeddings(pixel_values)
         result = self.transformer(x, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
-        return finish(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
+        return build_tower_output(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.patch_embedding
@@ -47,7 +47,7 @@ class ImageEmbeddings(nn.Module):
     def __init__(self, config: PlaitVisionConfig) -> None:
         super().__init__()
         self.num_channels = config.num_channels
-        self.patch_size, image_size = size_of(config.patch_size), size_of(config.image_size)
+        self.patch_size, image_size = to_height_width(config.patch_size), to_height_width(config.image_size)
         self.grid = (image_size[0] // self.patch_size[0], image_size[1] // self.patch_size[1])
         self.patch_embedding = STEMS[config.stem](config)
         self.class_tokens = nn.ModuleList(LearnedTokens(1, config.hidden_size) for _ in range(config.class_tokens))
@@ -65,7 +65,7 @@ class ImageEmbeddings(nn.Module):
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
         if self.position_embedding is None:
             return x
-        return x + interpolated(self.position_embedding.weight, self.grid, grid, len(first))
+        return x + interpolate_positions(self.position_embedding.weight, self.grid, grid, len(first))
 
     def check(self, pixel_values: Tensor) -> None:
         """Raises ValueError for a wrong rank or number of channels, or a picture smaller than one patch."""
@@ -81,7 +81,7 @@ class PatchStem(nn.Conv2d):
     """One linear map of each patch (Dosovitskiy et al. 2020, equation 1)."""
 
     def __init__(self, config: PlaitVisionConfig) -> None:
-        size = size_of(config.patch_size)
+        size = to_height_width(config.patch_size)
         super().__init__(config.num_channels, config.hidden_size, size, stride=size, bias=config.patch_bias)
 
 
@@ -90,7 +90,7 @@ class ConvolutionalStem(nn.Sequential):
     2021); group norm in place of batch norm, so that rows do not depend on each other."""
 
     def __init__(self, config: PlaitVisionConfig) -> None:
-        steps = log2(size_of(config.patch_size)[0])
+        steps = log2(to_height_width(config.patch_size)[0])
         if not steps.is_integer() or steps < 1:
             raise ValueError(f"a convolutional stem needs a patch_size that is a power of two, not {config.patch_size}")
         steps = int(steps)

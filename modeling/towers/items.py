@@ -12,7 +12,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 from ..outputs import TowerOutput
 
 
-class Present(NamedTuple):
+class ItemBatch(NamedTuple):
     """What a tower gets, and where its outputs go.
 
     inputs: the tower's arguments, holding the `count` present items alone; slots: (batch, items) the number of the item
@@ -24,7 +24,7 @@ class Present(NamedTuple):
     slots: Tensor | None = None
 
 
-def text_rows(**inputs: Tensor | None) -> Present | None:
+def gather_text_rows(**inputs: Tensor | None) -> ItemBatch | None:
     """The rows with text: those with at least one token in a 2-D `attention_mask`."""
     tokens = next((inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None), None)
     if tokens is None:
@@ -32,72 +32,72 @@ def text_rows(**inputs: Tensor | None) -> Present | None:
     given = {name: value for name, value in inputs.items() if value is not None}
     mask = given.get("attention_mask")
     if mask is None or mask.ndim != 2 or is_torchdynamo_compiling():
-        return Present(given, len(tokens))
+        return ItemBatch(given, len(tokens))
     rows = mask.any(dim=1)
     if bool(rows.all()):
-        return Present(given, len(tokens))
+        return ItemBatch(given, len(tokens))
     kept = {name: value[rows] if len(value) == len(rows) else value for name, value in given.items()}
-    return Present(kept, int(rows.sum()), _numbered(rows)[:, None])
+    return ItemBatch(kept, int(rows.sum()), _number_present(rows)[:, None])
 
 
-def image_items(
+def gather_images(
     pixel_values: Tensor | None = None, image_present: Tensor | None = None, image_indices: Tensor | None = None
-) -> Present | None:
+) -> ItemBatch | None:
     """The pictures that are there, as one batch of pictures."""
     if pixel_values is None or image_indices is None:
-        return items("pixel_values", pixel_values, image_present, 3)
+        return gather_items("pixel_values", pixel_values, image_present, 3)
     if image_indices.ndim != 2 or int(image_indices.max()) >= len(pixel_values):
         shape = tuple(image_indices.shape)
         raise ValueError(f"image_indices {shape} must be (batch, images) below the {len(pixel_values)} pictures")
-    return Present({"pixel_values": pixel_values}, len(pixel_values), image_indices)
+    return ItemBatch({"pixel_values": pixel_values}, len(pixel_values), image_indices)
 
 
-def audio_items(
+def gather_audio(
     input_features: Tensor | None = None,
     input_features_mask: Tensor | None = None,
     input_values: Tensor | None = None,
     input_values_mask: Tensor | None = None,
     audio_present: Tensor | None = None,
     dimensions: int | None = None,
-) -> Present | None:
+) -> ItemBatch | None:
     """The clips that are there, as one batch of clips; `dimensions` are those of one clip, by the tower that reads it
     (else 2 of features and 1 of samples). A clip whose mask is all 0 is not there."""
     if input_features is not None and input_values is not None:
         raise ValueError("got input_features and input_values: an audio tower reads one of them")
     if input_values is not None:
-        return items("input_values", input_values, audio_present, dimensions or 1, input_values_mask)
-    return items("input_features", input_features, audio_present, dimensions or 2, input_features_mask)
+        return gather_items("input_values", input_values, audio_present, dimensions or 1, input_values_mask)
+    return gather_items("input_features", input_features, audio_present, dimensions or 2, input_features_mask)
 
 
-def video_items(
+def gather_videos(
     pixel_values_videos: Tensor | None = None,
     pixel_values_videos_mask: Tensor | None = None,
     video_present: Tensor | None = None,
-) -> Present | None:
+) -> ItemBatch | None:
     """The videos that are there, as one batch of videos."""
-    return items("pixel_values_videos", pixel_values_videos, video_present, 4, pixel_values_videos_mask)
+    return gather_items("pixel_values_videos", pixel_values_videos, video_present, 4, pixel_values_videos_mask)
 
 
 # what one item of a modality is, for error messages
-SHAPES = {
+ITEM_SHAPES = {
     "pixel_values": "(batch[, images], channels, height, width)",
     "input_features": "(batch[, clips], mel bins, frames)",
     "input_values": "(batch[, clips], samples) or (batch[, clips], frames, mel bins), as the tower reads them",
     "pixel_values_videos": "(batch[, clips], frames, channels, height, width)",
 }
-PRESENCE = {
+PRESENCE_INPUTS = {
     "pixel_values": "image_present",
     "input_features": "audio_present",
     "input_values": "audio_present",
     "pixel_values_videos": "video_present",
 }
 # what a tower calls the mask of its items
-MASKS = {"input_features": "clip_mask", "input_values": "clip_mask", "pixel_values_videos": "frame_mask"}
+TOWER_MASKS = {"input_features": "clip_mask", "input_values": "clip_mask", "pixel_values_videos": "frame_mask"}
 
 
-def items(
+def gather_items(
     name: str, values: Tensor | None, present: Tensor | None, dimensions: int, mask: Tensor | None = None
-) -> Present | None:
+) -> ItemBatch | None:
     """Values of (batch[, items], ...), each item of so many dimensions, as one batch of those that are there, with
     their mask, (batch[, items], length), where there is padding in them."""
     if values is None:
@@ -105,27 +105,27 @@ def items(
     if values.ndim == dimensions + 1:
         values = values[:, None]
     if values.ndim != dimensions + 2:
-        raise ValueError(f"{name} has shape {tuple(values.shape)}, not {SHAPES[name]}")
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, not {ITEM_SHAPES[name]}")
     batch, count = values.shape[:2]
     if (
         present is None and mask is None and count == 1
     ):  # nothing to look up, for which a GPU would have to be waited for
-        return Present({name: values[:, 0]}, batch)
+        return ItemBatch({name: values[:, 0]}, batch)
     there = values.new_ones(batch, count, dtype=torch.bool) if present is None else present.bool()
     if there.shape != (batch, count):
-        raise ValueError(f"{PRESENCE[name]} has shape {tuple(there.shape)}, not {(batch, count)}")
+        raise ValueError(f"{PRESENCE_INPUTS[name]} has shape {tuple(there.shape)}, not {(batch, count)}")
     given = {name: values}
     if mask is not None:
-        given[MASKS[name]] = mask = mask_of_items(name, mask, values)
+        given[TOWER_MASKS[name]] = mask = align_item_mask(name, mask, values)
         there = there & mask.any(dim=-1)
     if is_torchdynamo_compiling():
-        return Present({key: value.flatten(0, 1) for key, value in given.items()}, batch * count, _in_place(there))
+        return ItemBatch({key: value.flatten(0, 1) for key, value in given.items()}, batch * count, _number_all(there))
     if mask is not None and bool(mask[there].all()):
-        del given[MASKS[name]]
+        del given[TOWER_MASKS[name]]
     if count == 1 and bool(there.all()):
-        return Present({key: value[:, 0] for key, value in given.items()}, batch)
+        return ItemBatch({key: value[:, 0] for key, value in given.items()}, batch)
     kept = {key: value.flatten(0, 1)[there.flatten()] for key, value in given.items()}
-    return Present(kept, int(there.sum()), _numbered(there.flatten()).view(batch, count))
+    return ItemBatch(kept, int(there.sum()), _number_present(there.flatten()).view(batch, count))
 
 
 def check_videos(pixel_values_videos: Tensor) -> None:
@@ -137,7 +137,7 @@ def check_videos(pixel_values_videos: Tensor) -> None:
         raise ValueError("a video has no frames")
 
 
-def mask_of_items(name: str, mask: Tensor, values: Tensor) -> Tensor:
+def align_item_mask(name: str, mask: Tensor, values: Tensor) -> Tensor:
     """(batch, items, length) of a mask given with or without the items.
 
     Raises ValueError for one that does not fit the values: (batch, items, ...), `length` among their dimensions.
@@ -148,7 +148,7 @@ def mask_of_items(name: str, mask: Tensor, values: Tensor) -> Tensor:
     return mask.bool()
 
 
-def scatter_rows(output: TowerOutput, present: Present) -> TowerOutput:
+def scatter_items(output: TowerOutput, present: ItemBatch) -> TowerOutput:
     """The items' outputs put where they stand: (batch, items * length, ...); pooled vectors of a row are averaged."""
     slots = present.slots
     if slots is None:
@@ -172,12 +172,12 @@ def scatter_rows(output: TowerOutput, present: Present) -> TowerOutput:
     )
 
 
-def _in_place(present: Tensor) -> Tensor:
+def _number_all(present: Tensor) -> Tensor:
     """Every item's own number, -1 where it is absent: nothing is left out (a compiled graph has fixed shapes)."""
     numbers = torch.arange(present.numel(), device=present.device).view_as(present)
     return torch.where(present, numbers, -1)
 
 
-def _numbered(present: Tensor) -> Tensor:
+def _number_present(present: Tensor) -> Tensor:
     """0, 1, 2, ... where True, -1 where False."""
     return torch.where(present, present.long().cumsum(0) - 1, -1)

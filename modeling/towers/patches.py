@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-def interpolated(table: Tensor, own: tuple[int, int], grid: tuple[int, int], first: int) -> Tensor:
+def interpolate_positions(table: Tensor, own: tuple[int, int], grid: tuple[int, int], first: int) -> Tensor:
     """A position table, (tokens, width): `first` rows of class tokens, then those of a grid of patches, interpolated
     (bicubic, in float32) to another grid."""
     if grid == own:
@@ -14,6 +14,6 @@ def interpolated(table: Tensor, own: tuple[int, int], grid: tuple[int, int], fir
     return torch.cat((table[:first], patches[0].flatten(1).T.to(table.dtype)))
 
 
-def size_of(size: int | list[int]) -> tuple[int, int]:
+def to_height_width(size: int | list[int]) -> tuple[int, int]:
     """Height and width in pixels of a size given as one number or as [height, width]."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -7,26 +7,26 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from ...configuration import PlaitRNNConfig
-from ..core.layers import Parameterised
+from ..core.layers import SelfInitializing
 from ..core.pooling import mean_token
-from ..outputs import LayerChoice, TowerOutput, chosen
+from ..outputs import LayerChoice, TowerOutput, select_layers
 
 
-class LSTM(nn.LSTM, Parameterised):
+class LSTM(nn.LSTM, SelfInitializing):
     """torch's LSTM, that says how it starts."""
 
     def init_weights(self, std: float) -> None:
-        uniform(self)
+        init_uniform(self)
 
 
-class GRU(nn.GRU, Parameterised):
+class GRU(nn.GRU, SelfInitializing):
     """torch's GRU, that says how it starts."""
 
     def init_weights(self, std: float) -> None:
-        uniform(self)
+        init_uniform(self)
 
 
-def uniform(rnn: nn.RNNBase) -> None:
+def init_uniform(rnn: nn.RNNBase) -> None:
     """As in torch: uniform within 1 / sqrt(width)."""
     for parameter in rnn.parameters():
         init.uniform_(parameter, -(rnn.hidden_size**-0.5), rnn.hidden_size**-0.5)
@@ -52,7 +52,7 @@ class RecurrentPooler(nn.Module):
         return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
 
 
-def last_state(state: Tensor | tuple[Tensor, Tensor], bidirectional: bool) -> Tensor:
+def select_last_state(state: Tensor | tuple[Tensor, Tensor], bidirectional: bool) -> Tensor:
     """The last layer's state behind the last frame (of the way back: the first), (clips, width)."""
     hidden = state[0] if isinstance(state, tuple) else state
     return torch.cat((hidden[-2], hidden[-1]), dim=-1) if bidirectional else hidden[-1]
@@ -91,7 +91,7 @@ class RecurrentTower(nn.Module):
 
         Raises ValueError for another shape, or `input_values`.
         """
-        frames = self.read(input_features)
+        frames = self.prepare_frames(input_features)
         lengths = torch.full((len(frames),), frames.shape[1]) if clip_mask is None else clip_mask.long().sum(1).cpu()
         packed = pack_padded_sequence(frames, lengths.clamp(min=1), batch_first=True, enforce_sorted=False)
         output, state = self.rnn(packed)
@@ -99,13 +99,15 @@ class RecurrentTower(nn.Module):
         mask = torch.arange(frames.shape[1])[None] < lengths[:, None]
         mask = mask.to(tokens.device)
         pooled = (
-            None if self.pooler is None else self.pooler(tokens, mask, last_state(state, self.config.bidirectional))
+            None
+            if self.pooler is None
+            else self.pooler(tokens, mask, select_last_state(state, self.config.bidirectional))
         )
-        wanted = chosen(output_hidden_states, 2)
+        wanted = select_layers(output_hidden_states, 2)
         states = tuple(state if number in wanted else None for number, state in enumerate((frames, tokens)))
         return TowerOutput(tokens, mask.long(), pooled, hidden_states=states if wanted else None)
 
-    def read(self, input_features: Tensor | None) -> Tensor:
+    def prepare_frames(self, input_features: Tensor | None) -> Tensor:
         """(clips, frames, mel bins)."""
         bins = self.config.num_mel_bins
         if input_features is None or input_features.ndim != 3 or input_features.shape[1] != bins:

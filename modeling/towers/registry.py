@@ -38,13 +38,13 @@ TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {
 }
 
 
-def tower_of(config: PreTrainedConfig, modality: str) -> nn.Module:
+def build_tower(config: PreTrainedConfig, modality: str) -> nn.Module:
     """The native tower of a plait config; any other transformers model is wrapped."""
     if type(config) in TOWERS:
         return TOWERS[type(config)](config)
     return WrappedTower(config, modality)
 
 
-def decoder_of(config: PreTrainedConfig) -> nn.Module:
+def build_decoder(config: PreTrainedConfig) -> nn.Module:
     """The native decoder of a plait config; any other causal model of transformers is wrapped."""
     return TOWERS[type(config)](config) if type(config) in TOWERS else WrappedDecoder(config)

@@ -8,12 +8,12 @@ from transformers.cache_utils import Cache
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTextConfig
-from ..core.pooling import finish, pooler_of
+from ..core.pooling import build_pooler, build_tower_output
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
 
 # where a text tower has its token embeddings
-EMBEDDING = "embeddings.token_embedding.weight"
+TOKEN_EMBEDDING_WEIGHT = "embeddings.token_embedding.weight"
 
 
 class TextTower(nn.Module):
@@ -27,7 +27,7 @@ class TextTower(nn.Module):
         self.config = config
         self.embeddings = TextEmbeddings(config)
         self.transformer = PlaitTransformer(config, input_size=config.embedding_size)
-        self.pooler = pooler_of(config)
+        self.pooler = build_pooler(config)
 
     def forward(
         self,
@@ -50,7 +50,9 @@ class TextTower(nn.Module):
         x = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past)
         given = (attention_mask, position_ids, past_key_values, context, context_mask)
         result = self.transformer(x, *given, output_hidden_states, output_attentions, blocks=blocks)
-        return finish(result, token_mask(x, attention_mask), self.pooler, input_ids, past_key_values)
+        return build_tower_output(
+            result, compute_token_mask(x, attention_mask), self.pooler, input_ids, past_key_values
+        )
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.token_embedding
@@ -59,7 +61,7 @@ class TextTower(nn.Module):
         self.embeddings.token_embedding = value
 
 
-def token_mask(x: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None) -> Tensor:
+def compute_token_mask(x: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None) -> Tensor:
     """(batch, length) bool: which of the tokens are real, as far as a 2-D mask says."""
     if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
         return attention_mask[:, -x.shape[1] :].bool()
@@ -104,7 +106,7 @@ class TextEmbeddings(nn.Module):
             )
         if self.position_embedding is not None:
             if position_ids is None:
-                position_ids = self.positions(x, input_ids, past)
+                position_ids = self.compute_positions(x, input_ids, past)
             else:
                 self.check(position_ids, past + x.shape[1])
                 if self.position_offset and not self.counted:
@@ -112,11 +114,11 @@ class TextEmbeddings(nn.Module):
             x = x + self.position_embedding(position_ids)
         return x
 
-    def positions(self, x: Tensor, input_ids: Tensor | None, past: int) -> Tensor:
+    def compute_positions(self, x: Tensor, input_ids: Tensor | None, past: int) -> Tensor:
         """Positions on the padded grid, or counted over real tokens (RoBERTa, padding having the padding's number)."""
         length, pad = x.shape[1] + past, self.pad_token_id
         if length > self.available:
-            raise self.too_long(length)
+            raise self.build_length_error(length)
         if self.counted and input_ids is not None and pad is not None:
             real = input_ids.ne(pad).long()
             return (real.cumsum(1) + past) * real + pad
@@ -129,8 +131,8 @@ class TextEmbeddings(nn.Module):
             return
         last = int(position_ids.max()) - (self.position_offset if self.counted else 0)
         if last >= self.available:
-            raise self.too_long(last + 1)
+            raise self.build_length_error(last + 1)
 
-    def too_long(self, length: int) -> ValueError:
+    def build_length_error(self, length: int) -> ValueError:
         remedy = "truncate the text, or generate fewer tokens (max_new_tokens)"
         return ValueError(f"{length} tokens, but the text tower has {self.available} positions: {remedy}")

@@ -8,32 +8,32 @@ from transformers import initialization as init
 
 from ...configuration import PlaitCNNConfig, PlaitTubeletConfig, PlaitVideoConfig, PlaitVisionConfig, width_of
 from ..core.layers import LearnedTokens, Sinusoids
-from ..core.pooling import finish, first_token, mean_token, pooler_of
+from ..core.pooling import build_pooler, build_tower_output, first_token, mean_token
 from ..core.transformer import PlaitTransformer, TransformerOutput
 from ..outputs import LayerChoice, TowerOutput
 from .cnn import ConvolutionalTower
 from .image import ImageTower
 from .items import check_videos
-from .patches import size_of
+from .patches import to_height_width
 from .wrapped import WrappedTower
 
 
-def frame_tower(config: Any) -> nn.Module:
+def build_frame_tower(config: Any) -> nn.Module:
     """The tower that reads one frame."""
     own = {PlaitVisionConfig: ImageTower, PlaitCNNConfig: ConvolutionalTower}
     return own[type(config)](config) if type(config) in own else WrappedTower(config, "image")
 
 
-def every_token(x: Tensor, mask: Tensor) -> Tensor:
+def keep_tokens(x: Tensor, mask: Tensor) -> Tensor:
     return x
 
 
-def one_token(pooling: Any) -> Any:
+def as_one_token(pooling: Any) -> Any:
     """A pooling as one token a frame: (frames, tokens, width) to (frames, 1, width)."""
     return lambda x, mask: pooling(x, mask)[:, None]
 
 
-FRAME_POOLINGS = {"none": every_token, "mean": one_token(mean_token), "first": one_token(first_token)}
+FRAME_POOLINGS = {"none": keep_tokens, "mean": as_one_token(mean_token), "first": as_one_token(first_token)}
 
 
 class VideoTower(nn.Module):
@@ -45,10 +45,10 @@ class VideoTower(nn.Module):
     def __init__(self, config: PlaitVideoConfig) -> None:
         super().__init__()
         self.config = config
-        self.frames = frame_tower(config.image_config)
+        self.frames = build_frame_tower(config.image_config)
         self.pool = FRAME_POOLINGS[config.frame_pooling]
-        self.temporal = TEMPORAL[config.temporal](config)
-        self.pooler = pooler_of(config)
+        self.temporal = TEMPORAL_MODULES[config.temporal](config)
+        self.pooler = build_pooler(config)
 
     def forward(
         self,
@@ -69,7 +69,7 @@ class VideoTower(nn.Module):
             x = x.new_zeros(there.numel(), *x.shape[1:]).index_copy(0, there.flatten().nonzero()[:, 0], x)
         x = x.unflatten(0, tuple(there.shape))
         result, mask = self.temporal(x, there, output_hidden_states, output_attentions)
-        return finish(result, mask, self.pooler)
+        return build_tower_output(result, mask, self.pooler)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.frames.get_input_embeddings()
@@ -121,7 +121,7 @@ class TemporalTransformer(nn.Module):
         return result, mask
 
 
-TEMPORAL = {"mean": TemporalMean, "transformer": TemporalTransformer}
+TEMPORAL_MODULES = {"mean": TemporalMean, "transformer": TemporalTransformer}
 
 
 class TubeletTower(nn.Module):
@@ -132,7 +132,7 @@ class TubeletTower(nn.Module):
         self.config = config
         self.embeddings = TubeletEmbeddings(config)
         self.transformer = PlaitTransformer(config)
-        self.pooler = pooler_of(config)
+        self.pooler = build_pooler(config)
 
     def forward(
         self,
@@ -149,7 +149,7 @@ class TubeletTower(nn.Module):
             raise ValueError(f"this tower reads {self.config.num_frames} frames of every video: sample that many")
         x = self.embeddings(pixel_values_videos)
         result = self.transformer(x, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
-        return finish(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
+        return build_tower_output(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.patch_embedding
@@ -163,13 +163,13 @@ class TubeletEmbeddings(nn.Module):
 
     def __init__(self, config: PlaitTubeletConfig) -> None:
         super().__init__()
-        self.size = (config.num_frames, config.num_channels, *size_of(config.image_size))
-        kernel = (config.tubelet_size, *size_of(config.patch_size))
+        self.size = (config.num_frames, config.num_channels, *to_height_width(config.image_size))
+        kernel = (config.tubelet_size, *to_height_width(config.patch_size))
         self.patch_embedding = nn.Conv3d(config.num_channels, config.hidden_size, kernel, stride=kernel)
         self.class_tokens = nn.ModuleList(LearnedTokens(1, config.hidden_size) for _ in range(config.class_tokens))
         frames, down, across = config.grid
         count = frames * down * across + config.class_tokens
-        self.position_embedding = POSITIONS[config.position_type](count, config.hidden_size)
+        self.position_embedding = TUBELET_POSITIONS[config.position_type](count, config.hidden_size)
 
     def forward(self, pixel_values_videos: Tensor) -> Tensor:
         """pixel_values_videos: (clips, frames, channels, height, width) to (clips, tokens, width)."""
@@ -198,4 +198,4 @@ class InterleavedSinusoids(Sinusoids):
         init.copy_(self.weight, torch.where(channels % 2 == 0, angles.sin(), angles.cos()).float())
 
 
-POSITIONS: dict[str, Any] = {"learned": nn.Embedding, "sinusoidal": InterleavedSinusoids}
+TUBELET_POSITIONS: dict[str, Any] = {"learned": nn.Embedding, "sinusoidal": InterleavedSinusoids}

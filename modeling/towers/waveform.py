@@ -10,10 +10,10 @@ from transformers.activations import ACT2FN
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitWaveformConfig
-from ..core.layers import LearnedTokens, Parameterised
+from ..core.layers import LearnedTokens, SelfInitializing
 
 
-class Samples(NamedTuple):
+class AudioTokens(NamedTuple):
     """tokens: (clips, tokens, width); mask: (clips, tokens) bool, None where every token is real."""
 
     tokens: Tensor
@@ -45,7 +45,7 @@ class WaveformEmbeddings(nn.Module):
     def entry(self, value: nn.Conv1d) -> None:
         self.convolutions[0].register_module("convolution", value)
 
-    def forward(self, input_values: Tensor, mask: Tensor | None = None) -> Samples:
+    def forward(self, input_values: Tensor, mask: Tensor | None = None) -> AudioTokens:
         """input_values: (clips, samples), mask: likewise."""
         self.check(input_values, mask)
         short = max(self.receptive_field - input_values.shape[1], 0)
@@ -54,9 +54,9 @@ class WaveformEmbeddings(nn.Module):
         for convolution in self.convolutions:
             x, lengths = convolution(x, lengths)
         x = self.dropout(self.projection(self.norm(x.transpose(1, 2))))
-        real = None if lengths is None else frames_before(lengths, x.shape[1])
+        real = None if lengths is None else build_length_mask(lengths, x.shape[1])
         x = x if real is None else x * real[..., None]
-        return Samples(x + self.position_embedding(x), real)
+        return AudioTokens(x + self.position_embedding(x), real)
 
     def check(self, input_values: Tensor, mask: Tensor | None) -> None:
         """Raises ValueError for a wrong rank, no samples, or a mask with padding before the end."""
@@ -66,12 +66,12 @@ class WaveformEmbeddings(nn.Module):
             raise ValueError("input_values_mask has padding before the end of a clip: pad on the right")
 
 
-def frames_before(lengths: Tensor, count: int) -> Tensor:
+def build_length_mask(lengths: Tensor, count: int) -> Tensor:
     """(clips,) to (clips, count), True for the first `lengths` of each."""
     return torch.arange(count, device=lengths.device)[None] < lengths[:, None]
 
 
-class WaveConvolution(Parameterised):
+class WaveConvolution(SelfInitializing):
     """act(norm(convolution(x))) over time."""
 
     def __init__(self, config: PlaitWaveformConfig, number: int) -> None:
@@ -116,7 +116,7 @@ class TimeNorm(nn.GroupNorm):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if lengths is None:
             return super().forward(x)
-        real, count = frames_before(lengths, x.shape[2])[:, None], lengths[:, None, None]
+        real, count = build_length_mask(lengths, x.shape[2])[:, None], lengths[:, None, None]
         centred = x - (x * real).sum(2, keepdim=True) / count
         variance = (centred.square() * real).sum(2, keepdim=True) / count
         return centred * (variance + self.eps).rsqrt() * self.weight[:, None] + self.bias[:, None]
@@ -132,7 +132,7 @@ class ChannelNorm(nn.LayerNorm):
 CONVOLUTION_NORMS = {"none": NoNorm, "group": TimeNorm, "layer": ChannelNorm}
 
 
-class ConvolutionalPositions(Parameterised):
+class ConvolutionalPositions(SelfInitializing):
     """act(convolution(x)), of as many frames: what stands around a frame tells its place (Baevski et al. 2020, section
     2). The weight is normalised over all but time: magnitude * direction / |direction| (Salimans and Kingma 2016,
     https://arxiv.org/abs/1602.07868, equation 2)."""
@@ -148,16 +148,16 @@ class ConvolutionalPositions(Parameterised):
 
     def init_weights(self, std: float) -> None:
         init.normal_(self.direction, std=2 * math.sqrt(1 / (self.kernel * len(self.direction))))
-        init.copy_(self.magnitude, self.length().detach())
+        init.copy_(self.magnitude, self.compute_norm().detach())
         init.zeros_(self.bias)
 
-    def length(self) -> Tensor:
+    def compute_norm(self) -> Tensor:
         """|direction|: (1, 1, kernel)."""
         return torch.linalg.vector_norm(self.direction, dim=(0, 1), keepdim=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (clips, frames, width) to the same."""
-        weight = self.direction * (self.magnitude / self.length())
+        weight = self.direction * (self.magnitude / self.compute_norm())
         padded = nn.functional.conv1d(
             x.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups
         )

@@ -18,22 +18,22 @@ from transformers.models.auto.modeling_auto import (
 from ...configuration import CONFIG_FIELDS, width_of
 from ..core.pooling import last_token
 from ..outputs import LayerChoice, TowerOutput
-from .wrapped_inputs import as_called, clip_tokens, is_video_family, without_augmentation
-from .wrapped_positions import Positions
+from .wrapped_inputs import compute_clip_mask, disable_augmentation, is_video_family, rename_inputs
+from .wrapped_positions import PositionLimit
 
 # what a tower may be given; a family that does not take the first of them is none of that modality
-INPUTS = {
+WRAPPED_INPUTS = {
     "text": ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "past_key_values"),
     "image": ("pixel_values",),
     "audio": ("input_values", "attention_mask"),
     "video": ("pixel_values_videos",),
 }
 # tokenizers make these for every family; one without segments or without a mask does without
-OPTIONAL = frozenset({"token_type_ids", "attention_mask"})
-FLOATS = frozenset({"pixel_values", "pixel_values_videos", "input_values"})  # they take the model's dtype
+OPTIONAL_INPUTS = frozenset({"token_type_ids", "attention_mask"})
+FLOAT_INPUTS = frozenset({"pixel_values", "pixel_values_videos", "input_values"})  # they take the model's dtype
 
 # modules that a family's pooler alone uses, where they are not called `pooler`: module -> families
-POOLERS = {
+POOLER_MODULES = {
     "head": ("aimv2_vision_model", "siglip_vision_model", "siglip_text_model", "siglip2_text_model"),
     "layernorm": ("convnext", "convnextv2"),
     "post_layernorm": (
@@ -49,16 +49,16 @@ POOLERS = {
 }
 # what a tower's forward pass never reads: mask tokens of pretraining, heads beside the stream, attention to an encoder
 # that is not there, attention that must be switched on (Longformer), what predicts hidden parts (V-JEPA 2)
-IDLE = frozenset(
+UNUSED_MODULES = frozenset(
     "mask_token mask_emb masked_spec_embed contact_head crossattention query_global key_global value_global "
     "predictor".split()
 )
 
 # registered as causal language models alone, and yet they look both ways
-BIDIRECTIONAL = ("bert-generation", "xlnet")
+BIDIRECTIONAL_FAMILIES = ("bert-generation", "xlnet")
 
 # these drop tokens at random, in evaluation as well
-RANDOM = ("ViTMAEModel",)
+RANDOM_MASKING_CLASSES = ("ViTMAEModel",)
 
 
 class WrappedTower(nn.Module):
@@ -80,15 +80,15 @@ class WrappedTower(nn.Module):
         self.config = config
         self.modality = modality
         self.width = width_of(config, modality)
-        self.model = part_of(build(config), modality)
-        self.takes = accepted(self.model, modality)
+        self.model = find_part(build_wrapped_model(config), modality)
+        self.takes = find_accepted_arguments(self.model, modality)
         self.pools = getattr(config, "add_pooling_layer", True)
         self.pools_last = is_causal(config, modality)
         if not self.pools:
             remove_pooler(config, self.model, modality)
         if modality == "audio":
-            without_augmentation(self.model)
-        self.positions = Positions(tower_config(config, modality), self.model)
+            disable_augmentation(self.model)
+        self.positions = PositionLimit(select_wrapped_config(config, modality), self.model)
         self.fixed = tuple(name for name, weight in self.model.named_parameters() if is_fixed(name, weight))
         self.train(self.training)
         keep_names(self.model)
@@ -109,13 +109,13 @@ class WrappedTower(nn.Module):
         Raises ValueError for an input that the family does not take, a text longer than its positions, or a video with
         frames that are not there.
         """
-        inputs = as_called(inputs, self.takes)
+        inputs = rename_inputs(inputs, self.takes)
         wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        arguments = self.arguments(inputs) | {name: value for name, value in wanted.items() if value}
-        with real_attentions(self.model) if output_attentions else nullcontext(), self.positions.around(arguments):
+        arguments = self.select_arguments(inputs) | {name: value for name, value in wanted.items() if value}
+        with use_eager_attention(self.model) if output_attentions else nullcontext(), self.positions.guard(arguments):
             output = self.model(**arguments, return_dict=True)
-        tokens = self.tokens_of(output.get("last_hidden_state"))
-        mask = self.mask_of(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)
+        tokens = self.compute_tokens(output.get("last_hidden_state"))
+        mask = self.compute_mask(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)
         states = output.get("hidden_states") or ()
         return TowerOutput(
             last_hidden_state=tokens,
@@ -126,10 +126,10 @@ class WrappedTower(nn.Module):
             past_key_values=output.get("past_key_values"),
         )
 
-    def arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def select_arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What was given, as far as the family takes it; a cache is used only where one is given."""
         given = {name: value for name, value in inputs.items() if value is not None}
-        refused = given.keys() - self.takes - OPTIONAL
+        refused = given.keys() - self.takes - OPTIONAL_INPUTS
         if refused:
             raise ValueError(f"a wrapped {self.config.model_type} tower does not take {', '.join(sorted(refused))}")
         given = {name: value for name, value in given.items() if name in self.takes}
@@ -137,15 +137,15 @@ class WrappedTower(nn.Module):
             given["use_cache"] = "past_key_values" in given
         if "skip_predictor" in self.takes:
             given["skip_predictor"] = True
-        return {name: value.to(self.model.dtype) if name in FLOATS else value for name, value in given.items()}
+        return {name: value.to(self.model.dtype) if name in FLOAT_INPUTS else value for name, value in given.items()}
 
-    def mask_of(self, tokens: Tensor, attention_mask: Tensor | None, cached: bool) -> Tensor:
+    def compute_mask(self, tokens: Tensor, attention_mask: Tensor | None, cached: bool) -> Tensor:
         """(batch, length), True where there is a token."""
         if self.modality == "audio" and attention_mask is not None:
-            return clip_tokens(self.model, tokens, attention_mask)
-        return token_mask(tokens, attention_mask, cached)
+            return compute_clip_mask(self.model, tokens, attention_mask)
+        return compute_wrapped_mask(tokens, attention_mask, cached)
 
-    def tokens_of(self, x: Tensor | None) -> Tensor:
+    def compute_tokens(self, x: Tensor | None) -> Tensor:
         """The model's output as (batch, length, width); raises ValueError where the config says another width."""
         family = type(self.model).__name__
         if x is None:
@@ -193,13 +193,15 @@ def load_wrapped(
         output_loading_info=True,
         **options,
     )
-    modality = modality or modality_of(whole.config)
-    part = part_of(whole, modality)
-    accepted(part, modality)
-    config = config_of(whole, part, modality)
-    fresh = fresh_names(whole, part, info["missing_keys"])
-    poolers = pooler_names(config, modality)
-    lost = sorted(name for name in fresh if name.split(".")[0] not in poolers and IDLE.isdisjoint(name.split(".")))
+    modality = modality or find_family_modality(whole.config)
+    part = find_part(whole, modality)
+    find_accepted_arguments(part, modality)
+    config = find_part_config(whole, part, modality)
+    fresh = find_fresh_names(whole, part, info["missing_keys"])
+    poolers = find_pooler_names(config, modality)
+    lost = sorted(
+        name for name in fresh if name.split(".")[0] not in poolers and UNUSED_MODULES.isdisjoint(name.split("."))
+    )
     if lost:
         raise ValueError(f"{name_or_path} has no weights for {', '.join(lost[:5])} ({len(lost)} weights are missing)")
     if any(name.split(".")[0] in poolers for name in fresh):
@@ -213,7 +215,7 @@ def without_pooler(
     """A wrapped tower's config and weights (by their names in the tower) without the pooler."""
     config = copy.deepcopy(config)
     config.add_pooling_layer = False
-    prefixes = tuple(f"model.{name}." for name in pooler_names(config, modality))
+    prefixes = tuple(f"model.{name}." for name in find_pooler_names(config, modality))
     if weights is None:
         return config, None
     return config, {name: weight for name, weight in weights.items() if not name.startswith(prefixes)}
@@ -222,39 +224,39 @@ def without_pooler(
 def remove_pooler(config: PreTrainedConfig, part: nn.Module, modality: str) -> PreTrainedConfig:
     """Take the learned modules of the pooler out of `part`; returns the config of a tower without them."""
     for name, module in list(part.named_children()):
-        if name in pooler_names(config, modality) and any(True for _ in module.parameters()):
+        if name in find_pooler_names(config, modality) and any(True for _ in module.parameters()):
             setattr(part, name, nn.Identity())
     return without_pooler(config, None, modality)[0]
 
 
-def pooler_names(config: PreTrainedConfig, modality: str) -> tuple[str, ...]:
+def find_pooler_names(config: PreTrainedConfig, modality: str) -> tuple[str, ...]:
     """The modules of a family's model that only its pooled output needs."""
-    family = tower_config(config, modality).model_type
-    return ("pooler", *(name for name, families in POOLERS.items() if family in families))
+    family = select_wrapped_config(config, modality).model_type
+    return ("pooler", *(name for name, families in POOLER_MODULES.items() if family in families))
 
 
-def tower_config(config: PreTrainedConfig, modality: str) -> PreTrainedConfig:
+def select_wrapped_config(config: PreTrainedConfig, modality: str) -> PreTrainedConfig:
     """Of a config of several towers that of this modality; any other as it is."""
     field = CONFIG_FIELDS[modality]
     return getattr(config, field) if field in config.sub_configs else config
 
 
-def build(config: PreTrainedConfig) -> PreTrainedModel:
+def build_wrapped_model(config: PreTrainedConfig) -> PreTrainedModel:
     """A fresh model of the family, in torch's default dtype."""
     if config._attn_implementation == "sdpa":  # the default, which gives way to eager in a family that has no other
         config._attn_implementation = None
     return AutoModel.from_config(config, dtype=torch.get_default_dtype())
 
 
-def part_of(model: PreTrainedModel, modality: str) -> PreTrainedModel:
+def find_part(model: PreTrainedModel, modality: str) -> PreTrainedModel:
     """The part of a model that reads a modality: of several towers this one, of an encoder-decoder the encoder."""
-    config = tower_config(model.config, modality)
+    config = select_wrapped_config(model.config, modality)
     if config is not model.config:
         parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
         found = [part for part in parts if part.config is config]
         if not found:
             raise ValueError(f"{type(model).__name__} has no {modality} tower of its own")
-        return part_of(found[0], modality)
+        return find_part(found[0], modality)
     two_sided = config.is_encoder_decoder or config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     part = model.get_encoder() if two_sided else model
     if not isinstance(part, PreTrainedModel):
@@ -262,24 +264,26 @@ def part_of(model: PreTrainedModel, modality: str) -> PreTrainedModel:
     return part
 
 
-def modality_of(config: PreTrainedConfig) -> str:
+def find_family_modality(config: PreTrainedConfig) -> str:
     """What a family reads; raises ValueError for one of several towers, or one that reads none of the modalities."""
     towers = [name for name, field in CONFIG_FIELDS.items() if field in config.sub_configs]
     if len(towers) > 1:
         raise ValueError(f"a {config.model_type} checkpoint has the towers {', '.join(towers)}: name one of them")
     classes: Any = MODEL_MAPPING[type(config)]
     first = (classes[0] if isinstance(classes, tuple) else classes).main_input_name
-    found = ["video"] if is_video_family(config) else [name for name, given in INPUTS.items() if given[0] == first]
+    found = (
+        ["video"] if is_video_family(config) else [name for name, given in WRAPPED_INPUTS.items() if given[0] == first]
+    )
     if not found and not towers:
         raise ValueError(f"a {config.model_type} model reads {first}: no tower is given that")
     return (towers or found)[0]
 
 
-def config_of(whole: PreTrainedModel, part: PreTrainedModel, modality: str) -> PreTrainedConfig:
+def find_part_config(whole: PreTrainedModel, part: PreTrainedModel, modality: str) -> PreTrainedConfig:
     """The smallest config from which `AutoModel` builds this part again, name by name."""
     if MODEL_MAPPING.get(type(part.config), None) is type(part):
         with torch.device("meta"):
-            again = part_of(build(part.config), modality)
+            again = find_part(build_wrapped_model(part.config), modality)
         if {name: weight.shape for name, weight in again.state_dict().items()} == {
             name: weight.shape for name, weight in part.state_dict().items()
         }:
@@ -287,14 +291,14 @@ def config_of(whole: PreTrainedModel, part: PreTrainedModel, modality: str) -> P
     return whole.config
 
 
-def fresh_names(whole: nn.Module, part: nn.Module, missing: Iterable[str]) -> list[str]:
+def find_fresh_names(whole: nn.Module, part: nn.Module, missing: Iterable[str]) -> list[str]:
     """Those of the missing weights that are in the part, by their names there; a counter of batches is no weight."""
     prefix = next(name for name, module in whole.named_modules() if module is part)
     held = {f"{prefix}.{name}" if prefix else name: name for name in part.state_dict()}
     return [held[name] for name in missing if name in held and not name.endswith("num_batches_tracked")]
 
 
-def accepted(model: PreTrainedModel, modality: str) -> frozenset[str]:
+def find_accepted_arguments(model: PreTrainedModel, modality: str) -> frozenset[str]:
     """The arguments that a model's forward takes.
 
     Raises ValueError where it does not read this modality, or needs more than a tower gets.
@@ -302,28 +306,32 @@ def accepted(model: PreTrainedModel, modality: str) -> frozenset[str]:
     parameters = inspect.signature(model.forward).parameters
     needed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     needed = [name for name in needed if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    family, first = type(model).__name__, INPUTS[modality][0]
+    family, first = type(model).__name__, WRAPPED_INPUTS[modality][0]
     films = is_video_family(model.config)
     if modality == "video" and films and first not in parameters:
-        first = INPUTS["image"][0]
+        first = WRAPPED_INPUTS["image"][0]
     if first not in parameters or (modality == "image" and films):
         raise ValueError(f"{family} does not read {first}: it is no tower for the modality {modality!r}")
-    if more := sorted(set(needed) - {first, *INPUTS[modality]}):
+    if more := sorted(set(needed) - {first, *WRAPPED_INPUTS[modality]}):
         raise ValueError(f"{family} needs {', '.join(more)} beside {first}: it cannot be a tower")
-    if family in RANDOM:
+    if family in RANDOM_MASKING_CLASSES:
         raise ValueError(f"{family} hides patches at random in every pass: it cannot be a tower")
     return frozenset(parameters)
 
 
 def is_fixed(name: str, weight: Tensor) -> bool:
     """Whether a weight never learns: the family froze it (sinusoidal positions), or no forward pass reads it."""
-    return not weight.requires_grad or not IDLE.isdisjoint(name.split("."))
+    return not weight.requires_grad or not UNUSED_MODULES.isdisjoint(name.split("."))
 
 
 def is_causal(config: PreTrainedConfig, modality: str) -> bool:
     """Whether a family's text model looks back only."""
-    model_type = tower_config(config, modality).model_type
-    both_ways = (*BIDIRECTIONAL, *MODEL_FOR_MASKED_LM_MAPPING_NAMES, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+    model_type = select_wrapped_config(config, modality).model_type
+    both_ways = (
+        *BIDIRECTIONAL_FAMILIES,
+        *MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
     return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in both_ways
 
 
@@ -332,7 +340,7 @@ def as_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
 
 
-def token_mask(tokens: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None, cached: bool) -> Tensor:
+def compute_wrapped_mask(tokens: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None, cached: bool) -> Tensor:
     """(batch, length), True where there is a token; a family that changes the length gives tokens wherever a row has
     any (Perceiver's latents). With a static cache the mask is one for each kind of layer, and made elsewhere."""
     if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
@@ -343,7 +351,7 @@ def token_mask(tokens: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | N
 
 
 @contextmanager
-def real_attentions(model: PreTrainedModel) -> Iterator[None]:
+def use_eager_attention(model: PreTrainedModel) -> Iterator[None]:
     """Eager attention for a while: the fast kernels return no attention weights."""
     before = model.config._attn_implementation
     if before is None or before == "eager":

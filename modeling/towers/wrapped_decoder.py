@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ..outputs import TowerOutput
-from .wrapped import WrappedTower, config_of
+from .wrapped import WrappedTower, find_part_config
 
 
 class WrappedDecoder(WrappedTower):
@@ -81,7 +81,7 @@ def load_wrapped_decoder(
     if base is whole or not isinstance(head, nn.Linear):
         raise ValueError(f"a {family} checkpoint has no projection to a vocabulary of its own: it cannot be a decoder")
     check_head(whole, base, head)
-    return LoadedDecoder(config_of(whole, base, "text"), base, head)
+    return LoadedDecoder(find_part_config(whole, base, "text"), base, head)
 
 
 @torch.no_grad()
@@ -98,6 +98,6 @@ def check_head(whole: PreTrainedModel, base: PreTrainedModel, head: nn.Linear) -
         )
 
 
-def writes_text(config: PreTrainedConfig) -> bool:
+def has_causal_lm(config: PreTrainedConfig) -> bool:
     """Whether transformers has a causal language model for this config."""
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING

@@ -15,12 +15,12 @@ def is_video_family(config: PreTrainedConfig) -> bool:
     return config.model_type in MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES
 
 
-def without_augmentation(model: PreTrainedModel) -> None:
+def disable_augmentation(model: PreTrainedModel) -> None:
     """Masking of features in training is left to the data: it fails on clips shorter than what it masks."""
     model.config.apply_spec_augment = False
 
 
-def as_called(inputs: Mapping[str, Any], takes: frozenset[str]) -> dict[str, Any]:
+def rename_inputs(inputs: Mapping[str, Any], takes: frozenset[str]) -> dict[str, Any]:
     """The inputs of a tower of sound or video by the family's own names.
 
     Raises ValueError for videos of the wrong rank or with frames that are not there: these families read all.
@@ -38,7 +38,7 @@ def as_called(inputs: Mapping[str, Any], takes: frozenset[str]) -> dict[str, Any
     return given
 
 
-def clip_tokens(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+def compute_clip_mask(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
     """(clips, length), True where a token has samples, by the family's own strides; attention_mask: (clips,
     samples)."""
     return model._get_feature_vector_attention_mask(tokens.shape[1], attention_mask).bool()

@@ -27,7 +27,7 @@ from transformers import (
 from plait.configuration import PlaitAudioConfig
 from plait.modeling import PlaitModel
 from plait.processing import PlaitProcessor
-from plait.processing.audio import waveform
+from plait.processing.audio import read_waveform
 
 RATE = 16000
 
@@ -113,7 +113,7 @@ def test_every_form_of_one_sound_gives_the_same(listener: PlaitProcessor, tmp_pa
 
 def test_integers_are_scaled_by_their_type() -> None:
     for dtype, silence, loud in ((np.int16, 0, 16384), (np.int32, 0, 2**30), (np.uint8, 128, 192)):
-        sound = waveform(np.array([silence, loud], dtype=dtype), RATE, RATE)
+        sound = read_waveform(np.array([silence, loud], dtype=dtype), RATE, RATE)
         assert np.allclose(sound, [0, 0.5])
 
 
@@ -121,7 +121,7 @@ def test_another_rate_is_resampled(listener: PlaitProcessor) -> None:
     expected = tone(1)
     for rate in (8000, 44100, 48000):
         for clip in (file_of(tone(1, rate), rate), {"array": tone(1, rate), "sampling_rate": rate}):
-            sound = waveform(clip, None, RATE)
+            sound = read_waveform(clip, None, RATE)
             assert abs(len(sound) - RATE) <= 1
             middle = slice(2000, 14000)  # a filter rings at the ends
             assert np.abs(sound[middle] - expected[middle]).max() < 5e-3
@@ -131,9 +131,9 @@ def test_another_rate_is_resampled(listener: PlaitProcessor) -> None:
 
 def test_channels_are_averaged() -> None:
     left, right = tone(), tone(hertz=880)
-    assert np.allclose(waveform(np.stack([left, right]), RATE, RATE), (left + right) / 2, atol=1e-6)
+    assert np.allclose(read_waveform(np.stack([left, right]), RATE, RATE), (left + right) / 2, atol=1e-6)
     stereo = file_of(np.stack([left, right], axis=1), subtype="FLOAT")
-    assert np.allclose(waveform(stereo, None, RATE), (left + right) / 2, atol=1e-6)
+    assert np.allclose(read_waveform(stereo, None, RATE), (left + right) / 2, atol=1e-6)
 
 
 def test_rows_without_any_clip_keep_the_shape_of_one(listener: PlaitProcessor) -> None:

@@ -14,7 +14,7 @@ from transformers.models.auto.image_processing_auto import get_image_processor_c
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from plait.processing import PlaitProcessor
-from plait.processing.images import read_picture
+from plait.processing.images import read_image
 
 Make = Callable[..., Image.Image]
 Encode = Callable[..., bytes]
@@ -22,7 +22,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def values(picture: object, **options: object) -> np.ndarray:
-    return np.asarray(read_picture(picture, **options))
+    return np.asarray(read_image(picture, **options))
 
 
 def test_every_way_to_give_a_picture_gives_the_same(picture: Make, file_bytes: Encode, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_bad_picture_is_named_with_its_row(processor: PlaitProcessor, picture:
 
 def outcome(content: bytes) -> str:
     try:
-        return read_picture(content).mode
+        return read_image(content).mode
     except ValueError as error:
         return re.sub(r"\d+ bytes (.*?): (.|\n)*", r"\1", str(error))
 
@@ -247,7 +247,7 @@ def test_a_picture_that_is_too_large_to_read_is_a_clear_error(
     content = file_bytes(picture())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(ValueError, match="not a readable picture: .*exceeds limit"):
-        read_picture(content)
+        read_image(content)
 
 
 def test_a_very_long_picture_does_not_fill_the_memory(picture: Make) -> None:

@@ -20,7 +20,7 @@ from transformers.models.vivit.image_processing_vivit import VivitImageProcessor
 from plait.configuration import PlaitVideoConfig, PlaitVisionConfig
 from plait.modeling import PlaitModel
 from plait.processing import PlaitProcessor
-from plait.processing.video import Sampling
+from plait.processing.video import FrameSampling
 
 SIDE = 16
 
@@ -216,9 +216,9 @@ def test_calls_that_do_not_fit_are_a_clear_error(viewer: PlaitProcessor) -> None
 
 def test_every_frame_is_chosen_once_where_there_are_as_many() -> None:
     for count in range(1, 30):
-        assert Sampling(num_frames=count).chosen(None, count) == list(range(count))
+        assert FrameSampling(num_frames=count).select_frames(None, count) == list(range(count))
         for wanted in (1, 3, 7):
-            chosen = Sampling(num_frames=wanted).chosen(None, count)
+            chosen = FrameSampling(num_frames=wanted).select_frames(None, count)
             assert len(chosen) == wanted
             assert chosen == sorted(chosen)
             assert 0 <= chosen[0] <= chosen[-1] < count

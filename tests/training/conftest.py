@@ -15,13 +15,13 @@ from transformers import set_seed
 from plait import PlaitForClassification, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.data.labels import SINGLE, Labels, encode_labels
-from plait.training.data.loading import Data
+from plait.training.data.labels import SINGLE, LabelSpec, encode_labels
+from plait.training.data.loading import DataSplits
 from plait.training.data.tokenizer import train_tokenizer
 from plait.training.metrics.classification import Metrics
-from plait.training.runs.assembly import make_arguments as make_run_arguments
+from plait.training.runs.assembly import build_arguments as make_run_arguments
 from plait.training.runs.recipe import build_recipe
-from plait.training.runs.train import Run, build_run, train
+from plait.training.runs.train import TrainingRun, build_run, train
 from plait.training.tasks.collator import PlaitDataCollator
 
 from .text_recipes import recipe_for
@@ -115,11 +115,11 @@ def make_model(processor: PlaitProcessor) -> Callable[..., PlaitPreTrainedModel]
 
 
 @pytest.fixture
-def data(rows: list[dict[str, str]]) -> Data:
+def data(rows: list[dict[str, str]]) -> DataSplits:
     """The questions about squares, as training and validation split."""
-    labels = Labels(LABELS, SINGLE)
+    labels = LabelSpec(LABELS, SINGLE)
     encoded = encode_labels(Dataset.from_list(rows), labels, "train")
-    return Data({"train": encoded, "validation": encoded.select([0, 4, 8])}, labels)
+    return DataSplits({"train": encoded, "validation": encoded.select([0, 4, 8])}, labels)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def make_trainer(
     make_model: Callable[..., PlaitPreTrainedModel],
     make_arguments: Callable[..., PlaitTrainingArguments],
     processor: PlaitProcessor,
-    data: Data,
+    data: DataSplits,
 ) -> Callable[..., PlaitTrainer]:
     """A trainer of a tiny model on the questions; keyword arguments are training arguments."""
 
@@ -169,10 +169,10 @@ def make_trainer(
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, pictures: dict[str, Path]) -> Callable[..., Run]:
+def make_run(tmp_path: Path, pictures: dict[str, Path]) -> Callable[..., TrainingRun]:
     """The run of a tiny recipe (see text_recipes), built and not trained; keyword arguments are training arguments."""
 
-    def make(name: str, **training: Any) -> Run:
+    def make(name: str, **training: Any) -> TrainingRun:
         recipe = build_recipe(recipe_for(name, tmp_path, pictures, **training))
         folder = tmp_path / f"built-{name}"
         folder.mkdir(exist_ok=True)

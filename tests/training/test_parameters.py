@@ -8,7 +8,7 @@ from transformers import Trainer, TrainingArguments
 
 from plait import parameter_groups
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.parameters import freeze, fresh_modules, parameters_by_part, part_of
+from plait.training.parameters import freeze, fresh_modules, group_parameters_by_part, part_of
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 
@@ -73,7 +73,7 @@ def test_contradictions_are_named(make_model: MakeModel, rates: dict[str, float]
 def test_freeze(make_model: MakeModel) -> None:
     model = make_model()
     count = freeze(model, ["text", "fusion"])
-    parts = parameters_by_part(model)
+    parts = group_parameters_by_part(model)
     frozen = [parameter for part in ("text", "fusion") for parameter in parts[part].values()]
     assert count == sum(parameter.numel() for parameter in frozen)
     assert not any(parameter.requires_grad for parameter in frozen)

@@ -8,30 +8,30 @@ import numpy as np
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.feature_cache import FeatureStore, cache_features
-from ..data.labels import Labels
+from ..data.labels import LabelSpec
 from ..data.loading import load_data
-from ..data.media import columns_of
-from ..data.samplers import shuffled
-from ..data.unreadable_rows import only_readable
-from ..metrics.classification import DEFAULTS, find_metric
+from ..data.media import find_columns
+from ..data.samplers import shuffle_indices
+from ..data.unreadable_rows import select_readable_splits
+from ..metrics.classification import DEFAULT_METRICS, find_metric
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError, check_choice
 from ..recipes.schema import Recipe
-from ..runs.assembly import make_collator
+from ..runs.assembly import build_collator
 from ..runs.building import build_processor
-from ..tasks.classification import label_array
+from ..tasks.classification import build_label_array
 from ..tasks.registry import find_task
-from .folds import fold_numbers, group_numbers
-from .systems import System, systems_of
+from .folds import assign_folds, assign_groups
+from .systems import System, build_systems
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-FEWEST = 10  # groups of rows, drawn anew for an interval
+MIN_GROUPS = 10  # groups of rows, drawn anew for an interval
 
 
-class Part(NamedTuple):
+class TrialData(NamedTuple):
     """What one cell trains on, chooses its best epoch by, and is tested on."""
 
     train: "Dataset"
@@ -39,7 +39,7 @@ class Part(NamedTuple):
     test: "Dataset"
 
 
-class Bench:
+class Experiment:
     """The recipe's rows, read once and cut into folds.
 
     With `compare.folds` the rows of all splits are one data set, `rows`, of which every row is tested once; without,
@@ -51,9 +51,9 @@ class Bench:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.systems = systems_of(recipe)
+        self.systems = build_systems(recipe)
         task = find_task(recipe.task)
-        if not task.labelled:
+        if not task.needs_labels:
             raise RecipeError(
                 f"compare: models that give labels or numbers are compared, and the task is {recipe.task}"
             )
@@ -67,20 +67,20 @@ class Bench:
             raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
         if recipe.data.on_error != "stop":
             processor = build_processor(recipe, data.train)
-            data = only_readable(data, make_collator(recipe, processor, data.labels), recipe.data.on_error)
-        self.labels: Labels = data.labels  # pyright: ignore[reportAttributeAccessIssue] - there are some, see above
+            data = select_readable_splits(data, build_collator(recipe, processor, data.labels), recipe.data.on_error)
+        self.labels: LabelSpec = data.labels  # pyright: ignore[reportAttributeAccessIssue] - there are some, see above
         self.splits = data.splits
-        self.rows = self._rows()
-        self.truth = label_array(self.rows, self.labels)
-        self.groups = group_numbers(self.rows, self._group_columns())
-        if self.groups.max() + 1 < FEWEST:
+        self.rows = self._select_tested_rows()
+        self.truth = build_label_array(self.rows, self.labels)
+        self.groups = assign_groups(self.rows, self._find_group_columns())
+        if self.groups.max() + 1 < MIN_GROUPS:
             raise RecipeError(
                 f"compare.group_by: only {self.groups.max() + 1} groups of test rows, too few for an interval: name "
                 "the columns that make rows alike, such as [image]"
             )
-        self.folds = self._folds()
-        self.metric_names = list(recipe.metrics or DEFAULTS[self.labels.problem_type])
-        self.metric = self._metric()
+        self.folds = self._assign_folds()
+        self.metric_names = list(recipe.metrics or DEFAULT_METRICS[self.labels.problem_type])
+        self.metric = self._select_metric()
         self.stores: dict[tuple[str, str], FeatureStore] = {}
 
     @property
@@ -88,40 +88,42 @@ class Bench:
         """The folds by number; one None where train and test are given."""
         return [None] if self.recipe.compare.folds is None else list(range(self.recipe.compare.folds))
 
-    def test_rows(self, fold: int | None) -> np.ndarray:
+    def find_test_rows(self, fold: int | None) -> np.ndarray:
         """Numbers of the rows that are tested in this fold."""
         return np.flatnonzero(self.folds == (0 if fold is None else fold))
 
-    def train_truth(self, fold: int | None) -> np.ndarray:
+    def collect_train_targets(self, fold: int | None) -> np.ndarray:
         """What the labels of the training rows are."""
-        return label_array(self.splits["train"], self.labels) if fold is None else self.truth[self.folds != fold]
+        return build_label_array(self.splits["train"], self.labels) if fold is None else self.truth[self.folds != fold]
 
-    def part(self, system: System, fold: int | None) -> Part:
+    def select_trial_data(self, system: System, fold: int | None) -> TrialData:
         """The rows of one cell, with the columns that the system reads."""
         if fold is None:
             parts = (self.splits["train"], self.splits.get("validation") if "test" in self.splits else None, self.rows)
         else:
-            kept, held = self._held_out(np.flatnonzero(self.folds != fold))
+            kept, held = self._split_validation(np.flatnonzero(self.folds != fold))
             held_rows = self.rows.select(held) if len(held) else None
-            parts = (self.rows.select(kept), held_rows, self.rows.select(self.test_rows(fold)))
-        return self._columns(system, *parts)
+            parts = (self.rows.select(kept), held_rows, self.rows.select(self.find_test_rows(fold)))
+        return self._select_columns(system, *parts)
 
-    def whole(self, system: System) -> Part:
+    def select_all_data(self, system: System) -> TrialData:
         """All rows (without folds: the training split) for a training that no test follows."""
         if self.recipe.compare.folds is None:
-            return self.part(system, None)
-        kept, held = self._held_out(np.arange(len(self.rows)))
+            return self.select_trial_data(system, None)
+        kept, held = self._split_validation(np.arange(len(self.rows)))
         held_rows = self.rows.select(held) if len(held) else None
-        return self._columns(system, self.rows.select(kept), held_rows, self.rows.select([]))
+        return self._select_columns(system, self.rows.select(kept), held_rows, self.rows.select([]))
 
-    def _columns(self, system: System, train: "Dataset", validation: "Dataset | None", test: "Dataset") -> Part:
+    def _select_columns(
+        self, system: System, train: "Dataset", validation: "Dataset | None", test: "Dataset"
+    ) -> TrialData:
         """The rows with the columns that the system reads."""
-        names = [name for modality in system.modalities for name in columns_of(self.rows.column_names, modality)]
+        names = [name for modality in system.modalities for name in find_columns(self.rows.column_names, modality)]
         names.append("label")
         held = None if validation is None else validation.select_columns(names)
-        return Part(train.select_columns(names), held, test.select_columns(names))
+        return TrialData(train.select_columns(names), held, test.select_columns(names))
 
-    def features(
+    def load_features(
         self, system: System, model: PlaitPreTrainedModel, processor: PlaitProcessor, args: PlaitTrainingArguments
     ) -> dict[str, FeatureStore]:
         """The outputs of the frozen towers that the recipe keeps, of all rows: pretrained ones for all cells."""
@@ -151,7 +153,7 @@ class Bench:
             found[modality] = self.stores[modality, source]
         return found
 
-    def _rows(self) -> "Dataset":
+    def _select_tested_rows(self) -> "Dataset":
         from datasets import concatenate_datasets
 
         if self.recipe.compare.folds is not None:
@@ -161,29 +163,29 @@ class Bench:
                 return self.splits[split]
         raise RecipeError("compare: there is neither a test nor a validation split; give data.splits, or compare.folds")
 
-    def _group_columns(self) -> list[str]:
+    def _find_group_columns(self) -> list[str]:
         if self.recipe.compare.group_by is not None:
             return self.recipe.compare.group_by
-        read = [part for part in self.systems[-1].modalities if columns_of(self.rows.column_names, part)]
+        read = [part for part in self.systems[-1].modalities if find_columns(self.rows.column_names, part)]
         return read + (["group"] if "group" in self.rows.column_names else [])
 
-    def _folds(self) -> np.ndarray:
+    def _assign_folds(self) -> np.ndarray:
         folds = self.recipe.compare.folds
         if folds is None:
             return np.zeros(len(self.rows), dtype=int)
-        return fold_numbers(self.groups, self.truth, self.labels, folds, self.recipe.seed)
+        return assign_folds(self.groups, self.truth, self.labels, folds, self.recipe.seed)
 
-    def _held_out(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _split_validation(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Training rows without, and with, the recipe's fraction for validation; groups are not parted."""
         fraction = self.recipe.data.validation_fraction or 0.0
         if not 0 <= fraction < 1:
             raise RecipeError(f"data.validation_fraction is {fraction}: expected more than 0 and less than 1")
         groups = np.unique(self.groups[rows])
-        order = groups[shuffled(len(groups), self.recipe.seed)]
+        order = groups[shuffle_indices(len(groups), self.recipe.seed)]
         held = np.isin(self.groups[rows], order[: round(fraction * len(groups))])
         return rows[~held], rows[held]
 
-    def _metric(self) -> str:
+    def _select_metric(self) -> str:
         name = self.recipe.compare.metric or self.metric_names[0]
         check_choice("compare.metric", name, self.metric_names)
         try:

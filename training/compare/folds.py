@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..data.labels import REGRESSION, SINGLE, Labels
-from ..data.media import MEDIA, Row, columns_of, items_of
+from ..data.labels import REGRESSION, SINGLE, LabelSpec
+from ..data.media import MEDIA, Row, collect_items, find_columns
 from ..recipes.errors import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-BINS = 10  # of a regression's targets, whose distribution is then spread evenly over the folds
+TARGET_BINS = 10  # of a regression's targets, whose distribution is then spread evenly over the folds
 
 
-def group_numbers(data: "Dataset", columns: Sequence[str]) -> np.ndarray:
+def assign_groups(data: "Dataset", columns: Sequence[str]) -> np.ndarray:
     """(rows,) numbers that are equal for rows with an equal value in one of the columns, also by way of other rows.
 
     Texts are equal when they differ in case and spaces alone, pictures when their bytes or paths are equal.
@@ -26,35 +26,35 @@ def group_numbers(data: "Dataset", columns: Sequence[str]) -> np.ndarray:
     parents = list(range(len(data)))
     for column in columns:
         first: dict[Hashable, int] = {}
-        for row, values in enumerate(column_values(data, column)):
+        for row, values in enumerate(collect_column_values(data, column)):
             for value in values:
-                join(parents, first.setdefault(value, row), row)
-    roots = [root(parents, row) for row in range(len(parents))]
+                union_groups(parents, first.setdefault(value, row), row)
+    roots = [find_root(parents, row) for row in range(len(parents))]
     return np.unique(roots, return_inverse=True)[1]
 
 
-def column_values(data: "Dataset", column: str) -> Iterable[list[Hashable]]:
+def collect_column_values(data: "Dataset", column: str) -> Iterable[list[Hashable]]:
     """For each row the values of one column (image: of all picture columns, ...) by which it is told from others."""
     names = [name for name in data.column_names if name.partition(".")[0] == column]
     if not names:
         raise RecipeError(f"compare.group_by: there is no column {column!r}, only {', '.join(data.column_names)}")
     if column in MEDIA:
-        names = columns_of(data.column_names, column)
-        return ([key for key, _ in items_of(cast("Row", row), column)] for row in data.select_columns(names))
-    return ([plain(value)] if value is not None else [] for value in data[names[0]])
+        names = find_columns(data.column_names, column)
+        return ([key for key, _ in collect_items(cast("Row", row), column)] for row in data.select_columns(names))
+    return ([normalize_value(value)] if value is not None else [] for value in data[names[0]])
 
 
-def plain(value: Any) -> str:
+def normalize_value(value: Any) -> str:
     """A value as text, in which case and spaces do not matter."""
     return " ".join(str(value).casefold().split())
 
 
-def join(parents: list[int], one: int, other: int) -> None:
+def union_groups(parents: list[int], one: int, other: int) -> None:
     """Make two rows members of one group."""
-    parents[root(parents, other)] = root(parents, one)
+    parents[find_root(parents, other)] = find_root(parents, one)
 
 
-def root(parents: list[int], row: int) -> int:
+def find_root(parents: list[int], row: int) -> int:
     """The row that stands for the group of this one; the way to it is shortened."""
     while parents[row] != row:
         parents[row] = parents[parents[row]]
@@ -62,7 +62,7 @@ def root(parents: list[int], row: int) -> int:
     return row
 
 
-def fold_numbers(groups: np.ndarray, targets: np.ndarray, labels: Labels, folds: int, seed: int) -> np.ndarray:
+def assign_folds(groups: np.ndarray, targets: np.ndarray, labels: LabelSpec, folds: int, seed: int) -> np.ndarray:
     """(rows,) the fold in which each row is tested: whole groups, the classes (or a regression's range) spread evenly.
 
     groups: (rows,); targets: (rows,) ids or numbers, or (rows, labels) of 0 and 1, which are not spread.
@@ -82,16 +82,16 @@ def fold_numbers(groups: np.ndarray, targets: np.ndarray, labels: Labels, folds:
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     numbers = np.zeros(len(groups), dtype=int)
-    for fold, (_, test) in enumerate(splitter.split(groups, strata(targets, labels), groups)):
+    for fold, (_, test) in enumerate(splitter.split(groups, build_strata(targets, labels), groups)):
         numbers[test] = fold
     return numbers
 
 
-def strata(targets: np.ndarray, labels: Labels) -> np.ndarray:
+def build_strata(targets: np.ndarray, labels: LabelSpec) -> np.ndarray:
     """(rows,) what is spread evenly over the folds."""
     if labels.problem_type == SINGLE:
         return targets
     if labels.problem_type == REGRESSION:
-        edges = np.unique(np.quantile(targets, np.linspace(0, 1, BINS + 1)[1:-1]))
+        edges = np.unique(np.quantile(targets, np.linspace(0, 1, TARGET_BINS + 1)[1:-1]))
         return np.searchsorted(edges, targets)
     return np.zeros(len(targets), dtype=int)

@@ -6,7 +6,7 @@ from typing import Any
 GREY, BLUE, LINE = "#6b6b6b", "#1f5fa8", "#b8b8b8"
 
 
-def draw(content: dict[str, Any], path: Path) -> None:
+def draw_comparison(content: dict[str, Any], path: Path) -> None:
     """Each system's metric with its interval, and its gain over the best single modality; content: of compare.json.
 
     Raises:
@@ -19,9 +19,9 @@ def draw(content: dict[str, Any], path: Path) -> None:
     scores, gains = figure.subplots(1, 2, sharey=True)
     for place, row in enumerate(systems):
         colour = BLUE if len(row["modalities"]) > 1 else GREY
-        dot(scores, place, row, colour)
+        draw_interval(scores, place, row, colour)
         if row["name"] != content["best_single"]:
-            dot(gains, place, row["gain"], colour)
+            draw_interval(gains, place, row["gain"], colour)
     if content["majority"] is not None:
         scores.axvline(content["majority"], color=LINE, linestyle=":", zorder=0)
         scores.text(content["majority"], len(systems) - 0.45, " majority", color=GREY, fontsize=8)
@@ -37,7 +37,7 @@ def draw(content: dict[str, Any], path: Path) -> None:
     figure.savefig(str(path), dpi=150)
 
 
-def dot(axes: Any, place: int, interval: dict[str, float], colour: str) -> None:
+def draw_interval(axes: Any, place: int, interval: dict[str, float], colour: str) -> None:
     """A value and its interval in the row `place`."""
     axes.plot([interval["low"], interval["high"]], [place, place], color=colour, linewidth=2, solid_capstyle="round")
     axes.plot(interval["value"], place, "o", color=colour, markersize=6)

@@ -5,8 +5,8 @@ from typing import Any
 from ..recipes.schema import Recipe
 from .summary import Comparison
 
-PLOT = "compare.png"
-PAGE = """# {title}
+PLOT_FILE = "compare.png"
+PAGE_TEMPLATE = """# {title}
 
 ![{verdict}]({plot})
 
@@ -19,49 +19,55 @@ PAGE = """# {title}
 """
 
 
-def markdown(comparison: Comparison, recipe: Recipe, command: str) -> str:
+def render_page(comparison: Comparison, recipe: Recipe, command: str) -> str:
     """A whole page."""
     content = comparison.content
-    return PAGE.format(
+    return PAGE_TEMPLATE.format(
         title=f"Does fusion help? {recipe.task.replace('_', ' ').capitalize()}, {content['rows']:,} test rows",
         verdict=content["verdict"],
-        plot=PLOT,
-        body=body(content),
+        plot=PLOT_FILE,
+        body=render_body(content),
         command=command,
     )
 
 
-def body(content: dict[str, Any]) -> str:
+def render_body(content: dict[str, Any]) -> str:
     """Answer, tables and how they came about."""
-    return "\n\n".join([answer(content), table(content), notes(content)]) + "\n" + audit(content)
+    return (
+        "\n\n".join([render_answer(content), render_table(content), render_notes(content)])
+        + "\n"
+        + render_ablation(content)
+    )
 
 
-def answer(content: dict[str, Any]) -> str:
+def render_answer(content: dict[str, Any]) -> str:
     """The question's answer in one line."""
     found = (
         f"**{content['verdict'].capitalize()}**: {content['best_fusion']} (best fusion) - {content['best_single']} "
-        f"(best single modality) = {signed(content['fusion_minus_single'])} {content['metric']}."
+        f"(best single modality) = {format_difference(content['fusion_minus_single'])} {content['metric']}."
     )
     fair = content["chosen_elsewhere"]
-    return found if fair is None else f"{found} Both chosen for each fold on the other folds: {signed(fair)}."
+    return (
+        found if fair is None else f"{found} Both chosen for each fold on the other folds: {format_difference(fair)}."
+    )
 
 
-def table(content: dict[str, Any]) -> str:
+def render_table(content: dict[str, Any]) -> str:
     """A row a system."""
     others = [name for name in content["systems"][0]["metrics"] if name != content["metric"]]
     heads = ["system", content["metric"], f"gain over {content['best_single']}", *others]
     heads += ["trained parameters", "seconds a training"]
-    lines = [line(heads), line(["---"] * len(heads))]
+    lines = [format_row(heads), format_row(["---"] * len(heads))]
     for row in content["systems"]:
-        gain = "-" if row["name"] == content["best_single"] else signed(row["gain"])
-        cells = [row["name"], bounded(row), gain, *(f"{row['metrics'][name]:.4f}" for name in others)]
-        lines.append(line([*cells, f"{row['trainable']:,}", f"{row['seconds']:.1f}"]))
+        gain = "-" if row["name"] == content["best_single"] else format_difference(row["gain"])
+        cells = [row["name"], format_interval(row), gain, *(f"{row['metrics'][name]:.4f}" for name in others)]
+        lines.append(format_row([*cells, f"{row['trainable']:,}", f"{row['seconds']:.1f}"]))
     if content["majority"] is not None:
-        lines.append(line(["always the majority", f"{content['majority']:.4f}", *["-"] * (len(heads) - 2)]))
+        lines.append(format_row(["always the majority", f"{content['majority']:.4f}", *["-"] * (len(heads) - 2)]))
     return "\n".join(lines)
 
 
-def notes(content: dict[str, Any]) -> str:
+def render_notes(content: dict[str, Any]) -> str:
     """How the numbers came about."""
     folds, seeds = content["folds"], content["seeds"]
     tested = (
@@ -74,39 +80,49 @@ def notes(content: dict[str, Any]) -> str:
     )
 
 
-def audit(content: dict[str, Any]) -> str:
+def render_ablation(content: dict[str, Any]) -> str:
     """What each fusion scores on changed rows."""
     if not content["audit"]:
         return ""
     kinds = [kind for kind in next(iter(content["audit"].values())) if not kind.startswith("only")]
-    lines = ["", "## Does it look at all modalities?", "", line(["system", "as it is", *kinds])]
-    lines.append(line(["---"] * (len(kinds) + 2)))
+    lines = ["", "## Does it look at all modalities?", "", format_row(["system", "as it is", *kinds])]
+    lines.append(format_row(["---"] * (len(kinds) + 2)))
     whole = {row["name"]: row for row in content["systems"]}
     for name, found in content["audit"].items():
-        lines.append(line([name, f"{whole[name]['value']:.4f}", *(bounded(found[kind]) for kind in kinds)]))
+        lines.append(
+            format_row([name, f"{whole[name]['value']:.4f}", *(format_interval(found[kind]) for kind in kinds)])
+        )
     said = "Shuffled: every row has another row's. Blank: an input without content."
-    return "\n".join([*lines, "", f"{content['metric'].capitalize()}. {said}", "", *missing(content)])
+    return "\n".join([*lines, "", f"{content['metric'].capitalize()}. {said}", "", *render_missing_modalities(content)])
 
 
-def missing(content: dict[str, Any]) -> list[str]:
+def render_missing_modalities(content: dict[str, Any]) -> list[str]:
     """What each fusion scores where modalities are left out."""
     heads = ["system", "present", content["metric"], "lost", "gain over the best single that is present"]
-    lines = ["## What if a modality is missing?", "", line(heads), line(["---"] * len(heads))]
+    lines = ["## What if a modality is missing?", "", format_row(heads), format_row(["---"] * len(heads))]
     for name, found in content["audit"].items():
         for kind in (kind for kind in found if kind.startswith("only")):
-            beside = f"{signed(found[kind]['gain'])} ({found[kind]['single']})" if "gain" in found[kind] else "-"
-            cells = [name, kind.removeprefix("only "), bounded(found[kind]), signed(found[kind]["lost"]), beside]
-            lines.append(line(cells))
+            beside = (
+                f"{format_difference(found[kind]['gain'])} ({found[kind]['single']})" if "gain" in found[kind] else "-"
+            )
+            cells = [
+                name,
+                kind.removeprefix("only "),
+                format_interval(found[kind]),
+                format_difference(found[kind]["lost"]),
+                beside,
+            ]
+            lines.append(format_row(cells))
     return [*lines, ""]
 
 
-def line(cells: list[str]) -> str:
+def format_row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def bounded(interval: dict[str, Any]) -> str:
+def format_interval(interval: dict[str, Any]) -> str:
     return f"{interval['value']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
 
 
-def signed(interval: dict[str, Any]) -> str:
+def format_difference(interval: dict[str, Any]) -> str:
     return f"{interval['value']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"

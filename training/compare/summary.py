@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..metrics.baselines import majority_predictions
-from ..metrics.bootstrap import Interval, Resamples, Values
-from ..metrics.classification import Metrics, greater_is_better
-from .experiment import Bench
-from .modality_ablation import only, patterns
+from ..metrics.baselines import predict_majority
+from ..metrics.bootstrap import BootstrapValues, Interval, Resamples
+from ..metrics.classification import Metrics, is_greater_better
+from ..trainer.modality_patterns import list_modality_patterns
+from .experiment import Experiment
+from .modality_ablation import format_present
 from .systems import System
-from .trials import Answers, Cell, LogitMetrics, cells_of
+from .trials import LogitMetrics, Trial, TrialResult, list_trials
 
 
 class Comparison(NamedTuple):
@@ -20,17 +21,17 @@ class Comparison(NamedTuple):
     content: dict[str, Any]
 
 
-def summarise(bench: Bench, answers: Mapping[str, Answers]) -> Comparison:
+def summarize_comparison(bench: Experiment, answers: Mapping[str, TrialResult]) -> Comparison:
     """Everything that the tables say, as plain values."""
-    table = Table(bench, answers)
-    singles = [system for system in bench.systems if not system.fused]
-    fusions = [system for system in bench.systems if system.fused]
-    best_single, best_fusion = table.best(singles), table.best(fusions)
-    difference = table.gain(table.values[best_fusion.name], table.values[best_single.name])
+    table = ComparisonTable(bench, answers)
+    singles = [system for system in bench.systems if not system.is_fusion]
+    fusions = [system for system in bench.systems if system.is_fusion]
+    best_single, best_fusion = table.find_best(singles), table.find_best(fusions)
+    difference = table.compute_gain(table.values[best_fusion.name], table.values[best_single.name])
     options = bench.recipe.compare
     content = {
         "metric": bench.metric,
-        "greater_is_better": greater_is_better(bench.metric),
+        "greater_is_better": is_greater_better(bench.metric),
         "rows": len(bench.rows),
         "groups": int(bench.groups.max()) + 1,
         "folds": options.folds,
@@ -39,73 +40,73 @@ def summarise(bench: Bench, answers: Mapping[str, Answers]) -> Comparison:
         "best_single": best_single.name,
         "best_fusion": best_fusion.name,
         "fusion_minus_single": difference.interval.as_dict(),
-        "verdict": verdict(difference.interval),
-        "chosen_elsewhere": table.chosen_elsewhere(singles, fusions),
-        "majority": table.majority(),
-        "systems": [table.row(system, best_single) for system in bench.systems],
-        "audit": {system.name: table.audit(system) for system in fusions} if options.audit else {},
+        "verdict": judge_interval(difference.interval),
+        "chosen_elsewhere": table.compute_cross_fold_gain(singles, fusions),
+        "majority": table.compute_majority(),
+        "systems": [table.build_row(system, best_single) for system in bench.systems],
+        "audit": {system.name: table.measure_ablation(system) for system in fusions} if options.audit else {},
     }
     return Comparison(content)
 
 
-def verdict(interval: Interval) -> str:
+def judge_interval(interval: Interval) -> str:
     """What an interval of (fusion - single) says."""
     if interval.low > 0:
         return "fusion helps"
     return "fusion harms" if interval.high < 0 else "no difference shown"
 
 
-class Table:
+class ComparisonTable:
     """The systems' answers on all test rows, measured on the same resamples."""
 
-    def __init__(self, bench: Bench, answers: Mapping[str, Answers]) -> None:
+    def __init__(self, bench: Experiment, answers: Mapping[str, TrialResult]) -> None:
         self.bench, self.answers = bench, answers
         self.metrics = LogitMetrics(bench.metric_names, bench.labels.problem_type)
-        self.measured = Metrics([bench.metric], bench.labels.problem_type)
+        self.decisive_metric = Metrics([bench.metric], bench.labels.problem_type)
         options = bench.recipe.compare
         self.resamples = Resamples(bench.groups, len(options.seeds), options.bootstrap, bench.recipe.seed)
-        self.values = {system.name: self.resampled(system) for system in bench.systems}
+        self.values = {system.name: self.resample(system) for system in bench.systems}
 
-    def logits(self, system: System, variation: str = "") -> list[np.ndarray]:
+    def collect_logits(self, system: System, variation: str = "") -> list[np.ndarray]:
         """(rows, labels) of each seed, all folds put together."""
-        return [self._of_seed(system, seed, variation) for seed in self.bench.recipe.compare.seeds]
+        return [self._collect_seed_logits(system, seed, variation) for seed in self.bench.recipe.compare.seeds]
 
-    def _of_seed(self, system: System, seed: int, variation: str) -> np.ndarray:
-        parts = [self.answers[Cell(system, fold, seed).name] for fold in self.bench.fold_names]
+    def _collect_seed_logits(self, system: System, seed: int, variation: str) -> np.ndarray:
+        parts = [self.answers[Trial(system, fold, seed).name] for fold in self.bench.fold_names]
         logits = np.concatenate([part.logits[variation] for part in parts])
         return logits[np.argsort(np.concatenate([part.rows for part in parts]))]
 
-    def resampled(self, system: System, variation: str = "") -> Values:
+    def resample(self, system: System, variation: str = "") -> BootstrapValues:
         """The deciding metric."""
-        answers = [self.metrics.answers(logits) for logits in self.logits(system, variation)]
-        return self.resamples.values(self._measure, self.bench.truth, answers)
+        answers = [self.metrics.reduce_logits(logits) for logits in self.collect_logits(system, variation)]
+        return self.resamples.compute_values(self._measure, self.bench.truth, answers)
 
     def _measure(self, truth: np.ndarray, answers: np.ndarray) -> float:
-        return self.measured.compute(truth, answers)[self.bench.metric]
+        return self.decisive_metric.compute(truth, answers)[self.bench.metric]
 
-    def gain(self, one: Values, other: Values) -> Values:
+    def compute_gain(self, one: BootstrapValues, other: BootstrapValues) -> BootstrapValues:
         """How much better one is than the other, paired; of an error, how much less."""
-        difference = one.minus(other)
-        return difference if greater_is_better(self.bench.metric) else difference.negative()
+        difference = one.subtract(other)
+        return difference if is_greater_better(self.bench.metric) else difference.negate()
 
-    def best(self, systems: Sequence[System]) -> System:
-        sign = 1 if greater_is_better(self.bench.metric) else -1
-        return max(systems, key=lambda system: sign * self.values[system.name].whole)
+    def find_best(self, systems: Sequence[System]) -> System:
+        sign = 1 if is_greater_better(self.bench.metric) else -1
+        return max(systems, key=lambda system: sign * self.values[system.name].estimate)
 
-    def chosen_elsewhere(self, singles: Sequence[System], fusions: Sequence[System]) -> dict[str, float] | None:
+    def compute_cross_fold_gain(self, singles: Sequence[System], fusions: Sequence[System]) -> dict[str, float] | None:
         """Fusion - single, where the best of each is chosen for every fold by its metric on the other folds; None
         without folds. The best of several is otherwise chosen on the rows that it is measured on."""
         if self.bench.recipe.compare.folds is None:
             return None
-        one, other = (self._elsewhere(systems) for systems in (fusions, singles))
-        return self.gain(one, other).interval.as_dict()
+        one, other = (self._select_on_other_folds(systems) for systems in (fusions, singles))
+        return self.compute_gain(one, other).interval.as_dict()
 
-    def _elsewhere(self, systems: Sequence[System]) -> Values:
-        answers = {s.name: [self.metrics.answers(logits) for logits in self.logits(s)] for s in systems}
+    def _select_on_other_folds(self, systems: Sequence[System]) -> BootstrapValues:
+        answers = {s.name: [self.metrics.reduce_logits(logits) for logits in self.collect_logits(s)] for s in systems}
         picked = [answer.copy() for answer in answers[systems[0].name]]
-        sign = 1 if greater_is_better(self.bench.metric) else -1
+        sign = 1 if is_greater_better(self.bench.metric) else -1
         for fold in self.bench.fold_names:
-            test = self.bench.test_rows(fold)
+            test = self.bench.find_test_rows(fold)
             others = np.setdiff1d(np.arange(len(self.bench.rows)), test)
             truth = self.bench.truth[others]
             scores = {
@@ -115,19 +116,19 @@ class Table:
             best = answers[max(scores, key=lambda name: scores[name])]
             for seed, answer in enumerate(best):
                 picked[seed][test] = answer[test]
-        return self.resamples.values(self._measure, self.bench.truth, picked)
+        return self.resamples.compute_values(self._measure, self.bench.truth, picked)
 
-    def row(self, system: System, best_single: System) -> dict[str, Any]:
+    def build_row(self, system: System, best_single: System) -> dict[str, Any]:
         """One line of the table."""
         values = self.values[system.name]
-        by_seed = [self.metrics.of_logits(self.bench.truth, logits) for logits in self.logits(system)]
-        facts = [self.answers[cell.name].facts for cell in cells_of(self.bench) if cell.system.name == system.name]
+        by_seed = [self.metrics.compute_from_logits(self.bench.truth, logits) for logits in self.collect_logits(system)]
+        facts = [self.answers[cell.name].facts for cell in list_trials(self.bench) if cell.system.name == system.name]
         return {
             "name": system.name,
             "modalities": list(system.modalities),
             "fusion": system.model.fusion,
             **values.interval.as_dict(),
-            "gain": self.gain(values, self.values[best_single.name]).interval.as_dict(),
+            "gain": self.compute_gain(values, self.values[best_single.name]).interval.as_dict(),
             "metrics": {name: float(np.mean([scores[name] for scores in by_seed])) for name in by_seed[0]},
             "by_seed": [scores[self.bench.metric] for scores in by_seed],
             "trainable": facts[0]["trainable"],
@@ -136,35 +137,35 @@ class Table:
             "steps": facts[0]["steps"],
         }
 
-    def audit(self, system: System) -> dict[str, Any]:
+    def measure_ablation(self, system: System) -> dict[str, Any]:
         """The metric under each variation and what is lost by it; where modalities are left out, also what is gained
         over the best of those present that was trained alone."""
         whole, found = self.values[system.name], {}
-        for present in (*patterns(system.modalities), system.modalities):
-            name = only(present)
-            values = whole if present == system.modalities else self.resampled(system, name)
-            found[name] = self._beside(values, whole)
-            singles = [other for other in self.bench.systems if not other.fused and other.modalities[0] in present]
+        for present in (*list_modality_patterns(system.modalities), system.modalities):
+            name = format_present(present)
+            values = whole if present == system.modalities else self.resample(system, name)
+            found[name] = self._compare_with_all(values, whole)
+            singles = [other for other in self.bench.systems if not other.is_fusion and other.modalities[0] in present]
             if singles:
-                best = self.best(singles)
-                found[name] |= {"single": best.name, "gain": self._gained(values, best)}
+                best = self.find_best(singles)
+                found[name] |= {"single": best.name, "gain": self._compute_gain_interval(values, best)}
         for kind in ("shuffled", "blank"):
             for modality in system.modalities:
-                found[f"{kind} {modality}"] = self._beside(self.resampled(system, f"{kind} {modality}"), whole)
+                found[f"{kind} {modality}"] = self._compare_with_all(self.resample(system, f"{kind} {modality}"), whole)
         return found
 
-    def _beside(self, values: Values, whole: Values) -> dict[str, Any]:
-        return {**values.interval.as_dict(), "lost": self.gain(whole, values).interval.as_dict()}
+    def _compare_with_all(self, values: BootstrapValues, whole: BootstrapValues) -> dict[str, Any]:
+        return {**values.interval.as_dict(), "lost": self.compute_gain(whole, values).interval.as_dict()}
 
-    def _gained(self, values: Values, best: System) -> dict[str, float]:
-        return self.gain(values, self.values[best.name]).interval.as_dict()
+    def _compute_gain_interval(self, values: BootstrapValues, best: System) -> dict[str, float]:
+        return self.compute_gain(values, self.values[best.name]).interval.as_dict()
 
-    def majority(self) -> float | None:
+    def compute_majority(self) -> float | None:
         """The metric of always answering the training rows' most frequent class (or mean)."""
         bench, truth = self.bench, self.bench.truth
         predicted = np.zeros_like(truth)
         for fold in bench.fold_names:
-            test = bench.test_rows(fold)
-            train = bench.train_truth(fold)
-            predicted[test] = majority_predictions(train, len(test), bench.labels.problem_type)
-        return self.measured.constant(truth, predicted).get(bench.metric)
+            test = bench.find_test_rows(fold)
+            train = bench.collect_train_targets(fold)
+            predicted[test] = predict_majority(train, len(test), bench.labels.problem_type)
+        return self.decisive_metric.compute_constant(truth, predicted).get(bench.metric)

@@ -15,21 +15,21 @@ from transformers import EvalPrediction, set_seed
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
 
 from ...processing import PlaitProcessor
-from ..data.inputs import rows_in
-from ..data.loading import Data
+from ..data.inputs import collect_rows
+from ..data.loading import DataSplits
 from ..data.media import Row
 from ..metrics.classification import Metrics
 from ..recipes.errors import RecipeError
-from ..runs.assembly import build_both, make_arguments, make_collator
+from ..runs.assembly import build_arguments, build_collator, build_processor_and_model
 from ..trainer.trainer import PlaitTrainer
-from .experiment import Bench, Part
-from .modality_ablation import variations
+from .experiment import Experiment, TrialData
+from .modality_ablation import generate_variations
 from .systems import System
 
-QUIET = {"disable_tqdm": True, "report_to": "none", "logging_strategy": "no"}
+QUIET_ARGUMENTS = {"disable_tqdm": True, "report_to": "none", "logging_strategy": "no"}
 
 
-class Cell(NamedTuple):
+class Trial(NamedTuple):
     """A system, trained with `seed` on all rows but those of `fold` (None: on the training split)."""
 
     system: System
@@ -42,7 +42,7 @@ class Cell(NamedTuple):
         return f"{slug}-{'split' if self.fold is None else f'fold{self.fold}'}-seed{self.seed}"
 
 
-class Answers(NamedTuple):
+class TrialResult(NamedTuple):
     """What a finished cell leaves: the numbers of the test rows, the logits (rows, labels) of the test as it is ("")
     and of every variation of the audit, and facts (parameters, seconds, steps)."""
 
@@ -59,7 +59,7 @@ class Answers(NamedTuple):
         unfinished.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> "Answers":
+    def load(cls, path: Path) -> "TrialResult":
         """Read the file. Raises RecipeError for one that is damaged."""
         try:
             with np.load(path, allow_pickle=False) as content:
@@ -70,7 +70,7 @@ class Answers(NamedTuple):
             raise RecipeError(f"{path} is damaged ({error}): delete it, it is computed again") from error
 
 
-class Trained(NamedTuple):
+class TrainedSystem(NamedTuple):
     """A trainer at the end of its training, and the CPU (on a GPU: wall) seconds that it took."""
 
     trainer: PlaitTrainer
@@ -85,27 +85,27 @@ class LogitMetrics(Metrics):
         return logits.float()
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        return self.of_logits(np.asarray(prediction.label_ids), np.asarray(prediction.predictions))
+        return self.compute_from_logits(np.asarray(prediction.label_ids), np.asarray(prediction.predictions))
 
-    def of_logits(self, references: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    def compute_from_logits(self, references: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         """The metrics of logits (rows, labels)."""
-        return self.compute(references, self.answers(logits))
+        return self.compute(references, self.reduce_logits(logits))
 
-    def answers(self, logits: np.ndarray) -> np.ndarray:
+    def reduce_logits(self, logits: np.ndarray) -> np.ndarray:
         """What the metrics read: chosen labels, probabilities or values."""
         return super().reduce(torch.as_tensor(logits), torch.empty(0)).numpy()
 
 
-def run_cell(bench: Bench, cell: Cell) -> Answers:
+def run_trial(bench: Experiment, cell: Trial) -> TrialResult:
     """Train and ask."""
     with TemporaryDirectory() as folder:
-        part = bench.part(cell.system, cell.fold)
-        run = trained(bench, cell.system, cell.seed, part, Path(folder))
-        test = rows_in(part.test)
-        logits = {"": logits_of(run.trainer, test)}
-        if cell.system.fused and bench.recipe.compare.audit:
-            for name, rows in variations(test, cell.system.modalities, cell.seed):
-                logits[name] = logits_of(run.trainer, rows)
+        part = bench.select_trial_data(cell.system, cell.fold)
+        run = train_system(bench, cell.system, cell.seed, part, Path(folder))
+        test = collect_rows(part.test)
+        logits = {"": predict_logits(run.trainer, test)}
+        if cell.system.is_fusion and bench.recipe.compare.audit:
+            for name, rows in generate_variations(test, cell.system.modalities, cell.seed):
+                logits[name] = predict_logits(run.trainer, rows)
     parameters = list(run.trainer.model.parameters())
     facts = {
         "parameters": sum(parameter.numel() for parameter in parameters),
@@ -113,19 +113,21 @@ def run_cell(bench: Bench, cell: Cell) -> Answers:
         "seconds": round(run.seconds, 3),
         "steps": run.trainer.state.global_step,
     }
-    return Answers(bench.test_rows(cell.fold), logits, facts)
+    return TrialResult(bench.find_test_rows(cell.fold), logits, facts)
 
 
-def trained(bench: Bench, system: System, seed: int, part: Part, folder: Path) -> Trained:
+def train_system(bench: Experiment, system: System, seed: int, part: TrialData, folder: Path) -> TrainedSystem:
     """A system after its training on `part`."""
-    recipe = system.recipe(bench.recipe, seed)
+    recipe = system.build_training_recipe(bench.recipe, seed)
     saves = {} if recipe.training.get("load_best_model_at_end") else {"save_strategy": "no"}
-    recipe = replace(recipe, training={**recipe.training, **QUIET, **saves})
-    args = make_arguments(recipe, folder / "checkpoints")
+    recipe = replace(recipe, training={**recipe.training, **QUIET_ARGUMENTS, **saves})
+    args = build_arguments(recipe, folder / "checkpoints")
     set_seed(args.seed)
-    processor, model = build_both(recipe, folder, args, Data({"train": part.train}, bench.labels), verbose=False)
-    collator = make_collator(recipe, processor, bench.labels, args.image_cache)
-    collator.features |= bench.features(system, model, processor, args)
+    processor, model = build_processor_and_model(
+        recipe, folder, args, DataSplits({"train": part.train}, bench.labels), verbose=False
+    )
+    collator = build_collator(recipe, processor, bench.labels, args.image_cache)
+    collator.features |= bench.load_features(system, model, processor, args)
     args.cache_features = []  # they are there
     try:
         trainer = PlaitTrainer(
@@ -145,18 +147,18 @@ def trained(bench: Bench, system: System, seed: int, part: Part, folder: Path) -
     trainer.train()
     seconds = clock() - start
     trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the tests that follow
-    return Trained(trainer, processor, seconds)
+    return TrainedSystem(trainer, processor, seconds)
 
 
-def logits_of(trainer: PlaitTrainer, rows: list[Row]) -> np.ndarray:
+def predict_logits(trainer: PlaitTrainer, rows: list[Row]) -> np.ndarray:
     """(rows, labels)."""
     data: Any = rows
     return np.asarray(trainer.predict(data).predictions, dtype=np.float32)
 
 
-def cells_of(bench: Bench) -> Iterator[Cell]:
+def list_trials(bench: Experiment) -> Iterator[Trial]:
     """Every cell, a fold of all systems at a time."""
     for seed in bench.recipe.compare.seeds:
         for fold in bench.fold_names:
             for system in bench.systems:
-                yield Cell(system, fold, seed)
+                yield Trial(system, fold, seed)

@@ -27,22 +27,29 @@ from ...configuration import DOCUMENT, NEGATIVE
 from ...configuration.tower import CONFIG_FIELDS
 from ...processing import PlaitProcessor
 from ...processing.text import reads_padding
-from ..parameters import plait_of
-from .inputs import image_inputs, media_inputs, pictures_of, text_inputs, text_key, tokenizer_in
-from .media import Row, columns_of, items_of
+from ..parameters import unwrap_plait
+from .inputs import (
+    compute_text_key,
+    encode_image_inputs,
+    encode_media_inputs,
+    encode_text_inputs,
+    find_images,
+    require_tokenizer,
+)
+from .media import Row, collect_items, find_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.get_logger(__name__)
 
-FORMAT = "plait features 1"
+FEATURE_FORMAT = "plait features 1"
 SHARD_BYTES = 2**28
-READERS = {"image": "image_processor", "audio": "feature_extractor", "video": "frame_processor"}
-VOLATILE = ("transformers_version", "_name_or_path")
+PROCESSOR_PARTS = {"image": "image_processor", "audio": "feature_extractor", "video": "frame_processor"}
+VOLATILE_KEYS = ("transformers_version", "_name_or_path")
 
 
-class Encoded(NamedTuple):
+class CachedFeatures(NamedTuple):
     """One input's tokens (length, width) and pooled vector (width), if the tower pools."""
 
     tokens: Tensor
@@ -79,15 +86,15 @@ class FeatureStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])
 
-    def holds(self, keys: Iterable[str | None]) -> bool:
+    def has_keys(self, keys: Iterable[str | None]) -> bool:
         """Whether every key (None: no input) is stored."""
         return bool(self.index) and all(key is None or key in self.index for key in keys)
 
-    def __getitem__(self, key: str) -> Encoded:
+    def __getitem__(self, key: str) -> CachedFeatures:
         number, row = self.index[key]
         shard = self.shards[number]
         start, end = shard["offsets"][row : row + 2].tolist()
-        return Encoded(shard["tokens"][start:end], shard["pooled"][row] if "pooled" in shard else None)
+        return CachedFeatures(shard["tokens"][start:end], shard["pooled"][row] if "pooled" in shard else None)
 
     def gather(self, rows: Sequence[Sequence[str]]) -> dict[str, Tensor]:
         """A batch as a tower would return it: each row's tokens one after the other, padded to the longest.
@@ -110,7 +117,7 @@ class FeatureStore:
             result["pooler_output"] = torch.stack([torch.stack(row or [*blank]).mean(0) for row in pooled])[select]
         return result
 
-    def add(self, keys: Sequence[str], outputs: Sequence[Encoded]) -> None:
+    def add(self, keys: Sequence[str], outputs: Sequence[CachedFeatures]) -> None:
         """Write one more file. It appears whole or not at all."""
         lengths = torch.tensor([0, *(len(output.tokens) for output in outputs)])
         tensors = {"tokens": torch.cat([output.tokens for output in outputs]), "offsets": lengths.cumsum(0)}
@@ -119,7 +126,7 @@ class FeatureStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = sha256(" ".join(keys).encode()).hexdigest()[:24]
         unfinished = self.folder / f"{name}.{os.getpid()}.tmp"
-        save_file(tensors, unfinished, {"format": FORMAT, "keys": json.dumps(list(keys))})
+        save_file(tensors, unfinished, {"format": FEATURE_FORMAT, "keys": json.dumps(list(keys))})
         unfinished.replace(self.folder / f"{name}.safetensors")
 
 
@@ -145,25 +152,30 @@ def cache_features(
         ValueError: the tower is not frozen, there is no such tower or processor, or the outputs exceed the limit or
             the free space of the disk.
     """
-    tower = frozen_tower(model, modality).eval()
+    tower = find_frozen_tower(model, modality).eval()
     root = Path(folder).expanduser() if folder is not None else Path(HF_HOME) / "plait" / "features"
-    store = FeatureStore(root / f"{modality}-{tower_digest(model, tower, processor, modality)[:24]}")
-    inputs = _distinct_inputs(datasets, modality, max_length)
+    store = FeatureStore(root / f"{modality}-{compute_tower_digest(model, tower, processor, modality)[:24]}")
+    inputs = _find_distinct_inputs(datasets, modality, max_length)
     missing = {key: source for key, source in inputs.items() if key not in store.index}
     logger.info(f"{modality} features: {len(inputs)} distinct inputs, {len(missing)} to compute, in {store.folder}")
     if missing:
-        _fill(store, _outputs(model, processor, datasets, modality, missing, batch_size, max_length), missing, limit)
+        _fill_store(
+            store,
+            _compute_outputs(model, processor, datasets, modality, missing, batch_size, max_length),
+            missing,
+            limit,
+        )
         store.refresh()
     return store
 
 
-def frozen_tower(model: nn.Module, modality: str) -> nn.Module:
+def find_frozen_tower(model: nn.Module, modality: str) -> nn.Module:
     """The tower of this modality.
 
     Raises:
         ValueError: the model has none, or it is being trained.
     """
-    towers = plait_of(model).towers
+    towers = unwrap_plait(model).towers
     if modality not in towers:
         raise ValueError(f"the model has no {modality} tower to cache: it has {', '.join(towers)}")
     trained = [name for name, parameter in towers[modality].named_parameters() if parameter.requires_grad]
@@ -175,22 +187,24 @@ def frozen_tower(model: nn.Module, modality: str) -> nn.Module:
     return towers[modality]
 
 
-def tower_digest(model: nn.Module, tower: nn.Module, processor: PlaitProcessor, modality: str) -> str:
+def compute_tower_digest(model: nn.Module, tower: nn.Module, processor: PlaitProcessor, modality: str) -> str:
     """A digest of everything that a tower's output depends on, apart from its input."""
-    digest = sha256(FORMAT.encode())
-    config = getattr(plait_of(model).config, CONFIG_FIELDS[modality]).to_dict()
-    settings = {key: value for key, value in config.items() if key not in VOLATILE}
-    digest.update(json.dumps([settings, _processing(processor, modality)], sort_keys=True, default=str).encode())
+    digest = sha256(FEATURE_FORMAT.encode())
+    config = getattr(unwrap_plait(model).config, CONFIG_FIELDS[modality]).to_dict()
+    settings = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    digest.update(
+        json.dumps([settings, _collect_processing_settings(processor, modality)], sort_keys=True, default=str).encode()
+    )
     for name, tensor in sorted(tower.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _processing(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
+def _collect_processing_settings(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
     """The settings of what turns this modality into tensors."""
     if modality == "text":
-        tokenizer = tokenizer_in(processor)
+        tokenizer = require_tokenizer(processor)
         settings: dict[str, Any] = {"vocabulary": tokenizer.get_vocab(), "special": tokenizer.special_tokens_map}
         if isinstance(tokenizer, PreTrainedTokenizerFast):
             # padding and truncation are set anew by every call
@@ -199,23 +213,23 @@ def _processing(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
         if reads_padding(tokenizer):
             settings["reads_padding"] = True
         return {**settings, "model_max_length": tokenizer.model_max_length, "side": tokenizer.truncation_side}
-    name = READERS[modality]
+    name = PROCESSOR_PARTS[modality]
     part: Any = getattr(processor, name)
     if part is None:
         raise ValueError(f"the processor has no {name}, and there is {modality} to read")
     settings = part.to_dict()
     if modality == "video":
         settings |= {"num_frames": processor.num_frames, "fps": processor.fps}
-    return {key: value for key, value in settings.items() if key not in VOLATILE}
+    return {key: value for key, value in settings.items() if key not in VOLATILE_KEYS}
 
 
-def _distinct_inputs(
+def _find_distinct_inputs(
     datasets: Sequence["Dataset"], modality: str, max_length: int | None
 ) -> dict[str, tuple[int, int, int]]:
     """Where each distinct input is found first: (dataset, row, place in the row) by key."""
     found: dict[str, tuple[int, int, int]] = {}
     for number, data in enumerate(datasets):
-        names = columns_of(data.column_names, modality)
+        names = find_columns(data.column_names, modality)
         if modality == "text" and DOCUMENT not in data.column_names and NEGATIVE in data.column_names:
             names.append(NEGATIVE)  # texts of the same tower
         if not names:
@@ -224,16 +238,16 @@ def _distinct_inputs(
             )
         for row, item in enumerate(data.select_columns(names)):
             values = cast("Row", item)
-            texts = texts_of(values) if modality == "text" else ()
-            items = () if modality == "text" else items_of(values, modality)
-            keys = [*(text_key(one, max_length) for one in texts), *(key for key, _ in items)]
+            texts = split_row_texts(values) if modality == "text" else ()
+            items = () if modality == "text" else collect_items(values, modality)
+            keys = [*(compute_text_key(one, max_length) for one in texts), *(key for key, _ in items)]
             for place, key in enumerate(keys):
                 if key is not None:
                     found.setdefault(key, (number, row, place))
     return found
 
 
-def texts_of(row: Row) -> list[Row]:
+def split_row_texts(row: Row) -> list[Row]:
     """A row for each of its texts, where it has several, and for each of its hard negatives."""
     text, hard = row["text"], row.get(NEGATIVE)
     negatives = hard if isinstance(hard, list) else [hard]
@@ -241,7 +255,7 @@ def texts_of(row: Row) -> list[Row]:
     return [{**own, "text": one} for one in (*(text if isinstance(text, list) else [text]), *negatives)]
 
 
-def _outputs(
+def _compute_outputs(
     model: nn.Module,
     processor: PlaitProcessor,
     datasets: Sequence["Dataset"],
@@ -249,44 +263,51 @@ def _outputs(
     sources: Mapping[str, tuple[int, int, int]],
     batch_size: int,
     max_length: int | None,
-) -> Iterator[tuple[list[str], list[Encoded]]]:
+) -> Iterator[tuple[list[str], list[CachedFeatures]]]:
     """Batches of keys with their outputs, on the CPU."""
-    plait, keys = plait_of(model), list(sources)
+    plait, keys = unwrap_plait(model), list(sources)
     device = next(plait.parameters()).device
     for start in tqdm(range(0, len(keys), batch_size), desc=f"{modality} features", unit="batch"):
         part = keys[start : start + batch_size]
         rows = [(datasets[number][row], place) for number, row, place in map(sources.__getitem__, part)]
         if modality == "text":
-            inputs = text_inputs(processor, [texts_of(row)[place] for row, place in rows], max_length)
+            inputs = encode_text_inputs(processor, [split_row_texts(row)[place] for row, place in rows], max_length)
         elif modality == "image":
-            inputs = {"pixel_values": image_inputs(processor, [pictures_of(row)[place][1] for row, place in rows])}
+            inputs = {
+                "pixel_values": encode_image_inputs(processor, [find_images(row)[place][1] for row, place in rows])
+            }
         else:
-            inputs = media_inputs(processor, modality, [[items_of(row, modality)[place][1]] for row, place in rows])
+            inputs = encode_media_inputs(
+                processor, modality, [[collect_items(row, modality)[place][1]] for row, place in rows]
+            )
         with torch.no_grad():
             output = plait.encode(modality, **{name: value.to(device) for name, value in inputs.items()})
         pooled = [None] * len(part) if output.pooler_output is None else list(output.pooler_output.cpu())
         tokens = [tokens[mask.bool()].cpu() for tokens, mask in zip(output.last_hidden_state, output.mask, strict=True)]
-        yield part, [Encoded(*pair) for pair in zip(tokens, pooled, strict=True)]
+        yield part, [CachedFeatures(*pair) for pair in zip(tokens, pooled, strict=True)]
 
 
-def _fill(
-    store: FeatureStore, batches: Iterator[tuple[list[str], list[Encoded]]], missing: Mapping[str, Any], limit: float
+def _fill_store(
+    store: FeatureStore,
+    batches: Iterator[tuple[list[str], list[CachedFeatures]]],
+    missing: Mapping[str, Any],
+    limit: float,
 ) -> None:
     keys: list[str] = []
-    outputs: list[Encoded] = []
+    outputs: list[CachedFeatures] = []
     for number, (more_keys, more_outputs) in enumerate(batches):
         if number == 0:
-            _check_size(store, _size(more_outputs) / len(more_keys) * len(missing), limit)
+            _check_size(store, _count_bytes(more_outputs) / len(more_keys) * len(missing), limit)
         keys += more_keys
         outputs += more_outputs
-        if _size(outputs) >= SHARD_BYTES:
+        if _count_bytes(outputs) >= SHARD_BYTES:
             store.add(keys, outputs)
             keys, outputs = [], []
     if keys:
         store.add(keys, outputs)
 
 
-def _size(outputs: Sequence[Encoded]) -> int:
+def _count_bytes(outputs: Sequence[CachedFeatures]) -> int:
     return sum(item.nbytes for output in outputs for item in output if item is not None)
 
 
@@ -308,6 +329,6 @@ def _read_shard(file: Path) -> tuple[list[str], dict[str, Tensor]]:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no dict
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged ({error}): delete it, it is computed again") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != FEATURE_FORMAT:
         raise ValueError(f"{file} is no features file: remove it from the cache folder")
     return json.loads(metadata["keys"]), tensors

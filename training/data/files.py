@@ -9,12 +9,12 @@ from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
 from .media import MEDIA
 from .sources import SOURCES
-from .squad import is_squad, squad_rows
+from .squad import is_squad, read_squad_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-READERS = {
+FILE_READERS = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".tsv": "csv",
@@ -23,7 +23,7 @@ READERS = {
     ".ndjson": "json",
     ".txt": "text",
 }
-ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
+SPLIT_ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 
 
 def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
@@ -33,15 +33,15 @@ def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
         raise RecipeError(f"data.source is missing: a file, a folder, a Hub id or one of {', '.join(SOURCES)}")
     if isinstance(source, Mapping):
         files = {split: Path(file).expanduser() for split, file in source.items()}
-        return {split: _with_paths(_read_files([file]), recipe, file.parent) for split, file in files.items()}
+        return {split: _resolve_paths(_read_files([file]), recipe, file.parent) for split, file in files.items()}
     if source in SOURCES:
         return SOURCES[source]()
     path = Path(source).expanduser()
     if path.is_dir():
         return _read_folder(path, recipe)
     if path.is_file():
-        return {"train": _with_paths(_read_files([path]), recipe, path.parent)}
-    if path.suffix in READERS or source.startswith((".", "/", "~")):
+        return {"train": _resolve_paths(_read_files([path]), recipe, path.parent)}
+    if path.suffix in FILE_READERS or source.startswith((".", "/", "~")):
         raise RecipeError(f"data.source: no file or folder {source}")
     from datasets import DatasetDict, load_dataset
 
@@ -63,11 +63,11 @@ def _read_files(paths: Sequence[Path]) -> "Dataset":
         raise RecipeError(f"data.source: no file {names}")
     if not any(path.stat().st_size for path in paths):
         raise RecipeError(f"data.source: {names} is empty")
-    if suffix not in READERS or any(path.suffix != suffix for path in paths):
-        raise RecipeError(f"data.source: {names}: expected one of the suffixes {', '.join(READERS)}")
+    if suffix not in FILE_READERS or any(path.suffix != suffix for path in paths):
+        raise RecipeError(f"data.source: {names}: expected one of the suffixes {', '.join(FILE_READERS)}")
     if is_squad(paths[0]):
-        return Dataset.from_list(list(squad_rows(paths)))
-    reader = getattr(Dataset, f"from_{READERS[suffix]}")
+        return Dataset.from_list(list(read_squad_rows(paths)))
+    reader = getattr(Dataset, f"from_{FILE_READERS[suffix]}")
     options = {"sep": "\t"} if suffix == ".tsv" else {}
     try:
         data = reader([str(path) for path in paths], **options)
@@ -81,14 +81,14 @@ def _read_files(paths: Sequence[Path]) -> "Dataset":
 def _read_folder(folder: Path, recipe: DataRecipe) -> dict[str, "Dataset"]:
     found = {}
     for split in SPLITS:
-        for alias in ALIASES[split]:
-            matches = sorted(file for end in READERS for file in folder.glob(f"{glob.escape(alias)}*{end}"))
+        for alias in SPLIT_ALIASES[split]:
+            matches = sorted(file for end in FILE_READERS for file in folder.glob(f"{glob.escape(alias)}*{end}"))
             if matches and split not in found:
-                found[split] = _with_paths(_read_files(matches), recipe, folder)
-    return found or _read_pictures(folder)
+                found[split] = _resolve_paths(_read_files(matches), recipe, folder)
+    return found or _read_images(folder)
 
 
-def _read_pictures(folder: Path) -> dict[str, "Dataset"]:
+def _read_images(folder: Path) -> dict[str, "Dataset"]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from PIL import Image
@@ -102,26 +102,26 @@ def _read_pictures(folder: Path) -> dict[str, "Dataset"]:
         raise RecipeError(f"data.source: {folder} cannot be read: {error.__cause__ or error}") from error
 
 
-def _with_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset":
+def _resolve_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset":
     """Paths of pictures, sound and videos made absolute: they are relative to data.image_root, or to the file's own
     folder."""
     root = Path(recipe.image_root).expanduser() if recipe.image_root is not None else folder
     names = data.column_names
-    for column in (column for column in _media_columns(recipe) if column in names):
+    for column in (column for column in _find_media_columns(recipe) if column in names):
         feature = data.features[column]
         if getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string"):
-            paths = [_absolute(root, value) for value in data[column]]
+            paths = [_make_absolute(root, value) for value in data[column]]
             data = data.remove_columns(column).add_column(column, paths)
     return data.select_columns(names)
 
 
-def _absolute(root: Path, value: str | list[str] | None) -> str | list[str] | None:
+def _make_absolute(root: Path, value: str | list[str] | None) -> str | list[str] | None:
     if isinstance(value, list):
         return [str((root / name).absolute()) for name in value]
     return None if value is None else str((root / value).absolute())
 
 
-def _media_columns(recipe: DataRecipe) -> list[str]:
+def _find_media_columns(recipe: DataRecipe) -> list[str]:
     """The source's columns that may hold paths."""
     found = [recipe.columns.get(modality, modality) for modality in MEDIA]
     return [name for columns in found for name in ([columns] if isinstance(columns, str) else columns)]

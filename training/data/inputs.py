@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from ...modeling.losses.cross_entropy import IGNORED
+from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...processing import PlaitProcessor
-from ...processing.images import read_picture
-from .media import Row, items_of
+from ...processing.images import read_image
+from .media import Row, collect_items
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 ARGUMENTS = {"audio": "audio", "video": "videos"}  # of the processor's call
 
 
-class TokenRows(NamedTuple):
+class PaddedTokens(NamedTuple):
     """ids and mask: (batch, length)."""
 
     ids: Tensor
     mask: Tensor
 
 
-def rows_in(data: "Dataset") -> list[Row]:
+def collect_rows(data: "Dataset") -> list[Row]:
     """A data set's rows."""
     return [cast("Row", row) for row in data]
 
 
-def pictures_of(row: Row) -> list[tuple[str, Any]]:
+def find_images(row: Row) -> list[tuple[str, Any]]:
     """A row's pictures, each after its key, absent ones left out."""
-    return items_of(row, "image")
+    return collect_items(row, "image")
 
 
-def picture_groups(data: "Dataset") -> list[str | None]:
+def find_image_groups(data: "Dataset") -> list[str | None]:
     """For each row the name of its (first) picture, equal for rows that share it; None for a row without one.
 
     Raises ValueError where no column holds pictures.
@@ -49,25 +49,25 @@ def picture_groups(data: "Dataset") -> list[str | None]:
     names = [name for name in data.column_names if name.startswith("image")]
     if not names:
         raise ValueError(f"the data have no pictures to share, only {', '.join(data.column_names)}")
-    found = [pictures_of(cast("Row", row)) for row in data.select_columns(names)]
+    found = [find_images(cast("Row", row)) for row in data.select_columns(names)]
     return [pictures[0][0] if pictures else None for pictures in found]
 
 
-def text_key(row: Row, max_length: int | None) -> str | None:
+def compute_text_key(row: Row, max_length: int | None) -> str | None:
     """A name for a row's text (and pair), cut at so many tokens; None for a row without a text."""
     if row["text"] is None:
         return None
     return sha256(json.dumps([row["text"], row.get("text_pair"), max_length]).encode()).hexdigest()
 
 
-def tokenizer_in(processor: PlaitProcessor) -> PreTrainedTokenizerBase:
+def require_tokenizer(processor: PlaitProcessor) -> PreTrainedTokenizerBase:
     """The processor's tokenizer. Raises ValueError where there is none."""
     if processor.tokenizer is None:
         raise ValueError("the processor has no tokenizer, and there is text to read")
     return processor.tokenizer
 
 
-def text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_length: int | None) -> dict[str, Tensor]:
+def encode_text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_length: int | None) -> dict[str, Tensor]:
     """The text columns as the model's inputs."""
     options: dict[str, Any] = {} if max_length is None else {"max_length": max_length, "truncation": True}
     if "text_pair" in rows[0]:
@@ -75,38 +75,38 @@ def text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_length: int 
     return dict(processor(text=[row["text"] for row in rows], return_tensors="pt", **options))
 
 
-def image_inputs(processor: PlaitProcessor, pictures: Sequence[Any]) -> Tensor:
+def encode_image_inputs(processor: PlaitProcessor, images: Sequence[Any]) -> Tensor:
     """(pictures, channels, height, width)."""
-    return processor(images=list(pictures), return_tensors="pt")["pixel_values"][:, 0]
+    return processor(images=list(images), return_tensors="pt")["pixel_values"][:, 0]
 
 
-def media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
+def encode_media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
     """The clips or videos of each row as the model's inputs; nothing where no row has one."""
     if not any(rows):
         return {}
-    items = [[opened(item) if modality == "video" else item for item in row] for row in rows]
+    items = [[open_frames(item) if modality == "video" else item for item in row] for row in rows]
     given: dict[str, Any] = {ARGUMENTS[modality]: items}
     return dict(processor(return_tensors="pt", **given))
 
 
-def opened(video: Any) -> Any:
+def open_frames(video: Any) -> Any:
     """A list of stored frames as pictures; any other video as it is. Raises ValueError for a list without frames."""
     if isinstance(video, list) and not video:
         raise ValueError("a video has no frames")
-    return [read_picture(frame) for frame in video] if isinstance(video, list) else video
+    return [read_image(frame) for frame in video] if isinstance(video, list) else video
 
 
-def text_lengths(processor: PlaitProcessor, data: "Dataset", max_length: int | None) -> list[int]:
+def count_row_tokens(processor: PlaitProcessor, data: "Dataset", max_length: int | None) -> list[int]:
     """Tokens of each row's text columns; 0 where there are none."""
     lengths = [0] * len(data)
     for name in ("text", "text_pair"):
         if name in data.column_names:
-            found = token_counts(tokenizer_in(processor), data[name])
+            found = count_tokens_per_text(require_tokenizer(processor), data[name])
             lengths = [a + b for a, b in zip(lengths, found, strict=True)]
     return [min(length, max_length) for length in lengths] if max_length is not None else lengths
 
 
-def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]) -> list[int]:
+def count_tokens_per_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]) -> list[int]:
     """Tokens of each text."""
     part = 1000  # at a time: the ids of all would take many times the memory of the texts
     lengths: list[int] = []
@@ -116,24 +116,26 @@ def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]
     return lengths
 
 
-def target_labels(processor: PlaitProcessor, targets: Sequence[str], max_length: int | None) -> dict[str, Tensor]:
+def encode_target_labels(
+    processor: PlaitProcessor, targets: Sequence[str], max_length: int | None
+) -> dict[str, Tensor]:
     """`labels` (batch, length): the targets' tokens with the end of sequence, padded with -100."""
     labels = processor(text_target=list(targets), max_target_length=max_length, return_tensors="pt")["labels"]
     return {"labels": labels}
 
 
-def label_counts(processor: PlaitProcessor, targets: Sequence[str], max_length: int | None) -> list[int]:
+def count_target_tokens(processor: PlaitProcessor, targets: Sequence[str], max_length: int | None) -> list[int]:
     """Labels of each target."""
     part = 1000
     batches = (targets[start : start + part] for start in range(0, len(targets), part))
-    labels = (target_labels(processor, batch, max_length)["labels"] for batch in batches)
-    return [count for batch in labels for count in (batch != IGNORED).sum(1).tolist()]
+    labels = (encode_target_labels(processor, batch, max_length)["labels"] for batch in batches)
+    return [count for batch in labels for count in (batch != IGNORE_INDEX).sum(1).tolist()]
 
 
-def token_rows(rows: Sequence[Sequence[int]], padding: int, left: bool = False) -> TokenRows:
+def pad_token_rows(rows: Sequence[Sequence[int]], padding: int, left: bool = False) -> PaddedTokens:
     """Rows of token ids padded to the longest."""
     side = "left" if left else "right"
     tensors = [torch.tensor(list(row), dtype=torch.long) for row in rows]
     ids = pad_sequence(tensors, batch_first=True, padding_value=padding, padding_side=side)
     mask = pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True, padding_side=side)
-    return TokenRows(ids, mask)
+    return PaddedTokens(ids, mask)

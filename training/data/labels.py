@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedConfig
 
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "masked_lm"]
-SINGLE, MULTI, REGRESSION, MASKED_LM = (
+MetricProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "masked_lm"]
+SINGLE, MULTI, REGRESSION, MASKED_LM_PROBLEM = (
     "single_label_classification",
     "multi_label_classification",
     "regression",
@@ -19,11 +19,11 @@ SINGLE, MULTI, REGRESSION, MASKED_LM = (
 )
 
 
-class Labels(NamedTuple):
+class LabelSpec(NamedTuple):
     """`names` by id (a regression has none) and the kind of problem."""
 
     names: tuple[str, ...]
-    problem_type: ProblemType
+    problem_type: MetricProblemType
 
     @property
     def count(self) -> int:
@@ -31,73 +31,75 @@ class Labels(NamedTuple):
         return max(1, len(self.names))
 
 
-def labels_of(config: "PreTrainedConfig") -> Labels:
+def read_config_labels(config: "PreTrainedConfig") -> LabelSpec:
     """What the outputs of a trained model mean."""
     if config.problem_type == REGRESSION or (config.problem_type is None and config.num_labels == 1):
-        return Labels((), REGRESSION)
+        return LabelSpec((), REGRESSION)
     names = {int(number): name for number, name in (config.id2label or {}).items()}
-    return Labels(tuple(names[number] for number in sorted(names)), MULTI if config.problem_type == MULTI else SINGLE)
+    return LabelSpec(
+        tuple(names[number] for number in sorted(names)), MULTI if config.problem_type == MULTI else SINGLE
+    )
 
 
 def find_labels(
     data: "Dataset", names: Sequence[str] | None = None, regression: bool = False, order: Sequence[str] = ()
-) -> Labels:
+) -> LabelSpec:
     """Names and kind of the labels of a training split: the recipe's, a ClassLabel's, or the distinct values sorted.
 
     Numbers with a decimal point are a regression's targets, lists are several labels a row. `order` are a pretrained
     model's names: where they are the same ones, its order is kept.
     """
-    values, feature = _values(data), _feature(data)
+    values, feature = _get_label_values(data), _get_label_feature(data)
     several = isinstance(values[0], list)
     if regression or (not several and feature.dtype.startswith("float")):
-        return Labels((), REGRESSION)
+        return LabelSpec((), REGRESSION)
     if names is None:
-        names = _class_names(feature) or _distinct(values, several)
+        names = _find_class_names(feature) or _find_distinct(values, several)
     if sorted(names) == sorted(order):
         names = order
     if len(names) < 2 and not several:
         raise RecipeError(f"data: every label of the training split is {names[0]!r}: there is nothing to learn")
-    return Labels(tuple(names), MULTI if several else SINGLE)
+    return LabelSpec(tuple(names), MULTI if several else SINGLE)
 
 
-def encode_labels(data: "Dataset", labels: Labels, split: str) -> "Dataset":
+def encode_labels(data: "Dataset", labels: LabelSpec, split: str) -> "Dataset":
     """The label column as ids (floats for a regression, lists of ids for several labels).
 
     Raises:
         RecipeError: a label that is missing, or that training did not have, with its value and row.
     """
-    class_names, values = _class_names(_feature(data)), _values(data)
+    class_names, values = _find_class_names(_get_label_feature(data)), _get_label_values(data)
     if labels.problem_type == REGRESSION:
-        encoded = [_number(value, row, split) for row, value in enumerate(values)]
+        encoded = [_parse_number(value, row, split) for row, value in enumerate(values)]
     else:
         ids = {name: number for number, name in enumerate(labels.names)}
         encoded = [_encode(value, class_names, ids, row, split) for row, value in enumerate(values)]
     return data.remove_columns("label").add_column("label", encoded)
 
 
-def _values(data: "Dataset") -> list[Any]:
+def _get_label_values(data: "Dataset") -> list[Any]:
     if "label" not in data.column_names:
         raise RecipeError(f"data.columns: there is no label; mapped are {', '.join(data.column_names)}")
     return data["label"][:]
 
 
-def _feature(data: "Dataset") -> Any:
+def _get_label_feature(data: "Dataset") -> Any:
     feature = data.features["label"]
     return getattr(feature, "feature", feature)
 
 
-def _class_names(feature: Any) -> list[str] | None:
+def _find_class_names(feature: Any) -> list[str] | None:
     from datasets import ClassLabel
 
     return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
-def _distinct(values: Sequence[Any], several: bool) -> list[str]:
+def _find_distinct(values: Sequence[Any], several: bool) -> list[str]:
     flat = {item for value in values for item in (value if several else [value]) if item is not None}
     return [str(value) for value in sorted(flat)]
 
 
-def _number(value: Any, row: int, split: str) -> float:
+def _parse_number(value: Any, row: int, split: str) -> float:
     if value is None:
         raise RecipeError(f"data: row {row} of {split!r} has no label")
     try:

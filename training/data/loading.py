@@ -6,23 +6,34 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
-from .files import ALIASES, load_source
-from .inputs import picture_groups
-from .labels import Labels, encode_labels, find_labels
-from .samplers import group_rows, shuffled
+from .files import SPLIT_ALIASES, load_source
+from .inputs import find_image_groups
+from .labels import LabelSpec, encode_labels, find_labels
+from .samplers import group_rows, shuffle_indices
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-ROLES = ("text", "text_pair", "image", "image_id", "audio", "audio_id", "sampling_rate", "video", "video_id", "label")
+DEFAULT_ROLES = (
+    "text",
+    "text_pair",
+    "image",
+    "image_id",
+    "audio",
+    "audio_id",
+    "sampling_rate",
+    "video",
+    "video_id",
+    "label",
+)
 
 
-class Data(NamedTuple):
+class DataSplits(NamedTuple):
     """The splits that exist, what their labels mean (None: no labels), how many rows could not be read, and of prepared
     splits how many rows they were made of."""
 
     splits: dict[str, "Dataset"]
-    labels: Labels | None
+    labels: LabelSpec | None
     left_out: dict[str, int] = {}
     rows: dict[str, int] = {}
 
@@ -42,11 +53,11 @@ class Data(NamedTuple):
 def load_data(
     recipe: DataRecipe,
     seed: int = 42,
-    labels: Labels | None = None,
+    labels: LabelSpec | None = None,
     needs_labels: bool = True,
     label_order: Sequence[str] = (),
-    roles: Sequence[str] = ROLES,
-) -> Data:
+    roles: Sequence[str] = DEFAULT_ROLES,
+) -> DataSplits:
     """Load, rename, encode labels, split and limit, as the recipe says. Pictures stay closed until the collator.
 
     Args:
@@ -63,13 +74,13 @@ def load_data(
     chosen = choose_splits(raw, recipe)
     splits = {split: _rename(data, recipe, split, roles) for split, data in chosen.items()}
     if recipe.words_per_row is not None:
-        splits = {split: rows_of_words(data, recipe.words_per_row) for split, data in splits.items()}
+        splits = {split: regroup_words(data, recipe.words_per_row) for split, data in splits.items()}
     if needs_labels:
         labels = labels or _find_labels(splits, recipe, label_order)
         splits = {split: encode_labels(data, labels, split) for split, data in splits.items()}
     for split in ("test", "validation"):
         splits = _split_off(splits, split, getattr(recipe, f"{split}_fraction"), seed)
-    return Data({split: _limit(data, recipe, split, seed) for split, data in splits.items()}, labels)
+    return DataSplits({split: _limit(data, recipe, split, seed) for split, data in splits.items()}, labels)
 
 
 def choose_splits(raw: Mapping[str, "Dataset"], recipe: DataRecipe) -> dict[str, "Dataset"]:
@@ -81,7 +92,7 @@ def choose_splits(raw: Mapping[str, "Dataset"], recipe: DataRecipe) -> dict[str,
             if name is not None and name not in raw:
                 raise RecipeError(f"data.splits.{split}: no split {name!r}; there are {', '.join(raw)}")
         else:
-            name = next((alias for alias in ALIASES[split] if alias in raw), None)
+            name = next((alias for alias in SPLIT_ALIASES[split] if alias in raw), None)
         if name is not None:
             chosen[split] = raw[name]
     if not chosen:
@@ -92,7 +103,7 @@ def choose_splits(raw: Mapping[str, "Dataset"], recipe: DataRecipe) -> dict[str,
     return chosen
 
 
-def rows_of_words(data: "Dataset", words: int) -> "Dataset":
+def regroup_words(data: "Dataset", words: int) -> "Dataset":
     """The text cut anew, so many words a row: short lines are joined, long ones cut."""
     from datasets import Dataset
 
@@ -102,7 +113,7 @@ def rows_of_words(data: "Dataset", words: int) -> "Dataset":
 
 def _rename(data: "Dataset", recipe: DataRecipe, split: str, known: Sequence[str]) -> "Dataset":
     """The columns the recipe maps, under our names; without a mapping, those that already have them."""
-    roles = {name: role for role, name in _roles(recipe, data.column_names, known).items()}
+    roles = {name: role for role, name in _map_roles(recipe, data.column_names, known).items()}
     missing = [name for name in roles if name not in data.column_names]
     if missing:
         names = ", ".join(data.column_names)
@@ -110,10 +121,10 @@ def _rename(data: "Dataset", recipe: DataRecipe, split: str, known: Sequence[str
     if not roles:
         raise RecipeError(f"data.columns: map the columns of {split!r} ({', '.join(data.column_names)}) to roles")
     data = data.select_columns(list(roles)).rename_columns({name: role for name, role in roles.items() if name != role})
-    return _closed(data)
+    return _disable_decoding(data)
 
 
-def _roles(recipe: DataRecipe, present: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+def _map_roles(recipe: DataRecipe, present: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     mapping = recipe.columns or {role: role for role in known if role in present}
     roles = {}
     for role, names in mapping.items():
@@ -124,7 +135,7 @@ def _roles(recipe: DataRecipe, present: Sequence[str], known: Sequence[str]) -> 
     return roles
 
 
-def _closed(data: "Dataset") -> "Dataset":
+def _disable_decoding(data: "Dataset") -> "Dataset":
     """Pictures, sound and videos as they are stored: {"bytes", "path"}."""
     from datasets import Audio, Image, List, Video
 
@@ -136,7 +147,7 @@ def _closed(data: "Dataset") -> "Dataset":
     return data
 
 
-def _find_labels(splits: dict[str, "Dataset"], recipe: DataRecipe, order: Sequence[str]) -> Labels:
+def _find_labels(splits: dict[str, "Dataset"], recipe: DataRecipe, order: Sequence[str]) -> LabelSpec:
     first = next(iter(splits.values()))
     return find_labels(splits.get("train", first), recipe.labels, recipe.regression, order)
 
@@ -150,8 +161,8 @@ def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None,
     if split in splits or "train" not in splits:
         return splits
     train = splits["train"]
-    groups = group_rows(_shared_keys(train))
-    order = shuffled(len(groups), seed)
+    groups = group_rows(_find_shared_keys(train))
+    order = shuffle_indices(len(groups), seed)
     cut = max(1, round(fraction * len(groups)))
     if cut == len(groups):
         raise RecipeError(f"data.{split}_fraction is {fraction}: of {cut} groups of rows none is left to train on")
@@ -159,10 +170,10 @@ def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None,
     return {**splits, "train": train.select(sorted(kept)), split: train.select(sorted(held))}
 
 
-def _shared_keys(data: "Dataset") -> Sequence[str | None]:
+def _find_shared_keys(data: "Dataset") -> Sequence[str | None]:
     """For each row what it may share with others: its picture, or the context that is asked about."""
     if any(name.startswith("image") for name in data.column_names):
-        return picture_groups(data)
+        return find_image_groups(data)
     return data["context"][:] if "context" in data.column_names else [None] * len(data)
 
 
@@ -172,4 +183,4 @@ def _limit(data: "Dataset", recipe: DataRecipe, split: str, seed: int) -> "Datas
         return data
     if rows < 1:
         raise RecipeError(f"data.max_rows is {rows}: expected at least 1")
-    return data.select(sorted(shuffled(len(data), seed)[:rows]))
+    return data.select(sorted(shuffle_indices(len(data), seed)[:rows]))

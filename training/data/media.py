@@ -11,27 +11,27 @@ MEDIA = ("image", "audio", "video")
 Row = Mapping[str, Any]
 
 
-def items_of(row: Row, modality: str) -> list[tuple[str, Any]]:
+def collect_items(row: Row, modality: str) -> list[tuple[str, Any]]:
     """A row's items, each after its key, absent ones left out; from the columns `image`, or `image.0`, `image.1`, ...
 
     A list in a column is several pictures or clips, but of sound a list of numbers is one clip (`sampling_rate` is a
     column beside it), and for video a list is the frames of one.
     """
     columns = [modality] if modality in row else sorted(name for name in row if name.startswith(f"{modality}."))
-    values = [item for name in columns for item in READ[modality](row[name], row.get("sampling_rate"))]
+    values = [item for name in columns for item in ITEM_READERS[modality](row[name], row.get("sampling_rate"))]
     present = [value for value in values if value is not None]
     if row.get(f"{modality}_id") is not None and len(present) == 1:
         return [(f"id:{row[f'{modality}_id']}", present[0])]
-    return [(item_key(value), value) for value in present]
+    return [(compute_item_key(value), value) for value in present]
 
 
-def columns_of(names: Iterable[str], modality: str) -> list[str]:
+def find_columns(names: Iterable[str], modality: str) -> list[str]:
     """The columns that a modality is read from: text, text_pair; image, image.0, image_id; ..."""
     found = [name for name in names if name.split("_")[0].split(".")[0] == modality]
     return found + [name for name in names if name == "sampling_rate" and modality == "audio"]
 
 
-def item_key(value: Any) -> str:
+def compute_item_key(value: Any) -> str:
     """A name for one item: its path, or the digest of its bytes, samples or frames."""
     if isinstance(value, (str, Path)):
         return f"path:{value}"
@@ -39,33 +39,33 @@ def item_key(value: Any) -> str:
         if value.get("bytes") is not None:
             return sha256(value["bytes"]).hexdigest()
         if value.get("array") is not None:
-            return digest(np.asarray(value["array"]), value.get("sampling_rate"))
+            return compute_digest(np.asarray(value["array"]), value.get("sampling_rate"))
         return f"path:{value['path']}"
     if isinstance(value, (list, tuple)):
-        return sha256(" ".join(item_key(frame) for frame in value).encode()).hexdigest()
+        return sha256(" ".join(compute_item_key(frame) for frame in value).encode()).hexdigest()
     if isinstance(value, bytes):
         return sha256(value).hexdigest()
     if hasattr(value, "tobytes") and hasattr(value, "mode"):  # a picture of Pillow's
         return sha256(f"{value.mode}{value.size}".encode() + value.tobytes()).hexdigest()
-    return digest(np.asarray(value))
+    return compute_digest(np.asarray(value))
 
 
-def digest(array: np.ndarray, *told: Any) -> str:
+def compute_digest(array: np.ndarray, *told: Any) -> str:
     """A name for numbers."""
     head = f"{array.dtype} {array.shape} {told}".encode()
     return sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def several(value: Any, sampling_rate: float | None = None) -> list[Any]:
+def list_items(value: Any, sampling_rate: float | None = None) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def clips(value: Any, sampling_rate: float | None) -> list[Any]:
+def list_clips(value: Any, sampling_rate: float | None) -> list[Any]:
     """Clips of sound; numbers alone become one with its rate."""
     numbers = isinstance(value, np.ndarray) or (isinstance(value, list) and is_numbers(value))
     if numbers:
         return [{"array": np.asarray(value), "sampling_rate": sampling_rate}]
-    return several(value)
+    return list_items(value)
 
 
 def is_numbers(values: Sequence[Any]) -> bool:
@@ -73,8 +73,8 @@ def is_numbers(values: Sequence[Any]) -> bool:
     return not values or isinstance(values[0], (int, float)) or (isinstance(values[0], list) and is_numbers(values[0]))
 
 
-def one(value: Any, sampling_rate: float | None = None) -> list[Any]:
+def wrap_item(value: Any, sampling_rate: float | None = None) -> list[Any]:
     return [value]
 
 
-READ: dict[str, Callable[..., list[Any]]] = {"image": several, "audio": clips, "video": one}
+ITEM_READERS: dict[str, Callable[..., list[Any]]] = {"image": list_items, "audio": list_clips, "video": wrap_item}

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ...modeling.losses.cross_entropy import IGNORED
+from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ..recipes.errors import RecipeError
-from .inputs import token_rows
+from .inputs import pad_token_rows
 from .media import Row
 
-NOWHERE = (0, 0)  # where in the context a token stands that is none of it
+OUTSIDE_CONTEXT = (0, 0)  # where in the context a token stands that is none of it
 
 
 class Window(NamedTuple):
@@ -28,7 +28,7 @@ class Window(NamedTuple):
     end: int
 
 
-class Limits(NamedTuple):
+class WindowLimits(NamedTuple):
     """max_length: tokens a window; stride: context tokens that neighbouring windows share; n_best: spans kept of a
     question; max_answer_length: tokens; no_answer: by how much "no answer" must score above the best span to be given
     (None: some span is always given)."""
@@ -40,7 +40,7 @@ class Limits(NamedTuple):
     no_answer: float | None
 
 
-def windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limits: Limits) -> Iterator[Window]:
+def split_windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limits: WindowLimits) -> Iterator[Window]:
     """The windows of every row, in order.
 
     Raises RecipeError for a question that leaves no room for a context.
@@ -66,16 +66,16 @@ def windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limits: Lim
             inside = encoded.sequence_ids(piece)
             offsets = encoded["offset_mapping"][piece]
             places: list[tuple[int, int]] = [
-                place if part == 1 else NOWHERE for place, part in zip(offsets, inside, strict=True)
+                place if part == 1 else OUTSIDE_CONTEXT for place, part in zip(offsets, inside, strict=True)
             ]
-            ends = answer_tokens(places, row.get("answers"))
+            ends = find_answer_tokens(places, row.get("answers"))
             yield Window(number, ids, encoded["token_type_ids"][piece], places, *ends)
 
 
-def answer_tokens(places: Sequence[tuple[int, int]], answers: Mapping[str, Any] | None) -> tuple[int, int]:
+def find_answer_tokens(places: Sequence[tuple[int, int]], answers: Mapping[str, Any] | None) -> tuple[int, int]:
     """The first and last token of the (first) answer in a window: (0, 0) where it holds none of it."""
     if answers is None:
-        return IGNORED, IGNORED
+        return IGNORE_INDEX, IGNORE_INDEX
     if not answers["text"]:
         return 0, 0
     first = answers["answer_start"][0]
@@ -84,10 +84,10 @@ def answer_tokens(places: Sequence[tuple[int, int]], answers: Mapping[str, Any] 
     if not inside:
         return 0, 0
     whole = places[inside[0]][0] <= first and places[inside[-1]][1] >= past
-    return (inside[0], inside[-1]) if whole else (IGNORED, IGNORED)
+    return (inside[0], inside[-1]) if whole else (IGNORE_INDEX, IGNORE_INDEX)
 
 
-def with_answers(row: Row) -> dict[str, Any]:
+def normalize_answers(row: Row) -> dict[str, Any]:
     """A row whose answers are in SQuAD's form, {text: [...], answer_start: [...]}: they may also be a list of {text,
     answer_start}, or texts beside a column answer_start."""
     answers = row["answers"]
@@ -96,11 +96,11 @@ def with_answers(row: Row) -> dict[str, Any]:
     elif not isinstance(answers, str) and all(isinstance(answer, Mapping) for answer in answers):
         found = {name: [answer[name] for answer in answers] for name in ("text", "answer_start")}
     else:
-        found = {"text": listed(answers), "answer_start": listed(row["answer_start"])}
+        found = {"text": ensure_list(answers), "answer_start": ensure_list(row["answer_start"])}
     return {**row, "answers": found}
 
 
-def listed(value: Any) -> list[Any]:
+def ensure_list(value: Any) -> list[Any]:
     return [value] if isinstance(value, (str, int)) else list(value)
 
 
@@ -119,13 +119,13 @@ def check_answers(rows: Iterable[Row], split: str) -> None:
                 )
 
 
-def window_batch(found: Sequence[Window], pad: int, segments: bool) -> dict[str, Tensor]:
+def build_window_batch(found: Sequence[Window], pad: int, segments: bool) -> dict[str, Tensor]:
     """Windows as a model's inputs, with the answers' positions."""
-    ids, mask = token_rows([window.input_ids for window in found], pad)
+    ids, mask = pad_token_rows([window.input_ids for window in found], pad)
     batch = {
         "start_positions": torch.tensor([window.start for window in found]),
         "end_positions": torch.tensor([window.end for window in found]),
         "input_ids": ids,
         "attention_mask": mask,
     }
-    return batch | ({"token_type_ids": token_rows([w.token_type_ids for w in found], 0).ids} if segments else {})
+    return batch | ({"token_type_ids": pad_token_rows([w.token_type_ids for w in found], 0).ids} if segments else {})

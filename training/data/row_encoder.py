@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ...processing import PlaitProcessor
 from .feature_cache import FeatureStore
-from .inputs import image_inputs, media_inputs, pictures_of, text_inputs, text_key
-from .labels import Labels
-from .media import Row, items_of
+from .inputs import compute_text_key, encode_image_inputs, encode_media_inputs, encode_text_inputs, find_images
+from .labels import LabelSpec
+from .media import Row, collect_items
 
 
-class PictureCache:
+class ImageCache:
     """Processed pictures, the most recently used up to `limit` GiB (0: none is kept)."""
 
     def __init__(self, limit: float) -> None:
@@ -24,16 +24,18 @@ class PictureCache:
         self.size = 0
         self.kept: OrderedDict[str, Tensor] = OrderedDict()
 
-    def pixels(self, processor: PlaitProcessor, pictures: Mapping[str, Any]) -> Tensor:
+    def process_images(self, processor: PlaitProcessor, images: Mapping[str, Any]) -> Tensor:
         """(pictures, channels, height, width)."""
-        new = [key for key in pictures if key not in self.kept]
-        processed = dict(zip(new, image_inputs(processor, [pictures[key] for key in new]), strict=True)) if new else {}
-        result = torch.stack([processed[key] if key in processed else self.kept[key] for key in pictures])
-        for key in pictures:
-            self._keep(key, processed.get(key))
+        new = [key for key in images if key not in self.kept]
+        processed = (
+            dict(zip(new, encode_image_inputs(processor, [images[key] for key in new]), strict=True)) if new else {}
+        )
+        result = torch.stack([processed[key] if key in processed else self.kept[key] for key in images])
+        for key in images:
+            self._store(key, processed.get(key))
         return result
 
-    def _keep(self, key: str, pixels: Tensor | None) -> None:
+    def _store(self, key: str, pixels: Tensor | None) -> None:
         if pixels is None:
             self.kept.move_to_end(key)
         elif self.limit:
@@ -55,7 +57,7 @@ class RowEncoder:
     """
 
     def __init__(
-        self, processor: PlaitProcessor, labels: Labels | None, settings: Any, max_length: int | None, seed: int
+        self, processor: PlaitProcessor, labels: LabelSpec | None, settings: Any, max_length: int | None, seed: int
     ) -> None:
         self.processor = processor
         self.labels = labels
@@ -63,10 +65,10 @@ class RowEncoder:
         self.max_length = max_length
         self.seed = seed
         self.features: dict[str, FeatureStore] = {}
-        self.pictures = PictureCache(0.0)
+        self.image_cache = ImageCache(0.0)
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # the loader's workers see it change
 
-    def start_epoch(self, number: int) -> None:
+    def set_epoch(self, number: int) -> None:
         """What is drawn from now on is that of this epoch."""
         self.epoch.fill_(number)
 
@@ -75,11 +77,16 @@ class RowEncoder:
         digest = sha256(json.dumps([self.seed, int(self.epoch), *about]).encode()).digest()
         return int.from_bytes(digest[:8], "big") % count
 
-    def inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def encode_inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
         """What the rows hold of each modality, or (as `encoder_outputs`) what towers made of it before."""
         batch: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
-        read = {"text": self._text, "image": self.images, "audio": self._audio, "video": self._video}
+        read = {
+            "text": self._encode_text,
+            "image": self.encode_images,
+            "audio": self._encode_audio,
+            "video": self._encode_video,
+        }
         for modality, inputs in ((modality, reader(rows)) for modality, reader in read.items()):
             if "last_hidden_state" in inputs:
                 outputs[modality] = inputs
@@ -87,42 +94,42 @@ class RowEncoder:
                 batch |= inputs
         return {**batch, "encoder_outputs": outputs} if outputs else batch
 
-    def images(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def encode_images(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """The pictures of the rows, nothing where no row has one."""
-        pictures = [pictures_of(row) for row in rows]
+        pictures = [find_images(row) for row in rows]
         distinct = {key: picture for row in pictures for key, picture in row}
         if not distinct:
             return {}
         store = self.features.get("image")
-        if store is not None and store.holds(distinct):
+        if store is not None and store.has_keys(distinct):
             return store.gather([[key for key, _ in row] for row in pictures])
         numbers = {key: number for number, key in enumerate(distinct)}
         indices = torch.full((len(rows), max(map(len, pictures))), -1)
         for row, named in enumerate(pictures):
             for place, (key, _) in enumerate(named):
                 indices[row, place] = numbers[key]
-        return {"pixel_values": self.pictures.pixels(self.processor, distinct), "image_indices": indices}
+        return {"pixel_values": self.image_cache.process_images(self.processor, distinct), "image_indices": indices}
 
-    def _text(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def _encode_text(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         if "text" not in rows[0]:
             return {}
         store = self.features.get("text")
         if store is not None:
-            keys = [text_key(row, self.max_length) for row in rows]
-            if store.holds(keys):
+            keys = [compute_text_key(row, self.max_length) for row in rows]
+            if store.has_keys(keys):
                 return store.gather([[] if key is None else [key] for key in keys])
-        return text_inputs(self.processor, rows, self.max_length)
+        return encode_text_inputs(self.processor, rows, self.max_length)
 
-    def _audio(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        return self._media(rows, "audio")
+    def _encode_audio(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        return self._encode_media(rows, "audio")
 
-    def _video(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        return self._media(rows, "video")
+    def _encode_video(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        return self._encode_media(rows, "video")
 
-    def _media(self, rows: Sequence[Row], modality: str) -> dict[str, Tensor]:
+    def _encode_media(self, rows: Sequence[Row], modality: str) -> dict[str, Tensor]:
         """The rows' clips or videos, nothing where no row has one."""
-        found = [items_of(row, modality) for row in rows]
+        found = [collect_items(row, modality) for row in rows]
         store, keys = self.features.get(modality), [[key for key, _ in row] for row in found]
-        if store is not None and any(keys) and store.holds([key for row in keys for key in row]):
+        if store is not None and any(keys) and store.has_keys([key for row in keys for key in row]):
             return store.gather(keys)
-        return media_inputs(self.processor, modality, [[item for _, item in row] for row in found])
+        return encode_media_inputs(self.processor, modality, [[item for _, item in row] for row in found])

@@ -5,10 +5,10 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-STEP = 1_000_003  # between the seeds of neighbouring runs: more than there are epochs
+SEED_STRIDE = 1_000_003  # between the seeds of neighbouring runs: more than there are epochs
 
 
-class PictureSampler(Sampler[int]):
+class SharedImageSampler(Sampler[int]):
     """All rows of one picture, then all of the next; the pictures are shuffled anew in every epoch.
 
     A batch is cut from this order, so it holds all rows of some pictures (at its two ends a picture may go on in the
@@ -31,13 +31,13 @@ class PictureSampler(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        for group in shuffled(len(self.groups), self.seed * STEP + self.epoch()):
+        for group in shuffle_indices(len(self.groups), self.seed * SEED_STRIDE + self.epoch()):
             yield from self.groups[group]
 
 
 class LengthSampler(Sampler[int]):
     """Batches of so many rows of like length, in an order shuffled anew in every epoch; rows of equal length change
-    their batches. Seed and epoch as in `PictureSampler`."""
+    their batches. Seed and epoch as in `SharedImageSampler`."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
         self.lengths = lengths
@@ -49,11 +49,11 @@ class LengthSampler(Sampler[int]):
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        seed = self.seed * STEP + self.epoch()
-        rows = by_length(self.lengths, seed)
+        seed = self.seed * SEED_STRIDE + self.epoch()
+        rows = sort_by_length(self.lengths, seed)
         first = len(rows) % self.batch_size  # the shortest rows: the batch that is not full must be the last
         starts = range(first, len(rows), self.batch_size)
-        for batch in shuffled(len(starts), seed):
+        for batch in shuffle_indices(len(starts), seed):
             yield from rows[starts[batch] : starts[batch] + self.batch_size]
         yield from rows[:first]
 
@@ -62,7 +62,7 @@ class TokenBatchSampler(Sampler[list[int]]):
     """Batches of rows of like length that hold at most `tokens` tokens, padding counted; a longer row stands alone.
 
     The lengths of the batches are the same in every epoch, and so is their number, a multiple of `processes`; their
-    order, and which of the rows of one length they hold, are drawn anew. Seed and epoch as in `PictureSampler`.
+    order, and which of the rows of one length they hold, are drawn anew. Seed and epoch as in `SharedImageSampler`.
     """
 
     def __init__(
@@ -78,25 +78,25 @@ class TokenBatchSampler(Sampler[list[int]]):
         self.seed = seed
         self.epoch = epoch
         self.processes, self.process = processes, process
-        self.cuts = even_cuts(token_cuts(sorted(lengths), tokens), processes)
+        self.cuts = balance_cuts(cut_batches(sorted(lengths), tokens), processes)
 
     def __len__(self) -> int:
         return len(self.cuts) // self.processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        seed = self.seed * STEP + self.epoch()
-        rows = by_length(self.lengths, seed)
-        for batch in shuffled(len(self.cuts), seed)[self.process :: self.processes]:
+        seed = self.seed * SEED_STRIDE + self.epoch()
+        rows = sort_by_length(self.lengths, seed)
+        for batch in shuffle_indices(len(self.cuts), seed)[self.process :: self.processes]:
             start, end = self.cuts[batch]
             yield rows[start:end]
 
 
-def by_length(lengths: Sequence[int], seed: int) -> list[int]:
+def sort_by_length(lengths: Sequence[int], seed: int) -> list[int]:
     """Row numbers from the shortest to the longest, rows of equal length in an order that depends on the seed."""
-    return sorted(shuffled(len(lengths), seed), key=lengths.__getitem__)
+    return sorted(shuffle_indices(len(lengths), seed), key=lengths.__getitem__)
 
 
-def token_cuts(lengths: Sequence[int], tokens: int) -> list[tuple[int, int]]:
+def cut_batches(lengths: Sequence[int], tokens: int) -> list[tuple[int, int]]:
     """Where to cut rows of ascending length into batches: (start, end) by batch."""
     cuts, start = [], 0
     for row, length in enumerate(lengths):
@@ -106,7 +106,7 @@ def token_cuts(lengths: Sequence[int], tokens: int) -> list[tuple[int, int]]:
     return [*cuts, (start, len(lengths))]
 
 
-def even_cuts(cuts: list[tuple[int, int]], processes: int) -> list[tuple[int, int]]:
+def balance_cuts(cuts: list[tuple[int, int]], processes: int) -> list[tuple[int, int]]:
     """The largest batches halved until each process gets as many as the others.
 
     Raises:
@@ -130,6 +130,6 @@ def group_rows(keys: Sequence[Hashable]) -> list[list[int]]:
     return list(groups.values())
 
 
-def shuffled(count: int, seed: int) -> list[int]:
+def shuffle_indices(count: int, seed: int) -> list[int]:
     """The numbers below `count` in an order that depends on the seed alone."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Source = Callable[[], dict[str, "Dataset"]]
-SOURCES: dict[str, Source] = {}
+DataSource = Callable[[], dict[str, "Dataset"]]
+SOURCES: dict[str, DataSource] = {}
 
 
-def register_source(name: str) -> Callable[[Source], Source]:
+def register_source(name: str) -> Callable[[DataSource], DataSource]:
     """Make a function the data source of that name, for `data: {source: name}` in a recipe."""
 
-    def register(function: Source) -> Source:
+    def register(function: DataSource) -> DataSource:
         SOURCES[name] = function
         return function
 
@@ -21,7 +21,7 @@ def register_source(name: str) -> Callable[[Source], Source]:
 
 
 @register_source("easy_vqa")
-def easy_vqa() -> dict[str, "Dataset"]:
+def load_easy_vqa() -> dict[str, "Dataset"]:
     """easy-VQA (https://github.com/vzhou842/easy-VQA): questions about pictures of one coloured shape, 13 answers."""
     from datasets import Dataset
 

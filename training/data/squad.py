@@ -8,8 +8,8 @@ from typing import Any
 
 from ..recipes.errors import RecipeError
 
-NESTED = re.compile(r'\s*\{.*?"data"\s*:\s*\[.*?"paragraphs"\s*:', re.DOTALL)  # not a table with such a column
-HEAD = 4096  # characters, within which such a file has named its first paragraphs
+NESTED_JSON = re.compile(r'\s*\{.*?"data"\s*:\s*\[.*?"paragraphs"\s*:', re.DOTALL)  # not a table with such a column
+HEAD_CHARACTERS = 4096  # characters, within which such a file has named its first paragraphs
 
 
 def is_squad(path: Path) -> bool:
@@ -17,10 +17,10 @@ def is_squad(path: Path) -> bool:
     if path.suffix != ".json":
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
-        return NESTED.match(file.read(HEAD)) is not None
+        return NESTED_JSON.match(file.read(HEAD_CHARACTERS)) is not None
 
 
-def squad_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def read_squad_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """A row a question: id, title, context, question, and answers as `{text: [...], answer_start: [...]}`, empty where
     the context has none.
 
@@ -30,12 +30,12 @@ def squad_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
         try:
             articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-            yield from (row for article in articles for row in rows_of(article))
+            yield from (row for article in articles for row in flatten_article(article))
         except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(f"data.source: {path} is not in SQuAD's form: {type(error).__name__} {error}") from error
 
 
-def rows_of(article: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def flatten_article(article: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The questions of one article."""
     for paragraph in article["paragraphs"]:
         for asked in paragraph["qas"]:

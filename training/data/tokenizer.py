@@ -10,11 +10,11 @@ from ..recipes.errors import RecipeError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SPECIAL_TOKENS = {name: f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask")}
+SPECIAL_TOKEN_STRINGS = {name: f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask")}
 # a decoder begins with [CLS] and ends with [SEP], as every text does
 # how a tokenizer wraps a text: one that a tower reads, one that a decoder goes on with, one that it writes
-WRAPPED, BEGUN, PLAIN = "[CLS] $A [SEP]", "[CLS] $A", "$A"
-ROLES = {**SPECIAL_TOKENS, "bos": SPECIAL_TOKENS["cls"], "eos": SPECIAL_TOKENS["sep"]}
+ENCODER_TEMPLATE, PREFIX_TEMPLATE, TARGET_TEMPLATE = "[CLS] $A [SEP]", "[CLS] $A", "$A"
+TOKEN_ROLES = {**SPECIAL_TOKEN_STRINGS, "bos": SPECIAL_TOKEN_STRINGS["cls"], "eos": SPECIAL_TOKEN_STRINGS["sep"]}
 
 
 def train_tokenizer(
@@ -34,7 +34,7 @@ def train_tokenizer(
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    special = [AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKENS.values()]
+    special = [AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKEN_STRINGS.values()]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(alphabet) + len(special):
         raise RecipeError(f"tokenizer.train.vocab_size is {vocab_size}: at least {len(alphabet) + len(special)}")
@@ -46,29 +46,33 @@ def train_tokenizer(
     settings = {"vocab_size": vocab_size, "min_frequency": min_frequency, "initial_alphabet": alphabet}
     trainer = trainers.BpeTrainer(special_tokens=special, show_progress=False, **settings)
     tokenizer.train_from_iterator(texts, trainer)
-    return wrapping(tokenizer, WRAPPED, max_length)
+    return wrap_tokenizer(tokenizer, ENCODER_TEMPLATE, max_length)
 
 
-def rewrapped(tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
+def rewrap_tokenizer(tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
     """The same vocabulary for texts that are wrapped in another way: WRAPPED, BEGUN or PLAIN."""
     from tokenizers import Tokenizer
 
     copied = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    return wrapping(copied, template, tokenizer.model_max_length)
+    return wrap_tokenizer(copied, template, tokenizer.model_max_length)
 
 
-def wrapping(tokenizer: "Tokenizer", template: str, max_length: int) -> PreTrainedTokenizerFast:
+def wrap_tokenizer(tokenizer: "Tokenizer", template: str, max_length: int) -> PreTrainedTokenizerFast:
     """A trained vocabulary as a tokenizer of transformers."""
     from tokenizers import AddedToken, processors
 
-    ends = [(name, tokenizer.token_to_id(name)) for name in (SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"])]
-    pair = "[CLS] $A [SEP] $B:1 [SEP]:1" if template == WRAPPED else f"{template} $B"
+    ends = [
+        (name, tokenizer.token_to_id(name)) for name in (SPECIAL_TOKEN_STRINGS["cls"], SPECIAL_TOKEN_STRINGS["sep"])
+    ]
+    pair = "[CLS] $A [SEP] $B:1 [SEP]:1" if template == ENCODER_TEMPLATE else f"{template} $B"
     tokenizer.post_processor = processors.TemplateProcessing(single=template, pair=pair, special_tokens=ends)
-    tokens = {token: AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKENS.values()}
-    segments = ["token_type_ids"] if template == WRAPPED else []
+    tokens = {
+        token: AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKEN_STRINGS.values()
+    }
+    segments = ["token_type_ids"] if template == ENCODER_TEMPLATE else []
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=max_length,
         model_input_names=["input_ids", *segments, "attention_mask"],
-        **{f"{role}_token": tokens[token] for role, token in ROLES.items()},
+        **{f"{role}_token": tokens[token] for role, token in TOKEN_ROLES.items()},
     )

@@ -7,8 +7,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..recipes.errors import RecipeError
-from .loading import Data
-from .media import MEDIA, Row, columns_of, items_of
+from .loading import DataSplits
+from .media import MEDIA, Row, collect_items, find_columns
 from .row_encoder import RowEncoder
 
 if TYPE_CHECKING:
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-SHOWN = 5  # rows named in a message
-PROBLEMS = (OSError, TypeError, ValueError)
+MAX_SHOWN = 5  # rows named in a message
+READ_ERRORS = (OSError, TypeError, ValueError)
 
 
-def only_readable(data: Data, collator: RowEncoder, how: str) -> Data:
+def select_readable_splits(data: DataSplits, collator: RowEncoder, on_error: str) -> DataSplits:
     """Every split without the rows that cannot be read; see `readable`."""
-    splits = {split: readable(rows, split, collator, how) for split, rows in data.splits.items()}
+    splits = {split: select_readable(rows, split, collator, on_error) for split, rows in data.splits.items()}
     left_out = {split: len(data.splits[split]) - len(rows) for split, rows in splits.items()}
     return data._replace(splits=splits, left_out={split: count for split, count in left_out.items() if count})
 
 
-class Unreadable(NamedTuple):
+class UnreadableRow(NamedTuple):
     """A row's number, and one line that says what is wrong with it."""
 
     row: int
     problem: str
 
 
-def readable(data: "Dataset", split: str, collator: RowEncoder, how: str) -> "Dataset":
+def select_readable(data: "Dataset", split: str, collator: RowEncoder, on_error: str) -> "Dataset":
     """The rows of a split whose every input can be read: all of them, or the others left out.
 
     Args:
@@ -45,13 +45,13 @@ def readable(data: "Dataset", split: str, collator: RowEncoder, how: str) -> "Da
     Raises:
         RecipeError: unreadable rows with "check", or no other rows with "skip".
     """
-    if how == "stop":
+    if on_error == "stop":
         return data
-    found = list(unreadable(data, split, collator))
+    found = list(find_unreadable(data, split, collator))
     if not found:
         return data
-    said = f"{len(found)} of {len(data)} rows of {split!r} cannot be read: {listed(found)}"
-    if how == "check":
+    said = f"{len(found)} of {len(data)} rows of {split!r} cannot be read: {format_unreadable(found)}"
+    if on_error == "check":
         raise RecipeError(f"data: {said}; mend them, or leave them out with data.on_error: skip")
     if len(found) == len(data):
         raise RecipeError(f"data: {said}; there are no others")
@@ -60,47 +60,47 @@ def readable(data: "Dataset", split: str, collator: RowEncoder, how: str) -> "Da
     return data.select([row for row in range(len(data)) if row not in bad])
 
 
-def unreadable(data: "Dataset", split: str, collator: RowEncoder) -> Iterator[Unreadable]:
+def find_unreadable(data: "Dataset", split: str, collator: RowEncoder) -> Iterator[UnreadableRow]:
     """The rows with an input that the collator cannot make tensors of; each distinct input is read once."""
-    names = [name for modality in MEDIA for name in columns_of(data.column_names, modality)]
+    names = [name for modality in MEDIA for name in find_columns(data.column_names, modality)]
     known: dict[tuple[str, str], str | None] = {}
     shown = data.select_columns(names) if names else []
     for number, row in enumerate(tqdm(shown, desc=f"reading {split}", unit="row")):
-        problem = next(problems(cast("Row", row), collator, known), None)
+        problem = next(find_problems(cast("Row", row), collator, known), None)
         if problem is not None:
-            yield Unreadable(number, problem)
+            yield UnreadableRow(number, problem)
 
 
-def problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], str | None]) -> Iterator[str]:
+def find_problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], str | None]) -> Iterator[str]:
     """What is wrong with a row's inputs; `known` are those that were read before."""
     for modality in MEDIA:
         try:
-            found = items_of(row, modality)
-        except PROBLEMS as error:
-            yield one_line(error)
+            found = collect_items(row, modality)
+        except READ_ERRORS as error:
+            yield format_one_line(error)
             continue
         for key, value in found:
             if (modality, key) not in known:
-                known[modality, key] = problem_of(value, modality, collator)
+                known[modality, key] = find_problem(value, modality, collator)
             problem = known[modality, key]
             if problem is not None:
                 yield problem
 
 
-def problem_of(value: Any, modality: str, collator: RowEncoder) -> str | None:
+def find_problem(value: Any, modality: str, collator: RowEncoder) -> str | None:
     """Why this input cannot be read; None where it can."""
     try:
-        collator.inputs([{modality: value}])
-    except PROBLEMS as error:
-        return one_line(error)
+        collator.encode_inputs([{modality: value}])
+    except READ_ERRORS as error:
+        return format_one_line(error)
     return None
 
 
-def one_line(error: Exception) -> str:
+def format_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def listed(found: Sequence[Unreadable]) -> str:
+def format_unreadable(found: Sequence[UnreadableRow]) -> str:
     """The first of them, and how many more."""
-    shown = "; ".join(f"row {item.row}: {item.problem}" for item in found[:SHOWN])
-    return shown if len(found) <= SHOWN else f"{shown}; and {len(found) - SHOWN} more"
+    shown = "; ".join(f"row {item.row}: {item.problem}" for item in found[:MAX_SHOWN])
+    return shown if len(found) <= MAX_SHOWN else f"{shown}; and {len(found) - MAX_SHOWN} more"

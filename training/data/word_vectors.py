@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from ...configuration import PlaitConfig, PlaitTextConfig
 from ...modeling import PlaitModel
 
-PAD, UNKNOWN = "[PAD]", "[UNK]"
+PAD_TOKEN, UNKNOWN_TOKEN = "[PAD]", "[UNK]"
 
 
 def save_word_tower(
@@ -50,7 +50,7 @@ def save_word_tower(
         words, matrix = read_vectors(Path(vectors), limit)
     else:
         words, matrix = list(vocabulary or ()), torch.as_tensor(vectors, dtype=torch.float32)
-    check(words, matrix)
+    check_vectors(words, matrix)
     config = PlaitTextConfig(
         vocab_size=len(words) + 2,
         hidden_size=matrix.shape[1],
@@ -66,7 +66,7 @@ def save_word_tower(
     with torch.no_grad():
         model.get_input_embeddings().get_parameter("weight").copy_(table)
     model.save_pretrained(folder)
-    word_tokenizer(words, max_length, lowercase).save_pretrained(str(folder))
+    build_word_tokenizer(words, max_length, lowercase).save_pretrained(str(folder))
     return model.eval()
 
 
@@ -90,23 +90,25 @@ def read_vectors(file: Path, limit: int | None) -> tuple[list[str], Tensor]:
     return words, torch.from_numpy(np.stack(rows))
 
 
-def check(words: Sequence[str], matrix: Tensor) -> None:
+def check_vectors(words: Sequence[str], matrix: Tensor) -> None:
     if matrix.ndim != 2 or len(words) != len(matrix) or not len(words):
         raise ValueError(f"vectors of shape {tuple(matrix.shape)} need as many words, got {len(words)}: (words, width)")
     if not bool(matrix.isfinite().all()):
         row = int((~matrix.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(f"the vector of {words[row]!r} is not finite")
-    if len({*words, PAD, UNKNOWN}) < len(words) + 2:
-        twice = next(word for number, word in enumerate(words) if word in words[:number] or word in (PAD, UNKNOWN))
+    if len({*words, PAD_TOKEN, UNKNOWN_TOKEN}) < len(words) + 2:
+        twice = next(
+            word for number, word in enumerate(words) if word in words[:number] or word in (PAD_TOKEN, UNKNOWN_TOKEN)
+        )
         raise ValueError(f"the word {twice!r} is there twice: give each word one vector")
 
 
-def word_tokenizer(words: Sequence[str], max_length: int, lowercase: bool) -> PreTrainedTokenizerFast:
+def build_word_tokenizer(words: Sequence[str], max_length: int, lowercase: bool) -> PreTrainedTokenizerFast:
     """Words to their numbers, split at spaces and punctuation."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    numbers = {word: number for number, word in enumerate((PAD, UNKNOWN, *words))}
-    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
+    numbers = {word: number for number, word in enumerate((PAD_TOKEN, UNKNOWN_TOKEN, *words))}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN_TOKEN))
     cases = [normalizers.Lowercase()] if lowercase else []
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *cases])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -114,6 +116,6 @@ def word_tokenizer(words: Sequence[str], max_length: int, lowercase: bool) -> Pr
         tokenizer_object=tokenizer,
         model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],
-        pad_token=PAD,
-        unk_token=UNKNOWN,
+        pad_token=PAD_TOKEN,
+        unk_token=UNKNOWN_TOKEN,
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 
 
 class Interval(NamedTuple):
@@ -43,39 +43,39 @@ class Resamples:
     def _generator(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream])
 
-    def rows(self) -> Any:
+    def draw_rows(self) -> Any:
         """(rows,) row numbers of each draw, one after the other; every call gives the same."""
         generator, number = self._generator(0), int(self.groups.max()) + 1
         for _ in range(self.count):
             drawn = np.bincount(generator.integers(number, size=number), minlength=number)
             yield np.repeat(np.arange(len(self.groups)), drawn[self.groups])
 
-    def values(
+    def compute_values(
         self, measure: Callable[[np.ndarray, np.ndarray], float], truth: np.ndarray, answers: Sequence[np.ndarray]
-    ) -> "Values":
+    ) -> "BootstrapValues":
         """A metric, `measure(truth, answers)`, of one system whose answers there are for each seed."""
-        each = np.array([[measure(truth[rows], answer[rows]) for answer in answers] for rows in self.rows()])
+        each = np.array([[measure(truth[rows], answer[rows]) for answer in answers] for rows in self.draw_rows()])
         whole = float(np.mean([measure(truth, answer) for answer in answers]))
-        return Values(whole, (each * self.seed_weights).sum(axis=1))
+        return BootstrapValues(whole, (each * self.seed_weights).sum(axis=1))
 
 
-class Values(NamedTuple):
+class BootstrapValues(NamedTuple):
     """A metric on all rows (the mean over the seeds) and on each draw."""
 
-    whole: float
-    drawn: np.ndarray
+    estimate: float
+    resampled: np.ndarray
 
     @property
     def interval(self) -> Interval:
-        low, high = np.quantile(self.drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Interval(self.whole, float(low), float(high))
+        low, high = np.quantile(self.resampled, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
+        return Interval(self.estimate, float(low), float(high))
 
-    def minus(self, other: "Values") -> "Values":
+    def subtract(self, other: "BootstrapValues") -> "BootstrapValues":
         """The paired difference."""
-        return Values(self.whole - other.whole, self.drawn - other.drawn)
+        return BootstrapValues(self.estimate - other.estimate, self.resampled - other.resampled)
 
-    def negative(self) -> "Values":
-        return Values(-self.whole, -self.drawn)
+    def negate(self) -> "BootstrapValues":
+        return BootstrapValues(-self.estimate, -self.resampled)
 
 
 def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Interval:

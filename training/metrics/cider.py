@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-LONGEST = 4
+MAX_NGRAM = 4
 
 CLITICS = r"n't\b|'(?:s|m|d|re|ve|ll)\b"
 CLITIC = re.compile(rf"(?<=\w)({CLITICS})")
@@ -33,14 +33,14 @@ PUNCTUATION = re.compile(r"[.,:;\"'`‘“”…–—-]+|[?!]")
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 
 
-class Caption(NamedTuple):
+class CaptionVectors(NamedTuple):
     """`length` in words; `vectors`: for n = 1 to 4 the tf-idf weight of every n-gram."""
 
     length: int
     vectors: list[dict[tuple[str, ...], float]]
 
 
-def caption_words(text: str) -> list[str]:
+def split_caption_words(text: str) -> list[str]:
     """The words of a caption as the COCO evaluation counts them: lower case, split as in the Penn Treebank ("do n't",
     "dog 's", "can not"), punctuation left out.
 
@@ -63,45 +63,49 @@ def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]], sig
 
     Source: Vedantam et al. 2015, https://arxiv.org/abs/1411.5726, section 5 and the CIDEr-D variant.
     """
-    frequencies = document_frequencies(references)
+    frequencies = count_document_frequencies(references)
     rows = len(references)
     scores = np.zeros(rows)
     for row, (prediction, answers) in enumerate(zip(predictions, references, strict=True)):
-        candidate = weighted(prediction, frequencies, rows)
-        agreement = [_similarity(candidate, weighted(answer, frequencies, rows), sigma) for answer in answers]
+        candidate = compute_tfidf(prediction, frequencies, rows)
+        agreement = [
+            _compute_similarity(candidate, compute_tfidf(answer, frequencies, rows), sigma) for answer in answers
+        ]
         scores[row] = 10 * math.fsum(agreement) / len(agreement)
     return scores
 
 
-def document_frequencies(references: Sequence[Sequence[str]]) -> Counter[tuple[str, ...]]:
+def count_document_frequencies(references: Sequence[Sequence[str]]) -> Counter[tuple[str, ...]]:
     """Of every n-gram, the number of rows that have it in any reference."""
     frequencies = Counter()
     for answers in references:
-        frequencies.update({gram for answer in answers for gram in _ngrams(caption_words(answer))})
+        frequencies.update({gram for answer in answers for gram in _count_ngrams(split_caption_words(answer))})
     return frequencies
 
 
-def weighted(text: str, frequencies: Mapping[tuple[str, ...], int], rows: int) -> Caption:
+def compute_tfidf(text: str, frequencies: Mapping[tuple[str, ...], int], rows: int) -> CaptionVectors:
     """A caption as tf-idf vectors; an n-gram that no reference has weighs like one that a single row has."""
-    words = caption_words(text)
-    vectors = [{} for _ in range(LONGEST)]
-    for gram, count in _ngrams(words).items():
+    words = split_caption_words(text)
+    vectors = [{} for _ in range(MAX_NGRAM)]
+    for gram, count in _count_ngrams(words).items():
         vectors[len(gram) - 1][gram] = count * math.log(rows / max(1, frequencies.get(gram, 0)))
-    return Caption(len(words), vectors)
+    return CaptionVectors(len(words), vectors)
 
 
-def _ngrams(words: Sequence[str]) -> Counter[tuple[str, ...]]:
-    sizes = range(1, LONGEST + 1)
+def _count_ngrams(words: Sequence[str]) -> Counter[tuple[str, ...]]:
+    sizes = range(1, MAX_NGRAM + 1)
     return Counter(tuple(words[start : start + n]) for n in sizes for start in range(len(words) - n + 1))
 
 
-def _similarity(candidate: Caption, reference: Caption, sigma: float) -> float:
+def _compute_similarity(candidate: CaptionVectors, reference: CaptionVectors, sigma: float) -> float:
     penalty = math.exp(-((candidate.length - reference.length) ** 2) / (2 * sigma**2))
-    cosines = map(_clipped_cosine, candidate.vectors, reference.vectors)
-    return penalty * math.fsum(cosines) / LONGEST
+    cosines = map(_compute_clipped_cosine, candidate.vectors, reference.vectors)
+    return penalty * math.fsum(cosines) / MAX_NGRAM
 
 
-def _clipped_cosine(candidate: Mapping[tuple[str, ...], float], reference: Mapping[tuple[str, ...], float]) -> float:
+def _compute_clipped_cosine(
+    candidate: Mapping[tuple[str, ...], float], reference: Mapping[tuple[str, ...], float]
+) -> float:
     norm = math.hypot(*candidate.values()) * math.hypot(*reference.values())
     shared = [(weight, reference[gram]) for gram, weight in candidate.items() if gram in reference]
     # a repeated word earns no more than the reference gives it

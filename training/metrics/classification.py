@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from ..data.labels import MASKED_LM, MULTI, REGRESSION, SINGLE, ProblemType
-from .sentiment import SENTIMENT
+from ..data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE, MetricProblemType
+from .sentiment import SENTIMENT_METRICS
 
 
 class Metric(NamedTuple):
@@ -21,7 +21,7 @@ class Metric(NamedTuple):
     scores: bool = False
 
 
-def _sklearn(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], float]:
+def _build_sklearn_metric(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], float]:
     def compute(references: np.ndarray, predictions: np.ndarray) -> float:
         from sklearn import metrics
 
@@ -30,11 +30,11 @@ def _sklearn(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], fl
     return compute
 
 
-def _averaged(name: str, average: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    return _sklearn(name, average=average, zero_division=0)
+def _build_averaged_metric(name: str, average: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    return _build_sklearn_metric(name, average=average, zero_division=0)
 
 
-def _correlation(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+def _build_correlation(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
     def compute(references: np.ndarray, predictions: np.ndarray) -> float:
         from scipy import stats
 
@@ -43,7 +43,7 @@ def _correlation(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
     return compute
 
 
-def _roc_auc(references: np.ndarray, probabilities: np.ndarray) -> float:
+def _compute_roc_auc(references: np.ndarray, probabilities: np.ndarray) -> float:
     from sklearn.metrics import roc_auc_score
 
     if references.ndim == 1 and probabilities.shape[1] == 2:
@@ -51,43 +51,43 @@ def _roc_auc(references: np.ndarray, probabilities: np.ndarray) -> float:
     return float(roc_auc_score(references, probabilities, multi_class="ovr", average="macro"))
 
 
-AVERAGED = {
-    f"{short}_{average}": Metric(_averaged(name, average))
+AVERAGED_METRICS = {
+    f"{short}_{average}": Metric(_build_averaged_metric(name, average))
     for short, name in (("f1", "f1_score"), ("precision", "precision_score"), ("recall", "recall_score"))
     for average in ("macro", "weighted", "micro")
 }
 METRICS: dict[str, dict[str, Metric]] = {
     SINGLE: {
-        "accuracy": Metric(_sklearn("accuracy_score")),
-        "balanced_accuracy": Metric(_sklearn("balanced_accuracy_score")),
-        **AVERAGED,
-        "matthews": Metric(_sklearn("matthews_corrcoef")),
-        "cohen_kappa": Metric(_sklearn("cohen_kappa_score")),
-        "roc_auc": Metric(_roc_auc, scores=True),
+        "accuracy": Metric(_build_sklearn_metric("accuracy_score")),
+        "balanced_accuracy": Metric(_build_sklearn_metric("balanced_accuracy_score")),
+        **AVERAGED_METRICS,
+        "matthews": Metric(_build_sklearn_metric("matthews_corrcoef")),
+        "cohen_kappa": Metric(_build_sklearn_metric("cohen_kappa_score")),
+        "roc_auc": Metric(_compute_roc_auc, scores=True),
     },
     MULTI: {
-        "accuracy": Metric(_sklearn("accuracy_score")),
-        **AVERAGED,
-        "hamming_loss": Metric(_sklearn("hamming_loss")),
-        "roc_auc": Metric(_roc_auc, scores=True),
+        "accuracy": Metric(_build_sklearn_metric("accuracy_score")),
+        **AVERAGED_METRICS,
+        "hamming_loss": Metric(_build_sklearn_metric("hamming_loss")),
+        "roc_auc": Metric(_compute_roc_auc, scores=True),
     },
     REGRESSION: {
-        "mae": Metric(_sklearn("mean_absolute_error")),
-        "mse": Metric(_sklearn("mean_squared_error")),
-        "rmse": Metric(_sklearn("root_mean_squared_error")),
-        "r2": Metric(_sklearn("r2_score")),
-        "pearson": Metric(_correlation("pearsonr")),
-        "spearman": Metric(_correlation("spearmanr")),
-        **{name: Metric(compute) for name, compute in SENTIMENT.items()},
+        "mae": Metric(_build_sklearn_metric("mean_absolute_error")),
+        "mse": Metric(_build_sklearn_metric("mean_squared_error")),
+        "rmse": Metric(_build_sklearn_metric("root_mean_squared_error")),
+        "r2": Metric(_build_sklearn_metric("r2_score")),
+        "pearson": Metric(_build_correlation("pearsonr")),
+        "spearman": Metric(_build_correlation("spearmanr")),
+        **{name: Metric(compute) for name, compute in SENTIMENT_METRICS.items()},
     },
-    MASKED_LM: {"accuracy": Metric(lambda _, rows: float(rows[:, 1].sum() / max(rows[:, 2].sum(), 1)))}
+    MASKED_LM_PROBLEM: {"accuracy": Metric(lambda _, rows: float(rows[:, 1].sum() / max(rows[:, 2].sum(), 1)))}
     | {"perplexity": Metric(lambda _, rows: float(np.exp(rows[:, 0].sum() / max(rows[:, 2].sum(), 1))))},
 }
-DEFAULTS = {
+DEFAULT_METRICS = {
     SINGLE: ("accuracy", "f1_macro"),
     MULTI: ("accuracy", "f1_macro"),
     REGRESSION: ("mae", "pearson"),
-    MASKED_LM: ("accuracy", "perplexity"),
+    MASKED_LM_PROBLEM: ("accuracy", "perplexity"),
 }
 LOWER_IS_BETTER = ("mae", "mse", "rmse", "hamming_loss", "perplexity", "loss")
 
@@ -102,9 +102,11 @@ class Metrics:
         ValueError: a name that this task does not have, with the nearest and all valid ones.
     """
 
-    def __init__(self, names: Sequence[str], problem_type: ProblemType) -> None:
+    def __init__(self, names: Sequence[str], problem_type: MetricProblemType) -> None:
         self.problem_type = problem_type
-        self.metrics = {_short(name): find_metric(name, problem_type) for name in names or DEFAULTS[problem_type]}
+        self.metrics = {
+            _shorten_name(name): find_metric(name, problem_type) for name in names or DEFAULT_METRICS[problem_type]
+        }
 
     @property
     def names(self) -> list[str]:
@@ -116,8 +118,8 @@ class Metrics:
 
         Masked language modeling keeps three numbers a row: the summed loss, the right and all masked tokens.
         """
-        if self.problem_type == MASKED_LM:
-            return masked_token_counts(logits, labels)
+        if self.problem_type == MASKED_LM_PROBLEM:
+            return count_masked_tokens(logits, labels)
         if self.problem_type == REGRESSION:
             return logits.squeeze(-1)
         single = self.problem_type == SINGLE
@@ -136,27 +138,27 @@ class Metrics:
             references, predictions = references[known], predictions[known]
         if self.problem_type == REGRESSION:
             references = references.reshape(predictions.shape)
-        chosen = self._chosen(predictions)
+        chosen = self._select_labels(predictions)
         return {
             name: metric.compute(references, predictions if metric.scores else chosen)
             for name, metric in self.metrics.items()
         }
 
-    def constant(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    def compute_constant(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """The metrics of a baseline that gives labels and no probabilities: those that need them are left out."""
-        kept = {name: metric for name, metric in self.metrics.items() if not metric.scores and _defined(name)}
+        kept = {name: metric for name, metric in self.metrics.items() if not metric.scores and _is_defined(name)}
         return {name: metric.compute(references, predictions) for name, metric in kept.items()}
 
-    def _chosen(self, predictions: np.ndarray) -> np.ndarray:
+    def _select_labels(self, predictions: np.ndarray) -> np.ndarray:
         if not any(metric.scores for metric in self.metrics.values()):
             return predictions
         return predictions.argmax(-1) if self.problem_type == SINGLE else predictions > 0.5
 
 
-def find_metric(name: str, problem_type: ProblemType) -> Metric:
+def find_metric(name: str, problem_type: MetricProblemType) -> Metric:
     """A metric by its name in METRICS, or a module of the `evaluate` library by a name with a slash."""
     if "/" in name:
-        return _evaluate_module(name, problem_type)
+        return _load_evaluate_module(name, problem_type)
     known = METRICS[problem_type]
     if name not in known:
         near = get_close_matches(name, known, n=1)
@@ -165,12 +167,12 @@ def find_metric(name: str, problem_type: ProblemType) -> Metric:
     return known[name]
 
 
-def greater_is_better(name: str) -> bool:
+def is_greater_better(name: str) -> bool:
     """Whether more of a metric is better; False for losses and errors."""
     return name.removeprefix("eval_") not in LOWER_IS_BETTER and not name.endswith("median_rank")
 
 
-def masked_token_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def count_masked_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(batch, 3): summed cross entropy, right and all tokens with a label. logits: (batch, length, vocabulary)."""
     known = labels != -100
     losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
@@ -178,8 +180,8 @@ def masked_token_counts(logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     return torch.stack([losses.sum(1), right.sum(1).float(), known.sum(1).float()], dim=1)
 
 
-def _evaluate_module(name: str, problem_type: ProblemType) -> Metric:
-    if problem_type == MASKED_LM:
+def _load_evaluate_module(name: str, problem_type: MetricProblemType) -> Metric:
+    if problem_type == MASKED_LM_PROBLEM:
         raise ValueError(f"{name!r} cannot be used for masked language modeling, which keeps counts and no labels")
     import evaluate
 
@@ -191,10 +193,10 @@ def _run_module(module: Any, references: np.ndarray, predictions: np.ndarray) ->
     return float(result.get(module.name, next(iter(result.values()))))
 
 
-def _short(name: str) -> str:
+def _shorten_name(name: str) -> str:
     return Path(name).stem if "/" in name else name
 
 
-def _defined(name: str) -> bool:
+def _is_defined(name: str) -> bool:
     # the correlation with a constant is undefined
     return name not in ("pearson", "spearman")

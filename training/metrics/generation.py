@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ...modeling.losses.cross_entropy import IGNORED
-from ...modeling.losses.language_model import shifted
+from ...modeling.losses.cross_entropy import IGNORE_INDEX
+from ...modeling.losses.language_model import shift_labels_left
 from ...processing import PlaitProcessor
-from .per_row import Rows, perplexity_rows, text_rows
-from .text import TextMetrics, text_metrics
+from .per_row import RowScores, build_perplexity_scores, collect_text_scores
+from .text import TextMetrics, build_text_metrics
 
-NEW_TOKENS = 64  # where nothing says how many
+DEFAULT_NEW_TOKENS = 64  # where nothing says how many
 
 
-class Written(NamedTuple):
+class GeneratedRow(NamedTuple):
     """What is kept of a row: the text, what it should be, the summed loss of the right tokens and their number."""
 
     text: str
@@ -29,7 +29,7 @@ class Written(NamedTuple):
 
 
 class GenerationMetrics:
-    """Metrics of generated text by name (see `text_metrics`), and the loss and perplexity of the right text.
+    """Metrics of generated text by name (see `build_text_metrics`), and the loss and perplexity of the right text.
 
     For PlaitTrainer's `compute_metrics`: the model generates as its `generation_config` says.
 
@@ -39,35 +39,35 @@ class GenerationMetrics:
     """
 
     def __init__(self, names: Sequence[str], processor: PlaitProcessor) -> None:
-        self.chosen = [name for name in names if name != "perplexity"]  # which always comes along
+        self.metric_names = [name for name in names if name != "perplexity"]  # which always comes along
         self.processor = processor
-        self.start()
+        self.reset()
 
     @property
     def names(self) -> list[str]:
         """What the metrics are called in the results, beside the loss."""
-        return [*self.chosen, "perplexity"]
+        return [*self.metric_names, "perplexity"]
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Forget everything."""
-        self.metrics = text_metrics(self.chosen)
+        self.metrics = build_text_metrics(self.metric_names)
         self.losses: list[float] = []
         self.tokens: list[int] = []
 
-    def records(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[Written]:
+    def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[GeneratedRow]:
         """What is kept of a batch that the task's collator made for evaluation: `inputs` with labels, `references`,
         and the `prompt` to go on from where that is not the inputs without their labels."""
         inputs = batch["inputs"]
-        losses, tokens = row_losses(model, inputs)
+        losses, tokens = compute_row_losses(model, inputs)
         texts, references = [""] * len(losses), [[""]] * len(losses)
-        if self.chosen:
+        if self.metric_names:
             prompt = batch.get("prompt") or {name: value for name, value in inputs.items() if name != "labels"}
-            texts, references = written(model, prompt, self.processor), batch["references"]
-        return [Written(*row) for row in zip(texts, references, losses.tolist(), tokens.tolist(), strict=True)]
+            texts, references = generate_texts(model, prompt, self.processor), batch["references"]
+        return [GeneratedRow(*row) for row in zip(texts, references, losses.tolist(), tokens.tolist(), strict=True)]
 
-    def add(self, records: Sequence[Written]) -> None:
+    def update(self, records: Sequence[GeneratedRow]) -> None:
         """One more batch, of all processes."""
-        self.metrics.add([row.text for row in records], [row.references for row in records])
+        self.metrics.update([row.text for row in records], [row.references for row in records])
         self.losses += [row.loss for row in records]
         self.tokens += [row.tokens for row in records]
 
@@ -76,31 +76,31 @@ class GenerationMetrics:
         loss = math.fsum(self.losses) / max(sum(self.tokens), 1)
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **self.metrics.compute()}
 
-    def rows(self) -> Rows:
+    def compute_per_row(self) -> RowScores:
         """What each row reached, in the order of adding."""
-        return {**perplexity_rows(self.losses, self.tokens), **text_rows(self.metrics)}
+        return {**build_perplexity_scores(self.losses, self.tokens), **collect_text_scores(self.metrics)}
 
-    def predictions(self, records: Sequence[Written]) -> list[str]:
+    def select_predictions(self, records: Sequence[GeneratedRow]) -> list[str]:
         """What the Trainer's `predict` returns."""
         return [row.text for row in records]
 
 
-def row_losses(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def compute_row_losses(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """(batch,) summed cross-entropy of each row's labels, and (batch,) their number; no smoothing."""
     logits = model(**inputs).logits
-    labels = inputs["labels"] if model.config.is_encoder_decoder else shifted(inputs["labels"])
-    known = labels != IGNORED  # of a conversation often the smaller part
+    labels = inputs["labels"] if model.config.is_encoder_decoder else shift_labels_left(inputs["labels"])
+    known = labels != IGNORE_INDEX  # of a conversation often the smaller part
     losses = torch.zeros(labels.shape, device=logits.device)
     losses[known] = F.cross_entropy(logits[known].float(), labels[known], reduction="none")
     return losses.sum(1), known.sum(1)
 
 
-def written(
+def generate_texts(
     model: PlaitPreTrainedModel, prompt: Mapping[str, Any], processor: PlaitProcessor, strip: bool = True
 ) -> list[str]:
     """What the model writes for each row, by its own generation config; `strip` spaces around it."""
     generating: Any = model
-    check_room(model, prompt)
+    check_prompt_length(model, prompt)
     with torch.no_grad():
         tokens = generating.generate(**prompt)
     if not model.config.is_encoder_decoder:
@@ -109,7 +109,7 @@ def written(
     return [text.strip() for text in texts] if strip else texts
 
 
-def check_room(model: PlaitPreTrainedModel, prompt: Mapping[str, Any]) -> None:
+def check_prompt_length(model: PlaitPreTrainedModel, prompt: Mapping[str, Any]) -> None:
     """Raises ValueError where a decoder alone has no positions left to go on with all that it may write."""
     config, new = model.config.get_text_config(), getattr(model.generation_config, "max_new_tokens", None)
     if model.config.is_encoder_decoder or config.position_type == "none" or new is None:
@@ -122,13 +122,13 @@ def check_room(model: PlaitPreTrainedModel, prompt: Mapping[str, Any]) -> None:
         )
 
 
-def most_frequent(texts: Iterable[str]) -> str:
+def find_most_frequent(texts: Iterable[str]) -> str:
     """The text that occurs most often, the first of those that do."""
     return Counter(texts).most_common(1)[0][0]
 
 
-def scored(names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+def score_texts(names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
     """Text metrics by name, with a baseline's texts in them."""
-    metrics = text_metrics(names)
-    metrics.add(predictions, references)
+    metrics = build_text_metrics(names)
+    metrics.update(predictions, references)
     return metrics

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class PairCounts:
+class BigramModel:
     """Tokens, and pairs of neighbours within a row, as they were counted in training.
 
     rows: of token ids below `size`.
@@ -15,13 +15,13 @@ class PairCounts:
         self.size = size
         given = [np.asarray(ids, dtype=np.int64) for ids in rows]
         self.counts = np.bincount(np.concatenate(given), minlength=size) + 1.0  # one more: none is impossible
-        pairs = np.concatenate([self.pairs(ids) for ids in given])
+        pairs = np.concatenate([self.number_pairs(ids) for ids in given])
         self.known, self.times = np.unique(pairs, return_counts=True)
         first = self.known // size
         self.kinds = np.bincount(first, minlength=size)
         self.after = np.bincount(first, weights=self.times, minlength=size)
 
-    def pairs(self, ids: np.ndarray) -> np.ndarray:
+    def number_pairs(self, ids: np.ndarray) -> np.ndarray:
         """A number for each token but the first, with the one before it."""
         return ids[:-1].astype(np.int64) * self.size + ids[1:]
 
@@ -33,7 +33,7 @@ class PairCounts:
         """(length - 1,) -log p(token | token before), Witten-Bell smoothed:
         (c(before, token) + T(before) p(token)) / (c(before) + T(before)), with T(before) kinds of tokens seen after it
         (Witten and Bell 1991; Chen and Goodman 1996, section 2.4)."""
-        asked, before = self.pairs(ids), ids[:-1]
+        asked, before = self.number_pairs(ids), ids[:-1]
         places = np.searchsorted(self.known, asked)
         known, counted = np.append(self.known, -1), np.append(self.times, 0)  # the place beyond the last is no pair's
         times = np.where(known[places] == asked, counted[places], 0)

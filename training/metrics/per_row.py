@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from .bootstrap import Resamples, Values
+from .bootstrap import BootstrapValues, Resamples
 from .text import TextMetrics
 
 RESAMPLES = 2000
@@ -18,36 +18,38 @@ class RowScore(NamedTuple):
     weights: np.ndarray
     exponential: bool = False
 
-    def value(self) -> float:
+    def compute(self) -> float:
         """The metric over all rows."""
-        return float(self.of(self.totals.sum() / self.weights.sum()))
+        return float(self.transform(self.totals.sum() / self.weights.sum()))
 
-    def of(self, mean: Any) -> Any:
+    def transform(self, mean: Any) -> Any:
         """The metric where the mean is this; finite for a hopeless loss too."""
         return np.exp(np.minimum(mean, 700.0)) if self.exponential else mean
 
 
-Rows = dict[str, RowScore]
+RowScores = dict[str, RowScore]
 
 
 @runtime_checkable
-class ScoresRows(Protocol):
+class SupportsRowScores(Protocol):
     """StreamedMetrics that know what each row reached, by metric; those of the whole corpus alone are left out."""
 
-    def rows(self) -> Rows: ...
+    def compute_per_row(self) -> RowScores: ...
 
 
-def text_rows(metrics: TextMetrics) -> Rows:
+def collect_text_scores(metrics: TextMetrics) -> RowScores:
     """The text metrics that every row has a score in."""
-    return {name: RowScore(scores, np.ones_like(scores)) for name, scores in metrics.rows().items()}
+    return {name: RowScore(scores, np.ones_like(scores)) for name, scores in metrics.compute_per_row().items()}
 
 
-def perplexity_rows(losses: Sequence[float], tokens: Sequence[int]) -> Rows:
+def build_perplexity_scores(losses: Sequence[float], tokens: Sequence[int]) -> RowScores:
     """Perplexity from the summed loss of each row and its number of tokens."""
     return {"perplexity": RowScore(np.array(losses, dtype=float), np.array(tokens, dtype=float), exponential=True)}
 
 
-def beside(own: Rows, others: Mapping[str, Rows], groups: Sequence[Hashable] | None = None) -> dict[str, dict]:
+def compare_rows(
+    own: RowScores, others: Mapping[str, RowScores], groups: Sequence[Hashable] | None = None
+) -> dict[str, dict]:
     """`{metric: {value, low, high, minus: {other: {value, low, high}}}}`: 95 % percentile intervals over the rows,
     those of the differences paired.
 
@@ -64,12 +66,12 @@ def beside(own: Rows, others: Mapping[str, Rows], groups: Sequence[Hashable] | N
     resamples = Resamples(np.array(numbers), 1, RESAMPLES, seed=0)
     found: dict[str, dict] = {}
     for name, score in own.items():
-        values = drawn(resamples, score)
+        values = resample_metric(resamples, score)
         found[name] = {**values.interval.as_dict(), "minus": {}}
         for other, rows in others.items():
             if name in rows:
                 check_pairing(name, score, other, rows[name])
-                found[name]["minus"][other] = values.minus(drawn(resamples, rows[name])).interval.as_dict()
+                found[name]["minus"][other] = values.subtract(resample_metric(resamples, rows[name])).interval.as_dict()
     return found
 
 
@@ -82,13 +84,15 @@ def check_pairing(metric: str, own: RowScore, other: str, theirs: RowScore) -> N
         raise ValueError(f"{other} counts other tokens in {metric} ({sums}): compare models of one tokenizer")
 
 
-def drawn(resamples: Any, score: RowScore) -> Values:
+def resample_metric(resamples: Any, score: RowScore) -> BootstrapValues:
     """A metric on all rows and on each draw of them."""
     values = resamples.values(lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals])
-    return values._replace(whole=float(score.of(values.whole)), drawn=score.of(values.drawn))
+    return values._replace(
+        estimate=float(score.transform(values.estimate)), resampled=score.transform(values.resampled)
+    )
 
 
-def lines(intervals: Mapping[str, Mapping[str, Any]]) -> str:
+def format_intervals(intervals: Mapping[str, Mapping[str, Any]]) -> str:
     """The intervals to read: a line a metric, and one for each difference."""
     shown = []
     for name, found in intervals.items():

@@ -9,7 +9,7 @@ from accelerate.utils import find_batch_size
 from ...configuration.objectives import CONTRASTIVE, MATCHING
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
-ACCURACY = "matching_accuracy"
+MATCHING_ACCURACY = "matching_accuracy"
 
 
 class ObjectiveMetrics:
@@ -25,22 +25,22 @@ class ObjectiveMetrics:
 
     def __init__(self, names: Sequence[str], weights: Mapping[str, float]) -> None:
         self.weights = {name: weight for name, weight in weights.items() if weight}
-        self.known = [*self.weights, *([ACCURACY] if MATCHING in self.weights else [])]
+        self.known = [*self.weights, *([MATCHING_ACCURACY] if MATCHING in self.weights else [])]
         for name in names:
             if name not in self.known:
                 raise ValueError(f"there is no {name!r} here: measured are {', '.join(self.known)}")
-        self.start()
+        self.reset()
 
     @property
     def names(self) -> list[str]:
         """What is measured, beside the loss."""
         return self.known
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Forget everything."""
         self.by_row: dict[str, list[float]] = {name: [] for name in self.known}
 
-    def records(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[dict[str, float]]:
+    def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[dict[str, float]]:
         """The values of a batch, for each of its rows."""
         inputs = batch["inputs"]
         count: Any = find_batch_size(inputs)
@@ -51,10 +51,10 @@ class ObjectiveMetrics:
         values = {name: float(loss) for name, loss in outputs.losses.items()}
         if outputs.matching_logits is not None:
             right = outputs.matching_logits.argmax(dim=1) == outputs.matching_labels
-            values[ACCURACY] = float(right.float().mean())
+            values[MATCHING_ACCURACY] = float(right.float().mean())
         return [values] * count
 
-    def add(self, records: Sequence[Mapping[str, float]]) -> None:
+    def update(self, records: Sequence[Mapping[str, float]]) -> None:
         """One more batch, of all processes."""
         for record in records:
             for name, value in record.items():
@@ -67,6 +67,6 @@ class ObjectiveMetrics:
         parts = [self.weights[name] * means[name] for name in self.weights if name in means]
         return {"loss": math.fsum(parts) if parts else math.nan, **means}
 
-    def predictions(self, records: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    def select_predictions(self, records: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
         """What the Trainer's `predict` returns."""
         return list(records)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ...modeling.losses.cross_entropy import IGNORED
+from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...modeling.tasks.question_answering import span_loss
-from ..data.question_windows import NOWHERE, Limits
-from .per_row import Rows, text_rows
-from .text import text_metrics
+from ..data.question_windows import OUTSIDE_CONTEXT, WindowLimits
+from .per_row import RowScores, collect_text_scores
+from .text import build_text_metrics
 
 
 class Span(NamedTuple):
@@ -24,23 +24,23 @@ class Span(NamedTuple):
     end: int
 
 
-class Found(NamedTuple):
+class WindowRecord(NamedTuple):
     """What is kept of a window: its row, its best spans, the score of "no answer", the right answers, its loss, and
     whether it has one."""
 
     row: int
     spans: list[Span]
-    nothing: float
+    no_answer_score: float
     references: list[str]
     loss: float
     known: int
 
 
-def best_spans(
-    start: Tensor, end: Tensor, places: Sequence[tuple[int, int]], context: str, limits: Limits
+def find_best_spans(
+    start: Tensor, end: Tensor, places: Sequence[tuple[int, int]], context: str, limits: WindowLimits
 ) -> list[Span]:
     """The likeliest spans of a window, best first; start and end: (length,) logits."""
-    inside = torch.tensor([tuple(place) != NOWHERE for place in places])  # a data set gives lists
+    inside = torch.tensor([tuple(place) != OUTSIDE_CONTEXT for place in places])  # a data set gives lists
     if not inside.any():
         return []
     length = len(places)
@@ -51,11 +51,11 @@ def best_spans(
     best = scores.topk(min(limits.n_best, int(allowed.sum())))
     spans = []
     for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        spans.append(span_of(score, context, places[place // length][0], places[place % length][1]))
+        spans.append(build_span(score, context, places[place // length][0], places[place % length][1]))
     return spans
 
 
-def span_of(score: float, context: str, first: int, last: int) -> Span:
+def build_span(score: float, context: str, first: int, last: int) -> Span:
     """A piece of the context; some tokenizers count the space before a word to it."""
     text = context[first:last]
     first += len(text) - len(text.lstrip())
@@ -68,23 +68,23 @@ class SpanMetrics:
     The windows of a question come one after the other, and of each question only the best spans are kept.
     """
 
-    def __init__(self, names: Sequence[str], limits: Limits) -> None:
-        self.chosen = list(names)
+    def __init__(self, names: Sequence[str], limits: WindowLimits) -> None:
+        self.metric_names = list(names)
         self.limits = limits
-        self.start()
+        self.reset()
 
     @property
     def names(self) -> list[str]:
         """What the metrics are called in the results, beside the loss."""
-        return self.chosen
+        return self.metric_names
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Forget everything."""
-        self.metrics = text_metrics(self.chosen)
+        self.metrics = build_text_metrics(self.metric_names)
         self.loss, self.known = 0.0, 0
-        self.open: Found | None = None
+        self.pending: WindowRecord | None = None
 
-    def records(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[Found]:
+    def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[WindowRecord]:
         """What is kept of a batch: `inputs` of the model, and for each window its row, places, context, answers."""
         inputs = batch["inputs"]
         positions = torch.stack((inputs["start_positions"], inputs["end_positions"]), dim=1)
@@ -95,54 +95,56 @@ class SpanMetrics:
         for number, window in enumerate(batch["windows"]):
             one = slice(number, number + 1)
             loss = span_loss(logits[one], real[one], positions[one])
-            known = int(positions[number, 0] != IGNORED)
+            known = int(positions[number, 0] != IGNORE_INDEX)
             start, end = logits[number].cpu().unbind(-1)
-            spans = best_spans(start, end, window["places"], window["context"], self.limits)
+            spans = find_best_spans(start, end, window["places"], window["context"], self.limits)
             nothing = float(start[0] + end[0])
-            found.append(Found(window["row"], spans, nothing, window["references"], float(loss), known))
+            found.append(WindowRecord(window["row"], spans, nothing, window["references"], float(loss), known))
         return found
 
-    def add(self, records: Sequence[Found]) -> None:
+    def update(self, records: Sequence[WindowRecord]) -> None:
         """One more batch of windows, of all processes."""
         for found in records:
             self.loss += found.loss
             self.known += found.known
-            if self.open is not None and self.open.row != found.row:
-                self.close()
-            self.open = found if self.open is None else joined(self.open, found, self.limits)
+            if self.pending is not None and self.pending.row != found.row:
+                self.close_question()
+            self.pending = found if self.pending is None else merge_windows(self.pending, found, self.limits)
 
-    def close(self) -> None:
+    def close_question(self) -> None:
         """The open question has no further windows: answer it."""
-        if self.open is not None:
-            self.metrics.add([answer_of(self.open, self.limits)], [self.open.references or [""]])
-            self.open = None
+        if self.pending is not None:
+            self.metrics.update([select_answer(self.pending, self.limits)], [self.pending.references or [""]])
+            self.pending = None
 
     def compute(self) -> dict[str, float]:
         """`{name: value}` over all questions so far."""
-        self.close()
+        self.close_question()
         return {"loss": self.loss / max(self.known, 1), **self.metrics.compute()}
 
-    def rows(self) -> Rows:
+    def compute_per_row(self) -> RowScores:
         """What each question reached, in the order of adding."""
-        self.close()
-        return text_rows(self.metrics)
+        self.close_question()
+        return collect_text_scores(self.metrics)
 
-    def predictions(self, records: Sequence[Found]) -> list[Found]:
+    def select_predictions(self, records: Sequence[WindowRecord]) -> list[WindowRecord]:
         """What the Trainer's `predict` returns: the candidates of every window."""
         return list(records)
 
 
-def joined(first: Found, second: Found, limits: Limits) -> Found:
+def merge_windows(first: WindowRecord, second: WindowRecord, limits: WindowLimits) -> WindowRecord:
     """Two windows of a question: the best spans of both; nothing only where both say so."""
     spans = sorted([*first.spans, *second.spans], key=lambda span: -span.score)[: limits.n_best]
-    return first._replace(spans=spans, nothing=min(first.nothing, second.nothing))
+    return first._replace(spans=spans, no_answer_score=min(first.no_answer_score, second.no_answer_score))
 
 
-def answer_of(found: Found, limits: Limits) -> str:
+def select_answer(found: WindowRecord, limits: WindowLimits) -> str:
     """The best span's text, or nothing."""
-    return "" if refused(found, limits) else found.spans[0].text
+    return "" if is_no_answer(found, limits) else found.spans[0].text
 
 
-def refused(found: Found, limits: Limits) -> bool:
+def is_no_answer(found: WindowRecord, limits: WindowLimits) -> bool:
     """Whether "no answer" is the answer."""
-    return not found.spans or (limits.no_answer is not None and found.nothing - found.spans[0].score > limits.no_answer)
+    return not found.spans or (
+        limits.no_answer is not None and found.no_answer_score - found.spans[0].score > limits.no_answer
+    )

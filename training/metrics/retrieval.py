@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from ...modeling.tasks.retrieval import PlaitForRetrieval
-from ...modeling.tasks.retrieval_encoding import evaluating
+from ...modeling.tasks.retrieval_encoding import use_eval_mode
 from ..recipes.errors import check_choice
 
 DEPTHS = (1, 5, 10)
-MEASURES = (*(f"recall@{depth}" for depth in DEPTHS), "median_rank", "mrr")
-BLOCK = 2**23  # similarities at a time: 32 MiB in float32
+RANK_METRICS = (*(f"recall@{depth}" for depth in DEPTHS), "median_rank", "mrr")
+SIMILARITIES_PER_BLOCK = 2**23  # similarities at a time: 32 MiB in float32
 
 
-class Item(NamedTuple):
+class RetrievalItem(NamedTuple):
     """What is kept of one text, picture or document of a row. side: "text", "image", "document"; key: equal for equal
     content; row: the number of the row among all, which other items belong to it; vector: (width,) float32."""
 
@@ -27,7 +27,9 @@ class Item(NamedTuple):
     vector: np.ndarray
 
 
-def ranks(queries: Tensor, items: Tensor, relevant: Sequence[Sequence[int]], block: int = BLOCK) -> np.ndarray:
+def compute_ranks(
+    queries: Tensor, items: Tensor, relevant: Sequence[Sequence[int]], block: int = SIMILARITIES_PER_BLOCK
+) -> np.ndarray:
     """For each query how many items are at least as similar as the best of its own, itself included: 1 where one of its
     own is the most similar of all. Its other own items do not count; others as similar do.
 
@@ -46,13 +48,13 @@ def ranks(queries: Tensor, items: Tensor, relevant: Sequence[Sequence[int]], blo
     return torch.cat(found).cpu().numpy() if found else np.zeros(0, dtype=int)
 
 
-def measured(found: np.ndarray) -> dict[str, float]:
+def compute_rank_metrics(found: np.ndarray) -> dict[str, float]:
     """Recall at 1, 5 and 10 (shares, 0..1), the median rank and the mean of 1 / rank (MRR)."""
     recalls = {f"recall@{depth}": float((found <= depth).mean()) for depth in DEPTHS}
     return {**recalls, "median_rank": float(np.median(found)), "mrr": float((1 / found).mean())}
 
 
-class Side(NamedTuple):
+class RetrievalSide(NamedTuple):
     """keys: of the distinct items; vectors: (items, width); rows: for each item the rows that it stands in."""
 
     keys: list[str]
@@ -60,19 +62,21 @@ class Side(NamedTuple):
     rows: list[set[str]]
 
 
-def sides_of(items: Sequence[Item]) -> dict[str, Side]:
+def group_sides(items: Sequence[RetrievalItem]) -> dict[str, RetrievalSide]:
     """The distinct items of each side: equal captions, or the same picture in several rows, are one."""
     found: dict[str, dict[str, tuple[np.ndarray, set[str]]]] = {}
     for item in items:
         vector, rows = found.setdefault(item.side, {}).setdefault(item.key, (item.vector, set()))
         rows.add(item.row)
     return {
-        side: Side(list(kept), torch.from_numpy(np.stack([v for v, _ in kept.values()])), [r for _, r in kept.values()])
+        side: RetrievalSide(
+            list(kept), torch.from_numpy(np.stack([v for v, _ in kept.values()])), [r for _, r in kept.values()]
+        )
         for side, kept in found.items()
     }
 
 
-def relevant_items(queries: Side, items: Side) -> list[list[int]]:
+def find_relevant_items(queries: RetrievalSide, items: RetrievalSide) -> list[list[int]]:
     """For each query the numbers of the items that stand in a row with it."""
     holders: dict[str, list[int]] = {}
     for number, rows in enumerate(items.rows):
@@ -81,11 +85,11 @@ def relevant_items(queries: Side, items: Side) -> list[list[int]]:
     return [sorted({number for row in rows for number in holders.get(row, ())}) for rows in queries.rows]
 
 
-def query_ranks(queries: Side, items: Side) -> np.ndarray:
+def compute_query_ranks(queries: RetrievalSide, items: RetrievalSide) -> np.ndarray:
     """The ranks of the queries that have an item of their own; the others ask nothing."""
-    relevant = relevant_items(queries, items)
+    relevant = find_relevant_items(queries, items)
     asked = [number for number, numbers in enumerate(relevant) if numbers]
-    return ranks(queries.vectors[asked], items.vectors, [relevant[number] for number in asked])
+    return compute_ranks(queries.vectors[asked], items.vectors, [relevant[number] for number in asked])
 
 
 class RetrievalMetrics:
@@ -102,62 +106,62 @@ class RetrievalMetrics:
     def __init__(self, names: Sequence[str], pair: tuple[str, str]) -> None:
         self.pair = pair
         directions = [f"{first}_to_{second}" for first, second in (pair, pair[::-1])]
-        known = ["mean_recall", *(f"{direction}_{name}" for direction in directions for name in MEASURES)]
+        known = ["mean_recall", *(f"{direction}_{name}" for direction in directions for name in RANK_METRICS)]
         for name in names:
             check_choice("metrics", name, known)
-        self.chosen = list(names) or known
-        self.start()
+        self.metric_names = list(names) or known
+        self.reset()
 
     @property
     def names(self) -> list[str]:
-        return self.chosen
+        return self.metric_names
 
-    def start(self) -> None:
-        self.items: list[Item] = []
+    def reset(self) -> None:
+        self.items: list[RetrievalItem] = []
         self.model: Any = None
 
-    def records(self, model: Any, batch: Mapping[str, Any]) -> list[list[Item]]:
+    def measure_batch(self, model: Any, batch: Mapping[str, Any]) -> list[list[RetrievalItem]]:
         """The items of each row, with their vectors."""
         self.model = model
-        rows: list[list[Item]] = [[] for _ in batch["rows"]]
+        rows: list[list[RetrievalItem]] = [[] for _ in batch["rows"]]
         for side, part in batch["sides"].items():
-            vectors = side_vectors(model, side, part["inputs"])
+            vectors = encode_side(model, side, part["inputs"])
             for row, key, vector in zip(part["rows"], part["keys"], vectors, strict=True):
-                rows[row].append(Item(side, key, batch["rows"][row], vector))
+                rows[row].append(RetrievalItem(side, key, batch["rows"][row], vector))
         return rows
 
-    def add(self, records: Sequence[list[Item]]) -> None:
+    def update(self, records: Sequence[list[RetrievalItem]]) -> None:
         self.items += [item for row in records for item in row]
 
     def compute(self) -> dict[str, float]:
-        scores = retrieval_scores(self.items, self.pair)
-        loss = {} if self.model is None else {"loss": split_loss(self.model, self.items, self.pair)}
-        return {**loss, **{name: scores[name] for name in self.chosen}}
+        scores = compute_retrieval_scores(self.items, self.pair)
+        loss = {} if self.model is None else {"loss": compute_split_loss(self.model, self.items, self.pair)}
+        return {**loss, **{name: scores[name] for name in self.metric_names}}
 
-    def predictions(self, records: Sequence[list[Item]]) -> list[Any]:
+    def select_predictions(self, records: Sequence[list[RetrievalItem]]) -> list[Any]:
         return [{item.side: item.vector for item in row} for row in records]
 
 
-def retrieval_scores(items: Sequence[Item], pair: tuple[str, str]) -> dict[str, float]:
+def compute_retrieval_scores(items: Sequence[RetrievalItem], pair: tuple[str, str]) -> dict[str, float]:
     """All metrics of both directions.
 
     Raises ValueError where a side has no item.
     """
-    sides = sides_of(items)
+    sides = group_sides(items)
     missing = [side for side in pair if side not in sides]
     if missing:
         raise ValueError(f"no row has a {missing[0]}: there is nothing to find, or nothing to ask")
     scores: dict[str, float] = {}
     for first, second in (pair, pair[::-1]):
-        found = measured(query_ranks(sides[first], sides[second]))
+        found = compute_rank_metrics(compute_query_ranks(sides[first], sides[second]))
         scores |= {f"{first}_to_{second}_{name}": value for name, value in found.items()}
     scores["mean_recall"] = float(np.mean([value for name, value in scores.items() if "recall@" in name]))
     return scores
 
 
-def split_loss(model: PlaitForRetrieval, items: Sequence[Item], pair: tuple[str, str]) -> float:
+def compute_split_loss(model: PlaitForRetrieval, items: Sequence[RetrievalItem], pair: tuple[str, str]) -> float:
     """The contrastive loss of all pairs as one batch, equal texts and pictures being no negatives of each other."""
-    rows: dict[str, dict[str, list[Item]]] = {}
+    rows: dict[str, dict[str, list[RetrievalItem]]] = {}
     for item in items:
         rows.setdefault(item.row, {}).setdefault(item.side, []).append(item)
     pairs = [(a, b) for row in rows.values() for a in row.get(pair[0], ()) for b in row.get(pair[1], ())]
@@ -173,14 +177,14 @@ def split_loss(model: PlaitForRetrieval, items: Sequence[Item], pair: tuple[str,
         return float(loss(first.to(device), second.to(device), model.similarity, groups.to(device)))
 
 
-def side_vectors(model: PlaitForRetrieval, side: str, inputs: Mapping[str, Any]) -> np.ndarray:
+def encode_side(model: PlaitForRetrieval, side: str, inputs: Mapping[str, Any]) -> np.ndarray:
     """(rows, width) float32, of unit length."""
-    with evaluating(model):
+    with use_eval_mode(model):
         return model.embed(inputs)[side].vectors.float().cpu().numpy()
 
 
 def zero_shot_accuracy(probabilities: Tensor, truth: Sequence[int], depth: int = 1) -> float:
     """The share of pictures whose label is among the `depth` likeliest; probabilities: (images, labels), as of
-    `PlaitForRetrieval.zero_shot`."""
+    `PlaitForRetrieval.classify_zero_shot`."""
     best = probabilities.topk(depth, dim=1).indices
     return float((best == torch.as_tensor(list(truth))[:, None]).any(dim=1).float().mean())

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-Compute = Callable[[np.ndarray, np.ndarray], float]
+MetricFunction = Callable[[np.ndarray, np.ndarray], float]
 
 
-def steps(limit: int) -> Compute:
+def build_class_accuracy(limit: int) -> MetricFunction:
     """Accuracy in 2 * limit + 1 classes: both numbers cut at -limit .. limit and rounded."""
 
     def compute(references: np.ndarray, predictions: np.ndarray) -> float:
@@ -24,12 +24,12 @@ def steps(limit: int) -> Compute:
     return compute
 
 
-def not_negative(score: Compute) -> Compute:
+def build_not_negative_score(score: MetricFunction) -> MetricFunction:
     """A score of two classes: below 0, and the others."""
     return lambda references, predictions: score(references >= 0, predictions >= 0)
 
 
-def positive(score: Compute) -> Compute:
+def build_positive_score(score: MetricFunction) -> MetricFunction:
     """A score of two classes, above 0 and the others, over the rows whose reference is not 0; NaN without any."""
 
     def compute(references: np.ndarray, predictions: np.ndarray) -> float:
@@ -50,11 +50,11 @@ def weighted_f1(references: np.ndarray, predictions: np.ndarray) -> float:
     return float(score(references, predictions, average="weighted", zero_division=0))
 
 
-SENTIMENT: dict[str, Compute] = {
-    "acc_2": not_negative(accuracy),
-    "acc_2_nonzero": positive(accuracy),
-    "f1_2": not_negative(weighted_f1),
-    "f1_2_nonzero": positive(weighted_f1),
-    "acc_5": steps(2),
-    "acc_7": steps(3),
+SENTIMENT_METRICS: dict[str, MetricFunction] = {
+    "acc_2": build_not_negative_score(accuracy),
+    "acc_2_nonzero": build_positive_score(accuracy),
+    "f1_2": build_not_negative_score(weighted_f1),
+    "f1_2_nonzero": build_positive_score(weighted_f1),
+    "acc_5": build_class_accuracy(2),
+    "acc_7": build_class_accuracy(3),
 }

@@ -23,7 +23,7 @@ Score = Callable[[str, Sequence[str]], float]
 class TextMetric(Protocol):
     """What every metric of TEXT_METRICS can do."""
 
-    def add(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch: a prediction and its references for every row.
 
         Raises:
@@ -47,19 +47,19 @@ class RowMean:
         self.name, self.score = name, score
         self.scores: list[float] = []
 
-    def add(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch, scored at once."""
         _expect_pairs(predictions, references)
         self.scores += map(self.score, predictions, references)
 
-    def rows(self) -> np.ndarray:
+    def compute_per_row(self) -> np.ndarray:
         """(rows,): every row's score, in the order of adding."""
         _expect_rows(len(self.scores))
         return np.array(self.scores)
 
     def compute(self) -> dict[str, float]:
         """`{name: mean}`."""
-        return {self.name: float(self.rows().mean())}
+        return {self.name: float(self.compute_per_row().mean())}
 
 
 class Corpus:
@@ -69,7 +69,7 @@ class Corpus:
         self.predictions: list[str] = []
         self.references: list[list[str]] = []
 
-    def add(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch, kept as it is."""
         _expect_pairs(predictions, references)
         self.predictions += predictions
@@ -82,18 +82,18 @@ class Cider:
     def __init__(self) -> None:
         self.corpus = Corpus()
 
-    def add(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch, kept as strings."""
-        self.corpus.add(predictions, references)
+        self.corpus.update(predictions, references)
 
-    def rows(self) -> np.ndarray:
+    def compute_per_row(self) -> np.ndarray:
         """(rows,): every row's score, in the order of adding."""
         _expect_rows(len(self.corpus.predictions))
         return cider_d(self.corpus.predictions, self.corpus.references)
 
     def compute(self) -> dict[str, float]:
         """`{"cider": mean}`."""
-        return {"cider": float(self.rows().mean())}
+        return {"cider": float(self.compute_per_row().mean())}
 
 
 class SacreBleu:
@@ -103,9 +103,9 @@ class SacreBleu:
         self.name, self.metric = name, metric
         self.corpus = Corpus()
 
-    def add(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch, kept as strings."""
-        self.corpus.add(predictions, references)
+        self.corpus.update(predictions, references)
 
     def compute(self) -> dict[str, float]:
         """`{name: score}`."""
@@ -130,7 +130,7 @@ class Distinct:
         self.count = 0
         self.seen: set[str] = set()
 
-    def add(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch, of which the new predictions are kept."""
         _expect_pairs(predictions, references)
         self.count += len(predictions)
@@ -148,25 +148,29 @@ class TextMetrics:
     def __init__(self, metrics: Mapping[str, TextMetric]) -> None:
         self.metrics = dict(metrics)
 
-    def add(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch, for each of them."""
         for metric in self.metrics.values():
-            metric.add(predictions, references)
+            metric.update(predictions, references)
 
     def compute(self) -> dict[str, float]:
         """`{name: value}` for each of them."""
         return {name: value for metric in self.metrics.values() for name, value in metric.compute().items()}
 
-    def rows(self) -> dict[str, np.ndarray]:
+    def compute_per_row(self) -> dict[str, np.ndarray]:
         """`{name: (rows,) scores}` for those that have a score for each row, as `paired_bootstrap` takes them."""
-        return {name: metric.rows() for name, metric in self.metrics.items() if isinstance(metric, RowMean | Cider)}
+        return {
+            name: metric.compute_per_row()
+            for name, metric in self.metrics.items()
+            if isinstance(metric, RowMean | Cider)
+        }
 
-    def signatures(self) -> dict[str, str]:
+    def collect_signatures(self) -> dict[str, str]:
         """`{name: signature}` of those computed by sacrebleu, once they are."""
         return {name: metric.signature for name, metric in self.metrics.items() if isinstance(metric, SacreBleu)}
 
 
-def text_metrics(names: Sequence[str]) -> TextMetrics:
+def build_text_metrics(names: Sequence[str]) -> TextMetrics:
     """Fresh metrics by their names in TEXT_METRICS.
 
     Raises:
@@ -178,32 +182,32 @@ def text_metrics(names: Sequence[str]) -> TextMetrics:
     return TextMetrics({name: TEXT_METRICS[name]() for name in names})
 
 
-def bleu(name: str = "bleu", tokenizer: str = "13a") -> SacreBleu:
+def build_bleu(name: str = "bleu", tokenizer: str = "13a") -> SacreBleu:
     """Corpus BLEU, 0 to 100, case kept; 0 where no prediction has four words. `tokenizer` is one of sacrebleu's.
 
     Source: Post 2018, https://arxiv.org/abs/1804.08771.
     """
-    metrics = _optional("sacrebleu.metrics")
+    metrics = _import_optional("sacrebleu.metrics")
     _expect_known("sacrebleu tokenizer", tokenizer, metrics.BLEU.TOKENIZERS)
     return SacreBleu(name, metrics.BLEU(tokenize=tokenizer))
 
 
-def chrf() -> SacreBleu:
+def build_chrf() -> SacreBleu:
     """chrF2, 0 to 100: the F score of character n-grams up to six. Source: https://aclanthology.org/W15-3049."""
-    return SacreBleu("chrf", _optional("sacrebleu.metrics").CHRF())
+    return SacreBleu("chrf", _import_optional("sacrebleu.metrics").CHRF())
 
 
-def rouge(name: str) -> RowMean:
+def build_rouge(name: str) -> RowMean:
     """A ROUGE F score of the rouge-score package, 0 to 1, of the best reference.
 
     No stemming; a word is a run of a-z and 0-9, so other scripts score 0. rougeLsum takes each line as a sentence.
     Source: Lin 2004, https://aclanthology.org/W04-1013.
     """
-    scorer = _optional("rouge_score.rouge_scorer").RougeScorer([name])
+    scorer = _import_optional("rouge_score.rouge_scorer").RougeScorer([name])
     return RowMean(name, lambda prediction, answers: float(scorer.score_multi(answers, prediction)[name].fmeasure))
 
 
-def _optional(module: str) -> ModuleType:
+def _import_optional(module: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
@@ -235,10 +239,10 @@ def _expect_rows(count: int) -> None:
 # other tokenizers than 13a: characters, all of Unicode's punctuation, Chinese, none (already split)
 BLEU_TOKENIZERS = ("char", "intl", "zh", "none")
 TEXT_METRICS: dict[str, Callable[[], TextMetric]] = {
-    "bleu": bleu,
-    **{f"bleu_{tokenizer}": partial(bleu, f"bleu_{tokenizer}", tokenizer) for tokenizer in BLEU_TOKENIZERS},
-    "chrf": chrf,
-    **{name: partial(rouge, name) for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
+    "bleu": build_bleu,
+    **{f"bleu_{tokenizer}": partial(build_bleu, f"bleu_{tokenizer}", tokenizer) for tokenizer in BLEU_TOKENIZERS},
+    "chrf": build_chrf,
+    **{name: partial(build_rouge, name) for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
     "cider": Cider,
     "exact_match": partial(RowMean, "exact_match", exact_match),
     "token_f1": partial(RowMean, "token_f1", token_f1),

@@ -15,7 +15,7 @@ VQA_NUMBERS = {"none": "0"} | {
     word: str(number) for number, word in enumerate("zero one two three four five six seven eight nine ten".split())
 }
 # written without one of its apostrophes, each means the whole; the list and its gaps are the official evaluation's
-VQA_WHOLE = """
+VQA_FULL_FORMS = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
     he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
     o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
@@ -25,29 +25,35 @@ VQA_WHOLE = """
     wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """.split()
 VQA_CONTRACTIONS = {
-    whole[:place] + whole[place + 1 :]: whole for whole in VQA_WHOLE for place, sign in enumerate(whole) if sign == "'"
+    whole[:place] + whole[place + 1 :]: whole
+    for whole in VQA_FULL_FORMS
+    for place, sign in enumerate(whole)
+    if sign == "'"
 } | {"somebody'd": "somebodyd"}
 
 
-def squad_answer(text: str) -> str:
+def normalize_squad_answer(text: str) -> str:
     """Lower case, without ASCII punctuation and articles, single spaces, as SQuAD's evaluation compares answers."""
     return " ".join(SQUAD_ARTICLES.sub(" ", text.lower().translate(SQUAD_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 where any reference is the prediction after `squad_answer`, else 0. Source: https://arxiv.org/abs/1606.05250."""
-    return float(squad_answer(prediction) in map(squad_answer, references))
+    """1 where any reference is the prediction after `normalize_squad_answer`, else 0. Source: https://arxiv.org/abs/1606.05250."""
+    return float(normalize_squad_answer(prediction) in map(normalize_squad_answer, references))
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
-    """The best F1, 0 to 1, of the words of prediction and reference after `squad_answer`.
+    """The best F1, 0 to 1, of the words of prediction and reference after `normalize_squad_answer`.
 
     Where either has no word left, it is 1 if both have none (as SQuAD 2.0 counts "no answer"), else 0.
     """
-    return max(_f1(squad_answer(prediction).split(), squad_answer(reference).split()) for reference in references)
+    return max(
+        _compute_f1(normalize_squad_answer(prediction).split(), normalize_squad_answer(reference).split())
+        for reference in references
+    )
 
 
-def vqa_answer(text: str) -> str:
+def normalize_vqa_answer(text: str) -> str:
     """An answer as the VQA evaluation compares it: lower case, number words as digits, without articles and
     punctuation, contractions with their apostrophe.
 
@@ -68,20 +74,20 @@ def vqa_accuracy(prediction: str, references: Sequence[str]) -> float:
     """min(matches / 3, 1), 0 to 1, averaged over leaving out each of ten (or more) human answers in turn.
 
     Fewer than ten are all used at once, and three of them (one of one, two of two) are enough: with one reference it
-    is equality after `vqa_answer`. Both sides are always normalised in full; the official scripts leave references as
-    they are where all humans agree, and the older ones never touch their articles and number words.
+    is equality after `normalize_vqa_answer`. Both sides are always normalised in full; the official scripts leave
+    references as they are where all humans agree, and the older ones never touch their articles and number words.
 
     Source: Antol et al. 2015, https://arxiv.org/abs/1505.00468; https://visualqa.org/evaluation.html.
     """
     count = len(references)
-    matches = list(map(vqa_answer, references)).count(vqa_answer(prediction))
+    matches = list(map(normalize_vqa_answer, references)).count(normalize_vqa_answer(prediction))
     if count < 10:
         return min(matches / min(count, 3), 1.0)
     with_one_less, with_all = min((matches - 1) / 3, 1.0), min(matches / 3, 1.0)
     return (matches * with_one_less + (count - matches) * with_all) / count
 
 
-def _f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
+def _compute_f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
     if not prediction or not reference:
         return float(prediction == reference)
     common = (Counter(prediction) & Counter(reference)).total()

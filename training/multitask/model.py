@@ -43,7 +43,7 @@ class MultiTaskModel(PlaitPreTrainedModel):
         self.model = body
         self._tied_weights_keys = {}
         for name, head in heads.items():
-            share(head, body)
+            share_body(head, body)
             tied = head._tied_weights_keys or {}
             self._tied_weights_keys |= {f"heads.{name}.{key}": source for key, source in tied.items()}
         self.heads = nn.ModuleDict(heads)
@@ -62,12 +62,12 @@ class MultiTaskModel(PlaitPreTrainedModel):
     def save_tasks(self, folder: Path, processor: Any) -> None:
         """A folder for each task, with its whole model and the processor, as `from_pretrained` loads them."""
         for name in self.heads:
-            with self.whole(name) as model:
+            with self.attach_body(name) as model:
                 model.save_pretrained(folder / name)
             processor.save_pretrained(folder / name)
 
     @contextmanager
-    def whole(self, task: str) -> Any:
+    def attach_body(self, task: str) -> Any:
         """The model of one task with its body among its modules, as long as the context lasts."""
         head: Any = self.heads[task]
         body = head.__dict__.pop("model")
@@ -79,7 +79,7 @@ class MultiTaskModel(PlaitPreTrainedModel):
             head.__dict__["model"] = body
 
 
-def share(head: PlaitPreTrainedModel, body: PlaitModel) -> None:
+def share_body(head: PlaitPreTrainedModel, body: PlaitModel) -> None:
     """Put the body in the place of a head's own. It is no module of the head: its weights are counted, moved, saved and
     trained as the whole model's."""
     view = body
@@ -90,7 +90,7 @@ def share(head: PlaitPreTrainedModel, body: PlaitModel) -> None:
     head.__dict__["model"] = view
 
 
-def head_of(
+def build_head(
     model_class: type[PlaitPreTrainedModel], config: PlaitConfig, fields: Mapping[str, Any]
 ) -> PlaitPreTrainedModel:
     """A model of a task's class for a body of this config; `fields` are its own: labels, objectives.
@@ -106,7 +106,7 @@ def head_of(
     return head.eval()
 
 
-def body_class(classes: Sequence[type[PlaitPreTrainedModel]]) -> type[PlaitPreTrainedModel]:
+def find_body_class(classes: Sequence[type[PlaitPreTrainedModel]]) -> type[PlaitPreTrainedModel]:
     """The class that brings all the parts that the tasks read: one with a decoder where a task writes."""
     return next((kind for kind in classes if kind.decoder_kind is not None and kind.can_generate()), PlaitModel)
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..data.samplers import STEP, shuffled
+from ..data.samplers import SEED_STRIDE, shuffle_indices
 
 
-def task_shares(sizes: Sequence[int], temperature: float) -> list[float]:
+def compute_task_shares(sizes: Sequence[int], temperature: float) -> list[float]:
     """How often each task is drawn: p_i proportional to n_i^(1/T) for n_i rows (multilingual BERT, Devlin 2019; T5,
     Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.5.2). T = 1: by size; the higher, the more alike.
 
@@ -44,8 +44,8 @@ class TaskRows(Dataset):
 
 
 class TaskBatchSampler(Sampler[list[int]]):
-    """Batches of `rows` rows of one task, drawn anew in every epoch by `task_shares`; as many as the rows of all tasks
-    fill. A task's rows are walked through in a shuffled order, and again in another one when they are used up.
+    """Batches of `rows` rows of one task, sampled anew in every epoch by `compute_task_shares`; as many
+    all tasks fill. A task's rows are walked through in a shuffled order, and again in another one when they are used up.
 
     All processes draw the same task for a step. The draws depend on `seed` and `epoch()` alone.
     """
@@ -62,7 +62,7 @@ class TaskBatchSampler(Sampler[list[int]]):
     ) -> None:
         self.sizes = [len(part) for part in data.parts.values()]
         self.starts = list(data.starts.values())
-        self.shares = task_shares(self.sizes, temperature)
+        self.shares = compute_task_shares(self.sizes, temperature)
         self.rows, self.seed, self.epoch = rows, seed, epoch
         self.processes, self.process = processes, process
 
@@ -70,18 +70,18 @@ class TaskBatchSampler(Sampler[list[int]]):
         return max(1, sum(self.sizes) // (self.rows * self.processes))
 
     def __iter__(self) -> Iterator[list[int]]:
-        seed = self.seed * STEP + self.epoch()
+        seed = self.seed * SEED_STRIDE + self.epoch()
         generator = torch.Generator().manual_seed(seed)
         tasks = torch.multinomial(torch.tensor(self.shares), len(self), replacement=True, generator=generator)
-        flows = [self.flow(task, seed) for task in range(len(self.sizes))]
+        flows = [self.iterate_rows(task, seed) for task in range(len(self.sizes))]
         for task in tasks.tolist():
             drawn = [next(flows[task]) for _ in range(self.rows * self.processes)]
             yield drawn[self.process * self.rows : (self.process + 1) * self.rows]
 
-    def flow(self, task: int, seed: int) -> Iterator[int]:
+    def iterate_rows(self, task: int, seed: int) -> Iterator[int]:
         """A task's row numbers without end."""
         turn = 0
         while True:
-            order = shuffled(self.sizes[task], hash((seed, task, turn)) % 2**62)
+            order = shuffle_indices(self.sizes[task], hash((seed, task, turn)) % 2**62)
             yield from (self.starts[task] + row for row in order)
             turn += 1

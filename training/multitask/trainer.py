@@ -20,12 +20,12 @@ class TaskCollator:
     def __call__(self, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         task = rows[0][0]
         # tensors first: the Trainer counts rows in the first
-        return {**self.collators[task].training_batch([row for _, row in rows]), "task": task}
+        return {**self.collators[task].build_training_batch([row for _, row in rows]), "task": task}
 
-    def start_epoch(self, number: int) -> None:
+    def set_epoch(self, number: int) -> None:
         """What is drawn from now on is that of this epoch."""
         for collator in self.collators.values():
-            collator.start_epoch(number)
+            collator.set_epoch(number)
 
 
 class MultiTaskTrainer(PlaitTrainer):
@@ -41,11 +41,11 @@ class MultiTaskTrainer(PlaitTrainer):
         super().__init__(*args, **kwargs)
         self.evaluators, self.temperature = dict(evaluators), temperature
 
-    def _batch_sampler(self) -> Sampler[list[int]]:
+    def _build_batch_sampler(self) -> Sampler[list[int]]:
         data: Any = self.train_dataset
         rows = self.args.per_device_train_batch_size
         processes = (self.args.world_size, self.args.process_index)
-        return TaskBatchSampler(data, rows, self.temperature, self._seed, self._epoch, *processes)
+        return TaskBatchSampler(data, rows, self.temperature, self._seed, self._get_epoch, *processes)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -54,7 +54,7 @@ class MultiTaskTrainer(PlaitTrainer):
         data: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         scores, losses = {}, []
         self.model.eval()  # the evaluators know the heads alone
-        with self._averaged():
+        with self._use_average():
             for task, rows in data.parts.items():
                 found = self.evaluators[task].evaluate(rows, metric_key_prefix=metric_key_prefix)
                 named = {name.removeprefix(f"{metric_key_prefix}_"): value for name, value in found.items()}

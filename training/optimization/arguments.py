@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-from ..metrics.classification import greater_is_better
+from ..metrics.classification import is_greater_better
 from ..parameters import check_parts
 
 
@@ -120,7 +120,7 @@ class PlaitTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.metric_for_best_model is not None and self.greater_is_better is None:
-            self.greater_is_better = greater_is_better(self.metric_for_best_model)
+            self.greater_is_better = is_greater_better(self.metric_for_best_model)
         super().__post_init__()
         if self.use_cpu or not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin it for, and torch warns

@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 
 from ...modeling.core.distributed import is_distributed
 from ...modeling.tasks.retrieval import PlaitForRetrieval
-from ...modeling.tasks.retrieval_sides import Embedded
+from ...modeling.tasks.retrieval_sides import SideEmbeddings
 
 
 class RandomState(NamedTuple):
@@ -21,7 +21,7 @@ class RandomState(NamedTuple):
     device: Tensor | None
 
     @classmethod
-    def now(cls, device: torch.device) -> "RandomState":
+    def capture(cls, device: torch.device) -> "RandomState":
         return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
 
     def restore(self, device: torch.device) -> None:
@@ -30,7 +30,7 @@ class RandomState(NamedTuple):
             torch.cuda.set_rng_state(self.device, device)
 
 
-class Cache(NamedTuple):
+class GradientCache(NamedTuple):
     """loss: a scalar; gradients: (batch, width) for each side's vectors; states: before each chunk."""
 
     loss: Tensor
@@ -64,10 +64,10 @@ def cached_backward(
         raise ValueError(f"a chunk of {rows} rows: expected at least one")
     numbers = (inputs.get("groups"), inputs.get("negative_groups"))
     given = {name: inputs[name] for name in inputs if name not in ("groups", "negative_groups", "return_loss")}
-    cache = vector_gradients(model, given, numbers, rows, backward, autocast)
-    after = RandomState.now(model.device)
+    cache = compute_vector_gradients(model, given, numbers, rows, backward, autocast)
+    after = RandomState.capture(model.device)
     start = 0
-    for chunk, state in zip(chunks_of(given, rows), cache.states, strict=True):
+    for chunk, state in zip(split_chunks(given, rows), cache.states, strict=True):
         state.restore(model.device)
         with autocast():
             again = model.embed(chunk, every=True)
@@ -81,85 +81,85 @@ def cached_backward(
     return cache.loss
 
 
-def vector_gradients(
+def compute_vector_gradients(
     model: PlaitForRetrieval,
     inputs: Mapping[str, Any],
     numbers: tuple[Tensor | None, Tensor | None],
     rows: int,
     backward: Callable[[Tensor], object],
     autocast: Callable[[], AbstractContextManager[Any]],
-) -> Cache:
+) -> GradientCache:
     """The loss and its gradients for the vectors. Nothing else of the chunks outlives it but their random states.
 
     numbers: `groups` and `negative_groups`.
     """
     states, embedded = [], []
     with torch.no_grad():
-        for chunk in chunks_of(inputs, rows):
-            states.append(RandomState.now(model.device))
+        for chunk in split_chunks(inputs, rows):
+            states.append(RandomState.capture(model.device))
             with autocast():
                 embedded.append(model.embed(chunk, every=True))
-    sides = {side: joined([chunk.pop(side) for chunk in embedded]) for side in list(embedded[0])}
+    sides = {side: join_chunks([chunk.pop(side) for chunk in embedded]) for side in list(embedded[0])}
     loss = model.contrast(sides, *numbers)
     backward(loss)
     gradients = {side: whole.vectors.grad for side, whole in sides.items() if whole.vectors.grad is not None}
-    return Cache(loss.detach(), gradients, states)
+    return GradientCache(loss.detach(), gradients, states)
 
 
-def joined(chunks: list[Embedded]) -> Embedded:
+def join_chunks(chunks: list[SideEmbeddings]) -> SideEmbeddings:
     """The chunks of one side as one, its vectors a leaf for gradients."""
     vectors = torch.cat([chunk.vectors for chunk in chunks]).requires_grad_()
     present, groups = torch.cat([chunk.present for chunk in chunks]), torch.cat([chunk.groups for chunk in chunks])
-    return Embedded(vectors, present, groups)
+    return SideEmbeddings(vectors, present, groups)
 
 
-def chunks_of(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:
+def split_chunks(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:
     """The inputs of a batch, some rows at a time; of pictures that rows name by number, those that these rows name."""
-    batch = rows_in(inputs)
+    batch = count_rows(inputs)
     for start in range(0, batch, rows):
-        yield chunk_of(inputs, slice(start, min(start + rows, batch)), batch)
+        yield select_chunk(inputs, slice(start, min(start + rows, batch)), batch)
 
 
-def chunk_of(inputs: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
+def select_chunk(inputs: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
     """Some rows of the inputs; what has no rows (a flag, None) stays."""
     chunk: dict[str, Any] = {}
     for name, value in inputs.items():
         if isinstance(value, Mapping):
-            chunk[name] = chunk_of(value, rows, batch)
-        elif isinstance(value, Tensor) and not named_pictures(inputs, name):
+            chunk[name] = select_chunk(value, rows, batch)
+        elif isinstance(value, Tensor) and not has_image_indices(inputs, name):
             if len(value) != batch:
                 raise ValueError(f"{name} has {len(value)} rows in a batch of {batch}: it cannot be cut into chunks")
             chunk[name] = value[rows]
         elif not isinstance(value, Tensor):
             chunk[name] = value
-    for name in [name for name in inputs if isinstance(inputs[name], Tensor) and named_pictures(inputs, name)]:
-        indices = chunk[indices_of(name)]
+    for name in [name for name in inputs if isinstance(inputs[name], Tensor) and has_image_indices(inputs, name)]:
+        indices = chunk[find_indices_name(name)]
         used, places = indices.clamp(min=0).unique(return_inverse=True)
         chunk[name] = inputs[name][used]
-        chunk[indices_of(name)] = torch.where(indices >= 0, places, -1)
+        chunk[find_indices_name(name)] = torch.where(indices >= 0, places, -1)
     return chunk
 
 
-def indices_of(name: str) -> str:
+def find_indices_name(name: str) -> str:
     """The argument that says which row shows which of these pictures."""
     return name.replace("pixel_values", "image_indices")
 
 
-def named_pictures(inputs: Mapping[str, Any], name: str) -> bool:
+def has_image_indices(inputs: Mapping[str, Any], name: str) -> bool:
     """Whether rows name these pictures by number."""
-    return name.endswith("pixel_values") and inputs.get(indices_of(name)) is not None
+    return name.endswith("pixel_values") and inputs.get(find_indices_name(name)) is not None
 
 
-def rows_in(inputs: Mapping[str, Any]) -> int:
+def count_rows(inputs: Mapping[str, Any]) -> int:
     """The rows of a batch.
 
     Raises ValueError where nothing tells.
     """
     for name, value in inputs.items():
-        if isinstance(value, Tensor) and not named_pictures(inputs, name):
+        if isinstance(value, Tensor) and not has_image_indices(inputs, name):
             return len(value)
         if isinstance(value, Mapping) and any(isinstance(part, (Tensor, Mapping)) for part in value.values()):
-            return rows_in(value)
+            return count_rows(value)
     raise ValueError(f"nothing in the batch tells how many rows it has: {', '.join(inputs) or 'no inputs'}")
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import unwrap_peft_model
 
-from ...modeling.losses.cross_entropy import IGNORED
+from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...modeling.outputs import PlaitModelOutput, TowerOutput
 from ...modeling.tasks.classification import PlaitForClassification
 from ..data.labels import MULTI, REGRESSION
-from ..parameters import plait_of
+from ..parameters import unwrap_plait
 
 
 class GradientShares(TrainerCallback):
@@ -40,7 +40,7 @@ class GradientShares(TrainerCallback):
     ) -> None:
         if model is None:
             return
-        for modality, share in gradient_shares(model).items():
+        for modality, share in compute_gradient_shares(model).items():
             self.sums[modality] += share
         self.steps += 1
 
@@ -52,10 +52,10 @@ class GradientShares(TrainerCallback):
         return taken
 
 
-def gradient_shares(model: nn.Module) -> dict[str, float]:
+def compute_gradient_shares(model: nn.Module) -> dict[str, float]:
     """By modality, adding up to 1; all 0 where no tower has a gradient."""
     norms = {}
-    for modality, tower in plait_of(model).towers.items():
+    for modality, tower in unwrap_plait(model).towers.items():
         gradients = [parameter.grad for parameter in tower.parameters() if parameter.grad is not None]
         norms[modality] = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
     total = sum(norms.values())
@@ -90,43 +90,45 @@ class GradientModulation(TrainerCallback):
         self.modalities = tuple(inner.model.towers)
         if len(self.modalities) < 2:
             raise ValueError(f"ogm_alpha is {alpha}, but there is one tower alone: nothing to balance")
-        self.seen: Mapping[str, TowerOutput] = {}
+        self.tower_outputs: Mapping[str, TowerOutput] = {}
         self.scores = torch.zeros(len(self.modalities), 2)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watch_towers(self) -> Iterator[None]:
         """Sees what the towers make of the batches that the model reads meanwhile."""
-        hook = self.model.model.register_forward_hook(self.remember)
+        hook = self.model.model.register_forward_hook(self.store_tower_outputs)
         try:
             yield
         finally:
             hook.remove()
 
-    def remember(self, module: nn.Module, inputs: Any, output: PlaitModelOutput) -> None:
+    def store_tower_outputs(self, module: nn.Module, inputs: Any, output: PlaitModelOutput) -> None:
         """Keep what the towers made of the batch."""
-        self.seen = output.encoder_outputs or {}
+        self.tower_outputs = output.encoder_outputs or {}
 
     @torch.no_grad()
-    def score(self, labels: Tensor) -> None:
+    def update_scores(self, labels: Tensor) -> None:
         """labels: (batch,) of the batch that the model has just read. Adds up each modality's probabilities."""
-        seen, self.seen = self.seen, {}
+        seen, self.tower_outputs = self.tower_outputs, {}
         training = self.model.training
         self.model.eval()
         for number, modality in enumerate(self.modalities):
             if modality in seen:
-                found = probabilities(self.model, modality, seen[modality], labels)
+                found = compute_unimodal_probabilities(self.model, modality, seen[modality], labels)
                 self.scores[number] += torch.stack((found.sum().cpu(), torch.tensor(float(len(found)))))
         self.model.train(training)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        scores, self.scores = everywhere(self.scores, next(self.model.parameters()).device), self.scores * 0
+        scores, self.scores = sum_over_processes(self.scores, next(self.model.parameters()).device), self.scores * 0
         means = {m: float(total / count) for m, (total, count) in zip(self.modalities, scores, strict=True) if count}
-        for modality, factor in coefficients(means, self.alpha).items():
-            modulate(self.model.model.towers[modality], factor, self.generator(state.global_step, modality))
+        for modality, factor in compute_coefficients(means, self.alpha).items():
+            modulate_gradients(
+                self.model.model.towers[modality], factor, self.build_generator(state.global_step, modality)
+            )
 
-    def generator(self, step: int, modality: str) -> torch.Generator | None:
+    def build_generator(self, step: int, modality: str) -> torch.Generator | None:
         """The same in every process, so that their weights stay the same."""
         if not self.noise:
             return None
@@ -135,9 +137,9 @@ class GradientModulation(TrainerCallback):
         return torch.Generator(device).manual_seed((self.seed * 1_000_003 + step) * 8 + number)
 
 
-def probabilities(model: nn.Module, modality: str, output: TowerOutput, labels: Tensor) -> Tensor:
+def compute_unimodal_probabilities(model: nn.Module, modality: str, output: TowerOutput, labels: Tensor) -> Tensor:
     """What the right classes get from one modality alone, in the rows that have it and a label: (rows,)."""
-    rows = output.mask.bool().any(dim=1) & (labels != IGNORED)
+    rows = output.mask.bool().any(dim=1) & (labels != IGNORE_INDEX)
     if not rows.any():
         return labels.new_zeros(0, dtype=torch.float)
     alone = {"last_hidden_state": output.last_hidden_state.detach()[rows], "mask": output.mask[rows]}
@@ -145,7 +147,7 @@ def probabilities(model: nn.Module, modality: str, output: TowerOutput, labels: 
     return logits.softmax(dim=-1).gather(1, labels[rows][:, None])[:, 0]
 
 
-def coefficients(scores: Mapping[str, float], alpha: float) -> dict[str, float]:
+def compute_coefficients(scores: Mapping[str, float], alpha: float) -> dict[str, float]:
     """k by modality, from the mean probabilities; nothing where one modality alone has any."""
     found = {}
     for modality, score in scores.items():
@@ -156,7 +158,7 @@ def coefficients(scores: Mapping[str, float], alpha: float) -> dict[str, float]:
     return found
 
 
-def modulate(tower: nn.Module, factor: float, generator: torch.Generator | None) -> None:
+def modulate_gradients(tower: nn.Module, factor: float, generator: torch.Generator | None) -> None:
     """Scale a tower's gradients, and add noise as wide as they were where there is a generator."""
     for parameter in tower.parameters():
         gradient = parameter.grad
@@ -171,7 +173,7 @@ def modulate(tower: nn.Module, factor: float, generator: torch.Generator | None)
             gradient.add_(noise)
 
 
-def everywhere(values: Tensor, device: torch.device) -> Tensor:
+def sum_over_processes(values: Tensor, device: torch.device) -> Tensor:
     """The sum over all processes."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         values = values.to(device)

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
 
-from ...modeling.losses.cross_entropy import classification_loss, label_count, masked_lm_loss, problem_type_of
+from ...modeling.losses.cross_entropy import classification_loss, count_labels, find_problem_type, masked_lm_loss
 from ...modeling.tasks.classification import PlaitForClassification
 from ...modeling.tasks.masked_lm import PlaitForMaskedLM
-from ..data.labels import MULTI, REGRESSION, labels_of
+from ..data.labels import MULTI, REGRESSION, read_config_labels
 from .arguments import PlaitTrainingArguments
 
-Loss = Callable[..., Tensor]
+LossFunction = Callable[..., Tensor]
 
 
-def objective(model: nn.Module, args: PlaitTrainingArguments, data: Any, given: Loss | None = None) -> Loss | None:
+def build_loss(
+    model: nn.Module, args: PlaitTrainingArguments, data: Any, given: LossFunction | None = None
+) -> LossFunction | None:
     """The model's own loss as these arguments want it, a Trainer's `compute_loss_func`; None where it stays as it is.
 
     data: the training rows, whose labels make "balanced" weights; given: a loss in the place of the model's.
@@ -33,11 +35,11 @@ def objective(model: nn.Module, args: PlaitTrainingArguments, data: Any, given: 
     inner: Any = unwrap_peft_model(model)
     epsilon = 0.0 if getattr(inner, "smooths_labels", False) else args.label_smoothing_factor
     if args.single_modality_weight:
-        check_several(inner, args.single_modality_weight)
+        check_several_modalities(inner, args.single_modality_weight)
     weights = None
     if args.class_weights is not None:
         check_one_class(inner, "class_weights", args.class_weights, PlaitForClassification)
-        weights = class_weights(inner, args.class_weights, data)
+        weights = compute_class_weights(inner, args.class_weights, data)
     if weights is None and not epsilon and not args.single_modality_weight:
         return None
     if epsilon:
@@ -46,7 +48,7 @@ def objective(model: nn.Module, args: PlaitTrainingArguments, data: Any, given: 
         return lambda outputs, labels, num_items_in_batch=None: masked_lm_loss(
             outputs["logits"], labels, num_items_in_batch, epsilon
         )
-    return weighted(inner, epsilon, weights, args.single_modality_weight)
+    return build_weighted_loss(inner, epsilon, weights, args.single_modality_weight)
 
 
 def check_one_class(model: Any, name: str, value: Any, *kinds: type) -> None:
@@ -55,14 +57,16 @@ def check_one_class(model: Any, name: str, value: Any, *kinds: type) -> None:
         raise ValueError(f"{name} is {value}, but {type(model).__name__} does not choose one class")
 
 
-def check_several(model: Any, weight: float) -> None:
+def check_several_modalities(model: Any, weight: float) -> None:
     """Raises ValueError for a model that does not answer from several modalities."""
     if not isinstance(model, PlaitForClassification) or len(model.config.encoders) < 2:
         kind = f"{type(model).__name__} of {', '.join(model.config.encoders) or 'none'}"
         raise ValueError(f"single_modality_weight is {weight}, but this {kind} does not answer from several modalities")
 
 
-def weighted(model: PlaitForClassification, epsilon: float, weights: Tensor | None, single: float = 0.0) -> Loss:
+def build_weighted_loss(
+    model: PlaitForClassification, epsilon: float, weights: Tensor | None, single: float = 0.0
+) -> LossFunction:
     """A classification's loss with labels smoothed by epsilon and rows weighted by class, and where the model was asked
     to answer from each of M modalities alone:
 
@@ -73,7 +77,7 @@ def weighted(model: PlaitForClassification, epsilon: float, weights: Tensor | No
     """
 
     def loss(outputs: dict[str, Any], labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        problem_type = problem_type_of(model.config, labels)
+        problem_type = find_problem_type(model.config, labels)
 
         def of(logits: Tensor, labels: Tensor, count: Tensor | int | None) -> Tensor:
             return classification_loss(logits, labels, problem_type, count, epsilon, weights)
@@ -81,20 +85,20 @@ def weighted(model: PlaitForClassification, epsilon: float, weights: Tensor | No
         whole, alone = of(outputs["logits"], labels, num_items_in_batch), outputs.get("alone")
         if not alone:
             return whole
-        count = label_count(labels, problem_type) if num_items_in_batch is None else num_items_in_batch
+        count = count_labels(labels, problem_type) if num_items_in_batch is None else num_items_in_batch
         parts = [of(logits, labels[rows], count) for rows, logits in alone.values()]
         return whole + single / len(model.config.encoders) * torch.stack(parts).sum()
 
     return loss
 
 
-def class_weights(model: PlaitForClassification, given: Mapping[str, float] | str, data: Any) -> Tensor:
+def compute_class_weights(model: PlaitForClassification, given: Mapping[str, float] | str, data: Any) -> Tensor:
     """(classes,) the weights by class.
 
     Raises:
         ValueError: a name that is no class of the model, or no labels to balance.
     """
-    names = labels_of(model.config).names
+    names = read_config_labels(model.config).names
     if isinstance(given, Mapping):
         unknown = sorted(set(given) - set(names))
         if unknown:

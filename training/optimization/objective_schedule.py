@@ -11,10 +11,10 @@ from ...configuration.objectives import check_objectives
 from ..recipes.errors import RecipeError
 
 # points of [progress, weight], progress from 0 (the first step) to 1 (the last)
-Points = list[tuple[float, float]]
+WeightPoints = list[tuple[float, float]]
 
 
-def read_weights(given: Mapping[str, Any]) -> dict[str, Points]:
+def parse_objective_weights(given: Mapping[str, Any]) -> dict[str, WeightPoints]:
     """A recipe's `objectives`: by name a weight, or points of [progress, weight] between which it changes linearly.
 
     Raises:
@@ -25,18 +25,18 @@ def read_weights(given: Mapping[str, Any]) -> dict[str, Points]:
         check_objectives(given)
     except ValueError as error:
         raise RecipeError(f"settings.objectives: {error}") from error
-    weights = {name: points_of(name, value) for name, value in given.items()}
+    weights = {name: parse_points(name, value) for name, value in given.items()}
     times = sorted({time for points in weights.values() for time, _ in points})
     # linear between the points: nothing is learnt for a while only where that is so between two of them
     for time in [*times, *((a + b) / 2 for a, b in pairwise(times))]:
-        if not any(weight_at(points, time) for points in weights.values()):
+        if not any(interpolate_weight(points, time) for points in weights.values()):
             raise RecipeError(f"settings.objectives: at {time:g} of the run nothing has a weight above 0")
     if not weights:
         raise RecipeError("settings.objectives names no objective")
     return weights
 
 
-def points_of(name: str, value: Any) -> Points:
+def parse_points(name: str, value: Any) -> WeightPoints:
     """The points of one objective."""
     points = [[0.0, value], [1.0, value]] if is_number(value) else value
     where = f"settings.objectives.{name} is {value!r}"
@@ -58,7 +58,7 @@ def is_point(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
-def weight_at(points: Points, progress: float) -> float:
+def interpolate_weight(points: WeightPoints, progress: float) -> float:
     """The weight at that share of the run; before the first point and behind the last, that of the point."""
     if progress <= points[0][0]:
         return points[0][1]
@@ -68,7 +68,7 @@ def weight_at(points: Points, progress: float) -> float:
     return points[-1][1]
 
 
-def final_weights(weights: Mapping[str, Points]) -> dict[str, float]:
+def select_final_weights(weights: Mapping[str, WeightPoints]) -> dict[str, float]:
     """The weights at the end of the run: those that the model is measured and saved with."""
     return {name: points[-1][1] for name, points in weights.items()}
 
@@ -76,7 +76,7 @@ def final_weights(weights: Mapping[str, Points]) -> dict[str, float]:
 class ObjectiveSchedule(TrainerCallback):
     """Sets a pretraining model's weights before every step."""
 
-    def __init__(self, model: Any, weights: Mapping[str, Points]) -> None:
+    def __init__(self, model: Any, weights: Mapping[str, WeightPoints]) -> None:
         self.model = model
         self.weights = dict(weights)
 
@@ -84,4 +84,6 @@ class ObjectiveSchedule(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         progress = state.global_step / max(state.max_steps - 1, 1)
-        self.model.objective_weights = {name: weight_at(points, progress) for name, points in self.weights.items()}
+        self.model.objective_weights = {
+            name: interpolate_weight(points, progress) for name, points in self.weights.items()
+        }

@@ -12,10 +12,10 @@ import yaml
 from .errors import RecipeError
 from .schema import Recipe
 
-MARK = "plait_version"
+VERSION_KEY = "plait_version"
 
 
-class Loader(yaml.SafeLoader):
+class RecipeLoader(yaml.SafeLoader):
     """Safe yaml as version 1.2 reads it: 1e-4 is a number, and no, yes, on, off are words."""
 
     yaml_implicit_resolvers = {
@@ -24,8 +24,8 @@ class Loader(yaml.SafeLoader):
     }
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
-Loader.add_implicit_resolver(
+RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)$"), list("-+0123456789.")
 )
 
@@ -43,7 +43,7 @@ def find_recipe(path: str | Path) -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A yaml file that holds keys and values."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not yaml: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -65,7 +65,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
                 raise RecipeError(f"--{key} has no value")
             text = rest.pop(0)
         try:
-            found[key.replace("-", "_")] = yaml.load(text, Loader)
+            found[key.replace("-", "_")] = yaml.load(text, RecipeLoader)
         except yaml.YAMLError as error:
             raise RecipeError(f"--{key}: {text!r} is not yaml") from error
     return found
@@ -83,11 +83,11 @@ def set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
 
 def save_recipe(recipe: Recipe, path: Path, version: str) -> None:
     """Write the resolved recipe; its mark tells a run folder of ours from any other folder."""
-    content = {MARK: version, **asdict(recipe)}
+    content = {VERSION_KEY: version, **asdict(recipe)}
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
+def find_differences(old: Recipe, new: Recipe) -> list[str]:
     """Lines that name each key in which two recipes differ."""
     old_values, new_values = dict(_flatten(asdict(old))), dict(_flatten(asdict(new)))
     return [

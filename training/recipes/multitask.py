@@ -6,16 +6,16 @@ from typing import Any
 from .errors import RecipeError, check_keys
 from .schema import Recipe, parse_recipe
 
-OWN = ("task", "data", "settings", "metrics", "max_length", "generation")
-SHARED = ("model", "tokenizer", "processor", "training", "seed")
+TASK_KEYS = ("task", "data", "settings", "metrics", "max_length", "generation")
+SHARED_KEYS = ("model", "tokenizer", "processor", "training", "seed")
 
 
-def recipes_of(recipe: Recipe) -> dict[str, Recipe]:
+def build_task_recipes(recipe: Recipe) -> dict[str, Recipe]:
     """By task, what it would be alone: its own keys, and those that all share."""
-    shared = {name: value for name, value in asdict(recipe).items() if name in SHARED}
+    shared = {name: value for name, value in asdict(recipe).items() if name in SHARED_KEYS}
     found = {}
     for name, own in recipe.tasks.items():
-        check_keys(own, (*OWN, "weight"), f"tasks.{name}")
+        check_keys(own, (*TASK_KEYS, "weight"), f"tasks.{name}")
         try:
             found[name] = parse_recipe({**shared, **{key: value for key, value in own.items() if key != "weight"}})
         except RecipeError as error:
@@ -23,7 +23,7 @@ def recipes_of(recipe: Recipe) -> dict[str, Recipe]:
     return found
 
 
-def weights_of(recipe: Recipe) -> dict[str, float]:
+def collect_task_weights(recipe: Recipe) -> dict[str, float]:
     """The weights of the tasks' losses."""
     return {name: float(own.get("weight", 1.0)) for name, own in recipe.tasks.items()}
 
@@ -31,7 +31,7 @@ def weights_of(recipe: Recipe) -> dict[str, float]:
 def check_tasks(recipe: Recipe) -> None:
     """Raises RecipeError for tasks that cannot be trained together, naming the task and the key."""
     plain = {item.name: item.default for item in fields(Recipe)}
-    misplaced = [name for name in OWN if getattr(recipe, name) not in (plain[name], {}, []) and name != "data"]
+    misplaced = [name for name in TASK_KEYS if getattr(recipe, name) not in (plain[name], {}, []) and name != "data"]
     if recipe.data.source is not None:
         misplaced.append("data")
     if misplaced:

@@ -133,7 +133,7 @@ class Recipe:
     output_dir: str | None = None
 
 
-NESTED = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe, "compare": CompareRecipe}
+SECTIONS = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe, "compare": CompareRecipe}
 
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
@@ -143,8 +143,8 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
         RecipeError: an unknown key, with the nearest, or a value of the wrong kind.
     """
     values = {key: value for key, value in content.items() if value is not None}
-    check_keys(values, _names(Recipe), "recipe")
-    for name, kind in NESTED.items():
+    check_keys(values, _list_field_names(Recipe), "recipe")
+    for name, kind in SECTIONS.items():
         if name in values:
             values[name] = build_section(kind, values[name], name)
     return build_section(Recipe, values, "recipe")
@@ -158,12 +158,12 @@ def build_section(kind: type, values: Any, where: str) -> Any:
     """
     if not isinstance(values, dict):
         raise RecipeError(f"{where} is {values!r}: expected keys and values")
-    check_keys(values, _names(kind), where)
+    check_keys(values, _list_field_names(kind), where)
     try:
         return kind(**values)
     except StrictDataclassError as error:
         raise RecipeError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def _names(kind: type) -> list[str]:
+def _list_field_names(kind: type) -> list[str]:
     return [item.name for item in fields(kind)]

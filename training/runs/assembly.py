@@ -5,9 +5,9 @@ from typing import Any
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..data.labels import Labels
-from ..data.loading import Data, load_data
-from ..data.row_encoder import PictureCache
+from ..data.labels import LabelSpec
+from ..data.loading import DataSplits, load_data
+from ..data.row_encoder import ImageCache
 from ..metrics.classification import Metrics
 from ..metrics.streaming import StreamedMetrics
 from ..optimization.arguments import PlaitTrainingArguments
@@ -16,11 +16,11 @@ from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.registry import find_task
-from .building import build_model, build_processor, label_names_of
+from .building import build_model, build_processor, read_label_names
 from .folder import PROCESSOR_FILE
 
 
-def make_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
+def build_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
     """The training arguments of a recipe; one line that says what is wrong with them."""
     try:
         return PlaitTrainingArguments(output_dir=str(folder), seed=recipe.seed, **recipe.training)
@@ -28,16 +28,16 @@ def make_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
         raise RecipeError(f"training: {' '.join(str(error).split())}") from error
 
 
-def read_data(recipe: Recipe, task: Task) -> Data:
+def read_data(recipe: Recipe, task: Task) -> DataSplits:
     """The recipe's data, with the columns that its task needs."""
-    order = label_names_of(recipe.model.from_pretrained) if task.labelled and recipe.model.from_pretrained else ()
-    data = load_data(recipe.data, recipe.seed, needs_labels=task.labelled, label_order=order, roles=task.roles)
+    order = read_label_names(recipe.model.from_pretrained) if task.needs_labels and recipe.model.from_pretrained else ()
+    data = load_data(recipe.data, recipe.seed, needs_labels=task.needs_labels, label_order=order, roles=task.roles)
     for split, rows in data.splits.items():
         task.check_columns(rows.column_names, split)
     return data
 
 
-def prepared(data: Data, task: Task, processor: PlaitProcessor, recipe: Recipe) -> Data:
+def prepare_splits(data: DataSplits, task: Task, processor: PlaitProcessor, recipe: Recipe) -> DataSplits:
     """Every split as the task's collator reads it."""
     return data._replace(
         splits={split: task.prepare(rows, split, processor, recipe) for split, rows in data.splits.items()},
@@ -45,8 +45,8 @@ def prepared(data: Data, task: Task, processor: PlaitProcessor, recipe: Recipe) 
     )
 
 
-def build_both(
-    recipe: Recipe, folder: Path, args: PlaitTrainingArguments, data: Data, verbose: bool = True
+def build_processor_and_model(
+    recipe: Recipe, folder: Path, args: PlaitTrainingArguments, data: DataSplits, verbose: bool = True
 ) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
     """Processor and model; one line that says what is wrong with the recipe's model.
 
@@ -65,20 +65,20 @@ def build_both(
         raise RecipeError(f"model: {' '.join(str(error).split())}") from error
 
 
-def make_metrics(recipe: Recipe, labels: Labels | None, processor: PlaitProcessor) -> Metrics | StreamedMetrics:
+def build_metrics(recipe: Recipe, labels: LabelSpec | None, processor: PlaitProcessor) -> Metrics | StreamedMetrics:
     """The recipe's metrics, or the task's usual ones."""
     try:
-        return find_task(recipe.task).make_metrics(recipe.metrics, labels, processor, recipe)
+        return find_task(recipe.task).build_metrics(recipe.metrics, labels, processor, recipe)
     except (ImportError, OSError, ValueError) as error:
         raise RecipeError(f"metrics: {' '.join(str(error).split())}") from error
 
 
-def make_collator(
-    recipe: Recipe, processor: PlaitProcessor, labels: Labels | None, image_cache: float = 0.0
+def build_collator(
+    recipe: Recipe, processor: PlaitProcessor, labels: LabelSpec | None, image_cache: float = 0.0
 ) -> PlaitDataCollator:
     """The recipe's collator."""
     collator = PlaitDataCollator(
         processor, labels, task=recipe.task, settings=recipe.settings, max_length=recipe.max_length, seed=recipe.seed
     )
-    collator.pictures = PictureCache(image_cache)
+    collator.image_cache = ImageCache(image_cache)
     return collator

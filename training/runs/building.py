@@ -24,9 +24,10 @@ from ...modeling.fusion.connectors import CONNECTORS
 from ...modeling.fusion.registry import FUSIONS
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
-from ..data.inputs import tokenizer_in
-from ..data.labels import REGRESSION, Labels
-from ..data.tokenizer import rewrapped, train_tokenizer
+from ..data.feature_cache import PROCESSOR_PARTS
+from ..data.inputs import require_tokenizer
+from ..data.labels import REGRESSION, LabelSpec
+from ..data.tokenizer import rewrap_tokenizer, train_tokenizer
 from ..parameters import part_of
 from ..recipes.errors import RecipeError, check_choice, check_keys
 from ..recipes.schema import Recipe
@@ -36,15 +37,14 @@ from .generation_settings import set_generation
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FRESH = {
+FRESH_CONFIGS = {
     "text": PlaitTextConfig,
     "image": PlaitVisionConfig,
     "audio": PlaitAudioConfig,
     "video": PlaitVideoConfig,
     "decoder": PlaitDecoderConfig,
 }
-SCALARS = ("image_token", "num_image_tokens", "num_frames", "fps")  # of PlaitProcessor.compose
-PARTS = {"image": "image_processor", "audio": "feature_extractor", "video": "frame_processor"}
+PROCESSOR_OPTIONS = ("image_token", "num_image_tokens", "num_frames", "fps")  # of PlaitProcessor.compose
 TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
 
 
@@ -52,35 +52,40 @@ def build_processor(recipe: Recipe, data: "Dataset") -> PlaitProcessor:
     """The processor of the recipe's parts; a fresh tokenizer is trained on the columns of the training split."""
     model = recipe.model
     if model.from_pretrained is not None:
-        processor = PlaitProcessor.from_pretrained(resolve(model.from_pretrained))
+        processor = PlaitProcessor.from_pretrained(resolve_reference(model.from_pretrained))
         find_task(recipe.task).finish_processor(processor, recipe)
         return processor
-    sources = {name: fresh_config(name, value) or resolve(value) for name, value in parts_of(recipe).items()}
-    sources |= tokenizers_of(recipe, sources, data)
+    sources = {
+        name: build_fresh_config(name, value) or resolve_reference(value)
+        for name, value in collect_recipe_parts(recipe).items()
+    }
+    sources |= build_part_tokenizers(recipe, sources, data)
     if sources.get("decoder") is sources.get("text"):
         sources.pop("decoder", None)
-    check_keys(recipe.processor, (*sources, *SCALARS), "processor")
-    given = {name: resolve(value) for name, value in recipe.processor.items() if not isinstance(value, dict)}
+    check_keys(recipe.processor, (*sources, *PROCESSOR_OPTIONS), "processor")
+    given = {name: resolve_reference(value) for name, value in recipe.processor.items() if not isinstance(value, dict)}
     processor = PlaitProcessor.compose(**{**sources, **given})
     for name, value in recipe.processor.items():
         if isinstance(value, dict):
-            adjust(processor, name, value)
+            adjust_processor(processor, name, value)
     find_task(recipe.task).finish_processor(processor, recipe)
     return processor
 
 
-def adjust(processor: PlaitProcessor, name: str, fields: dict[str, Any]) -> None:
+def adjust_processor(processor: PlaitProcessor, name: str, fields: dict[str, Any]) -> None:
     """Other settings for what reads pictures or sound: `processor: {image: {size: {height: 160, width: 160}}}`."""
-    attribute = PARTS.get(name)
+    attribute = PROCESSOR_PARTS.get(name)
     part: Any = None if attribute is None else getattr(processor, attribute)
     if attribute is None or part is None:
-        raise RecipeError(f"processor.{name} takes a source; settings are for a part that there is: {', '.join(PARTS)}")
+        raise RecipeError(
+            f"processor.{name} takes a source; settings are for a part that there is: {', '.join(PROCESSOR_PARTS)}"
+        )
     settings = part.to_dict()
     check_keys(fields, list(settings), f"processor.{name}")
     setattr(processor, attribute, type(part).from_dict({**settings, **fields}))
 
 
-def tokenizers_of(recipe: Recipe, sources: dict[str, Any], data: "Dataset") -> dict[str, Any]:
+def build_part_tokenizers(recipe: Recipe, sources: dict[str, Any], data: "Dataset") -> dict[str, Any]:
     """Tokenizers for the parts that read or write text: the recipe's for fresh parts, one for all of these, cut to
     their positions; a pretrained part's own source."""
     textual = {name: sources[name] for name in ("text", "decoder") if name in sources}
@@ -89,13 +94,13 @@ def tokenizers_of(recipe: Recipe, sources: dict[str, Any], data: "Dataset") -> d
     if chosen is not None and chosen.train is not None and fresh:
         check_keys(chosen.train, TOKENIZER_OPTIONS, "tokenizer.train")
         task = find_task(recipe.task)
-        texts = chain.from_iterable(task.texts(data, part) for part in fresh)
+        texts = chain.from_iterable(task.collect_tokenizer_texts(data, part) for part in fresh)
         limit = min(textual[name].max_position_embeddings for name in fresh)
         trained = train_tokenizer((text for text in texts if text), limit, **chosen.train)
-        made = {"text": trained, "decoder": rewrapped(trained, task.decoder_template)}
+        made = {"text": trained, "decoder": rewrap_tokenizer(trained, task.decoder_template)}
         return textual | {name: made[name] for name in fresh}
     if chosen is not None and chosen.from_pretrained is not None:
-        return textual | dict.fromkeys(fresh or textual, resolve(chosen.from_pretrained))
+        return textual | dict.fromkeys(fresh or textual, resolve_reference(chosen.from_pretrained))
     if fresh:
         raise RecipeError(
             f"a fresh {'text tower' if fresh[0] == 'text' else 'decoder'} needs a tokenizer: "
@@ -105,34 +110,37 @@ def tokenizers_of(recipe: Recipe, sources: dict[str, Any], data: "Dataset") -> d
 
 
 def build_model(
-    recipe: Recipe, labels: Labels | None, processor: PlaitProcessor, verbose: bool
+    recipe: Recipe, labels: LabelSpec | None, processor: PlaitProcessor, verbose: bool
 ) -> PlaitPreTrainedModel:
     """Compose the recipe's towers, or load its pretrained plait with a head for these labels."""
     task = find_task(recipe.task)
-    model = make_model(recipe, labels, processor, verbose)
-    if task.writes:
+    model = build_unchecked_model(recipe, labels, processor, verbose)
+    if task.generates:
         set_generation(model, recipe.generation)
     task.check_model(model, processor)
     return model
 
 
-def make_model(
+def build_unchecked_model(
     recipe: Recipe,
-    labels: Labels | None,
+    labels: LabelSpec | None,
     processor: PlaitProcessor,
     verbose: bool,
     model_class: type[PlaitPreTrainedModel] | None = None,
 ) -> PlaitPreTrainedModel:
     """The recipe's model before it is checked; of the class of its task, unless one is named."""
     task, model = find_task(recipe.task), recipe.model
-    fields = {**({} if model_class else task.model_fields(recipe)), **model.options}
+    fields = {**({} if model_class else task.build_model_fields(recipe)), **model.options}
     model_class = model_class or task.model_class
     if model.from_pretrained is not None:
-        return load_pretrained(model_class, resolve(model.from_pretrained), labels, fields)
+        return load_pretrained(model_class, resolve_reference(model.from_pretrained), labels, fields)
     if model.fusion is not None:
         check_choice("model.fusion", model.fusion, FUSIONS)
     check_choice("model.connector", model.connector, CONNECTORS)
-    parts = {name: fresh_config(name, value, processor) or resolve(value) for name, value in parts_of(recipe).items()}
+    parts = {
+        name: build_fresh_config(name, value, processor) or resolve_reference(value)
+        for name, value in collect_recipe_parts(recipe).items()
+    }
     names = {"labels": labels.names or 1, "problem_type": labels.problem_type} if labels is not None else {}
     braided = ("fusion", "query", "connector", "fusion_config", "decoder_config")
     joined = {} if issubclass(model_class, PlaitForRetrieval) else {name: getattr(model, name) for name in braided}
@@ -140,11 +148,11 @@ def make_model(
 
 
 def load_pretrained(
-    model_class: type[PlaitPreTrainedModel], name: str, labels: Labels | None, options: dict[str, Any]
+    model_class: type[PlaitPreTrainedModel], name: str, labels: LabelSpec | None, options: dict[str, Any]
 ) -> PlaitPreTrainedModel:
     """A plait (or a published checkpoint), with a fresh head where the labels are others than its own; in float32
     unless the options name a dtype: small steps are lost on weights in bfloat16, as many are published."""
-    fields = {} if labels is None else label_fields(labels)
+    fields = {} if labels is None else build_label_config(labels)
     model, info = model_class.from_pretrained(
         name,
         output_loading_info=True,
@@ -157,7 +165,7 @@ def load_pretrained(
     return model
 
 
-def label_fields(labels: Labels) -> dict[str, Any]:
+def build_label_config(labels: LabelSpec) -> dict[str, Any]:
     """What a config says of labels."""
     if labels.problem_type == REGRESSION:
         return {"num_labels": 1, "problem_type": REGRESSION}
@@ -165,26 +173,26 @@ def label_fields(labels: Labels) -> dict[str, Any]:
     return {"id2label": dict(enumerate(labels.names)), "label2id": ids, "problem_type": labels.problem_type}
 
 
-def label_names_of(reference: str) -> tuple[str, ...]:
+def read_label_names(reference: str) -> tuple[str, ...]:
     """The class names that a saved plait was trained with; nothing for other checkpoints."""
-    config, _ = PlaitConfig.get_config_dict(resolve(reference))
+    config, _ = PlaitConfig.get_config_dict(resolve_reference(reference))
     if config.get("model_type") != PlaitConfig.model_type:
         return ()
     return tuple(name for _, name in sorted((int(number), name) for number, name in config.get("id2label", {}).items()))
 
 
-def parts_of(recipe: Recipe) -> dict[str, str | dict[str, Any]]:
+def collect_recipe_parts(recipe: Recipe) -> dict[str, str | dict[str, Any]]:
     """The towers that the recipe names, in the order of the modalities, and its decoder."""
     parts = {name: getattr(recipe.model, name) for name in (*MODALITIES, "decoder")}
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:
         raise RecipeError(f"model names no tower ({', '.join(MODALITIES)}) and no from_pretrained")
-    if find_task(recipe.task).writes and "decoder" not in parts:
+    if find_task(recipe.task).generates and "decoder" not in parts:
         raise RecipeError(f"model.decoder is missing: the task {recipe.task} writes text")
     return parts
 
 
-def fresh_config(
+def build_fresh_config(
     part: str, tower: str | dict[str, Any], processor: PlaitProcessor | None = None
 ) -> PreTrainedConfig | None:
     """The config of a part with fresh weights (its `model_type` names a kind of ours other than the usual one, such as
@@ -192,24 +200,24 @@ def fresh_config(
     if isinstance(tower, str):
         return None
     check_keys(tower, ("config",), f"model.{part}")
-    if part not in FRESH:
-        raise RecipeError(f"model.{part}: fresh towers are made for {', '.join(FRESH)}")
-    fields = {**vocabulary_of(part, processor), **(tower.get("config") or {})}
-    model_type = fields.pop("model_type", FRESH[part].model_type)
+    if part not in FRESH_CONFIGS:
+        raise RecipeError(f"model.{part}: fresh towers are made for {', '.join(FRESH_CONFIGS)}")
+    fields = {**build_vocabulary_fields(part, processor), **(tower.get("config") or {})}
+    model_type = fields.pop("model_type", FRESH_CONFIGS[part].model_type)
     if model_type not in OWN_CONFIGS:
         raise RecipeError(f"model.{part}: model_type is one of {', '.join(OWN_CONFIGS)}, not {model_type!r}")
     return OWN_CONFIGS[model_type](**fields)
 
 
-def vocabulary_of(part: str, processor: PlaitProcessor | None) -> dict[str, Any]:
+def build_vocabulary_fields(part: str, processor: PlaitProcessor | None) -> dict[str, Any]:
     """The size of the vocabulary and the special tokens, for a part that has any."""
     if processor is None or part not in ("text", "decoder"):
         return {}
-    tokenizer = tokenizer_in(processor) if part == "text" else processor.target_tokenizer
+    tokenizer = require_tokenizer(processor) if part == "text" else processor.target_tokenizer
     return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}}
 
 
-def resolve(reference: Any) -> Any:
+def resolve_reference(reference: Any) -> Any:
     """`package:NAME/FOLDER` as the path of that folder inside an installed package; anything else as it is."""
     if not isinstance(reference, str) or not reference.startswith("package:"):
         return reference

@@ -8,32 +8,32 @@ from torch.nn import Module
 from transformers import set_seed
 
 from ...processing import PlaitProcessor
-from ..data.labels import labels_of
-from ..data.loading import Data, load_data
-from ..data.unreadable_rows import readable
-from ..metrics.per_row import beside
+from ..data.labels import read_config_labels
+from ..data.loading import DataSplits, load_data
+from ..data.unreadable_rows import select_readable
+from ..metrics.per_row import compare_rows
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..tasks.registry import find_task
 from ..trainer.trainer import PlaitTrainer
-from .assembly import make_collator, make_metrics
+from .assembly import build_collator, build_metrics
 from .loading import load_model
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TIMES = ("_runtime", "_per_second", "_preparation_time", "epoch")
+TIMING_SUFFIXES = ("_runtime", "_per_second", "_preparation_time", "epoch")
 
 
-class Measured(NamedTuple):
+class EvaluationResult(NamedTuple):
     """A model's metrics on one split, what computed them, the prepared rows, and the splits beside it as they were
     read."""
 
     scores: dict[str, float]
     metrics: Any
     rows: Any
-    data: Data
+    data: DataSplits
     processor: PlaitProcessor
 
 
@@ -58,7 +58,7 @@ def evaluate_rows(
         RecipeError: as above; a task whose metrics no single row has; or a model beside it of another tokenizer.
     """
     task = find_task(recipe.task)
-    if not task.scores_rows:
+    if not task.has_row_scores:
         raise RecipeError(f"--intervals: the metrics of the task {recipe.task} are not those of single rows")
     own = measure(reference, recipe, split)
     rows = own.metrics.rows()
@@ -66,47 +66,49 @@ def evaluate_rows(
         raise RecipeError(f"--intervals: {', '.join(own.metrics.names)} are of all rows together: name another metric")
     train = own.data.train
     prepared = None if train is None else task.prepare(train, "train", own.processor, recipe)
-    found = task.baseline_rows(own.metrics, Data({} if prepared is None else {"train": prepared}, None), own.rows)
+    found = task.score_baseline_rows(
+        own.metrics, DataSplits({} if prepared is None else {"train": prepared}, None), own.rows
+    )
     found |= {name: measure(name, recipe, split).metrics.rows() for name in others}
     try:
-        return own.scores, beside(rows, found, task.row_groups(own.rows))
+        return own.scores, compare_rows(rows, found, task.collect_row_groups(own.rows))
     except ValueError as error:
         raise RecipeError(f"--beside: {error}") from None
 
 
-def measure(reference: str, recipe: Recipe, split: str | None = None) -> Measured:
+def measure(reference: str, recipe: Recipe, split: str | None = None) -> EvaluationResult:
     """What `evaluate` and `evaluate_rows` share; a head that the model lacks is drawn by the recipe's seed."""
     task = find_task(recipe.task)
     set_seed(recipe.seed)
     model, processor = load_model(reference, recipe)
-    labels = labels_of(model.config) if task.labelled else None
-    data = load_data(recipe.data, recipe.seed, labels, needs_labels=task.labelled, roles=task.roles)
+    labels = read_config_labels(model.config) if task.needs_labels else None
+    data = load_data(recipe.data, recipe.seed, labels, needs_labels=task.needs_labels, roles=task.roles)
     rows = choose_split(data.splits, split)
     task.check_columns(rows.column_names, split or "evaluated")
-    collator = make_collator(recipe, processor, labels)
-    rows = readable(rows, "evaluated", collator, recipe.data.on_error)
+    collator = build_collator(recipe, processor, labels)
+    rows = select_readable(rows, "evaluated", collator, recipe.data.on_error)
     rows: Any = task.prepare(rows, "evaluated", processor, recipe)
     with tempfile.TemporaryDirectory() as folder:
-        metrics = make_metrics(recipe, labels, processor)
-        scores = make_evaluator(recipe, model, collator, metrics, folder).evaluate(rows)
-    kept = {name.removeprefix("eval_"): value for name, value in scores.items() if not name.endswith(TIMES)}
-    return Measured(kept, metrics, rows, data, processor)
+        metrics = build_metrics(recipe, labels, processor)
+        scores = build_evaluator(recipe, model, collator, metrics, folder).evaluate(rows)
+    kept = {name.removeprefix("eval_"): value for name, value in scores.items() if not name.endswith(TIMING_SUFFIXES)}
+    return EvaluationResult(kept, metrics, rows, data, processor)
 
 
-def make_evaluator(recipe: Recipe, model: Module, collator: Any, metrics: Any, folder: str) -> PlaitTrainer:
+def build_evaluator(recipe: Recipe, model: Module, collator: Any, metrics: Any, folder: str) -> PlaitTrainer:
     """A trainer that measures a model.
 
     Raises:
         RecipeError: training arguments that this machine or this model cannot follow.
     """
     try:
-        args = evaluation_arguments(recipe, folder)
+        args = build_evaluation_arguments(recipe, folder)
         return PlaitTrainer(model, args, data_collator=collator, compute_metrics=metrics)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"training: {' '.join(str(error).split())}") from error
 
 
-def evaluation_arguments(recipe: Recipe, folder: str) -> PlaitTrainingArguments:
+def build_evaluation_arguments(recipe: Recipe, folder: str) -> PlaitTrainingArguments:
     """The recipe's arguments that matter without training."""
     kept = ("per_device_eval_batch_size", "dataloader_num_workers", "use_cpu", "bf16", "fp16", "disable_tqdm")
     chosen = {name: recipe.training[name] for name in kept if name in recipe.training}

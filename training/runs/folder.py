@@ -10,7 +10,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ...configuration.version import VERSION
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
-from ..recipes.files import MARK, differences, read_yaml, save_recipe
+from ..recipes.files import VERSION_KEY, find_differences, read_yaml, save_recipe
 from ..recipes.schema import Recipe
 from .recipe import build_recipe
 
@@ -18,7 +18,7 @@ RECIPE_FILE, METRICS_FILE, HISTORY_FILE = "recipe.yaml", "metrics.json", "histor
 PROCESSOR_FILE = "processor_config.json"
 
 
-def claim_folder(
+def claim_run_folder(
     folder: Path, recipe: Recipe, args: PlaitTrainingArguments, overwrite: bool, resume: bool
 ) -> str | None:
     """Make the run folder, or find the checkpoint to go on from; every process sees the same folder before any writes.
@@ -48,13 +48,13 @@ def claim_folder(
 def is_run(folder: Path) -> bool:
     """Whether a folder was made by `train`: it holds a recipe with our mark."""
     file = folder / RECIPE_FILE
-    return file.is_file() and MARK in read_yaml(file)
+    return file.is_file() and VERSION_KEY in read_yaml(file)
 
 
-def saved_recipe(folder: Path) -> Recipe:
+def read_run_recipe(folder: Path) -> Recipe:
     """The recipe that a run folder was made with."""
     content = read_yaml(folder / RECIPE_FILE)
-    return build_recipe({key: value for key, value in content.items() if key != MARK})
+    return build_recipe({key: value for key, value in content.items() if key != VERSION_KEY})
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -72,6 +72,6 @@ def wait_for_everyone() -> None:
 def _check_resumable(folder: Path, recipe: Recipe, kept: bool) -> None:
     if not kept:
         raise RecipeError(f"{folder} is not the folder of a run: there is nothing to resume")
-    changed = differences(saved_recipe(folder), recipe)
+    changed = find_differences(read_run_recipe(folder), recipe)
     if changed:
         raise RecipeError(f"{folder} was begun with another recipe ({'; '.join(changed)}): a resumed run keeps its own")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ..metrics.generation import NEW_TOKENS
+from ..metrics.generation import DEFAULT_NEW_TOKENS
 from ..recipes.errors import RecipeError
 
 
@@ -16,7 +16,7 @@ def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> 
     """
     config: Any = model.generation_config
     if not {"max_new_tokens", "max_length"} & settings.keys() and config.max_new_tokens is None:
-        settings = {"max_new_tokens": NEW_TOKENS, **settings}
+        settings = {"max_new_tokens": DEFAULT_NEW_TOKENS, **settings}
     if settings.get("num_return_sequences", 1) != 1:
         raise RecipeError("generation.num_return_sequences: one text a row is written here")
     try:

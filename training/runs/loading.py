@@ -12,9 +12,9 @@ from ...processing import PlaitProcessor
 from ..recipes.errors import RecipeError
 from ..recipes.files import set_dotted
 from ..recipes.schema import Recipe
-from ..tasks.registry import find_task, task_of
-from .building import resolve
-from .folder import is_run, saved_recipe
+from ..tasks.registry import find_class_task, find_task
+from .building import resolve_reference
+from .folder import is_run, read_run_recipe
 from .generation_settings import set_generation
 from .recipe import build_recipe
 
@@ -27,33 +27,33 @@ def load_model(reference: str, recipe: Recipe) -> tuple[PlaitPreTrainedModel, Pl
     """
     task = find_task(recipe.task)
     try:
-        model: Any = task.model_class.from_pretrained(resolve(reference))
-        processor = PlaitProcessor.from_pretrained(resolve(reference))
+        model: Any = task.model_class.from_pretrained(resolve_reference(reference))
+        processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{reference}: {' '.join(str(error).split())}") from error
     task.finish_processor(processor, recipe)
-    if task.writes:
+    if task.generates:
         set_generation(model, recipe.generation)
     return model, processor
 
 
-def default_task(reference: str) -> str:
+def find_default_task(reference: str) -> str:
     """The task of a saved model, by its class; a classification for any other checkpoint."""
     try:
-        config, _ = PreTrainedConfig.get_config_dict(resolve(reference))
+        config, _ = PreTrainedConfig.get_config_dict(resolve_reference(reference))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{reference}: {' '.join(str(error).split())}") from error
-    task = task_of(next(iter(config.get("architectures") or []), ""))
+    task = find_class_task(next(iter(config.get("architectures") or []), ""))
     return task.name if task is not None else "classification"
 
 
-def recipe_of(reference: str, overrides: Mapping[str, Any]) -> Recipe:
+def load_model_recipe(reference: str, overrides: Mapping[str, Any]) -> Recipe:
     """The run's own recipe, or one of the model's task alone, with the given changes."""
     folder = Path(reference).expanduser()
     if is_run(folder):
-        content = asdict(saved_recipe(folder))
+        content = asdict(read_run_recipe(folder))
     else:
-        content = {} if "task" in overrides else {"task": default_task(reference)}
+        content = {} if "task" in overrides else {"task": find_default_task(reference)}
     for key, value in overrides.items():
         set_dotted(content, key, value)
     return build_recipe(content)

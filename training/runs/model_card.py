@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ...configuration.tower import MODALITIES
 from ...configuration.version import VERSION
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ..data.loading import Data
+from ..data.loading import DataSplits
 from ..recipes.schema import Recipe
 from ..tasks.registry import find_task
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LIBRARIES = ("transformers", "torch", "datasets", "accelerate")
-NOTES = {
+BASELINE_NOTES = {
     "majority": "majority: always the most frequent training answer.",
     "blind": "blind: for each text its most frequent training answer, the picture never seen.",
     "most_frequent": "most_frequent: always the most frequent training target.",
     "copy": "copy: the text that was read, as it is.",
 }
 
-TEMPLATE = """---
+CARD_TEMPLATE = """---
 {metadata}
 ---
 
@@ -71,22 +71,22 @@ def write_card(
     folder: Path,
     recipe: Recipe,
     model: PlaitPreTrainedModel,
-    data: Data,
+    data: DataSplits,
     results: dict[str, Any],
     command: str,
     comparison: str = "",
 ) -> None:
     """Write README.md into the folder of a run; `comparison` is what `plait compare` found of it and others."""
-    text = TEMPLATE.format(
-        metadata=_metadata(folder, recipe, data, results).to_yaml(),
+    text = CARD_TEMPLATE.format(
+        metadata=_build_metadata(folder, recipe, data, results).to_yaml(),
         name=folder.name,
         task=recipe.task.replace("_", " "),
         auto=find_task(recipe.task).auto_class,
         plait=VERSION,
         composition=model.composition(),
-        labels=_labels(data),
-        data=_data(recipe, data),
-        results="" if comparison else results_table(results),
+        labels=_describe_labels(data),
+        data=_describe_data(recipe, data),
+        results="" if comparison else render_results_table(results),
         comparison=f"{comparison}\n" if comparison else "\n",
         command=command,
         seed=recipe.seed,
@@ -96,7 +96,7 @@ def write_card(
     ModelCard(text).save(folder / "README.md")
 
 
-def results_table(results: dict[str, Any]) -> str:
+def render_results_table(results: dict[str, Any]) -> str:
     """A markdown table: a row a metric, the model beside the baselines."""
     if not results:
         return "No validation or test split: nothing was measured."
@@ -106,17 +106,17 @@ def results_table(results: dict[str, Any]) -> str:
         for name in columns["model"]:
             cells = [f"{columns[kind][name]:.4f}" if name in columns.get(kind, {}) else "-" for kind in kinds]
             lines.append(f"| {split} | {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", " ".join(note for kind, note in NOTES.items() if kind in kinds)]).rstrip()
+    return "\n".join([*lines, "", " ".join(note for kind, note in BASELINE_NOTES.items() if kind in kinds)]).rstrip()
 
 
-def _has(data: "Dataset", modality: str) -> bool:
+def _has_modality(data: "Dataset", modality: str) -> bool:
     return any(name.startswith(modality) for name in data.column_names)
 
 
-def _metadata(folder: Path, recipe: Recipe, data: Data, results: dict[str, Any]) -> ModelCardData:
-    modalities = tuple(name for name in MODALITIES if data.train is not None and _has(data.train, name))
-    task = find_task(recipe.task).hub_task(modalities)
-    source = _source(recipe)
+def _build_metadata(folder: Path, recipe: Recipe, data: DataSplits, results: dict[str, Any]) -> ModelCardData:
+    modalities = tuple(name for name in MODALITIES if data.train is not None and _has_modality(data.train, name))
+    task = find_task(recipe.task).find_hub_task(modalities)
+    source = _find_source_name(recipe)
     found = [
         EvalResult(task, source, source, name, round(value, 6), dataset_split=split)
         for split, columns in results.items()
@@ -126,7 +126,7 @@ def _metadata(folder: Path, recipe: Recipe, data: Data, results: dict[str, Any])
     return ModelCardData(library_name="plait", tags=["plait", recipe.task], **named)
 
 
-def _source(recipe: Recipe) -> str:
+def _find_source_name(recipe: Recipe) -> str:
     """The data's name; of a local file its name alone, for cards are published."""
     source = recipe.data.source
     if not isinstance(source, str):
@@ -134,24 +134,24 @@ def _source(recipe: Recipe) -> str:
     return Path(source).name if Path(source).expanduser().exists() else source
 
 
-def _labels(data: Data) -> str:
+def _describe_labels(data: DataSplits) -> str:
     if data.labels is None:
         return ""
     names = ", ".join(data.labels.names)
     return f"Labels: {names}." if names else "It predicts one number."
 
 
-def _data(recipe: Recipe, data: Data) -> str:
+def _describe_data(recipe: Recipe, data: DataSplits) -> str:
     source = recipe.data.source
     files = source if isinstance(source, dict) else {}
-    shown = ", ".join(f"{split}: {Path(file).name}" for split, file in files.items()) or _source(recipe)
-    sizes = ", ".join(f"{_size(recipe, data, split)} for {split}" for split in data.splits)
+    shown = ", ".join(f"{split}: {Path(file).name}" for split, file in files.items()) or _find_source_name(recipe)
+    sizes = ", ".join(f"{_describe_size(recipe, data, split)} for {split}" for split in data.splits)
     lost = "".join(f" {count} unreadable rows of {split} left out." for split, count in data.left_out.items())
     return f"Source: {shown}. {sizes}.{lost}"
 
 
-def _size(recipe: Recipe, data: Data, split: str) -> str:
+def _describe_size(recipe: Recipe, data: DataSplits, split: str) -> str:
     """How many rows a split has, and what the task made of them where that is another number."""
     made = len(data.splits[split])
     rows = data.rows.get(split, made)
-    return f"{rows} rows" if rows == made else f"{rows} rows ({made} {find_task(recipe.task).pieces})"
+    return f"{rows} rows" if rows == made else f"{rows} rows ({made} {find_task(recipe.task).chunk_name})"

@@ -30,14 +30,14 @@ from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.registry import find_task
-from .building import resolve
-from .folder import is_run, saved_recipe
+from .building import resolve_reference
+from .folder import is_run, read_run_recipe
 from .generation_settings import set_generation
-from .loading import default_task
+from .loading import find_default_task
 
 
 @dataclass(frozen=True)
-class Kind:
+class PipelineSpec:
     """What one pipeline takes and gives: our task, its columns by the names of the call's arguments, the key of the
     answer, the Auto class that loads the model; `nested`: of a list of inputs every answer is a list of its own, as in
     transformers; `others`: further tasks whose models will do."""
@@ -54,11 +54,11 @@ class Kind:
         return (self.task, *self.others)
 
 
-KINDS = {
-    "image-captioning": Kind(
+PIPELINES = {
+    "image-captioning": PipelineSpec(
         "generation", {"images": "image"}, "generated_text", AutoModelForImageTextToText, nested=True
     ),
-    "visual-question-answering": Kind(
+    "visual-question-answering": PipelineSpec(
         "generation",
         {"image": "image", "question": "text"},
         "answer",
@@ -66,12 +66,14 @@ KINDS = {
         nested=True,
         others=("classification",),
     ),
-    "translation": Kind("generation", {"texts": "text"}, "translation_text", AutoModelForSeq2SeqLM),
-    "summarization": Kind("generation", {"texts": "text"}, "summary_text", AutoModelForSeq2SeqLM, others=("dialogue",)),
-    "question-answering": Kind(
+    "translation": PipelineSpec("generation", {"texts": "text"}, "translation_text", AutoModelForSeq2SeqLM),
+    "summarization": PipelineSpec(
+        "generation", {"texts": "text"}, "summary_text", AutoModelForSeq2SeqLM, others=("dialogue",)
+    ),
+    "question-answering": PipelineSpec(
         "question_answering", {"question": "question", "context": "context"}, "answer", AutoModelForQuestionAnswering
     ),
-    "text-generation": Kind(
+    "text-generation": PipelineSpec(
         "causal_lm", {"texts": "text"}, "generated_text", AutoModelForCausalLM, nested=True, others=("dialogue",)
     ),
 }
@@ -83,35 +85,37 @@ def pipeline(
     processor: PlaitProcessor | None = None,
     device: str | torch.device | None = None,
     **options: Any,
-) -> "Answering":
+) -> "InferencePipeline":
     """An object that answers: `plait.pipeline("image-captioning", model=FOLDER)("dog.jpg")`.
 
     Args:
         task: a name in KINDS.
         model: a run folder, a model folder, a Hub id, or a ready model (with its processor).
         device: default: an accelerator where there is one.
-        options: of every call, as in `Answering`.
+        options: of every call, as in `InferencePipeline`.
 
     Raises:
         ValueError: an unknown task, with the nearest; a ready model without its processor; a model of another class.
     """
-    if task not in KINDS:
-        near = get_close_matches(task, KINDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
+    if task not in PIPELINES:
+        near = get_close_matches(task, PIPELINES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PIPELINES)}"
         raise ValueError(f"no pipeline {task!r}; {hint}")
     loaded: Any = model
     if isinstance(model, str):
-        kind, run = KINDS[task], recipe_of_run(model)
-        own = default_task(model) if run is None else run.task
-        processor = processor or PlaitProcessor.from_pretrained(resolve(model))
-        loaded = find_task(own if own in kind.others else kind.task).model_class.from_pretrained(resolve(model))
+        kind, run = PIPELINES[task], find_run_recipe(model)
+        own = find_default_task(model) if run is None else run.task
+        processor = processor or PlaitProcessor.from_pretrained(resolve_reference(model))
+        loaded = find_task(own if own in kind.others else kind.task).model_class.from_pretrained(
+            resolve_reference(model)
+        )
     if processor is None:
         raise ValueError("a ready model needs its processor: pipeline(..., model=model, processor=processor)")
     Module.to(loaded, device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    return Answering(task, loaded, processor, **options)
+    return InferencePipeline(task, loaded, processor, **options)
 
 
-class Answering:
+class InferencePipeline:
     """A model with its processor, called with single inputs or lists of them.
 
     Args of a call: the columns of its kind by place or by name, a list for several rows (a single value goes with all);
@@ -121,72 +125,76 @@ class Answering:
     """
 
     def __init__(self, name: str, model: PlaitPreTrainedModel, processor: PlaitProcessor, **options: Any) -> None:
-        self.kind = KINDS[name]
+        self.spec = PIPELINES[name]
         self.model, self.processor, self.options = model.eval(), processor, options
-        fitting = [task for task in map(find_task, self.kind.tasks) if isinstance(model, task.model_class)]
+        fitting = [task for task in map(find_task, self.spec.tasks) if isinstance(model, task.model_class)]
         if not fitting:
-            wanted = " or ".join(dict.fromkeys(find_task(task).model_class.__name__ for task in self.kind.tasks))
+            wanted = " or ".join(dict.fromkeys(find_task(task).model_class.__name__ for task in self.spec.tasks))
             raise ValueError(f"the pipeline {name!r} needs a {wanted}, and the model is a {type(model).__name__}")
         self.task = fitting[0]
-        self.run = recipe_of_run(model.name_or_path or "")
+        self.run = find_run_recipe(model.name_or_path or "")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """A list with an answer (a dict) for each row; question answering gives of a single question the dict alone,
         and with `top_k` above 1 a list of so many in its place."""
-        names = list(self.kind.columns)
+        names = list(self.spec.columns)
         given = dict(zip(names, inputs, strict=False)) | {name: options.pop(name) for name in names if name in options}
-        rows = rows_of(self.kind, given)
-        found = self.answers(rows or [], {**self.options, **options})
-        if self.kind.task == "question_answering":
-            return found if many(given) else found[0]
-        return [[answer] for answer in found] if self.kind.nested and many(given) else found
+        rows = build_call_rows(self.spec, given)
+        found = self.predict_rows(rows or [], {**self.options, **options})
+        if self.spec.task == "question_answering":
+            return found if has_list(given) else found[0]
+        return [[answer] for answer in found] if self.spec.nested and has_list(given) else found
 
-    def answers(self, rows: Sequence[Row], options: dict[str, Any]) -> list[dict[str, Any]]:
+    def predict_rows(self, rows: Sequence[Row], options: dict[str, Any]) -> list[dict[str, Any]]:
         """One answer a row, under the kind's key."""
         task = find_task("dialogue") if "messages" in rows[0] else self.task
         size = options.pop("batch_size", 8)
         run = self.run if self.run is not None and self.run.task == task.name else Recipe(task=task.name)
         given = {field.name: options.pop(field.name) for field in fields(task.settings) if field.name in options}
         settings = {**run.settings, **given}
-        length = run.max_length if task.writes else options.pop("max_length", run.max_length)
+        length = run.max_length if task.generates else options.pop("max_length", run.max_length)
         collator = PlaitDataCollator(self.processor, task=task.name, settings=settings, max_length=length)
-        if options and not task.writes:
+        if options and not task.generates:
             known = ", ".join(field.name for field in fields(task.settings))
             raise TypeError(f"unknown option {', '.join(options)}: there are batch_size, max_length, {known}")
-        with generating(self.model, options) if task.writes else nullcontext():
+        with use_generation_settings(self.model, options) if task.generates else nullcontext():
             batches = (rows[start : start + size] for start in range(0, len(rows), size))
-            found = [answer for batch in batches for answer in task.answers(self.model, collator, asked(task, batch))]
-        return [self.named(row, answer) for row, answer in zip(rows, found, strict=True)]
+            found = [
+                answer
+                for batch in batches
+                for answer in task.predict_rows(self.model, collator, adapt_rows(task, batch))
+            ]
+        return [self.format_answer(row, answer) for row, answer in zip(rows, found, strict=True)]
 
-    def named(self, row: Row, answer: dict[str, Any]) -> dict[str, Any]:
+    def format_answer(self, row: Row, answer: dict[str, Any]) -> dict[str, Any]:
         """An answer as transformers' pipeline of this name gives it."""
         if "label" in answer:
             return {"answer": answer["label"], "score": answer["score"]}
-        if self.kind.task == "question_answering":
+        if self.spec.task == "question_answering":
             return answer.get("candidates", answer)
         text = answer["generated_text"]
         if "messages" in row:
-            return {self.kind.key: [*row["messages"], {"role": "assistant", "content": text}]}
-        return {self.kind.key: row["text"] + text if self.kind.task == "causal_lm" else text}
+            return {self.spec.key: [*row["messages"], {"role": "assistant", "content": text}]}
+        return {self.spec.key: row["text"] + text if self.spec.task == "causal_lm" else text}
 
 
-def rows_of(kind: Kind, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+def build_call_rows(spec: PipelineSpec, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of a call.
 
     Raises TypeError for a missing argument, ValueError for lists of different lengths.
     """
     first = next(iter(given.values()), None)
-    if isinstance(first, Mapping) or (isinstance(first, list) and first and is_record(kind, first[0])):
+    if isinstance(first, Mapping) or (isinstance(first, list) and first and is_record(spec, first[0])):
         records = first if isinstance(first, list) else [first]
-        return [{column: record[name] for name, column in kind.columns.items()} for record in records]
+        return [{column: record[name] for name, column in spec.columns.items()} for record in records]
     if is_chat(first):
         return [{"messages": first}]
     if isinstance(first, list) and first and is_chat(first[0]):
         return [{"messages": messages} for messages in first]
-    missing = [name for name in kind.columns if given.get(name) is None]
+    missing = [name for name in spec.columns if given.get(name) is None]
     if missing:
-        raise TypeError(f"missing {', '.join(missing)}: pass {', '.join(kind.columns)}")
-    values = {kind.columns[name]: value if isinstance(value, list) else [value] for name, value in given.items()}
+        raise TypeError(f"missing {', '.join(missing)}: pass {', '.join(spec.columns)}")
+    values = {spec.columns[name]: value if isinstance(value, list) else [value] for name, value in given.items()}
     count = max(map(len, values.values()))
     if any(len(value) not in (1, count) for value in values.values()):
         raise ValueError(f"lists of different lengths: { ({name: len(value) for name, value in values.items()}) }")
@@ -194,26 +202,26 @@ def rows_of(kind: Kind, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: value[row] for name, value in columns.items()} for row in range(count)]
 
 
-def asked(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
+def adapt_rows(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
     """The rows as this task reads them: a text is what a conversation begins with."""
     if task.name != "dialogue":
         return rows
     return [row if "messages" in row else {"prompt": row["text"]} for row in rows]
 
 
-def recipe_of_run(reference: str) -> Recipe | None:
+def find_run_recipe(reference: str) -> Recipe | None:
     """The recipe of the run in this folder; None for any other model."""
     folder = Path(reference).expanduser()
-    return saved_recipe(folder) if reference and is_run(folder) else None
+    return read_run_recipe(folder) if reference and is_run(folder) else None
 
 
-def many(given: Mapping[str, Any]) -> bool:
+def has_list(given: Mapping[str, Any]) -> bool:
     """Whether a call has a list of inputs (a conversation is one)."""
     return any(isinstance(value, list) and not is_chat(value) for value in given.values())
 
 
-def is_record(kind: Kind, value: Any) -> bool:
-    return isinstance(value, Mapping) and set(kind.columns) <= value.keys()
+def is_record(spec: PipelineSpec, value: Any) -> bool:
+    return isinstance(value, Mapping) and set(spec.columns) <= value.keys()
 
 
 def is_chat(value: Any) -> bool:
@@ -221,7 +229,7 @@ def is_chat(value: Any) -> bool:
 
 
 @contextmanager
-def generating(model: PlaitPreTrainedModel, options: Mapping[str, Any]) -> Iterator[None]:
+def use_generation_settings(model: PlaitPreTrainedModel, options: Mapping[str, Any]) -> Iterator[None]:
     """Other generation settings for a while."""
     usual: Any = model.generation_config
     if options:
@@ -234,7 +242,7 @@ def generating(model: PlaitPreTrainedModel, options: Mapping[str, Any]) -> Itera
 
 
 class PlaitPipeline(Pipeline):
-    """What transformers' `pipeline` makes of the registered names: a call is that of `Answering`."""
+    """What transformers' `pipeline` makes of the registered names: a call is that of `InferencePipeline`."""
 
     _load_processor = True
     _load_tokenizer = False
@@ -246,10 +254,10 @@ class PlaitPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         model: Any = self.model
         processor: Any = self.processor
-        self.answering = Answering(self.kind, model, processor)
+        self.inference = InferencePipeline(self.kind, model, processor)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        return self.answering(*inputs, **options)
+        return self.inference(*inputs, **options)
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         return {}, options, {}
@@ -258,7 +266,7 @@ class PlaitPipeline(Pipeline):
         return {"inputs": input_}
 
     def _forward(self, input_tensors: dict[str, Any], **options: Any) -> Any:
-        return self.answering(input_tensors["inputs"], **options)
+        return self.inference(input_tensors["inputs"], **options)
 
     def postprocess(self, model_outputs: Any, **options: Any) -> Any:
         return model_outputs
@@ -266,7 +274,7 @@ class PlaitPipeline(Pipeline):
 
 def register_pipelines() -> None:
     """Make `transformers.pipeline("plait-translation", ...)` and its like work."""
-    for name, kind in KINDS.items():
+    for name, kind in PIPELINES.items():
         own = type(
             f"Plait{name.title().replace('-', '')}Pipeline", (PlaitPipeline,), {"kind": name, "__module__": __name__}
         )

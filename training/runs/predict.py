@@ -19,17 +19,17 @@ from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.registry import find_task
-from .assembly import make_collator
+from .assembly import build_collator
 from .evaluate import choose_split
 from .loading import load_model
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NESTED = ("probabilities", "candidates")  # of an answer: no columns of a table
+NESTED_ANSWER_FIELDS = ("probabilities", "candidates")  # of an answer: no columns of a table
 
 
-def rows_of(task: Task, options: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+def build_option_rows(task: Task, options: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """Rows of what the command line gives (`{"text": [...], "image": [...]}`), under the task's columns; a single value
     goes with all rows.
 
@@ -38,31 +38,31 @@ def rows_of(task: Task, options: Mapping[str, Sequence[str]]) -> list[dict[str, 
             picture file.
     """
     given = {name: values for name, values in options.items() if values}
-    flags = [f"--{name}" for name in task.asked]
+    flags = [f"--{name}" for name in task.prompt_columns]
     if not given:
         raise RecipeError(f"nothing to predict: give {', '.join(flags)} or --data")
     count = max(map(len, given.values()))
     for name, values in given.items():
-        if name not in task.asked:
+        if name not in task.prompt_columns:
             raise RecipeError(f"--{name}: the task {task.name} reads {', '.join(flags)} or --data")
         if len(values) not in (1, count):
             raise RecipeError(f"{len(values)} --{name} for {count} rows: give one, or one a row")
     for image in given.get("image", ()):
         if not Path(image).is_file():
             raise RecipeError(f"--image {image}: no such file")
-    columns = {task.asked[name]: list(values) * (count // len(values)) for name, values in given.items()}
-    task.check_columns(list(columns), "the command line", answered=False)
+    columns = {task.prompt_columns[name]: list(values) * (count // len(values)) for name, values in given.items()}
+    task.check_columns(list(columns), "the command line", needs_targets=False)
     return [{name: values[row] for name, values in columns.items()} for row in range(count)]
 
 
-def data_rows(recipe: Recipe) -> "Dataset":
+def load_data_rows(recipe: Recipe) -> "Dataset":
     """The rows of the recipe's data without what is to be answered; the columns need not have any."""
     task = find_task(recipe.task)
-    columns = {role: name for role, name in recipe.data.columns.items() if role not in task.answered}
-    roles = [role for role in task.roles if role not in task.answered]
+    columns = {role: name for role, name in recipe.data.columns.items() if role not in task.target_columns}
+    roles = [role for role in task.roles if role not in task.target_columns]
     data = load_data(replace(recipe.data, columns=columns), recipe.seed, needs_labels=False, roles=roles)
     rows = choose_split(data.splits, None)
-    task.check_columns(rows.column_names, "predicted", answered=False)
+    task.check_columns(rows.column_names, "predicted", needs_targets=False)
     return rows
 
 
@@ -73,18 +73,18 @@ def predict(
     model, processor = load_model(reference, recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     Module.to(model, device).eval()
-    collator = make_collator(recipe, processor, None)
+    collator = build_collator(recipe, processor, None)
     for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=len(rows) <= batch_size):
         batch = [rows[row] for row in range(start, min(start + batch_size, len(rows)))]
-        yield from answers(model, collator, batch)
+        yield from predict_batch(model, collator, batch)
 
 
-def answers(
+def predict_batch(
     model: PlaitPreTrainedModel, collator: PlaitDataCollator, rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """One answer a row; one line that says which input cannot be read."""
     try:
-        return list(collator.task.answers(model, collator, rows))
+        return list(collator.task.predict_rows(model, collator, rows))
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(" ".join(str(error).split())) from error
 
@@ -95,14 +95,14 @@ def write_predictions(
     """Write answers beside the texts and picture paths as .jsonl or .csv, or (None) as JSON lines to the console."""
     if output is not None and output.suffix not in (".jsonl", ".csv"):
         raise RecipeError(f"--output {output}: the suffixes are .jsonl and .csv")
-    lines = ({**_shown(rows[number]), **answer} for number, answer in enumerate(predictions))
+    lines = ({**_select_printable(rows[number]), **answer} for number, answer in enumerate(predictions))
     if output is None:
         return sum(1 for line in lines if sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n"))
     with output.open("w", encoding="utf-8", newline="") as file:
         return _write_csv(file, lines) if output.suffix == ".csv" else _write_jsonl(file, lines)
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def _select_printable(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row's columns that can be written down: everything but the bytes of pictures."""
     return {name: value["path"] if isinstance(value, Mapping) else value for name, value in row.items()}
 
@@ -112,7 +112,7 @@ def _write_jsonl(file: Any, lines: Iterator[dict[str, Any]]) -> int:
 
 
 def _write_csv(file: Any, lines: Iterator[dict[str, Any]]) -> int:
-    table = [{name: value for name, value in line.items() if name not in NESTED} for line in lines]
+    table = [{name: value for name, value in line.items() if name not in NESTED_ANSWER_FIELDS} for line in lines]
     writer = csv.DictWriter(file, list(table[0]))
     writer.writeheader()
     writer.writerows(table)

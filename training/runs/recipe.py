@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError, check_choice, check_keys
-from ..recipes.files import MARK, find_recipe, read_yaml, set_dotted
-from ..recipes.multitask import check_tasks, recipes_of
+from ..recipes.files import VERSION_KEY, find_recipe, read_yaml, set_dotted
+from ..recipes.multitask import build_task_recipes, check_tasks
 from ..recipes.schema import SPLITS, Recipe, parse_recipe
 from ..tasks.registry import find_task
 
@@ -20,7 +20,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         RecipeError: no such file, not yaml, an unknown key (with the nearest), a wrong kind of value.
     """
     content = read_yaml(find_recipe(path))
-    content.pop(MARK, None)
+    content.pop(VERSION_KEY, None)
     for key, value in (overrides or {}).items():
         set_dotted(content, key, value)
     return build_recipe(content)
@@ -29,17 +29,17 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 def build_recipe(content: Mapping[str, Any]) -> Recipe:
     """A checked recipe from plain keys and values."""
     recipe = parse_recipe(content)
-    _check(recipe)
+    _check_recipe(recipe)
     return recipe
 
 
-def _check(recipe: Recipe) -> None:
+def _check_recipe(recipe: Recipe) -> None:
     task = find_task(recipe.task)
     if recipe.tasks:
         check_tasks(recipe)
-        for name, own in recipes_of(recipe).items():
+        for name, own in build_task_recipes(recipe).items():
             try:
-                _check(own)
+                _check_recipe(own)
             except RecipeError as error:
                 raise RecipeError(f"tasks.{name}: {error}") from error
     else:

@@ -8,8 +8,8 @@ from transformers import EarlyStoppingCallback, set_seed
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..data.loading import Data
-from ..data.unreadable_rows import only_readable
+from ..data.loading import DataSplits
+from ..data.unreadable_rows import select_readable_splits
 from ..metrics.classification import Metrics
 from ..metrics.streaming import StreamedMetrics
 from ..optimization.arguments import PlaitTrainingArguments
@@ -17,23 +17,30 @@ from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.registry import find_task
-from ..trainer.modality_patterns import pattern_name, patterns_in
+from ..trainer.modality_patterns import find_patterns, format_pattern
 from ..trainer.trainer import PlaitTrainer
-from .assembly import build_both, make_arguments, make_collator, make_metrics, prepared, read_data
-from .folder import HISTORY_FILE, METRICS_FILE, claim_folder, write_json
+from .assembly import (
+    build_arguments,
+    build_collator,
+    build_metrics,
+    build_processor_and_model,
+    prepare_splits,
+    read_data,
+)
+from .folder import HISTORY_FILE, METRICS_FILE, claim_run_folder, write_json
 from .model_card import write_card
 
 Results = dict[str, dict[str, dict[str, float]]]
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """Everything that a recipe stands for, built."""
 
     recipe: Recipe
     task: Task
     folder: Path
-    data: Data
+    data: DataSplits
     model: PlaitPreTrainedModel
     processor: PlaitProcessor
     metrics: Metrics | StreamedMetrics
@@ -47,8 +54,8 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
     """
     folder = Path(str(recipe.output_dir)).expanduser()
-    args = make_arguments(recipe, folder / "checkpoints")
-    checkpoint = claim_folder(folder, recipe, args, overwrite, resume)
+    args = build_arguments(recipe, folder / "checkpoints")
+    checkpoint = claim_run_folder(folder, recipe, args, overwrite, resume)
     run = build_run(recipe, folder, args)
     run.trainer.train(resume_from_checkpoint=checkpoint)
     run.trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the evaluations below
@@ -61,19 +68,19 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
     return results
 
 
-def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run:
+def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> TrainingRun:
     """Data, processor, model, metrics and trainer."""
     task = find_task(recipe.task)
     data = read_data(recipe, task)
     if data.train is None:
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
     set_seed(args.seed)
-    processor, model = build_both(recipe, folder, args, data)
-    collator = make_collator(recipe, processor, data.labels, args.image_cache)
-    data = prepared(only_readable(data, collator, recipe.data.on_error), task, processor, recipe)
+    processor, model = build_processor_and_model(recipe, folder, args, data)
+    collator = build_collator(recipe, processor, data.labels, args.image_cache)
+    data = prepare_splits(select_readable_splits(data, collator, recipe.data.on_error), task, processor, recipe)
     train: Any = data.train
     task.check_training(train, args, recipe)
-    metrics = make_metrics(recipe, data.labels, processor)
+    metrics = build_metrics(recipe, data.labels, processor)
     try:
         trainer = PlaitTrainer(
             model,
@@ -82,15 +89,15 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Run
             train_dataset=train,
             eval_dataset=data.validation,
             compute_metrics=metrics,
-            callbacks=task.callbacks(recipe, model),
+            callbacks=task.build_callbacks(recipe, model),
             processing_class=processor,
         )
     except ValueError as error:
         raise RecipeError(f"training: {error}") from error
-    return Run(recipe, task, folder, data, model, processor, metrics, trainer)
+    return TrainingRun(recipe, task, folder, data, model, processor, metrics, trainer)
 
 
-def evaluate_splits(run: Run) -> Results:
+def evaluate_splits(run: TrainingRun) -> Results:
     """Metrics of the trained model on validation and test, each beside what the baselines reach there."""
     results: Results = {}
     for split in ("validation", "test"):
@@ -99,16 +106,16 @@ def evaluate_splits(run: Run) -> Results:
             scores = run.trainer.evaluate(data, metric_key_prefix=split)
             names = ["loss", *run.metrics.names]
             measured = {name: scores[f"{split}_{name}"] for name in names if f"{split}_{name}" in scores}
-            results[split] = {"model": measured, **run.task.baselines(run.metrics, run.data, data)}
+            results[split] = {"model": measured, **run.task.measure_baselines(run.metrics, run.data, data)}
             if run.trainer.args.eval_modality_patterns:
-                for pattern in map(pattern_name, patterns_in(run.trainer, data)):
+                for pattern in map(format_pattern, find_patterns(run.trainer, data)):
                     given = {name: f"{split}_{pattern}_{name}" for name in names}
                     alone = {name: scores[key] for name, key in given.items() if key in scores}
                     results[split] |= {f"{pattern}_only": alone} if alone else {}
     return results
 
 
-def report(results: Results) -> str:
+def format_results(results: Results) -> str:
     """Lines with each metric of each split beside the baselines."""
     lines = []
     for split, columns in results.items():

@@ -8,15 +8,15 @@ from huggingface_hub.dataclasses import strict
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..data.inputs import text_lengths
-from ..data.labels import Labels
-from ..data.loading import Data
+from ..data.inputs import count_row_tokens
+from ..data.labels import LabelSpec
+from ..data.loading import DataSplits
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
-from ..data.tokenizer import PLAIN
+from ..data.tokenizer import TARGET_TEMPLATE
 from ..metrics.classification import Metrics
-from ..metrics.generation import scored
-from ..metrics.per_row import Rows, text_rows
+from ..metrics.generation import score_texts
+from ..metrics.per_row import RowScores, collect_text_scores
 from ..metrics.streaming import StreamedMetrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
@@ -34,7 +34,7 @@ VIDEO_ROLES = ("video", "video_id")
 MEDIA_ROLES = (*IMAGE_ROLES, *AUDIO_ROLES, *VIDEO_ROLES)
 
 
-class Guesses(NamedTuple):
+class BaselinePredictions(NamedTuple):
     """Texts of every row by the baseline that gives them, and the right ones."""
 
     texts: dict[str, list[str]]
@@ -53,41 +53,41 @@ class Task:
     `roles` are the columns that it can read, `answered` those of them that a model answers; of each group in `needed`
     training data must have one. `asked` says which column each option of `plait predict` gives, `decoder_template` how
     a tokenizer that is trained for a decoder wraps texts. `metrics` are those measured where the recipe names none.
-    `pieces`: what `prepare` makes of rows where it is not as many. `writes`: the model generates. `scores_rows`: its
-    metrics are ScoresRows. `text_is_cached`: a frozen text tower's outputs can stand for the text.
+    `pieces`: what `prepare` makes of rows where it is not as many. `writes`: the model generates. `has_row_scores`: its
+    metrics are ScoresRows. `can_cache_text`: a frozen text tower's outputs can stand for the text.
     """
 
     name: ClassVar[str]
     model_class: ClassVar[type[PlaitPreTrainedModel]]
     auto_class: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
-    answered: ClassVar[tuple[str, ...]] = ()
+    target_columns: ClassVar[tuple[str, ...]] = ()
     needed: ClassVar[tuple[tuple[str, ...], ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[type[Settings]] = Settings
-    asked: ClassVar[dict[str, str]] = {"text": "text", "image": "image"}
-    decoder_template: ClassVar[str] = PLAIN
-    pieces: ClassVar[str] = "examples"
-    labelled: ClassVar[bool] = False
-    writes: ClassVar[bool] = False
-    scores_rows: ClassVar[bool] = False
-    text_is_cached: ClassVar[bool] = True
+    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image"}
+    decoder_template: ClassVar[str] = TARGET_TEMPLATE
+    chunk_name: ClassVar[str] = "examples"
+    needs_labels: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
+    has_row_scores: ClassVar[bool] = False
+    can_cache_text: ClassVar[bool] = True
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises RecipeError for settings that this task does not have."""
-        self.make_settings(recipe.settings)
-        if recipe.generation and not self.writes:
+        self.build_settings(recipe.settings)
+        if recipe.generation and not self.generates:
             raise RecipeError(f"generation: the task {self.name} generates nothing")
 
-    def make_settings(self, given: Mapping[str, Any]) -> Any:
+    def build_settings(self, given: Mapping[str, Any]) -> Any:
         """A recipe's settings, checked, with the defaults of the rest."""
         return build_section(self.settings, dict(given), "settings")
 
-    def check_columns(self, names: Sequence[str], split: str, answered: bool = True) -> None:
+    def check_columns(self, names: Sequence[str], split: str, needs_targets: bool = True) -> None:
         """Raises RecipeError where a column that this task needs is missing; without `answered`, one that it reads."""
         present = {name.partition(".")[0] for name in names}
         for group in self.needed:
-            if not set(group) & present and (answered or not set(group) & set(self.answered)):
+            if not set(group) & present and (needs_targets or not set(group) & set(self.target_columns)):
                 raise RecipeError(
                     f"data.columns: the task {self.name} needs a column for {' or '.join(group)}, and {split!r} has "
                     f"{', '.join(names)}"
@@ -98,18 +98,18 @@ class Task:
         text = model.config.text_config
         if text is not None and processor.tokenizer is not None:
             check_vocabulary("model.text", text.vocab_size, len(processor.tokenizer))
-        if self.writes:
-            check_decoder(model, processor)
+        if self.generates:
+            check_decoder_processor(model, processor)
 
-    def reads_cached(self, modality: str, settings: Any) -> bool:
+    def is_cacheable(self, modality: str, settings: Any) -> bool:
         """Whether the outputs of a frozen tower can stand for its input."""
-        return self.text_is_cached or modality != "text"
+        return self.can_cache_text or modality != "text"
 
-    def model_fields(self, recipe: Recipe) -> dict[str, Any]:
+    def build_model_fields(self, recipe: Recipe) -> dict[str, Any]:
         """Fields of the model's config that this task's settings decide."""
         return {}
 
-    def callbacks(self, recipe: Recipe, model: PlaitPreTrainedModel) -> "list[TrainerCallback]":
+    def build_callbacks(self, recipe: Recipe, model: PlaitPreTrainedModel) -> "list[TrainerCallback]":
         """What this task does beside the steps."""
         return []
 
@@ -119,7 +119,7 @@ class Task:
     def finish_processor(self, processor: PlaitProcessor, recipe: Recipe) -> None:
         """What this task needs of a processor beside its parts."""
 
-    def texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
+    def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
         """What a fresh tokenizer of this part ("text" or "decoder") is trained on."""
         return data["text"] if part == "text" and "text" in data.column_names else []
 
@@ -127,53 +127,56 @@ class Task:
         """A split as this task's collator reads it."""
         return data
 
-    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+    def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         """Tokens of each row, by which rows of like length are put together."""
-        return text_lengths(collator.processor, data, collator.max_length)
+        return count_row_tokens(collator.processor, data, collator.max_length)
 
-    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """Rows to the keyword arguments of the model."""
         raise NotImplementedError
 
-    def drawn(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
+    def sample_rows(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
         """Rows as they are trained on in this epoch, where they leave a choice."""
         return rows
 
-    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """Rows to what this task's StreamedMetrics read: the model's `inputs` and whatever these are compared with."""
         raise NotImplementedError
 
-    def make_metrics(
-        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    def build_metrics(
+        self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> Metrics | StreamedMetrics:
         """What measures a model: the named metrics, or the usual ones."""
         raise NotImplementedError
 
-    def guesses(self, data: Data, split: "Dataset") -> Guesses:
+    def baseline_predictions(self, data: DataSplits, split: "Dataset") -> BaselinePredictions:
         """What one would write without a model for each row that is measured."""
-        return Guesses({}, [])
+        return BaselinePredictions({}, [])
 
-    def baselines(self, metrics: Any, data: Data, split: "Dataset") -> Scores:
+    def measure_baselines(self, metrics: Any, data: DataSplits, split: "Dataset") -> Scores:
         """What is reached without a model, by the baseline's name."""
-        texts, references = self.guesses(data, split)
-        return {name: scored(metrics.chosen, given, references).compute() for name, given in texts.items()}
+        texts, references = self.baseline_predictions(data, split)
+        return {name: score_texts(metrics.metric_names, given, references).compute() for name, given in texts.items()}
 
-    def baseline_rows(self, metrics: Any, data: Data, split: "Dataset") -> dict[str, Rows]:
+    def score_baseline_rows(self, metrics: Any, data: DataSplits, split: "Dataset") -> dict[str, RowScores]:
         """The same row by row."""
-        texts, references = self.guesses(data, split)
-        return {name: text_rows(scored(metrics.chosen, given, references)) for name, given in texts.items()}
+        texts, references = self.baseline_predictions(data, split)
+        return {
+            name: collect_text_scores(score_texts(metrics.metric_names, given, references))
+            for name, given in texts.items()
+        }
 
-    def row_groups(self, split: "Dataset") -> "Sequence[Hashable] | None":
+    def collect_row_groups(self, split: "Dataset") -> "Sequence[Hashable] | None":
         """For each row that is measured what it shares with others that are then drawn together for an interval."""
         return None
 
-    def answers(
+    def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """One answer a row, as `plait predict` writes them."""
         raise NotImplementedError
 
-    def hub_task(self, modalities: tuple[str, ...]) -> str:
+    def find_hub_task(self, modalities: tuple[str, ...]) -> str:
         """What the Hub calls this task for a model that reads these modalities."""
         raise NotImplementedError
 
@@ -187,7 +190,7 @@ def check_vocabulary(part: str, size: int, tokens: int) -> None:
         )
 
 
-def check_decoder(model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
+def check_decoder_processor(model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
     """Raises RecipeError for a decoder that cannot be trained with this processor."""
     config = model.config.get_text_config()
     check_vocabulary("model.decoder", config.vocab_size, len(processor.target_tokenizer))
@@ -199,9 +202,9 @@ def check_decoder(model: PlaitPreTrainedModel, processor: PlaitProcessor) -> Non
         raise RecipeError(f"generation.max_new_tokens is {asked}, but the decoder has {limit} positions")
 
 
-def on_device(inputs: Mapping[str, Any], model: PlaitPreTrainedModel) -> dict[str, Any]:
+def move_to_device(inputs: Mapping[str, Any], model: PlaitPreTrainedModel) -> dict[str, Any]:
     """Tensors, nested ones too, where the model is."""
     return {
-        name: on_device(value, model) if isinstance(value, Mapping) else value.to(model.device)
+        name: move_to_device(value, model) if isinstance(value, Mapping) else value.to(model.device)
         for name, value in inputs.items()
     }

@@ -11,14 +11,14 @@ from ...configuration.tower import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.classification import PlaitForClassification
 from ...processing import PlaitProcessor
-from ..data.labels import MULTI, REGRESSION, SINGLE, Labels, labels_of
-from ..data.loading import Data
+from ..data.labels import MULTI, REGRESSION, SINGLE, LabelSpec, read_config_labels
+from ..data.loading import DataSplits
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
-from ..metrics.baselines import blind_predictions, majority_predictions
+from ..metrics.baselines import predict_blind, predict_majority
 from ..metrics.classification import Metrics
 from ..recipes.schema import Recipe
-from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Task, on_device
+from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Task, move_to_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,41 +33,43 @@ class Classification(Task):
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForClassification
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "label", "group")
-    answered: ClassVar[tuple[str, ...]] = ("label",)
-    labelled: ClassVar[bool] = True
+    target_columns: ClassVar[tuple[str, ...]] = ("label",)
+    needs_labels: ClassVar[bool] = True
 
-    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         # labels come first: the Trainer reads the number of rows from the first tensor
-        labels = label_tensor(collator.labels, [row["label"] for row in rows]) if has_labels(collator, rows) else {}
-        return {**labels, **collator.inputs(rows)}
+        labels = (
+            build_label_tensor(collator.labels, [row["label"] for row in rows]) if has_labels(collator, rows) else {}
+        )
+        return {**labels, **collator.encode_inputs(rows)}
 
-    def make_metrics(
-        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    def build_metrics(
+        self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> Metrics:
         return Metrics(names, SINGLE if labels is None else labels.problem_type)
 
-    def baselines(self, metrics: Metrics, data: Data, split: "Dataset") -> Scores:
+    def measure_baselines(self, metrics: Metrics, data: DataSplits, split: "Dataset") -> Scores:
         """What is reached without looking at all (majority), and from the text alone by memory (blind)."""
         if data.labels is None or data.train is None:
             return {}
-        train, truth = label_array(data.train, data.labels), label_array(split, data.labels)
-        majority = majority_predictions(train, len(split), data.labels.problem_type)
-        found = {"majority": metrics.constant(truth, majority)}
+        train, truth = build_label_array(data.train, data.labels), build_label_array(split, data.labels)
+        majority = predict_majority(train, len(split), data.labels.problem_type)
+        found = {"majority": metrics.compute_constant(truth, majority)}
         if "text" in split.column_names and any(name.startswith("image") for name in split.column_names):
-            blind = blind_predictions((data.train["text"][:], train), split["text"][:], data.labels.problem_type)
-            found["blind"] = metrics.constant(truth, blind)
+            blind = predict_blind((data.train["text"][:], train), split["text"][:], data.labels.problem_type)
+            found["blind"] = metrics.compute_constant(truth, blind)
         return found
 
-    def answers(
+    def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The label with its probability and all others' (classes), the value (regression), or the labels above one
         half (several)."""
         with torch.no_grad():
-            logits = model(**on_device(collator.inputs(rows), model)).logits.float().cpu()
-        yield from named_answers(logits, labels_of(model.config))
+            logits = model(**move_to_device(collator.encode_inputs(rows), model)).logits.float().cpu()
+        yield from format_class_answers(logits, read_config_labels(model.config))
 
-    def hub_task(self, modalities: tuple[str, ...]) -> str:
+    def find_hub_task(self, modalities: tuple[str, ...]) -> str:
         return HUB_TASKS.get(modalities, "image-text-to-text" if set(modalities) == {"text", "image"} else "any-to-any")
 
 
@@ -75,7 +77,7 @@ def has_labels(collator: RowEncoder, rows: Sequence[Row]) -> bool:
     return collator.labels is not None and "label" in rows[0]
 
 
-def label_tensor(labels: Labels | None, values: Sequence[Any]) -> dict[str, Tensor]:
+def build_label_tensor(labels: LabelSpec | None, values: Sequence[Any]) -> dict[str, Tensor]:
     """(batch,) ids or numbers, or (batch, labels) of 0 and 1."""
     if labels is not None and labels.problem_type == REGRESSION:
         return {"labels": torch.tensor(values, dtype=torch.float)}
@@ -87,7 +89,7 @@ def label_tensor(labels: Labels | None, values: Sequence[Any]) -> dict[str, Tens
     return {"labels": hot}
 
 
-def label_array(data: "Dataset", labels: Labels) -> np.ndarray:
+def build_label_array(data: "Dataset", labels: LabelSpec) -> np.ndarray:
     """(rows,) ids or numbers, or (rows, labels) of 0 and 1."""
     values = data["label"][:]
     if labels.problem_type == SINGLE or not isinstance(values[0], list):
@@ -98,7 +100,7 @@ def label_array(data: "Dataset", labels: Labels) -> np.ndarray:
     return hot
 
 
-def named_answers(logits: Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
+def format_class_answers(logits: Tensor, labels: LabelSpec) -> Iterator[dict[str, Any]]:
     """logits: (batch, labels) to one answer a row."""
     for row in logits:
         if labels.problem_type == REGRESSION:

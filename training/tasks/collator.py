@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...processing import PlaitProcessor
-from ..data.labels import Labels
+from ..data.labels import LabelSpec
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
 from .registry import find_task
@@ -33,7 +33,7 @@ class PlaitDataCollator(RowEncoder):
     def __init__(
         self,
         processor: PlaitProcessor,
-        labels: Labels | None = None,
+        labels: LabelSpec | None = None,
         *,
         task: str = "classification",
         settings: Mapping[str, Any] | None = None,
@@ -41,15 +41,15 @@ class PlaitDataCollator(RowEncoder):
         seed: int = 0,
     ) -> None:
         self.task = find_task(task)
-        super().__init__(processor, labels, self.task.make_settings(settings or {}), max_length, seed)
+        super().__init__(processor, labels, self.task.build_settings(settings or {}), max_length, seed)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return self.task.batch(self, rows)
+        return self.task.build_batch(self, rows)
 
-    def training_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_training_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
         """A batch of this epoch: where a row leaves a choice, it is drawn by seed, epoch and row alone."""
-        return self.task.batch(self, self.task.drawn(self, rows))
+        return self.task.build_batch(self, self.task.sample_rows(self, rows))
 
-    def evaluation_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_evaluation_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
         """What the task's StreamedMetrics read: the model's inputs and what its answers are compared with."""
-        return self.task.evaluation_batch(self, rows)
+        return self.task.build_evaluation_batch(self, rows)

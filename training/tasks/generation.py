@@ -10,15 +10,15 @@ from huggingface_hub.dataclasses import strict
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.conditional_generation import PlaitForConditionalGeneration
 from ...processing import PlaitProcessor
-from ..data.inputs import label_counts, pictures_of, target_labels, text_lengths
-from ..data.labels import Labels
-from ..data.loading import Data
+from ..data.inputs import count_row_tokens, count_target_tokens, encode_target_labels, find_images
+from ..data.labels import LabelSpec
+from ..data.loading import DataSplits
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
-from ..metrics.generation import GenerationMetrics, most_frequent, written
+from ..metrics.generation import GenerationMetrics, find_most_frequent, generate_texts
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
-from .base import MEDIA_ROLES, TEXT_ROLES, Guesses, Settings, Task, on_device
+from .base import MEDIA_ROLES, TEXT_ROLES, BaselinePredictions, Settings, Task, move_to_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,101 +42,103 @@ class Generation(Task):
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForConditionalGeneration
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "target")
-    answered: ClassVar[tuple[str, ...]] = ("target",)
+    target_columns: ClassVar[tuple[str, ...]] = ("target",)
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text", "image"), ("target",))
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
     settings: ClassVar[type[Settings]] = GenerationSettings
-    writes: ClassVar[bool] = True
-    scores_rows: ClassVar[bool] = True
+    generates: ClassVar[bool] = True
+    has_row_scores: ClassVar[bool] = True
 
-    def texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
+    def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
         if part == "text":
-            return super().texts(data, part)
-        return (text for target in data["target"] for text in references_of(target))
+            return super().collect_tokenizer_texts(data, part)
+        return (text for target in data["target"] for text in list_references(target))
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
-        check_targets(data, split)
-        each = self.make_settings(recipe.settings).references == "each"
-        return one_target_a_row(data) if split == "train" and each else data
+        check_target_column(data, split)
+        each = self.build_settings(recipe.settings).references == "each"
+        return split_targets(data) if split == "train" and each else data
 
-    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
-        read = text_lengths(collator.processor, data, collator.max_length)
-        rows = [references_of(target) for target in data["target"]]
+    def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+        read = count_row_tokens(collator.processor, data, collator.max_length)
+        rows = [list_references(target) for target in data["target"]]
         targets = [text for texts in rows for text in texts]
-        counts = iter(label_counts(collator.processor, targets, collator.settings.max_target_length))
+        counts = iter(count_target_tokens(collator.processor, targets, collator.settings.max_target_length))
         write = [max(next(counts) for _ in texts) for texts in rows]  # whichever is drawn
         return [a + b for a, b in zip(read, write, strict=True)]
 
-    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        targets = [references_of(row["target"])[0] for row in rows]
+    def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        targets = [list_references(row["target"])[0] for row in rows]
         return {
-            **target_labels(collator.processor, targets, collator.settings.max_target_length),
-            **collator.inputs(rows),
+            **encode_target_labels(collator.processor, targets, collator.settings.max_target_length),
+            **collator.encode_inputs(rows),
         }
 
-    def drawn(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
-        return [{**row, "target": drawn_target(collator, row)} for row in rows]
+    def sample_rows(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
+        return [{**row, "target": sample_target(collator, row)} for row in rows]
 
-    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         return {
-            "inputs": self.batch(collator, rows),
-            "references": [references_of(row["target"]) for row in rows],
+            "inputs": self.build_batch(collator, rows),
+            "references": [list_references(row["target"]) for row in rows],
         }
 
-    def make_metrics(
-        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    def build_metrics(
+        self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> GenerationMetrics:
         return GenerationMetrics(names or self.metrics, processor)
 
-    def guesses(self, data: Data, split: "Dataset") -> Guesses:
+    def baseline_predictions(self, data: DataSplits, split: "Dataset") -> BaselinePredictions:
         """The most frequent training target for every row; where text alone is read, that as it is; where pictures are
         too, the most frequent target of the same text (blind)."""
         if data.train is None:
-            return Guesses({}, [])
-        best = most_frequent(text for target in data.train["target"] for text in references_of(target))
+            return BaselinePredictions({}, [])
+        best = find_most_frequent(text for target in data.train["target"] for text in list_references(target))
         found = {"most_frequent": [best] * len(split)}
         if "text" in split.column_names:
             pictures = any(name.startswith("image") for name in split.column_names)
-            name, texts = ("blind", remembered(data.train, split, best)) if pictures else ("copy", split["text"][:])
+            name, texts = (
+                ("blind", predict_blind_targets(data.train, split, best)) if pictures else ("copy", split["text"][:])
+            )
             found[name] = [text or "" for text in texts]
-        return Guesses(found, [references_of(target) for target in split["target"]])
+        return BaselinePredictions(found, [list_references(target) for target in split["target"]])
 
-    def answers(
+    def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The text that the model writes, under `generated_text`."""
-        inputs = on_device(collator.inputs(rows), model)
-        yield from ({"generated_text": text} for text in written(model, inputs, collator.processor))
+        inputs = move_to_device(collator.encode_inputs(rows), model)
+        yield from ({"generated_text": text} for text in generate_texts(model, inputs, collator.processor))
 
-    def hub_task(self, modalities: tuple[str, ...]) -> str:
+    def find_hub_task(self, modalities: tuple[str, ...]) -> str:
         return "image-text-to-text" if "image" in modalities else "text2text-generation"
 
 
-def remembered(train: "Dataset", split: "Dataset", fallback: str) -> list[str]:
+def predict_blind_targets(train: "Dataset", split: "Dataset", fallback: str) -> list[str]:
     """For each row the most frequent training target of its text, the fallback for a text that training lacks."""
     seen: dict[str | None, Counter[str]] = {}
     for text, target in zip(train["text"], train["target"], strict=True):
-        seen.setdefault(text, Counter()).update(references_of(target))
+        seen.setdefault(text, Counter()).update(list_references(target))
     return [seen[text].most_common(1)[0][0] if text in seen else fallback for text in split["text"]]
 
 
-def drawn_target(collator: RowEncoder, row: Row) -> str:
+def sample_target(collator: RowEncoder, row: Row) -> str:
     """One of a row's targets; rows that have the same ones draw apart where their text or picture differs."""
-    targets = references_of(row["target"])
+    targets = list_references(row["target"])
     if len(targets) == 1:
         return targets[0]
-    about = (str(row.get("text")), *(key for key, _ in pictures_of(row)), *targets)
+    about = (str(row.get("text")), *(key for key, _ in find_images(row)), *targets)
     return targets[collator.draw(len(targets), *about)]
 
 
-def references_of(target: str | Sequence[str]) -> list[str]:
+def list_references(target: str | Sequence[str]) -> list[str]:
     """The right texts of a row."""
     return [target] if isinstance(target, str) else list(target)
 
 
-def check_targets(data: "Dataset", split: str) -> None:
+def check_target_column(data: "Dataset", split: str) -> None:
     """Raises RecipeError for a row without a target, or with an empty one."""
-    empty = [row for row, target in enumerate(data["target"]) if is_empty(target)]
+    empty = [row for row, target in enumerate(data["target"]) if is_empty_target(target)]
     if empty:
         raise RecipeError(
             f"data: row {empty[0]} of {split!r} has an empty target ({len(empty)} of {len(data)} rows have): remove "
@@ -144,13 +146,13 @@ def check_targets(data: "Dataset", split: str) -> None:
         )
 
 
-def is_empty(target: str | Sequence[str] | None) -> bool:
-    return not target or not all(text and text.strip() for text in references_of(target))
+def is_empty_target(target: str | Sequence[str] | None) -> bool:
+    return not target or not all(text and text.strip() for text in list_references(target))
 
 
-def one_target_a_row(data: "Dataset") -> "Dataset":
+def split_targets(data: "Dataset") -> "Dataset":
     """A row for each of several targets."""
-    targets = [references_of(target) for target in data["target"]]
+    targets = [list_references(target) for target in data["target"]]
     if all(len(texts) == 1 for texts in targets) and isinstance(data[0]["target"], str):
         return data
     rows = [row for row, texts in enumerate(targets) for _ in texts]

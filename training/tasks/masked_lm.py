@@ -13,13 +13,13 @@ from transformers import DataCollatorForLanguageModeling
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.masked_lm import PlaitForMaskedLM
 from ...processing import PlaitProcessor
-from ..data.inputs import tokenizer_in
-from ..data.labels import MASKED_LM, Labels
+from ..data.inputs import require_tokenizer
+from ..data.labels import MASKED_LM_PROBLEM, LabelSpec
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
 from ..metrics.classification import Metrics
 from ..recipes.schema import Recipe
-from .base import IMAGE_ROLES, TEXT_ROLES, Settings, Task, on_device
+from .base import IMAGE_ROLES, TEXT_ROLES, Settings, Task, move_to_device
 
 
 @strict
@@ -40,38 +40,38 @@ class MaskedLM(Task):
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES)
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
     settings: ClassVar[type[Settings]] = MaskedLMSettings
-    text_is_cached: ClassVar[bool] = False
+    can_cache_text: ClassVar[bool] = False
 
-    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        batch = collator.inputs(rows)
+    def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        batch = collator.encode_inputs(rows)
         masking = DataCollatorForLanguageModeling(
-            tokenizer_in(collator.processor), mlm_probability=collator.settings.mlm_probability
+            require_tokenizer(collator.processor), mlm_probability=collator.settings.mlm_probability
         )
-        return {**masked(masking, batch["input_ids"], collator.seed), **batch_without_ids(batch)}
+        return {**mask_tokens(masking, batch["input_ids"], collator.seed), **drop_input_ids(batch)}
 
-    def make_metrics(
-        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    def build_metrics(
+        self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> Metrics:
-        return Metrics(names, MASKED_LM)
+        return Metrics(names, MASKED_LM_PROBLEM)
 
-    def answers(
+    def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The five likeliest tokens, with probabilities, for every mask of a row."""
-        batch = collator.inputs(rows)
+        batch = collator.encode_inputs(rows)
         with torch.no_grad():
-            logits = model(**on_device(batch, model)).logits.float().cpu()
-        yield from filled_masks(logits, batch["input_ids"], collator.processor)
+            logits = model(**move_to_device(batch, model)).logits.float().cpu()
+        yield from predict_masks(logits, batch["input_ids"], collator.processor)
 
-    def hub_task(self, modalities: tuple[str, ...]) -> str:
+    def find_hub_task(self, modalities: tuple[str, ...]) -> str:
         return "fill-mask"
 
 
-def batch_without_ids(batch: dict[str, Any]) -> dict[str, Any]:
+def drop_input_ids(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if name != "input_ids"}
 
 
-def masked(masking: DataCollatorForLanguageModeling, tokens: Tensor, seed: int) -> dict[str, Tensor]:
+def mask_tokens(masking: DataCollatorForLanguageModeling, tokens: Tensor, seed: int) -> dict[str, Tensor]:
     """Masked `input_ids` and their `labels`; the masks depend on the seed and the batch's tokens alone."""
     digest = sha256(f"{seed}".encode() + tokens.numpy().tobytes()).digest()
     masking.generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -79,9 +79,9 @@ def masked(masking: DataCollatorForLanguageModeling, tokens: Tensor, seed: int) 
     return {"labels": labels, "input_ids": input_ids}
 
 
-def filled_masks(logits: Tensor, tokens: Tensor, processor: PlaitProcessor) -> Iterator[dict[str, Any]]:
+def predict_masks(logits: Tensor, tokens: Tensor, processor: PlaitProcessor) -> Iterator[dict[str, Any]]:
     """The five likeliest tokens, with probabilities, for every mask of a row."""
-    tokenizer = tokenizer_in(processor)
+    tokenizer = require_tokenizer(processor)
     for scores, row in zip(logits.softmax(-1), tokens.tolist(), strict=True):
         masks = [place for place, token in enumerate(row) if token == tokenizer.mask_token_id]
         top = [scores[place].topk(5) for place in masks]

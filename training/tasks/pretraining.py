@@ -12,25 +12,25 @@ from ...configuration.objectives import CAPTIONING, CONTRASTIVE, MASKED_IMAGE, M
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.pretraining import PlaitForPreTraining
 from ...processing import PlaitProcessor
-from ..data.inputs import target_labels, tokenizer_in
-from ..data.labels import Labels
-from ..data.loading import Data
+from ..data.inputs import encode_target_labels, require_tokenizer
+from ..data.labels import LabelSpec
+from ..data.loading import DataSplits
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
 from ..metrics.pretraining import ObjectiveMetrics
 from ..optimization.arguments import PlaitTrainingArguments
-from ..optimization.objective_schedule import ObjectiveSchedule, final_weights, read_weights
+from ..optimization.objective_schedule import ObjectiveSchedule, parse_objective_weights, select_final_weights
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
-from .base import Scores, Settings, Task, on_device
-from .generation import references_of
-from .masked_lm import masked
+from .base import Scores, Settings, Task, move_to_device
+from .generation import list_references
+from .masked_lm import mask_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-READS_TEXT = {CONTRASTIVE, MATCHING, MASKED_LM, CAPTIONING}
-READS_IMAGE = {CONTRASTIVE, MATCHING, MASKED_IMAGE, CAPTIONING}
+OBJECTIVES_NEEDING_TEXT = {CONTRASTIVE, MATCHING, MASKED_LM, CAPTIONING}
+OBJECTIVES_NEEDING_IMAGE = {CONTRASTIVE, MATCHING, MASKED_IMAGE, CAPTIONING}
 
 
 @strict
@@ -57,42 +57,42 @@ class PreTraining(Task):
     roles: ClassVar[tuple[str, ...]] = ("text", "image", "image_id")
     settings: ClassVar[type[Settings]] = PreTrainingSettings
 
-    def reads_cached(self, modality: str, settings: PreTrainingSettings) -> bool:
+    def is_cacheable(self, modality: str, settings: PreTrainingSettings) -> bool:
         """What is hidden anew in every batch cannot be kept."""
         return {"text": MASKED_LM, "image": MASKED_IMAGE}.get(modality) not in settings.objectives
 
     def check_recipe(self, recipe: Recipe) -> None:
         super().check_recipe(recipe)
-        names = set(read_weights(self.make_settings(recipe.settings).objectives))
+        names = set(parse_objective_weights(self.build_settings(recipe.settings).objectives))
         model = recipe.model
         if model.from_pretrained is not None:
             return
         needed = {
             "text": names & {MATCHING, CONTRASTIVE, MASKED_LM} and "text",
-            "image": names & READS_IMAGE and "image",
+            "image": names & OBJECTIVES_NEEDING_IMAGE and "image",
             "decoder": CAPTIONING in names and "decoder",
         }
         for part in filter(None, needed.values()):
             if getattr(model, part) is None and not (part != "decoder" and model.audio is not None):
                 raise RecipeError(f"model.{part} is missing: settings.objectives are {', '.join(sorted(names))}")
 
-    def model_fields(self, recipe: Recipe) -> dict[str, Any]:
-        settings = self.make_settings(recipe.settings)
-        weights = final_weights(read_weights(settings.objectives))
+    def build_model_fields(self, recipe: Recipe) -> dict[str, Any]:
+        settings = self.build_settings(recipe.settings)
+        weights = select_final_weights(parse_objective_weights(settings.objectives))
         return {"objectives": weights, "image_mask_ratio": settings.image_mask_ratio}
 
-    def callbacks(self, recipe: Recipe, model: PlaitPreTrainedModel) -> list[TrainerCallback]:
-        return [ObjectiveSchedule(model, read_weights(self.make_settings(recipe.settings).objectives))]
+    def build_callbacks(self, recipe: Recipe, model: PlaitPreTrainedModel) -> list[TrainerCallback]:
+        return [ObjectiveSchedule(model, parse_objective_weights(self.build_settings(recipe.settings).objectives))]
 
-    def check_columns(self, names: Sequence[str], split: str, answered: bool = True) -> None:
+    def check_columns(self, names: Sequence[str], split: str, needs_targets: bool = True) -> None:
         if not {name.partition(".")[0] for name in names} & {"text", "image"}:
             raise RecipeError(f"data.columns: pretraining needs text or image, and {split!r} has {', '.join(names)}")
 
     def check_training(self, data: "Dataset", args: PlaitTrainingArguments, recipe: Recipe) -> None:
         """Raises RecipeError where a batch would hold a single pair, or a column is missing."""
-        names = set(read_weights(self.make_settings(recipe.settings).objectives))
+        names = set(parse_objective_weights(self.build_settings(recipe.settings).objectives))
         columns = {name.partition(".")[0] for name in data.column_names}
-        for column, readers in (("text", READS_TEXT), ("image", READS_IMAGE)):
+        for column, readers in (("text", OBJECTIVES_NEEDING_TEXT), ("image", OBJECTIVES_NEEDING_IMAGE)):
             if column not in columns and names & readers:
                 raise RecipeError(
                     f"data.columns has no {column}: {', '.join(sorted(names & readers))} cannot do without"
@@ -112,47 +112,49 @@ class PreTraining(Task):
 
         if "text" not in data.column_names or not any(isinstance(text, list) for text in data["text"]):
             return data
-        texts = [[None] if not text else references_of(text) for text in data["text"]]
+        texts = [[None] if not text else list_references(text) for text in data["text"]]
         rows = [row for row, several in enumerate(texts) for _ in several]
         flat = [text for several in texts for text in several]
         if data.column_names == ["text"]:
             return Dataset.from_dict({"text": flat})
         return data.remove_columns("text").select(rows).add_column("text", flat)
 
-    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         names = set(collator.settings.objectives)
-        batch = collator.inputs(rows)
+        batch = collator.encode_inputs(rows)
         if MASKED_LM in names and "input_ids" in batch:
             masking = DataCollatorForLanguageModeling(
-                tokenizer_in(collator.processor), mlm_probability=collator.settings.mlm_probability
+                require_tokenizer(collator.processor), mlm_probability=collator.settings.mlm_probability
             )
-            hidden = masked(masking, batch["input_ids"].clone(), collator.seed)  # it changes what it gets
+            hidden = mask_tokens(masking, batch["input_ids"].clone(), collator.seed)  # it changes what it gets
             batch |= {"input_ids_masked": hidden["input_ids"], "mlm_labels": hidden["labels"]}
         if CAPTIONING in names:
-            batch |= caption_labels(collator, rows)
+            batch |= build_caption_labels(collator, rows)
         # tensors with a row for each row of the batch come first: the Trainer counts rows in the first
         last = {name: batch.pop(name) for name in ("pixel_values", "encoder_outputs") if name in batch}
         return {**batch, **last, "return_loss": True}
 
-    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        return {"inputs": self.batch(collator, rows)}
+    def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        return {"inputs": self.build_batch(collator, rows)}
 
-    def make_metrics(
-        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    def build_metrics(
+        self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> ObjectiveMetrics:
-        return ObjectiveMetrics(names, final_weights(read_weights(self.make_settings(recipe.settings).objectives)))
+        return ObjectiveMetrics(
+            names, select_final_weights(parse_objective_weights(self.build_settings(recipe.settings).objectives))
+        )
 
-    def baselines(self, metrics: ObjectiveMetrics, data: Data, split: "Dataset") -> Scores:
+    def measure_baselines(self, metrics: ObjectiveMetrics, data: DataSplits, split: "Dataset") -> Scores:
         """Two of three pairs that matching reads do not belong together."""
         return {"always_no": {"matching_accuracy": 2 / 3}} if MATCHING in metrics.weights else {}
 
-    def answers(
+    def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """Whether text and picture belong together: `match`, a probability, and `similarity`, a cosine, as far as the
         model has learnt either."""
         with torch.no_grad():
-            outputs = model(**on_device(collator.inputs(rows), model), return_loss=False)
+            outputs = model(**move_to_device(collator.encode_inputs(rows), model), return_loss=False)
         found: dict[str, list[float]] = {}
         if outputs.matching_logits is not None:
             found["match"] = outputs.matching_logits.float().softmax(-1)[:, 1].tolist()
@@ -161,17 +163,17 @@ class PreTraining(Task):
             found["similarity"] = (first.float() * second.float()).sum(-1).tolist()
         yield from ({name: round(values[row], 6) for name, values in found.items()} for row in range(len(rows)))
 
-    def hub_task(self, modalities: tuple[str, ...]) -> str:
+    def find_hub_task(self, modalities: tuple[str, ...]) -> str:
         return "feature-extraction"
 
 
-def caption_labels(collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+def build_caption_labels(collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
     """`labels` (batch, length) of the rows' texts; -100 alone where a row has none."""
     texts = [row.get("text") for row in rows]
     given = [text for text in texts if text]
     if not given:
         return {"labels": torch.full((len(rows), 1), -100)}
-    made = target_labels(collator.processor, given, collator.settings.max_target_length)["labels"]
+    made = encode_target_labels(collator.processor, given, collator.settings.max_target_length)["labels"]
     labels = made.new_full((len(rows), made.shape[1]), -100)
     labels[torch.tensor([bool(text) for text in texts])] = made
     return {"labels": labels}

@@ -14,21 +14,28 @@ from huggingface_hub.dataclasses import strict
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.question_answering import PlaitForQuestionAnswering
 from ...processing import PlaitProcessor
-from ..data.inputs import rows_in, tokenizer_in
-from ..data.labels import Labels
-from ..data.loading import Data
+from ..data.inputs import collect_rows, require_tokenizer
+from ..data.labels import LabelSpec
+from ..data.loading import DataSplits
 from ..data.media import Row
-from ..data.question_windows import Limits, Window, check_answers, window_batch, windows, with_answers
+from ..data.question_windows import (
+    Window,
+    WindowLimits,
+    build_window_batch,
+    check_answers,
+    normalize_answers,
+    split_windows,
+)
 from ..data.row_encoder import RowEncoder
-from ..metrics.question_answering import Found, Span, SpanMetrics, joined, refused
+from ..metrics.question_answering import Span, SpanMetrics, WindowRecord, is_no_answer, merge_windows
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
-from .base import IMAGE_ROLES, Guesses, Settings, Task, on_device
+from .base import IMAGE_ROLES, BaselinePredictions, Settings, Task, move_to_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-USUAL_LENGTH = 384
+DEFAULT_MAX_LENGTH = 384
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -48,111 +55,114 @@ class QuestionAnsweringSettings(Settings):
 
 
 class QuestionAnswering(Task):
-    """The columns question, context and answers (see `with_answers`; empty where the context has no answer);
+    """The columns question, context and answers (see `normalize_answers`; empty where the context has no answer);
     `max_length` tokens a window, 384 where the model has so many positions."""
 
     name: ClassVar[str] = "question_answering"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForQuestionAnswering
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     roles: ClassVar[tuple[str, ...]] = ("question", "context", "answers", "answer_start", *IMAGE_ROLES)
-    answered: ClassVar[tuple[str, ...]] = ("answers", "answer_start")
+    target_columns: ClassVar[tuple[str, ...]] = ("answers", "answer_start")
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("question",), ("context",), ("answers",))
-    asked: ClassVar[dict[str, str]] = {"text": "question", "context": "context", "image": "image"}
+    prompt_columns: ClassVar[dict[str, str]] = {"text": "question", "context": "context", "image": "image"}
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1")
     settings: ClassVar[type[Settings]] = QuestionAnsweringSettings
-    pieces: ClassVar[str] = "windows"
-    scores_rows: ClassVar[bool] = True
-    text_is_cached: ClassVar[bool] = False
+    chunk_name: ClassVar[str] = "windows"
+    has_row_scores: ClassVar[bool] = True
+    can_cache_text: ClassVar[bool] = False
 
-    def texts(self, data: "Dataset", part: str) -> list[str]:
+    def collect_tokenizer_texts(self, data: "Dataset", part: str) -> list[str]:
         return [*data["question"], *data["context"]]
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
-        given = [with_answers(row) for row in checked_form(rows_in(data), split)]
+        given = [normalize_answers(row) for row in check_answer_form(collect_rows(data), split)]
         check_answers(given, split)
-        limits = limits_of(self.make_settings(recipe.settings), processor, recipe.max_length)
-        found = list(windows(tokenizer_in(processor), given, limits))
+        limits = build_window_limits(self.build_settings(recipe.settings), processor, recipe.max_length)
+        found = list(split_windows(require_tokenizer(processor), given, limits))
         rows = data.select([window.row for window in found])
-        rows = rows.remove_columns([name for name in ("question", *self.answered) if name in rows.column_names])
+        rows = rows.remove_columns([name for name in ("question", *self.target_columns) if name in rows.column_names])
         columns: dict[str, list[Any]] = {name: [getattr(window, name) for window in found] for name in Window._fields}
         columns["references"] = [given[window.row]["answers"]["text"] for window in found]
         for name, values in columns.items():
             rows = rows.add_column(name, values)
         return rows
 
-    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+    def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         return [len(ids) for ids in data["input_ids"]]
 
-    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         found = [Window(*(row[name] for name in Window._fields)) for row in rows]
-        return {**self.inputs_of(collator, found), **collator.images(rows)}
+        return {**self.build_window_inputs(collator, found), **collator.encode_images(rows)}
 
-    def inputs_of(self, collator: RowEncoder, found: Sequence[Window]) -> dict[str, Any]:
+    def build_window_inputs(self, collator: RowEncoder, found: Sequence[Window]) -> dict[str, Any]:
         """The text of windows."""
-        tokenizer: Any = tokenizer_in(collator.processor)
-        return window_batch(found, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names)
+        tokenizer: Any = require_tokenizer(collator.processor)
+        return build_window_batch(found, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names)
 
-    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         kept = ("row", "places", "context", "references")
-        return {"inputs": self.batch(collator, rows), "windows": [{name: row[name] for name in kept} for row in rows]}
+        return {
+            "inputs": self.build_batch(collator, rows),
+            "windows": [{name: row[name] for name in kept} for row in rows],
+        }
 
-    def make_metrics(
-        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    def build_metrics(
+        self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> SpanMetrics:
-        limits = limits_of(self.make_settings(recipe.settings), processor, recipe.max_length)
+        limits = build_window_limits(self.build_settings(recipe.settings), processor, recipe.max_length)
         return SpanMetrics(names or self.metrics, limits)
 
-    def guesses(self, data: Data, split: "Dataset") -> Guesses:
+    def baseline_predictions(self, data: DataSplits, split: "Dataset") -> BaselinePredictions:
         """The whole context, its first sentence, and a piece of it that is as long as answers are in training; where
         some questions have no answer, none."""
-        rows = one_window_each(split)
+        rows = select_first_windows(split)
         contexts = [str(row["context"]) for row in rows]
         found = {"context": contexts, "first_sentence": [SENTENCE_END.split(text, 1)[0] for text in contexts]}
         if not all(row["references"] for row in rows):
             found["no_answer"] = [""] * len(rows)
         if data.train is not None:
-            known = [row["references"][0] for row in one_window_each(data.train) if row["references"]]
+            known = [row["references"][0] for row in select_first_windows(data.train) if row["references"]]
             words = round(sum(len(text.split()) for text in known) / max(len(known), 1)) or 1
-            found["random_span"] = random_spans(contexts, words)
-        return Guesses(found, [row["references"] or [""] for row in rows])
+            found["random_span"] = sample_spans(contexts, words)
+        return BaselinePredictions(found, [row["references"] or [""] for row in rows])
 
-    def row_groups(self, split: "Dataset") -> list[str]:
+    def collect_row_groups(self, split: "Dataset") -> list[str]:
         """Questions about one context are drawn together."""
-        return [row["context"] for row in one_window_each(split)]
+        return [row["context"] for row in select_first_windows(split)]
 
-    def answers(
+    def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """The best span of each row with its probability among the best ones, and where it stands in the context; an
         empty one where "no answer" is likelier. With `top_k` above 1 also the best so many, as `candidates`."""
-        limits = limits_of(collator.settings, collator.processor, collator.max_length)
-        found = list(windows(tokenizer_in(collator.processor), [without_answers(row) for row in rows], limits))
-        pictures = collator.images([rows[window.row] for window in found])
-        inputs = on_device({**self.inputs_of(collator, found), **pictures}, model)
+        limits = build_window_limits(collator.settings, collator.processor, collator.max_length)
+        found = list(split_windows(require_tokenizer(collator.processor), [drop_answers(row) for row in rows], limits))
+        pictures = collator.encode_images([rows[window.row] for window in found])
+        inputs = move_to_device({**self.build_window_inputs(collator, found), **pictures}, model)
         places = [
             {"row": w.row, "places": w.places, "context": rows[w.row]["context"], "references": []} for w in found
         ]
         with torch.no_grad():
-            records = SpanMetrics((), limits).records(model, {"inputs": inputs, "windows": places})
+            records = SpanMetrics((), limits).measure_batch(model, {"inputs": inputs, "windows": places})
         for _, pieces in groupby(records, key=lambda record: record.row):
             best, *others = pieces
             for piece in others:
-                best = joined(best, piece, limits)
-            ranked = ranking(best, limits)
+                best = merge_windows(best, piece, limits)
+            ranked = rank_answers(best, limits)
             several = {"candidates": ranked[: collator.settings.top_k]} if collator.settings.top_k > 1 else {}
             yield {**ranked[0], **several}
 
-    def hub_task(self, modalities: tuple[str, ...]) -> str:
+    def find_hub_task(self, modalities: tuple[str, ...]) -> str:
         return "question-answering"
 
 
-def one_window_each(data: "Dataset") -> list[Row]:
+def select_first_windows(data: "Dataset") -> list[Row]:
     """The first window of each question, for what all of them say alike."""
     kept: Any = data.select_columns(["row", "context", "references"])
     return [next(windows) for _, windows in groupby(kept, key=itemgetter("row"))]
 
 
-def random_spans(texts: Sequence[str], words: int, seed: int = 0) -> list[str]:
+def sample_spans(texts: Sequence[str], words: int, seed: int = 0) -> list[str]:
     """So many words of each text, from a random place."""
     generator = Random(seed)
     pieces = []
@@ -163,7 +173,7 @@ def random_spans(texts: Sequence[str], words: int, seed: int = 0) -> list[str]:
     return pieces
 
 
-def checked_form(rows: Sequence[Row], split: str) -> Sequence[Row]:
+def check_answer_form(rows: Sequence[Row], split: str) -> Sequence[Row]:
     """The rows; raises RecipeError where answers do not say where they begin."""
     answers = rows[0]["answers"]
     flat = isinstance(answers, str) or (isinstance(answers, Sequence) and any(isinstance(a, str) for a in answers))
@@ -175,28 +185,30 @@ def checked_form(rows: Sequence[Row], split: str) -> Sequence[Row]:
     return rows
 
 
-def without_answers(row: Row) -> dict[str, Any]:
+def drop_answers(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "answers"}
 
 
-def limits_of(settings: Any, processor: PlaitProcessor, max_length: int | None) -> Limits:
+def build_window_limits(settings: Any, processor: PlaitProcessor, max_length: int | None) -> WindowLimits:
     """The settings with the length of a window."""
-    tokenizer = tokenizer_in(processor)
+    tokenizer = require_tokenizer(processor)
     if not tokenizer.is_fast:
         raise RecipeError("question answering needs a fast tokenizer, which tells where in a text its tokens stand")
-    length = min(max_length or USUAL_LENGTH, tokenizer.model_max_length)
-    return Limits(
+    length = min(max_length or DEFAULT_MAX_LENGTH, tokenizer.model_max_length)
+    return WindowLimits(
         length, settings.doc_stride, settings.n_best, settings.max_answer_length, settings.no_answer_threshold
     )
 
 
-def ranking(found: Found, limits: Limits) -> list[dict[str, Any]]:
+def rank_answers(found: WindowRecord, limits: WindowLimits) -> list[dict[str, Any]]:
     """The answers as they are written down, best first. Where a question may have no answer, that is one of them: the
     first where the threshold says so, else after the best span, in the order of the scores."""
     answers = list(found.spans)
     if limits.no_answer is not None or not answers:
-        place = 0 if refused(found, limits) else max(1, sum(span.score >= found.nothing for span in answers))
-        answers.insert(place, Span(found.nothing, "", 0, 0))
+        place = (
+            0 if is_no_answer(found, limits) else max(1, sum(span.score >= found.no_answer_score for span in answers))
+        )
+        answers.insert(place, Span(found.no_answer_score, "", 0, 0))
     chances = torch.tensor([span.score for span in answers]).softmax(0).tolist()
     return [
         {"answer": span.text, "score": round(chance, 6), "start": span.start, "end": span.end}

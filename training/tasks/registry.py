@@ -36,9 +36,9 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
-def task_of(class_name: str) -> Task | None:
+def find_class_task(class_name: str) -> Task | None:
     """The first task whose model is of this class, None for a class without one."""
     return next((task for task in TASKS.values() if task.model_class.__name__ == class_name), None)
 
 
-__all__ = ["TASKS", "Task", "find_task", "task_of"]
+__all__ = ["TASKS", "Task", "find_class_task", "find_task"]

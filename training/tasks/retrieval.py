@@ -14,15 +14,15 @@ from ...configuration import DOCUMENT, NEGATIVE
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
-from ..data.inputs import pictures_of, text_key
-from ..data.labels import Labels
-from ..data.loading import Data
+from ..data.inputs import compute_text_key, find_images
+from ..data.labels import LabelSpec
+from ..data.loading import DataSplits
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
-from ..metrics.retrieval import MEASURES, RetrievalMetrics
+from ..metrics.retrieval import RANK_METRICS, RetrievalMetrics
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
-from .base import IMAGE_ROLES, Scores, Settings, Task, on_device
+from .base import IMAGE_ROLES, Scores, Settings, Task, move_to_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,11 +54,11 @@ class Retrieval(Task):
     auto_class: ClassVar[str] = "AutoModelForZeroShotImageClassification"
     roles: ClassVar[tuple[str, ...]] = ("text", *IMAGE_ROLES, DOCUMENT, NEGATIVE)
     settings: ClassVar[type[Settings]] = RetrievalSettings
-    asked: ClassVar[dict[str, str]] = {"text": "text", "image": "image", DOCUMENT: DOCUMENT}
+    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", DOCUMENT: DOCUMENT}
 
     def check_recipe(self, recipe: Recipe) -> None:
         super().check_recipe(recipe)
-        count = self.make_settings(recipe.settings).negatives
+        count = self.build_settings(recipe.settings).negatives
         if count is not None and count < 1:
             raise RecipeError(f"settings.negatives is {count}: expected at least 1, or leave the column out")
         size = recipe.training.get("per_device_train_batch_size")
@@ -69,9 +69,9 @@ class Retrieval(Task):
                 f"model.fusion is {recipe.model.fusion!r}: retrieval keeps its towers apart, leave it out"
             )
 
-    def check_columns(self, names: Sequence[str], split: str, answered: bool = True) -> None:
-        present = sides_in(names)
-        if answered and len(present) != 2:
+    def check_columns(self, names: Sequence[str], split: str, needs_targets: bool = True) -> None:
+        present = find_sides(names)
+        if needs_targets and len(present) != 2:
             raise RecipeError(
                 f"data.columns: retrieval needs two of text, image and document, and {split!r} has {', '.join(names)}"
             )
@@ -83,80 +83,82 @@ class Retrieval(Task):
                 f"the model has one side ({', '.join(model.config.sides)}): add a tower, or options.document: shared"
             )
 
-    def texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
+    def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
         columns = [name for name in ("text", DOCUMENT, NEGATIVE) if name in data.column_names]
         if NEGATIVE in columns:
             check_negatives(data, "train")
-        return (text for name in columns for value in data[name] for text in texts_of(value))
+        return (text for name in columns for value in data[name] for text in list_texts(value))
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
         if split == "train" and NEGATIVE in data.column_names:
             check_negatives(data, split)
-        return one_text_a_row(data, split) if split == "train" and "text" in data.column_names else data
+        return split_texts(data, split) if split == "train" and "text" in data.column_names else data
 
-    def lengths(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+    def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         if "text" not in data.column_names:
             raise RecipeError("batches by length need a text column")
-        return super().lengths(collator, data)
+        return super().count_tokens(collator, data)
 
-    def batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        inputs = collator.inputs([without_document(row) for row in rows])
+    def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        inputs = collator.encode_inputs([drop_document(row) for row in rows])
         if DOCUMENT in rows[0]:
-            inputs |= under(DOCUMENT, texts_alone(collator, [row[DOCUMENT] for row in rows]))
-        found, outputs = negatives(collator, [texts_of(row.get(NEGATIVE)) for row in rows], DOCUMENT not in rows[0])
+            inputs |= add_prefix(DOCUMENT, encode_uncached_texts(collator, [row[DOCUMENT] for row in rows]))
+        found, outputs = encode_negatives(
+            collator, [list_texts(row.get(NEGATIVE)) for row in rows], DOCUMENT not in rows[0]
+        )
         if outputs:
             inputs["encoder_outputs"] = {**inputs.get("encoder_outputs", {}), NEGATIVE: outputs}
-        return {**inputs, **found, "groups": groups_of(rows), "return_loss": True}
+        return {**inputs, **found, "groups": hash_groups(rows), "return_loss": True}
 
-    def drawn(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
+    def sample_rows(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
         """As many hard negatives of each row as the settings say."""
         count = collator.settings.negatives
         if count is None or NEGATIVE not in rows[0]:
             return rows
-        return [{**row, NEGATIVE: some_of(collator, texts_of(row[NEGATIVE]), count)} for row in rows]
+        return [{**row, NEGATIVE: sample_texts(collator, list_texts(row[NEGATIVE]), count)} for row in rows]
 
-    def evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+    def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """The distinct inputs of each side, and which row each belongs to. `rows` are names of the rows themselves, as
         what they hold: a row that comes twice is one."""
         sides: dict[str, Any] = {}
-        texts = [(row, text) for row, values in enumerate(rows) for text in texts_of(values.get("text"))]
+        texts = [(row, text) for row, values in enumerate(rows) for text in list_texts(values.get("text"))]
         if texts:
-            inputs = collator.inputs([{"text": text} for _, text in texts])
+            inputs = collator.encode_inputs([{"text": text} for _, text in texts])
             sides["text"] = {"inputs": inputs, "rows": [row for row, _ in texts], "keys": [text for _, text in texts]}
-        shown = [row for row, values in enumerate(rows) if pictures_of(values)]
+        shown = [row for row, values in enumerate(rows) if find_images(values)]
         if shown:
-            keys = [" ".join(key for key, _ in pictures_of(rows[row])) for row in shown]
-            inputs = collator.inputs([pictures_alone(rows[row]) for row in shown])
+            keys = [" ".join(key for key, _ in find_images(rows[row])) for row in shown]
+            inputs = collator.encode_inputs([select_images(rows[row]) for row in shown])
             sides["image"] = {"inputs": inputs, "rows": shown, "keys": keys}
         held = [row for row, values in enumerate(rows) if values.get(DOCUMENT) is not None]
         if held:
-            inputs = under(DOCUMENT, texts_alone(collator, [rows[row][DOCUMENT] for row in held]))
+            inputs = add_prefix(DOCUMENT, encode_uncached_texts(collator, [rows[row][DOCUMENT] for row in held]))
             sides[DOCUMENT] = {"inputs": inputs, "rows": held, "keys": [rows[row][DOCUMENT] for row in held]}
-        return {"rows": [row_key(row) for row in rows], "sides": sides}
+        return {"rows": [compute_row_key(row) for row in rows], "sides": sides}
 
-    def make_metrics(
-        self, names: Sequence[str], labels: Labels | None, processor: PlaitProcessor, recipe: Recipe
+    def build_metrics(
+        self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> RetrievalMetrics:
-        return RetrievalMetrics(names, pair_of(recipe))
+        return RetrievalMetrics(names, find_side_pair(recipe))
 
-    def baselines(self, metrics: RetrievalMetrics, data: Data, split: "Dataset") -> Scores:
+    def measure_baselines(self, metrics: RetrievalMetrics, data: DataSplits, split: "Dataset") -> Scores:
         """Chance: what a random order of the items gives, on average."""
         first, second = metrics.pair
-        counts = {side: count_of(split, side) for side in metrics.pair}
+        counts = {side: count_items(split, side) for side in metrics.pair}
         per_item = max(1.0, counts[first] / max(counts[second], 1))
-        scores = chance(f"{first}_to_{second}", counts[second], 1)
-        scores |= chance(f"{second}_to_{first}", counts[first], round(per_item))
+        scores = compute_chance(f"{first}_to_{second}", counts[second], 1)
+        scores |= compute_chance(f"{second}_to_{first}", counts[first], round(per_item))
         recalls = [value for name, value in scores.items() if "recall@" in name]
         scores["mean_recall"] = sum(recalls) / len(recalls)
-        return {"chance": {name: scores[name] for name in metrics.chosen if name in scores}}
+        return {"chance": {name: scores[name] for name in metrics.metric_names if name in scores}}
 
-    def answers(
+    def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """How similar (a cosine) the two sides of a row are; where the row has a list of texts, all of them and the
         best; of a single side its vector."""
         retrieval: Any = model
-        batch = on_device_sides(self.evaluation_batch(collator, rows), model)
+        batch = move_sides_to_device(self.build_evaluation_batch(collator, rows), model)
         vectors: dict[str, list[list[Tensor]]] = {}
         for side, part in batch.items():
             with torch.no_grad():
@@ -165,13 +167,13 @@ class Retrieval(Task):
             for row, vector in zip(part["rows"], found, strict=True):
                 vectors[side][row].append(vector)
         for number, row in enumerate(rows):
-            yield answer(row, {side: found[number] for side, found in vectors.items() if found[number]})
+            yield build_answer(row, {side: found[number] for side, found in vectors.items() if found[number]})
 
-    def hub_task(self, modalities: tuple[str, ...]) -> str:
+    def find_hub_task(self, modalities: tuple[str, ...]) -> str:
         return "zero-shot-image-classification" if "image" in modalities else "sentence-similarity"
 
 
-def answer(row: Row, vectors: dict[str, list[Tensor]]) -> dict[str, Any]:
+def build_answer(row: Row, vectors: dict[str, list[Tensor]]) -> dict[str, Any]:
     """What is said of one row."""
     if len(vectors) < 2:
         return {"embedding": [round(value, 6) for side in vectors.values() for value in side[0].tolist()]}
@@ -180,14 +182,14 @@ def answer(row: Row, vectors: dict[str, list[Tensor]]) -> dict[str, Any]:
     if len(scores) == 1:
         return {"similarity": round(scores[0], 6)}
     best = max(range(len(scores)), key=scores.__getitem__)
-    return {"best": texts_of(row["text"])[best], "similarities": [round(score, 6) for score in scores]}
+    return {"best": list_texts(row["text"])[best], "similarities": [round(score, 6) for score in scores]}
 
 
-def chance(direction: str, items: int, own: int) -> dict[str, float]:
+def compute_chance(direction: str, items: int, own: int) -> dict[str, float]:
     """What a random order gives a query with so many own items among all."""
     others = items - own
     scores = {}
-    for name in MEASURES[:3]:
+    for name in RANK_METRICS[:3]:
         missed = 1.0
         for place in range(int(name.partition("@")[2])):
             missed *= max(0.0, (others - place) / (items - place)) if items > place else 0.0
@@ -195,42 +197,42 @@ def chance(direction: str, items: int, own: int) -> dict[str, float]:
     return scores
 
 
-def count_of(split: "Dataset", side: str) -> int:
+def count_items(split: "Dataset", side: str) -> int:
     """Items of one side in a split."""
     if side == "image":
         return len(split)
-    return sum(len(texts_of(value)) for value in split[side])
+    return sum(len(list_texts(value)) for value in split[side])
 
 
-def on_device_sides(batch: dict[str, Any], model: PlaitPreTrainedModel) -> dict[str, Any]:
-    return {side: {**part, "inputs": on_device(part["inputs"], model)} for side, part in batch["sides"].items()}
+def move_sides_to_device(batch: dict[str, Any], model: PlaitPreTrainedModel) -> dict[str, Any]:
+    return {side: {**part, "inputs": move_to_device(part["inputs"], model)} for side, part in batch["sides"].items()}
 
 
-def sides_in(names: Iterable[str]) -> list[str]:
+def find_sides(names: Iterable[str]) -> list[str]:
     """The sides that columns of these names bring; hard negatives belong to one of them."""
     present = {name.partition(".")[0] for name in names}
     return [side for side in ("text", "image", DOCUMENT) if side in present]
 
 
-def pair_of(recipe: Recipe) -> tuple[str, str]:
+def find_side_pair(recipe: Recipe) -> tuple[str, str]:
     """The two sides of a recipe: those of its columns, or text and image."""
-    named = sides_in(recipe.data.columns)
+    named = find_sides(recipe.data.columns)
     return (named[0], named[1]) if len(named) == 2 else ("text", "image")
 
 
-def texts_of(value: Any) -> list[str]:
+def list_texts(value: Any) -> list[str]:
     """The texts of a row: none, one or several."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else [text for text in value if text is not None]
 
 
-def one_text_a_row(data: "Dataset", split: str) -> "Dataset":
+def split_texts(data: "Dataset", split: str) -> "Dataset":
     """A row for each of several texts; rows without one are left out.
 
     Raises RecipeError where no row has a text, or all have the same.
     """
-    texts = [texts_of(value) for value in data["text"]]
+    texts = [list_texts(value) for value in data["text"]]
     rows = [row for row, found in enumerate(texts) for _ in found]
     flat = [text for found in texts for text in found]
     if len(set(flat)) < 2:
@@ -244,15 +246,15 @@ def one_text_a_row(data: "Dataset", split: str) -> "Dataset":
     return data.remove_columns("text").select(rows).add_column("text", flat)
 
 
-def without_document(row: Row) -> Row:
+def drop_document(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != DOCUMENT}
 
 
-def pictures_alone(row: Row) -> Row:
+def select_images(row: Row) -> Row:
     return {name: value for name, value in row.items() if name.partition(".")[0] in IMAGE_ROLES}
 
 
-def texts_alone(collator: RowEncoder, texts: Sequence[str | None]) -> dict[str, Tensor]:
+def encode_uncached_texts(collator: RowEncoder, texts: Sequence[str | None]) -> dict[str, Tensor]:
     """Texts as a tower's inputs; never from a cache, which is that of the text tower."""
     options: dict[str, Any] = {}
     if collator.max_length is not None:
@@ -260,12 +262,12 @@ def texts_alone(collator: RowEncoder, texts: Sequence[str | None]) -> dict[str, 
     return dict(collator.processor(text=list(texts), return_tensors="pt", **options))
 
 
-def under(start: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(start: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Inputs with another start to their names."""
     return {f"{start}_{name}": value for name, value in inputs.items()}
 
 
-def negatives(
+def encode_negatives(
     collator: RowEncoder, rows: Sequence[Sequence[str]], captions: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Hard negatives as the model's inputs (batch, negatives, length) with their numbers (batch, negatives), -1 where a
@@ -275,17 +277,19 @@ def negatives(
     if not most:
         return {}, {}
     filled: list[str | None] = [text for row in rows for text in (*row, *[None] * (most - len(row)))]
-    numbers = {f"{NEGATIVE}_groups": torch.tensor([number_of(text) for text in filled]).view(len(rows), most)}
+    numbers = {f"{NEGATIVE}_groups": torch.tensor([hash_key(text) for text in filled]).view(len(rows), most)}
     store = collator.features.get("text") if captions else None
-    keys = [text_key({"text": text}, collator.max_length) for text in filled]
-    if store is not None and store.holds(keys):
+    keys = [compute_text_key({"text": text}, collator.max_length) for text in filled]
+    if store is not None and store.has_keys(keys):
         outputs = store.gather([[] if key is None else [key] for key in keys])
         return numbers, {name: value.unflatten(0, (len(rows), most)) for name, value in outputs.items()}
-    inputs = {name: value.unflatten(0, (len(rows), most)) for name, value in texts_alone(collator, filled).items()}
-    return {**under(NEGATIVE, inputs), **numbers}, {}
+    inputs = {
+        name: value.unflatten(0, (len(rows), most)) for name, value in encode_uncached_texts(collator, filled).items()
+    }
+    return {**add_prefix(NEGATIVE, inputs), **numbers}, {}
 
 
-def some_of(collator: RowEncoder, texts: Sequence[str], count: int) -> list[str]:
+def sample_texts(collator: RowEncoder, texts: Sequence[str], count: int) -> list[str]:
     """So many of the texts, or all, in an order that this epoch draws."""
     left = list(texts)
     return [left.pop(collator.draw(len(left), *texts, str(place))) for place in range(min(count, len(left)))]
@@ -300,29 +304,29 @@ def check_negatives(data: "Dataset", split: str) -> None:
             raise RecipeError(
                 f"data.columns.{NEGATIVE}: row {row} of {split!r} has {value!r}, neither a text nor a list of texts"
             )
-    if not any(texts_of(value) for value in column):
+    if not any(list_texts(value) for value in column):
         raise RecipeError(f"data.columns.{NEGATIVE}: no row of {split!r} has a hard negative: leave the column out")
 
 
-def groups_of(rows: Sequence[Row]) -> Tensor:
+def hash_groups(rows: Sequence[Row]) -> Tensor:
     """(batch, sides): a number for what stands on each side, the same for the same text or pictures in any process."""
     kinds: list[list[str | None]] = []
-    names = sides_in(rows[0])
+    names = find_sides(rows[0])
     if "text" in names:
         kinds.append([row["text"] for row in rows])
     if "image" in names:
-        kinds.append([" ".join(key for key, _ in pictures_of(row)) or None for row in rows])
+        kinds.append([" ".join(key for key, _ in find_images(row)) or None for row in rows])
     if DOCUMENT in names:
         kinds.append([row[DOCUMENT] for row in rows])
-    return torch.tensor([[number_of(key) for key in keys] for keys in kinds]).T
+    return torch.tensor([[hash_key(key) for key in keys] for keys in kinds]).T
 
 
-def number_of(key: str | None) -> int:
+def hash_key(key: str | None) -> int:
     """63 bits of a digest; -1 for nothing."""
     return -1 if key is None else int.from_bytes(sha256(key.encode()).digest()[:8], "big") >> 1
 
 
-def row_key(row: Row) -> str:
+def compute_row_key(row: Row) -> str:
     """A name for what a row holds."""
-    pictures = " ".join(key for key, _ in pictures_of(row))
+    pictures = " ".join(key for key, _ in find_images(row))
     return sha256(repr((pictures, row.get("text"), row.get(DOCUMENT))).encode()).hexdigest()[:24]

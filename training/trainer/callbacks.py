@@ -22,11 +22,11 @@ from ..tasks.collator import PlaitDataCollator
 logger = logging.get_logger(__name__)
 
 
-class PartRates(TrainerCallback):
+class LearningRateLogger(TrainerCallback):
     """The learning rates with which the last step was made, by part."""
 
     def __init__(self) -> None:
-        self.current: dict[str, float] = {}
+        self.rates: dict[str, float] = {}
 
     def on_pre_optimizer_step(
         self,
@@ -37,31 +37,33 @@ class PartRates(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         groups = [] if optimizer is None else optimizer.param_groups
-        self.current = {f"learning_rate_{group['part']}": float(group["lr"]) for group in groups if "part" in group}
+        self.rates = {f"learning_rate_{group['part']}": float(group["lr"]) for group in groups if "part" in group}
 
 
-class DecoderTokens(TrainerCallback):
+class DecoderTokensCallback(TrainerCallback):
     """The decoder keeps its special tokens: the Trainer writes those of the processor's tokenizer into its configs, and
     that may be another one, of the texts that are read."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[Any, dict[str, Any]]] = []
+        self.stored_tokens: list[tuple[Any, dict[str, Any]]] = []
 
-    def remember(self, model: PreTrainedModel) -> None:
+    def store_tokens(self, model: PreTrainedModel) -> None:
         """The tokens as they are now."""
         generating = [model.generation_config] if model.can_generate() else []
         configs = (model.config.get_text_config(), *generating)
-        self.kept = [(config, {name: getattr(config, name, None) for name in SPECIAL_TOKENS}) for config in configs]
+        self.stored_tokens = [
+            (config, {name: getattr(config, name, None) for name in SPECIAL_TOKENS}) for config in configs
+        ]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        for config, tokens in self.kept:
+        for config, tokens in self.stored_tokens:
             for name, value in tokens.items():
                 setattr(config, name, value)
 
 
-class Tokenless:
+class WithoutTokenizer:
     """A processor without a tokenizer, while a model trains: the Trainer asks every processor for special tokens."""
 
     def __init__(self, processor: PlaitProcessor) -> None:
@@ -69,7 +71,7 @@ class Tokenless:
         self.save_pretrained = processor.save_pretrained
 
 
-class EpochStart(TrainerCallback):
+class CollatorEpochCallback(TrainerCallback):
     """Tells the collator which epoch it draws for; a resumed run goes on in the one that was cut off."""
 
     def __init__(self, collator: PlaitDataCollator) -> None:
@@ -78,10 +80,10 @@ class EpochStart(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.collator.start_epoch(int(state.epoch or 0))
+        self.collator.set_epoch(int(state.epoch or 0))
 
 
-class FastestProducts(TrainerCallback):
+class KernelAutotuning(TrainerCallback):
     """While a model trains on a CPU its linear layers use the kernels that are fastest there."""
 
     def on_train_begin(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:
@@ -92,7 +94,7 @@ class FastestProducts(TrainerCallback):
         drop_products(model)
 
 
-def stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:
+def build_early_stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:
     """The early-stopping callback, if the arguments ask for one."""
     if args.early_stopping_patience is None:
         return []

@@ -21,7 +21,7 @@ class LossLog:
         self.names = tuple(names)
         self.sums: LossSums | None = None
 
-    def add(self, outputs: Any) -> None:
+    def update(self, outputs: Any) -> None:
         """One more batch's outputs."""
         if not self.names:
             return

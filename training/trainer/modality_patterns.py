@@ -8,35 +8,39 @@ from torch.utils.data import Dataset
 from transformers import Trainer
 
 from ...configuration import MODALITIES
-from ..parameters import plait_of
+from ..parameters import unwrap_plait
 from ..tasks.collator import PlaitDataCollator
 
 
-def modality_of(column: str) -> str | None:
+def find_column_modality(column: str) -> str | None:
     """The modality that a column belongs to (image, image.0, image_id, text_pair); None for a label and the like."""
     first = column.split("_")[0].split(".")[0]
     return first if first in MODALITIES else None
 
 
-def patterns_of(modalities: Iterable[str]) -> list[tuple[str, ...]]:
+def list_modality_patterns(modalities: Iterable[str]) -> list[tuple[str, ...]]:
     """Every set of some, but not all, in the order of MODALITIES, the small ones first."""
     chosen = [modality for modality in MODALITIES if modality in modalities]
     return list(chain.from_iterable(combinations(chosen, size) for size in range(1, len(chosen))))
 
 
-def pattern_name(pattern: Sequence[str]) -> str:
+def format_pattern(pattern: Sequence[str]) -> str:
     """As in the names of metrics: `text+image`."""
     return "+".join(pattern)
 
 
-class CutRows(Dataset):
+class ModalityPatternDataset(Dataset):
     """The rows of a data set that have one of the modalities of a pattern, without the columns of the others."""
 
     def __init__(self, data: Any, pattern: Sequence[str]) -> None:
         self.data = data
-        kept = [name for name in data.column_names if modality_of(name) in pattern and not name.endswith("_id")]
-        self.column_names = [name for name in data.column_names if modality_of(name) in (None, *pattern)]
-        self.rows = [number for number, row in enumerate(data.select_columns(kept)) if any(map(holds, row.values()))]
+        kept = [
+            name for name in data.column_names if find_column_modality(name) in pattern and not name.endswith("_id")
+        ]
+        self.column_names = [name for name in data.column_names if find_column_modality(name) in (None, *pattern)]
+        self.rows = [
+            number for number, row in enumerate(data.select_columns(kept)) if any(map(has_content, row.values()))
+        ]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,16 +50,16 @@ class CutRows(Dataset):
         return {name: row[name] for name in self.column_names}
 
 
-def holds(value: Any) -> bool:
+def has_content(value: Any) -> bool:
     """Whether a column has anything in this row: neither None nor a list of nothing."""
-    return any(map(holds, value)) if isinstance(value, (list, tuple)) else value is not None
+    return any(map(has_content, value)) if isinstance(value, (list, tuple)) else value is not None
 
 
-def measure_patterns(trainer: Trainer, data: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+def evaluate_patterns(trainer: Trainer, data: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
     """The metrics of each pattern in turn, `eval_text_accuracy`, and the rows it was measured on; they are logged."""
     found: dict[str, float] = {}
-    for pattern in patterns_in(trainer, data):
-        rows, name = CutRows(data, pattern), f"{prefix}_{pattern_name(pattern)}"
+    for pattern in find_patterns(trainer, data):
+        rows, name = ModalityPatternDataset(data, pattern), f"{prefix}_{format_pattern(pattern)}"
         if len(rows):
             loader: Any = trainer.get_eval_dataloader(rows)
             output = trainer.evaluation_loop(loader, "Evaluation", None, ignore_keys, metric_key_prefix=name)
@@ -64,7 +68,7 @@ def measure_patterns(trainer: Trainer, data: Any, ignore_keys: list[str] | None,
     return found
 
 
-def patterns_in(trainer: Trainer, data: Any) -> list[tuple[str, ...]]:
+def find_patterns(trainer: Trainer, data: Any) -> list[tuple[str, ...]]:
     """The patterns of the modalities that the model has a tower for and the data a column.
 
     Raises ValueError where the collator does not read rows by column.
@@ -72,5 +76,5 @@ def patterns_in(trainer: Trainer, data: Any) -> list[tuple[str, ...]]:
     if not isinstance(trainer.data_collator, PlaitDataCollator):
         raise ValueError("eval_modality_patterns needs a PlaitDataCollator, which reads the rows' columns")
     model: Any = trainer.model
-    columns = {modality_of(name) for name in data.column_names}
-    return patterns_of(modality for modality in plait_of(model).towers if modality in columns)
+    columns = {find_column_modality(name) for name in data.column_names}
+    return list_modality_patterns(modality for modality in unwrap_plait(model).towers if modality in columns)

@@ -14,26 +14,33 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ...modeling.losses.cross_entropy import IGNORED
-from ...modeling.tasks.question_answering import labelled_spans
+from ...modeling.losses.cross_entropy import IGNORE_INDEX
+from ...modeling.tasks.question_answering import find_labelled_spans
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
 from ..data.feature_cache import cache_features
-from ..data.inputs import picture_groups
-from ..data.samplers import LengthSampler, PictureSampler, TokenBatchSampler
+from ..data.inputs import find_image_groups
+from ..data.samplers import LengthSampler, SharedImageSampler, TokenBatchSampler
 from ..metrics.classification import Metrics
 from ..metrics.streaming import StreamedMetrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.gradient_cache import average_gradients, cached_backward
 from ..optimization.gradient_modulation import GradientModulation, GradientShares
-from ..optimization.loss import objective
-from ..optimization.weight_averaging import Averaging
+from ..optimization.loss import build_loss
+from ..optimization.weight_averaging import WeightAveraging
 from ..parameters import freeze, parameter_groups
 from ..tasks.collator import PlaitDataCollator
-from .callbacks import DecoderTokens, EpochStart, FastestProducts, PartRates, Tokenless, stopping
+from .callbacks import (
+    CollatorEpochCallback,
+    DecoderTokensCallback,
+    KernelAutotuning,
+    LearningRateLogger,
+    WithoutTokenizer,
+    build_early_stopping,
+)
 from .loss_log import LossLog
-from .modality_patterns import measure_patterns
-from .streamed_evaluation import stream
+from .modality_patterns import evaluate_patterns
+from .streamed_evaluation import evaluate_streamed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,11 +76,11 @@ class PlaitTrainer(Trainer):
         freeze(model, args.frozen)
         if isinstance(compute_metrics, Metrics):
             kwargs.setdefault("preprocess_logits_for_metrics", compute_metrics.reduce)
-        self.streamed = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
-        function: Any = None if self.streamed is not None else compute_metrics
-        self.smooths_itself = getattr(unwrap_peft_model(model), "smooths_labels", False)
-        kwargs["compute_loss_func"] = objective(model, args, train_dataset, kwargs.get("compute_loss_func"))
-        self.loss_log = LossLog(loss_names_of(model))
+        self.streamed_metrics = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
+        function: Any = None if self.streamed_metrics is not None else compute_metrics
+        self.smooths_labels = getattr(unwrap_peft_model(model), "smooths_labels", False)
+        kwargs["compute_loss_func"] = build_loss(model, args, train_dataset, kwargs.get("compute_loss_func"))
+        self.loss_log = LossLog(find_loss_names(model))
         super().__init__(
             model,
             args,
@@ -81,10 +88,10 @@ class PlaitTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             compute_metrics=function,
-            callbacks=[*callbacks, *self._own_callbacks(model, args, data_collator)],
+            callbacks=[*callbacks, *self._build_callbacks(model, args, data_collator)],
             **kwargs,
         )
-        if self.smooths_itself:
+        if self.smooths_labels:
             self.label_smoother = None  # it takes the labels out of the inputs
         check_best_metric(args, compute_metrics)
         check_devices(args)
@@ -92,28 +99,33 @@ class PlaitTrainer(Trainer):
         if args.cache_features:
             self._cache_features()
 
-    def _own_callbacks(
+    def _build_callbacks(
         self, model: nn.Module, args: PlaitTrainingArguments, data_collator: Callable[..., Any] | None
     ) -> list[TrainerCallback]:
         """What is added to the user's callbacks; the trainer itself asks most of them later."""
-        self.rates, self.decoder_tokens = PartRates(), DecoderTokens()
-        self.averaging = None if args.average_decay is None else Averaging(model, args.average_decay)
-        self.shares = GradientShares() if args.log_gradient_share else None
-        self.modulation = None
+        self.rate_logger, self.decoder_tokens = LearningRateLogger(), DecoderTokensCallback()
+        self.weight_averaging = None if args.average_decay is None else WeightAveraging(model, args.average_decay)
+        self.gradient_shares = GradientShares() if args.log_gradient_share else None
+        self.gradient_modulation = None
         if args.ogm_alpha is not None:
-            self.modulation = GradientModulation(model, args.ogm_alpha, args.ogm_noise, args.seed)
-        starts = EpochStart(data_collator) if isinstance(data_collator, PlaitDataCollator) else None
-        products = FastestProducts() if args.probes_products else None
-        own = (self.averaging, self.shares, self.modulation, starts, products)
-        return [self.rates, self.decoder_tokens, *stopping(args), *(part for part in own if part is not None)]
+            self.gradient_modulation = GradientModulation(model, args.ogm_alpha, args.ogm_noise, args.seed)
+        starts = CollatorEpochCallback(data_collator) if isinstance(data_collator, PlaitDataCollator) else None
+        products = KernelAutotuning() if args.probes_products else None
+        own = (self.weight_averaging, self.gradient_shares, self.gradient_modulation, starts, products)
+        return [
+            self.rate_logger,
+            self.decoder_tokens,
+            *build_early_stopping(args),
+            *(part for part in own if part is not None),
+        ]
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; a decoder with a tokenizer of its own keeps its special tokens."""
         processor = self.processing_class
         if isinstance(processor, PlaitProcessor) and processor.decoder_tokenizer is not None:
-            self.decoder_tokens.remember(self.model)
+            self.decoder_tokens.store_tokens(self.model)
         if isinstance(processor, PlaitProcessor) and processor.tokenizer is None:
-            self.processing_class = Tokenless(processor)
+            self.processing_class = WithoutTokenizer(processor)
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -137,8 +149,8 @@ class PlaitTrainer(Trainer):
         """Adds the learning rate of each part, and the single losses of a model of several, to what is logged while
         training."""
         if "learning_rate" in logs:
-            shares = self.shares.take() if self.shares is not None else {}
-            logs = {**logs, **self.loss_log.take(self.accelerator.gather), **self.rates.current, **shares}
+            shares = self.gradient_shares.take() if self.gradient_shares is not None else {}
+            logs = {**logs, **self.loss_log.take(self.accelerator.gather), **self.rate_logger.rates, **shares}
         super().log(logs, start_time)
 
     def compute_loss(
@@ -149,18 +161,18 @@ class PlaitTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """As the Trainer's; a model that smooths its labels itself is told to."""
-        if self.args.label_smoothing_factor and self.smooths_itself:
+        if self.args.label_smoothing_factor and self.smooths_labels:
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
         if self.args.single_modality_weight and model.training:
             inputs = {**inputs, "each_alone": True}
-        watched = nullcontext() if self.modulation is None else self.modulation.watching()
+        watched = nullcontext() if self.gradient_modulation is None else self.gradient_modulation.watch_towers()
         labels = inputs.get("labels")
         with watched:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
-            self.loss_log.add(outputs)
-        if self.modulation is not None and model.training and labels is not None:
-            self.modulation.score(labels)
+            self.loss_log.update(outputs)
+        if self.gradient_modulation is not None and model.training and labels is not None:
+            self.gradient_modulation.update_scores(labels)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(
@@ -189,7 +201,7 @@ class PlaitTrainer(Trainer):
         results = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         data = self.eval_dataset if eval_dataset is None else eval_dataset
         if self.args.eval_modality_patterns and not isinstance(data, dict):
-            results |= measure_patterns(self, data, ignore_keys, metric_key_prefix)
+            results |= evaluate_patterns(self, data, ignore_keys, metric_key_prefix)
         return results
 
     def evaluation_loop(
@@ -201,38 +213,42 @@ class PlaitTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """As the Trainer's; with StreamedMetrics each batch goes to these, and `predict` returns their predictions."""
-        with self._averaged():
-            if self.streamed is None:
+        with self._use_average():
+            if self.streamed_metrics is None:
                 options = (prediction_loss_only, ignore_keys, metric_key_prefix)
                 return super().evaluation_loop(dataloader, description, *options)
-            return stream(self, self.streamed, dataloader, metric_key_prefix, keep=description == "Prediction")
+            return evaluate_streamed(
+                self, self.streamed_metrics, dataloader, metric_key_prefix, keep=description == "Prediction"
+            )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the Trainer's; with `average_decay` the model that is saved is the average."""
-        with self._averaged():
+        with self._use_average():
             super().save_model(output_dir, _internal_call)
-        if self.averaging is not None and self.averaging.average is not None and self.args.should_save:
-            self.averaging.save(Path(output_dir or str(self.args.output_dir)))
+        if self.weight_averaging is not None and self.weight_averaging.average is not None and self.args.should_save:
+            self.weight_averaging.save_trained_weights(Path(output_dir or str(self.args.output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.averaging is not None:
+        if self.weight_averaging is not None:
             folder = Path(resume_from_checkpoint)
-            self.averaging.resume(folder, TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME)).global_step)
+            self.weight_averaging.resume_average(
+                folder, TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME)).global_step
+            )
 
-    def _averaged(self) -> AbstractContextManager[None]:
+    def _use_average(self) -> AbstractContextManager[None]:
         """The averaged weights in the model, where there are any."""
-        return nullcontext() if self.averaging is None else self.averaging.in_place()
+        return nullcontext() if self.weight_averaging is None else self.weight_averaging.use_average()
 
     def get_train_dataloader(self) -> DataLoader:
         """As the Trainer's; with `tokens_per_batch` the batches are those of a TokenBatchSampler."""
-        sampler = self._batch_sampler()
+        sampler = self._build_batch_sampler()
         if sampler is None:
             return super().get_train_dataloader()
         config, even = self.accelerator.dataloader_config, self.accelerator.dataloader_config.even_batches
         config.even_batches = False  # the sampler itself gives every process as many
         try:
-            loader = self.accelerator.prepare(self._batch_loader(sampler))
+            loader = self.accelerator.prepare(self._build_batch_loader(sampler))
         finally:
             config.even_batches = even
         if self.args.world_size > 1:
@@ -240,19 +256,19 @@ class PlaitTrainer(Trainer):
             loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
         return loader
 
-    def _batch_sampler(self) -> Sampler[list[int]] | None:
+    def _build_batch_sampler(self) -> Sampler[list[int]] | None:
         """What chooses the rows of whole batches, for this process; None where the Trainer's own way does."""
         if self.args.tokens_per_batch is None:
             return None
-        lengths, processes = self._lengths(self.train_dataset), (self.args.world_size, self.args.process_index)
-        return TokenBatchSampler(lengths, self.args.tokens_per_batch, self._seed, self._epoch, *processes)
+        lengths, processes = self._count_tokens(self.train_dataset), (self.args.world_size, self.args.process_index)
+        return TokenBatchSampler(lengths, self.args.tokens_per_batch, self._seed, self._get_epoch, *processes)
 
-    def _batch_loader(self, sampler: Sampler[list[int]]) -> DataLoader:
+    def _build_batch_loader(self, sampler: Sampler[list[int]]) -> DataLoader:
         data: Any = self.train_dataset
         return DataLoader(
             data,
             batch_sampler=sampler,
-            collate_fn=self._batches(training=True),
+            collate_fn=self._select_collate_fn(training=True),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
@@ -262,38 +278,38 @@ class PlaitTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
         """As the Trainer's, which knows labels alone; of question answering it is the rows that have an answer."""
         if batch_samples and "start_positions" in batch_samples[0]:
-            batch_samples = [{"labels": row_labels(batch)} for batch in batch_samples]
+            batch_samples = [{"labels": build_row_labels(batch)} for batch in batch_samples]
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         training, collator = bool(kwargs.get("is_training")), self.data_collator
-        self.data_collator, dropped = self._batches(training), self.args.dataloader_drop_last
+        self.data_collator, dropped = self._select_collate_fn(training), self.args.dataloader_drop_last
         self.args.dataloader_drop_last = dropped and training  # every row is measured
         try:
             return super()._get_dataloader(*args, **kwargs)
         finally:
             self.data_collator, self.args.dataloader_drop_last = collator, dropped
 
-    def _batches(self, training: bool) -> Any:
+    def _select_collate_fn(self, training: bool) -> Any:
         """What makes a batch of rows: ours knows those of training, and those that StreamedMetrics read, from others.
 
         Raises ValueError where StreamedMetrics get batches of another collator.
         """
         collator = self.data_collator
         if isinstance(collator, PlaitDataCollator):
-            measured = collator if self.streamed is None else collator.evaluation_batch
-            return collator.training_batch if training else measured
-        if self.streamed is not None and not training:
-            raise ValueError(f"{type(self.streamed).__name__} needs a PlaitDataCollator as data_collator")
+            measured = collator if self.streamed_metrics is None else collator.build_evaluation_batch
+            return collator.build_training_batch if training else measured
+        if self.streamed_metrics is not None and not training:
+            raise ValueError(f"{type(self.streamed_metrics).__name__} needs a PlaitDataCollator as data_collator")
         return collator
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         data: Any = self.train_dataset if train_dataset is None else train_dataset
         if self.args.share_images:
-            return PictureSampler(picture_groups(data), self._seed, self._epoch)
+            return SharedImageSampler(find_image_groups(data), self._seed, self._get_epoch)
         if self.args.train_sampling_strategy == "group_by_length":
             rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            return LengthSampler(self._lengths(data), rows, self._seed, self._epoch)
+            return LengthSampler(self._count_tokens(data), rows, self._seed, self._get_epoch)
         return super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
@@ -305,10 +321,10 @@ class PlaitTrainer(Trainer):
     def _seed(self) -> int:
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
-    def _epoch(self) -> int:
+    def _get_epoch(self) -> int:
         return int(self.state.epoch or 0)
 
-    def _lengths(self, data: Any) -> list[int]:
+    def _count_tokens(self, data: Any) -> list[int]:
         """The column that args names, or what the collator counts."""
         if self.args.length_column_name in data.column_names:
             return data[self.args.length_column_name][:]
@@ -319,14 +335,14 @@ class PlaitTrainer(Trainer):
                 f"batches by length need a column {self.args.length_column_name!r} in the data (length_column_name), "
                 "or a PlaitDataCollator that counts tokens"
             )
-        return collator.task.lengths(collator, data)
+        return collator.task.count_tokens(collator, data)
 
     def _cache_features(self) -> None:
         if not isinstance(self.data_collator, PlaitDataCollator):
             raise ValueError("cache_features needs a PlaitDataCollator, which puts the cached outputs into batches")
         task = self.data_collator.task
         for modality in self.args.cache_features:
-            if not task.reads_cached(modality, self.data_collator.settings):
+            if not task.is_cacheable(modality, self.data_collator.settings):
                 raise ValueError(f"cache_features: the {modality} that a model for {task.name} reads cannot be kept")
         datasets: list[Any] = [data for data in (self.train_dataset, self.eval_dataset) if data is not None]
         with self.args.main_process_first(local=False, desc="tower features"):
@@ -343,17 +359,17 @@ class PlaitTrainer(Trainer):
                 )
 
 
-def loss_names_of(model: nn.Module) -> Sequence[str]:
+def find_loss_names(model: nn.Module) -> Sequence[str]:
     """The names of the single losses that a model's `losses` may hold; none for a model of one loss."""
     inner = unwrap_peft_model(model)
     return inner.loss_names if isinstance(inner, PlaitPreTrainedModel) else ()
 
 
-def row_labels(batch: dict[str, Tensor]) -> Tensor:
+def build_row_labels(batch: dict[str, Tensor]) -> Tensor:
     """(batch,), -100 where the answer is not in the text."""
     positions = torch.stack((batch["start_positions"], batch["end_positions"]), dim=1)
-    known = labelled_spans(positions, batch["attention_mask"].shape[1])
-    return torch.where(known, 0, IGNORED)
+    known = find_labelled_spans(positions, batch["attention_mask"].shape[1])
+    return torch.where(known, 0, IGNORE_INDEX)
 
 
 def check_best_metric(args: PlaitTrainingArguments, metrics: Any) -> None:

@@ -15,13 +15,13 @@ from typing import NamedTuple
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from .family import PARAMETERS, Family, _pattern, _rule, _rules, listed
-from .rules import Alias, Rule, Sometimes, Table, Value
+from .family import PARAMETER_NAMES, Family, _build_rule, _collect_rules, _compile_pattern, format_names
+from .rules import Alias, NameTable, OptionalRule, Rule, Value
 
-PARAMETERS |= {"gamma": "weight", "beta": "bias"}
+PARAMETER_NAMES |= {"gamma": "weight", "beta": "bias"}
 
 
-class Move(NamedTuple):
+class RuleMatch(NamedTuple):
     """One tensor on its way: its name on disk, ours, and the rule between them."""
 
     theirs: str
@@ -29,7 +29,7 @@ class Move(NamedTuple):
     rule: Rule
 
 
-class Format(NamedTuple):
+class CheckpointFormat(NamedTuple):
     """How one checkpoint names its tensors: its family, our config of its tower (of its encoder, where there are two
     strands), and the key of its class in the family's heads (None: a tower alone)."""
 
@@ -38,31 +38,33 @@ class Format(NamedTuple):
     task: str | None = None
 
     @property
-    def head(self) -> Table:
+    def head(self) -> NameTable:
         return {} if self.task is None else self.family.heads[self.task]
 
-    def read(self, names: Iterable[str]) -> list[Move]:
+    def plan_reading(self, names: Iterable[str]) -> list[RuleMatch]:
         """Where every tensor of a file goes. Raises ValueError with the names that the family does not know."""
         others = [table for task, table in self.family.heads.items() if task != self.task]
-        rows = [row for table in (self.head, self.family.table_of(self.config), *others) for row in table.items()]
+        rows = [row for table in (self.head, self.family.resolve_table(self.config), *others) for row in table.items()]
         moves, unknown = [], []
         for name in names:
-            bare = self.family.bare(name)
+            bare = self.family.strip_prefix(name)
             if found := _match(rows, bare):
                 value, numbers, parameter = found
                 if value is not None:
-                    rule = _rule(value)
-                    moves.append(Move(name, _filled(rule.targets, numbers, parameter), rule))
+                    rule = _build_rule(value)
+                    moves.append(RuleMatch(name, _fill_templates(rule.targets, numbers, parameter), rule))
             elif not any(re.fullmatch(pattern, bare) for pattern in self.family.ignored):
                 unknown.append(name)
         if unknown:
-            raise ValueError(f"the family {self.config.family!r} does not know {listed(unknown)}")
+            raise ValueError(f"the family {self.config.family!r} does not know {format_names(unknown)}")
         return moves
 
-    def write(self, names: Iterable[str]) -> list[Move]:
+    def plan_writing(self, names: Iterable[str]) -> list[RuleMatch]:
         """Where tensors of ours, or fused groups of them, go (to an alias as well); unknown names are left out."""
-        table = self.family.table_of(self.config)
-        rows = [(rule.targets[0], (theirs, rule)) for theirs, rule in [*_rules(self.head), *_rules(table)]]
+        table = self.family.resolve_table(self.config)
+        rows = [
+            (rule.targets[0], (theirs, rule)) for theirs, rule in [*_collect_rules(self.head), *_collect_rules(table)]
+        ]
         first = [row for row in rows if not isinstance(row[1][1], Alias)]
         second = [row for row in rows if isinstance(row[1][1], Alias)]
         prefix = self.family.prefixes[0] if self.task is not None and self.family.prefixes else ""
@@ -70,20 +72,20 @@ class Format(NamedTuple):
         for name in names:
             for found in filter(None, (_match(first, name), _match(second, name))):
                 (template, rule), numbers, parameter = found
-                (theirs,) = _filled((template,), numbers, parameter)
+                (theirs,) = _fill_templates((template,), numbers, parameter)
                 place = prefix + theirs if template in table else theirs
-                moves.append(Move(place, _filled(rule.targets, numbers, parameter), rule))
+                moves.append(RuleMatch(place, _fill_templates(rule.targets, numbers, parameter), rule))
         return moves
 
 
-def convert(tensors: Mapping[str, Tensor], layout: Format) -> dict[str, Tensor]:
+def convert(tensors: Mapping[str, Tensor], layout: CheckpointFormat) -> dict[str, Tensor]:
     """A file's tensors under our names: those inside the tower, and the heads'.
 
     Raises:
         ValueError: names that the family does not know; two tensors for one of ours.
     """
     ours: dict[str, Tensor] = {}
-    for move in sorted(layout.read(tensors), key=lambda move: isinstance(move.rule, Alias)):
+    for move in sorted(layout.plan_reading(tensors), key=lambda move: isinstance(move.rule, Alias)):
         for name, tensor in zip(move.ours, move.rule.forward(tensors[move.theirs]), strict=True):
             if name not in ours:
                 ours[name] = tensor
@@ -92,7 +94,7 @@ def convert(tensors: Mapping[str, Tensor], layout: Format) -> dict[str, Tensor]:
     return ours
 
 
-def invert(ours: Mapping[str, Tensor], layout: Format, tied: Set[str] = frozenset()) -> dict[str, Tensor]:
+def invert(ours: Mapping[str, Tensor], layout: CheckpointFormat, tied: Set[str] = frozenset()) -> dict[str, Tensor]:
     """Our tensors under the family's own names, as its class writes them.
 
     tied: names of ours that are the same tensor as another one, and so are not written.
@@ -103,16 +105,18 @@ def invert(ours: Mapping[str, Tensor], layout: Format, tied: Set[str] = frozense
     """
     zeros = {name for name in ours if layout.family.is_zero(name)}
     if changed := [name for name in zeros if ours[name].any()]:
-        raise ValueError(f"the family {layout.config.family!r} has these as zeros, and they are not: {listed(changed)}")
+        raise ValueError(
+            f"the family {layout.config.family!r} has these as zeros, and they are not: {format_names(changed)}"
+        )
     ours = {name: tensor for name, tensor in ours.items() if name not in zeros}
-    moves = layout.write(ours)
+    moves = layout.plan_writing(ours)
     written = {name for move in moves for name in move.ours}
     if unknown := [name for name in ours if name not in written]:
-        raise ValueError(f"the family {layout.config.family!r} has no name for {listed(unknown)}")
-    rules = [rule for _, rule in _rules(layout.head) if not isinstance(rule, Sometimes)]
+        raise ValueError(f"the family {layout.config.family!r} has no name for {format_names(unknown)}")
+    rules = [rule for _, rule in _collect_rules(layout.head) if not isinstance(rule, OptionalRule)]
     needed = [target for rule in rules for target in rule.targets]
     if missing := [target for target in needed if not any(f"{name}.".startswith(f"{target}.") for name in written)]:
-        raise ValueError(f"a {layout.task} of the family {layout.config.family!r} needs {listed(missing)}")
+        raise ValueError(f"a {layout.task} of the family {layout.config.family!r} needs {format_names(missing)}")
     aliases = {name for move in moves if isinstance(move.rule, Alias) for name in move.ours}
     left_out = tied | aliases if tied else frozenset()
     return {
@@ -127,13 +131,13 @@ def _match(rows: Iterable[tuple[str, Value]], name: str) -> tuple[Value, list[st
     rows = list(rows)
     for module in (False, True):
         for template, value in rows:
-            if match := _pattern(template, module).fullmatch(name):
+            if match := _compile_pattern(template, module).fullmatch(name):
                 *numbers, parameter = match.groups()
                 return value, numbers, parameter
     return None
 
 
-def _filled(templates: Iterable[str], numbers: list[str], parameter: str) -> tuple[str, ...]:
+def _fill_templates(templates: Iterable[str], numbers: list[str], parameter: str) -> tuple[str, ...]:
     """Full names from templates."""
-    ending = f".{PARAMETERS[parameter]}" if parameter else ""
+    ending = f".{PARAMETER_NAMES[parameter]}" if parameter else ""
     return tuple(template.format(*numbers) + ending for template in templates)

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig
 
-from .rules import Rule, Table
+from .rules import NameTable, Rule
 
 HEAD_MODULES = frozenset({"classifier", "distillation_classifier", "lm_head", "mlm_head", "qa_outputs"})
 # what a module's tensors are called; TensorFlow's names for those of a norm stand in old files
-PARAMETERS = {name: name for name in "weight bias running_mean running_var num_batches_tracked".split()}
+PARAMETER_NAMES = {name: name for name in "weight bias running_mean running_var num_batches_tracked".split()}
 
 
-class Names(Set[str]):
+class TensorNames(Set[str]):
     """The names in a file, without the task prefix, and the shapes of their tensors."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -51,47 +51,47 @@ class Family:
 
     model_types: tuple[str, ...]
     config_class: type[PreTrainedConfig]
-    config: Callable[[Any, Names], dict[str, Any]]
-    table: Table | Callable[[Any], Table]
-    heads: Mapping[str, Table] = field(default_factory=dict)
+    config: Callable[[Any, TensorNames], dict[str, Any]]
+    table: NameTable | Callable[[Any], NameTable]
+    heads: Mapping[str, NameTable] = field(default_factory=dict)
     prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     recognises: Callable[[dict[str, Any]], bool] | None = None
-    decoder: Callable[[Any, Names], dict[str, Any]] | None = None
+    decoder: Callable[[Any, TensorNames], dict[str, Any]] | None = None
     zeros: tuple[str, ...] = ()
     generation: Callable[[GenerationConfig], dict[str, Any]] | None = None
 
     @property
     def generates(self) -> bool:
         """Whether one of the family's classes writes text."""
-        return any("lm_head" in heads_of(table) for table in self.heads.values())
+        return any("lm_head" in find_head_modules(table) for table in self.heads.values())
 
-    def prefix(self, strand: str) -> str:
+    def find_prefix(self, component: str) -> str:
         """What the names of ours begin with in this strand: a modality, or "decoder"."""
-        return "" if self.decoder is None else "decoder." if strand == "decoder" else "encoder."
+        return "" if self.decoder is None else "decoder." if component == "decoder" else "encoder."
 
     def is_zero(self, name: str) -> bool:
         """Whether the format has no place for this parameter of ours, as it is zero."""
-        return any(_pattern(template, False).fullmatch(name) for template in self.zeros)
+        return any(_compile_pattern(template, False).fullmatch(name) for template in self.zeros)
 
-    def table_of(self, config: PreTrainedConfig) -> Table:
+    def resolve_table(self, config: PreTrainedConfig) -> NameTable:
         """The names of a tower with this config of ours."""
         return self.table(config) if callable(self.table) else self.table
 
-    def bare(self, name: str) -> str:
+    def strip_prefix(self, name: str) -> str:
         """A name on disk without the task prefix."""
         return next((name.removeprefix(prefix) for prefix in self.prefixes if name.startswith(prefix)), name)
 
-    def names(self, tensors: Mapping[str, Tensor]) -> Names:
+    def collect_names(self, tensors: Mapping[str, Tensor]) -> TensorNames:
         """The names in a file and the shapes under them."""
-        return Names({self.bare(name): tuple(tensor.shape) for name, tensor in tensors.items()})
+        return TensorNames({self.strip_prefix(name): tuple(tensor.shape) for name, tensor in tensors.items()})
 
-    def task_of(self, architectures: Iterable[str]) -> str | None:
+    def find_task_by_class(self, architectures: Iterable[str]) -> str | None:
         """The key in `heads` of the class that wrote a file, None for a tower alone."""
         names = tuple(architectures)
         return next((task for task in self.heads if any(name.endswith(task) for name in names)), None)
 
-    def task_for(self, heads: Set[str]) -> str | None:
+    def find_task_by_heads(self, heads: Set[str]) -> str | None:
         """The key in `heads` of the class that has exactly these of the `HEAD_MODULES`.
 
         Raises ValueError where the family has no such class.
@@ -99,14 +99,14 @@ class Family:
         if not heads:
             return None
         for task, table in self.heads.items():
-            if heads == heads_of(table):
+            if heads == find_head_modules(table):
                 return task
-        raise ValueError(f"the family {self.model_types[0]!r} has no class with the heads {listed(heads)}")
+        raise ValueError(f"the family {self.model_types[0]!r} has no class with the heads {format_names(heads)}")
 
 
-def heads_of(table: Table) -> Set[str]:
+def find_head_modules(table: NameTable) -> Set[str]:
     """The modules of the task class that a head's table fills."""
-    return HEAD_MODULES & {module_of(target) for _, rule in _rules(table) for target in rule.targets}
+    return HEAD_MODULES & {find_top_module(target) for _, rule in _collect_rules(table) for target in rule.targets}
 
 
 def expect(settings: Mapping[str, Any], **supported: Any) -> None:
@@ -116,27 +116,27 @@ def expect(settings: Mapping[str, Any], **supported: Any) -> None:
             raise ValueError(f"{key} = {settings[key]!r} is not supported, only {value!r} is")
 
 
-def module_of(name: str) -> str:
+def find_top_module(name: str) -> str:
     """The first part of a parameter's path."""
     return name.split(".", 1)[0]
 
 
-def listed(names: Iterable[str], most: int = 8) -> str:
+def format_names(names: Iterable[str], most: int = 8) -> str:
     """Names for an error message: the first of them, and how many more there are."""
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
-def _rules(table: Table) -> list[tuple[str, Rule]]:
-    return [(theirs, _rule(value)) for theirs, value in table.items() if value is not None]
+def _collect_rules(table: NameTable) -> list[tuple[str, Rule]]:
+    return [(theirs, _build_rule(value)) for theirs, value in table.items() if value is not None]
 
 
-def _rule(value: str | Rule) -> Rule:
+def _build_rule(value: str | Rule) -> Rule:
     return Rule(value) if isinstance(value, str) else value
 
 
 @cache
-def _pattern(template: str, module: bool) -> re.Pattern[str]:
-    parameter = rf"\.({'|'.join(PARAMETERS)})" if module else "()"
+def _compile_pattern(template: str, module: bool) -> re.Pattern[str]:
+    parameter = rf"\.({'|'.join(PARAMETER_NAMES)})" if module else "()"
     return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)") + parameter)

@@ -34,7 +34,7 @@ class Alias(Rule):
         return tensors[0].clone()  # a file holds no tensor twice
 
 
-class Sometimes(Rule):
+class OptionalRule(Rule):
     """A module of a head that some of its settings do without."""
 
 
@@ -52,20 +52,20 @@ class Transposed(Rule):
     """A weight stored as (in, out), such as GPT-2's Conv1D; a bias is left as it is."""
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return (transposed(tensor),)
+        return (transpose_matrix(tensor),)
 
     def backward(self, *tensors: Tensor) -> Tensor:
-        return transposed(tensors[0])
+        return transpose_matrix(tensors[0])
 
 
 class TransposedSplit(Split):
     """A fused weight stored as (in, out): equal chunks of its outputs."""
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return super().forward(transposed(tensor))
+        return super().forward(transpose_matrix(tensor))
 
     def backward(self, *tensors: Tensor) -> Tensor:
-        return transposed(super().backward(*tensors))
+        return transpose_matrix(super().backward(*tensors))
 
 
 class Leading(Rule):
@@ -76,17 +76,17 @@ class Leading(Rule):
         self.count = count
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return (leading(tensor, self.count),)
+        return (add_leading_dims(tensor, self.count),)
 
     def backward(self, *tensors: Tensor) -> Tensor:
-        return leading(tensors[0], -self.count)
+        return add_leading_dims(tensors[0], -self.count)
 
 
-def transposed(tensor: Tensor) -> Tensor:
+def transpose_matrix(tensor: Tensor) -> Tensor:
     return tensor.T.contiguous() if tensor.ndim == 2 else tensor
 
 
-def leading(tensor: Tensor, count: int) -> Tensor:
+def add_leading_dims(tensor: Tensor, count: int) -> Tensor:
     """Put `count` dimensions of size 1 first, or take them away where it is negative."""
     if count >= 0:
         return tensor[(None,) * count]
@@ -95,4 +95,4 @@ def leading(tensor: Tensor, count: int) -> Tensor:
     return tensor.reshape(tensor.shape[-count:])
 
 
-Table = dict[str, str | Rule | None]
+NameTable = dict[str, str | Rule | None]

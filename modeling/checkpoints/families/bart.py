@@ -6,7 +6,7 @@ from typing import Any
 
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family, expect
-from ..conversion.rules import Alias, Leading, Table
+from ..conversion.rules import Alias, Leading, NameTable
 
 OFFSET = 2  # rows of the position table before the first position
 
@@ -23,22 +23,22 @@ CROSS = {f"encoder_attn.{name}_proj": f"cross_attn.{name}_proj" for name in "qkv
 }
 
 
-def layers(strand: str, rows: dict[str, str]) -> Table:
+def build_layer_table(side: str, rows: dict[str, str]) -> NameTable:
     """The rows of every layer of the encoder or decoder."""
-    return {f"{strand}.layers.{{}}.{row}": f"{strand}.transformer.layers.{{}}.{ours}" for row, ours in rows.items()}
+    return {f"{side}.layers.{{}}.{row}": f"{side}.transformer.layers.{{}}.{ours}" for row, ours in rows.items()}
 
 
-LAYERS: Table = layers("encoder", LAYER) | layers("decoder", LAYER | CROSS)
-TABLE: Table = {
+LAYERS_TABLE: NameTable = build_layer_table("encoder", LAYER) | build_layer_table("decoder", LAYER | CROSS)
+TABLE: NameTable = {
     "shared": Alias("encoder.embeddings.token_embedding", "decoder.embeddings.token_embedding"),
     **{f"{side}.embed_tokens": f"{side}.embeddings.token_embedding" for side in ("encoder", "decoder")},
     **{f"{side}.embed_positions": f"{side}.embeddings.position_embedding" for side in ("encoder", "decoder")},
     **{f"{side}.layernorm_embedding": f"{side}.transformer.input_norm" for side in ("encoder", "decoder")},
-    **LAYERS,
+    **LAYERS_TABLE,
 }
 
 
-def stack(hub: Any, side: str) -> dict[str, Any]:
+def read_stack_fields(hub: Any, side: str) -> dict[str, Any]:
     """What BART and Whisper say alike of their encoder or decoder."""
     expect(hub.to_dict(), **{f"{side}_layerdrop": 0.0})
     return {
@@ -55,31 +55,35 @@ def stack(hub: Any, side: str) -> dict[str, Any]:
     }
 
 
-def words(hub: Any) -> dict[str, Any]:
+def read_vocabulary_fields(hub: Any) -> dict[str, Any]:
     names = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings")
     return {name: getattr(hub, name) for name in names}
 
 
-def text(hub: Any, side: str) -> dict[str, Any]:
+def read_text_stack_fields(hub: Any, side: str) -> dict[str, Any]:
     norms = {"norm_position": "post", "input_norm": True, "output_norm": False}
     scale = sqrt(hub.d_model) if hub.scale_embedding else 1.0
     places = {"position_offset": OFFSET, "max_position_embeddings": hub.max_position_embeddings + OFFSET}
-    return stack(hub, side) | words(hub) | norms | places | {"embedding_scale": scale}
+    return read_stack_fields(hub, side) | read_vocabulary_fields(hub) | norms | places | {"embedding_scale": scale}
 
 
-def encoder(hub: Any, names: Set[str]) -> dict[str, Any]:
-    return text(hub, "encoder")
+def bart_encoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    return read_text_stack_fields(hub, "encoder")
 
 
-def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:
-    return text(hub, "decoder") | {"cross_attention": True, "context_size": hub.d_model}
+def bart_decoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    return read_text_stack_fields(hub, "decoder") | {"cross_attention": True, "context_size": hub.d_model}
 
 
-HEADS: dict[str, Table] = {
+HEADS: dict[str, NameTable] = {
     "ForConditionalGeneration": {"lm_head.weight": "lm_head.weight", "final_logits_bias": Leading("lm_head.bias", -1)},
     "ForSequenceClassification": {"classification_head.dense": None, "classification_head.out_proj": None},
     "ForQuestionAnswering": {"qa_outputs": None},
 }
 IGNORED = (r"(encoder|decoder)\.version",)
 
-FAMILIES = (Family(("bart",), PlaitTextConfig, encoder, TABLE, HEADS, ("model.",), IGNORED, decoder=decoder),)
+FAMILIES = (
+    Family(
+        ("bart",), PlaitTextConfig, bart_encoder_config, TABLE, HEADS, ("model.",), IGNORED, decoder=bart_decoder_config
+    ),
+)

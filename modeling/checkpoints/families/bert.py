@@ -5,10 +5,10 @@ from typing import Any
 
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family, expect
-from ..conversion.rules import Alias, Table
+from ..conversion.rules import Alias, NameTable
 
 
-def encoder(hub: Any) -> dict[str, Any]:
+def read_bert_fields(hub: Any) -> dict[str, Any]:
     """What BERT and its kin (RoBERTa, ELECTRA) have in common."""
     expect(hub.to_dict(), is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
     return {
@@ -34,16 +34,20 @@ def encoder(hub: Any) -> dict[str, Any]:
     }
 
 
-def pooler(hub: Any, act: str = "tanh") -> dict[str, Any]:
+def read_pooler_fields(hub: Any, act: str = "tanh") -> dict[str, Any]:
     """A dense layer over the first token."""
     return {"pooling": "first", "pooler_size": hub.hidden_size, "pooler_act": act}
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
-    return encoder(hub) | {"mlm_act": hub.hidden_act} | (pooler(hub) if "pooler.dense.weight" in names else {})
+    return (
+        read_bert_fields(hub)
+        | {"mlm_act": hub.hidden_act}
+        | (read_pooler_fields(hub) if "pooler.dense.weight" in names else {})
+    )
 
 
-TABLE: Table = {
+TABLE: NameTable = {
     "embeddings.word_embeddings": "embeddings.token_embedding",
     "embeddings.position_embeddings": "embeddings.position_embedding",
     "embeddings.token_type_embeddings": "embeddings.type_embedding",
@@ -57,8 +61,8 @@ TABLE: Table = {
     "encoder.layer.{}.output.dense": "transformer.layers.{}.mlp.down_proj",
     "encoder.layer.{}.output.LayerNorm": "transformer.layers.{}.mlp_norm",
 }
-POOLER: Table = {"pooler.dense": "pooler.dense"}
-MASKED_LM: Table = {
+POOLER: NameTable = {"pooler.dense": "pooler.dense"}
+MASKED_LM_HEAD: NameTable = {
     "cls.predictions.transform.dense": "mlm_head.dense",
     "cls.predictions.transform.LayerNorm": "mlm_head.norm",
     "cls.predictions.decoder": "lm_head",
@@ -66,11 +70,11 @@ MASKED_LM: Table = {
 }
 BUFFERS = (r"embeddings\.(position_ids|token_type_ids)",)
 # a None: a head of another task, known, but without place here
-TOKEN_TASKS: dict[str, Table] = {
+TOKEN_TASKS: dict[str, NameTable] = {
     "ForTokenClassification": {"classifier": None},
     "ForQuestionAnswering": {"qa_outputs": "qa_outputs"},
 }
-OTHER_TASKS: dict[str, Table] = {**TOKEN_TASKS, "ForMultipleChoice": {"classifier": None}}
+OTHER_TASKS: dict[str, NameTable] = {**TOKEN_TASKS, "ForMultipleChoice": {"classifier": None}}
 
 FAMILIES = (
     Family(
@@ -79,9 +83,9 @@ FAMILIES = (
         config,
         TABLE | POOLER,
         {
-            "ForMaskedLM": MASKED_LM,
+            "ForMaskedLM": MASKED_LM_HEAD,
             "ForSequenceClassification": POOLER | {"classifier": "classifier"},
-            "ForPreTraining": MASKED_LM | {"cls.seq_relationship": None},
+            "ForPreTraining": MASKED_LM_HEAD | {"cls.seq_relationship": None},
             "ForNextSentencePrediction": {"cls.seq_relationship": None},
             **OTHER_TASKS,
         },

@@ -5,11 +5,11 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ....configuration import PlaitTextConfig, PlaitVisionConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Leading, Table
-from .vit import picture
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import Leading, NameTable
+from .vit import read_image_fields
 
-ENCODER: Table = {
+ENCODER: NameTable = {
     "embeddings.position_embedding": "embeddings.position_embedding",
     "encoder.layers.{}.self_attn.q_proj": "transformer.layers.{}.self_attn.q_proj",
     "encoder.layers.{}.self_attn.k_proj": "transformer.layers.{}.self_attn.k_proj",
@@ -20,21 +20,21 @@ ENCODER: Table = {
     "encoder.layers.{}.mlp.fc1": "transformer.layers.{}.mlp.up_proj",
     "encoder.layers.{}.mlp.fc2": "transformer.layers.{}.mlp.down_proj",
 }
-TEXT: Table = {
+TEXT: NameTable = {
     **ENCODER,
     "embeddings.token_embedding": "embeddings.token_embedding",
     "final_layer_norm": "transformer.output_norm",
 }
-IMAGE: Table = {
+IMAGE: NameTable = {
     **ENCODER,
     "embeddings.class_embedding": Leading("embeddings.class_tokens.0.tokens", 2),
     "embeddings.patch_embedding": "embeddings.patch_embedding",
     "pre_layrnorm": "transformer.input_norm",
     "post_layernorm": "pooler.norm",
 }
-TEXT_HEADS: dict[str, Table] = {"WithProjection": {"text_projection": None}}
+TEXT_HEADS: dict[str, NameTable] = {"WithProjection": {"text_projection": None}}
 # the classifier reads the mean of the patches before the last norm
-IMAGE_HEADS: dict[str, Table] = {
+IMAGE_HEADS: dict[str, NameTable] = {
     "ForImageClassification": {"classifier": "classifier", "post_layernorm": None},
     "WithProjection": {"visual_projection": None},
 }
@@ -42,23 +42,27 @@ IMAGE_HEADS: dict[str, Table] = {
 IGNORED = (r"embeddings\.position_ids",)
 
 
-def text_config(hub: Any, names: Names) -> dict[str, Any]:
+def clip_text_config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """Pooled at the end-of-text token. The padding id is an ordinary token: old configs name the quotation mark."""
     if not isinstance(hub.eos_token_id, int):
         raise ValueError(f"clip: eos_token_id is {hub.eos_token_id}; its text is pooled at one end-of-text token")
-    return words(hub) | {"is_causal": True, "pooling": "eos"}
+    return read_text_tower_fields(hub) | {"is_causal": True, "pooling": "eos"}
 
 
-def image_config(hub: Any, names: Names) -> dict[str, Any]:
-    fields = common(hub) | picture(hub) | {"patch_bias": False, "input_norm": True, "output_norm": False}
+def clip_image_config(hub: Any, names: TensorNames) -> dict[str, Any]:
+    fields = (
+        read_tower_fields(hub)
+        | read_image_fields(hub)
+        | {"patch_bias": False, "input_norm": True, "output_norm": False}
+    )
     if "classifier.weight" in names:
         return fields | {"pooling": "mean_of_rest"}
     return fields | {"pooling": "first", "pooler_norm": True}
 
 
-def words(hub: PreTrainedConfig) -> dict[str, Any]:
+def read_text_tower_fields(hub: PreTrainedConfig) -> dict[str, Any]:
     """The fields of a text tower that CLIP and SigLIP name alike; the last hidden state stays before the last norm."""
-    return common(hub) | {
+    return read_tower_fields(hub) | {
         "vocab_size": hub.vocab_size,
         "max_position_embeddings": hub.max_position_embeddings,
         "bos_token_id": hub.bos_token_id,
@@ -67,7 +71,7 @@ def words(hub: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
-def common(hub: PreTrainedConfig) -> dict[str, Any]:
+def read_tower_fields(hub: PreTrainedConfig) -> dict[str, Any]:
     """The fields that both towers of CLIP and SigLIP name alike."""
     return {
         "hidden_size": hub.hidden_size,
@@ -81,6 +85,8 @@ def common(hub: PreTrainedConfig) -> dict[str, Any]:
 
 
 FAMILIES = (
-    Family(("clip_text_model",), PlaitTextConfig, text_config, TEXT, TEXT_HEADS, ("text_model.",), IGNORED),
-    Family(("clip_vision_model",), PlaitVisionConfig, image_config, IMAGE, IMAGE_HEADS, ("vision_model.",), IGNORED),
+    Family(("clip_text_model",), PlaitTextConfig, clip_text_config, TEXT, TEXT_HEADS, ("text_model.",), IGNORED),
+    Family(
+        ("clip_vision_model",), PlaitVisionConfig, clip_image_config, IMAGE, IMAGE_HEADS, ("vision_model.",), IGNORED
+    ),
 )

@@ -3,12 +3,12 @@
 from typing import Any
 
 from ....configuration import PlaitVisionConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Table
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import NameTable
 from . import vit
 
-TABLE: Table = {**vit.TABLE, "embeddings.distillation_token": "embeddings.class_tokens.1.tokens"}
-HEADS: dict[str, Table] = {
+TABLE: NameTable = {**vit.TABLE, "embeddings.distillation_token": "embeddings.class_tokens.1.tokens"}
+HEADS: dict[str, NameTable] = {
     **vit.HEADS,
     "ForImageClassificationWithTeacher": {
         "cls_classifier": "classifier",
@@ -17,7 +17,7 @@ HEADS: dict[str, Table] = {
 }
 
 
-def config(hub: Any, names: Names) -> dict[str, Any]:
+def config(hub: Any, names: TensorNames) -> dict[str, Any]:
     return vit.config(hub, names) | {"class_tokens": 2}
 
 

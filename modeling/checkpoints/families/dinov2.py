@@ -5,13 +5,13 @@ from typing import Any
 from transformers.utils import logging
 
 from ....configuration import PlaitVisionConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Leading, Split, Table
-from .vit import ATTENTION, EMBEDDINGS, common
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import Leading, NameTable, Split
+from .vit import ATTENTION, EMBEDDINGS, read_vit_fields
 
 logger = logging.get_logger(__name__)
 
-COMMON: Table = {
+COMMON: NameTable = {
     **EMBEDDINGS,
     **ATTENTION,
     "embeddings.mask_token": Leading("embeddings.mask_token.tokens", 1),
@@ -21,24 +21,24 @@ COMMON: Table = {
     "encoder.layer.{}.layer_scale2.lambda1": "transformer.layers.{}.mlp_scale.scale",
     "layernorm": "transformer.output_norm",
 }
-MLP: Table = {
+MLP: NameTable = {
     "encoder.layer.{}.mlp.fc1": "transformer.layers.{}.mlp.up_proj",
     "encoder.layer.{}.mlp.fc2": "transformer.layers.{}.mlp.down_proj",
 }
-SWIGLU: Table = {
+SWIGLU: NameTable = {
     "encoder.layer.{}.mlp.weights_in": Split(
         "transformer.layers.{}.mlp.gate_proj", "transformer.layers.{}.mlp.up_proj"
     ),
     "encoder.layer.{}.mlp.weights_out": "transformer.layers.{}.mlp.down_proj",
 }
-HEADS: dict[str, Table] = {"ForImageClassification": {"classifier": "classifier"}}
+HEADS: dict[str, NameTable] = {"ForImageClassification": {"classifier": "classifier"}}
 
 
-def config(hub: Any, names: Names) -> dict[str, Any]:
+def config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """The class token is the pooled vector; the classifier reads it beside the mean of the patches."""
     if hub.drop_path_rate:
         logger.warning_once(f"dinov2: drop_path_rate {hub.drop_path_rate} is not applied when training")
-    fields = common(hub) | {
+    fields = read_vit_fields(hub) | {
         "intermediate_size": int(hub.hidden_size * hub.mlp_ratio),
         "hidden_act": hub.hidden_act,
         "layer_scale": hub.layerscale_value,
@@ -52,8 +52,8 @@ def config(hub: Any, names: Names) -> dict[str, Any]:
     return fields
 
 
-def table(config: PlaitVisionConfig) -> Table:
+def build_dinov2_table(config: PlaitVisionConfig) -> NameTable:
     return COMMON | (SWIGLU if config.gated_mlp else MLP)
 
 
-FAMILIES = (Family(("dinov2",), PlaitVisionConfig, config, table, HEADS, prefixes=("dinov2.",)),)
+FAMILIES = (Family(("dinov2",), PlaitVisionConfig, config, build_dinov2_table, HEADS, prefixes=("dinov2.",)),)

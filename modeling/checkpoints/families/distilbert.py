@@ -5,7 +5,7 @@ from typing import Any
 
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family
-from .bert import BUFFERS, TOKEN_TASKS, pooler
+from .bert import BUFFERS, TOKEN_TASKS, read_pooler_fields
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
         "tie_word_embeddings": hub.tie_word_embeddings,
         "mlm_act": hub.activation,
     }
-    return fields | (pooler(hub, "relu") if "pre_classifier.weight" in names else {})
+    return fields | (read_pooler_fields(hub, "relu") if "pre_classifier.weight" in names else {})
 
 
 FAMILIES = (

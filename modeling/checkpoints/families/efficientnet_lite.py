@@ -4,16 +4,16 @@ the names of the PyTorch port, beside a config.json that lists the stages and na
 from typing import Any
 
 from ....configuration import PlaitCNNConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Table
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import NameTable
 
 
-def recognise(config_dict: dict[str, Any]) -> bool:
+def is_efficientnet_lite(config_dict: dict[str, Any]) -> bool:
     """Whether a config.json without a model type is one of these."""
     return str(config_dict.get("architecture", "")).startswith("EfficientNet-Lite") and "stages" in config_dict
 
 
-def config(hub: Any, names: Names) -> dict[str, Any]:
+def config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """Widths stand in the shapes only."""
     depths = [stage["repeats"] for stage in hub.stages]
     held = len({name.split(".")[1] for name in names if name.startswith("_blocks.")})
@@ -23,30 +23,30 @@ def config(hub: Any, names: Names) -> dict[str, Any]:
     return {
         "architecture": "efficientnet_lite",
         "image_size": hub.image_size,
-        "num_channels": shape_of(names, "_conv_stem.weight")[1],
-        "embedding_size": shape_of(names, "_conv_stem.weight")[0],
+        "num_channels": find_shape(names, "_conv_stem.weight")[1],
+        "embedding_size": find_shape(names, "_conv_stem.weight")[0],
         "layer_type": "inverted",
-        "hidden_sizes": [shape_of(names, f"_blocks.{end}._project_conv.weight")[0] for end in ends],
+        "hidden_sizes": [find_shape(names, f"_blocks.{end}._project_conv.weight")[0] for end in ends],
         "depths": depths,
         "strides": [stage["stride"] for stage in hub.stages],
         "kernel_sizes": [stage["kernel"] for stage in hub.stages],
         "expand_ratios": [stage["expansion"] for stage in hub.stages],
-        "head_size": shape_of(names, "_conv_head.weight")[0],
+        "head_size": find_shape(names, "_conv_head.weight")[0],
         "hidden_act": "relu6",
         "norm_eps": 1e-3,
     }
 
 
-def shape_of(names: Names, name: str) -> tuple[int, ...]:
+def find_shape(names: TensorNames, name: str) -> tuple[int, ...]:
     if name not in names:
         raise ValueError(f"the file lacks {name}")
     return names.shapes[name]
 
 
-def table(config: PlaitCNNConfig) -> Table:
+def build_efficientnet_table(config: PlaitCNNConfig) -> NameTable:
     """Their blocks are numbered through all stages."""
     places = [f"stages.{stage}.{layer}.parts" for stage, depth in enumerate(config.depths) for layer in range(depth)]
-    rows: Table = {}
+    rows: NameTable = {}
     for number, place in enumerate(places):
         for part, norm in (("expand", 0), ("depthwise", 1), ("project", 2)):
             rows[f"_blocks.{number}._{part}_conv"] = f"{place}.{part}.convolution"
@@ -65,8 +65,8 @@ FAMILIES = (
         model_types=("efficientnet_lite",),
         config_class=PlaitCNNConfig,
         config=config,
-        table=table,
+        table=build_efficientnet_table,
         heads={"ForImageClassification": {"_fc": "classifier"}},
-        recognises=recognise,
+        recognises=is_efficientnet_lite,
     ),
 )

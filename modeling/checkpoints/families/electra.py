@@ -5,12 +5,12 @@ from typing import Any
 
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family
-from .bert import BUFFERS, TABLE, TOKEN_TASKS, encoder, pooler
+from .bert import BUFFERS, TABLE, TOKEN_TASKS, read_bert_fields, read_pooler_fields
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     own = {"mlm_act": "gelu", "embedding_size": hub.embedding_size}
-    return encoder(hub) | own | (pooler(hub, "gelu") if "classifier.dense.weight" in names else {})
+    return read_bert_fields(hub) | own | (read_pooler_fields(hub, "gelu") if "classifier.dense.weight" in names else {})
 
 
 FAMILIES = (

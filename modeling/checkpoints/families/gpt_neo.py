@@ -7,13 +7,13 @@ from typing import Any
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family
 
-KINDS = {"global": "full_attention", "local": "sliding_attention"}
+LAYER_TYPES = {"global": "full_attention", "local": "sliding_attention"}
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     """One dropout serves the embeddings and the layers: `resid_dropout`."""
-    if unknown := set(hub.attention_layers) - KINDS.keys():
-        raise ValueError(f"attention_layers names {unknown.pop()!r}, but layers are {' or '.join(KINDS)}")
+    if unknown := set(hub.attention_layers) - LAYER_TYPES.keys():
+        raise ValueError(f"attention_layers names {unknown.pop()!r}, but layers are {' or '.join(LAYER_TYPES)}")
     return {
         "vocab_size": hub.vocab_size,
         "hidden_size": hub.hidden_size,
@@ -28,7 +28,7 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
         "is_causal": True,
         "qkv_bias": False,
         "attention_scale": 1.0,
-        "layer_types": [KINDS[layer] for layer in hub.attention_layers],
+        "layer_types": [LAYER_TYPES[layer] for layer in hub.attention_layers],
         "sliding_window": hub.window_size,
         "max_position_embeddings": hub.max_position_embeddings,
         "pad_token_id": hub.pad_token_id,

@@ -5,10 +5,10 @@ from typing import Any
 
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family, expect
-from ..conversion.rules import Table
+from ..conversion.rules import NameTable
 
 
-def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:
+def read_llama_fields(hub: Any, names: Set[str]) -> dict[str, Any]:
     """What Llama and its kin (Qwen) have in common: gated MLP, RMS norm first, rotary positions, grouped heads."""
     expect(hub.rope_parameters, partial_rotary_factor=1.0)
     return {
@@ -40,10 +40,10 @@ def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     bias = {"qkv_bias": hub.attention_bias, "attention_out_bias": hub.attention_bias, "mlp_bias": hub.mlp_bias}
-    return decoder(hub, names) | bias
+    return read_llama_fields(hub, names) | bias
 
 
-TABLE: Table = {
+TABLE: NameTable = {
     "embed_tokens": "embeddings.token_embedding",
     "layers.{}.input_layernorm": "transformer.layers.{}.self_attn_norm",
     "layers.{}.self_attn.q_proj": "transformer.layers.{}.self_attn.q_proj",
@@ -56,7 +56,7 @@ TABLE: Table = {
     "layers.{}.mlp.down_proj": "transformer.layers.{}.mlp.down_proj",
     "norm": "transformer.output_norm",
 }
-HEADS: dict[str, Table] = {
+HEADS: dict[str, NameTable] = {
     "ForCausalLM": {"lm_head": "lm_head"},
     "ForSequenceClassification": {"score": "classifier"},
     "ForTokenClassification": {"score": None},

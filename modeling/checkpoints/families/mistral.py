@@ -5,7 +5,7 @@ from typing import Any
 
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family
-from .llama import HEADS, IGNORED, PREFIXES, TABLE, decoder
+from .llama import HEADS, IGNORED, PREFIXES, TABLE, read_llama_fields
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
@@ -13,7 +13,7 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     if "layer_types" in hub.to_dict():
         raise ValueError(f"layer_types = {hub.layer_types!r} is not supported: every layer has the same window")
     kind = "full_attention" if hub.sliding_window is None else "sliding_attention"
-    return decoder(hub, names) | {
+    return read_llama_fields(hub, names) | {
         "qkv_bias": False,
         "attention_out_bias": False,
         "layer_types": [kind] * hub.num_hidden_layers,

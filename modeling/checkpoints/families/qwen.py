@@ -5,19 +5,19 @@ from typing import Any
 
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family
-from .llama import HEADS, IGNORED, PREFIXES, TABLE, decoder
+from .llama import HEADS, IGNORED, PREFIXES, TABLE, read_llama_fields
 
 
-def qwen2(hub: Any, names: Set[str]) -> dict[str, Any]:
-    return decoder(hub, names) | windows(hub) | {"qkv_bias": True, "attention_out_bias": False}
+def qwen2_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    return read_llama_fields(hub, names) | read_window_fields(hub) | {"qkv_bias": True, "attention_out_bias": False}
 
 
-def qwen3(hub: Any, names: Set[str]) -> dict[str, Any]:
+def qwen3_config(hub: Any, names: Set[str]) -> dict[str, Any]:
     own = {"qkv_bias": hub.attention_bias, "attention_out_bias": hub.attention_bias, "qk_norm": True}
-    return decoder(hub, names) | windows(hub) | own
+    return read_llama_fields(hub, names) | read_window_fields(hub) | own
 
 
-def windows(hub: Any) -> dict[str, Any]:
+def read_window_fields(hub: Any) -> dict[str, Any]:
     """Which layers see the last `sliding_window` tokens only."""
     if unknown := set(hub.layer_types) - {"full_attention", "sliding_attention"}:
         raise ValueError(f"layer_types names {unknown.pop()!r}, but layers have full_attention or sliding_attention")
@@ -28,7 +28,7 @@ FAMILIES = (
     Family(
         model_types=("qwen2",),
         config_class=PlaitTextConfig,
-        config=qwen2,
+        config=qwen2_config,
         table=TABLE,
         heads=HEADS,
         prefixes=PREFIXES,
@@ -37,7 +37,7 @@ FAMILIES = (
     Family(
         model_types=("qwen3",),
         config_class=PlaitTextConfig,
-        config=qwen3,
+        config=qwen3_config,
         table={
             **TABLE,
             "layers.{}.self_attn.q_norm": "transformer.layers.{}.self_attn.q_norm",

@@ -5,11 +5,11 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ....configuration import PlaitCNNConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Table
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import NameTable
 
 
-def config(hub: PreTrainedConfig, names: Names) -> dict[str, Any]:
+def config(hub: PreTrainedConfig, names: TensorNames) -> dict[str, Any]:
     if hub.hidden_act != "relu":  # transformers' layers apply it at their end only, and relu inside
         raise ValueError(f"hidden_act {hub.hidden_act!r} of a ResNet is not supported, only 'relu'")
     later = [2] * (len(hub.hidden_sizes) - 1)
@@ -27,13 +27,13 @@ def config(hub: PreTrainedConfig, names: Names) -> dict[str, Any]:
     }
 
 
-PARTS = ("convolution", "normalization")
+LAYER_MODULES = ("convolution", "normalization")
 LAYER = "encoder.stages.{}.layers.{}"
 
-TABLE: Table = {
-    **{f"embedder.embedder.{part}": f"stem.entry.{part}" for part in PARTS},
-    **{LAYER + ".layer.{}." + part: "stages.{}.{}.parts.{}." + part for part in PARTS},
-    **{LAYER + ".shortcut." + part: "stages.{}.{}.shortcut." + part for part in PARTS},
+TABLE: NameTable = {
+    **{f"embedder.embedder.{part}": f"stem.entry.{part}" for part in LAYER_MODULES},
+    **{LAYER + ".layer.{}." + part: "stages.{}.{}.parts.{}." + part for part in LAYER_MODULES},
+    **{LAYER + ".shortcut." + part: "stages.{}.{}.shortcut." + part for part in LAYER_MODULES},
 }
 
 FAMILIES = (

@@ -6,7 +6,7 @@ from typing import Any
 from ....configuration import PlaitTextConfig
 from ..conversion.family import Family
 from ..conversion.rules import Alias
-from .bert import BUFFERS, OTHER_TASKS, POOLER, TABLE, encoder, pooler
+from .bert import BUFFERS, OTHER_TASKS, POOLER, TABLE, read_bert_fields, read_pooler_fields
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
         raise ValueError(f"{hub.model_type}: pad_token_id is None, but positions are counted from it")
     pooled = not names.isdisjoint(("pooler.dense.weight", "classifier.dense.weight"))
     own = {"mlm_act": "gelu", "position_type": "counted", "position_offset": hub.pad_token_id + 1}
-    return encoder(hub) | own | (pooler(hub) if pooled else {})
+    return read_bert_fields(hub) | own | (read_pooler_fields(hub) if pooled else {})
 
 
 FAMILIES = (

@@ -3,14 +3,14 @@
 from typing import Any
 
 from ....configuration import PlaitTextConfig, PlaitVisionConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Split, Table
-from .clip import ENCODER, IGNORED, common, words
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import NameTable, Split
+from .clip import ENCODER, IGNORED, read_text_tower_fields, read_tower_fields
 from .clip import TEXT as CLIP_TEXT
-from .vit import picture
+from .vit import read_image_fields
 
-TEXT: Table = CLIP_TEXT | {"head": "pooler.dense"}
-POOLER: Table = {
+TEXT: NameTable = CLIP_TEXT | {"head": "pooler.dense"}
+ATTENTION_POOLER: NameTable = {
     "head.probe": "pooler.pick.query.tokens",
     "head.attention.in_proj_weight": Split(*(f"pooler.pick.attention.{name}_proj.weight" for name in "qkv")),
     "head.attention.in_proj_bias": Split(*(f"pooler.pick.attention.{name}_proj.bias" for name in "qkv")),
@@ -19,29 +19,39 @@ POOLER: Table = {
     "head.mlp.fc1": "pooler.pick.mlp.up_proj",
     "head.mlp.fc2": "pooler.pick.mlp.down_proj",
 }
-IMAGE: Table = {
+IMAGE: NameTable = {
     **ENCODER,
-    **POOLER,
+    **ATTENTION_POOLER,
     "embeddings.patch_embedding": "embeddings.patch_embedding",
     "post_layernorm": "transformer.output_norm",
 }
 # the classifier reads the mean of the tokens and leaves the attention pooling unused
-IMAGE_HEADS: dict[str, Table] = {"ForImageClassification": {"classifier": "classifier", **dict.fromkeys(POOLER)}}
+IMAGE_HEADS: dict[str, NameTable] = {
+    "ForImageClassification": {"classifier": "classifier", **dict.fromkeys(ATTENTION_POOLER)}
+}
 
 
-def text_config(hub: Any, names: Names) -> dict[str, Any]:
+def siglip_text_config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """Every text is padded to one length and pooled at its last position, so padding is computed, not packed away."""
-    return words(hub) | {"pooling": "final", "pooler_size": hub.projection_size, "packing": False}
+    return read_text_tower_fields(hub) | {"pooling": "final", "pooler_size": hub.projection_size, "packing": False}
 
 
-def image_config(hub: Any, names: Names) -> dict[str, Any]:
-    fields = common(hub) | picture(hub) | {"class_tokens": 0}
+def siglip_image_config(hub: Any, names: TensorNames) -> dict[str, Any]:
+    fields = read_tower_fields(hub) | read_image_fields(hub) | {"class_tokens": 0}
     if "classifier.weight" in names:
         return fields | {"pooling": "mean"}
     return fields | {"pooling": "attention" if "head.probe" in names else "none"}
 
 
 FAMILIES = (
-    Family(("siglip_text_model",), PlaitTextConfig, text_config, TEXT, {}, ("text_model.",), IGNORED),
-    Family(("siglip_vision_model",), PlaitVisionConfig, image_config, IMAGE, IMAGE_HEADS, ("vision_model.",), IGNORED),
+    Family(("siglip_text_model",), PlaitTextConfig, siglip_text_config, TEXT, {}, ("text_model.",), IGNORED),
+    Family(
+        ("siglip_vision_model",),
+        PlaitVisionConfig,
+        siglip_image_config,
+        IMAGE,
+        IMAGE_HEADS,
+        ("vision_model.",),
+        IGNORED,
+    ),
 )

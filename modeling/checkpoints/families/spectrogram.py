@@ -3,11 +3,11 @@
 from typing import Any
 
 from ....configuration import PlaitSpectrogramConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Leading, Table
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import Leading, NameTable
 from .vit import ATTENTION
 
-TABLE: Table = {
+TABLE: NameTable = {
     "embeddings.cls_token": "embeddings.class_tokens.0.tokens",
     "embeddings.distillation_token": "embeddings.class_tokens.1.tokens",
     "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
@@ -19,12 +19,12 @@ TABLE: Table = {
     "encoder.layer.{}.output.dense": "transformer.layers.{}.mlp.down_proj",
     "layernorm": "transformer.output_norm",
 }
-HEADS: dict[str, Table] = {
+HEADS: dict[str, NameTable] = {
     "ForAudioClassification": {"classifier.layernorm": "pooler.norm", "classifier.dense": "classifier"},
 }
 
 
-def config(hub: Any, names: Names) -> dict[str, Any]:
+def config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """A classifier norms the mean of class and distillation token once more."""
     size = hub.patch_size
     return {

@@ -4,32 +4,32 @@ https://arxiv.org/abs/2103.15691): ViT over tubelets."""
 from typing import Any
 
 from ....configuration import PlaitTubeletConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Leading, Sometimes, Table
-from .vit import TABLE, picture
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import Leading, NameTable, OptionalRule
+from .vit import TABLE, read_image_fields
 
-SHARED: Table = {
+SHARED_TABLE: NameTable = {
     **{theirs: ours for theirs, ours in TABLE.items() if not theirs.startswith("embeddings.")},
     "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
 }
-ATTENTION = "encoder.layer.{}.attention.attention."
-VIDEOMAE: Table = {
-    **SHARED,
-    ATTENTION + "q_bias": "transformer.layers.{}.self_attn.q_proj.bias",
-    ATTENTION + "v_bias": "transformer.layers.{}.self_attn.v_proj.bias",
+ATTENTION_PREFIX = "encoder.layer.{}.attention.attention."
+VIDEOMAE: NameTable = {
+    **SHARED_TABLE,
+    ATTENTION_PREFIX + "q_bias": "transformer.layers.{}.self_attn.q_proj.bias",
+    ATTENTION_PREFIX + "v_bias": "transformer.layers.{}.self_attn.v_proj.bias",
 }
-VIVIT: Table = {
-    **SHARED,
+VIVIT: NameTable = {
+    **SHARED_TABLE,
     "embeddings.cls_token": "embeddings.class_tokens.0.tokens",
     "embeddings.position_embeddings": Leading("embeddings.position_embedding.weight", -1),
 }
 # VideoMAE's keys have no bias, which would shift all scores of a query alike: zero is exact
-ZEROS = ("transformer.layers.{}.self_attn.k_proj.bias",)
+VIDEOMAE_ZEROS = ("transformer.layers.{}.self_attn.k_proj.bias",)
 # of pretraining, which rebuilds hidden tubelets
-DECODER = (r"decoder\..*", r"encoder_to_decoder\.weight", "mask_token")
+VIDEOMAE_IGNORED = (r"decoder\..*", r"encoder_to_decoder\.weight", "mask_token")
 
 
-def common(hub: Any) -> dict[str, Any]:
+def read_video_fields(hub: Any) -> dict[str, Any]:
     return {
         "num_channels": hub.num_channels,
         "num_frames": hub.num_frames,
@@ -46,7 +46,7 @@ def common(hub: Any) -> dict[str, Any]:
     }
 
 
-def videomae(hub: Any, names: Names) -> dict[str, Any]:
+def videomae_config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """A classifier norms the mean of all tokens (with torch's epsilon), or reads the first token."""
     pools = {"pooling": "first" if "classifier.weight" in names and not hub.use_mean_pooling else "none"}
     if "fc_norm.weight" in names:
@@ -54,38 +54,38 @@ def videomae(hub: Any, names: Names) -> dict[str, Any]:
     settings = hub.to_dict()
     biased = settings.get("qv_bias", settings.get("qkv_bias"))  # the name changed within transformers 5
     own = {"tubelet_size": hub.tubelet_size, "position_type": "sinusoidal", "qkv_bias": biased}
-    return common(hub) | picture(hub) | own | pools | {"output_norm": not hub.use_mean_pooling}
+    return read_video_fields(hub) | read_image_fields(hub) | own | pools | {"output_norm": not hub.use_mean_pooling}
 
 
-def vivit(hub: Any, names: Names) -> dict[str, Any]:
+def vivit_config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """Without a pooler in the file the class token itself is the pooled vector, which ViViT's classifier reads."""
     frames, *patch = hub.tubelet_size
     size = hub.image_size if isinstance(hub.image_size, int) else list(hub.image_size)
     fields = {"image_size": size, "patch_size": patch, "tubelet_size": frames, "class_tokens": 1, "pooling": "first"}
     if "pooler.dense.weight" in names:
         fields |= {"pooler_size": names.shapes["pooler.dense.weight"][0], "pooler_act": hub.pooler_act}
-    return common(hub) | fields | {"qkv_bias": hub.qkv_bias}
+    return read_video_fields(hub) | fields | {"qkv_bias": hub.qkv_bias}
 
 
-VIDEOMAE_HEADS: dict[str, Table] = {
-    "ForVideoClassification": {"fc_norm": Sometimes("pooler.norm"), "classifier": "classifier"},
+VIDEOMAE_HEADS: dict[str, NameTable] = {
+    "ForVideoClassification": {"fc_norm": OptionalRule("pooler.norm"), "classifier": "classifier"},
     "ForPreTraining": {},
 }
 FAMILIES = (
     Family(
         model_types=("videomae",),
         config_class=PlaitTubeletConfig,
-        config=videomae,
+        config=videomae_config,
         table=VIDEOMAE,
         heads=VIDEOMAE_HEADS,
         prefixes=("videomae.",),
-        ignored=DECODER,
-        zeros=ZEROS,
+        ignored=VIDEOMAE_IGNORED,
+        zeros=VIDEOMAE_ZEROS,
     ),
     Family(
         model_types=("vivit",),
         config_class=PlaitTubeletConfig,
-        config=vivit,
+        config=vivit_config,
         table=VIVIT,
         heads={"ForVideoClassification": {"classifier": "classifier"}},
         prefixes=("vivit.",),

@@ -5,22 +5,22 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ....configuration import PlaitVisionConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Leading, Table
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import Leading, NameTable
 
-EMBEDDINGS: Table = {
+EMBEDDINGS: NameTable = {
     "embeddings.cls_token": "embeddings.class_tokens.0.tokens",
     "embeddings.mask_token": "embeddings.mask_token.tokens",
     "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
     "embeddings.position_embeddings": Leading("embeddings.position_embedding.weight", -1),
 }
-ATTENTION: Table = {
+ATTENTION: NameTable = {
     "encoder.layer.{}.attention.attention.query": "transformer.layers.{}.self_attn.q_proj",
     "encoder.layer.{}.attention.attention.key": "transformer.layers.{}.self_attn.k_proj",
     "encoder.layer.{}.attention.attention.value": "transformer.layers.{}.self_attn.v_proj",
     "encoder.layer.{}.attention.output.dense": "transformer.layers.{}.self_attn.o_proj",
 }
-TABLE: Table = {
+TABLE: NameTable = {
     **EMBEDDINGS,
     **ATTENTION,
     "encoder.layer.{}.layernorm_before": "transformer.layers.{}.self_attn_norm",
@@ -30,15 +30,15 @@ TABLE: Table = {
     "layernorm": "transformer.output_norm",
     "pooler.dense": "pooler.dense",
 }
-HEADS: dict[str, Table] = {
+HEADS: dict[str, NameTable] = {
     "ForImageClassification": {"classifier": "classifier"},
     "ForMaskedImageModeling": {"decoder.0": None},
 }
 
 
-def config(hub: Any, names: Names) -> dict[str, Any]:
+def config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """Without a pooler in the file the class token itself is the pooled vector, which ViT's classifier reads."""
-    fields = common(hub) | {
+    fields = read_vit_fields(hub) | {
         "intermediate_size": hub.intermediate_size,
         "hidden_act": hub.hidden_act,
         "mask_token": "embeddings.mask_token" in names,
@@ -49,9 +49,9 @@ def config(hub: Any, names: Names) -> dict[str, Any]:
     return fields
 
 
-def common(hub: PreTrainedConfig) -> dict[str, Any]:
+def read_vit_fields(hub: PreTrainedConfig) -> dict[str, Any]:
     """The fields that ViT, DeiT and DINOv2 name alike."""
-    return picture(hub) | {
+    return read_image_fields(hub) | {
         "hidden_size": hub.hidden_size,
         "num_hidden_layers": hub.num_hidden_layers,
         "num_attention_heads": hub.num_attention_heads,
@@ -63,7 +63,7 @@ def common(hub: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
-def picture(hub: PreTrainedConfig) -> dict[str, Any]:
+def read_image_fields(hub: PreTrainedConfig) -> dict[str, Any]:
     """Sizes in pixels: a number, or [height, width]."""
     sizes = {"image_size": hub.image_size, "patch_size": hub.patch_size}
     return {name: size if isinstance(size, int) else list(size) for name, size in sizes.items()} | {

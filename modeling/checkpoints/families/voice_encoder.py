@@ -4,22 +4,22 @@ dense layer, ReLU and a unit vector; beside a config.json that names no model ty
 from typing import Any
 
 from ....configuration import PlaitRNNConfig
-from ..conversion.family import Family, Names
-from ..conversion.rules import Table
+from ..conversion.family import Family, TensorNames
+from ..conversion.rules import NameTable
 
-KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-TABLE: Table = {
-    **{f"lstm.{kind}_l{{}}": f"rnn.{kind}_l{{}}" for kind in KINDS},
+RNN_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+TABLE: NameTable = {
+    **{f"lstm.{kind}_l{{}}": f"rnn.{kind}_l{{}}" for kind in RNN_PARAMETERS},
     "linear": "pooler.dense",
 }
 
 
-def recognise(config_dict: dict[str, Any]) -> bool:
+def is_voice_encoder(config_dict: dict[str, Any]) -> bool:
     """Whether a config.json without a model type is one of these."""
     return str(config_dict.get("architecture", "")).startswith("LSTM(") and "feature_size" in config_dict
 
 
-def config(hub: Any, names: Names) -> dict[str, Any]:
+def config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """Layers and width stand in the shapes only."""
     lacking = [name for name in ("lstm.weight_hh_l0", "linear.weight") if name not in names]
     if lacking:
@@ -37,4 +37,4 @@ def config(hub: Any, names: Names) -> dict[str, Any]:
     }
 
 
-FAMILIES = (Family(("voice_encoder",), PlaitRNNConfig, config, TABLE, recognises=recognise),)
+FAMILIES = (Family(("voice_encoder",), PlaitRNNConfig, config, TABLE, recognises=is_voice_encoder),)

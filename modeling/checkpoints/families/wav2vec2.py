@@ -4,21 +4,21 @@ https://arxiv.org/abs/2106.07447), with norms behind or (stable) before each lay
 from typing import Any
 
 from ....configuration import PlaitWaveformConfig
-from ..conversion.family import Family, Names, expect
-from ..conversion.rules import Leading, Table
+from ..conversion.family import Family, TensorNames, expect
+from ..conversion.rules import Leading, NameTable
 
-POSITIONS = "encoder.pos_conv_embed.conv."
-TABLE: Table = {
+POSITION_CONVOLUTION = "encoder.pos_conv_embed.conv."
+TABLE: NameTable = {
     "masked_spec_embed": Leading("embeddings.mask_token.tokens", 2),
     "feature_extractor.conv_layers.{}.conv": "embeddings.convolutions.{}.convolution",
     "feature_extractor.conv_layers.{}.layer_norm": "embeddings.convolutions.{}.norm",
     "feature_projection.layer_norm": "embeddings.norm",
     "feature_projection.projection": "embeddings.projection",
-    POSITIONS + "bias": "embeddings.position_embedding.bias",
-    POSITIONS + "parametrizations.weight.original0": "embeddings.position_embedding.magnitude",
-    POSITIONS + "parametrizations.weight.original1": "embeddings.position_embedding.direction",
-    POSITIONS + "weight_g": "embeddings.position_embedding.magnitude",  # in files of before torch 2.1
-    POSITIONS + "weight_v": "embeddings.position_embedding.direction",
+    POSITION_CONVOLUTION + "bias": "embeddings.position_embedding.bias",
+    POSITION_CONVOLUTION + "parametrizations.weight.original0": "embeddings.position_embedding.magnitude",
+    POSITION_CONVOLUTION + "parametrizations.weight.original1": "embeddings.position_embedding.direction",
+    POSITION_CONVOLUTION + "weight_g": "embeddings.position_embedding.magnitude",  # in files of before torch 2.1
+    POSITION_CONVOLUTION + "weight_v": "embeddings.position_embedding.direction",
     "encoder.layers.{}.attention.q_proj": "transformer.layers.{}.self_attn.q_proj",
     "encoder.layers.{}.attention.k_proj": "transformer.layers.{}.self_attn.k_proj",
     "encoder.layers.{}.attention.v_proj": "transformer.layers.{}.self_attn.v_proj",
@@ -29,7 +29,7 @@ TABLE: Table = {
     "encoder.layers.{}.final_layer_norm": "transformer.layers.{}.mlp_norm",
 }
 QUANTIZER = ("quantizer.codevectors", "quantizer.weight_proj", "project_q", "project_hid")
-HEADS: dict[str, Table] = {
+HEADS: dict[str, NameTable] = {
     "ForCTC": {"lm_head": None},
     "ForSequenceClassification": {"projector": "pooler.dense", "classifier": "classifier"},
     "ForPreTraining": dict.fromkeys(QUANTIZER),
@@ -37,7 +37,7 @@ HEADS: dict[str, Table] = {
 UNSUPPORTED = {"add_adapter": False, "adapter_attn_dim": None, "conv_pos_batch_norm": False}
 
 
-def config(hub: Any, names: Names) -> dict[str, Any]:
+def config(hub: Any, names: TensorNames) -> dict[str, Any]:
     """A classifier projects the tokens, then takes their mean; the mean projected is the same."""
     settings = hub.to_dict()
     expect(settings, **UNSUPPORTED, use_weighted_layer_sum=False)
@@ -62,12 +62,12 @@ def config(hub: Any, names: Names) -> dict[str, Any]:
     )
 
 
-def table(config: PlaitWaveformConfig) -> Table:
+def build_wav2vec2_table(config: PlaitWaveformConfig) -> NameTable:
     """The encoder's norm stands before its layers, or (stable) behind them."""
     return TABLE | {"encoder.layer_norm": f"transformer.{'input' if config.input_norm else 'output'}_norm"}
 
 
 FAMILIES = tuple(
-    Family((model_type,), PlaitWaveformConfig, config, table, HEADS, prefixes=(f"{model_type}.",))
+    Family((model_type,), PlaitWaveformConfig, config, build_wav2vec2_table, HEADS, prefixes=(f"{model_type}.",))
     for model_type in ("wav2vec2", "hubert")
 )

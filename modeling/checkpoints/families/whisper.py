@@ -5,10 +5,10 @@ from typing import Any
 
 from ....configuration import PlaitAudioConfig
 from ..conversion.family import Family, expect
-from ..conversion.rules import Table
-from .bart import LAYERS, stack, words
+from ..conversion.rules import NameTable
+from .bart import LAYERS_TABLE, read_stack_fields, read_vocabulary_fields
 
-TABLE: Table = {
+TABLE: NameTable = {
     "encoder.conv1": "encoder.embeddings.conv1",
     "encoder.conv2": "encoder.embeddings.conv2",
     "encoder.embed_positions": "encoder.embeddings.position_embedding",
@@ -16,7 +16,7 @@ TABLE: Table = {
     "decoder.embed_tokens": "decoder.embeddings.token_embedding",
     "decoder.embed_positions": "decoder.embeddings.position_embedding",
     "decoder.layer_norm": "decoder.transformer.output_norm",
-    **LAYERS,
+    **LAYERS_TABLE,
 }
 # there is no key bias, which would shift all scores of a query alike: zero is exact
 ZEROS = (
@@ -24,35 +24,40 @@ ZEROS = (
     "decoder.transformer.layers.{}.self_attn.k_proj.bias",
     "decoder.transformer.layers.{}.cross_attn.k_proj.bias",
 )
-HEADS: dict[str, Table] = {
+HEADS: dict[str, NameTable] = {
     "ForConditionalGeneration": {"proj_out": "lm_head"},
     "ForAudioClassification": {"projector": "encoder.pooler.dense", "classifier": "classifier"},
 }
 
 
-def encoder(hub: Any, names: Set[str]) -> dict[str, Any]:
+def whisper_encoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
     """A classifier projects the tokens, then takes their mean; the mean projected is the same."""
     expect(hub.to_dict(), apply_spec_augment=False, use_weighted_layer_sum=False)
     frames = {"num_mel_bins": hub.num_mel_bins, "max_source_positions": hub.max_source_positions}
     pooler = {"pooling": "mean", "pooler_size": hub.classifier_proj_size} if "projector.weight" in names else {}
-    return stack(hub, "encoder") | frames | pooler
+    return read_stack_fields(hub, "encoder") | frames | pooler
 
 
-def decoder(hub: Any, names: Set[str]) -> dict[str, Any]:
+def whisper_decoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
     """`scale_embedding` has no effect in Whisper."""
     places = {"max_position_embeddings": hub.max_target_positions}
-    return stack(hub, "decoder") | words(hub) | places | {"cross_attention": True, "context_size": hub.d_model}
+    return (
+        read_stack_fields(hub, "decoder")
+        | read_vocabulary_fields(hub)
+        | places
+        | {"cross_attention": True, "context_size": hub.d_model}
+    )
 
 
 FAMILIES = (
     Family(
         model_types=("whisper",),
         config_class=PlaitAudioConfig,
-        config=encoder,
+        config=whisper_encoder_config,
         table=TABLE,
         heads=HEADS,
         prefixes=("model.",),
-        decoder=decoder,
+        decoder=whisper_decoder_config,
         zeros=ZEROS,
     ),
 )

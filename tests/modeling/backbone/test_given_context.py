@@ -44,7 +44,7 @@ def test_an_assistant_reads_with_its_own_towers(shape: str) -> None:
     assert torch.equal(
         model.generate(**prompt, **GREEDY, assistant_model=assistant), model.generate(**prompt, **GREEDY)
     )
-    assert len(runs) == len(assistant.model.towers) and assistant.heard is None
+    assert len(runs) == len(assistant.model.towers) and assistant.assistant_context is None
     context = model.model.encode_context(**prompt)
     with pytest.raises(ValueError, match="assistant_model has towers of its own"):
         model.generate(encoder_outputs=context, **GREEDY, assistant_model=assistant)

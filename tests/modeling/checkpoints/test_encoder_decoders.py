@@ -14,8 +14,8 @@ from torch import Tensor
 
 from plait import PlaitForCausalLM, PlaitForClassification, PlaitForConditionalGeneration, PlaitModel
 from plait.configuration import PlaitAudioConfig, PlaitDecoderConfig, PlaitTextConfig
-from plait.modeling.checkpoints import config_of, export, read_strands, read_tower, write_tower
-from plait.modeling.checkpoints.source import open_source
+from plait.modeling.checkpoints import build_component_config, export, read_component, read_components, write_component
+from plait.modeling.checkpoints.source import open_checkpoint
 
 from .encoder_decoders import MODELS, UNUSED, bart, outputs_of, save, sources_of, texts_of, whisper
 from .text_models import Saved, difference
@@ -152,7 +152,7 @@ def test_old_names_of_shared_embeddings_are_known(saved: Callable[[str], Saved],
     file |= {name: file["model.shared.weight"].clone() for name in names} | {"model.encoder.version": torch.ones(1)}
     save_file(file, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text((saved("bart").folder / "config.json").read_text())
-    ours, theirs = read_strands(open_source(tmp_path)), read_strands(open_source(saved("bart").folder))
+    ours, theirs = read_components(open_checkpoint(tmp_path)), read_components(open_checkpoint(saved("bart").folder))
     for strand in theirs:
         assert all(
             torch.equal(ours[strand].weights[key], theirs[strand].weights[key]) for key in theirs[strand].weights
@@ -239,9 +239,9 @@ def test_each_class_reads_its_strands(saved: Callable[[str], Saved], tmp_path: P
     assert list(PlaitForClassification.from_pretrained(saved("whisper").folder).parts) == ["audio"]
     with pytest.raises(ValueError, match="PlaitForConditionalGeneration"):
         PlaitForCausalLM.from_pretrained(saved("bart").folder)
-    assert type(read_tower(open_source(saved("bart").folder)).config) is PlaitTextConfig
-    assert type(read_tower(open_source(saved("whisper").folder)).config) is PlaitAudioConfig
-    assert type(read_tower(open_source(saved("whisper").folder), "decoder").config) is PlaitDecoderConfig
+    assert type(read_component(open_checkpoint(saved("bart").folder)).config) is PlaitTextConfig
+    assert type(read_component(open_checkpoint(saved("whisper").folder)).config) is PlaitAudioConfig
+    assert type(read_component(open_checkpoint(saved("whisper").folder), "decoder").config) is PlaitDecoderConfig
     with pytest.raises(ValueError, match="no tower for the modality 'text'"):
         PlaitModel.compose(text=str(saved("whisper").folder), verbose=False)
 
@@ -264,7 +264,7 @@ def test_an_encoder_alone_is_a_tower(saved: Callable[[str], Saved], modality: st
 def test_a_decoder_keeps_its_own_cross_attention_where_the_width_fits(saved: Callable[[str], Saved], name: str) -> None:
     parts = {"text": str(saved("bart").folder), "audio": str(saved("whisper").folder)}
     model = PlaitForConditionalGeneration.compose(**parts, decoder=str(saved(name).folder), verbose=False).eval()
-    theirs, weights = read_tower(open_source(saved(name).folder), "decoder"), model.model.decoder.state_dict()
+    theirs, weights = read_component(open_checkpoint(saved(name).folder), "decoder"), model.model.decoder.state_dict()
     assert all(torch.equal(weights[key], theirs.weights[key]) for key in weights)
     assert not any("cross_attn" in key for key in model.fresh_names)
     # fed what its own encoder gives, it writes as before
@@ -302,7 +302,7 @@ def test_dropout_comes_along(kind: type[hf.PreTrainedConfig], modality: str) -> 
     """No parity test sees it: it acts in training only."""
     theirs = kind(dropout=0.1, attention_dropout=0.2, activation_dropout=0.3)
     for strand in (modality, "decoder"):
-        ours = config_of(theirs, strand)
+        ours = build_component_config(theirs, strand)
         assert (ours.hidden_dropout_prob, ours.attention_dropout, ours.activation_dropout) == (0.1, 0.2, 0.3)
 
 
@@ -351,4 +351,4 @@ def test_a_decoder_without_its_encoder_is_refused(tmp_path: Path) -> None:
 
 def test_a_strand_is_not_written_alone(saved: Callable[[str], Saved], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="an encoder with its decoder"):
-        write_tower(read_tower(open_source(saved("bart").folder), "decoder"), tmp_path / "out")
+        write_component(read_component(open_checkpoint(saved("bart").folder), "decoder"), tmp_path / "out")

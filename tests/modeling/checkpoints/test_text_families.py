@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 from plait import PlaitForQuestionAnswering
 from plait.configuration import PlaitDecoderConfig, PlaitTextConfig
-from plait.modeling.checkpoints import write_tower
+from plait.modeling.checkpoints import write_component
 
 from .text_models import (
     CAUSAL,
@@ -138,7 +138,7 @@ def test_export_is_bit_equal_and_transformers_reads_it(
     saved: Callable[[str], Saved], name: str, tmp_path: Path
 ) -> None:
     model, folder = saved(name)
-    write_tower(read(folder), tmp_path)
+    write_component(read(folder), tmp_path)
     theirs, ours = saved(name).file(), load_file(tmp_path / "model.safetensors")
     assert len(theirs) - len(ours) == LEFT_OUT.get(name, 0)
     bare = {key.removeprefix(f"{model.base_model_prefix}."): tensor for key, tensor in theirs.items()}

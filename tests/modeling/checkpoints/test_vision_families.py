@@ -12,8 +12,8 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from plait.modeling.checkpoints import config_of, read_tower, write_tower
-from plait.modeling.checkpoints.source import open_source
+from plait.modeling.checkpoints import build_component_config, read_component, write_component
+from plait.modeling.checkpoints.source import open_checkpoint
 from plait.modeling.towers.registry import TOWERS
 
 # an epsilon that shows: with the usual ones a norm that ignores it would pass
@@ -108,7 +108,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Saved]:
 
 
 def tower_from(folder: Path, modality: str | None = None, attention: str = "sdpa") -> nn.Module:
-    read = read_tower(open_source(folder), modality)
+    read = read_component(open_checkpoint(folder), modality)
     read.config._attn_implementation = attention
     tower = TOWERS[type(read.config)](read.config).eval()
     tower.load_state_dict(read.weights)
@@ -203,7 +203,7 @@ def test_a_sharded_checkpoint_holds_the_same_tower(saved: Callable[..., Saved], 
 
 
 def assert_same_tower(folder: Path, other: Path, modality: str | None = None) -> None:
-    read, expected = (read_tower(open_source(place), modality) for place in (folder, other))
+    read, expected = (read_component(open_checkpoint(place), modality) for place in (folder, other))
     assert read.weights.keys() == expected.weights.keys()
     assert all(torch.equal(tensor, expected.weights[name]) for name, tensor in read.weights.items())
 
@@ -235,7 +235,7 @@ UNUSED = {"clip-classifier": "vision_model.post_layernorm", "siglip-classifier":
 @pytest.mark.parametrize("name", MODELS)
 def test_export_is_bit_equal(saved: Callable[..., Saved], name: str, tmp_path: Path) -> None:
     theirs = saved(name)
-    write_tower(read_tower(open_source(theirs.folder)), tmp_path)
+    write_component(read_component(open_checkpoint(theirs.folder)), tmp_path)
     expected = {key: tensor for key, tensor in theirs.file().items() if not key.startswith(UNUSED.get(name, "_"))}
     if name.endswith("projection"):  # the projection is no part of a tower
         expected = {key.partition(".")[2]: tensor for key, tensor in expected.items() if "projection" not in key}
@@ -252,7 +252,7 @@ LOADING = {"vit-masked": {"use_mask_token": True}, "vit-bare": {"add_pooling_lay
 def test_transformers_reads_the_export(saved: Callable[..., Saved], name: str, tmp_path: Path) -> None:
     theirs, inputs = saved(name), inputs_of(name)
     labels = {"id2label": theirs.model.config.id2label} if name in CLASSIFIERS else {}
-    write_tower(read_tower(open_source(theirs.folder)), tmp_path, **labels)
+    write_component(read_component(open_checkpoint(theirs.folder)), tmp_path, **labels)
     architecture = json.loads((tmp_path / "config.json").read_text())["architectures"][0]
     kind, options = getattr(hf, architecture), LOADING.get(name, {})
     again, report = kind.from_pretrained(tmp_path, output_loading_info=True, **options)
@@ -266,7 +266,7 @@ def test_transformers_reads_the_export(saved: Callable[..., Saved], name: str, t
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifier_comes_with_the_tower(saved: Callable[..., Saved], name: str) -> None:
     theirs, inputs = saved(name), inputs_of(name)
-    heads, tower = read_tower(open_source(theirs.folder)).heads, tower_from(theirs.folder)
+    heads, tower = read_component(open_checkpoint(theirs.folder)).heads, tower_from(theirs.folder)
     with torch.no_grad():
         outputs, expected = tower(**inputs), theirs.model(**inputs).logits
     logits = nn.functional.linear(outputs.pooler_output, heads["classifier.weight"], heads["classifier.bias"])
@@ -287,7 +287,7 @@ def test_two_tower_folders_give_each_tower(tmp_path: Path, kind: str, modality: 
     inputs = inputs_of("clip-text" if modality == "text" else "clip-image")
     expected = theirs.model.text_model if modality == "text" else theirs.model.vision_model
     assert_parity(run(tower_from(tmp_path, modality, attention), inputs), run(expected, inputs))
-    assert not read_tower(open_source(tmp_path), modality).heads
+    assert not read_component(open_checkpoint(tmp_path), modality).heads
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
@@ -295,7 +295,7 @@ def test_two_tower_folders_give_each_tower(tmp_path: Path, kind: str, modality: 
 def test_one_of_two_towers_is_exported_alone(tmp_path: Path, kind: str, modality: str) -> None:
     torch.manual_seed(3)
     theirs = save(getattr(hf, f"{kind}Model")(two_towers(getattr(hf, f"{kind}Config"))), tmp_path / "both").model
-    write_tower(read_tower(open_source(tmp_path / "both"), modality), tmp_path / "one")
+    write_component(read_component(open_checkpoint(tmp_path / "both"), modality), tmp_path / "one")
     alone, prefix = ("TextModel", "text_model.") if modality == "text" else ("VisionModel", "vision_model.")
     again, report = getattr(hf, kind + alone).from_pretrained(tmp_path / "one", output_loading_info=True)
     assert not report["missing_keys"]
@@ -306,7 +306,7 @@ def test_one_of_two_towers_is_exported_alone(tmp_path: Path, kind: str, modality
 def test_clip_text_needs_one_end_token(tmp_path: Path) -> None:
     theirs = save(hf.CLIPTextModel(hf.CLIPTextConfig(**WIDE, **WORDS, eos_token_id=[END, 7])), tmp_path)
     with pytest.raises(ValueError, match=r"eos_token_id.*\[30, 7\]"):
-        read_tower(open_source(theirs.folder))
+        read_component(open_checkpoint(theirs.folder))
 
 
 @pytest.mark.parametrize("kind", [hf.ViTConfig, hf.DeiTConfig, hf.Dinov2Config, hf.CLIPVisionConfig])
@@ -314,7 +314,7 @@ def test_dropout_comes_along(kind: type[hf.PreTrainedConfig]) -> None:
     """No parity test sees it: it acts in training only."""
     named = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2, "attention_dropout": 0.3}
     theirs = kind(**{name: value for name, value in named.items() if hasattr(kind(), name)})
-    ours = config_of(theirs, "image")
+    ours = build_component_config(theirs, "image")
     assert ours.hidden_dropout_prob == getattr(theirs, "hidden_dropout_prob", 0.0)
     assert ours.attention_dropout == getattr(theirs, "attention_dropout", 0.2)
 

@@ -9,8 +9,8 @@ import transformers as hf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from plait.modeling.checkpoints.reading import Tower, read_tower
-from plait.modeling.checkpoints.source import open_source
+from plait.modeling.checkpoints.reading import CheckpointComponent, read_component
+from plait.modeling.checkpoints.source import open_checkpoint
 from plait.modeling.towers.text import TextTower
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -161,11 +161,11 @@ def save(name: str, folder: Path) -> Saved:
     return Saved(model, folder)
 
 
-def read(folder: Path, modality: str | None = None) -> Tower:
-    return read_tower(open_source(folder), modality)
+def read(folder: Path, modality: str | None = None) -> CheckpointComponent:
+    return read_component(open_checkpoint(folder), modality)
 
 
-def tower_of(read: Tower, attention: str = "sdpa") -> TextTower:
+def tower_of(read: CheckpointComponent, attention: str = "sdpa") -> TextTower:
     read.config._attn_implementation = attention
     tower = TextTower(read.config).eval()
     tower.load_state_dict(read.weights)
@@ -204,7 +204,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1)).item()
 
 
-def assert_same(first: Tower, second: Tower) -> None:
+def assert_same(first: CheckpointComponent, second: CheckpointComponent) -> None:
     for ours, theirs in ((first.weights, second.weights), (first.heads, second.heads)):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)

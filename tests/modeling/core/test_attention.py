@@ -9,7 +9,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from plait.configuration import PlaitTransformerConfig
 from plait.modeling.core.attention import eager_attention
-from plait.modeling.core.packing import PackedMask, by_group, over_the_grid, pack_rows
+from plait.modeling.core.packing import PackedMask, attend_by_group, attend_padded, pack_rows
 from plait.modeling.core.rotary import PlaitRotaryEmbedding, rotate
 from plait.modeling.core.transformer import PlaitTransformer
 
@@ -179,7 +179,7 @@ def test_packed_attention_over_the_grid_equals_that_by_groups(implementation: st
     query = torch.randn(1, 4, len(rows.indices), 8)
     key, value = (torch.randn(1, 2, len(keys.indices), 8) for _ in range(2))
     arguments = (module, query, key, value, PackedMask(rows, keys, implementation), {"scaling": 0.3, "dropout": 0.0})
-    torch.testing.assert_close(over_the_grid(*arguments), by_group(*arguments), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attend_padded(*arguments), attend_by_group(*arguments), atol=1e-5, rtol=1e-5)
 
 
 def test_cross_attention_reads_the_context_once() -> None:

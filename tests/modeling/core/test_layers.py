@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from plait.modeling.core.layers import activation_of
+from plait.modeling.core.layers import build_activation
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_quick_gelu_is_its_formula_with_and_without_a_gradient(dtype: torch.dtype) -> None:
-    act = activation_of("quick_gelu")
+    act = build_activation("quick_gelu")
     x = torch.cat((torch.linspace(-60, 60, 4001), torch.tensor([0.0, -1e4, 1e4]))).to(dtype)
     exact = x.double() * torch.sigmoid(1.702 * x.double())
     tolerance = 4 * torch.finfo(dtype).eps

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from plait.configuration import MODALITIES, PlaitFusionConfig
-from plait.modeling.core.layers import Parameterised
-from plait.modeling.fusion import Fusion, Stream, fusion_of
+from plait.modeling.core.layers import SelfInitializing
+from plait.modeling.fusion import Fusion, Stream, build_fusion
 
 LENGTHS = {"text": 5, "image": 7, "audio": 4, "video": 3}
 WIDTH = 32
@@ -18,7 +18,7 @@ WIDTH = 32
 def start_weights(module: nn.Module) -> None:
     """What `_init_weights` of the models does: the usual layers, and modules that know how they start."""
     for part in module.modules():
-        if isinstance(part, Parameterised):
+        if isinstance(part, SelfInitializing):
             part.init_weights(0.02)
         elif isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=0.02)
@@ -45,7 +45,7 @@ def make_config(strategy: str = "early", implementation: str = "sdpa", **fields:
 @pytest.fixture
 def build() -> Callable[..., Fusion]:
     def builder(strategy: str, count: int = 3, implementation: str = "sdpa", **fields: object) -> Fusion:
-        fusion = fusion_of(make_config(strategy, implementation, **fields), MODALITIES[:count])
+        fusion = build_fusion(make_config(strategy, implementation, **fields), MODALITIES[:count])
         draw_weights(fusion)
         return fusion.eval()
 

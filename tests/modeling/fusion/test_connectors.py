@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from plait.modeling.core.layers import Parameterised
+from plait.modeling.core.layers import SelfInitializing
 from plait.modeling.fusion import Stream
-from plait.modeling.fusion.connectors import CONNECTORS, RESAMPLING, connector_of
+from plait.modeling.fusion.connectors import CONNECTORS, RESAMPLING_CONNECTORS, build_connector
 
 pytestmark = [
     pytest.mark.parametrize("name", CONNECTORS),
@@ -17,7 +17,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 @pytest.fixture
 def connector(config, draw, name, implementation) -> nn.Module:
-    connector = connector_of(config(implementation=implementation, connector=name, num_queries=3), 24)
+    connector = build_connector(config(implementation=implementation, connector=name, num_queries=3), 24)
     draw(connector)
     return connector.eval()
 
@@ -30,14 +30,16 @@ def stream(make_streams) -> Stream:
 
 def test_shapes(connector, stream, name) -> None:
     tokens, mask = connector(stream)
-    assert tokens.shape == (4, 3 if name in RESAMPLING else 5, 32)
+    assert tokens.shape == (4, 3 if name in RESAMPLING_CONNECTORS else 5, 32)
     assert mask.shape == tokens.shape[:2]
     assert mask.dtype == torch.bool
 
 
 def test_the_mask_is_kept(connector, stream, name) -> None:
     mask = connector(stream).mask
-    assert torch.equal(mask, stream.mask if name not in RESAMPLING else stream.present[:, None].expand(-1, 3))
+    assert torch.equal(
+        mask, stream.mask if name not in RESAMPLING_CONNECTORS else stream.present[:, None].expand(-1, 3)
+    )
 
 
 def test_a_row_without_tokens_stays_without_and_finite(connector, stream) -> None:
@@ -103,11 +105,11 @@ def test_every_parameter_knows_how_it_starts(connector, start) -> None:
     start(connector)
     assert all(parameter.isfinite().all() for parameter in connector.parameters())
     own = [module for module in connector.modules() if list(module.parameters(recurse=False))]
-    assert all(isinstance(module, (nn.Linear, nn.LayerNorm, Parameterised)) for module in own)
+    assert all(isinstance(module, (nn.Linear, nn.LayerNorm, SelfInitializing)) for module in own)
 
 
 def test_a_stream_as_wide_as_the_fusion_is_projected_too(config, draw, make_streams, name, implementation) -> None:
-    connector = connector_of(config(implementation=implementation, connector=name), 32)
+    connector = build_connector(config(implementation=implementation, connector=name), 32)
     draw(connector)
     stream = make_streams([[True]])["text"]
     tokens = connector(stream).tokens

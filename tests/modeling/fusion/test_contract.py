@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from plait.configuration import MODALITIES
-from plait.modeling.core.layers import Parameterised
-from plait.modeling.fusion import FUSIONS, Fused, Stream, fusion_of
+from plait.modeling.core.layers import SelfInitializing
+from plait.modeling.fusion import FUSIONS, FusionOutput, Stream, build_fusion
 
 pytestmark = [
     pytest.mark.parametrize("strategy", FUSIONS),
@@ -17,7 +17,7 @@ FULL = pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-def rows_of(fused: Fused) -> list[Tensor]:
+def rows_of(fused: FusionOutput) -> list[Tensor]:
     """The real tokens of each row (and of its context, where the strategy gives one)."""
     pairs = [(fused.tokens, fused.mask)]
     if fused.context is not None and fused.context_mask is not None:
@@ -26,7 +26,7 @@ def rows_of(fused: Fused) -> list[Tensor]:
     return [torch.cat(parts) for parts in per_row]
 
 
-def total(fused: Fused) -> Tensor:
+def total(fused: FusionOutput) -> Tensor:
     return sum((row.square().sum() for row in rows_of(fused)), torch.zeros(()))
 
 
@@ -135,7 +135,7 @@ def test_order_of_the_streams_is_irrelevant(build, make_streams, all_patterns, s
 
 def test_order_of_the_modalities_is_irrelevant(build, make_streams, all_patterns, strategy, count) -> None:
     fusion, streams = build(strategy, count), make_streams(all_patterns(count))
-    other = fusion_of(fusion.config, fusion.modalities[::-1])
+    other = build_fusion(fusion.config, fusion.modalities[::-1])
     assert list(other.state_dict()) == list(fusion.state_dict())
     other.load_state_dict(fusion.state_dict())
     assert torch.equal(fusion(streams).tokens, other.eval()(streams).tokens)
@@ -195,20 +195,20 @@ def test_every_modality_receives_gradient(build, make_streams, strategy, count) 
 def test_save_and_load_is_exact(build, make_streams, all_patterns, tmp_path, strategy, count) -> None:
     fusion, streams = build(strategy, count), make_streams(all_patterns(count))
     save_file(fusion.state_dict(), tmp_path / "fusion.safetensors")
-    loaded = fusion_of(fusion.config, fusion.modalities).eval()
+    loaded = build_fusion(fusion.config, fusion.modalities).eval()
     loaded.load_state_dict(load_file(tmp_path / "fusion.safetensors"))
     assert torch.equal(fusion(streams).tokens, loaded(streams).tokens)
 
 
 def test_every_parameter_knows_how_it_starts(config, start, strategy, count) -> None:
     """from_pretrained hands out uninitialised memory: what the initialiser does not reach stays so."""
-    fusion = fusion_of(config(strategy), MODALITIES[:count])
+    fusion = build_fusion(config(strategy), MODALITIES[:count])
     for parameter in fusion.parameters():
         nn.init.constant_(parameter, float("nan"))
     start(fusion)
     assert all(parameter.isfinite().all() for parameter in fusion.parameters())
     own = [module for module in fusion.modules() if list(module.parameters(recurse=False))]
-    assert all(isinstance(module, (nn.Linear, nn.LayerNorm, Parameterised)) for module in own)
+    assert all(isinstance(module, (nn.Linear, nn.LayerNorm, SelfInitializing)) for module in own)
 
 
 def test_a_row_without_any_modality_is_an_error_that_names_it(build, make_streams, strategy, count) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.utils.checkpoint import checkpoint
 
-from plait.modeling.fusion import Fusion, Stream, fusion_of
-from plait.modeling.fusion.tensor import LIMIT
+from plait.modeling.fusion import Fusion, Stream, build_fusion
+from plait.modeling.fusion.tensor import MAX_TENSOR_FEATURES
 
 PAIR, TRIPLE = ("text", "image"), ("text", "image", "audio")
 
@@ -78,9 +78,9 @@ def test_tensor(build, streams) -> None:
 
 def test_tensor_refuses_more_products_than_fit(config) -> None:
     with pytest.raises(ValueError, match=r"3 modalities with tensor_size 200 makes 8,120,601 .*low_rank_tensor"):
-        fusion_of(config("tensor", tensor_size=200), TRIPLE)
-    assert LIMIT >= 101**3
-    fusion_of(config("tensor", tensor_size=100, hidden_size=2, num_attention_heads=1), TRIPLE)
+        build_fusion(config("tensor", tensor_size=200), TRIPLE)
+    assert MAX_TENSOR_FEATURES >= 101**3
+    build_fusion(config("tensor", tensor_size=100, hidden_size=2, num_attention_heads=1), TRIPLE)
 
 
 def test_low_rank_tensor_is_the_whole_tensor_with_weights_of_that_rank(build, make_streams) -> None:
@@ -100,7 +100,7 @@ def test_low_rank_tensor_is_the_whole_tensor_with_weights_of_that_rank(build, ma
 
 
 def test_an_absent_modality_starts_as_the_identity_of_the_product(config, start, make_streams) -> None:
-    fusion, streams = fusion_of(config("low_rank_tensor"), TRIPLE), make_streams([[True, False, False]])
+    fusion, streams = build_fusion(config("low_rank_tensor"), TRIPLE), make_streams([[True, False, False]])
     start(fusion)
     (x,) = vectors_of(fusion, streams, 0).values()
     expected = fusion.output_norm(fusion.factors["text"](x[None]).sum(dim=1))
@@ -148,7 +148,7 @@ def test_mixture_of_experts(build, streams) -> None:
 @pytest.mark.parametrize("query", PAIR)
 def test_gated_cross_attention_starts_as_the_identity(config, start, make_streams, all_patterns, query) -> None:
     """The tokens of the modality that asks come out as they went in, whatever else is there."""
-    fusion, streams = fusion_of(config("gated_cross_attention", query=query), TRIPLE), make_streams(all_patterns(3))
+    fusion, streams = build_fusion(config("gated_cross_attention", query=query), TRIPLE), make_streams(all_patterns(3))
     start(fusion)
     tokens, mask = streams[query]
     asking, fused = mask.any(dim=1), fusion(streams).tokens
@@ -159,7 +159,7 @@ def test_gated_cross_attention_starts_as_the_identity(config, start, make_stream
 
 def test_a_closed_gate_opens_in_the_first_step(config, start, make_streams) -> None:
     """At the identity the gates themselves get a gradient, so that the second step reaches the others."""
-    fusion, streams = fusion_of(config("gated_cross_attention"), PAIR), make_streams([[True, True]] * 2)
+    fusion, streams = build_fusion(config("gated_cross_attention"), PAIR), make_streams([[True, True]] * 2)
     start(fusion)
     fusion(streams).tokens.pow(3).sum().backward()
     assert all(layer.cross_attn_gate.gate.grad.abs() > 0 for layer in fusion.layers)
@@ -181,7 +181,7 @@ def test_bottleneck_reaches_the_others_through_the_shared_tokens_alone(build, ma
     fusion = build("bottleneck", num_hidden_layers=2)
     assert (seen_by_text(fusion, streams, "image") > 1e-3).all()
     fusion.step = lambda layers, x, shared, *rest: (
-        type(fusion).step(fusion, layers, x, shared, *rest)[0],
+        type(fusion).run_layer(fusion, layers, x, shared, *rest)[0],
         torch.zeros(len(x), *shared.shape),
     )
     assert not seen_by_text(fusion, streams, "image").any()
@@ -193,7 +193,7 @@ def test_bottleneck_of_one_modality_is_its_own_stack(build, make_streams) -> Non
     text, mask = streams["text"]
     shared = fusion.bottlenecks(2)
     x = torch.cat((text + fusion.types["text"](1), shared), dim=1)
-    plan = fusion.planner.inside(x, nn.functional.pad(mask, (0, shared.shape[1]), value=True))
+    plan = fusion.planner.self_attention(x, nn.functional.pad(mask, (0, shared.shape[1]), value=True))
     for layers in fusion.layers:
         x, *_ = layers["text"](x, plan)
     expected = fusion.output_norm(x[:, : text.shape[1]])
@@ -207,8 +207,8 @@ def test_co_attention_reads_the_others_as_they_were_before_the_layer(build, make
     expected = []
     for own, other in (PAIR, PAIR[::-1]):
         layer = fusion.layers[0][own]
-        inside = fusion.planner.inside(x[own], streams[own].mask)
-        across = fusion.planner.across(x[own], x[other], streams[other].mask)
+        inside = fusion.planner.self_attention(x[own], streams[own].mask)
+        across = fusion.planner.cross_attention(x[own], x[other], streams[other].mask)
         y = x[own] + layer.self_attn(layer.self_attn_norm(x[own]), inside)[0]
         y = y + layer.cross_attn(layer.cross_attn_norm(y), across, None, x[other])[0]
         expected.append(fusion.output_norm(y + layer.mlp(layer.mlp_norm(y))))

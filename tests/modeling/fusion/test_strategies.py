@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plait.configuration import PlaitFusionConfig
-from plait.modeling.fusion import FUSIONS, fusion_of
+from plait.modeling.fusion import FUSIONS, build_fusion
 from plait.modeling.fusion.base import ModalityDropout, Stream
 
 PAIR, TRIPLE = ("text", "image"), ("text", "image", "audio")
@@ -12,7 +12,7 @@ PAIR, TRIPLE = ("text", "image"), ("text", "image", "audio")
 
 def test_an_unknown_strategy_is_an_error_with_the_list_and_the_nearest(config) -> None:
     with pytest.raises(ValueError, match=r"'crossattention', only early, late, .*; did you mean 'cross_attention'"):
-        fusion_of(config("crossattention"), PAIR)
+        build_fusion(config("crossattention"), PAIR)
 
 
 def test_an_unknown_field_is_an_error_with_the_nearest() -> None:
@@ -40,23 +40,23 @@ def test_a_stream_that_the_fusion_was_not_built_for_is_an_error(build, make_stre
 
 @pytest.mark.parametrize("strategy", ["early", "late"])
 def test_one_modality_alone_can_be_fused(config, draw, make_streams, strategy) -> None:
-    fusion = fusion_of(config(strategy), ("text",))
+    fusion = build_fusion(config(strategy), ("text",))
     draw(fusion)
     assert fusion(make_streams([[True]])).tokens.isfinite().all()
 
 
 def test_cross_attention_needs_another_modality(config) -> None:
     with pytest.raises(ValueError, match="two modalities or more, not text alone"):
-        fusion_of(config("cross_attention"), ("text",))
+        build_fusion(config("cross_attention"), ("text",))
 
 
 def test_cross_attention_checks_its_query(config) -> None:
     with pytest.raises(ValueError, match="'video' is not among the modalities text, image"):
-        fusion_of(config("cross_attention", query="video"), PAIR)
+        build_fusion(config("cross_attention", query="video"), PAIR)
     changed = config("early")
     changed.strategy = "cross_attention"
     with pytest.raises(ValueError, match="cross_attention=True"):
-        fusion_of(changed, PAIR)
+        build_fusion(changed, PAIR)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_cross_attention_checks_its_query(config) -> None:
     [(None, TRIPLE, "text"), (None, ("video", "image"), "image"), ("audio", TRIPLE, "audio")],
 )
 def test_who_asks_in_cross_attention(config, query, modalities, expected) -> None:
-    assert fusion_of(config("cross_attention", query=query), modalities).query == expected
+    assert build_fusion(config("cross_attention", query=query), modalities).query == expected
 
 
 @pytest.mark.parametrize("query", PAIR)
@@ -91,7 +91,7 @@ def test_types_tell_modalities_apart(build, make_streams, strategy) -> None:
 
 def test_gates_start_as_the_identity(config, start, make_streams, all_patterns) -> None:
     """A modality alone passes as its own mean; several as their plain mean."""
-    fusion, patterns = fusion_of(config("late"), TRIPLE), all_patterns(3)
+    fusion, patterns = build_fusion(config("late"), TRIPLE), all_patterns(3)
     start(fusion)
     streams = make_streams(patterns)
     fused = fusion(streams).tokens[:, 0]
@@ -102,7 +102,7 @@ def test_gates_start_as_the_identity(config, start, make_streams, all_patterns) 
 
 
 def test_the_gate_can_choose_one_modality(config, start, make_streams) -> None:
-    fusion = fusion_of(config("late"), PAIR)
+    fusion = build_fusion(config("late"), PAIR)
     start(fusion)
     streams = make_streams([[True, True]])
     alone = fusion({"image": streams["image"]}).tokens

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from plait import PlaitForCausalLM
 from plait.modeling.generation import mixin as generation
-from plait.modeling.generation.decode_step import LeanDecoder, lean_decoder
+from plait.modeling.generation.decode_step import DecodeStep, build_decode_step
 
 from .. import zoo
 from .test_generate import CASES, prompt_of
@@ -34,15 +34,15 @@ def logits_of(model: Any, prompt: dict[str, Tensor], **options: Any) -> Tensor:
 
 def modules_alone(model: Any, prompt: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, **options: Any) -> Tensor:
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "lean_decoder", lambda *parts: None)
+        patch.setattr(generation, "build_decode_step", lambda *parts: None)
         return logits_of(model, prompt, **options)
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one for every lean step."""
     steps: list[int] = []
-    step = LeanDecoder.__call__
-    monkeypatch.setattr(LeanDecoder, "__call__", lambda *inputs: steps.append(1) or step(*inputs))
+    step = DecodeStep.__call__
+    monkeypatch.setattr(DecodeStep, "__call__", lambda *inputs: steps.append(1) or step(*inputs))
     return steps
 
 
@@ -51,7 +51,7 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_every_class_and_shape(case: tuple[str, str], beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompt, steps = zoo.build(*case), prompt_of(case[1]), count_steps(monkeypatch)
     lean = logits_of(model, prompt, num_beams=beams)
-    assert len(steps) == 5 and model.lean is None
+    assert len(steps) == 5 and model.decode_step is None
     torch.testing.assert_close(lean, modules_alone(model, prompt, monkeypatch, num_beams=beams), atol=1e-5, rtol=1e-5)
 
 
@@ -107,10 +107,10 @@ def test_changed_weights_are_seen_by_the_next_generation() -> None:
 def test_what_is_not_made_lean() -> None:
     model = zoo.build("PlaitForCausalLM", "decoder")
     decoder = model.model.decoder
-    assert lean_decoder(decoder, model.lm_head) is not None
-    assert lean_decoder(decoder.train(), model.lm_head) is None
+    assert build_decode_step(decoder, model.lm_head) is not None
+    assert build_decode_step(decoder.train(), model.lm_head) is None
     decoder.eval().transformer.layer_types = ["full_attention", "sliding_attention"]
-    assert lean_decoder(decoder, model.lm_head) is None
+    assert build_decode_step(decoder, model.lm_head) is None
 
 
 def test_eager_attention_stays_eager(monkeypatch: pytest.MonkeyPatch) -> None:

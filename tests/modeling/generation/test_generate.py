@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration
 from plait.modeling.core.attention import PlaitCrossAttention
-from plait.modeling.generation.cache import GrowingLayer
+from plait.modeling.generation.cache import PreallocatedCacheLayer
 
 from ..zoo import GENERATING, build, inputs_of
 
@@ -344,7 +344,7 @@ def test_several_images_in_one_prompt() -> None:
 
 @pytest.mark.parametrize("change", ["none", "crop", "reorder", "repeat"])
 def test_a_growing_layer_holds_what_a_dynamic_one_holds(change: str) -> None:
-    growing, dynamic = GrowingLayer(), DynamicLayer()
+    growing, dynamic = PreallocatedCacheLayer(), DynamicLayer()
     changes: dict[str, Callable[[DynamicLayer], None]] = {
         "none": lambda layer: None,
         "crop": lambda layer: layer.crop(-2),

@@ -8,17 +8,17 @@ from torch import nn
 
 from plait import PlaitConfig, PlaitModel
 from plait.modeling.kernels.prepacking import (
-    InFloat32,
+    Float32Linear,
     InPlaceMLP,
-    Layout,
-    OneDNN,
+    KernelLayout,
+    OneDNNLinear,
     PackedLinear,
     PackedMLP,
-    Plain,
-    Transposed,
-    _has_kernel,
-    fastest_layout,
+    PlainLinear,
+    TransposedLinear,
+    _has_onednn_kernel,
     prepack_weights,
+    probe_layout,
 )
 
 WIDE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
@@ -37,13 +37,17 @@ def model() -> PlaitModel:
 
 def pack_all(model: PlaitModel, monkeypatch: pytest.MonkeyPatch) -> int:
     """Whatever the probe says on this machine."""
-    layout = "plait.modeling.kernels.prepacking.fastest_layout"
+    layout = "plait.modeling.kernels.prepacking.probe_layout"
     monkeypatch.setattr(layout, lambda linears: layout_for(linears[0].weight.dtype))
     return model.prepack_weights()
 
 
-def layout_for(dtype: torch.dtype) -> Layout:
-    return Layout(Transposed, OneDNN) if _has_kernel(dtype) else Layout(InFloat32, InFloat32)
+def layout_for(dtype: torch.dtype) -> KernelLayout:
+    return (
+        KernelLayout(TransposedLinear, OneDNNLinear)
+        if _has_onednn_kernel(dtype)
+        else KernelLayout(Float32Linear, Float32Linear)
+    )
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "quick_gelu"])
@@ -90,8 +94,15 @@ def test_packing_is_for_inference(model: PlaitModel) -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [(1,), (1, 1), (3, 5), (0,)])
-@pytest.mark.parametrize("layout", [Layout(Transposed, OneDNN), Layout(Plain, OneDNN), Layout(Transposed, Plain)])
-def test_each_layout_gives_the_product(layout: Layout, rows: tuple[int, ...], bias: bool) -> None:
+@pytest.mark.parametrize(
+    "layout",
+    [
+        KernelLayout(TransposedLinear, OneDNNLinear),
+        KernelLayout(PlainLinear, OneDNNLinear),
+        KernelLayout(TransposedLinear, PlainLinear),
+    ],
+)
+def test_each_layout_gives_the_product(layout: KernelLayout, rows: tuple[int, ...], bias: bool) -> None:
     """`prepack_weights` rests on two operators that torch does not document."""
     torch.manual_seed(0)
     layer, x = nn.Linear(512, 640, bias=bias), torch.randn(*rows, 512)
@@ -141,7 +152,9 @@ def test_packing_draws_no_random_number(model: PlaitModel) -> None:
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "quick_gelu"])
 def test_an_activation_in_place_changes_nothing(activation: str, gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the numbers, nor what a hook keeps, nor the input, nor a gradient."""
-    monkeypatch.setattr("plait.modeling.kernels.prepacking.fastest_layout", lambda linears: Layout(Plain, Plain))
+    monkeypatch.setattr(
+        "plait.modeling.kernels.prepacking.probe_layout", lambda linears: KernelLayout(PlainLinear, PlainLinear)
+    )
     torch.manual_seed(0)
     model = PlaitModel(PlaitConfig(vision_config={**WIDE, "hidden_act": activation, "gated_mlp": gated})).eval()
     mlp, x = model.towers["image"].transformer.layers[0].mlp, torch.randn(2, 5, 128)
@@ -172,7 +185,7 @@ def test_the_probe_chooses_a_layout() -> None:
     layers = [nn.Linear(128, 256) for _ in range(3)]
     x = torch.randn(5, 128)
     with torch.inference_mode():
-        torch.testing.assert_close(PackedLinear(layers[0], fastest_layout(layers))(x), layers[0](x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(PackedLinear(layers[0], probe_layout(layers))(x), layers[0](x), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -183,6 +196,6 @@ def test_without_a_kernel_bfloat16_is_computed_in_float32(bias: bool) -> None:
     with torch.inference_mode():
         x = torch.randn(3, 5, 128).bfloat16()
         exact = layer.double()(x.double())
-        found = InFloat32(layer.bfloat16())(x)
+        found = Float32Linear(layer.bfloat16())(x)
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found, exact.bfloat16())

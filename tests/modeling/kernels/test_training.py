@@ -10,21 +10,21 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from plait import PlaitForCausalLM
 from plait.modeling.kernels.training import (
-    BY_TORCH,
     FEWEST_ROWS,
     LEAST_SIZE,
     MOST_OUTPUTS,
-    Products,
-    TrainedLinear,
-    by_onednn,
-    by_torch,
+    TORCH_KERNELS,
+    AutotunedLinear,
+    LinearKernels,
     choose_products,
     drop_products,
-    fastest_products,
+    multiply_by_onednn,
+    multiply_by_torch,
+    probe_kernels,
 )
 
-ALL_ONEDNN = Products(by_onednn, by_onednn, by_onednn)
-MIXTURES = [Products(*kernels) for kernels in product((by_torch, by_onednn), repeat=3)]
+ALL_ONEDNN = LinearKernels(multiply_by_onednn, multiply_by_onednn, multiply_by_onednn)
+MIXTURES = [LinearKernels(*kernels) for kernels in product((multiply_by_torch, multiply_by_onednn), repeat=3)]
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
 
@@ -51,12 +51,12 @@ def assert_same(found: list[Tensor | None], expected: list[Tensor | None]) -> No
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("products", MIXTURES, ids=lambda p: "-".join(kernel.__name__[3:] for kernel in p))
-def test_numbers_and_gradients_are_torchs(products: Products, bias: bool) -> None:
+def test_numbers_and_gradients_are_torchs(products: LinearKernels, bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(160, 130, bias=bias)
     x, slope = torch.randn(3, 50, 160, requires_grad=True), torch.randn(3, 50, 130)
     expected = gradients(linear, x, slope)
-    linear.forward = TrainedLinear(linear, products)
+    linear.forward = AutotunedLinear(linear, products)
     assert_same(gradients(linear, x, slope), expected)
 
 
@@ -72,7 +72,7 @@ def test_any_layout_in_memory(view: str) -> None:
     }
     x, slope = views[view](160).requires_grad_(), views[view](130)
     expected = gradients(linear, x, slope)
-    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
     assert_same(gradients(linear, x, slope), expected)
 
 
@@ -83,7 +83,7 @@ def test_frozen_parameters_get_no_gradient(frozen: str) -> None:
     linear.get_parameter(frozen).requires_grad_(False)
     x, slope = torch.randn(100, 160, requires_grad=True), torch.randn(100, 130)
     expected = gradients(linear, x, slope)
-    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
     found = gradients(linear, x, slope)
     assert linear.get_parameter(frozen).grad is None
     assert_same(found, expected)
@@ -104,7 +104,7 @@ def test_no_more_is_kept_for_the_gradient_than_by_torch(frozen: bool) -> None:
         return sorted(shape if shape != (160, 130) else torch.Size((130, 160)) for shape in shapes)
 
     expected = kept()
-    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
     assert kept() == expected and len(expected) == (1 if frozen else 2)
 
 
@@ -115,7 +115,7 @@ def test_what_the_kernels_do_not_serve_is_bitwise_torchs() -> None:
     plain_few, plain_many = linear(few), linear(many)
     with torch.autocast("cpu", torch.bfloat16):
         plain_cast = linear(many)
-    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
     with torch.no_grad():
         assert torch.equal(linear(many), plain_many)
     assert torch.equal(linear(few), plain_few)
@@ -126,7 +126,7 @@ def test_what_the_kernels_do_not_serve_is_bitwise_torchs() -> None:
 
 def test_a_gradient_of_a_gradient_is_an_error_not_zero() -> None:
     linear = nn.Linear(160, 130)
-    linear.forward = TrainedLinear(linear, ALL_ONEDNN)
+    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
     x = torch.randn(100, 160, requires_grad=True)
     (dx,) = torch.autograd.grad(linear(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -153,7 +153,7 @@ def loss_and_gradients(model: PlaitForCausalLM) -> list[Tensor]:
 
 def test_a_model_trains_alike_and_goes_back(decoder: PlaitForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     state, expected = copy.deepcopy(decoder.state_dict()), loss_and_gradients(decoder)
-    monkeypatch.setattr("plait.modeling.kernels.training.fastest_products", lambda outputs, width: ALL_ONEDNN)
+    monkeypatch.setattr("plait.modeling.kernels.training.probe_kernels", lambda outputs, width: ALL_ONEDNN)
     assert decoder.choose_products() == 13  # six a layer, and a head of few tokens
     assert_same([*loss_and_gradients(decoder)], [*expected])
     assert decoder.state_dict().keys() == state.keys()
@@ -175,15 +175,15 @@ def test_probing_leaves_the_random_stream_alone(decoder: PlaitForCausalLM) -> No
 
 
 def test_sizes_that_do_not_gain_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plait.modeling.kernels.training.fastest_products", lambda outputs, width: ALL_ONEDNN)
+    monkeypatch.setattr("plait.modeling.kernels.training.probe_kernels", lambda outputs, width: ALL_ONEDNN)
     narrow, wide = nn.Linear(LEAST_SIZE - 1, 500), nn.Linear(LEAST_SIZE, MOST_OUTPUTS + 1)
     half, served = nn.Linear(200, 200, dtype=torch.bfloat16), nn.Linear(LEAST_SIZE, MOST_OUTPUTS)
     assert choose_products(nn.Sequential(narrow, wide, half, served)) == 1
-    assert isinstance(served.forward, TrainedLinear)
+    assert isinstance(served.forward, AutotunedLinear)
 
 
 def test_a_tie_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plait.modeling.kernels.training.seconds", lambda kernels, a, b: [1.0, 1.0])
-    assert fastest_products(128, 128) == BY_TORCH
-    monkeypatch.setattr("plait.modeling.kernels.training.seconds", lambda kernels, a, b: [1.0, 0.5])
-    assert fastest_products(128, 128) == ALL_ONEDNN
+    monkeypatch.setattr("plait.modeling.kernels.training.measure_seconds", lambda kernels, a, b: [1.0, 1.0])
+    assert probe_kernels(128, 128) == TORCH_KERNELS
+    monkeypatch.setattr("plait.modeling.kernels.training.measure_seconds", lambda kernels, a, b: [1.0, 0.5])
+    assert probe_kernels(128, 128) == ALL_ONEDNN

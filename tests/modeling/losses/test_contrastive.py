@@ -194,7 +194,7 @@ def test_the_temperature_has_a_limit_and_comes_back_from_it() -> None:
     similarity = similarity_of(100.0)
     with torch.no_grad():
         similarity.logit_scale += 1
-    similarity.limit()
+    similarity.clamp_temperature()
     assert similarity.logit_scale.exp().item() == pytest.approx(100)
     ContrastiveLoss()(vectors(4, 3), vectors(4, 3, seed=1), similarity).backward()
     assert similarity.logit_scale.grad != 0

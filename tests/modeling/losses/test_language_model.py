@@ -47,7 +47,7 @@ def test_a_tied_embedding_has_the_gradient_of_a_dense_lookup(make: Make, monkeyp
     for seed in (0, 1):
         step(model, seed)
     for module in ("causal_lm", "conditional_generation"):
-        monkeypatch.setattr(f"plait.modeling.tasks.{module}.projecting_weight", plain)
+        monkeypatch.setattr(f"plait.modeling.tasks.{module}.use_projection_weight", plain)
     for seed in (0, 1):
         step(dense, seed)
     for (name, found), expected in zip(model.named_parameters(), dense.parameters(), strict=True):

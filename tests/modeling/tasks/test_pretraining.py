@@ -282,7 +282,7 @@ def test_hidden_patches_are_drawn_anew_in_training_alone(batch: dict[str, Tensor
     del batch["bool_masked_pos"]
     assert losses(model, batch)["masked_image"] == losses(model, batch)["masked_image"]
     model.train()
-    drawn = model.image_head.draw(batch["pixel_values"].repeat(300, 1, 1, 1))
+    drawn = model.image_head.draw_mask(batch["pixel_values"].repeat(300, 1, 1, 1))
     assert (drawn.sum(dim=1) == 2).all()
     torch.testing.assert_close(drawn.float().mean(0), torch.full((PATCHES,), 0.5), atol=0.05, rtol=0)
 

@@ -10,8 +10,8 @@ from transformers import ConvNextConfig, ViTConfig
 
 from plait import PlaitConfig, PlaitForPreTraining
 from plait.configuration import PlaitCNNConfig, PlaitVisionConfig
-from plait.modeling.heads.masked_image import patches_of
-from plait.modeling.tasks.pretraining_matching import hard_negatives
+from plait.modeling.heads.masked_image import find_patches
+from plait.modeling.tasks.pretraining_matching import sample_hard_negatives
 
 from ..zoo import DECODER, IMAGE, TEXT, TOKENS, fused
 from .test_pretraining import build, config_of, losses, read
@@ -110,7 +110,7 @@ def test_negatives_are_drawn_by_their_similarity() -> None:
     same[0, 3] = same[3, 0] = True
     counts = torch.zeros(4, 4)
     for _ in range(4000):
-        drawn = hard_negatives(similarity, same, training=True)
+        drawn = sample_hard_negatives(similarity, same, training=True)
         counts[drawn.rows, drawn.partners] += 1
     expected = similarity.masked_fill(same, -math.inf).softmax(dim=1)
     torch.testing.assert_close(counts / 4000, expected, atol=0.03, rtol=0)
@@ -119,12 +119,12 @@ def test_negatives_are_drawn_by_their_similarity() -> None:
 
 def test_outside_of_training_the_likeliest_negative_is_taken() -> None:
     same = torch.eye(3, dtype=torch.bool)
-    even = hard_negatives(torch.zeros(3, 3), same, training=False)
+    even = sample_hard_negatives(torch.zeros(3, 3), same, training=False)
     assert even.partners.tolist() == [1, 2, 0]  # the next row, where all are alike
     similarity = torch.tensor([[5.0, 1.0, 2.0], [0.0, 5.0, -1.0], [3.0, 4.0, 9.0]])
-    assert hard_negatives(similarity, same, training=False).partners.tolist() == [2, 0, 1]
+    assert sample_hard_negatives(similarity, same, training=False).partners.tolist() == [2, 0, 1]
     same[0] = True
-    left = hard_negatives(similarity, same, training=False)
+    left = sample_hard_negatives(similarity, same, training=False)
     assert left.rows.tolist() == [1, 2] and left.partners.tolist() == [0, 1]  # the first row has no negative
 
 
@@ -144,7 +144,7 @@ CNN = {"image_size": 32, "embedding_size": 8, "hidden_sizes": [8, 16], "depths":
     ids=["vit", "oblong", "cnn", "wrapped vit", "wrapped convnext"],
 )
 def test_patches_of_any_tower_with_a_grid(config: PlaitVisionConfig, expected: tuple[int, int, int]) -> None:
-    assert tuple(patches_of(config)) == expected
+    assert tuple(find_patches(config)) == expected
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_masked_image_with_any_tower(config: PlaitCNNConfig) -> None:
     pictures = torch.randn(2, 3, size, size)
     masked = torch.rand(2, (size // head.patches.height) ** 2) < 0.5
     masked[:, 0], masked[:, -1] = True, False
-    changed = torch.where(head.hide(torch.zeros_like(pictures), masked) == 0, pictures, 5.0)
-    one, other = (head.hide(given, masked) for given in (pictures, changed))
+    changed = torch.where(head.hide_patches(torch.zeros_like(pictures), masked) == 0, pictures, 5.0)
+    one, other = (head.hide_patches(given, masked) for given in (pictures, changed))
     assert torch.equal(one, other) and not torch.equal(pictures, changed)
     loss = model(pixel_values=pictures, bool_masked_pos=masked).loss
     loss.backward()

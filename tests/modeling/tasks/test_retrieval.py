@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from plait import PlaitConfig, PlaitForRetrieval, PlaitModel, PlaitProcessor
 from plait.configuration import PlaitCNNConfig, PlaitTextConfig, PlaitVisionConfig
-from plait.modeling.tasks.retrieval_encoding import label_vectors
+from plait.modeling.tasks.retrieval_encoding import encode_label_texts
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 TEXT = PlaitTextConfig(vocab_size=60, pad_token_id=0, max_position_embeddings=16, **SIZES)
@@ -241,7 +241,7 @@ def test_labels_are_scored_by_the_mean_of_their_templates(model: PlaitForRetriev
     with pytest.raises(ValueError, match="labels must be there and differ"):
         model.zero_shot(images, ["dog", "dog"], Words())
     with pytest.raises(ValueError, match="template has {}"):
-        label_vectors(model, labels, Words(), templates=["a photo"])
+        encode_label_texts(model, labels, Words(), templates=["a photo"])
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from plait import PlaitConfig, PlaitForClassification, PlaitModel
 from plait.configuration import PlaitCNNConfig
-from plait.modeling.checkpoints import export, read_tower, write_tower
-from plait.modeling.checkpoints.source import open_source
+from plait.modeling.checkpoints import export, read_component, write_component
+from plait.modeling.checkpoints.source import open_checkpoint
 from plait.modeling.towers.cnn import ConvolutionalTower
 
 RESNETS = {
@@ -66,7 +66,7 @@ def save_resnet(name: str, folder: Path, head: bool = False, **options: Any) -> 
 
 
 def tower_from(folder: Path) -> ConvolutionalTower:
-    read = read_tower(open_source(folder))
+    read = read_component(open_checkpoint(folder))
     tower = ConvolutionalTower(read.config)
     tower.load_state_dict(read.weights)
     return tower.eval()
@@ -132,7 +132,9 @@ def test_resnet_trains_as_in_transformers(tmp_path: Path) -> None:
         model(pixel_values).pooler_output.square().sum().backward()
     first, other = ours.stem.entry.convolution.weight.grad, theirs.embedder.embedder.convolution.weight.grad
     assert difference(first, other) <= 1e-5
-    write_tower(read_tower(open_source(tmp_path))._replace(weights=dict(ours.state_dict())), tmp_path / "ours")
+    write_component(
+        read_component(open_checkpoint(tmp_path))._replace(weights=dict(ours.state_dict())), tmp_path / "ours"
+    )
     theirs.save_pretrained(tmp_path / "theirs")
     after, wanted = (load_file(tmp_path / who / "model.safetensors") for who in ("ours", "theirs"))
     assert after.keys() == wanted.keys()
@@ -143,7 +145,7 @@ def test_resnet_trains_as_in_transformers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", [False, True], ids=["bare", "prefixed"])
 def test_resnet_is_exported_exactly(tmp_path: Path, head: bool) -> None:
     theirs = save_resnet("bottleneck", tmp_path / "theirs", head)
-    write_tower(read_tower(open_source(tmp_path / "theirs")), tmp_path / "ours")
+    write_component(read_component(open_checkpoint(tmp_path / "theirs")), tmp_path / "ours")
     assert_same_files(tmp_path / "ours", tmp_path / "theirs")
     again, report = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values())
@@ -163,7 +165,7 @@ def test_the_head_of_a_resnet_comes_along(tmp_path: Path) -> None:
 def test_a_resnet_with_another_activation_is_refused(tmp_path: Path) -> None:
     hf.ResNetModel(hf.ResNetConfig(**TINY, layer_type="basic", hidden_act="gelu")).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="hidden_act.*'gelu'"):
-        read_tower(open_source(tmp_path))
+        read_component(open_checkpoint(tmp_path))
 
 
 def save_lite(folder: Path) -> dict[str, Tensor]:
@@ -257,7 +259,7 @@ def test_efficientnet_lite_matches_its_definition(tmp_path: Path, size: tuple[in
 
 def test_efficientnet_lite_is_exported_exactly(tmp_path: Path) -> None:
     save_lite(tmp_path / "theirs")
-    write_tower(read_tower(open_source(tmp_path / "theirs")), tmp_path / "ours")
+    write_component(read_component(open_checkpoint(tmp_path / "theirs")), tmp_path / "ours")
     assert_same_files(tmp_path / "ours", tmp_path / "theirs")
     config, original = (json.loads((tmp_path / who / "config.json").read_text()) for who in ("ours", "theirs"))
     assert config == original
@@ -282,11 +284,11 @@ def test_a_lite_config_that_does_not_fit_its_weights_is_an_error(tmp_path: Path)
     config["stages"][1]["repeats"] = 3
     file.write_text(json.dumps(config))
     with pytest.raises(ValueError, match="7 blocks, but the file holds 6"):
-        read_tower(open_source(file.parent))
+        read_component(open_checkpoint(file.parent))
     config["stages"][1] |= {"repeats": 2, "kernel": 5}
     file.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"_blocks\.1\._depthwise_conv\.weight"):
-        read_tower(open_source(file.parent))
+        read_component(open_checkpoint(file.parent))
 
 
 @pytest.mark.slow
@@ -297,7 +299,7 @@ def test_the_real_efficientnet_lite0(tmp_path: Path, size: int) -> None:
     weights = load_file(folder / "model.safetensors")
     expected = assert_lite(folder, weights, pictures(2, 3, size, size))
     assert expected["logits"].shape == (2, 1000)
-    write_tower(read_tower(open_source(folder)), tmp_path)
+    write_component(read_component(open_checkpoint(folder)), tmp_path)
     assert_same_files(tmp_path, folder)
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from plait.training.compare.folds import fold_numbers, group_numbers
-from plait.training.data.labels import MULTI, REGRESSION, SINGLE, Labels
+from plait.training.compare.folds import assign_folds, assign_groups
+from plait.training.data.labels import MULTI, REGRESSION, SINGLE, LabelSpec
 from plait.training.recipes.errors import RecipeError
 
-LABELS = Labels(("a", "b", "c"), SINGLE)
+LABELS = LabelSpec(("a", "b", "c"), SINGLE)
 
 
 def test_rows_that_share_anything_are_one_group() -> None:
@@ -16,16 +16,16 @@ def test_rows_that_share_anything_are_one_group() -> None:
     texts = ["One  text", "another", "one text", None, "third", None]
     pictures = [{"bytes": bytes([number]), "path": None} for number in (0, 1, 2, 3, 2, 5)]
     data = Dataset.from_dict({"text": texts, "image": pictures})
-    groups = group_numbers(data, ["text", "image"])
+    groups = assign_groups(data, ["text", "image"])
     assert groups[0] == groups[2] == groups[4]
     assert len(set(groups.tolist())) == 4
-    assert len(set(group_numbers(data, ["text"]).tolist())) == 5
-    assert len(set(group_numbers(data, []).tolist())) == 6
+    assert len(set(assign_groups(data, ["text"]).tolist())) == 5
+    assert len(set(assign_groups(data, []).tolist())) == 6
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
     with pytest.raises(RecipeError, match="no column 'speaker', only text"):
-        group_numbers(Dataset.from_dict({"text": ["a"]}), ["speaker"])
+        assign_groups(Dataset.from_dict({"text": ["a"]}), ["speaker"])
 
 
 def random_rows(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,31 +37,31 @@ def random_rows(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 def test_folds_keep_groups_whole_and_spread_the_classes(seed: int) -> None:
     drawn, classes = random_rows(seed, 600)
     groups = np.unique(drawn, return_inverse=True)[1]
-    folds = fold_numbers(groups, classes, LABELS, 5, seed)
+    folds = assign_folds(groups, classes, LABELS, 5, seed)
     assert set(folds) == set(range(5))
     for group in range(groups.max() + 1):
         assert len(set(folds[groups == group])) == 1
     for fold in range(5):
         assert np.bincount(folds)[fold] == pytest.approx(120, abs=20)
         assert (classes[folds == fold] == 2).mean() == pytest.approx((classes == 2).mean(), abs=0.05)
-    assert (folds == fold_numbers(groups, classes, LABELS, 5, seed)).all()
+    assert (folds == assign_folds(groups, classes, LABELS, 5, seed)).all()
 
 
 def test_folds_spread_the_range_of_a_regression() -> None:
     targets = np.random.default_rng(0).normal(size=400)
-    folds = fold_numbers(np.arange(400), targets, Labels((), REGRESSION), 4, 0)
+    folds = assign_folds(np.arange(400), targets, LabelSpec((), REGRESSION), 4, 0)
     for fold in range(4):
         assert targets[folds == fold].mean() == pytest.approx(targets.mean(), abs=0.1)
         assert targets[folds == fold].std() == pytest.approx(targets.std(), abs=0.1)
 
 
 def test_folds_of_several_labels_a_row() -> None:
-    folds = fold_numbers(np.arange(30) // 2, np.zeros((30, 3)), Labels(("a", "b", "c"), MULTI), 3, 0)
+    folds = assign_folds(np.arange(30) // 2, np.zeros((30, 3)), LabelSpec(("a", "b", "c"), MULTI), 3, 0)
     assert np.bincount(folds).tolist() == [10, 10, 10]
 
 
 def test_rows_that_cannot_be_cut_are_an_error() -> None:
     with pytest.raises(RecipeError, match=r"compare.folds is 1: expected 2 or more, and at most the 9 groups"):
-        fold_numbers(np.arange(9), np.zeros(9), LABELS, 1, 0)
+        assign_folds(np.arange(9), np.zeros(9), LABELS, 1, 0)
     with pytest.raises(RecipeError, match="8 of 10 rows belong together"):
-        fold_numbers(np.array([0] * 8 + [1, 2]), np.zeros(10), LABELS, 3, 0)
+        assign_folds(np.array([0] * 8 + [1, 2]), np.zeros(10), LABELS, 3, 0)

@@ -13,7 +13,7 @@ from plait import PlaitProcessor, PlaitTrainer
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
 from plait.training.data.feature_cache import FeatureStore, cache_features
 from plait.training.data.labels import SINGLE
-from plait.training.data.loading import Data
+from plait.training.data.loading import DataSplits
 from plait.training.metrics.classification import Metrics
 from plait.training.tasks.collator import PlaitDataCollator
 
@@ -23,7 +23,7 @@ MODALITIES = ("text", "image")
 
 
 @pytest.fixture
-def cache(processor: PlaitProcessor, data: Data, tmp_path: Path) -> Callable[..., FeatureStore]:
+def cache(processor: PlaitProcessor, data: DataSplits, tmp_path: Path) -> Callable[..., FeatureStore]:
     def run(model: PlaitPreTrainedModel, modality: str, **options: Any) -> FeatureStore:
         return cache_features(model, processor, [data.train], modality, **{"folder": tmp_path / "cache", **options})
 
@@ -49,7 +49,11 @@ def test_losses_are_the_same_with_and_without(
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_rows_with_gaps_and_several_pictures(
-    make_model: MakeModel, processor: PlaitProcessor, data: Data, cache: Callable[..., FeatureStore], modality: str
+    make_model: MakeModel,
+    processor: PlaitProcessor,
+    data: DataSplits,
+    cache: Callable[..., FeatureStore],
+    modality: str,
 ) -> None:
     model = make_model(freeze=MODALITIES, image={"pooling": "mean"})
     first, second = data.train[0]["image"], data.train[8]["image"]
@@ -67,7 +71,7 @@ def test_rows_with_gaps_and_several_pictures(
 
 
 def test_each_distinct_input_is_computed_once(
-    make_model: MakeModel, cache: Callable[..., FeatureStore], data: Data, monkeypatch: pytest.MonkeyPatch
+    make_model: MakeModel, cache: Callable[..., FeatureStore], data: DataSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model(freeze=["image"])
     seen = []
@@ -82,7 +86,7 @@ def test_each_distinct_input_is_computed_once(
 
 
 def test_more_rows_add_to_the_same_cache(
-    make_model: MakeModel, processor: PlaitProcessor, data: Data, tmp_path: Path
+    make_model: MakeModel, processor: PlaitProcessor, data: DataSplits, tmp_path: Path
 ) -> None:
     model = make_model(freeze=["text"])
     part = cache_features(model, processor, [data.train.select([0])], "text", folder=tmp_path / "cache")
@@ -109,9 +113,9 @@ def test_a_changed_weight_or_setting_makes_another_cache(
 
 
 def _digest_folder(model: PlaitPreTrainedModel, processor: PlaitProcessor, modality: str) -> str:
-    from plait.training.data.feature_cache import tower_digest
+    from plait.training.data.feature_cache import compute_tower_digest
 
-    return tower_digest(model, model.model.towers[modality], processor, modality)
+    return compute_tower_digest(model, model.model.towers[modality], processor, modality)
 
 
 def test_calls_do_not_change_the_digest(make_model: MakeModel, processor: PlaitProcessor) -> None:
@@ -129,7 +133,9 @@ def test_read_padding_changes_the_digest(make_model: MakeModel, processor: Plait
     assert _digest_folder(model, other, "text") != _digest_folder(model, processor, "text")
 
 
-def test_cuts_are_part_of_the_key(make_model: MakeModel, processor: PlaitProcessor, data: Data, tmp_path: Path) -> None:
+def test_cuts_are_part_of_the_key(
+    make_model: MakeModel, processor: PlaitProcessor, data: DataSplits, tmp_path: Path
+) -> None:
     model = make_model(freeze=["text"])
     stores = [
         cache_features(model, processor, [data.train], "text", folder=tmp_path / "cache", max_length=length)
@@ -204,7 +210,7 @@ def test_the_model_is_left_as_it_was(make_model: MakeModel, cache: Callable[...,
     assert not model.model.towers["text"].training
 
 
-def test_cache_with_workers(make_model: MakeModel, make_trainer: MakeTrainer, data: Data) -> None:
+def test_cache_with_workers(make_model: MakeModel, make_trainer: MakeTrainer, data: DataSplits) -> None:
     trainer = make_trainer(
         make_model(),
         {"compute_metrics": Metrics(["accuracy"], SINGLE)},

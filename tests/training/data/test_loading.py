@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from plait.training.data.inputs import picture_groups
-from plait.training.data.labels import MULTI, REGRESSION, SINGLE, Labels
+from plait.training.data.inputs import find_image_groups
+from plait.training.data.labels import MULTI, REGRESSION, SINGLE, LabelSpec
 from plait.training.data.loading import load_data
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import DataRecipe
@@ -39,7 +39,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 def test_files_with_mapped_columns(tmp_path: Path, rows: Rows, suffix: str) -> None:
     file = write(tmp_path / f"data{suffix}", renamed(rows))
     data = load_data(DataRecipe(source=str(file), columns=COLUMNS))
-    assert data.labels == Labels(("blue", "green", "no", "red", "yes"), SINGLE)
+    assert data.labels == LabelSpec(("blue", "green", "no", "red", "yes"), SINGLE)
     assert data.train.column_names == ["text", "image", "label"]
     found = [{**row, "label": data.labels.names[row["label"]]} for row in data.train]
     assert found == rows
@@ -110,13 +110,13 @@ def test_class_labels_are_read_by_name_and_not_by_number(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("values", "expected", "encoded"),
     [
-        ([3, 10, 3], Labels(("3", "10"), SINGLE), [0, 1, 0]),
-        ([True, False, True], Labels(("False", "True"), SINGLE), [1, 0, 1]),
-        ([0.5, 1.5, 2.0], Labels((), REGRESSION), [0.5, 1.5, 2.0]),
-        ([["b"], ["a", "b"], []], Labels(("a", "b"), MULTI), [[1], [0, 1], []]),
+        ([3, 10, 3], LabelSpec(("3", "10"), SINGLE), [0, 1, 0]),
+        ([True, False, True], LabelSpec(("False", "True"), SINGLE), [1, 0, 1]),
+        ([0.5, 1.5, 2.0], LabelSpec((), REGRESSION), [0.5, 1.5, 2.0]),
+        ([["b"], ["a", "b"], []], LabelSpec(("a", "b"), MULTI), [[1], [0, 1], []]),
     ],
 )
-def test_kinds_of_labels(tmp_path: Path, values: list, expected: Labels, encoded: list) -> None:
+def test_kinds_of_labels(tmp_path: Path, values: list, expected: LabelSpec, encoded: list) -> None:
     Dataset.from_dict({"text": ["x"] * 3, "label": values}).to_parquet(tmp_path / "data.parquet")
     data = load_data(DataRecipe(source=str(tmp_path / "data.parquet")))
     assert data.labels == expected
@@ -144,7 +144,7 @@ def test_validation_split_never_parts_a_picture(tmp_path: Path, rows: Rows) -> N
     data = load_data(recipe)
     assert len(data.train) + len(data.validation) == 9
     assert len(data.validation) == 3
-    assert not set(picture_groups(data.train)) & set(picture_groups(data.validation))
+    assert not set(find_image_groups(data.train)) & set(find_image_groups(data.validation))
 
 
 QUESTIONS = [
@@ -206,11 +206,11 @@ def test_a_validation_split_that_is_there_is_kept(tmp_path: Path, rows: Rows) ->
 
 
 def test_picture_groups_by_id_path_and_bytes(tmp_path: Path, rows: Rows) -> None:
-    by_path = picture_groups(Dataset.from_list(rows))
+    by_path = find_image_groups(Dataset.from_list(rows))
     features = Features({"text": Value("string"), "image": Image(decode=False), "label": Value("string")})
     read = [{**row, "image": {"bytes": Path(row["image"]).read_bytes(), "path": None}} for row in rows]
-    by_bytes = picture_groups(Dataset.from_list(read, features=features))
-    by_id = picture_groups(Dataset.from_list([{**row, "image_id": number // 3} for number, row in enumerate(rows)]))
+    by_bytes = find_image_groups(Dataset.from_list(read, features=features))
+    by_id = find_image_groups(Dataset.from_list([{**row, "image_id": number // 3} for number, row in enumerate(rows)]))
     for groups in (by_path, by_bytes, by_id):
         assert [groups.index(group) for group in groups] == [0, 0, 0, 3, 3, 3, 6, 6, 6]
 
@@ -280,7 +280,7 @@ def test_easy_vqa_source() -> None:
     data = load_data(DataRecipe(source="easy_vqa"))
     assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 38575, "test": 9673}
     assert len(data.labels.names) == 13
-    assert len(set(picture_groups(data.train))) == 4000
+    assert len(set(find_image_groups(data.train))) == 4000
     row = data.train[0]
     assert Path(row["image"]).is_file()
     assert row["image_id"].startswith("train-")

@@ -13,11 +13,11 @@ from PIL import Image
 from plait import PlaitProcessor
 from plait.configuration import PlaitAudioConfig
 from plait.training.commands import run_recipe as train
-from plait.training.data.loading import _closed, load_data
-from plait.training.data.media import items_of
+from plait.training.data.loading import _disable_decoding, load_data
+from plait.training.data.media import collect_items
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import DataRecipe
-from plait.training.runs.building import adjust
+from plait.training.runs.building import adjust_processor
 from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.collator import PlaitDataCollator
 
@@ -48,18 +48,18 @@ def test_items_of_every_kind() -> None:
         {"audio.0": "a.wav", "audio.1": None},
         {"audio": None},
     ]
-    assert [len(items_of(row, "audio")) for row in kinds] == [1, 1, 1, 2, 1, 0]
-    ((_, clip),) = items_of(kinds[2], "audio")
+    assert [len(collect_items(row, "audio")) for row in kinds] == [1, 1, 1, 2, 1, 0]
+    ((_, clip),) = collect_items(kinds[2], "audio")
     assert clip["sampling_rate"] == RATE and clip["array"].shape == samples.shape
-    assert [key for key, _ in items_of(kinds[3], "audio")] == ["path:a.wav", "path:b.wav"]
+    assert [key for key, _ in collect_items(kinds[3], "audio")] == ["path:a.wav", "path:b.wav"]
     frames = [Image.new("RGB", (4, 4), shade) for shade in ("red", "blue")]
-    assert len(items_of({"video": frames}, "video")) == 1
-    assert len(items_of({"image": frames}, "image")) == 2
+    assert len(collect_items({"video": frames}, "video")) == 1
+    assert len(collect_items({"image": frames}, "image")) == 2
 
 
 def test_equal_items_have_equal_keys_and_others_do_not() -> None:
     def key(value: Any, **row: Any) -> str:
-        return items_of({"audio": value, **row}, "audio")[0][0]
+        return collect_items({"audio": value, **row}, "audio")[0][0]
 
     samples = tone(400)
     assert key(samples.tolist(), sampling_rate=RATE) == key(list(samples.tolist()), sampling_rate=RATE)
@@ -67,7 +67,7 @@ def test_equal_items_have_equal_keys_and_others_do_not() -> None:
     assert key({"array": samples, "sampling_rate": RATE}) != key({"array": samples[:-1], "sampling_rate": RATE})
     assert key({"bytes": b"one", "path": None}) != key({"bytes": b"two", "path": None})
     frames = [Image.new("RGB", (4, 4), shade) for shade in ("red", "blue")]
-    keys = [items_of({"video": video}, "video")[0][0] for video in (frames, frames[::-1], list(frames))]
+    keys = [collect_items({"video": video}, "video")[0][0] for video in (frames, frames[::-1], list(frames))]
     assert keys[0] == keys[2] != keys[1]
 
 
@@ -76,7 +76,7 @@ def test_an_audio_column_stays_closed() -> None:
     data = Dataset.from_dict({"audio": [{"bytes": as_file(tone(400)), "path": None}], "label": ["a"]})
     for decode in (True, False):
         typed = data.cast_column("audio", Audio(sampling_rate=RATE, decode=decode))
-        assert set(_closed(typed)[0]["audio"]) == {"bytes", "path"}
+        assert set(_disable_decoding(typed)[0]["audio"]) == {"bytes", "path"}
 
 
 def write_rows(folder: Path, kind: str) -> Path:
@@ -163,9 +163,9 @@ def square(place: int, shade: int) -> dict[str, Any]:
 
 def test_settings_of_a_part_of_the_processor() -> None:
     processor = PlaitProcessor.compose(audio=PlaitAudioConfig(**AUDIO))
-    adjust(processor, "audio", {"hop_length": 80})
+    adjust_processor(processor, "audio", {"hop_length": 80})
     assert processor.feature_extractor is not None and processor.feature_extractor.to_dict()["hop_length"] == 80
     with pytest.raises(RecipeError, match="processor.audio has no key 'hop_lenght'; did you mean 'hop_length'?"):
-        adjust(processor, "audio", {"hop_lenght": 80})
+        adjust_processor(processor, "audio", {"hop_lenght": 80})
     with pytest.raises(RecipeError, match="processor.image takes a source"):
-        adjust(processor, "image", {"size": 16})
+        adjust_processor(processor, "image", {"size": 16})

@@ -12,23 +12,23 @@ from safetensors.torch import load_file
 
 from plait.training.recipes.errors import RecipeError
 from plait.training.runs.recipe import build_recipe
-from plait.training.runs.train import Run, train
+from plait.training.runs.train import TrainingRun, train
 from plait.training.tasks.collator import PlaitDataCollator
 
 from ..text_recipes import recipe_for
 
-MakeRun = Callable[..., Run]
+MakeRun = Callable[..., TrainingRun]
 
 
-def written(run: Run, labels: torch.Tensor) -> list[str]:
+def written(run: TrainingRun, labels: torch.Tensor) -> list[str]:
     texts = run.processor.batch_decode(labels.masked_fill(labels == -100, 0), skip_special_tokens=True)
     return [text.strip() for text in texts]
 
 
-def drawn_texts(run: Run, epoch: int) -> list[str]:
+def drawn_texts(run: TrainingRun, epoch: int) -> list[str]:
     """What a model is trained on in this epoch, by the loader that trains it."""
     collator: Any = run.trainer.data_collator
-    collator.start_epoch(epoch)
+    collator.set_epoch(epoch)
     texts = []
     for batch in run.trainer.get_train_dataloader():
         texts += written(run, batch["labels"])
@@ -56,7 +56,7 @@ def test_workers_that_live_on_see_the_next_epoch(make_run: MakeRun) -> None:
     )
     loader, collator = run.trainer.get_train_dataloader(), run.trainer.data_collator
     for epoch in range(4):
-        collator.start_epoch(epoch)
+        collator.set_epoch(epoch)
         (batch,) = loader
         assert sorted(written(run, batch["labels"])) == drawn_texts(alone, epoch)
 
@@ -78,8 +78,8 @@ def test_evaluation_reads_all_references(make_run: MakeRun) -> None:
     rows = list(run.data.validation)
     batches = []
     for epoch in range(3):
-        collator.start_epoch(epoch)
-        batches.append(collator.evaluation_batch(rows))
+        collator.set_epoch(epoch)
+        batches.append(collator.build_evaluation_batch(rows))
     assert all(batch["references"] == [row["target"] for row in rows] for batch in batches)
     assert all(torch.equal(batch["inputs"]["labels"], batches[0]["inputs"]["labels"]) for batch in batches)
 
@@ -101,10 +101,10 @@ def test_lengths_allow_for_the_longest(make_run: MakeRun) -> None:
         max(len(run.processor.target_tokenizer(text)["input_ids"]) for text in targets)
         for targets in run.data.train["target"]
     ]
-    found = collator.task.lengths(collator, run.data.train)
+    found = collator.task.count_tokens(collator, run.data.train)
     assert [a >= b for a, b in zip(found, longest, strict=True)] == [True] * 3
     first = run.data.train.map(lambda row: {"target": [min(row["target"], key=len)]})
-    assert all(a > b for a, b in zip(found, collator.task.lengths(collator, first), strict=True))
+    assert all(a > b for a, b in zip(found, collator.task.count_tokens(collator, first), strict=True))
 
 
 def test_a_resumed_run_draws_what_an_uninterrupted_one_draws(tmp_path: Path, pictures: dict[str, Path]) -> None:

@@ -2,18 +2,24 @@
 
 import pytest
 
-from plait.training.data.samplers import LengthSampler, PictureSampler, TokenBatchSampler, group_rows, shuffled
+from plait.training.data.samplers import (
+    LengthSampler,
+    SharedImageSampler,
+    TokenBatchSampler,
+    group_rows,
+    shuffle_indices,
+)
 
 KEYS = ["a", "b", "a", None, "c", "b", None, "a", "c"]
 
 
 def order(epoch: int, seed: int = 7) -> list[int]:
-    return list(PictureSampler(KEYS, seed, lambda: epoch))
+    return list(SharedImageSampler(KEYS, seed, lambda: epoch))
 
 
 def test_every_row_comes_once() -> None:
     assert sorted(order(0)) == list(range(len(KEYS)))
-    assert len(PictureSampler(KEYS, 0, lambda: 0)) == len(KEYS)
+    assert len(SharedImageSampler(KEYS, 0, lambda: 0)) == len(KEYS)
 
 
 def test_rows_of_a_picture_stand_together() -> None:
@@ -36,7 +42,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
 def test_the_epoch_is_asked_for_when_the_rows_are_walked() -> None:
     epoch = [0]
-    sampler = PictureSampler(KEYS, 7, lambda: epoch[0])
+    sampler = SharedImageSampler(KEYS, 7, lambda: epoch[0])
     first = list(sampler)
     epoch[0] = 2
     assert list(sampler) == order(2)
@@ -45,9 +51,9 @@ def test_the_epoch_is_asked_for_when_the_rows_are_walked() -> None:
 
 
 def test_shuffled_is_a_permutation() -> None:
-    assert sorted(shuffled(20, 1)) == list(range(20))
-    assert shuffled(20, 1) == shuffled(20, 1)
-    assert shuffled(20, 1) != shuffled(20, 2)
+    assert sorted(shuffle_indices(20, 1)) == list(range(20))
+    assert shuffle_indices(20, 1) == shuffle_indices(20, 1)
+    assert shuffle_indices(20, 1) != shuffle_indices(20, 2)
 
 
 LENGTHS = [3, 9, 4, 4, 12, 5, 3, 3, 7, 30, 4, 9, 5, 5, 6, 3, 8]

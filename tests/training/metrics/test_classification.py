@@ -8,9 +8,9 @@ import torch
 from sklearn.metrics import f1_score, matthews_corrcoef, roc_auc_score
 from transformers import EvalPrediction
 
-from plait.training.data.labels import MASKED_LM, MULTI, REGRESSION, SINGLE
-from plait.training.metrics.baselines import blind_predictions, majority_predictions
-from plait.training.metrics.classification import METRICS, Metrics, greater_is_better
+from plait.training.data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE
+from plait.training.metrics.baselines import predict_blind, predict_majority
+from plait.training.metrics.classification import METRICS, Metrics, is_greater_better
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = torch.tensor(GENERATOR.normal(size=(40, 3)), dtype=torch.float)
@@ -65,7 +65,7 @@ def test_masked_lm_counts_tokens_and_not_batches() -> None:
     logits = torch.randn(4, 6, 11, generator=torch.Generator().manual_seed(0))
     labels = torch.full((4, 6), -100)
     labels[0, 1], labels[0, 2], labels[0, 3], labels[3, 5] = 4, 5, 6, 7
-    metrics = Metrics([], MASKED_LM)
+    metrics = Metrics([], MASKED_LM_PROBLEM)
     found = measured(metrics, logits, labels)
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
     assert found["perplexity"] == pytest.approx(loss.exp().item(), rel=1e-5)
@@ -100,23 +100,25 @@ def test_a_module_of_evaluate_is_loaded_by_path(tmp_path: Path) -> None:
 
 def test_majority_baseline() -> None:
     train = np.array([2, 0, 2, 1])
-    assert majority_predictions(train, 3, SINGLE).tolist() == [2, 2, 2]
-    assert majority_predictions(np.array([1.0, 4.0]), 2, REGRESSION).tolist() == [2.5, 2.5]
-    assert majority_predictions(np.array([[1, 0], [1, 0], [0, 1]]), 1, MULTI).tolist() == [[True, False]]
+    assert predict_majority(train, 3, SINGLE).tolist() == [2, 2, 2]
+    assert predict_majority(np.array([1.0, 4.0]), 2, REGRESSION).tolist() == [2.5, 2.5]
+    assert predict_majority(np.array([[1, 0], [1, 0], [0, 1]]), 1, MULTI).tolist() == [[True, False]]
 
 
 def test_blind_baseline_remembers_each_text() -> None:
     train = (["a", "a", "a", "b"], np.array([0, 1, 1, 0]))
-    assert blind_predictions(train, ["a", "b", "new"], SINGLE).tolist() == [1, 0, 0]
+    assert predict_blind(train, ["a", "b", "new"], SINGLE).tolist() == [1, 0, 0]
 
 
 def test_baselines_leave_out_what_they_cannot_have() -> None:
     metrics = Metrics(["accuracy", "roc_auc"], SINGLE)
-    assert set(metrics.constant(np.array([0, 1]), np.array([1, 1]))) == {"accuracy"}
-    assert set(Metrics(["mae", "pearson"], REGRESSION).constant(np.array([0.0, 1.0]), np.array([0.5, 0.5]))) == {"mae"}
+    assert set(metrics.compute_constant(np.array([0, 1]), np.array([1, 1]))) == {"accuracy"}
+    assert set(
+        Metrics(["mae", "pearson"], REGRESSION).compute_constant(np.array([0.0, 1.0]), np.array([0.5, 0.5]))
+    ) == {"mae"}
 
 
 def test_direction_of_metrics() -> None:
-    assert greater_is_better("eval_accuracy")
-    assert not greater_is_better("eval_loss")
-    assert not greater_is_better("perplexity")
+    assert is_greater_better("eval_accuracy")
+    assert not is_greater_better("eval_loss")
+    assert not is_greater_better("perplexity")

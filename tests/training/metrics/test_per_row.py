@@ -12,8 +12,14 @@ import pytest
 from plait import PlaitProcessor
 from plait.training.cli import main
 from plait.training.commands import run_recipe as train
-from plait.training.metrics.ngrams import PairCounts
-from plait.training.metrics.per_row import RowScore, ScoresRows, beside, lines, perplexity_rows
+from plait.training.metrics.ngrams import BigramModel
+from plait.training.metrics.per_row import (
+    RowScore,
+    SupportsRowScores,
+    build_perplexity_scores,
+    compare_rows,
+    format_intervals,
+)
 from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.registry import TASKS
 
@@ -23,7 +29,7 @@ from ..text_recipes import recipe_for
 def test_an_interval_is_that_of_the_mean() -> None:
     """Against the normal approximation, which many rows obey."""
     scores = np.random.default_rng(0).normal(0.3, 1.0, size=400)
-    found = beside({"score": RowScore(scores, np.ones(400))}, {})["score"]
+    found = compare_rows({"score": RowScore(scores, np.ones(400))}, {})["score"]
     width = 1.96 * scores.std() / math.sqrt(400)
     assert found["value"] == pytest.approx(scores.mean())
     assert found["low"] == pytest.approx(scores.mean() - width, abs=0.1 * width)
@@ -34,39 +40,39 @@ def test_a_difference_is_paired() -> None:
     """Two systems that differ by the same everywhere: no width, however the rows scatter."""
     scores = np.random.default_rng(0).normal(size=50)
     one, other = (RowScore(values, np.ones(50)) for values in (scores + 0.25, scores))
-    minus = beside({"score": one}, {"other": {"score": other}})["score"]["minus"]["other"]
+    minus = compare_rows({"score": one}, {"other": {"score": other}})["score"]["minus"]["other"]
     assert list(minus.values()) == pytest.approx([0.25] * 3)
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:
     """Copies of a row say no more than the row: the interval of ten copies is that of one."""
     scores = np.random.default_rng(0).normal(size=30)
-    once = beside({"score": RowScore(scores, np.ones(30))}, {})["score"]
+    once = compare_rows({"score": RowScore(scores, np.ones(30))}, {})["score"]
     copied = RowScore(np.repeat(scores, 10), np.ones(300))
-    together = beside({"score": copied}, {}, groups=[f"row {row // 10}" for row in range(300)])["score"]
-    alone = beside({"score": copied}, {})["score"]
+    together = compare_rows({"score": copied}, {}, groups=[f"row {row // 10}" for row in range(300)])["score"]
+    alone = compare_rows({"score": copied}, {})["score"]
     assert together["high"] - together["low"] == pytest.approx(once["high"] - once["low"], rel=0.15)
     assert alone["high"] - alone["low"] < 0.5 * (once["high"] - once["low"])
 
 
 def test_perplexity_weighs_rows_by_their_tokens() -> None:
-    rows = perplexity_rows([2.0, 12.0], [1, 3])
-    assert rows["perplexity"].value() == pytest.approx(math.exp(14 / 4))
-    found = beside(rows, {})["perplexity"]
+    rows = build_perplexity_scores([2.0, 12.0], [1, 3])
+    assert rows["perplexity"].compute() == pytest.approx(math.exp(14 / 4))
+    found = compare_rows(rows, {})["perplexity"]
     assert (found["low"], found["high"]) == pytest.approx((math.exp(2), math.exp(4)))
-    assert "perplexity=33.1155 [7.3891, 54.5982]" in lines({"perplexity": found})
+    assert "perplexity=33.1155 [7.3891, 54.5982]" in format_intervals({"perplexity": found})
 
 
 def test_other_rows_are_an_error() -> None:
     own, other = (RowScore(np.ones(count), np.ones(count)) for count in (3, 4))
     with pytest.raises(ValueError, match="other has 4 rows in score, not 3"):
-        beside({"score": own}, {"other": {"score": other}})
+        compare_rows({"score": own}, {"other": {"score": other}})
 
 
 def test_bigrams_are_those_of_the_equation() -> None:
     """Witten-Bell, written out; the probabilities after any token sum to one."""
     train = [[1, 2, 3, 1, 2], [2, 3, 3, 1]]
-    counts = PairCounts(train, 5)
+    counts = BigramModel(train, 5)
     pairs = Counter(pair for row in train for pair in zip(row, row[1:], strict=False))
     tokens = Counter(token for row in train for token in row)
     for before in range(5):
@@ -85,7 +91,7 @@ def test_bigrams_are_those_of_the_equation() -> None:
 
 
 def test_without_a_pair_in_training_bigrams_are_unigrams() -> None:
-    counts, asked = PairCounts([[1], [2]], 4), np.array([1, 2, 3])
+    counts, asked = BigramModel([[1], [2]], 4), np.array([1, 2, 3])
     np.testing.assert_array_equal(counts.bigram(asked), counts.unigram(asked))
 
 
@@ -123,7 +129,9 @@ def test_intervals_are_refused_before_any_work_where_rows_have_no_score(capsys: 
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_a_task_says_whether_its_rows_have_scores(name: str, processor: PlaitProcessor) -> None:
     recipe = build_recipe({"task": name, "model": {"from_pretrained": "any"}})
-    assert TASKS[name].scores_rows == isinstance(TASKS[name].make_metrics([], None, processor, recipe), ScoresRows)
+    assert TASKS[name].has_row_scores == isinstance(
+        TASKS[name].build_metrics([], None, processor, recipe), SupportsRowScores
+    )
 
 
 def test_intervals_need_a_metric_of_single_rows(
@@ -135,6 +143,6 @@ def test_intervals_need_a_metric_of_single_rows(
 
 
 def test_perplexities_of_other_tokens_are_not_compared() -> None:
-    own, theirs = (perplexity_rows([4.0, 6.0], tokens) for tokens in ([2, 3], [2, 4]))
+    own, theirs = (build_perplexity_scores([4.0, 6.0], tokens) for tokens in ([2, 3], [2, 4]))
     with pytest.raises(ValueError, match=r"other counts other tokens in perplexity \(6 in all, not 5\)"):
-        beside(own, {"other": theirs})
+        compare_rows(own, {"other": theirs})

@@ -14,9 +14,15 @@ import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
 from plait.training.metrics.bootstrap import paired_bootstrap
-from plait.training.metrics.cider import caption_words, cider_d
-from plait.training.metrics.text import TEXT_METRICS, bleu, text_metrics
-from plait.training.metrics.text_answers import exact_match, squad_answer, token_f1, vqa_accuracy, vqa_answer
+from plait.training.metrics.cider import cider_d, split_caption_words
+from plait.training.metrics.text import TEXT_METRICS, build_bleu, build_text_metrics
+from plait.training.metrics.text_answers import (
+    exact_match,
+    normalize_squad_answer,
+    normalize_vqa_answer,
+    token_f1,
+    vqa_accuracy,
+)
 
 GENERATOR = np.random.default_rng(0)
 WORDS = (
@@ -46,8 +52,8 @@ every_metric = pytest.mark.parametrize("name", TEXT_METRICS)
 
 
 def measured(name: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    metrics = text_metrics([name])
-    metrics.add(predictions, references)
+    metrics = build_text_metrics([name])
+    metrics.update(predictions, references)
     return metrics.compute()[name]
 
 
@@ -74,10 +80,10 @@ def test_the_number_of_references_may_differ_from_row_to_row(name: str) -> None:
 
 
 def test_signatures_say_how_bleu_was_computed() -> None:
-    metrics = text_metrics(["bleu", "bleu_intl", "cider"])
-    metrics.add(PREDICTIONS, THREE)
+    metrics = build_text_metrics(["bleu", "bleu_intl", "cider"])
+    metrics.update(PREDICTIONS, THREE)
     metrics.compute()
-    signatures = metrics.signatures()
+    signatures = metrics.collect_signatures()
     assert set(signatures) == {"bleu", "bleu_intl"}
     assert {"nrefs:3", "tok:13a", f"version:{sacrebleu.__version__}"} <= set(signatures["bleu"].split("|"))
     assert "tok:intl" in signatures["bleu_intl"].split("|")
@@ -85,22 +91,22 @@ def test_signatures_say_how_bleu_was_computed() -> None:
 
 def test_bleu_has_no_signature_before_it_is_computed() -> None:
     with pytest.raises(ValueError, match="references"):
-        bleu().signature  # noqa: B018
+        build_bleu().signature  # noqa: B018
 
 
 def test_an_unknown_tokenizer_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="no sacrebleu tokenizer 'chars'; did you mean 'char'"):
-        bleu(tokenizer="chars")
+        build_bleu(tokenizer="chars")
 
 
 @pytest.mark.parametrize("name", ROUGE)
 def test_rouge_is_that_of_the_best_reference(name: str) -> None:
     scorer = RougeScorer([name])
     best = [max(scorer.score(r, p)[name].fmeasure for r in row) for p, row in zip(PREDICTIONS, REFERENCES, strict=True)]
-    metrics = text_metrics([name])
-    metrics.add(PREDICTIONS, REFERENCES)
+    metrics = build_text_metrics([name])
+    metrics.update(PREDICTIONS, REFERENCES)
     assert len(set(best)) > 9
-    assert metrics.rows()[name] == pytest.approx(best)
+    assert metrics.compute_per_row()[name] == pytest.approx(best)
 
 
 def test_rouge_by_hand() -> None:
@@ -118,7 +124,7 @@ def dense_cider(predictions: Sequence[str], references: Sequence[Sequence[str]])
     """CIDEr-D with one dense vector a caption over all n-grams of the corpus."""
 
     def grams(text: str, n: int) -> Counter[str]:
-        words = caption_words(text)
+        words = split_caption_words(text)
         return Counter(" ".join(words[start : start + n]) for start in range(len(words) - n + 1))
 
     total = np.zeros(len(predictions))
@@ -131,7 +137,7 @@ def dense_cider(predictions: Sequence[str], references: Sequence[Sequence[str]])
             for answer in answers:
                 counts = grams(prediction, n), grams(answer, n)
                 g, h = (idf * [count[gram] for gram in vocabulary] for count in counts)
-                gap = len(caption_words(prediction)) - len(caption_words(answer))
+                gap = len(split_caption_words(prediction)) - len(split_caption_words(answer))
                 norm = np.linalg.norm(g) * np.linalg.norm(h)
                 cosine = np.minimum(g, h) @ h / norm if norm else 0
                 total[row] += 10 / 4 / len(answers) * exp(-(gap**2) / 72) * cosine
@@ -146,8 +152,8 @@ def test_cider_equals_its_equation_on_dense_vectors() -> None:
 
 def test_cider_equals_the_coco_evaluation() -> None:
     oracle = pytest.importorskip("pycocoevalcap.cider.cider").Cider()
-    truth = {row: [" ".join(caption_words(text)) for text in texts] for row, texts in enumerate(REFERENCES)}
-    said = {row: [" ".join(caption_words(text))] for row, text in enumerate(PREDICTIONS)}
+    truth = {row: [" ".join(split_caption_words(text)) for text in texts] for row, texts in enumerate(REFERENCES)}
+    said = {row: [" ".join(split_caption_words(text))] for row, text in enumerate(PREDICTIONS)}
     mean, rows = oracle.compute_score(truth, said)
     assert measured("cider", PREDICTIONS, REFERENCES) == pytest.approx(mean, abs=1e-9)
     assert cider_d(PREDICTIONS, REFERENCES) == pytest.approx(rows, abs=1e-9)
@@ -183,7 +189,7 @@ def test_one_row_has_no_rare_words() -> None:
     ],
 )
 def test_captions_are_split_as_by_the_coco_evaluation(text: str, words: str) -> None:
-    assert caption_words(text) == words.split()
+    assert split_caption_words(text) == words.split()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_squad_by_hand(prediction: str, references: list[str], exact: float, f1:
 def test_token_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
     scores = []
     for prediction, (reference, *_) in zip(PREDICTIONS, REFERENCES, strict=True):
-        said, truth = squad_answer(prediction).split(), squad_answer(reference).split()
+        said, truth = normalize_squad_answer(prediction).split(), normalize_squad_answer(reference).split()
         shared = sum(min(said.count(word), truth.count(word)) for word in set(said))
         precision, recall = shared / len(said), shared / len(truth)
         scores.append(token_f1(prediction, [reference]))
@@ -252,7 +258,7 @@ def test_with_fewer_humans_three_or_all_are_enough(references: list[str], accura
     ],
 )
 def test_vqa_answers_are_normalised_as_officially(text: str, answer: str) -> None:
-    assert vqa_answer(text) == answer
+    assert normalize_vqa_answer(text) == answer
 
 
 def test_distinct_shows_a_model_that_always_says_the_same() -> None:
@@ -269,9 +275,9 @@ def test_the_order_of_rows_does_not_matter(name: str) -> None:
 
 @every_metric
 def test_batches_equal_the_whole(name: str) -> None:
-    metrics = text_metrics([name])
+    metrics = build_text_metrics([name])
     for start, stop in ((0, 1), (1, 10), (10, 10), (10, 24)):
-        metrics.add(PREDICTIONS[start:stop], REFERENCES[start:stop])
+        metrics.update(PREDICTIONS[start:stop], REFERENCES[start:stop])
     assert metrics.compute()[name] == measured(name, PREDICTIONS, REFERENCES)
     assert metrics.compute()[name] == measured(name, PREDICTIONS, REFERENCES)
 
@@ -290,16 +296,16 @@ def test_saying_nothing_scores_zero(name: str) -> None:
 
 
 def test_several_metrics_equal_each_alone() -> None:
-    metrics = text_metrics(list(TEXT_METRICS))
-    metrics.add(PREDICTIONS, REFERENCES)
+    metrics = build_text_metrics(list(TEXT_METRICS))
+    metrics.update(PREDICTIONS, REFERENCES)
     assert metrics.compute() == {name: measured(name, PREDICTIONS, REFERENCES) for name in TEXT_METRICS}
 
 
 def test_rows_are_in_order_and_their_mean_is_the_metric() -> None:
-    metrics = text_metrics(list(TEXT_METRICS))
-    metrics.add(PREDICTIONS[:10], REFERENCES[:10])
-    metrics.add(["", *PREDICTIONS[11:]], REFERENCES[10:])
-    rows, values = metrics.rows(), metrics.compute()
+    metrics = build_text_metrics(list(TEXT_METRICS))
+    metrics.update(PREDICTIONS[:10], REFERENCES[:10])
+    metrics.update(["", *PREDICTIONS[11:]], REFERENCES[10:])
+    rows, values = metrics.compute_per_row(), metrics.compute()
     assert set(rows) == ROWS
     assert {name: float(scores.mean()) for name, scores in rows.items()} == {name: values[name] for name in ROWS}
     assert {len(scores) for scores in rows.values()} == {24}
@@ -309,26 +315,26 @@ def test_rows_are_in_order_and_their_mean_is_the_metric() -> None:
 @every_metric
 def test_no_rows_are_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="no rows"):
-        text_metrics([name]).compute()
+        build_text_metrics([name]).compute()
 
 
 @every_metric
 def test_a_wrong_batch_is_an_error_and_adds_nothing(name: str) -> None:
-    metrics = text_metrics([name])
-    metrics.add(PREDICTIONS, REFERENCES)
+    metrics = build_text_metrics([name])
+    metrics.update(PREDICTIONS, REFERENCES)
     before = metrics.compute()
     with pytest.raises(ValueError, match="3 predictions, but references for 2 rows"):
-        metrics.add(["a", "b", "c"], [["a"], ["b"]])
+        metrics.update(["a", "b", "c"], [["a"], ["b"]])
     with pytest.raises(ValueError, match="row 1 of the batch has no reference"):
-        metrics.add(["a", "b"], [["a"], []])
+        metrics.update(["a", "b"], [["a"], []])
     with pytest.raises(ValueError, match="row 0 of the batch: .*'a red dog'"):
-        metrics.add(["a", "b"], ["a red dog", "a cat"])
+        metrics.update(["a", "b"], ["a red dog", "a cat"])
     assert metrics.compute() == before
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no text metric 'rogue1'; did you mean 'rouge1'\? There are bleu, "):
-        text_metrics(["cider", "rogue1"])
+        build_text_metrics(["cider", "rogue1"])
 
 
 @pytest.mark.parametrize(("name", "package"), [("bleu", "sacrebleu"), ("chrf", "sacrebleu"), ("rougeL", "rouge_score")])
@@ -337,7 +343,7 @@ def test_a_missing_package_says_what_to_install(name: str, package: str, monkeyp
     for module in [module for module in sys.modules if module.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=rf"{package}: pip install plait\[text\]"):
-        text_metrics([name])
+        build_text_metrics([name])
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from plait import PlaitForPreTraining
 from plait.training.commands import run_recipe as train
-from plait.training.multitask.sampler import TaskBatchSampler, TaskRows, task_shares
+from plait.training.multitask.sampler import TaskBatchSampler, TaskRows, compute_task_shares
 from plait.training.recipes.errors import RecipeError
-from plait.training.runs.loading import recipe_of
+from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
 from plait.training.runs.recipe import build_recipe
 
@@ -83,7 +83,7 @@ def test_a_run_trains_measures_and_saves_every_task(content: dict[str, Any], tmp
         assert body.keys() == bodies[0].keys()
         assert all(torch.equal(value, bodies[0][name]) for name, value in body.items())
     folder = str(tmp_path / "run" / "answers")
-    answers = list(predict(folder, [{"text": "is it red ?", "image": None}], recipe_of(folder, {})))
+    answers = list(predict(folder, [{"text": "is it red ?", "image": None}], load_model_recipe(folder, {})))
     assert answers[0]["label"] in ("blue", "green", "no", "red", "yes")
 
 
@@ -98,7 +98,7 @@ def test_batches_are_drawn_by_temperature(temperature: float) -> None:
             (name,) = {data[row][0] for row in batch}
             counts[name] += 1
     share = 40 ** (1 / temperature) / (40 ** (1 / temperature) + 400 ** (1 / temperature))
-    assert task_shares([40, 400], temperature) == pytest.approx([share, 1 - share])
+    assert compute_task_shares([40, 400], temperature) == pytest.approx([share, 1 - share])
     assert counts["small"] / counts.total() == pytest.approx(share, abs=0.03)
     assert counts.total() == 30 * (440 // 4)
 

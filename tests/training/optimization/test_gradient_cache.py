@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plait import PlaitForRetrieval
 from plait.configuration import PlaitCNNConfig, PlaitTextConfig, PlaitVisionConfig
-from plait.training.optimization.gradient_cache import cached_backward, chunks_of, joined
+from plait.training.optimization.gradient_cache import cached_backward, join_chunks, split_chunks
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = PlaitTextConfig(vocab_size=40, pad_token_id=0, max_position_embeddings=12, **SIZES)
@@ -66,12 +66,12 @@ def test_dropout_draws_in_both_runs_the_same() -> None:
     """The reference keeps the graphs of all chunks, each run once; then the numbers go on where they would have."""
     model, inputs = model_of(dropout=0.3), batch()
     torch.manual_seed(5)
-    embedded = [model.embed(chunk, every=True) for chunk in chunks_of(inputs, 4)]
+    embedded = [model.embed(chunk, every=True) for chunk in split_chunks(inputs, 4)]
     after = torch.rand(1)
     sides = {}
     for side in embedded[0]:
         parts = [chunk[side] for chunk in embedded]
-        sides[side] = joined(parts)._replace(vectors=torch.cat([part.vectors for part in parts]))
+        sides[side] = join_chunks(parts)._replace(vectors=torch.cat([part.vectors for part in parts]))
     expected = model.contrast(sides)
     expected.backward()
     whole = gradients(model)
@@ -170,4 +170,4 @@ def test_what_cannot_be_cut_is_said() -> None:
     with pytest.raises(ValueError, match="token_type_ids has 2 rows in a batch of 11"):
         cached_backward(model, {**inputs, "token_type_ids": torch.zeros(2, 6)}, 3)
     with pytest.raises(ValueError, match="nothing in the batch tells"):
-        list(chunks_of({"return_loss": True}, 3))
+        list(split_chunks({"return_loss": True}, 3))

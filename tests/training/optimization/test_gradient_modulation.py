@@ -8,7 +8,11 @@ import torch
 from datasets import Dataset
 
 from plait import PlaitForMaskedLM
-from plait.training.optimization.gradient_modulation import coefficients, gradient_shares, modulate
+from plait.training.optimization.gradient_modulation import (
+    compute_coefficients,
+    compute_gradient_shares,
+    modulate_gradients,
+)
 
 
 def step_by_hand(model, inputs: dict, alpha: float, rate: float) -> dict[str, torch.Tensor]:
@@ -86,17 +90,17 @@ def test_noise_is_as_wide_as_the_gradient_and_the_same_for_a_seed(make_model, ma
 
 
 def test_the_better_modality_learns_less_and_the_others_as_before() -> None:
-    found = coefficients({"text": 0.6, "image": 0.3}, alpha=0.4)
+    found = compute_coefficients({"text": 0.6, "image": 0.3}, alpha=0.4)
     assert found == pytest.approx({"text": 1 - math.tanh(0.4 * 2), "image": 1.0})
-    three = coefficients({"text": 0.6, "image": 0.3, "audio": 0.1}, alpha=0.4)
+    three = compute_coefficients({"text": 0.6, "image": 0.3, "audio": 0.1}, alpha=0.4)
     assert three == pytest.approx({"text": 1 - math.tanh(0.4 * 3), "image": 1.0, "audio": 1.0})
-    assert coefficients({"text": 0.6}, alpha=0.4) == {}
+    assert compute_coefficients({"text": 0.6}, alpha=0.4) == {}
 
 
 def test_a_single_number_gets_no_noise_and_a_frozen_one_none() -> None:
     tower = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(3))])
     tower[0].grad = torch.tensor([2.0])
-    modulate(tower, 0.5, torch.Generator().manual_seed(0))
+    modulate_gradients(tower, 0.5, torch.Generator().manual_seed(0))
     assert tower[0].grad.tolist() == [1.0] and tower[1].grad is None
 
 
@@ -127,7 +131,7 @@ def test_shares_are_those_of_the_gradient_norms(make_model, data, make_trainer) 
     (logged,) = [entry for entry in trainer.state.log_history if "gradient_share_text" in entry]
     for modality, norm in norms.items():
         assert logged[f"gradient_share_{modality}"] == pytest.approx(norm / sum(norms.values()), rel=1e-4)
-    assert gradient_shares(make_model()) == {"text": 0.0, "image": 0.0}
+    assert compute_gradient_shares(make_model()) == {"text": 0.0, "image": 0.0}
 
 
 def test_a_frozen_tower_has_no_share_and_logs_are_means(make_trainer) -> None:

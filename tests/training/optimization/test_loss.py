@@ -10,14 +10,14 @@ from torch.nn import functional
 from plait import PlaitTrainer
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
 from plait.training.data.labels import REGRESSION
-from plait.training.data.loading import Data
+from plait.training.data.loading import DataSplits
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 MakeTrainer = Callable[..., PlaitTrainer]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_weighted_classes_equal_torch(make_trainer: MakeTrainer, data: Data, smoothing: float) -> None:
+def test_weighted_classes_equal_torch(make_trainer: MakeTrainer, data: DataSplits, smoothing: float) -> None:
     """Each row's loss times its class's weight, over the number of rows."""
     weights = {"blue": 2.0, "no": 0.25}
     trainer = make_trainer(class_weights=weights, label_smoothing_factor=smoothing)
@@ -29,7 +29,7 @@ def test_weighted_classes_equal_torch(make_trainer: MakeTrainer, data: Data, smo
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_balanced_classes_weigh_alike(make_trainer: MakeTrainer, data: Data) -> None:
+def test_balanced_classes_weigh_alike(make_trainer: MakeTrainer, data: DataSplits) -> None:
     """Every class that training has gets the same sum of weights, and the rows' mean weight is 1."""
     trainer = make_trainer(class_weights="balanced")
     inputs = trainer.data_collator(list(data.train))

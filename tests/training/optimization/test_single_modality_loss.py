@@ -9,7 +9,7 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
 from plait import PlaitConfig, PlaitForClassification, PlaitForMaskedLM
-from plait.training.compare.systems import systems_of
+from plait.training.compare.systems import build_systems
 from plait.training.runs.recipe import build_recipe
 
 NAMES = {"text": ("input_ids", "attention_mask", "token_type_ids"), "image": ("pixel_values", "image_indices")}
@@ -110,5 +110,5 @@ def test_a_comparison_leaves_it_to_the_fusions() -> None:
     towers = {name: {"config": {"hidden_size": 16}} for name in ("text", "image")}
     training = {"single_modality_weight": 1.0, "ogm_alpha": 0.5, "learning_rate": 1e-3}
     recipe = build_recipe({"model": towers, "training": training, "compare": {"fusions": ["early"]}})
-    found = {system.name: set(system.recipe(recipe, 0).training) for system in systems_of(recipe)}
+    found = {system.name: set(system.build_training_recipe(recipe, 0).training) for system in build_systems(recipe)}
     assert found == {"text": {"learning_rate"}, "image": {"learning_rate"}, "early": set(training)}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from plait.training.recipes.errors import RecipeError
-from plait.training.recipes.files import differences, find_recipe, parse_overrides, save_recipe
+from plait.training.recipes.files import find_differences, find_recipe, parse_overrides, save_recipe
 from plait.training.recipes.schema import Recipe
-from plait.training.runs.folder import saved_recipe
+from plait.training.runs.folder import read_run_recipe
 from plait.training.runs.recipe import build_recipe, load_recipe
 
 RECIPE = """
@@ -93,13 +93,13 @@ def test_broken_overrides(arguments: list[str]) -> None:
 def test_the_saved_recipe_reads_back_equal(file: Path, tmp_path: Path) -> None:
     recipe = load_recipe(file, {"seed": 5})
     save_recipe(recipe, tmp_path / "recipe.yaml", "0.0")
-    assert saved_recipe(tmp_path) == recipe
+    assert read_run_recipe(tmp_path) == recipe
 
 
 def test_differences_name_the_keys(file: Path) -> None:
     old, new = load_recipe(file), load_recipe(file, {"training.learning_rate": 1.0, "model.freeze": []})
-    assert differences(old, old) == []
-    found = differences(old, new)
+    assert find_differences(old, old) == []
+    found = find_differences(old, new)
     assert [line.split(":")[0] for line in found] == ["model.freeze", "training.learning_rate"]
 
 

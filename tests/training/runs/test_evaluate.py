@@ -9,7 +9,7 @@ import pytest
 from plait.training.commands import run_recipe as train
 from plait.training.recipes.errors import RecipeError
 from plait.training.runs.evaluate import evaluate
-from plait.training.runs.loading import recipe_of
+from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.recipe import build_recipe
 
 from ..tasks.test_retrieval import captions
@@ -36,7 +36,9 @@ def test_a_model_is_measured_in_the_type_that_it_was_trained_in(
     """Alone exactly as at the end of its training, and otherwise where the type is another."""
     recipe = build_recipe(make_content(name, max_steps=2, bf16=True))
     expected, run = train(recipe, "plait train")["validation"]["model"], str(recipe.output_dir)
-    half, single = (evaluate(run, recipe_of(run, {"training.bf16": bf16}), "validation") for bf16 in (True, False))
+    half, single = (
+        evaluate(run, load_model_recipe(run, {"training.bf16": bf16}), "validation") for bf16 in (True, False)
+    )
     assert {name: half[name] for name in expected} == expected
     assert half["loss"] != single["loss"]
     assert half["loss"] == pytest.approx(single["loss"], rel=3e-2)
@@ -46,6 +48,6 @@ def test_float16_needs_a_gpu(finished: Callable[[str], Path], make_content: Call
     """It is refused, in training too, where it would be left out in silence."""
     run = str(finished("translation"))
     with pytest.raises(RecipeError, match="training: fp16 is mixed precision of a GPU"):
-        evaluate(run, recipe_of(run, {"training.fp16": True}))
+        evaluate(run, load_model_recipe(run, {"training.fp16": True}))
     with pytest.raises(RecipeError, match="training: fp16 is mixed precision of a GPU"):
         train(build_recipe(make_content("translation", fp16=True)), "plait train")

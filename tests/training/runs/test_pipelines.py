@@ -13,7 +13,7 @@ from transformers import pipeline as hf_pipeline
 
 import plait
 from plait.training.commands import run_recipe as train
-from plait.training.runs.loading import recipe_of
+from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
 from plait.training.runs.recipe import build_recipe
 
@@ -96,12 +96,12 @@ def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, pictures: dict[str, Pa
     pipe = plait.pipeline("summarization", model=run)
     assert isinstance(pipe.model, plait.PlaitForCausalLM)
     found = [answer["summary_text"] for answer in pipe(texts)]
-    expected = list(predict(run, [{"prompt": text} for text in texts], recipe_of(run, {})))
+    expected = list(predict(run, [{"prompt": text} for text in texts], load_model_recipe(run, {})))
     assert found == [answer["generated_text"] for answer in expected]
     plain = plait.pipeline("summarization", model=run, prompt_template="{prompt}")
     said = [f"Go: {text}" for text in texts]
     assert [answer["summary_text"] for answer in plain(said)] == found
-    other = recipe_of(run, {"settings": {}})
+    other = load_model_recipe(run, {"settings": {}})
     unasked = [answer["generated_text"] for answer in predict(run, [{"prompt": text} for text in texts], other)]
     assert [answer["summary_text"] for answer in plain(texts)] == unasked
 

@@ -12,15 +12,15 @@ from PIL import Image
 
 from plait import PlaitProcessor
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.data.labels import MULTI, REGRESSION, Labels
-from plait.training.data.loading import Data
-from plait.training.data.row_encoder import PictureCache
+from plait.training.data.labels import MULTI, REGRESSION, LabelSpec
+from plait.training.data.loading import DataSplits
+from plait.training.data.row_encoder import ImageCache
 from plait.training.tasks.collator import PlaitDataCollator
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 
 
-def test_a_batch_is_what_the_model_takes(make_model: MakeModel, processor: PlaitProcessor, data: Data) -> None:
+def test_a_batch_is_what_the_model_takes(make_model: MakeModel, processor: PlaitProcessor, data: DataSplits) -> None:
     rows = list(data.train)
     batch = PlaitDataCollator(processor, data.labels)(rows)
     assert next(iter(batch)) == "labels"
@@ -70,11 +70,11 @@ def test_a_batch_without_any_picture_has_no_pixels(processor: PlaitProcessor) ->
 
 def test_labels_of_each_kind(processor: PlaitProcessor) -> None:
     rows = [{"text": "a", "label": 0.5}, {"text": "b", "label": 2.0}]
-    labels = PlaitDataCollator(processor, Labels((), REGRESSION))(rows)["labels"]
+    labels = PlaitDataCollator(processor, LabelSpec((), REGRESSION))(rows)["labels"]
     assert labels.dtype == torch.float
     assert labels.tolist() == [0.5, 2.0]
     rows = [{"text": "a", "label": [2, 0]}, {"text": "b", "label": []}]
-    assert PlaitDataCollator(processor, Labels(("x", "y", "z"), MULTI))(rows)["labels"].tolist() == [
+    assert PlaitDataCollator(processor, LabelSpec(("x", "y", "z"), MULTI))(rows)["labels"].tolist() == [
         [1.0, 0.0, 1.0],
         [0.0, 0.0, 0.0],
     ]
@@ -90,7 +90,7 @@ def test_text_pairs_have_two_segments(processor: PlaitProcessor) -> None:
     assert batch["token_type_ids"].unique().tolist() == [0, 1]
 
 
-def test_masks_depend_on_seed_and_batch_alone(processor: PlaitProcessor, data: Data) -> None:
+def test_masks_depend_on_seed_and_batch_alone(processor: PlaitProcessor, data: DataSplits) -> None:
     rows = list(data.train.select_columns("text"))
     make = [
         PlaitDataCollator(processor, task="masked_lm", settings={"mlm_probability": 0.5}, seed=seed)
@@ -105,7 +105,7 @@ def test_masks_depend_on_seed_and_batch_alone(processor: PlaitProcessor, data: D
     assert not torch.equal(first["labels"], make[0](rows[::-1])["labels"].flip(0))
 
 
-def test_masked_tokens_are_the_texts_own(processor: PlaitProcessor, data: Data) -> None:
+def test_masked_tokens_are_the_texts_own(processor: PlaitProcessor, data: DataSplits) -> None:
     rows = list(data.train.select_columns("text"))
     batch = PlaitDataCollator(processor, task="masked_lm", settings={"mlm_probability": 0.5})(rows)
     plain = PlaitDataCollator(processor)(rows)["input_ids"]
@@ -119,7 +119,7 @@ def test_kept_pictures_are_not_read_again(processor: PlaitProcessor, pictures: d
     copies = {name: shutil.copy(path, tmp_path / path.name) for name, path in pictures.items()}
     rows = [{"text": "a", "image": str(path), "image_id": name} for name, path in copies.items()]
     keeping, forgetful = PlaitDataCollator(processor), PlaitDataCollator(processor)
-    keeping.pictures = PictureCache(1.0)
+    keeping.image_cache = ImageCache(1.0)
     expected = keeping(rows)["pixel_values"]
     copies["red"].unlink()
     assert torch.equal(keeping(rows)["pixel_values"], expected)
@@ -129,14 +129,14 @@ def test_kept_pictures_are_not_read_again(processor: PlaitProcessor, pictures: d
 
 def test_the_picture_cache_stays_below_its_limit(processor: PlaitProcessor, pictures: dict[str, Path]) -> None:
     size = 3 * 16 * 16 * 4
-    cache = PictureCache(2.5 * size / 2**30)
+    cache = ImageCache(2.5 * size / 2**30)
     for name, path in pictures.items():
-        cache.pixels(processor, {name: str(path)})
+        cache.process_images(processor, {name: str(path)})
     assert list(cache.kept) == list(pictures)[1:]
     assert cache.size == 2 * size
 
 
-def test_a_collator_goes_to_a_worker(processor: PlaitProcessor, data: Data) -> None:
+def test_a_collator_goes_to_a_worker(processor: PlaitProcessor, data: DataSplits) -> None:
     collator = PlaitDataCollator(processor, data.labels)
     copy = pickle.loads(pickle.dumps(collator))
     rows = list(Dataset.from_list(list(data.train)))

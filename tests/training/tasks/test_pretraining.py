@@ -18,9 +18,9 @@ from plait.configuration.objectives import OBJECTIVES
 from plait.training.cli import main
 from plait.training.commands import run_recipe as train
 from plait.training.data.tokenizer import train_tokenizer
-from plait.training.optimization.objective_schedule import read_weights, weight_at
+from plait.training.optimization.objective_schedule import interpolate_weight, parse_objective_weights
 from plait.training.recipes.errors import RecipeError
-from plait.training.runs.loading import recipe_of
+from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
 from plait.training.runs.recipe import build_recipe, load_recipe
 from plait.training.tasks.collator import PlaitDataCollator
@@ -90,7 +90,7 @@ def test_every_loss_is_logged_measured_and_scheduled(content: dict[str, Any], tm
 
 def test_a_pretrained_folder_is_fine_tuned_and_asked(content: dict[str, Any], tmp_path: Path) -> None:
     train(build_recipe(content), "plait train")
-    recipe = recipe_of(str(tmp_path / "run"), {})
+    recipe = load_model_recipe(str(tmp_path / "run"), {})
     rows = [{"text": "a red square", "image": str(tmp_path / f"{name}.png")} for name in ("red", "blue")]
     answers = list(predict(str(tmp_path / "run"), rows, recipe))
     assert all(0 < answer["match"] < 1 and -1 <= answer["similarity"] <= 1 for answer in answers)
@@ -147,8 +147,10 @@ def test_a_batch_holds_what_its_objectives_learn_from(
 
 
 def test_weights_change_linearly_between_their_points() -> None:
-    points = read_weights({"matching": [[0.2, 0.0], [0.6, 1.0], [0.6, 3.0], [1.0, 2.0]], "masked_lm": 1})["matching"]
-    found = [weight_at(points, progress) for progress in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    points = parse_objective_weights({"matching": [[0.2, 0.0], [0.6, 1.0], [0.6, 3.0], [1.0, 2.0]], "masked_lm": 1})[
+        "matching"
+    ]
+    found = [interpolate_weight(points, progress) for progress in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)]
     assert found == pytest.approx([0.0, 0.0, 0.5, 1.0, 2.5, 2.0])
 
 

@@ -152,7 +152,7 @@ def test_hard_negatives_come_from_a_column(pictures: dict[str, Path], processor:
     rows = [{"text": row["text"][0], "image": row["image"], "negative": row["negative"]} for row in confusing(pictures)]
     rows[1]["negative"] = rows[1]["negative"][0]
     collator = PlaitDataCollator(processor, task="retrieval")
-    batch = collator.training_batch(rows)
+    batch = collator.build_training_batch(rows)
     assert batch["negative_input_ids"].shape[:2] == batch["negative_groups"].shape == (3, 3)
     assert batch["negative_attention_mask"].any(-1).tolist() == [[True] * 3, [True, False, False], [False] * 3]
     assert (batch["negative_groups"] >= 0).tolist() == batch["negative_attention_mask"].any(-1).tolist()
@@ -162,9 +162,11 @@ def test_hard_negatives_come_from_a_column(pictures: dict[str, Path], processor:
     few = PlaitDataCollator(processor, task="retrieval", settings={"negatives": 1})
     drawn = set()
     for epoch in range(12):
-        few.start_epoch(epoch)
-        drawn.add(int(few.training_batch(rows)["negative_groups"][0]))
-        assert torch.equal(few.training_batch(rows)["negative_groups"], few.training_batch(rows)["negative_groups"])
+        few.set_epoch(epoch)
+        drawn.add(int(few.build_training_batch(rows)["negative_groups"][0]))
+        assert torch.equal(
+            few.build_training_batch(rows)["negative_groups"], few.build_training_batch(rows)["negative_groups"]
+        )
     assert drawn == set(batch["negative_groups"][0].tolist())
     assert "negative_input_ids" not in collator([{**row, "negative": None} for row in rows])
 

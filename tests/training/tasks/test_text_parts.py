@@ -10,17 +10,24 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from plait import PlaitProcessor
-from plait.training.data.question_windows import Limits, window_batch, windows, with_answers
-from plait.training.data.tokenizer import BEGUN, PLAIN, rewrapped, train_tokenizer
-from plait.training.metrics.question_answering import Found, Span, SpanMetrics, answer_of, best_spans, joined
+from plait.training.data.question_windows import WindowLimits, build_window_batch, normalize_answers, split_windows
+from plait.training.data.tokenizer import PREFIX_TEMPLATE, TARGET_TEMPLATE, rewrap_tokenizer, train_tokenizer
+from plait.training.metrics.question_answering import (
+    Span,
+    SpanMetrics,
+    WindowRecord,
+    find_best_spans,
+    merge_windows,
+    select_answer,
+)
 from plait.training.recipes.errors import RecipeError
-from plait.training.tasks.causal_lm import blocks, documents
-from plait.training.tasks.dialogue import CHAT_TEMPLATE, spoken
-from plait.training.tasks.question_answering import ranking
+from plait.training.tasks.causal_lm import split_blocks, tokenize_documents
+from plait.training.tasks.dialogue import CHAT_TEMPLATE, tokenize_conversation
+from plait.training.tasks.question_answering import rank_answers
 
 from ..text_recipes import FILLER, chats, pairs, questions
 
-LIMITS = Limits(max_length=32, stride=8, n_best=5, max_answer_length=10, no_answer=None)
+LIMITS = WindowLimits(max_length=32, stride=8, n_best=5, max_answer_length=10, no_answer=None)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def test_windows_cover_the_context_and_find_the_answer(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = questions(filler=6)
-    found = list(windows(tokenizer, rows, LIMITS))
+    found = list(split_windows(tokenizer, rows, LIMITS))
     assert len(found) > 3 * len(rows)
     for number, row in enumerate(rows):
         mine = [window for window in found if window.row == number]
@@ -55,26 +62,26 @@ def test_the_best_span_is_found_wherever_it_stands(depth: int) -> None:
     made = train_tokenizer(texts, 64, vocab_size=300, min_frequency=1)
     context = "word " * depth + "Berlin" + " word" * (40 - depth)
     row = {"question": "Where ?", "context": context, "answers": {"text": ["Berlin"], "answer_start": [5 * depth]}}
-    best: Found | None = None
-    for window in windows(made, [row], LIMITS):
-        batch = window_batch([window], 0, segments=False)
+    best: WindowRecord | None = None
+    for window in split_windows(made, [row], LIMITS):
+        batch = build_window_batch([window], 0, segments=False)
         start, end = (batch["input_ids"][0].float() * 0 for _ in range(2))
         if window.start > 0:
             start[window.start] = end[window.end] = 5.0
-        spans = best_spans(start, end, window.places, context, LIMITS)
-        found = Found(0, spans, 0.0, ["Berlin"], 0.0, 1)
-        best = found if best is None else joined(best, found, LIMITS)
-    assert best is not None and answer_of(best, LIMITS) == "Berlin"
+        spans = find_best_spans(start, end, window.places, context, LIMITS)
+        found = WindowRecord(0, spans, 0.0, ["Berlin"], 0.0, 1)
+        best = found if best is None else merge_windows(best, found, LIMITS)
+    assert best is not None and select_answer(best, LIMITS) == "Berlin"
     assert best.spans[0].start == 5 * depth
 
 
 def test_no_answer_is_given_where_it_is_likelier() -> None:
-    found = Found(0, [Span(3.0, "Rome", 0, 4)], 4.5, [], 0.0, 1)
-    assert answer_of(found, LIMITS) == "Rome"
-    assert answer_of(found, LIMITS._replace(no_answer=1.0)) == ""
-    assert answer_of(found, LIMITS._replace(no_answer=2.0)) == "Rome"
+    found = WindowRecord(0, [Span(3.0, "Rome", 0, 4)], 4.5, [], 0.0, 1)
+    assert select_answer(found, LIMITS) == "Rome"
+    assert select_answer(found, LIMITS._replace(no_answer=1.0)) == ""
+    assert select_answer(found, LIMITS._replace(no_answer=2.0)) == "Rome"
     metrics = SpanMetrics(["exact_match", "token_f1"], LIMITS._replace(no_answer=1.0))
-    metrics.add([found, found._replace(row=1, references=["Rome"], nothing=0.0)])
+    metrics.update([found, found._replace(row=1, references=["Rome"], no_answer_score=0.0)])
     assert metrics.compute() == {"loss": 0.0, "exact_match": 1.0, "token_f1": 1.0}
 
 
@@ -82,69 +89,75 @@ def test_spans_never_begin_outside_the_context() -> None:
     """Places come as tuples, or from a data set as lists."""
     scores = torch.tensor([9.0, 8.0, 1.0, 0.0])
     for places in ([(0, 0), (0, 0), (0, 4), (5, 9)], [[0, 0], [0, 0], [0, 4], [5, 9]]):
-        spans = best_spans(scores, scores, places, "Rome city", LIMITS)  # pyright: ignore[reportArgumentType]
+        spans = find_best_spans(scores, scores, places, "Rome city", LIMITS)  # pyright: ignore[reportArgumentType]
         assert [span.text for span in spans] == ["Rome", "Rome city", "city"]
 
 
 def test_no_answer_takes_its_place_among_the_others() -> None:
-    found = Found(0, [Span(3.0, "Rome", 0, 4), Span(1.0, "Paris", 9, 14)], 2.0, [], 0.0, 1)
-    assert [answer["answer"] for answer in ranking(found, LIMITS)] == ["Rome", "Paris"]
-    assert [answer["answer"] for answer in ranking(found, LIMITS._replace(no_answer=0.0))] == ["Rome", "", "Paris"]
-    likelier = ranking(found, LIMITS._replace(no_answer=-2.0))
+    found = WindowRecord(0, [Span(3.0, "Rome", 0, 4), Span(1.0, "Paris", 9, 14)], 2.0, [], 0.0, 1)
+    assert [answer["answer"] for answer in rank_answers(found, LIMITS)] == ["Rome", "Paris"]
+    assert [answer["answer"] for answer in rank_answers(found, LIMITS._replace(no_answer=0.0))] == ["Rome", "", "Paris"]
+    likelier = rank_answers(found, LIMITS._replace(no_answer=-2.0))
     assert [answer["answer"] for answer in likelier] == ["", "Rome", "Paris"]
     chances = torch.tensor([2.0, 3.0, 1.0]).softmax(0)
     assert [answer["score"] for answer in likelier] == pytest.approx(chances.tolist(), abs=1e-6)
-    (alone,) = ranking(found._replace(spans=[]), LIMITS)
+    (alone,) = rank_answers(found._replace(spans=[]), LIMITS)
     assert alone == {"answer": "", "score": 1.0, "start": 0, "end": 0}
 
 
 def test_windows_of_one_question_may_come_in_several_batches() -> None:
-    low, high = Found(0, [Span(1.0, "a", 0, 1)], 0.0, ["b"], 0.5, 1), Found(0, [Span(2.0, "b", 3, 4)], 0.0, ["b"], 0, 0)
+    low, high = (
+        WindowRecord(0, [Span(1.0, "a", 0, 1)], 0.0, ["b"], 0.5, 1),
+        WindowRecord(0, [Span(2.0, "b", 3, 4)], 0.0, ["b"], 0, 0),
+    )
     other = low._replace(row=1, references=["a"])
     together, apart = (SpanMetrics(["exact_match"], LIMITS) for _ in range(2))
-    together.add([low, high, other])
+    together.update([low, high, other])
     for record in (low, high, other):
-        apart.add([record])
+        apart.update([record])
     assert together.compute() == apart.compute() == {"loss": 0.5, "exact_match": 1.0}
 
 
 def test_a_question_without_room_for_its_context_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
     row = {"question": FILLER * 4, "context": "x", "answers": {"text": [], "answer_start": []}}
     with pytest.raises(RecipeError, match="the question of row 0 leaves -?[0-9]+ of 32 tokens"):
-        list(windows(tokenizer, [row], LIMITS))
+        list(split_windows(tokenizer, [row], LIMITS))
 
 
 def test_only_the_replies_are_learnt(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokenizer = rewrapped(tokenizer, PLAIN)
+    tokenizer = rewrap_tokenizer(tokenizer, TARGET_TEMPLATE)
     tokenizer.chat_template = CHAT_TEMPLATE
     messages = chats()[0]["messages"]
-    ids, labels = spoken(tokenizer, messages)
+    ids, labels = tokenize_conversation(tokenizer, messages)
     learnt = tokenizer.decode([token for token, label in zip(ids, labels, strict=True) if label != -100])
     assert learnt.split() == ["Anna[SEP]", "Rome[SEP]"]
     assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
-    assert spoken(tokenizer, messages[:2]).input_ids == ids[: len(spoken(tokenizer, messages[:2]).input_ids)]
+    assert (
+        tokenize_conversation(tokenizer, messages[:2]).input_ids
+        == ids[: len(tokenize_conversation(tokenizer, messages[:2]).input_ids)]
+    )
 
 
 def test_a_template_that_rewrites_the_past_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokenizer = rewrapped(tokenizer, PLAIN)
+    tokenizer = rewrap_tokenizer(tokenizer, TARGET_TEMPLATE)
     tokenizer.chat_template = "{{ messages | length }}" + CHAT_TEMPLATE
     with pytest.raises(RecipeError, match="settings.chat_template: message 1 changes the tokens"):
-        spoken(tokenizer, chats()[0]["messages"])
+        tokenize_conversation(tokenizer, chats()[0]["messages"])
 
 
 def test_documents_are_joined_and_cut_without_loss(tokenizer: PreTrainedTokenizerFast) -> None:
-    begun = rewrapped(tokenizer, BEGUN)
+    begun = rewrap_tokenizer(tokenizer, PREFIX_TEMPLATE)
     texts = [row["target"] for row in pairs(7)]
-    rows = list(documents(begun, [*texts, "", None]))
+    rows = list(tokenize_documents(begun, [*texts, "", None]))
     assert len(rows) == 7 and all(row[0] == begun.bos_token_id and row[-1] == begun.eos_token_id for row in rows)
     flat = [token for row in rows for token in row]
-    cut = list(blocks(iter(flat), 8))
+    cut = list(split_blocks(iter(flat), 8))
     assert [token for row in cut for token in row] == flat
     assert {len(row) for row in cut[:-1]} == {8}
 
 
 def test_one_vocabulary_wraps_texts_in_three_ways(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    begun, plain = rewrapped(tokenizer, BEGUN), rewrapped(tokenizer, PLAIN)
+    begun, plain = rewrap_tokenizer(tokenizer, PREFIX_TEMPLATE), rewrap_tokenizer(tokenizer, TARGET_TEMPLATE)
     ids = plain("ein Hund").input_ids
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     assert tokenizer("ein Hund").input_ids == [start, *ids, end] and begun("ein Hund").input_ids == [start, *ids]
@@ -159,7 +172,7 @@ def test_one_vocabulary_wraps_texts_in_three_ways(tokenizer: PreTrainedTokenizer
 def test_answers_may_be_written_in_three_ways() -> None:
     """As in SQuAD's data set, as in its file, and as two columns."""
     squad = {"answers": {"text": ["Rome"], "answer_start": [3]}}
-    assert with_answers({"answers": [{"text": "Rome", "answer_start": 3}]}) == squad
-    assert with_answers({"answers": ["Rome"], "answer_start": [3]})["answers"] == squad["answers"]
-    assert with_answers({"answers": "Rome", "answer_start": 3})["answers"] == squad["answers"]
-    assert with_answers({"answers": []})["answers"] == {"text": [], "answer_start": []}
+    assert normalize_answers({"answers": [{"text": "Rome", "answer_start": 3}]}) == squad
+    assert normalize_answers({"answers": ["Rome"], "answer_start": [3]})["answers"] == squad["answers"]
+    assert normalize_answers({"answers": "Rome", "answer_start": 3})["answers"] == squad["answers"]
+    assert normalize_answers({"answers": []})["answers"] == {"text": [], "answer_start": []}

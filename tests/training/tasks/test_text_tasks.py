@@ -13,16 +13,16 @@ from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel, Tra
 
 from plait import PlaitForCausalLM, PlaitProcessor, PlaitTrainer
 from plait.training.cli import main
-from plait.training.data.tokenizer import PLAIN, rewrapped, train_tokenizer
-from plait.training.metrics.generation import row_losses
-from plait.training.runs.loading import recipe_of
+from plait.training.data.tokenizer import TARGET_TEMPLATE, rewrap_tokenizer, train_tokenizer
+from plait.training.metrics.generation import compute_row_losses
+from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
 from plait.training.runs.recipe import build_recipe
-from plait.training.runs.train import Run, train
+from plait.training.runs.train import TrainingRun, train
 
 from ..text_recipes import MODELS, pairs, questions, recipe_for
 
-MakeRun = Callable[..., Run]
+MakeRun = Callable[..., TrainingRun]
 
 
 def scores_of(folder: Path) -> dict[str, dict[str, float]]:
@@ -50,7 +50,7 @@ def test_a_text_is_gone_on_with(finished: Callable[[str], Path], capsys: pytest.
 def test_predictions_are_what_was_learnt(finished: Callable[[str], Path], name: str) -> None:
     """In batches of any size, from rows that hold no answer."""
     folder = finished(name)
-    recipe = recipe_of(str(folder), {})
+    recipe = load_model_recipe(str(folder), {})
     rows = [{key: value for key, value in row.items() if key not in ("target", "answers")} for row in made(folder)]
     one, several = (list(predict(str(folder), rows, recipe, size)) for size in (1, 8))
     key = "answer" if name == "question_answering" else "generated_text"
@@ -86,7 +86,7 @@ def test_the_loss_of_each_row_is_the_models_own(make_run: MakeRun, name: str) ->
     collator, rows = run.trainer.data_collator, list(run.data.validation)
     run.model.eval()
     with torch.no_grad():
-        losses, tokens = row_losses(run.model, collator(rows))
+        losses, tokens = compute_row_losses(run.model, collator(rows))
         assert float(losses.sum() / tokens.sum()) == pytest.approx(float(run.model(**collator(rows)).loss), rel=1e-5)
         for row, loss, count in zip(rows, losses, tokens, strict=True):
             assert float(loss / count) == pytest.approx(float(run.model(**collator([row])).loss), rel=1e-5)
@@ -322,7 +322,9 @@ def test_answers_from_the_command_line(
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     """The folder of a GPT-2 with a tokenizer of its own."""
-    tokenizer = rewrapped(train_tokenizer([row["target"] for row in pairs(12)], 40, vocab_size=320), PLAIN)
+    tokenizer = rewrap_tokenizer(
+        train_tokenizer([row["target"] for row in pairs(12)], 40, vocab_size=320), TARGET_TEMPLATE
+    )
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=40, **tokens)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")

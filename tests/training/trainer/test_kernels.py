@@ -8,8 +8,8 @@ from transformers import TrainerCallback
 
 from plait import PlaitTrainer, PlaitTrainingArguments
 from plait.modeling.kernels import training as training_products
-from plait.modeling.kernels.training import Products, TrainedLinear, by_onednn
-from plait.training.trainer.callbacks import FastestProducts
+from plait.modeling.kernels.training import AutotunedLinear, LinearKernels, multiply_by_onednn
+from plait.training.trainer.callbacks import KernelAutotuning
 
 MakeTrainer = Callable[..., PlaitTrainer]
 
@@ -27,13 +27,15 @@ class Watch(TrainerCallback):
 
 
 def others(model: torch.nn.Module) -> int:
-    return sum(isinstance(module.__dict__.get("forward"), TrainedLinear) for module in model.modules())
+    return sum(isinstance(module.__dict__.get("forward"), AutotunedLinear) for module in model.modules())
 
 
 @pytest.fixture
 def onednn_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the probe says on this machine, and in models as small as the tests'."""
-    monkeypatch.setattr(training_products, "fastest_products", lambda outputs, width: Products(*[by_onednn] * 3))
+    monkeypatch.setattr(
+        training_products, "probe_kernels", lambda outputs, width: LinearKernels(*[multiply_by_onednn] * 3)
+    )
     monkeypatch.setattr(training_products, "LEAST_SIZE", 1)
     monkeypatch.setattr(training_products, "FEWEST_ROWS", 1)
 
@@ -62,4 +64,4 @@ def test_what_must_not_depend_on_a_probe(make_arguments: Callable[..., PlaitTrai
 def test_the_callback_is_the_trainers_own(make_trainer: MakeTrainer) -> None:
     for asked in (True, False):
         callbacks = make_trainer(probe_products=asked).callback_handler.callbacks
-        assert any(isinstance(callback, FastestProducts) for callback in callbacks) == asked
+        assert any(isinstance(callback, KernelAutotuning) for callback in callbacks) == asked

@@ -4,11 +4,16 @@ import pytest
 import torch
 from datasets import Dataset
 
-from plait.training.trainer.modality_patterns import CutRows, holds, modality_of, patterns_of
+from plait.training.trainer.modality_patterns import (
+    ModalityPatternDataset,
+    find_column_modality,
+    has_content,
+    list_modality_patterns,
+)
 
 
 def test_patterns_are_all_sets_but_the_whole() -> None:
-    assert patterns_of({"audio", "text", "image"}) == [
+    assert list_modality_patterns({"audio", "text", "image"}) == [
         ("text",),
         ("image",),
         ("audio",),
@@ -16,7 +21,7 @@ def test_patterns_are_all_sets_but_the_whole() -> None:
         ("text", "audio"),
         ("image", "audio"),
     ]
-    assert patterns_of({"text"}) == []
+    assert list_modality_patterns({"text"}) == []
 
 
 @pytest.mark.parametrize(
@@ -24,17 +29,17 @@ def test_patterns_are_all_sets_but_the_whole() -> None:
     [("text_pair", "text"), ("image.1", "image"), ("image_id", "image"), ("label", None), ("imagery", None)],
 )
 def test_columns_belong_to_their_modality(column, modality) -> None:
-    assert modality_of(column) == modality
+    assert find_column_modality(column) == modality
 
 
 def test_rows_without_anything_left_are_left_out() -> None:
     rows = {"text": ["a", None, "c"], "image": [["x"], [None], []], "image_id": ["1", "2", "3"], "label": [0, 1, 2]}
     data = Dataset.from_dict(rows)
-    image, text = CutRows(data, ("image",)), CutRows(data, ("text",))
+    image, text = ModalityPatternDataset(data, ("image",)), ModalityPatternDataset(data, ("text",))
     assert [dict(image[n]) for n in range(len(image))] == [{"image": ["x"], "image_id": "1", "label": 0}]
     assert [text[n]["text"] for n in range(len(text))] == ["a", "c"]
     assert text.column_names == ["text", "label"]
-    assert not holds([None, []]) and holds("") and holds([None, "x"])
+    assert not has_content([None, []]) and has_content("") and has_content([None, "x"])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from plait import PlaitTrainer
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.data.loading import Data
+from plait.training.data.loading import DataSplits
 from plait.training.parameters import fresh_modules, part_of
 
 peft = pytest.importorskip("peft")
@@ -34,7 +34,7 @@ def test_adapters_and_fresh_modules_train_and_come_back(
     adapted: Callable[[], tuple[PlaitPreTrainedModel, torch.nn.Module]],
     make_trainer: Callable[..., PlaitTrainer],
     make_model: MakeModel,
-    data: Data,
+    data: DataSplits,
     tmp_path: Path,
 ) -> None:
     _, model = adapted()

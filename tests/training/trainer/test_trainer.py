@@ -12,8 +12,8 @@ from transformers import HfArgumentParser, Trainer
 from plait import PlaitForClassification, PlaitForMaskedLM, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitVisionConfig
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.data.labels import MASKED_LM, MULTI, REGRESSION, SINGLE, Labels
-from plait.training.data.loading import Data
+from plait.training.data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE, LabelSpec
+from plait.training.data.loading import DataSplits
 from plait.training.metrics.classification import Metrics
 from plait.training.parameters import part_of
 from plait.training.tasks.collator import PlaitDataCollator
@@ -54,14 +54,14 @@ def test_accumulated_steps_equal_a_loss_written_by_hand(
     make_model: MakeModel,
     make_trainer: MakeTrainer,
     processor: PlaitProcessor,
-    data: Data,
+    data: DataSplits,
     problem_type: str,
     batch: int,
     accumulation: int,
 ) -> None:
     """Seven rows in one step, however they are cut: the last micro-batch is smaller."""
     regression = problem_type == REGRESSION
-    labels = Labels(() if regression else data.labels.names, problem_type)
+    labels = LabelSpec(() if regression else data.labels.names, problem_type)
     count = {"labels": 1} if regression else {}
     rows = data.train.select(range(7)).map(PROBLEMS[problem_type])
     collator = PlaitDataCollator(processor, labels)
@@ -85,7 +85,7 @@ def test_accumulated_steps_equal_a_loss_written_by_hand(
 
 
 def test_accumulation_counts_masked_tokens(
-    make_model: MakeModel, make_trainer: MakeTrainer, processor: PlaitProcessor, data: Data
+    make_model: MakeModel, make_trainer: MakeTrainer, processor: PlaitProcessor, data: DataSplits
 ) -> None:
     """Micro-batches hold unequal numbers of masked tokens; masks are fixed so that only the cut differs."""
     collator = PlaitDataCollator(processor, task="masked_lm", settings={"mlm_probability": 0.4})
@@ -100,7 +100,7 @@ def test_accumulation_counts_masked_tokens(
         trained(
             make_trainer(
                 make_model(PlaitForMaskedLM),
-                {"train_dataset": rows, "data_collator": cut, "compute_metrics": Metrics([], MASKED_LM)},
+                {"train_dataset": rows, "data_collator": cut, "compute_metrics": Metrics([], MASKED_LM_PROBLEM)},
                 per_device_train_batch_size=size,
                 gradient_accumulation_steps=steps,
                 **QUIET,
@@ -135,7 +135,7 @@ def test_logged_rates_are_those_of_the_step(make_trainer: MakeTrainer) -> None:
     assert logged == pytest.approx([1e-2, 2e-2 / 3, 1e-2 / 3])
 
 
-def test_label_smoothing_equals_torch(make_trainer: MakeTrainer, data: Data) -> None:
+def test_label_smoothing_equals_torch(make_trainer: MakeTrainer, data: DataSplits) -> None:
     trainer = make_trainer(label_smoothing_factor=0.2)
     inputs = trainer.data_collator(list(data.train))
     found, outputs = trainer.compute_loss(trainer.model, dict(inputs), return_outputs=True)
@@ -167,7 +167,9 @@ def test_smoothing_without_one_class_is_refused(
         make_trainer(make_model(labels=labels, problem_type=problem_type), label_smoothing_factor=0.1)
 
 
-def test_evaluation_keeps_chosen_labels_alone(make_model: MakeModel, make_trainer: MakeTrainer, data: Data) -> None:
+def test_evaluation_keeps_chosen_labels_alone(
+    make_model: MakeModel, make_trainer: MakeTrainer, data: DataSplits
+) -> None:
     trainer = make_trainer(per_device_eval_batch_size=2)
     found = trainer.predict(data.train)
     assert found.predictions.shape == (9,)
@@ -186,7 +188,7 @@ def test_shared_pictures_are_encoded_once_a_batch(make_trainer: MakeTrainer) -> 
     assert [len(batch["pixel_values"]) for batch in batches] == [2, 1]
 
 
-def test_sharing_needs_pictures(make_trainer: MakeTrainer, data: Data) -> None:
+def test_sharing_needs_pictures(make_trainer: MakeTrainer, data: DataSplits) -> None:
     trainer = make_trainer(trainer={"train_dataset": data.train.select_columns(["text", "label"])}, share_images=True)
     with pytest.raises(ValueError, match="no pictures to share, only text, label"):
         trainer.train()
@@ -228,12 +230,12 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_masked_language_modelling_resumes_exactly(
-    make_model: MakeModel, make_trainer: MakeTrainer, processor: PlaitProcessor, data: Data, tmp_path: Path
+    make_model: MakeModel, make_trainer: MakeTrainer, processor: PlaitProcessor, data: DataSplits, tmp_path: Path
 ) -> None:
     collator = PlaitDataCollator(processor, task="masked_lm", settings={"mlm_probability": 0.3})
     extra = {
         "data_collator": collator,
-        "compute_metrics": Metrics([], MASKED_LM),
+        "compute_metrics": Metrics([], MASKED_LM_PROBLEM),
         "train_dataset": data.train.select_columns("text"),
         "eval_dataset": data.validation.select_columns("text"),
     }
@@ -328,7 +330,7 @@ def test_batch_norm_of_frozen_towers_and_dropout_stand_still(make_model: MakeMod
     assert trainer.model.model.towers["image"].training
 
 
-def test_a_saved_model_loads_equal(make_trainer: MakeTrainer, data: Data, tmp_path: Path) -> None:
+def test_a_saved_model_loads_equal(make_trainer: MakeTrainer, data: DataSplits, tmp_path: Path) -> None:
     trainer = make_trainer()
     trainer.train()
     trainer.save_model(str(tmp_path / "saved"))
@@ -340,7 +342,7 @@ def test_a_saved_model_loads_equal(make_trainer: MakeTrainer, data: Data, tmp_pa
 
 
 def test_a_model_without_text_trains_and_is_saved_with_its_processor(
-    make_arguments: Callable[..., PlaitTrainingArguments], data: Data, tmp_path: Path
+    make_arguments: Callable[..., PlaitTrainingArguments], data: DataSplits, tmp_path: Path
 ) -> None:
     """transformers' Trainer asks every processor for special tokens."""
     config = PlaitVisionConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)
