@@ -44,8 +44,9 @@ class TaskRows(Dataset):
 
 
 class TaskBatchSampler(Sampler[list[int]]):
-    """Batches of `rows` rows of one task, sampled anew in every epoch by `compute_task_shares`; as many
-    all tasks fill. A task's rows are walked through in a shuffled order, and again in another one when they are used up.
+    """Batches of `rows` rows of one task, sampled anew in every epoch by `compute_task_shares`. An epoch has as many
+    batches as the rows of all tasks fill. The rows of a task are taken in a shuffled order, and in another one when
+    they are used up.
 
     All processes draw the same task for a step. The draws depend on `seed` and `epoch()` alone.
     """
