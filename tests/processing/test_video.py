@@ -227,8 +227,8 @@ def test_every_frame_is_chosen_once_where_there_are_as_many() -> None:
 def test_a_missing_package_is_named() -> None:
     code = (
         "import sys; sys.modules['av'] = None\n"
-        "from plait.processing.video import Sampling, from_file\n"
-        "from_file(b'', Sampling())"
+        "from plait.processing.video import FrameSampling, decode_video\n"
+        "decode_video(b'', FrameSampling())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'plait[video]'" in run.stderr

@@ -180,7 +180,7 @@ def test_bottleneck_reaches_the_others_through_the_shared_tokens_alone(build, ma
     assert not seen_by_text(build("bottleneck", num_hidden_layers=1), streams, "image").any()
     fusion = build("bottleneck", num_hidden_layers=2)
     assert (seen_by_text(fusion, streams, "image") > 1e-3).all()
-    fusion.step = lambda layers, x, shared, *rest: (
+    fusion.run_layer = lambda layers, x, shared, *rest: (
         type(fusion).run_layer(fusion, layers, x, shared, *rest)[0],
         torch.zeros(len(x), *shared.shape),
     )
