@@ -7,9 +7,10 @@ from .base import PlaitBaseConfig
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
+from .modalities import CONFIG_FIELDS, MODALITIES
 from .plait import INLINE, OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig
 from .retrieval import DOCUMENT, NEGATIVE, PlaitRetrievalConfig
-from .tower import CONFIG_FIELDS, MODALITIES, PlaitAudioConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
+from .tower import PlaitAudioConfig, PlaitTextConfig, PlaitTowerConfig, PlaitVisionConfig
 from .transformer import PlaitTransformerConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
 from .width import width_of

@@ -11,9 +11,10 @@ from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
+from .modalities import CONFIG_FIELDS
 from .objectives import check_objective_weights
 from .retrieval import DOCUMENT, PlaitRetrievalConfig
-from .tower import CONFIG_FIELDS, PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
+from .tower import PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
 from .width import width_of
 

@@ -7,9 +7,6 @@ from huggingface_hub.dataclasses import strict
 from .base import LEFT_OUT, Size
 from .transformer import PlaitTransformerConfig
 
-MODALITIES = ("text", "image", "audio", "video")
-CONFIG_FIELDS = {"text": "text_config", "image": "vision_config", "audio": "audio_config", "video": "video_config"}
-
 Pooling = Literal[
     "none", "first", "last", "final", "mean", "mean_of_rest", "mean_of_two", "first_and_mean", "eos", "attention"
 ]

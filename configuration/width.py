@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from .tower import CONFIG_FIELDS
+from .modalities import CONFIG_FIELDS
 
 
 def round_channels(channels: float, divisor: int, least: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, TypeVar, get_args
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from ..configuration import MODALITIES
 from .outputs import LayerChoice
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
@@ -131,12 +132,10 @@ class QuestionAnsweringInputs(EncoderInputs, LossOptions, total=False):
     """Of question answering."""
 
 
-# the arguments of each modality, and those of a decoder that reads a context
+# the arguments of each modality
 MODALITY_INPUTS = {
-    "text": tuple(TextInputs.__annotations__),
-    "image": tuple(ImageInputs.__annotations__),
-    "audio": tuple(AudioInputs.__annotations__),
-    "video": tuple(VideoInputs.__annotations__),
+    modality: tuple(fields.__annotations__)
+    for modality, fields in zip(MODALITIES, (TextInputs, ImageInputs, AudioInputs, VideoInputs), strict=True)
 }
 
 

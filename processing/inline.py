@@ -27,6 +27,19 @@ class InlineTexts(NamedTuple):
     values: dict[str, Any]
 
 
+def check_image_token(
+    tokenizer: PreTrainedTokenizerBase | None, image_token: str | None, num_image_tokens: int | None
+) -> None:
+    """Raises ValueError for an image token that no text could hold, or a number of them that makes no sense."""
+    if image_token is not None and (tokenizer is None or not image_token.strip()):
+        raise ValueError(f"image_token {image_token!r} stands in a text: it needs a tokenizer, and a name")
+    if num_image_tokens is not None and (image_token is None or num_image_tokens < 1):
+        raise ValueError(
+            f"num_image_tokens is {num_image_tokens}: it is the number of tokens of one image, at least 1, for an "
+            f"image_token (which is {image_token!r})"
+        )
+
+
 def add_image_token(tokenizer: PreTrainedTokenizerBase, token: str) -> PreTrainedTokenizerBase:
     """The tokenizer itself if this is one of its special tokens, else a copy in which it is: a word of the vocabulary
     keeps its id, any other comes last."""

@@ -14,9 +14,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ..configuration.modalities import MODALITY_TABLE
 from .audio import collect_audio_rows, extract_features
 from .images import collect_image_rows, process_images
-from .inline import ImageToken, add_image_token, encode_inline_texts
+from .inline import ImageToken, add_image_token, check_image_token, encode_inline_texts
 from .options import split_options
 from .rows import check_required_input, check_row_counts, count_images
 from .sources import (
@@ -41,15 +42,7 @@ from .video import FrameSampling, collect_video_rows, process_videos
 
 logger = logging.get_logger(__name__)
 
-# and the argument of `compose` that brings it
-PART_ARGUMENTS = {
-    "image_processor": "image",
-    "feature_extractor": "audio",
-    "tokenizer": "text",
-    "decoder_tokenizer": "decoder",
-}
-
-
+SAVED_PARTS = ("image_processor", "feature_extractor", "tokenizer", "decoder_tokenizer")
 SAVED_FIELDS = ("chat_template", "image_token", "num_image_tokens", "num_frames", "fps")
 
 
@@ -57,7 +50,7 @@ class PresentPartNames:
     """`ProcessorMixin.get_attributes`, which saving asks: all parts on the class, those that it has on a processor."""
 
     def __get__(self, processor: "PlaitProcessor | None", owner: type) -> Callable[[], list[str]]:
-        return lambda: [name for name in PART_ARGUMENTS if processor is None or getattr(processor, name) is not None]
+        return lambda: [name for name in SAVED_PARTS if processor is None or getattr(processor, name) is not None]
 
 
 class PlaitProcessor(ProcessorMixin):
@@ -112,7 +105,7 @@ class PlaitProcessor(ProcessorMixin):
         if decoder_tokenizer is not None:
             decoder_tokenizer = add_pad_token(decoder_tokenizer)
         given = (image_processor, feature_extractor, tokenizer, decoder_tokenizer)
-        parts = {name: part for name, part in zip(PART_ARGUMENTS, given, strict=True) if part is not None}
+        parts = {name: part for name, part in zip(SAVED_PARTS, given, strict=True) if part is not None}
         if not parts and frame_processor is None:
             raise ValueError("a PlaitProcessor needs a tokenizer, an image processor, a feature extractor, or several")
         vars(self).update(parts)
@@ -284,7 +277,7 @@ class PlaitProcessor(ProcessorMixin):
         if texts is not None:
             values |= self._encode_texts(texts, text_pair, count_images(texts, pictures, num_images), options.text)
         if pictures is not None:
-            values |= process_images(self._require_part("image_processor", "images"), pictures, options.images)
+            values |= process_images(self._require_part("image", "images"), pictures, options.images)
         if clips is not None:
             values |= self._encode_audio(clips, sampling_rate, options.audio)
         if films is not None:
@@ -310,11 +303,9 @@ class PlaitProcessor(ProcessorMixin):
     @property
     def target_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the texts that the model writes; raises ValueError where there is none."""
-        return (
-            self.decoder_tokenizer
-            if self.decoder_tokenizer is not None
-            else self._require_part("tokenizer", "token ids")
-        )
+        if self.decoder_tokenizer is not None:
+            return self.decoder_tokenizer
+        return self._require_part("text", "token ids")
 
     @property
     def image_token_id(self) -> int | None:
@@ -334,13 +325,14 @@ class PlaitProcessor(ProcessorMixin):
         names += ["pixel_values_videos", "video_present"] if self.frame_processor is not None else []
         return names
 
-    def _require_part(self, name: str, what: str) -> Any:
-        """The part that reads something."""
+    def _require_part(self, modality: str, what: str) -> Any:
+        """Returns the part that reads a modality; raises ValueError where there is none."""
+        name = MODALITY_TABLE[modality].processor_part
         part = getattr(self, name)
         if part is None:
             raise ValueError(
                 f"this processor has no {name}, so it cannot read {what}; compose it with one: "
-                f"PlaitProcessor.compose({PART_ARGUMENTS[name]}=...)"
+                f"PlaitProcessor.compose({modality}=...)"
             )
         return part
 
@@ -348,7 +340,7 @@ class PlaitProcessor(ProcessorMixin):
         self, texts: list[str | None], text_pair: Any, counts: Sequence[int], options: dict[str, Any]
     ) -> dict[str, Any]:
         """Ids and masks, the images' tokens among them; the first text that is cut unasked for is warned about."""
-        tokenizer = self._require_part("tokenizer", "text")
+        tokenizer = self._require_part("text", "text")
         pairs = collect_pair_rows(texts, text_pair)
         # transformers' chat templates ask for these to shift offsets: ours are those of the text as it was given
         options = {name: value for name, value in options.items() if name != "return_text_replacement_offsets"}
@@ -369,7 +361,7 @@ class PlaitProcessor(ProcessorMixin):
         self, clips: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]
     ) -> dict[str, Any]:
         """The clips' features; the first clip that is cut is warned about."""
-        values, cut = extract_features(self._require_part("feature_extractor", "audio"), clips, sampling_rate, options)
+        values, cut = extract_features(self._require_part("audio", "audio"), clips, sampling_rate, options)
         row, seconds = cut or (None, 0.0)
         self._warn_truncation("audio", row, f"a clip of {seconds:.1f} s is longer than the feature extractor reads")
         return values
@@ -380,7 +372,7 @@ class PlaitProcessor(ProcessorMixin):
         """The videos' frames, sampled as the call says, else as the processor does."""
         own = FrameSampling(self.num_frames, self.fps)
         asked = {name: options.pop(name) for name in FrameSampling._fields if name in options}
-        reader = self.frame_processor or self._require_part("image_processor", "videos")
+        reader = self.frame_processor or self._require_part("image", "videos")
         return process_videos(reader, videos, FrameSampling(**asked) if asked else own, video_fps, options)
 
     def _encode_targets(self, targets: list[str | None], limit: int | None) -> list[list[int]]:
@@ -398,16 +390,3 @@ class PlaitProcessor(ProcessorMixin):
         if row is not None and what not in self.reported_truncations:
             self.reported_truncations.add(what)
             logger.warning(f"{what}, row {row}: {problem}, and cut there; so will others be, without a further warning")
-
-
-def check_image_token(
-    tokenizer: PreTrainedTokenizerBase | None, image_token: str | None, num_image_tokens: int | None
-) -> None:
-    """Raises ValueError for an image token that no text could hold, or a number of them that makes no sense."""
-    if image_token is not None and (tokenizer is None or not image_token.strip()):
-        raise ValueError(f"image_token {image_token!r} stands in a text: it needs a tokenizer, and a name")
-    if num_image_tokens is not None and (image_token is None or num_image_tokens < 1):
-        raise ValueError(
-            f"num_image_tokens is {num_image_tokens}: it is the number of tokens of one image, at least 1, for an "
-            f"image_token (which is {image_token!r})"
-        )

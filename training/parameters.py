@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers.trainer_utils import unwrap_peft_model
 
-from ..configuration.tower import MODALITIES
+from ..configuration.modalities import MODALITIES
 from ..modeling.backbone.model import PlaitModel
 from ..modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..modeling.composition.parameter_names import part_of

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import DOCUMENT
+from ..configuration.modalities import MODALITY_TABLE
 from ..modeling.heads.projection import compute_side_width
 from ..modeling.tasks.retrieval import PlaitForRetrieval
-from ..modeling.tasks.retrieval_encoding import PROCESSOR_ARGUMENTS, build_text_options
+from ..modeling.tasks.retrieval_encoding import build_text_options
 from ..processing import PlaitProcessor
 from ..processing.text import UNLIMITED_LENGTH
 
@@ -103,7 +104,7 @@ class PlaitSentenceModule(InputModule):
         if modality == "text":
             rows = [prompt + row if prompt and isinstance(row, str) else row for row in rows]
             options |= {} if max_length is None else {"max_length": max_length, "truncation": True}
-        values = self.processor(**{PROCESSOR_ARGUMENTS[modality]: rows}, return_tensors="pt", **options)
+        values = self.processor(**{MODALITY_TABLE[modality].processor_argument: rows}, return_tensors="pt", **options)
         return {**values, SIDE_KEY: side}
 
     def find_side(self, modality: str, task: str | None) -> str:

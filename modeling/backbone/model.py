@@ -10,6 +10,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitConfig, width_of
+from ...configuration.modalities import MEDIA, MODALITIES, MODALITY_TABLE
 from ..core.distributed import trains_distributed, zero_with_grad
 from ..core.pooling import POOLINGS
 from ..fusion.base import Fusion, Stream
@@ -26,12 +27,16 @@ from ..inputs import (
     split_by_modality,
 )
 from ..outputs import ContextOutput, PlaitModelOutput, TowerOutput
-from ..towers.items import gather_audio, gather_images, gather_text_rows, gather_videos, scatter_items
+from ..towers.items import gather_items, scatter_items
 from ..towers.registry import build_decoder, build_tower
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
 from .context import build_context_arguments, check_decoder_rows, check_unused, parse_context
 from .image_tokens import count_image_tokens
 from .pretrained import PlaitPreTrainedModel
+
+AUDIO_AND_VIDEO_INPUTS = tuple(
+    (name, item.name) for name in MEDIA if name != "image" for item in MODALITY_TABLE[name].items
+)
 
 
 class PlaitModel(PlaitPreTrainedModel):
@@ -167,7 +172,7 @@ class PlaitModel(PlaitPreTrainedModel):
         """Every modality that the batch holds, encoded; those in `given` are taken as they are. Nothing at all is a
         ValueError, unless that is `optional`."""
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
-        for modality in ITEM_GATHERERS:
+        for modality in MODALITIES:
             if modality in inputs and modality not in outputs:
                 output = self.encode_tower(modality, modality, inputs[modality], recorded)
                 outputs |= {} if output is None else {modality: output}
@@ -187,13 +192,13 @@ class PlaitModel(PlaitPreTrainedModel):
 
         Raises ValueError where there is something, and no such tower.
         """
-        present = ITEM_GATHERERS[modality](**inputs, **self.collect_item_options(tower, modality))
+        present = gather_items(modality, inputs, **self.collect_item_options(tower, modality))
         if present is None:
             return None
         if tower not in self.towers:
             names = ", ".join(self.towers) or "none"
             raise ValueError(f"got {modality} inputs, but this model has no {tower} tower (towers: {names})")
-        return scatter_items(self.towers[tower](**present.inputs, **recorded), present) if present.count else None
+        return scatter_items(self.towers[tower](**present.inputs, **recorded), present.slots) if present.count else None
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
         """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that
@@ -295,9 +300,8 @@ class PlaitModel(PlaitPreTrainedModel):
 
 
 def has_audio_or_video(inputs: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether there is any sound or video among the inputs."""
-    names = {"audio": ("input_features", "input_values"), "video": ("pixel_values_videos",)}
-    return any(inputs[modality][name] is not None for modality, own in names.items() for name in own)
+    """Returns whether any audio or video is among the inputs."""
+    return any(inputs[modality][name] is not None for modality, name in AUDIO_AND_VIDEO_INPUTS)
 
 
 def build_single_output(output: TowerOutput) -> PlaitModelOutput:
@@ -313,6 +317,5 @@ def build_single_output(output: TowerOutput) -> PlaitModelOutput:
     )
 
 
-ITEM_GATHERERS = {"text": gather_text_rows, "image": gather_images, "audio": gather_audio, "video": gather_videos}
 # the decoder's arguments, without the prefix that they have beside those of a text tower
 DECODER_TEXT_INPUTS = tuple(name.removeprefix("decoder_") for name in DecoderInputs.__annotations__)

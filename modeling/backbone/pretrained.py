@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...configuration import PlaitConfig, PlaitVideoConfig
 from ...configuration.hub import HUB_OPTIONS
+from ...configuration.modalities import MODALITIES, MODALITY_TABLE
 from ..checkpoints.writing import freeze_zeros
 from ..composition.composable import ComposableModel
 from ..composition.compose import compose
@@ -29,7 +30,7 @@ class PlaitPreTrainedModel(ComposableModel):
     config_class = PlaitConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ["text", "image", "audio", "video"]
+    input_modalities = [*MODALITIES]
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     smooths_labels = False  # whether `forward` takes label_smoothing
@@ -208,8 +209,7 @@ def share_attention_implementation(config: PlaitConfig) -> None:
 
 def find_main_input(modality: str, config: PreTrainedConfig | None) -> str:
     """The name of the input that a tower reads first."""
-    names = {"text": "input_ids", "image": "pixel_values", "video": "pixel_values_videos"}
-    return names[modality] if modality != "audio" else getattr(config, "reads", "input_values")
+    return getattr(config, "reads", MODALITY_TABLE[modality].main_input)
 
 
 def require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:

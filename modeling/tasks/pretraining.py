@@ -30,6 +30,7 @@ from ..losses.contrastive import ContrastiveLoss, Similarity, fingerprint
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
 from ..losses.language_model import language_model_loss
 from ..outputs import PlaitModelOutput, PlaitPreTrainingOutput, TowerOutput
+from ..towers.items import scatter_items
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
 from .pretraining_encoding import (
     MASKED_TEXT,
@@ -38,7 +39,6 @@ from .pretraining_encoding import (
     InputsByModality,
     encode_clean_and_masked,
     fuse_rows,
-    select_rows,
 )
 from .pretraining_matching import MatchedRows, match_rows, select_matching_rows
 from .pretraining_objectives import find_objectives
@@ -238,7 +238,9 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
             logger.warning_once(
                 "a batch without two pairs that differ in text and picture: contrastive and matching learn nothing"
             )
-        present = {name: select_rows(encoded.rows[name], rows.numbers) for name in names if name in encoded.rows}
+        present = {
+            name: scatter_items(encoded.rows[name], rows.numbers[:, None]) for name in names if name in encoded.rows
+        }
         embeds = self.compute_embeds(present) if self.similarity is not None and len(present) == 2 else {}
         return ComparedPairs(rows, embeds, groups[rows.numbers])
 

@@ -12,7 +12,7 @@ from ..backbone.model import PlaitModel
 from ..core.pooling import mean_token
 from ..heads.masked_image import MaskedImageHead
 from ..outputs import TowerOutput
-from ..towers.items import gather_images, scatter_items
+from ..towers.items import gather_items, scatter_items
 
 # who reads the inputs as they are
 CLEAN_TEXT_OBJECTIVES = frozenset((CONTRASTIVE, MATCHING))
@@ -101,24 +101,16 @@ def encode_masked_images(
     model: PlaitModel, image: Mapping[str, Any], clean: bool, head: MaskedImageHead, masked_places: Tensor | None
 ) -> tuple[dict[str, TowerOutput], MaskedImages | None]:
     """The pictures as they are (where asked for), a row each, and with hidden patches, each distinct picture once."""
-    present = gather_images(**image)
+    present = gather_items("image", image)
     if present is None or not present.count:
         return {}, None
     pictures = present.inputs["pixel_values"]
-    masked = (
-        head.draw_mask(pictures) if masked_places is None else select_present(masked_places, image.get("image_present"))
-    )
+    masked = head.draw_mask(pictures) if masked_places is None else present.select(masked_places.flatten(0, -2))
     variants = [pictures] * clean + [head.hide_patches(pictures, masked)]
     output = model.towers["image"](pixel_values=torch.cat(variants))
     *whole, hidden = split_output(output, len(variants))
-    rows = {"image": scatter_items(whole[0], present)} if whole else {}
+    rows = {"image": scatter_items(whole[0], present.slots)} if whole else {}
     return rows, MaskedImages(pictures, masked, hidden.last_hidden_state)
-
-
-def select_present(places: Tensor, present: Tensor | None) -> Tensor:
-    """(pictures, places) of the pictures that are there; places: (batch[, images], places)."""
-    flat = places.flatten(0, -2)
-    return flat if present is None else flat[present.flatten().bool()]
 
 
 def concatenate_variants(values: Sequence[Tensor | None], batch: int) -> Tensor | None:
@@ -140,14 +132,6 @@ def split_output(output: TowerOutput, count: int) -> list[TowerOutput]:
     return [TowerOutput(last_hidden_state=x, mask=mask, pooler_output=vector) for x, mask, vector in pieces]
 
 
-def select_rows(output: TowerOutput, numbers: Tensor) -> TowerOutput:
-    """Rows by number, -1 for one without a token."""
-    rows = numbers.clamp(min=0)
-    mask = output.mask[rows] * (numbers != ABSENT_ROW)[:, None]
-    vectors = None if output.pooler_output is None else output.pooler_output[rows]
-    return TowerOutput(last_hidden_state=output.last_hidden_state[rows], mask=mask, pooler_output=vectors)
-
-
 def fuse_rows(
     model: PlaitModel, rows: dict[str, TowerOutput], plan: Mapping[str, dict[str, Tensor]]
 ) -> dict[str, FusedRows]:
@@ -161,7 +145,7 @@ def fuse_rows(
     for modality in model.towers:
         bank, numbers = build_row_bank(rows, modality, plan)
         if bank is not None:
-            outputs[modality] = select_rows(bank, numbers)
+            outputs[modality] = scatter_items(bank, numbers[:, None])
     if model.fusion is None:
         (output,) = outputs.values()
         tokens, mask, pooled = output.last_hidden_state, output.mask, mean_token(output.last_hidden_state, output.mask)

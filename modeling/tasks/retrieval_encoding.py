@@ -10,11 +10,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ...configuration import DOCUMENT, PlaitTextConfig
+from ...configuration.modalities import MODALITY_TABLE
 from ..outputs import TowerOutput
 
 TEMPLATES = ("This is a photo of {}.",)
-# what a processor calls the inputs of a modality
-PROCESSOR_ARGUMENTS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 
 
 class Embedder(Protocol):
@@ -81,10 +80,8 @@ def encode_batch(
     model: Embedder, rows: Sequence[Any], processor: Callable[..., Mapping[str, Any]], side: str
 ) -> Tensor:
     """(rows, width), projected, on the CPU."""
-    modality = model.config.sides[side]
-    inputs = processor(
-        **{PROCESSOR_ARGUMENTS[modality]: list(rows)}, return_tensors="pt", **build_text_options(model, side)
-    )
+    argument = MODALITY_TABLE[model.config.sides[side]].processor_argument
+    inputs = processor(**{argument: list(rows)}, return_tensors="pt", **build_text_options(model, side))
     given = {name: value.to(model.device) for name, value in inputs.items()}
     output: Any = model.get_features(side, given)
     return output.pooler_output.float().cpu()

@@ -9,6 +9,7 @@ from transformers.utils import logging
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import DOCUMENT, NEGATIVE, PlaitTextConfig
+from ...configuration.modalities import MODALITY_TABLE
 from ..heads.projection import pooled
 from ..inputs import split_by_modality
 from ..losses.contrastive import NO_GROUP, fingerprint
@@ -16,7 +17,7 @@ from ..outputs import TowerOutput
 
 logger = logging.get_logger(__name__)
 # what tells rows of a modality apart
-CONTENT_INPUTS = ("pixel_values", "input_features", "input_values", "pixel_values_videos")
+CONTENT_INPUTS = tuple(item.name for row in MODALITY_TABLE.values() for item in row.items)
 
 
 class SideEmbeddings(NamedTuple):

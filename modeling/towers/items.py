@@ -1,14 +1,17 @@
-"""Which rows have which modality: only what is there enters a tower.
+"""Gathers the present items of a batch for a tower, and scatters the tower's outputs to the rows they belong to.
 
 A compiled or exported graph cannot depend on values: there all rows enter, and the masks alone say what is absent.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
+from ...configuration.modalities import MODALITY_TABLE, ItemInput
+from ..inputs import MODALITY_INPUTS
 from ..outputs import TowerOutput
 
 
@@ -23,9 +26,43 @@ class ItemBatch(NamedTuple):
     count: int
     slots: Tensor | None = None
 
+    def select(self, values: Tensor) -> Tensor:
+        """Returns those of the values, (batch * items, ...), that belong to items of this batch."""
+        return values if self.slots is None or len(values) == self.count else values[self.slots.flatten() >= 0]
 
-def gather_text_rows(**inputs: Tensor | None) -> ItemBatch | None:
-    """The rows with text: those with at least one token in a 2-D `attention_mask`."""
+
+def gather_items(modality: str, inputs: Mapping[str, Tensor | None], dimensions: int | None = None) -> ItemBatch | None:
+    """Gathers the present items of a modality as one batch: rows of text, images, clips or videos; None where there is
+    no input. `dimensions` are those of one item, where its tower says them. An item whose mask is all 0 is absent.
+
+    Raises TypeError for an unknown input; ValueError for two that hold items, or one of the wrong shape.
+    """
+    if modality == "text":
+        return gather_text_rows(inputs)
+    unknown = [name for name in inputs if name not in MODALITY_INPUTS[modality]]
+    if unknown:
+        raise TypeError(f"no {modality} tower reads {', '.join(sorted(unknown))}")
+    row = MODALITY_TABLE[modality]
+    given = [item for item in row.items if inputs.get(item.name) is not None]
+    if len(given) > 1:
+        names = " and ".join(item.name for item in given)
+        raise ValueError(f"got {names}: an {modality} tower reads one of them")
+    if not given:
+        return None
+    (item,) = given
+    values: Any = inputs[item.name]
+    indices = inputs.get("image_indices")
+    if indices is not None:
+        return gather_shared_images(values, indices)
+    values = add_item_axis(item, values, dimensions or item.dimensions)
+    present = inputs.get(row.present_input)
+    if present is not None and present.shape != values.shape[:2]:
+        raise ValueError(f"{row.present_input} has shape {tuple(present.shape)}, not {tuple(values.shape[:2])}")
+    return gather_present(item, values, present, inputs.get(f"{item.name}_mask"))
+
+
+def gather_text_rows(inputs: Mapping[str, Tensor | None]) -> ItemBatch | None:
+    """Gathers the rows with text: those with at least one token in a 2-D `attention_mask`."""
     tokens = next((inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None), None)
     if tokens is None:
         return None
@@ -40,92 +77,42 @@ def gather_text_rows(**inputs: Tensor | None) -> ItemBatch | None:
     return ItemBatch(kept, int(rows.sum()), _number_present(rows)[:, None])
 
 
-def gather_images(
-    pixel_values: Tensor | None = None, image_present: Tensor | None = None, image_indices: Tensor | None = None
-) -> ItemBatch | None:
-    """The pictures that are there, as one batch of pictures."""
-    if pixel_values is None or image_indices is None:
-        return gather_items("pixel_values", pixel_values, image_present, 3)
+def gather_shared_images(pixel_values: Tensor, image_indices: Tensor) -> ItemBatch:
+    """Takes all images, (images, channels, height, width), which rows name by number: (batch, images), -1 for none."""
     if image_indices.ndim != 2 or int(image_indices.max()) >= len(pixel_values):
         shape = tuple(image_indices.shape)
         raise ValueError(f"image_indices {shape} must be (batch, images) below the {len(pixel_values)} pictures")
     return ItemBatch({"pixel_values": pixel_values}, len(pixel_values), image_indices)
 
 
-def gather_audio(
-    input_features: Tensor | None = None,
-    input_features_mask: Tensor | None = None,
-    input_values: Tensor | None = None,
-    input_values_mask: Tensor | None = None,
-    audio_present: Tensor | None = None,
-    dimensions: int | None = None,
-) -> ItemBatch | None:
-    """The clips that are there, as one batch of clips; `dimensions` are those of one clip, by the tower that reads it
-    (else 2 of features and 1 of samples). A clip whose mask is all 0 is not there."""
-    if input_features is not None and input_values is not None:
-        raise ValueError("got input_features and input_values: an audio tower reads one of them")
-    if input_values is not None:
-        return gather_items("input_values", input_values, audio_present, dimensions or 1, input_values_mask)
-    return gather_items("input_features", input_features, audio_present, dimensions or 2, input_features_mask)
-
-
-def gather_videos(
-    pixel_values_videos: Tensor | None = None,
-    pixel_values_videos_mask: Tensor | None = None,
-    video_present: Tensor | None = None,
-) -> ItemBatch | None:
-    """The videos that are there, as one batch of videos."""
-    return gather_items("pixel_values_videos", pixel_values_videos, video_present, 4, pixel_values_videos_mask)
-
-
-# what one item of a modality is, for error messages
-ITEM_SHAPES = {
-    "pixel_values": "(batch[, images], channels, height, width)",
-    "input_features": "(batch[, clips], mel bins, frames)",
-    "input_values": "(batch[, clips], samples) or (batch[, clips], frames, mel bins), as the tower reads them",
-    "pixel_values_videos": "(batch[, clips], frames, channels, height, width)",
-}
-PRESENCE_INPUTS = {
-    "pixel_values": "image_present",
-    "input_features": "audio_present",
-    "input_values": "audio_present",
-    "pixel_values_videos": "video_present",
-}
-# what a tower calls the mask of its items
-TOWER_MASKS = {"input_features": "clip_mask", "input_values": "clip_mask", "pixel_values_videos": "frame_mask"}
-
-
-def gather_items(
-    name: str, values: Tensor | None, present: Tensor | None, dimensions: int, mask: Tensor | None = None
-) -> ItemBatch | None:
-    """Values of (batch[, items], ...), each item of so many dimensions, as one batch of those that are there, with
-    their mask, (batch[, items], length), where there is padding in them."""
-    if values is None:
-        return None
+def add_item_axis(item: ItemInput, values: Tensor, dimensions: int) -> Tensor:
+    """Returns (batch, items, ...) of values with or without the items; each item has so many dimensions."""
     if values.ndim == dimensions + 1:
         values = values[:, None]
     if values.ndim != dimensions + 2:
-        raise ValueError(f"{name} has shape {tuple(values.shape)}, not {ITEM_SHAPES[name]}")
+        raise ValueError(f"{item.name} has shape {tuple(values.shape)}, not {item.shape}")
+    return values
+
+
+def gather_present(item: ItemInput, values: Tensor, present: Tensor | None, mask: Tensor | None) -> ItemBatch:
+    """Gathers the present of the items, (batch, items, ...), with their mask, (batch[, items], length), where there is
+    padding in them; present: (batch, items)."""
     batch, count = values.shape[:2]
-    if (
-        present is None and mask is None and count == 1
-    ):  # nothing to look up, for which a GPU would have to be waited for
-        return ItemBatch({name: values[:, 0]}, batch)
+    if present is None and mask is None and count == 1:  # looking up nothing, a GPU need not be waited for
+        return ItemBatch({item.name: values[:, 0]}, batch)
     there = values.new_ones(batch, count, dtype=torch.bool) if present is None else present.bool()
-    if there.shape != (batch, count):
-        raise ValueError(f"{PRESENCE_INPUTS[name]} has shape {tuple(there.shape)}, not {(batch, count)}")
-    given = {name: values}
-    if mask is not None:
-        given[TOWER_MASKS[name]] = mask = align_item_mask(name, mask, values)
+    given = {item.name: values}
+    if mask is not None and item.tower_mask is not None:
+        given[item.tower_mask] = mask = align_item_mask(item.name, mask, values)
         there = there & mask.any(dim=-1)
     if is_torchdynamo_compiling():
         return ItemBatch({key: value.flatten(0, 1) for key, value in given.items()}, batch * count, _number_all(there))
     if mask is not None and bool(mask[there].all()):
-        del given[TOWER_MASKS[name]]
+        given = {item.name: values}
     if count == 1 and bool(there.all()):
         return ItemBatch({key: value[:, 0] for key, value in given.items()}, batch)
-    kept = {key: value.flatten(0, 1)[there.flatten()] for key, value in given.items()}
-    return ItemBatch(kept, int(there.sum()), _number_present(there.flatten()).view(batch, count))
+    found = ItemBatch({}, int(there.sum()), _number_present(there.flatten()).view(batch, count))
+    return found._replace(inputs={key: found.select(value.flatten(0, 1)) for key, value in given.items()})
 
 
 def check_videos(pixel_values_videos: Tensor) -> None:
@@ -148,9 +135,11 @@ def align_item_mask(name: str, mask: Tensor, values: Tensor) -> Tensor:
     return mask.bool()
 
 
-def scatter_items(output: TowerOutput, present: ItemBatch) -> TowerOutput:
-    """The items' outputs put where they stand: (batch, items * length, ...); pooled vectors of a row are averaged."""
-    slots = present.slots
+def scatter_items(output: TowerOutput, slots: Tensor | None) -> TowerOutput:
+    """Puts the items' outputs where they stand: (batch, items * length, ...); pooled vectors of a row are averaged.
+
+    slots: as in `ItemBatch`; an item may stand in any number of rows.
+    """
     if slots is None:
         output.item_length = output.mask.shape[1]
         return output

@@ -16,21 +16,15 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from ...configuration import CONFIG_FIELDS, width_of
+from ...configuration.modalities import MEDIA, MODALITY_TABLE
 from ..core.pooling import last_token
 from ..outputs import LayerChoice, TowerOutput
 from .wrapped_inputs import compute_clip_mask, disable_augmentation, is_video_family, rename_inputs
 from .wrapped_positions import PositionLimit
 
-# what a tower may be given; a family that does not take the first of them is none of that modality
-WRAPPED_INPUTS = {
-    "text": ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "past_key_values"),
-    "image": ("pixel_values",),
-    "audio": ("input_values", "attention_mask"),
-    "video": ("pixel_values_videos",),
-}
 # tokenizers make these for every family; one without segments or without a mask does without
 OPTIONAL_INPUTS = frozenset({"token_type_ids", "attention_mask"})
-FLOAT_INPUTS = frozenset({"pixel_values", "pixel_values_videos", "input_values"})  # they take the model's dtype
+FLOAT_INPUTS = frozenset(MODALITY_TABLE[name].main_input for name in MEDIA)  # they take the model's dtype
 
 # modules that a family's pooler alone uses, where they are not called `pooler`: module -> families
 POOLER_MODULES = {
@@ -271,9 +265,8 @@ def find_family_modality(config: PreTrainedConfig) -> str:
         raise ValueError(f"a {config.model_type} checkpoint has the towers {', '.join(towers)}: name one of them")
     classes: Any = MODEL_MAPPING[type(config)]
     first = (classes[0] if isinstance(classes, tuple) else classes).main_input_name
-    found = (
-        ["video"] if is_video_family(config) else [name for name, given in WRAPPED_INPUTS.items() if given[0] == first]
-    )
+    readers = [name for name, row in MODALITY_TABLE.items() if row.main_input == first]
+    found = ["video"] if is_video_family(config) else readers
     if not found and not towers:
         raise ValueError(f"a {config.model_type} model reads {first}: no tower is given that")
     return (towers or found)[0]
@@ -306,13 +299,13 @@ def find_accepted_arguments(model: PreTrainedModel, modality: str) -> frozenset[
     parameters = inspect.signature(model.forward).parameters
     needed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     needed = [name for name in needed if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    family, first = type(model).__name__, WRAPPED_INPUTS[modality][0]
+    family, first = type(model).__name__, MODALITY_TABLE[modality].main_input
     films = is_video_family(model.config)
     if modality == "video" and films and first not in parameters:
-        first = WRAPPED_INPUTS["image"][0]
+        first = MODALITY_TABLE["image"].main_input
     if first not in parameters or (modality == "image" and films):
         raise ValueError(f"{family} does not read {first}: it is no tower for the modality {modality!r}")
-    if more := sorted(set(needed) - {first, *WRAPPED_INPUTS[modality]}):
+    if more := sorted(set(needed) - {first, *MODALITY_TABLE[modality].wrapped_inputs}):
         raise ValueError(f"{family} needs {', '.join(more)} beside {first}: it cannot be a tower")
     if family in RANDOM_MASKING_CLASSES:
         raise ValueError(f"{family} hides patches at random in every pass: it cannot be a tower")

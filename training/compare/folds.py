@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ...configuration.modalities import MEDIA
 from ..data.labels import REGRESSION, SINGLE, LabelSpec
-from ..data.media import MEDIA, Row, collect_items, find_columns
+from ..data.media import Row, collect_items, find_columns
 from ..recipes.errors import RecipeError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-from ...configuration.tower import MODALITIES
+from ...configuration.modalities import MODALITIES
 from ...modeling.fusion.registry import FUSIONS
 from ..parameters import PARTS
 from ..recipes.errors import RecipeError, check_choice, check_keys

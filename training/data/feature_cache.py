@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ...configuration import DOCUMENT, NEGATIVE
-from ...configuration.tower import CONFIG_FIELDS
+from ...configuration.modalities import CONFIG_FIELDS, MODALITY_TABLE
 from ...processing import PlaitProcessor
 from ...processing.text import reads_padding
 from ..parameters import unwrap_plait
@@ -45,7 +45,6 @@ logger = logging.get_logger(__name__)
 
 FEATURE_FORMAT = "plait features 1"
 SHARD_BYTES = 2**28
-PROCESSOR_PARTS = {"image": "image_processor", "audio": "feature_extractor", "video": "frame_processor"}
 VOLATILE_KEYS = ("transformers_version", "_name_or_path")
 
 
@@ -213,7 +212,7 @@ def _collect_processing_settings(processor: PlaitProcessor, modality: str) -> di
         if reads_padding(tokenizer):
             settings["reads_padding"] = True
         return {**settings, "model_max_length": tokenizer.model_max_length, "side": tokenizer.truncation_side}
-    name = PROCESSOR_PARTS[modality]
+    name = MODALITY_TABLE[modality].processor_part
     part: Any = getattr(processor, name)
     if part is None:
         raise ValueError(f"the processor has no {name}, and there is {modality} to read")

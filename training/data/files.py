@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...configuration.modalities import MEDIA
 from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
-from .media import MEDIA
 from .sources import SOURCES
 from .squad import is_squad, read_squad_rows
 

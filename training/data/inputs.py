@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from ...configuration.modalities import MODALITY_TABLE
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...processing import PlaitProcessor
 from ...processing.images import read_image
@@ -17,9 +18,6 @@ from .media import Row, collect_items
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-ARGUMENTS = {"audio": "audio", "video": "videos"}  # of the processor's call
 
 
 class PaddedTokens(NamedTuple):
@@ -85,7 +83,7 @@ def encode_media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence
     if not any(rows):
         return {}
     items = [[open_frames(item) if modality == "video" else item for item in row] for row in rows]
-    given: dict[str, Any] = {ARGUMENTS[modality]: items}
+    given: dict[str, Any] = {MODALITY_TABLE[modality].processor_argument: items}
     return dict(processor(return_tensors="pt", **given))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...configuration.modalities import MODALITY_TABLE
 from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
 from .files import SPLIT_ALIASES, load_source
@@ -14,18 +15,7 @@ from .samplers import group_rows, shuffle_indices
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DEFAULT_ROLES = (
-    "text",
-    "text_pair",
-    "image",
-    "image_id",
-    "audio",
-    "audio_id",
-    "sampling_rate",
-    "video",
-    "video_id",
-    "label",
-)
+DEFAULT_ROLES = (*(column for row in MODALITY_TABLE.values() for column in row.columns), "label")
 
 
 class DataSplits(NamedTuple):

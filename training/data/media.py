@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-MEDIA = ("image", "audio", "video")
+from ...configuration.modalities import MODALITY_TABLE
+
 Row = Mapping[str, Any]
 
 
@@ -28,7 +29,7 @@ def collect_items(row: Row, modality: str) -> list[tuple[str, Any]]:
 def find_columns(names: Iterable[str], modality: str) -> list[str]:
     """The columns that a modality is read from: text, text_pair; image, image.0, image_id; ..."""
     found = [name for name in names if name.split("_")[0].split(".")[0] == modality]
-    return found + [name for name in names if name == "sampling_rate" and modality == "audio"]
+    return found + [name for name in names if name in MODALITY_TABLE[modality].columns and name not in found]
 
 
 def compute_item_key(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...configuration import MODALITIES
 from ...processing import PlaitProcessor
 from .feature_cache import FeatureStore
 from .inputs import compute_text_key, encode_image_inputs, encode_media_inputs, encode_text_inputs, find_images
@@ -81,13 +82,9 @@ class RowEncoder:
         """What the rows hold of each modality, or (as `encoder_outputs`) what towers made of it before."""
         batch: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
-        read = {
-            "text": self._encode_text,
-            "image": self.encode_images,
-            "audio": self._encode_audio,
-            "video": self._encode_video,
-        }
-        for modality, inputs in ((modality, reader(rows)) for modality, reader in read.items()):
+        read = {"text": self._encode_text, "image": self.encode_images}
+        for modality in MODALITIES:
+            inputs = read[modality](rows) if modality in read else self._encode_media(rows, modality)
             if "last_hidden_state" in inputs:
                 outputs[modality] = inputs
             else:
@@ -119,12 +116,6 @@ class RowEncoder:
             if store.has_keys(keys):
                 return store.gather([[] if key is None else [key] for key in keys])
         return encode_text_inputs(self.processor, rows, self.max_length)
-
-    def _encode_audio(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        return self._encode_media(rows, "audio")
-
-    def _encode_video(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        return self._encode_media(rows, "video")
 
     def _encode_media(self, rows: Sequence[Row], modality: str) -> dict[str, Tensor]:
         """The rows' clips or videos, nothing where no row has one."""

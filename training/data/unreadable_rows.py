@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ...configuration.modalities import MEDIA
 from ..recipes.errors import RecipeError
 from .loading import DataSplits
-from .media import MEDIA, Row, collect_items, find_columns
+from .media import Row, collect_items, find_columns
 from .row_encoder import RowEncoder
 
 if TYPE_CHECKING:

@@ -8,23 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
 
-from ...configuration import (
-    OWN_CONFIGS,
-    SPECIAL_TOKENS,
-    PlaitAudioConfig,
-    PlaitConfig,
-    PlaitDecoderConfig,
-    PlaitTextConfig,
-    PlaitVideoConfig,
-    PlaitVisionConfig,
-)
-from ...configuration.tower import MODALITIES
+from ...configuration import OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig, PlaitTextConfig
+from ...configuration.modalities import CONFIG_FIELDS, MEDIA, MODALITIES, MODALITY_TABLE
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.fusion.connectors import CONNECTORS
 from ...modeling.fusion.registry import FUSIONS
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
-from ..data.feature_cache import PROCESSOR_PARTS
 from ..data.inputs import require_tokenizer
 from ..data.labels import REGRESSION, LabelSpec
 from ..data.tokenizer import rewrap_tokenizer, train_tokenizer
@@ -38,11 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FRESH_CONFIGS = {
-    "text": PlaitTextConfig,
-    "image": PlaitVisionConfig,
-    "audio": PlaitAudioConfig,
-    "video": PlaitVideoConfig,
-    "decoder": PlaitDecoderConfig,
+    part: PlaitConfig.sub_configs[field] for part, field in {**CONFIG_FIELDS, "decoder": "decoder_config"}.items()
 }
 PROCESSOR_OPTIONS = ("image_token", "num_image_tokens", "num_frames", "fps")  # of PlaitProcessor.compose
 TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
@@ -74,12 +60,10 @@ def build_processor(recipe: Recipe, data: "Dataset") -> PlaitProcessor:
 
 def adjust_processor(processor: PlaitProcessor, name: str, fields: dict[str, Any]) -> None:
     """Other settings for what reads pictures or sound: `processor: {image: {size: {height: 160, width: 160}}}`."""
-    attribute = PROCESSOR_PARTS.get(name)
+    attribute = MODALITY_TABLE[name].processor_part if name in MEDIA else None
     part: Any = None if attribute is None else getattr(processor, attribute)
     if attribute is None or part is None:
-        raise RecipeError(
-            f"processor.{name} takes a source; settings are for a part that there is: {', '.join(PROCESSOR_PARTS)}"
-        )
+        raise RecipeError(f"processor.{name} takes a source; settings are for a part that there is: {', '.join(MEDIA)}")
     settings = part.to_dict()
     check_keys(fields, list(settings), f"processor.{name}")
     setattr(processor, attribute, type(part).from_dict({**settings, **fields}))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ...configuration.tower import MODALITIES
+from ...configuration.modalities import MODALITIES
 from ...configuration.version import VERSION
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.loading import DataSplits

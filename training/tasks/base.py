@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from huggingface_hub.dataclasses import strict
 
+from ...configuration.modalities import MEDIA, MODALITY_TABLE
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.inputs import count_row_tokens
@@ -27,11 +28,9 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 Scores = dict[str, dict[str, float]]
-TEXT_ROLES = ("text", "text_pair")
-IMAGE_ROLES = ("image", "image_id")
-AUDIO_ROLES = ("audio", "audio_id", "sampling_rate")
-VIDEO_ROLES = ("video", "video_id")
-MEDIA_ROLES = (*IMAGE_ROLES, *AUDIO_ROLES, *VIDEO_ROLES)
+TEXT_ROLES = MODALITY_TABLE["text"].columns
+IMAGE_ROLES = MODALITY_TABLE["image"].columns
+MEDIA_ROLES = tuple(column for modality in MEDIA for column in MODALITY_TABLE[modality].columns)
 
 
 class BaselinePredictions(NamedTuple):

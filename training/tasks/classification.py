@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...configuration.tower import MODALITIES
+from ...configuration.modalities import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.classification import PlaitForClassification
 from ...processing import PlaitProcessor
