@@ -35,30 +35,38 @@ def gather_items(modality: str, inputs: Mapping[str, Tensor | None], dimensions:
     """Gathers the present items of a modality as one batch: rows of text, images, clips or videos; None where there is
     no input. `dimensions` are those of one item, where its tower says them. An item whose mask is all 0 is absent.
 
-    Raises TypeError for an unknown input; ValueError for two that hold items, or one of the wrong shape.
+    Raises TypeError for an unknown input; ValueError for two that hold items, or for one of the wrong shape.
     """
     if modality == "text":
         return gather_text_rows(inputs)
-    unknown = [name for name in inputs if name not in MODALITY_INPUTS[modality]]
-    if unknown:
-        raise TypeError(f"no {modality} tower reads {', '.join(sorted(unknown))}")
-    row = MODALITY_TABLE[modality]
-    given = [item for item in row.items if inputs.get(item.name) is not None]
-    if len(given) > 1:
-        names = " and ".join(item.name for item in given)
-        raise ValueError(f"got {names}: an {modality} tower reads one of them")
-    if not given:
+    item = find_item_input(modality, inputs)
+    if item is None:
         return None
-    (item,) = given
     values: Any = inputs[item.name]
     indices = inputs.get("image_indices")
     if indices is not None:
         return gather_shared_images(values, indices)
     values = add_item_axis(item, values, dimensions or item.dimensions)
-    present = inputs.get(row.present_input)
+    name = MODALITY_TABLE[modality].present_input
+    present = inputs.get(name)
     if present is not None and present.shape != values.shape[:2]:
-        raise ValueError(f"{row.present_input} has shape {tuple(present.shape)}, not {tuple(values.shape[:2])}")
+        raise ValueError(f"{name} has shape {tuple(present.shape)}, not {tuple(values.shape[:2])}")
     return gather_present(item, values, present, inputs.get(f"{item.name}_mask"))
+
+
+def find_item_input(modality: str, inputs: Mapping[str, Tensor | None]) -> ItemInput | None:
+    """Finds the input that holds a modality's items, if one is given.
+
+    Raises TypeError for an unknown input, ValueError for two that hold items.
+    """
+    unknown = [name for name in inputs if name not in MODALITY_INPUTS[modality]]
+    if unknown:
+        raise TypeError(f"no {modality} tower reads {', '.join(sorted(unknown))}")
+    given = [item for item in MODALITY_TABLE[modality].items if inputs.get(item.name) is not None]
+    if len(given) > 1:
+        names = " and ".join(item.name for item in given)
+        raise ValueError(f"got {names}: an {modality} tower reads one of them")
+    return given[0] if given else None
 
 
 def gather_text_rows(inputs: Mapping[str, Tensor | None]) -> ItemBatch | None:
