@@ -19,18 +19,13 @@ from ..core.layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
 from ..core.masks import build_step_mask
 from ..core.rotary import rotate
 from ..core.transformer import PlaitLayer, PlaitTransformer
+from ..kernels.install import is_plain
 from ..kernels.linear import has_linear_kernel
 from ..kernels.linear import linear as product
 from ..towers.text import TextEmbeddings, TextTower
 
 TensorFunction = Callable[[Tensor], Tensor]
 HeadProjection = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-HOOK_ATTRIBUTES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Whether calling the module does what its class says and nothing else."""
-    return "forward" not in module.__dict__ and not any(getattr(module, hooks) for hooks in HOOK_ATTRIBUTES)
 
 
 def identity(x: Tensor) -> Tensor:

@@ -15,8 +15,17 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from ..core.layers import PlaitGatedMLP, PlaitMLP, quick_gelu_
+from ..core.layers import PlaitGatedMLP, PlaitMLP, build_activation, quick_gelu_
 from . import linear as products
+from .install import (
+    ForwardKernel,
+    find_kernel,
+    has_forward_hooks,
+    install_kernel,
+    is_plain_weight,
+    is_replaceable,
+    remove_kernels,
+)
 
 Kernel = Callable[[Tensor], Tensor]
 
@@ -94,8 +103,8 @@ class KernelLayout(NamedTuple):
     several: type
 
 
-class PackedLinear:
-    """Stands in for a layer's `forward`."""
+class PackedLinear(ForwardKernel):
+    """A linear layer with its weight packed: one kernel for one row, one for several."""
 
     def __init__(self, linear: nn.Linear, layout: KernelLayout) -> None:
         self.linear, self.version = linear, linear.weight._version
@@ -118,29 +127,24 @@ class PackedLinear:
             raise RuntimeError("a weight changed after it was packed: call prepack_weights(model) again")
 
 
-def has_hooks(*layers: nn.Module) -> bool:
-    """Whether a hook reads what goes into one of the layers, or keeps what it gives."""
-    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
-
-
-class PackedMLP:
-    """down(act(up(x))), of several rows with the activation inside the first product; stands in for `forward`. With a
-    hook on either, the MLP computes one after the other as ever."""
+class PackedMLP(ForwardKernel):
+    """down(act(up(x))), of several rows with the activation inside the first product. With a hook on either, the MLP
+    computes one after the other as ever."""
 
     def __init__(self, mlp: PlaitMLP, up: PackedLinear, fused: Kernel) -> None:
         self.mlp, self.up, self.fused = mlp, up, fused
 
     def __call__(self, x: Tensor) -> Tensor:
         self.up.check()
-        if has_hooks(self.mlp.up_proj, self.mlp.act):
+        if has_forward_hooks(self.mlp.up_proj, self.mlp.act):
             return type(self.mlp).forward(self.mlp, x)
         inner = self.mlp.act(self.up.one(x)) if self.up.is_one_row(x) else self.fused(x)
         return self.mlp.down_proj(self.mlp.dropout(inner))
 
 
-class InPlaceMLP:
-    """down(act(up(x))) or down(act(gate(x)) * up(x)) with no second tensor of the inner width; stands in for
-    `forward`. A hook may keep what the layer gave: then, and with gradients, the MLP computes as ever."""
+class InPlaceMLP(ForwardKernel):
+    """down(act(up(x))) or down(act(gate(x)) * up(x)) with no second tensor of the inner width. A hook may keep what the
+    layer gave: then, and with gradients, the MLP computes as ever."""
 
     def __init__(self, mlp: PlaitMLP, act_: Callable[[Tensor], Tensor]) -> None:
         self.mlp, self.act_ = mlp, act_
@@ -148,7 +152,7 @@ class InPlaceMLP:
     def __call__(self, x: Tensor) -> Tensor:
         mlp, gated = self.mlp, isinstance(self.mlp, PlaitGatedMLP)
         first: Any = mlp.gate_proj if gated else mlp.up_proj
-        if torch.is_grad_enabled() or has_hooks(first, mlp.act):
+        if torch.is_grad_enabled() or has_forward_hooks(first, mlp.act):
             return type(mlp).forward(mlp, x)
         inner = self.act_(first(x))
         return mlp.down_proj(mlp.dropout(inner.mul_(mlp.up_proj(x)) if gated else inner))
@@ -179,18 +183,18 @@ def prepack_weights(model: nn.Module) -> int:
             continue
         packed += len(linears)
         for linear in linears:
-            linear.forward = PackedLinear(linear, layout)
-    for mlp in (module for module in model.modules() if isinstance(module, PlaitMLP)):
+            install_kernel(linear, PackedLinear(linear, layout))
+    for mlp in (module for module in model.modules() if _is_plain_mlp(module)):
         faster = build_faster_mlp(mlp)
         if faster is not None:
-            mlp.forward = faster
+            install_kernel(mlp, faster)
     return packed
 
 
 def build_faster_mlp(mlp: PlaitMLP) -> PackedMLP | InPlaceMLP | None:
     """The activation inside the first product where that is oneDNN's, else in its place; None for an activation that
     has neither, or where the first layer is not a plain one."""
-    up, fused = mlp.up_proj.__dict__.get("forward"), FUSED_ACTIVATIONS.get(mlp.hidden_act)
+    up, fused = find_kernel(mlp.up_proj), FUSED_ACTIVATIONS.get(mlp.hidden_act)
     if fused and type(mlp) is PlaitMLP and isinstance(up, PackedLinear) and isinstance(up.several, OneDNNLinear):
         return PackedMLP(mlp, up, up.several.fuse_activation(fused))
     plain = all(type(child) is nn.Linear for child in mlp.children() if child not in (mlp.act, mlp.dropout))
@@ -200,9 +204,7 @@ def build_faster_mlp(mlp: PlaitMLP) -> PackedMLP | InPlaceMLP | None:
 
 def drop_packed_weights(model: nn.Module) -> None:
     """Go back to the plain layers; a model without packed ones stays as it is."""
-    for module in model.modules():
-        if isinstance(module.__dict__.get("forward"), PackedLinear | PackedMLP | InPlaceMLP):
-            del module.forward
+    remove_kernels(model, PackedLinear, PackedMLP, InPlaceMLP)
 
 
 PLAIN_LAYOUT = KernelLayout(PlainLinear, PlainLinear)
@@ -228,9 +230,16 @@ def probe_layout(linears: Sequence[nn.Linear]) -> KernelLayout:
 
 def _is_packable(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Layers large enough that the kernel's constant cost of a call does not matter."""
-    if type(module) is not nn.Linear or module.weight.dtype not in (torch.float32, torch.bfloat16):
+    if type(module) is not nn.Linear or not is_replaceable(module) or not is_plain_weight(module.weight):
         return False
-    return min(module.weight.shape) >= 128
+    return module.weight.dtype in (torch.float32, torch.bfloat16) and min(module.weight.shape) >= 128
+
+
+def _is_plain_mlp(module: nn.Module) -> TypeGuard[PlaitMLP]:
+    """MLPs of exactly these classes, with their config's activation, whose only replaced `forward` is a kernel's."""
+    if type(module) not in (PlaitMLP, PlaitGatedMLP) or not all(map(is_replaceable, (module, *module.children()))):
+        return False
+    return type(module.act) is type(build_activation(module.hidden_act))
 
 
 def _has_onednn_kernel(dtype: torch.dtype) -> bool:

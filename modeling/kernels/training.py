@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
+from .install import ForwardKernel, find_kernel, install_kernel, is_plain_weight, remove_kernels
+
 GemmKernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 FEWEST_ROWS = 64  # with fewer, a call costs more than its product gains
@@ -68,8 +70,8 @@ class LinearFunction(torch.autograd.Function):
         )
 
 
-class AutotunedLinear:
-    """Stands in for a layer's `forward`. What the kernels do not serve, and all that needs no gradient, is torch's."""
+class AutotunedLinear(ForwardKernel):
+    """A linear layer by the given kernels. What they do not serve, and all that needs no gradient, is torch's."""
 
     def __init__(self, linear: nn.Linear, kernels: LinearKernels) -> None:
         self.linear, self.kernels = linear, kernels
@@ -110,20 +112,18 @@ def choose_products(model: nn.Module) -> int:
             continue
         gained += len(linears)
         for linear in linears:
-            linear.forward = AutotunedLinear(linear, products)
+            install_kernel(linear, AutotunedLinear(linear, products))
     return gained
 
 
 def drop_products(model: nn.Module) -> None:
     """Go back to torch's own products; a model without others stays as it is."""
-    for module in model.modules():
-        if isinstance(module.__dict__.get("forward"), AutotunedLinear):
-            del module.forward
+    remove_kernels(model, AutotunedLinear)
 
 
 def is_autotunable(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether this is a plain layer of a size that gains, for which nothing else stands in."""
-    if type(module) is not nn.Linear or "forward" in module.__dict__:
+    """Whether this is a plain layer of a size that gains, whose `forward` nothing replaces."""
+    if type(module) is not nn.Linear or find_kernel(module) is not None or not is_plain_weight(module.weight):
         return False
     if min(module.weight.shape) < LEAST_SIZE or module.out_features > MOST_OUTPUTS:
         return False

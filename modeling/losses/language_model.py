@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
+from ..kernels.install import ForwardKernel, find_kernel, install_kernel, remove_kernels
 from ..kernels.linear import linear
 from .cross_entropy import IGNORE_INDEX, cross_entropy
 
@@ -45,22 +46,32 @@ def language_model_loss(
     return total / (count.to(x.device) if isinstance(count, Tensor) else count)
 
 
+class SparseLookup(ForwardKernel):
+    """Looks tokens up in the rows of `SharedWeight`, with a sparse gradient."""
+
+    def __init__(self, rows: Tensor, padding_idx: int | None) -> None:
+        self.rows, self.padding_idx = rows, padding_idx
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return F.embedding(input, self.rows, self.padding_idx, sparse=True)
+
+
 @contextmanager
 def share_weight(embedding: Any, head: Any) -> Iterator[Tensor]:
     """The weight with which `language_model_loss` is to be computed; meanwhile the embedding that is tied to it looks
-    tokens up so that their two gradients meet in place. (On the CPU alone, and where nobody else stands in for the
+    tokens up so that their two gradients meet in place. (On the CPU alone, and where nothing else replaces the
     embedding's `forward`.)"""
     weight: Any = head.weight
     tied = type(embedding) is nn.Embedding and embedding.weight is weight and weight.device.type == "cpu"
-    if not tied or not torch.is_grad_enabled() or is_torchdynamo_compiling() or "forward" in embedding.__dict__:
+    if not tied or not torch.is_grad_enabled() or is_torchdynamo_compiling() or find_kernel(embedding) is not None:
         yield weight
         return
     rows, projection = SharedWeight.apply(weight)
-    embedding.forward = lambda input: F.embedding(input, rows, embedding.padding_idx, sparse=True)
+    install_kernel(embedding, SparseLookup(rows, embedding.padding_idx))
     try:
         yield projection
     finally:
-        del embedding.forward
+        remove_kernels(embedding, SparseLookup)
 
 
 class SharedWeight(torch.autograd.Function):

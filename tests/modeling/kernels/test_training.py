@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from plait import PlaitForCausalLM
+from plait.modeling.kernels.install import install_kernel
 from plait.modeling.kernels.training import (
     FEWEST_ROWS,
     LEAST_SIZE,
@@ -56,7 +57,7 @@ def test_numbers_and_gradients_are_torchs(products: LinearKernels, bias: bool) -
     linear = nn.Linear(160, 130, bias=bias)
     x, slope = torch.randn(3, 50, 160, requires_grad=True), torch.randn(3, 50, 130)
     expected = gradients(linear, x, slope)
-    linear.forward = AutotunedLinear(linear, products)
+    install_kernel(linear, AutotunedLinear(linear, products))
     assert_same(gradients(linear, x, slope), expected)
 
 
@@ -72,7 +73,7 @@ def test_any_layout_in_memory(view: str) -> None:
     }
     x, slope = views[view](160).requires_grad_(), views[view](130)
     expected = gradients(linear, x, slope)
-    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
+    install_kernel(linear, AutotunedLinear(linear, ALL_ONEDNN))
     assert_same(gradients(linear, x, slope), expected)
 
 
@@ -83,7 +84,7 @@ def test_frozen_parameters_get_no_gradient(frozen: str) -> None:
     linear.get_parameter(frozen).requires_grad_(False)
     x, slope = torch.randn(100, 160, requires_grad=True), torch.randn(100, 130)
     expected = gradients(linear, x, slope)
-    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
+    install_kernel(linear, AutotunedLinear(linear, ALL_ONEDNN))
     found = gradients(linear, x, slope)
     assert linear.get_parameter(frozen).grad is None
     assert_same(found, expected)
@@ -104,7 +105,7 @@ def test_no_more_is_kept_for_the_gradient_than_by_torch(frozen: bool) -> None:
         return sorted(shape if shape != (160, 130) else torch.Size((130, 160)) for shape in shapes)
 
     expected = kept()
-    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
+    install_kernel(linear, AutotunedLinear(linear, ALL_ONEDNN))
     assert kept() == expected and len(expected) == (1 if frozen else 2)
 
 
@@ -115,7 +116,7 @@ def test_what_the_kernels_do_not_serve_is_bitwise_torchs() -> None:
     plain_few, plain_many = linear(few), linear(many)
     with torch.autocast("cpu", torch.bfloat16):
         plain_cast = linear(many)
-    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
+    install_kernel(linear, AutotunedLinear(linear, ALL_ONEDNN))
     with torch.no_grad():
         assert torch.equal(linear(many), plain_many)
     assert torch.equal(linear(few), plain_few)
@@ -126,7 +127,7 @@ def test_what_the_kernels_do_not_serve_is_bitwise_torchs() -> None:
 
 def test_a_gradient_of_a_gradient_is_an_error_not_zero() -> None:
     linear = nn.Linear(160, 130)
-    linear.forward = AutotunedLinear(linear, ALL_ONEDNN)
+    install_kernel(linear, AutotunedLinear(linear, ALL_ONEDNN))
     x = torch.randn(100, 160, requires_grad=True)
     (dx,) = torch.autograd.grad(linear(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

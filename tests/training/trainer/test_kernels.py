@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 
 from plait import PlaitTrainer, PlaitTrainingArguments
 from plait.modeling.kernels import training as training_products
+from plait.modeling.kernels.install import find_kernel
 from plait.modeling.kernels.training import AutotunedLinear, LinearKernels, multiply_by_onednn
 from plait.training.trainer.callbacks import KernelAutotuning
 
@@ -27,7 +28,7 @@ class Watch(TrainerCallback):
 
 
 def others(model: torch.nn.Module) -> int:
-    return sum(isinstance(module.__dict__.get("forward"), AutotunedLinear) for module in model.modules())
+    return sum(isinstance(find_kernel(module), AutotunedLinear) for module in model.modules())
 
 
 @pytest.fixture
