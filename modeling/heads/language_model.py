@@ -1,15 +1,72 @@
-"""The language-model head: which embedding it shares, the loss and the logits, and the shift of the labels."""
+"""The language-model head: the projection to the vocabulary, its loss and logits, and the shift of the labels."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitConfig, width_of
+from ..kernels.install import is_exact_linear
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
 from ..losses.language_model import check_token_labels, language_model_loss, share_weight
+from ..outputs import PlaitModelOutput
+
+
+class TokenPrediction(NamedTuple):
+    """What a decoder with its head gives: the loss, None without targets; the logits; what the model itself gave."""
+
+    loss: Tensor | None
+    logits: Tensor | None
+    outputs: PlaitModelOutput
+
+
+class LanguageModelHead:
+    """What the classes that generate text share: `lm_head` on the tokens of `model`'s decoder (see `add_lm_head`)."""
+
+    checkpoint_heads = ("lm_head",)
+    reads_pooled = False
+    smooths_labels = True
+    training: bool
+    model: Any
+    lm_head: Any
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    def predict_tokens(
+        self,
+        inputs: Mapping[str, Any],
+        targets: Tensor | None,
+        logits_to_keep: int | Tensor,
+        num_items_in_batch: Tensor | int | None,
+        label_smoothing: float,
+    ) -> TokenPrediction:
+        """Calls the model and its head. `targets`, (batch, length), stand where they are predicted; without them the
+        logits are those of `logits_to_keep`. In training with targets the logits are None: the loss is computed in
+        chunks, and the whole logits would take more memory than the rest of the step.
+
+        Raises ValueError as `language_model_loss` does.
+        """
+        training = targets is not None and self.training
+        with share_projection_weight(self) if training else nullcontext() as weight:
+            outputs = self.model(**inputs)
+        x = outputs.last_hidden_state
+        if targets is None:
+            return TokenPrediction(None, self.lm_head(select_positions(x, logits_to_keep)), outputs)
+        items = (num_items_in_batch, label_smoothing)
+        if training:
+            return TokenPrediction(compute_token_loss(self.lm_head, x, targets, *items, weight=weight), None, outputs)
+        logits = self.lm_head(x)
+        check_token_labels(targets, x, logits.shape[-1])
+        return TokenPrediction(cross_entropy(logits, targets, *items), logits, outputs)
 
 
 def check_decoder_config(config: PlaitConfig, name: str, reads_context: bool) -> None:
@@ -22,58 +79,64 @@ def check_decoder_config(config: PlaitConfig, name: str, reads_context: bool) ->
         raise ValueError(f"the decoder of this config {kind}: load it with {other}, not {name}")
 
 
-def build_vocabulary_head(config: PlaitConfig, embeddings: nn.Module) -> nn.Linear:
-    """The projection from the decoder's width to its vocabulary."""
-    decoder: Any = config.decoder_config
-    width, embedding = width_of(decoder), embeddings.get_parameter("weight").shape[1]
-    if config.tie_word_embeddings and embedding != width:
-        raise ValueError(f"tie_word_embeddings: the decoder's tokens are {width} wide, its embeddings {embedding}")
-    return nn.Linear(width, decoder.vocab_size, bias=config.lm_head_bias)
+def add_lm_head(model: PreTrainedModel) -> None:
+    """Gives the model `lm_head`, from the decoder's width to its vocabulary; its weight may be tied to the embedding.
 
-
-def find_embedding_path(model: PreTrainedModel) -> str:
-    """The name of the decoder's token embedding, to which the projection may be tied."""
+    Raises ValueError where it is to be tied and the embedding has another width.
+    """
+    config: Any = model.config
     embedding = model.get_input_embeddings()
-    return next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
+    width, embedded = width_of(config.decoder_config), embedding.get_parameter("weight").shape[1]
+    if config.tie_word_embeddings and embedded != width:
+        raise ValueError(f"tie_word_embeddings: the decoder's tokens are {width} wide, its embeddings {embedded}")
+    model.lm_head = nn.Linear(width, config.decoder_config.vocab_size, bias=config.lm_head_bias)
+    path = next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
+    model._tied_weights_keys = {**(model._tied_weights_keys or {}), "lm_head.weight": path}
 
 
-def use_projection_weight(model: PreTrainedModel, targets: Tensor | None) -> AbstractContextManager[Tensor]:
-    """The weight that projects on the vocabulary, within which the model is to be called: see `share_weight`."""
-    embedding: Any = model.get_input_embeddings()
-    head: Any = model.get_output_embeddings()
-    return nullcontext(head.weight) if targets is None or not model.training else share_weight(embedding, head)
+def reads_weight(head: nn.Module) -> bool:
+    """Whether the loss may be computed from the head's weight, without a call: nothing stands on the head (an adapter,
+    a hook), and nothing compiles the call."""
+    return not is_torchdynamo_compiling() and is_exact_linear(head)
 
 
-def compute_loss_and_logits(
-    model: PreTrainedModel,
+def share_projection_weight(model: Any) -> AbstractContextManager[Tensor | None]:
+    """The weight of `lm_head`, within which the model is to be called: see `share_weight`. None where the head is to be
+    called."""
+    head = model.lm_head
+    return share_weight(model.get_input_embeddings(), head) if reads_weight(head) else nullcontext()
+
+
+def compute_token_loss(
+    head: nn.Module,
     x: Tensor,
-    weight: Tensor,
-    targets: Tensor | None,
-    logits_to_keep: int | Tensor,
-    num_items_in_batch: Tensor | int | None,
-    label_smoothing: float,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Returns the loss, None without targets, and the logits; `weight` comes from `use_projection_weight`. In training
-    with targets the logits are None: the loss is computed in chunks, and the whole logits would take more memory than
-    the rest of the step. Raises ValueError as `language_model_loss` does."""
-    head: Any = model.get_output_embeddings()
-    if targets is not None and model.training:
-        items = (num_items_in_batch, label_smoothing)
-        return language_model_loss(x, weight, head.bias, targets, *items), None
-    if isinstance(logits_to_keep, Tensor):
-        logits = head(x[:, logits_to_keep])
-    else:
-        logits = head(x[:, -logits_to_keep:] if logits_to_keep and targets is None else x)
-    if targets is None:
-        return None, logits
-    check_token_labels(targets, x, len(weight))
-    return cross_entropy(logits, targets, num_items_in_batch, label_smoothing), logits
+    targets: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Mean cross-entropy of the head's logits over the targets that are not -100, in chunks where `reads_weight` allows
+    it. x: (batch, length, width); targets: (batch, length); `weight` stands in for the head's.
+
+    Raises ValueError as `language_model_loss` does.
+    """
+    items = (num_items_in_batch, label_smoothing)
+    if reads_weight(head):
+        own: Any = head
+        return language_model_loss(x, own.weight if weight is None else weight, own.bias, targets, *items)
+    logits = head(x)
+    check_token_labels(targets, x, logits.shape[-1])
+    return cross_entropy(logits, targets, *items)
 
 
-def mask_until_last_label(labels: Tensor) -> Tensor:
-    """(batch, length), 1 up to a row's last label (and at the start), so that what pads the labels is not computed."""
-    left = (labels != IGNORE_INDEX).flip(1).cumsum(1).flip(1) > 0
-    return torch.cat((left.new_ones(len(left), 1), left[:, 1:]), dim=1).long()
+def select_positions(x: Tensor, kept: int | Tensor) -> Tensor:
+    """x: (batch, length, width) at its last `kept` positions (0: all), or at the positions of a tensor."""
+    return x[:, kept] if isinstance(kept, Tensor) else x[:, -kept:]
+
+
+def shift_labels_left(labels: Tensor) -> Tensor:
+    """Labels of each position's next token, (batch, length): the last position has none."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
 def shift_labels_right(labels: Tensor, config: PlaitConfig) -> Tensor:
@@ -88,3 +151,9 @@ def shift_labels_right(labels: Tensor, config: PlaitConfig) -> Tensor:
         raise ValueError("config.pad_token_id is None, and labels are padded: name the token that pads the decoder")
     shifted = torch.cat((labels.new_full((len(labels), 1), start), labels[:, :-1]), dim=1)
     return shifted if pad is None else shifted.masked_fill(shifted == IGNORE_INDEX, pad)
+
+
+def mask_until_last_label(labels: Tensor) -> Tensor:
+    """(batch, length), 1 up to a row's last label (and at the start), so that what pads the labels is not computed."""
+    left = (labels != IGNORE_INDEX).flip(1).cumsum(1).flip(1) > 0
+    return torch.cat((left.new_ones(len(left), 1), left[:, 1:]), dim=1).long()

@@ -55,9 +55,19 @@ def is_plain_weight(weight: Any) -> bool:
     return type(weight) is nn.Parameter
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether calling the module does what its class says and nothing else: `forward` is the class's own, nothing hooks
-    into it, and its own weights are plain. (An adapter or a parametrisation gives the module another class.)"""
-    if find_kernel(module) is not None or any(getattr(module, hooks) for hooks in HOOK_ATTRIBUTES):
+def is_unaltered(module: nn.Module) -> bool:
+    """Whether nothing hooks into the module, its own weights are plain, and at most a kernel replaces `forward`."""
+    if not is_replaceable(module) or any(getattr(module, hooks) for hooks in HOOK_ATTRIBUTES):
         return False
     return all(weight is None or is_plain_weight(weight) for weight in module._parameters.values())
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling the module does what its class says and nothing else. (An adapter or a parametrisation gives a
+    module another class.)"""
+    return find_kernel(module) is None and is_unaltered(module)
+
+
+def is_exact_linear(module: nn.Module) -> bool:
+    """Whether the module computes x W^T + b from its own weight and nothing else, by whichever kernel."""
+    return type(module) is nn.Linear and is_unaltered(module)

@@ -7,19 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ..kernels.install import ForwardKernel, find_kernel, install_kernel, remove_kernels
 from ..kernels.linear import linear
-from .cross_entropy import IGNORE_INDEX, cross_entropy
+from .cross_entropy import IGNORE_INDEX
 
 LOGITS_PER_CHUNK = {"cpu": 15 * 2**20, "cuda": 40 * 2**20}  # logits at a time: 60 MiB in float32, on a GPU 160
-
-
-def shift_labels_left(labels: Tensor) -> Tensor:
-    """Labels of each position's next token, (batch, length): the last position has none. The one place where labels
-    are shifted."""
-    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
 def language_model_loss(
@@ -38,8 +31,6 @@ def language_model_loss(
     """
     labels = labels.to(x.device)
     check_token_labels(labels, x, len(weight))
-    if is_torchdynamo_compiling():
-        return cross_entropy(F.linear(x, weight, bias), labels, num_items_in_batch, label_smoothing)
     kept = labels != IGNORE_INDEX
     count = kept.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     total = ChunkedCrossEntropy.apply(x[kept], weight, bias, labels[kept], label_smoothing)
@@ -63,7 +54,7 @@ def share_weight(embedding: Any, head: Any) -> Iterator[Tensor]:
     embedding's `forward`.)"""
     weight: Any = head.weight
     tied = type(embedding) is nn.Embedding and embedding.weight is weight and weight.device.type == "cpu"
-    if not tied or not torch.is_grad_enabled() or is_torchdynamo_compiling() or find_kernel(embedding) is not None:
+    if not tied or not torch.is_grad_enabled() or find_kernel(embedding) is not None:
         yield weight
         return
     rows, projection = SharedWeight.apply(weight)

@@ -4,7 +4,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.masking_utils import create_masks_for_generate
 from transformers.utils.generic import can_return_tuple
@@ -14,43 +14,26 @@ from ..backbone.image_tokens import count_image_tokens
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..generation.mixin import PlaitGenerationMixin
-from ..heads.language_model import (
-    build_vocabulary_head,
-    check_decoder_config,
-    compute_loss_and_logits,
-    find_embedding_path,
-    use_projection_weight,
-)
+from ..heads.language_model import LanguageModelHead, add_lm_head, check_decoder_config, shift_labels_left
 from ..inputs import MODALITY_INPUTS, CausalLMInputs, expand_signature
-from ..losses.language_model import shift_labels_left
 from ..outputs import PlaitCausalLMOutput, TowerOutput
 
 
-class PlaitForCausalLM(PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMixin):
+class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMixin):
     """Writes text (GPT-style); with an image tower, text in which images stand in the place of image tokens (LLaVA).
 
     Raises:
         ValueError: no decoder, or one that reads a context: that is `PlaitForConditionalGeneration`.
     """
 
-    checkpoint_heads = ("lm_head",)
-    reads_pooled = False
-    smooths_labels = True
     decoder_kind = "inline"
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         check_decoder_config(config, type(self).__name__, reads_context=False)
         self.model = PlaitModel(config)
-        self.lm_head = build_vocabulary_head(config, self.model.get_input_embeddings())
-        self._tied_weights_keys = {"lm_head.weight": find_embedding_path(self)}
+        add_lm_head(self)
         self.post_init()
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
 
     @property
     def num_image_tokens(self) -> int:
@@ -138,10 +121,8 @@ class PlaitForCausalLM(PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMix
             inputs["use_cache"] = False
         elif (step := self.compute_step_logits(inputs)) is not None:
             return PlaitCausalLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
-        with use_projection_weight(self, targets) as weight:
-            outputs = self.model(**inputs)
         asked = (logits_to_keep, num_items_in_batch, smoothing)
-        loss, logits = compute_loss_and_logits(self, outputs.last_hidden_state, weight, targets, *asked)
+        loss, logits, outputs = self.predict_tokens(inputs, targets, *asked)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
 
 

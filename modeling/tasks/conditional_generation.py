@@ -16,19 +16,17 @@ from ..backbone.pretrained import PlaitPreTrainedModel
 from ..generation.mixin import PlaitGenerationMixin
 from ..generation.whisper_prompt import PROMPT_OPTIONS, build_decoder_prompt, build_timestamp_processors
 from ..heads.language_model import (
-    build_vocabulary_head,
+    LanguageModelHead,
+    add_lm_head,
     check_decoder_config,
-    compute_loss_and_logits,
-    find_embedding_path,
     mask_until_last_label,
     shift_labels_right,
-    use_projection_weight,
 )
 from ..inputs import MODALITY_INPUTS, ConditionalGenerationInputs, expand_signature
 from ..outputs import ContextOutput, PlaitModelOutput, PlaitSeq2SeqLMOutput
 
 
-class PlaitForConditionalGeneration(PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMixin):
+class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMixin):
     """Captioning, generative question answering, speech to text, translation, summarisation, dialogue: the fused tokens
     of any towers are the context of a decoder's cross-attention.
 
@@ -36,9 +34,6 @@ class PlaitForConditionalGeneration(PlaitGenerationMixin, PlaitPreTrainedModel, 
         ValueError: no decoder, or one that reads no context: that is `PlaitForCausalLM`.
     """
 
-    checkpoint_heads = ("lm_head",)
-    reads_pooled = False
-    smooths_labels = True
     decoder_kind = "context"
     assistant_context: ContextOutput | None = (
         None  # of an assistant, during `generate`: what its own towers make of the inputs
@@ -48,15 +43,8 @@ class PlaitForConditionalGeneration(PlaitGenerationMixin, PlaitPreTrainedModel, 
         super().__init__(config)
         check_decoder_config(config, type(self).__name__, reads_context=True)
         self.model = PlaitModel(config)
-        self.lm_head = build_vocabulary_head(config, self.model.get_input_embeddings())
-        self._tied_weights_keys = {"lm_head.weight": find_embedding_path(self)}
+        add_lm_head(self)
         self.post_init()
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         return self.model.get_encoder(modality)
@@ -167,11 +155,8 @@ class PlaitForConditionalGeneration(PlaitGenerationMixin, PlaitPreTrainedModel, 
             and (step := self.compute_step_logits(inputs, "decoder_")) is not None
         ):
             return PlaitSeq2SeqLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
-        with use_projection_weight(self, labels) as weight:
-            outputs = self.model(**inputs)
         asked = (logits_to_keep, num_items_in_batch, smoothing)
-        loss, logits = compute_loss_and_logits(self, outputs.last_hidden_state, weight, labels, *asked)
-        return build_seq2seq_output(loss, logits, outputs)
+        return build_seq2seq_output(*self.predict_tokens(inputs, labels, *asked))
 
     def build_decoder_inputs(self, labels: Tensor, inputs: ConditionalGenerationInputs) -> ConditionalGenerationInputs:
         """What the decoder reads of these labels, where its own text is not given."""

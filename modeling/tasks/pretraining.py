@@ -21,14 +21,13 @@ from ...configuration.objectives import (
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..core.distributed import is_distributed
-from ..heads.language_model import build_vocabulary_head, find_embedding_path, mask_until_last_label, shift_labels_right
+from ..heads.language_model import add_lm_head, compute_token_loss, mask_until_last_label, shift_labels_right
 from ..heads.masked_image import MaskedImageHead
 from ..heads.masked_lm import MaskedLMHead
 from ..heads.projection import build_projections, build_similarity, compute_side_width, pooled
 from ..inputs import EncoderInputs, expand_signature, split_by_modality
 from ..losses.contrastive import ContrastiveLoss, Similarity, fingerprint
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
-from ..losses.language_model import language_model_loss
 from ..outputs import PlaitModelOutput, PlaitPreTrainingOutput, TowerOutput
 from ..towers.items import scatter_items
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
@@ -127,8 +126,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
             self.mlm_projection = nn.Linear(text.embedding_size, text.vocab_size)
             self._tied_weights_keys["mlm_projection.weight"] = f"model.towers.text.{TOKEN_EMBEDDING_WEIGHT}"
         if CAPTIONING in config.objectives:
-            self.lm_head = build_vocabulary_head(config, self.model.get_input_embeddings())
-            self._tied_weights_keys["lm_head.weight"] = find_embedding_path(self)
+            add_lm_head(self)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
@@ -291,7 +289,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         labels = cast("Tensor", step.targets.mlm_labels)[step.plan[MASKED_LM][MASKED_TEXT]]
         known = labels != IGNORE_INDEX
         x = self.mlm_head(step.fused[MASKED_LM].tokens[:, : labels.shape[1]][known])
-        return language_model_loss(x[None], self.mlm_projection.weight, self.mlm_projection.bias, labels[known][None])
+        return compute_token_loss(self.mlm_projection, x[None], labels[known][None])
 
     def masked_image_loss(self, step: PreTrainingStep) -> Tensor | None:
         """See `MaskedImageHead`."""
@@ -307,7 +305,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         text = {"input_ids": shift_labels_right(labels, self.config), "attention_mask": mask_until_last_label(labels)}
         context = {"context": fused.tokens, "context_mask": fused.mask}
         x = self.model.decode({**text, **context}, None, False, {}).last_hidden_state
-        return language_model_loss(x, self.lm_head.weight, self.lm_head.bias, labels)
+        return compute_token_loss(cast("nn.Linear", self.lm_head), x, labels)
 
     def compute_embeds(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """By modality (rows, width), of unit length; nothing without a contrastive head."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.heads.language_model import shift_labels_left
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
-from ...modeling.losses.language_model import shift_labels_left
 from ...processing import PlaitProcessor
 from .per_row import RowScores, build_perplexity_scores, collect_text_scores
 from .text import TextMetrics, build_text_metrics

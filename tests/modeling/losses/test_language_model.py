@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch import nn
@@ -37,8 +38,8 @@ def step(model: Any, seed: int = 0) -> None:
     model(input_ids=ids, labels=ids).loss.backward()
 
 
-def plain(model: Any, targets: Any) -> AbstractContextManager[torch.Tensor]:
-    return nullcontext(model.get_output_embeddings().weight)
+def plain(embedding: Any, head: Any) -> AbstractContextManager[torch.Tensor]:
+    return nullcontext(head.weight)
 
 
 @pytest.mark.parametrize("make", [causal, conditional])
@@ -47,8 +48,7 @@ def test_a_tied_embedding_has_the_gradient_of_a_dense_lookup(make: Make, monkeyp
     model, dense = make(), make()
     for seed in (0, 1):
         step(model, seed)
-    for module in ("causal_lm", "conditional_generation"):
-        monkeypatch.setattr(f"plait.modeling.tasks.{module}.use_projection_weight", plain)
+    monkeypatch.setattr("plait.modeling.heads.language_model.share_weight", plain)
     for seed in (0, 1):
         step(dense, seed)
     for (name, found), expected in zip(model.named_parameters(), dense.parameters(), strict=True):
@@ -118,3 +118,25 @@ def test_all_labels_ignored_leaves_a_dense_gradient_of_zeros() -> None:
     model(input_ids=torch.tensor([[5, 6]]), labels=torch.full((1, 2), -100)).loss.backward()
     gradient = model.get_input_embeddings().weight.grad
     assert gradient.layout == torch.strided and not gradient.any()
+
+
+@pytest.mark.parametrize("make", [causal, conditional])
+def test_a_hook_on_the_head_changes_the_loss(make: Make) -> None:
+    """In training as in evaluation: the loss is then computed from the logits."""
+    model, ids, losses = make(), torch.tensor([[5, 6, 7]]), []
+    model.lm_head.register_forward_hook(lambda _module, _inputs, output: output * 2)
+    for training in (True, False):
+        torch.manual_seed(0)
+        losses.append(model.train(training)(input_ids=ids, labels=ids).loss)
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("make", [causal, conditional])
+def test_an_adapter_on_the_head_is_trained(make: Make) -> None:
+    model, ids = make(), torch.tensor([[5, 6, 7]])
+    model.add_adapter(peft.LoraConfig(target_modules=["lm_head"], init_lora_weights=False))
+    loss = model.train()(input_ids=ids, labels=ids).loss
+    loss.backward()
+    trained = {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert trained == {"lora_A", "lora_B"}
+    torch.testing.assert_close(model.eval()(input_ids=ids, labels=ids).loss, loss)
