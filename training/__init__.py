@@ -32,7 +32,7 @@ LAZY = {
     "freeze": ".parameters",
     "fresh_modules": ".parameters",
     "load_data": ".data.loading",
-    "load_recipe": ".recipes.schema",
+    "load_recipe": ".runs.recipe",
     "parameter_groups": ".parameters",
     "part_of": ".parameters",
     "pipeline": ".runs.pipelines",

@@ -84,9 +84,9 @@ def check_pairing(metric: str, own: RowScore, other: str, theirs: RowScore) -> N
         raise ValueError(f"{other} counts other tokens in {metric} ({sums}): compare models of one tokenizer")
 
 
-def resample_metric(resamples: Any, score: RowScore) -> BootstrapValues:
+def resample_metric(resamples: Resamples, score: RowScore) -> BootstrapValues:
     """A metric on all rows and on each draw of them."""
-    values = resamples.values(lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals])
+    values = resamples.compute_values(lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals])
     return values._replace(
         estimate=float(score.transform(values.estimate)), resampled=score.transform(values.resampled)
     )

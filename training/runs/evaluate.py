@@ -61,7 +61,7 @@ def evaluate_rows(
     if not task.has_row_scores:
         raise RecipeError(f"--intervals: the metrics of the task {recipe.task} are not those of single rows")
     own = measure(reference, recipe, split)
-    rows = own.metrics.rows()
+    rows = own.metrics.compute_per_row()
     if not rows:
         raise RecipeError(f"--intervals: {', '.join(own.metrics.names)} are of all rows together: name another metric")
     train = own.data.train
@@ -69,7 +69,7 @@ def evaluate_rows(
     found = task.score_baseline_rows(
         own.metrics, DataSplits({} if prepared is None else {"train": prepared}, None), own.rows
     )
-    found |= {name: measure(name, recipe, split).metrics.rows() for name in others}
+    found |= {name: measure(name, recipe, split).metrics.compute_per_row() for name in others}
     try:
         return own.scores, compare_rows(rows, found, task.collect_row_groups(own.rows))
     except ValueError as error:
