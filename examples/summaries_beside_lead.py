@@ -24,7 +24,7 @@ def leads(dialogue: str) -> dict[str, str]:
 
 def main() -> None:
     from plait.training.metrics.per_row import RowScores, collect_text_scores, compare_rows, format_intervals
-    from plait.training.metrics.text import build_text_metrics
+    from plait.training.metrics.text import TextMetrics
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("summaries", type=Path)
@@ -36,7 +36,7 @@ def main() -> None:
     references = [known[row["prompt"]] for row in predicted]
 
     def rows(texts: list[str]) -> RowScores:
-        metrics = build_text_metrics(METRICS)
+        metrics = TextMetrics(METRICS)
         metrics.update(texts, references)
         return collect_text_scores(metrics)
 

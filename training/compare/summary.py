@@ -82,7 +82,7 @@ class ComparisonTable:
         return self.resamples.compute_values(self._measure, self.bench.truth, answers)
 
     def _measure(self, truth: np.ndarray, answers: np.ndarray) -> float:
-        return self.decisive_metric.compute(truth, answers)[self.bench.metric]
+        return self.decisive_metric.score(truth, answers)[self.bench.metric]
 
     def compute_gain(self, one: BootstrapValues, other: BootstrapValues) -> BootstrapValues:
         """How much better one is than the other, paired; of an error, how much less."""
@@ -121,7 +121,7 @@ class ComparisonTable:
     def build_row(self, system: System, best_single: System) -> dict[str, Any]:
         """One line of the table."""
         values = self.values[system.name]
-        by_seed = [self.metrics.compute_from_logits(self.bench.truth, logits) for logits in self.collect_logits(system)]
+        by_seed = [self.metrics.score(self.bench.truth, logits) for logits in self.collect_logits(system)]
         facts = [self.answers[cell.name].facts for cell in list_trials(self.bench) if cell.system.name == system.name]
         return {
             "name": system.name,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import EvalPrediction, set_seed
+from transformers import set_seed
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
 
 from ...processing import PlaitProcessor
@@ -84,12 +84,9 @@ class LogitMetrics(Metrics):
     def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return logits.float()
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        return self.compute_from_logits(np.asarray(prediction.label_ids), np.asarray(prediction.predictions))
-
-    def compute_from_logits(self, references: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-        """The metrics of logits (rows, labels)."""
-        return self.compute(references, self.reduce_logits(logits))
+    def score(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """Returns the metrics of logits, (rows, labels)."""
+        return super().score(references, self.reduce_logits(predictions))
 
     def reduce_logits(self, logits: np.ndarray) -> np.ndarray:
         """What the metrics read: chosen labels, probabilities or values."""

@@ -1,7 +1,6 @@
-"""Metrics by name, computed without keeping all logits, and the baselines that they must beat."""
+"""Metrics of classes, values and masked words by name, computed without keeping all logits."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,14 +10,16 @@ import torch
 from transformers import EvalPrediction
 
 from ..data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE, MetricProblemType
+from .base import expect_known, expect_rows
 from .sentiment import SENTIMENT_METRICS
 
 
 class Metric(NamedTuple):
-    """`compute(references, predictions)`; `scores`: predictions are probabilities and not chosen labels."""
+    """`compute(references, predictions)`; with `scores` the predictions are probabilities and not chosen labels."""
 
     compute: Callable[[np.ndarray, np.ndarray], float]
     scores: bool = False
+    lower_is_better: bool = False
 
 
 def _build_sklearn_metric(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -68,20 +69,24 @@ METRICS: dict[str, dict[str, Metric]] = {
     MULTI: {
         "accuracy": Metric(_build_sklearn_metric("accuracy_score")),
         **AVERAGED_METRICS,
-        "hamming_loss": Metric(_build_sklearn_metric("hamming_loss")),
+        "hamming_loss": Metric(_build_sklearn_metric("hamming_loss"), lower_is_better=True),
         "roc_auc": Metric(_compute_roc_auc, scores=True),
     },
     REGRESSION: {
-        "mae": Metric(_build_sklearn_metric("mean_absolute_error")),
-        "mse": Metric(_build_sklearn_metric("mean_squared_error")),
-        "rmse": Metric(_build_sklearn_metric("root_mean_squared_error")),
+        "mae": Metric(_build_sklearn_metric("mean_absolute_error"), lower_is_better=True),
+        "mse": Metric(_build_sklearn_metric("mean_squared_error"), lower_is_better=True),
+        "rmse": Metric(_build_sklearn_metric("root_mean_squared_error"), lower_is_better=True),
         "r2": Metric(_build_sklearn_metric("r2_score")),
         "pearson": Metric(_build_correlation("pearsonr")),
         "spearman": Metric(_build_correlation("spearmanr")),
         **{name: Metric(compute) for name, compute in SENTIMENT_METRICS.items()},
     },
-    MASKED_LM_PROBLEM: {"accuracy": Metric(lambda _, rows: float(rows[:, 1].sum() / max(rows[:, 2].sum(), 1)))}
-    | {"perplexity": Metric(lambda _, rows: float(np.exp(rows[:, 0].sum() / max(rows[:, 2].sum(), 1))))},
+    MASKED_LM_PROBLEM: {
+        "accuracy": Metric(lambda _, rows: float(rows[:, 1].sum() / max(rows[:, 2].sum(), 1))),
+        "perplexity": Metric(
+            lambda _, rows: float(np.exp(rows[:, 0].sum() / max(rows[:, 2].sum(), 1))), lower_is_better=True
+        ),
+    },
 }
 DEFAULT_METRICS = {
     SINGLE: ("accuracy", "f1_macro"),
@@ -89,17 +94,21 @@ DEFAULT_METRICS = {
     REGRESSION: ("mae", "pearson"),
     MASKED_LM_PROBLEM: ("accuracy", "perplexity"),
 }
-LOWER_IS_BETTER = ("mae", "mse", "rmse", "hamming_loss", "perplexity", "loss")
+LOWER_IS_BETTER = {
+    "loss",
+    *(name for metrics in METRICS.values() for name, metric in metrics.items() if metric.lower_is_better),
+}
 
 
 class Metrics:
-    """The named metrics of one task, as a Trainer's `compute_metrics`; `reduce` is its `preprocess_logits_for_metrics`.
+    """The named metrics of classes, values or masked words, for a Trainer that collects what `reduce` leaves of logits.
 
-    Names are those of METRICS, or, with a slash, a module of the `evaluate` library (a Hub id or a local path), which
-    gets chosen labels (regression: values).
+    A Trainer takes it as `compute_metrics`, which resets, updates with all rows at once and computes, and its `reduce`
+    as `preprocess_logits_for_metrics` (PlaitTrainer does so itself). Names are those of METRICS, or, with a slash, a
+    module of the `evaluate` library (a Hub id or a local path), which gets chosen labels (regression: values).
 
     Raises:
-        ValueError: a name that this task does not have, with the nearest and all valid ones.
+        ValueError: a name that this problem type does not have, with the nearest and all valid ones.
     """
 
     def __init__(self, names: Sequence[str], problem_type: MetricProblemType) -> None:
@@ -107,6 +116,7 @@ class Metrics:
         self.metrics = {
             _shorten_name(name): find_metric(name, problem_type) for name in names or DEFAULT_METRICS[problem_type]
         }
+        self.reset()
 
     @property
     def names(self) -> list[str]:
@@ -128,11 +138,31 @@ class Metrics:
         return logits.argmax(-1) if single else logits > 0
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        """`{name: value}` for `prediction.predictions`, as `reduce` left them, and `prediction.label_ids`."""
-        return self.compute(np.asarray(prediction.label_ids), np.asarray(prediction.predictions))
+        """Returns `{name: value}` of all rows, as a Trainer's `compute_metrics`."""
+        self.reset()
+        self.update(prediction)
+        return self.compute()
 
-    def compute(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        """References and predictions by row; predictions are chosen labels, or probabilities (rows, labels)."""
+    def reset(self) -> None:
+        """Forgets all rows."""
+        self.references: list[np.ndarray] = []
+        self.predictions: list[np.ndarray] = []
+
+    def update(self, records: EvalPrediction) -> None:
+        """Adds the rows of a batch, or all: `predictions` as `reduce` left them, and `label_ids`."""
+        references, predictions = np.asarray(records.label_ids), np.asarray(records.predictions)
+        if self.problem_type == MASKED_LM_PROBLEM:
+            references = predictions[:, 2]  # all that the counts leave of the labels, whose length differs by batch
+        self.references.append(references)
+        self.predictions.append(predictions)
+
+    def compute(self) -> dict[str, float]:
+        """Returns `{name: value}` over all rows since `reset`."""
+        expect_rows(len(self.references))
+        return self.score(np.concatenate(self.references), np.concatenate(self.predictions))
+
+    def score(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """Returns `{name: value}` of given rows; predictions are chosen labels, or probabilities (rows, labels)."""
         if self.problem_type == SINGLE:
             known = references != -100
             references, predictions = references[known], predictions[known]
@@ -159,12 +189,8 @@ def find_metric(name: str, problem_type: MetricProblemType) -> Metric:
     """A metric by its name in METRICS, or a module of the `evaluate` library by a name with a slash."""
     if "/" in name:
         return _load_evaluate_module(name, problem_type)
-    known = METRICS[problem_type]
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no metric {name!r} for {problem_type}{hint} There are {', '.join(known)}")
-    return known[name]
+    expect_known("metric", name, METRICS[problem_type], f" for {problem_type}")
+    return METRICS[problem_type][name]
 
 
 def is_greater_better(name: str) -> bool:

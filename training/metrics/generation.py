@@ -14,7 +14,7 @@ from ...modeling.heads.language_model import shift_labels_left
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...processing import PlaitProcessor
 from .per_row import RowScores, build_perplexity_scores, collect_text_scores
-from .text import TextMetrics, build_text_metrics
+from .text import TextMetrics
 
 DEFAULT_NEW_TOKENS = 64  # where nothing says how many
 
@@ -29,7 +29,7 @@ class GeneratedRow(NamedTuple):
 
 
 class GenerationMetrics:
-    """Metrics of generated text by name (see `build_text_metrics`), and the loss and perplexity of the right text.
+    """Metrics of generated text by name (see `TextMetrics`), and the loss and perplexity of the right text.
 
     For PlaitTrainer's `compute_metrics`: the model generates as its `generation_config` says.
 
@@ -41,6 +41,7 @@ class GenerationMetrics:
     def __init__(self, names: Sequence[str], processor: PlaitProcessor) -> None:
         self.metric_names = [name for name in names if name != "perplexity"]  # which always comes along
         self.processor = processor
+        self.metrics = TextMetrics(self.metric_names)
         self.reset()
 
     @property
@@ -49,8 +50,8 @@ class GenerationMetrics:
         return [*self.metric_names, "perplexity"]
 
     def reset(self) -> None:
-        """Forget everything."""
-        self.metrics = build_text_metrics(self.metric_names)
+        """Forgets all rows."""
+        self.metrics.reset()
         self.losses: list[float] = []
         self.tokens: list[int] = []
 
@@ -129,6 +130,6 @@ def find_most_frequent(texts: Iterable[str]) -> str:
 
 def score_texts(names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
     """Text metrics by name, with a baseline's texts in them."""
-    metrics = build_text_metrics(names)
+    metrics = TextMetrics(names)
     metrics.update(predictions, references)
     return metrics

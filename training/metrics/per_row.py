@@ -86,7 +86,9 @@ def check_pairing(metric: str, own: RowScore, other: str, theirs: RowScore) -> N
 
 def resample_metric(resamples: Resamples, score: RowScore) -> BootstrapValues:
     """A metric on all rows and on each draw of them."""
-    values = resamples.compute_values(lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals])
+    values = resamples.compute_values(
+        lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals]
+    )
     return values._replace(
         estimate=float(score.transform(values.estimate)), resampled=score.transform(values.resampled)
     )

@@ -37,7 +37,7 @@ class ObjectiveMetrics:
         return self.known
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forgets all rows."""
         self.by_row: dict[str, list[float]] = {name: [] for name in self.known}
 
     def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[dict[str, float]]:

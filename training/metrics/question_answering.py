@@ -1,4 +1,4 @@
-"""Questions and contexts as windows of tokens, and answers as the best spans of all windows of a question."""
+"""Metrics of answers in a context: the best span of all windows of a question."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...modeling.tasks.question_answering import span_loss
 from ..data.question_windows import OUTSIDE_CONTEXT, WindowLimits
 from .per_row import RowScores, collect_text_scores
-from .text import build_text_metrics
+from .text import TextMetrics
 
 
 class Span(NamedTuple):
@@ -71,6 +71,7 @@ class SpanMetrics:
     def __init__(self, names: Sequence[str], limits: WindowLimits) -> None:
         self.metric_names = list(names)
         self.limits = limits
+        self.metrics = TextMetrics(self.metric_names)
         self.reset()
 
     @property
@@ -79,8 +80,8 @@ class SpanMetrics:
         return self.metric_names
 
     def reset(self) -> None:
-        """Forget everything."""
-        self.metrics = build_text_metrics(self.metric_names)
+        """Forgets all rows."""
+        self.metrics.reset()
         self.loss, self.known = 0.0, 0
         self.pending: WindowRecord | None = None
 

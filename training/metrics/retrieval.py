@@ -1,6 +1,6 @@
 """How well one side of a space finds the other: recall, ranks, and zero-shot accuracy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from ...modeling.tasks.retrieval_encoding import use_eval_mode
 from ..recipes.errors import check_choice
 
 DEPTHS = (1, 5, 10)
-RANK_METRICS = (*(f"recall@{depth}" for depth in DEPTHS), "median_rank", "mrr")
 SIMILARITIES_PER_BLOCK = 2**23  # similarities at a time: 32 MiB in float32
 
 
@@ -48,10 +47,17 @@ def compute_ranks(
     return torch.cat(found).cpu().numpy() if found else np.zeros(0, dtype=int)
 
 
-def compute_rank_metrics(found: np.ndarray) -> dict[str, float]:
-    """Recall at 1, 5 and 10 (shares, 0..1), the median rank and the mean of 1 / rank (MRR)."""
-    recalls = {f"recall@{depth}": float((found <= depth).mean()) for depth in DEPTHS}
-    return {**recalls, "median_rank": float(np.median(found)), "mrr": float((1 / found).mean())}
+def build_recall(depth: int) -> Callable[[np.ndarray], float]:
+    """Builds the share, 0..1, of the queries whose rank is at most `depth`."""
+    return lambda ranks: float((ranks <= depth).mean())
+
+
+# of the queries' ranks, (queries,) from 1; MRR is the mean of 1 / rank
+RANK_METRICS: dict[str, Callable[[np.ndarray], float]] = {
+    **{f"recall@{depth}": build_recall(depth) for depth in DEPTHS},
+    "median_rank": lambda ranks: float(np.median(ranks)),
+    "mrr": lambda ranks: float((1 / ranks).mean()),
+}
 
 
 class RetrievalSide(NamedTuple):
@@ -153,8 +159,8 @@ def compute_retrieval_scores(items: Sequence[RetrievalItem], pair: tuple[str, st
         raise ValueError(f"no row has a {missing[0]}: there is nothing to find, or nothing to ask")
     scores: dict[str, float] = {}
     for first, second in (pair, pair[::-1]):
-        found = compute_rank_metrics(compute_query_ranks(sides[first], sides[second]))
-        scores |= {f"{first}_to_{second}_{name}": value for name, value in found.items()}
+        ranks = compute_query_ranks(sides[first], sides[second])
+        scores |= {f"{first}_to_{second}_{name}": measure(ranks) for name, measure in RANK_METRICS.items()}
     scores["mean_recall"] = float(np.mean([value for name, value in scores.items() if "recall@" in name]))
     return scores
 

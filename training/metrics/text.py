@@ -1,19 +1,19 @@
-"""Metrics of generated text over a corpus, gathered batch by batch from strings, and their paired bootstrap.
+"""Metrics of generated text over a corpus, updated batch by batch with strings.
 
 More is better in all of them. None needs logits: what a metric keeps of a row is its score, or the strings where the
 score depends on the whole corpus.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from itertools import zip_longest
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .base import expect_known, expect_rows
 from .cider import cider_d
 from .text_answers import exact_match, token_f1, vqa_accuracy
 
@@ -21,7 +21,7 @@ Score = Callable[[str, Sequence[str]], float]
 
 
 class TextMetric(Protocol):
-    """What every metric of TEXT_METRICS can do."""
+    """One metric of TEXT_METRICS, made anew for each evaluation."""
 
     def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch: a prediction and its references for every row.
@@ -40,6 +40,15 @@ class TextMetric(Protocol):
         ...
 
 
+@runtime_checkable
+class RowTextMetric(TextMetric, Protocol):
+    """A text metric in which every row has a score by itself."""
+
+    def compute_per_row(self) -> np.ndarray:
+        """Returns (rows,): every row's score, in the order of adding."""
+        ...
+
+
 class RowMean:
     """The mean of a score that each row has by itself; only the scores are kept."""
 
@@ -54,7 +63,7 @@ class RowMean:
 
     def compute_per_row(self) -> np.ndarray:
         """(rows,): every row's score, in the order of adding."""
-        _expect_rows(len(self.scores))
+        expect_rows(len(self.scores))
         return np.array(self.scores)
 
     def compute(self) -> dict[str, float]:
@@ -88,7 +97,7 @@ class Cider:
 
     def compute_per_row(self) -> np.ndarray:
         """(rows,): every row's score, in the order of adding."""
-        _expect_rows(len(self.corpus.predictions))
+        expect_rows(len(self.corpus.predictions))
         return cider_d(self.corpus.predictions, self.corpus.references)
 
     def compute(self) -> dict[str, float]:
@@ -109,7 +118,7 @@ class SacreBleu:
 
     def compute(self) -> dict[str, float]:
         """`{name: score}`."""
-        _expect_rows(len(self.corpus.predictions))
+        expect_rows(len(self.corpus.predictions))
         streams = list(zip_longest(*self.corpus.references))  # None where a row has fewer references than others
         return {self.name: float(self.metric.corpus_score(self.corpus.predictions, streams).score)}
 
@@ -138,15 +147,27 @@ class Distinct:
 
     def compute(self) -> dict[str, float]:
         """`{"distinct": share}`."""
-        _expect_rows(self.count)
+        expect_rows(self.count)
         return {"distinct": len(self.seen) / self.count}
 
 
 class TextMetrics:
-    """Several metrics of one corpus, in one dict."""
+    """Several metrics of one corpus by their names in TEXT_METRICS, in one dict.
 
-    def __init__(self, metrics: Mapping[str, TextMetric]) -> None:
-        self.metrics = dict(metrics)
+    Raises:
+        ValueError: a name that is not in TEXT_METRICS, with the nearest and all valid ones.
+        ImportError: the package that computes it is missing.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        for name in names:
+            expect_known("text metric", name, TEXT_METRICS)
+        self.names = list(names)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all rows."""
+        self.metrics: dict[str, TextMetric] = {name: TEXT_METRICS[name]() for name in self.names}
 
     def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """One more batch, for each of them."""
@@ -160,26 +181,12 @@ class TextMetrics:
     def compute_per_row(self) -> dict[str, np.ndarray]:
         """`{name: (rows,) scores}` for those that have a score for each row, as `paired_bootstrap` takes them."""
         return {
-            name: metric.compute_per_row()
-            for name, metric in self.metrics.items()
-            if isinstance(metric, RowMean | Cider)
+            name: metric.compute_per_row() for name, metric in self.metrics.items() if isinstance(metric, RowTextMetric)
         }
 
     def collect_signatures(self) -> dict[str, str]:
         """`{name: signature}` of those computed by sacrebleu, once they are."""
         return {name: metric.signature for name, metric in self.metrics.items() if isinstance(metric, SacreBleu)}
-
-
-def build_text_metrics(names: Sequence[str]) -> TextMetrics:
-    """Fresh metrics by their names in TEXT_METRICS.
-
-    Raises:
-        ValueError: a name that is not there, with the nearest and all valid ones.
-        ImportError: the package that computes it is missing.
-    """
-    for name in names:
-        _expect_known("text metric", name, TEXT_METRICS)
-    return TextMetrics({name: TEXT_METRICS[name]() for name in names})
 
 
 def build_bleu(name: str = "bleu", tokenizer: str = "13a") -> SacreBleu:
@@ -188,7 +195,7 @@ def build_bleu(name: str = "bleu", tokenizer: str = "13a") -> SacreBleu:
     Source: Post 2018, https://arxiv.org/abs/1804.08771.
     """
     metrics = _import_optional("sacrebleu.metrics")
-    _expect_known("sacrebleu tokenizer", tokenizer, metrics.BLEU.TOKENIZERS)
+    expect_known("sacrebleu tokenizer", tokenizer, metrics.BLEU.TOKENIZERS)
     return SacreBleu(name, metrics.BLEU(tokenize=tokenizer))
 
 
@@ -214,13 +221,6 @@ def _import_optional(module: str) -> ModuleType:
         raise ImportError(f"this metric needs {module.split('.')[0]}: pip install plait[text]") from error
 
 
-def _expect_known(kind: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"no {kind} {name!r}{hint} There are {', '.join(known)}")
-
-
 def _expect_pairs(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions, but references for {len(references)} rows")
@@ -229,11 +229,6 @@ def _expect_pairs(predictions: Sequence[str], references: Sequence[Sequence[str]
             raise ValueError(f"row {row} of the batch: references are a list of strings, not the string {answers!r}")
         if not len(answers):
             raise ValueError(f"row {row} of the batch has no reference")
-
-
-def _expect_rows(count: int) -> None:
-    if not count:
-        raise ValueError("no rows: nothing was added before the metric was computed")
 
 
 # other tokenizers than 13a: characters, all of Unicode's punctuation, Chinese, none (already split)

@@ -8,8 +8,7 @@ from ...processing import PlaitProcessor
 from ..data.labels import LabelSpec
 from ..data.loading import DataSplits, load_data
 from ..data.row_encoder import ImageCache
-from ..metrics.classification import Metrics
-from ..metrics.streaming import StreamedMetrics
+from ..metrics.base import EvaluationMetrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
@@ -65,7 +64,7 @@ def build_processor_and_model(
         raise RecipeError(f"model: {' '.join(str(error).split())}") from error
 
 
-def build_metrics(recipe: Recipe, labels: LabelSpec | None, processor: PlaitProcessor) -> Metrics | StreamedMetrics:
+def build_metrics(recipe: Recipe, labels: LabelSpec | None, processor: PlaitProcessor) -> EvaluationMetrics:
     """The recipe's metrics, or the task's usual ones."""
     try:
         return find_task(recipe.task).build_metrics(recipe.metrics, labels, processor, recipe)

@@ -10,8 +10,7 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.loading import DataSplits
 from ..data.unreadable_rows import select_readable_splits
-from ..metrics.classification import Metrics
-from ..metrics.streaming import StreamedMetrics
+from ..metrics.base import EvaluationMetrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
@@ -43,7 +42,7 @@ class TrainingRun:
     data: DataSplits
     model: PlaitPreTrainedModel
     processor: PlaitProcessor
-    metrics: Metrics | StreamedMetrics
+    metrics: EvaluationMetrics
     trainer: PlaitTrainer
 
 

@@ -15,10 +15,9 @@ from ..data.loading import DataSplits
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
 from ..data.tokenizer import TARGET_TEMPLATE
-from ..metrics.classification import Metrics
+from ..metrics.base import EvaluationMetrics
 from ..metrics.generation import score_texts
 from ..metrics.per_row import RowScores, collect_text_scores
-from ..metrics.streaming import StreamedMetrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe, build_section
@@ -144,7 +143,7 @@ class Task:
 
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
-    ) -> Metrics | StreamedMetrics:
+    ) -> EvaluationMetrics:
         """What measures a model: the named metrics, or the usual ones."""
         raise NotImplementedError
 

@@ -19,7 +19,7 @@ from ..data.labels import LabelSpec
 from ..data.loading import DataSplits
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
-from ..metrics.retrieval import RANK_METRICS, RetrievalMetrics
+from ..metrics.retrieval import DEPTHS, RetrievalMetrics
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from .base import IMAGE_ROLES, Scores, Settings, Task, move_to_device
@@ -189,11 +189,11 @@ def compute_chance(direction: str, items: int, own: int) -> dict[str, float]:
     """What a random order gives a query with so many own items among all."""
     others = items - own
     scores = {}
-    for name in RANK_METRICS[:3]:
+    for depth in DEPTHS:
         missed = 1.0
-        for place in range(int(name.partition("@")[2])):
+        for place in range(depth):
             missed *= max(0.0, (others - place) / (items - place)) if items > place else 0.0
-        scores[f"{direction}_{name}"] = 1 - missed
+        scores[f"{direction}_recall@{depth}"] = 1 - missed
     return scores
 
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.trainer_utils import unwrap_peft_model
+
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
 
 class LossSums(NamedTuple):
@@ -15,16 +18,14 @@ class LossSums(NamedTuple):
 
 
 class LossLog:
-    """The single losses of a model that has several, by its `loss_names`, since the last log."""
+    """The single losses of a model that has several, by its `loss_names`: reset by `take`."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.sums: LossSums | None = None
 
     def update(self, outputs: Any) -> None:
-        """One more batch's outputs."""
-        if not self.names:
-            return
+        """Adds the losses of a batch's outputs."""
         losses: Mapping[str, Tensor] = outputs["losses"]
         nothing = outputs["loss"].new_zeros(())
         values = torch.stack([losses.get(name, nothing).detach().float() for name in self.names])
@@ -40,3 +41,9 @@ class LossLog:
         self.sums = None
         found = zip(self.names, total, count, strict=True)
         return {f"loss_{name}": value / number for name, value, number in found if number}
+
+
+def build_loss_log(model: nn.Module) -> LossLog | None:
+    """The log of a model whose outputs may hold several `losses`; None for a model of one loss."""
+    inner = unwrap_peft_model(model)
+    return LossLog(inner.loss_names) if isinstance(inner, PlaitPreTrainedModel) and inner.loss_names else None

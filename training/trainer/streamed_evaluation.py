@@ -1,4 +1,4 @@
-"""Evaluation that measures batch by batch and keeps no logits."""
+"""The evaluation loop of StreamedMetrics, which keeps no logits."""
 
 from typing import Any
 
@@ -7,16 +7,17 @@ import torch
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from ..metrics.streaming import StreamedMetrics
+from ..metrics.base import StreamedMetrics
 
 
 def evaluate_streamed(
-    trainer: Trainer, metrics: StreamedMetrics, dataloader: Any, prefix: str, keep: bool
+    trainer: Trainer, metrics: StreamedMetrics, dataloader: Any, prefix: str, keeps_predictions: bool
 ) -> EvalLoopOutput:
-    """The Trainer's evaluation loop for metrics of this kind; `keep` the predictions too.
+    """Takes the place of the Trainer's `evaluation_loop`: each batch is measured, its records are gathered over all
+    processes and the metrics updated with them; then the metrics are computed.
 
-    Every process gets the records of all, without the rows that only fill the last round of batches. All is computed in
-    the mixed precision of the arguments.
+    `predictions` are what the metrics select of the records, none without `keeps_predictions`. All is computed in the
+    mixed precision of the arguments.
     """
     model: Any = trainer.model
     if not trainer.accelerator._models:  # a training has prepared the model, an evaluation alone does it here
@@ -24,15 +25,16 @@ def evaluate_streamed(
     model.eval()
     trainer.callback_handler.eval_dataloader = dataloader
     metrics.reset()
-    kept: list[Any] = []
+    predictions: list[Any] = []
     for batch in dataloader:
         # not all that metrics ask of a model goes through its forward, which alone is prepared for mixed precision
         with torch.no_grad(), trainer.accelerator.autocast():
-            found = metrics.measure_batch(model, trainer._prepare_inputs(batch))
-        records: Any = trainer.accelerator.gather_for_metrics(found, use_gather_object=True)
+            own = metrics.measure_batch(model, trainer._prepare_inputs(batch))
+        # those of all processes, without the rows that only fill the last round of batches
+        records: Any = trainer.accelerator.gather_for_metrics(own, use_gather_object=True)
         metrics.update(records)
-        kept += metrics.select_predictions(records) if keep else []
+        predictions += metrics.select_predictions(records) if keeps_predictions else []
         trainer.control = trainer.callback_handler.on_prediction_step(trainer.args, trainer.state, trainer.control)
     scores = {f"{prefix}_{name}": value for name, value in metrics.compute().items()}
-    predictions = np.array(kept, dtype=object)
-    return EvalLoopOutput(predictions, None, scores, num_samples=len(dataloader.dataset))
+    kept = np.array(predictions, dtype=object)
+    return EvalLoopOutput(kept, None, scores, num_samples=len(dataloader.dataset))

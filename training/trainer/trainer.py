@@ -13,16 +13,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
-from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...modeling.tasks.question_answering import find_labelled_spans
-from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
 from ..data.feature_cache import cache_features
 from ..data.inputs import find_image_groups
 from ..data.samplers import LengthSampler, SharedImageSampler, TokenBatchSampler
+from ..metrics.base import StreamedMetrics
 from ..metrics.classification import Metrics
-from ..metrics.streaming import StreamedMetrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.gradient_cache import average_gradients, cached_backward
 from ..optimization.gradient_modulation import GradientModulation, GradientShares
@@ -38,7 +36,8 @@ from .callbacks import (
     WithoutTokenizer,
     build_early_stopping,
 )
-from .loss_log import LossLog
+from .checks import check_best_metric, check_devices, check_gradient_cache
+from .loss_log import build_loss_log
 from .modality_patterns import evaluate_patterns
 from .streamed_evaluation import evaluate_streamed
 
@@ -51,9 +50,10 @@ class PlaitTrainer(Trainer):
     losses, batches that share pictures or hold rows of like length, cached outputs of frozen towers, and an evaluation
     that keeps no logits it does not need, or generates.
 
-    Takes every argument of the Trainer; `compute_metrics` may be a `Metrics`, which also says what to keep of the
-    logits, or `StreamedMetrics` such as `GenerationMetrics`, which get each batch with the model. What `args` adds is
-    in PlaitTrainingArguments.
+    Takes every argument of the Trainer. `compute_metrics` decides how a model is evaluated: with a function or a
+    `Metrics` the Trainer collects the logits (of `Metrics`, what its `reduce` leaves of them) and computes from all of
+    them; `StreamedMetrics` such as `GenerationMetrics` measure each batch with the model, and no logits are kept. What
+    `args` adds is in PlaitTrainingArguments.
 
     Raises:
         ValueError: a contradiction between model, arguments and data; the message names both sides.
@@ -80,7 +80,7 @@ class PlaitTrainer(Trainer):
         function: Any = None if self.streamed_metrics is not None else compute_metrics
         self.smooths_labels = getattr(unwrap_peft_model(model), "smooths_labels", False)
         kwargs["compute_loss_func"] = build_loss(model, args, train_dataset, kwargs.get("compute_loss_func"))
-        self.loss_log = LossLog(find_loss_names(model))
+        self.loss_log = build_loss_log(model)
         super().__init__(
             model,
             args,
@@ -149,8 +149,9 @@ class PlaitTrainer(Trainer):
         """Adds the learning rate of each part, and the single losses of a model of several, to what is logged while
         training."""
         if "learning_rate" in logs:
+            losses = self.loss_log.take(self.accelerator.gather) if self.loss_log is not None else {}
             shares = self.gradient_shares.take() if self.gradient_shares is not None else {}
-            logs = {**logs, **self.loss_log.take(self.accelerator.gather), **self.rate_logger.rates, **shares}
+            logs = {**logs, **losses, **self.rate_logger.rates, **shares}
         super().log(logs, start_time)
 
     def compute_loss(
@@ -169,7 +170,7 @@ class PlaitTrainer(Trainer):
         labels = inputs.get("labels")
         with watched:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training:
+        if self.loss_log is not None and model.training:
             self.loss_log.update(outputs)
         if self.gradient_modulation is not None and model.training and labels is not None:
             self.gradient_modulation.update_scores(labels)
@@ -212,14 +213,13 @@ class PlaitTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As the Trainer's; with StreamedMetrics each batch goes to these, and `predict` returns their predictions."""
+        """As the Trainer's, which collects the logits; StreamedMetrics measure each batch (see `evaluate_streamed`)."""
         with self._use_average():
             if self.streamed_metrics is None:
                 options = (prediction_loss_only, ignore_keys, metric_key_prefix)
                 return super().evaluation_loop(dataloader, description, *options)
-            return evaluate_streamed(
-                self, self.streamed_metrics, dataloader, metric_key_prefix, keep=description == "Prediction"
-            )
+            keeps = description == "Prediction"
+            return evaluate_streamed(self, self.streamed_metrics, dataloader, metric_key_prefix, keeps)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the Trainer's; with `average_decay` the model that is saved is the average."""
@@ -359,45 +359,8 @@ class PlaitTrainer(Trainer):
                 )
 
 
-def find_loss_names(model: nn.Module) -> Sequence[str]:
-    """The names of the single losses that a model's `losses` may hold; none for a model of one loss."""
-    inner = unwrap_peft_model(model)
-    return inner.loss_names if isinstance(inner, PlaitPreTrainedModel) else ()
-
-
 def build_row_labels(batch: dict[str, Tensor]) -> Tensor:
     """(batch,), -100 where the answer is not in the text."""
     positions = torch.stack((batch["start_positions"], batch["end_positions"]), dim=1)
     known = find_labelled_spans(positions, batch["attention_mask"].shape[1])
     return torch.where(known, 0, IGNORE_INDEX)
-
-
-def check_best_metric(args: PlaitTrainingArguments, metrics: Any) -> None:
-    """Raises ValueError where the best model is chosen by a metric that is not measured."""
-    name = args.metric_for_best_model
-    if name is None or not isinstance(metrics, (Metrics, StreamedMetrics)) or args.eval_strategy == "no":
-        return
-    known = ["loss", *metrics.names]
-    if name.removeprefix("eval_") not in known:
-        raise ValueError(f"metric_for_best_model is {name!r}, and measured are {', '.join(known)}")
-
-
-def check_gradient_cache(args: PlaitTrainingArguments, model: nn.Module) -> None:
-    """Raises ValueError where the gradient cache has no contrastive loss to work on, or parameters are not whole."""
-    if args.gradient_cache_rows is None:
-        return
-    if not isinstance(model, PlaitForRetrieval):
-        raise ValueError(f"gradient_cache_rows is for a contrastive loss, and {type(model).__name__} has another")
-    if args.fsdp or args.deepspeed:
-        raise ValueError("gradient_cache_rows needs whole parameters in every process: leave fsdp and deepspeed out")
-
-
-def check_devices(args: PlaitTrainingArguments) -> None:
-    """Raises ValueError where one process would share a batch among several GPUs, or a CPU compute in float16."""
-    if args.fp16 and args.device.type == "cpu":  # accelerate would leave it out in silence
-        raise ValueError("fp16 is mixed precision of a GPU, and the device is a CPU: take bf16, or fp16 false")
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"{args.n_gpu} GPUs in one process would split pictures that rows share: start one process a GPU "
-            "(torchrun --nproc_per_node, accelerate launch), or choose one with CUDA_VISIBLE_DEVICES"
-        )

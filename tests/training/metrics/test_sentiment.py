@@ -12,7 +12,7 @@ FOUND = np.array([-3.6, 0.1, -0.2, -0.1, 0.3, 1.4, 2.6, 2.2])
 
 
 def measured(*names: str) -> dict[str, float]:
-    return Metrics(names, REGRESSION).compute(TRUTH, FOUND)
+    return Metrics(names, REGRESSION).score(TRUTH, FOUND)
 
 
 def test_both_conventions_of_two_classes() -> None:
@@ -34,7 +34,7 @@ def test_classes_by_rounding() -> None:
 
 
 def test_neutral_rows_alone_have_no_polarity() -> None:
-    assert np.isnan(Metrics(["acc_2_nonzero"], REGRESSION).compute(np.zeros(3), np.ones(3))["acc_2_nonzero"])
+    assert np.isnan(Metrics(["acc_2_nonzero"], REGRESSION).score(np.zeros(3), np.ones(3))["acc_2_nonzero"])
 
 
 def test_beside_error_and_correlation() -> None:

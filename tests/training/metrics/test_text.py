@@ -15,7 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from plait.training.metrics.bootstrap import paired_bootstrap
 from plait.training.metrics.cider import cider_d, split_caption_words
-from plait.training.metrics.text import TEXT_METRICS, build_bleu, build_text_metrics
+from plait.training.metrics.text import TEXT_METRICS, TextMetrics, build_bleu
 from plait.training.metrics.text_answers import (
     exact_match,
     normalize_squad_answer,
@@ -52,7 +52,7 @@ every_metric = pytest.mark.parametrize("name", TEXT_METRICS)
 
 
 def measured(name: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    metrics = build_text_metrics([name])
+    metrics = TextMetrics([name])
     metrics.update(predictions, references)
     return metrics.compute()[name]
 
@@ -80,7 +80,7 @@ def test_the_number_of_references_may_differ_from_row_to_row(name: str) -> None:
 
 
 def test_signatures_say_how_bleu_was_computed() -> None:
-    metrics = build_text_metrics(["bleu", "bleu_intl", "cider"])
+    metrics = TextMetrics(["bleu", "bleu_intl", "cider"])
     metrics.update(PREDICTIONS, THREE)
     metrics.compute()
     signatures = metrics.collect_signatures()
@@ -103,7 +103,7 @@ def test_an_unknown_tokenizer_names_the_nearest() -> None:
 def test_rouge_is_that_of_the_best_reference(name: str) -> None:
     scorer = RougeScorer([name])
     best = [max(scorer.score(r, p)[name].fmeasure for r in row) for p, row in zip(PREDICTIONS, REFERENCES, strict=True)]
-    metrics = build_text_metrics([name])
+    metrics = TextMetrics([name])
     metrics.update(PREDICTIONS, REFERENCES)
     assert len(set(best)) > 9
     assert metrics.compute_per_row()[name] == pytest.approx(best)
@@ -275,7 +275,7 @@ def test_the_order_of_rows_does_not_matter(name: str) -> None:
 
 @every_metric
 def test_batches_equal_the_whole(name: str) -> None:
-    metrics = build_text_metrics([name])
+    metrics = TextMetrics([name])
     for start, stop in ((0, 1), (1, 10), (10, 10), (10, 24)):
         metrics.update(PREDICTIONS[start:stop], REFERENCES[start:stop])
     assert metrics.compute()[name] == measured(name, PREDICTIONS, REFERENCES)
@@ -296,13 +296,13 @@ def test_saying_nothing_scores_zero(name: str) -> None:
 
 
 def test_several_metrics_equal_each_alone() -> None:
-    metrics = build_text_metrics(list(TEXT_METRICS))
+    metrics = TextMetrics(list(TEXT_METRICS))
     metrics.update(PREDICTIONS, REFERENCES)
     assert metrics.compute() == {name: measured(name, PREDICTIONS, REFERENCES) for name in TEXT_METRICS}
 
 
 def test_rows_are_in_order_and_their_mean_is_the_metric() -> None:
-    metrics = build_text_metrics(list(TEXT_METRICS))
+    metrics = TextMetrics(list(TEXT_METRICS))
     metrics.update(PREDICTIONS[:10], REFERENCES[:10])
     metrics.update(["", *PREDICTIONS[11:]], REFERENCES[10:])
     rows, values = metrics.compute_per_row(), metrics.compute()
@@ -315,12 +315,12 @@ def test_rows_are_in_order_and_their_mean_is_the_metric() -> None:
 @every_metric
 def test_no_rows_are_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="no rows"):
-        build_text_metrics([name]).compute()
+        TextMetrics([name]).compute()
 
 
 @every_metric
 def test_a_wrong_batch_is_an_error_and_adds_nothing(name: str) -> None:
-    metrics = build_text_metrics([name])
+    metrics = TextMetrics([name])
     metrics.update(PREDICTIONS, REFERENCES)
     before = metrics.compute()
     with pytest.raises(ValueError, match="3 predictions, but references for 2 rows"):
@@ -334,7 +334,7 @@ def test_a_wrong_batch_is_an_error_and_adds_nothing(name: str) -> None:
 
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no text metric 'rogue1'; did you mean 'rouge1'\? There are bleu, "):
-        build_text_metrics(["cider", "rogue1"])
+        TextMetrics(["cider", "rogue1"])
 
 
 @pytest.mark.parametrize(("name", "package"), [("bleu", "sacrebleu"), ("chrf", "sacrebleu"), ("rougeL", "rouge_score")])
@@ -343,7 +343,7 @@ def test_a_missing_package_says_what_to_install(name: str, package: str, monkeyp
     for module in [module for module in sys.modules if module.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=rf"{package}: pip install plait\[text\]"):
-        build_text_metrics([name])
+        TextMetrics([name])
 
 
 @pytest.mark.slow

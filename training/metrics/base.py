@@ -1,0 +1,60 @@
+"""The protocol of metrics: reset, update with what each batch yields, compute."""
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Protocol, runtime_checkable
+
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+
+
+@runtime_checkable
+class EvaluationMetrics(Protocol):
+    """The metrics of one evaluation: `reset`, `update` with what each batch yields, then `compute`.
+
+    What a batch yields is gathered over all processes before it comes to `update`, without the rows that only fill the
+    last round of batches.
+    """
+
+    @property
+    def names(self) -> list[str]:
+        """The keys of `compute`, without "loss"."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets all rows."""
+        ...
+
+    def update(self, records: Any) -> None:
+        """Adds what a batch of all processes yields."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Returns `{name: value}` over all rows since `reset`."""
+        ...
+
+
+@runtime_checkable
+class StreamedMetrics(EvaluationMetrics, Protocol):
+    """Metrics that run the model on each batch themselves: no logits are kept (see `evaluate_streamed`)."""
+
+    def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[Any]:
+        """Returns one record a row of this process's batch, small and picklable: the other processes get it too."""
+        ...
+
+    def select_predictions(self, records: Sequence[Any]) -> list[Any]:
+        """Returns the part of the records that the Trainer's `predict` returns."""
+        ...
+
+
+def expect_known(kind: str, name: str, known: Collection[str], where: str = "") -> None:
+    """Raises ValueError for a name that is not among the known ones, with the nearest and all of them."""
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"no {kind} {name!r}{where}{hint} There are {', '.join(known)}")
+
+
+def expect_rows(count: int) -> None:
+    """Raises ValueError where a metric is computed before any row was added."""
+    if not count:
+        raise ValueError("no rows: nothing was added before the metric was computed")
