@@ -120,7 +120,7 @@ class Metrics:
 
     @property
     def names(self) -> list[str]:
-        """What the metrics are called in the results."""
+        """The keys of `compute`."""
         return list(self.metrics)
 
     def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ class GenerationMetrics:
 
     @property
     def names(self) -> list[str]:
-        """What the metrics are called in the results, beside the loss."""
+        """The keys of `compute`, without "loss"."""
         return [*self.metric_names, "perplexity"]
 
     def reset(self) -> None:

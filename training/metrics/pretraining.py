@@ -33,7 +33,7 @@ class ObjectiveMetrics:
 
     @property
     def names(self) -> list[str]:
-        """What is measured, beside the loss."""
+        """The keys of `compute`, without "loss"."""
         return self.known
 
     def reset(self) -> None:

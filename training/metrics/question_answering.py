@@ -76,7 +76,7 @@ class SpanMetrics:
 
     @property
     def names(self) -> list[str]:
-        """What the metrics are called in the results, beside the loss."""
+        """The keys of `compute`, without "loss"."""
         return self.metric_names
 
     def reset(self) -> None:

@@ -46,13 +46,23 @@ class Settings:
 
 
 class Task:
-    """One task. What is not said here in general, each says for itself.
+    """A task: what it reads, how its batches are made and measured, and what it answers.
 
-    `roles` are the columns that it can read, `answered` those of them that a model answers; of each group in `needed`
-    training data must have one. `asked` says which column each option of `plait predict` gives, `decoder_template` how
-    a tokenizer that is trained for a decoder wraps texts. `metrics` are those measured where the recipe names none.
-    `pieces`: what `prepare` makes of rows where it is not as many. `writes`: the model generates. `has_row_scores`: its
-    metrics are ScoresRows. `can_cache_text`: a frozen text tower's outputs can stand for the text.
+    Attributes:
+        name: of the task in a recipe.
+        model_class, auto_class: the model that is trained, and transformers' auto class that loads it.
+        roles: the columns that the task can read.
+        target_columns: those of them that a model answers.
+        needed: groups of columns; training data must have one of each.
+        metrics: those measured where the recipe names none.
+        settings: the class of what a recipe's `settings` may hold.
+        prompt_columns: the column that each option of `plait predict` gives.
+        decoder_template: how a tokenizer that is trained for a decoder wraps texts.
+        chunk_name: what `prepare` makes of rows where their number changes ("windows").
+        needs_labels: the data have a label column, which becomes a LabelSpec.
+        generates: the model generates text.
+        has_row_scores: its metrics are SupportsRowScores.
+        can_cache_text: a frozen text tower's outputs can take the place of the text.
     """
 
     name: ClassVar[str]
@@ -82,7 +92,7 @@ class Task:
         return build_section(self.settings, dict(given), "settings")
 
     def check_columns(self, names: Sequence[str], split: str, needs_targets: bool = True) -> None:
-        """Raises RecipeError where a column that this task needs is missing; without `answered`, one that it reads."""
+        """Raises RecipeError where a column that this task needs is missing; target columns only if `needs_targets`."""
         present = {name.partition(".")[0] for name in names}
         for group in self.needed:
             if not set(group) & present and (needs_targets or not set(group) & set(self.target_columns)):
@@ -138,13 +148,16 @@ class Task:
         return rows
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        """Rows to what this task's StreamedMetrics read: the model's `inputs` and whatever these are compared with."""
+        """Builds what this task's StreamedMetrics measure: the model's `inputs` and what its answers are compared with.
+
+        A task whose metrics are `Metrics` does not need it: these are evaluated on `build_batch`.
+        """
         raise NotImplementedError
 
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> EvaluationMetrics:
-        """What measures a model: the named metrics, or the usual ones."""
+        """Builds the metrics that measure a model: the named ones, or the usual ones."""
         raise NotImplementedError
 
     def baseline_predictions(self, data: DataSplits, split: "Dataset") -> BaselinePredictions:

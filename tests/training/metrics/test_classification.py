@@ -74,6 +74,43 @@ def test_masked_lm_counts_tokens_and_not_batches() -> None:
     assert metrics.reduce(logits, labels).shape == (4, 3)
 
 
+def masked_batches() -> list[EvalPrediction]:
+    """Two batches of a masked language model, of other lengths."""
+    generator, found = torch.Generator().manual_seed(0), []
+    for length in (5, 8):
+        labels = torch.randint(0, 7, (3, length), generator=generator)
+        kept = Metrics([], MASKED_LM_PROBLEM).reduce(torch.randn(3, length, 7, generator=generator), labels)
+        found.append(EvalPrediction(predictions=kept.numpy(), label_ids=labels.numpy()))
+    return found
+
+
+def class_batches(metrics: Metrics) -> list[EvalPrediction]:
+    kept = metrics.reduce(LOGITS, LABELS).numpy()
+    return [EvalPrediction(predictions=kept[rows], label_ids=LABELS.numpy()[rows]) for rows in (slice(7), slice(7, 40))]
+
+
+def test_batches_one_by_one_are_as_all_rows_at_once() -> None:
+    metrics = Metrics(["accuracy", "f1_macro", "roc_auc"], SINGLE)
+    whole = measured(metrics, LOGITS, LABELS)
+    for _ in range(2):
+        metrics.reset()
+        with pytest.raises(ValueError, match="no rows"):
+            metrics.compute()
+        for batch in class_batches(metrics):
+            metrics.update(batch)
+        assert metrics.compute() == whole
+
+
+def test_masked_lm_batches_may_differ_in_length() -> None:
+    metrics, batches = Metrics([], MASKED_LM_PROBLEM), masked_batches()
+    for batch in batches:
+        metrics.update(batch)
+    counts = np.concatenate([batch.predictions for batch in batches]).sum(axis=0)
+    found = metrics.compute()
+    assert found["accuracy"] == pytest.approx(counts[1] / counts[2])
+    assert found["perplexity"] == pytest.approx(np.exp(counts[0] / counts[2]))
+
+
 @pytest.mark.parametrize("problem_type", METRICS)
 def test_unknown_metric_names_the_nearest(problem_type: str) -> None:
     with pytest.raises(ValueError, match=r"no metric 'acuracy'.*There are"):

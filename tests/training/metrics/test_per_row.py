@@ -12,6 +12,8 @@ import pytest
 from plait import PlaitProcessor
 from plait.training.cli import main
 from plait.training.commands import run_recipe as train
+from plait.training.metrics.base import EvaluationMetrics, StreamedMetrics
+from plait.training.metrics.classification import Metrics
 from plait.training.metrics.ngrams import BigramModel
 from plait.training.metrics.per_row import (
     RowScore,
@@ -132,6 +134,14 @@ def test_a_task_says_whether_its_rows_have_scores(name: str, processor: PlaitPro
     assert TASKS[name].has_row_scores == isinstance(
         TASKS[name].build_metrics([], None, processor, recipe), SupportsRowScores
     )
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_the_metrics_of_every_task_follow_one_protocol(name: str, processor: PlaitProcessor) -> None:
+    recipe = build_recipe({"task": name, "model": {"from_pretrained": "any"}})
+    metrics = TASKS[name].build_metrics([], None, processor, recipe)
+    assert isinstance(metrics, EvaluationMetrics) and metrics.names
+    assert isinstance(metrics, Metrics) != isinstance(metrics, StreamedMetrics)
 
 
 def test_intervals_need_a_metric_of_single_rows(
