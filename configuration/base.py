@@ -1,11 +1,12 @@
 """What every plait config shares: annotated fields, and unknown keys that are never silently accepted."""
 
 from contextvars import ContextVar
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
+
+from .messages import suggest_nearest
 
 logger = logging.get_logger(__name__)
 
@@ -80,8 +81,7 @@ class PlaitBaseConfig(PreTrainedConfig):
         for key in keys:
             if key in _LIBRARY_KEYS or key in generation or key.startswith("_"):
                 continue
-            near = get_close_matches(key, self.__dataclass_fields__, n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = suggest_nearest(key, self.__dataclass_fields__)
             if not _reading_a_file.get():
                 raise TypeError(f"{type(self).__name__} has no field {key!r}{hint}")
             logger.warning_once(f"{type(self).__name__}: kept the unknown key {key!r} of the file{hint}")

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+
+from .messages import suggest
 
 CONTRASTIVE, MATCHING, MASKED_LM, MASKED_IMAGE, CAPTIONING = OBJECTIVES = (
     "contrastive",
@@ -17,9 +18,7 @@ def check_objectives(names: Iterable[str]) -> None:
     """Raises ValueError for a name that is no objective, with the nearest."""
     for name in names:
         if name not in OBJECTIVES:
-            near = get_close_matches(name, OBJECTIVES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"there is no objective {name!r}, only {', '.join(OBJECTIVES)}{hint}")
+            raise ValueError(f"there is no objective {name!r}{suggest(name, OBJECTIVES)}")
 
 
 def check_objective_weights(weights: Mapping[str, float]) -> None:

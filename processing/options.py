@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Set
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from transformers import BaseImageProcessor, SequenceFeatureExtractor
+
+from ..configuration.messages import suggest
 
 TEXT_OPTIONS = frozenset(
     "add_special_tokens padding truncation max_length pad_to_multiple_of padding_side return_token_type_ids "
@@ -67,6 +68,4 @@ def select_options(kwargs: dict[str, Any], group: str, names: Set[str], flat_nam
 
 
 def build_unknown_option_error(name: str, names: Set[str], group: str = "a PlaitProcessor's call") -> TypeError:
-    near = get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}"
-    return TypeError(f"{group} has no option {name!r}; {hint}")
+    return TypeError(f"{group} has no option {name!r}{suggest(name, sorted(names))}")

@@ -1,8 +1,7 @@
 """Fusion: several token streams in, one `Fused` out. A strategy is one class, one file and one row of `FUSIONS`."""
 
-from difflib import get_close_matches
-
 from ...configuration import PlaitFusionConfig
+from ...configuration.messages import suggest
 from .base import Fusion, FusionOutput, Stream
 from .bottleneck import BottleneckFusion
 from .co_attention import CoAttentionFusion
@@ -43,12 +42,10 @@ def build_fusion(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> Fusi
     """The fusion that `config.strategy` names, for these modalities (in any order).
 
     Raises:
-        ValueError: no such strategy, with the list and the nearest name.
+        ValueError: no such strategy, with the nearest name or the list.
     """
     if config.strategy not in FUSIONS:
-        near = get_close_matches(config.strategy, FUSIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no fusion strategy {config.strategy!r}, only {', '.join(FUSIONS)}{hint}")
+        raise ValueError(f"there is no fusion strategy {config.strategy!r}{suggest(config.strategy, FUSIONS)}")
     return FUSIONS[config.strategy](config, modalities)
 
 

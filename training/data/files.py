@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...configuration.modalities import MEDIA
+from ...configuration.messages import to_one_line
 from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
 from .sources import SOURCES
@@ -48,7 +49,7 @@ def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
     try:
         loaded = load_dataset(source, recipe.name, revision=recipe.revision)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"data.source: {source}: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"data.source: {source}: {to_one_line(error)}") from error
     return (
         {str(split): data for split, data in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}
     )

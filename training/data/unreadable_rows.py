@@ -7,6 +7,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ...configuration.modalities import MEDIA
+from ...configuration.messages import to_one_line
 from ..recipes.errors import RecipeError
 from .loading import DataSplits
 from .media import Row, collect_items, find_columns
@@ -78,7 +79,7 @@ def find_problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], s
         try:
             found = collect_items(row, modality)
         except READ_ERRORS as error:
-            yield format_one_line(error)
+            yield to_one_line(error)
             continue
         for key, value in found:
             if (modality, key) not in known:
@@ -93,12 +94,8 @@ def find_problem(value: Any, modality: str, collator: RowEncoder) -> str | None:
     try:
         collator.encode_inputs([{modality: value}])
     except READ_ERRORS as error:
-        return format_one_line(error)
+        return to_one_line(error)
     return None
-
-
-def format_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def format_unreadable(found: Sequence[UnreadableRow]) -> str:

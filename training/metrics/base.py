@@ -1,9 +1,9 @@
 """The protocol of metrics: reset, update with what each batch yields, compute."""
 
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
+from ...configuration.messages import suggest
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
 
@@ -47,11 +47,9 @@ class StreamedMetrics(EvaluationMetrics, Protocol):
 
 
 def expect_known(kind: str, name: str, known: Collection[str], where: str = "") -> None:
-    """Raises ValueError for a name that is not among the known ones, with the nearest and all of them."""
+    """Raises ValueError for a name that is not among the known ones, with the nearest, or all of them where none is near."""
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"no {kind} {name!r}{where}{hint} There are {', '.join(known)}")
+        raise ValueError(f"no {kind} {name!r}{where}{suggest(name, known)}")
 
 
 def expect_rows(count: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from transformers import EarlyStoppingCallback, set_seed
 
+from ...configuration.messages import to_one_line
 from ...modeling.backbone.model import PlaitModel
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
@@ -131,7 +132,7 @@ def build_multitask_model(
     except RecipeError:
         raise
     except (OSError, TypeError, ValueError) as error:
-        raise RecipeError(f"model: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"model: {to_one_line(error)}") from error
     for name, task in tasks.items():
         if task.generates:
             set_generation(heads[name], recipes[name].generation)

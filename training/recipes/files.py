@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ...configuration.messages import to_one_line
 from .errors import RecipeError
 from .schema import Recipe
 
@@ -45,7 +46,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not yaml: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{path} is not yaml: {to_one_line(error)}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds no keys")
     return content

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
+from ...configuration.messages import to_one_line
 from .errors import RecipeError, check_keys
 
 SPLITS = ("train", "validation", "test")
@@ -162,7 +163,7 @@ def build_section(kind: type, values: Any, where: str) -> Any:
     try:
         return kind(**values)
     except StrictDataclassError as error:
-        raise RecipeError(f"{where}: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{where}: {to_one_line(error)}") from error
 
 
 def _list_field_names(kind: type) -> list[str]:

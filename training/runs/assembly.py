@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ...configuration.messages import to_one_line
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.labels import LabelSpec
@@ -24,7 +25,7 @@ def build_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
     try:
         return PlaitTrainingArguments(output_dir=str(folder), seed=recipe.seed, **recipe.training)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"training: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"training: {to_one_line(error)}") from error
 
 
 def read_data(recipe: Recipe, task: Task) -> DataSplits:
@@ -61,7 +62,7 @@ def build_processor_and_model(
     except RecipeError:
         raise
     except (OSError, TypeError, ValueError) as error:
-        raise RecipeError(f"model: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"model: {to_one_line(error)}") from error
 
 
 def build_metrics(recipe: Recipe, labels: LabelSpec | None, processor: PlaitProcessor) -> EvaluationMetrics:
@@ -69,7 +70,7 @@ def build_metrics(recipe: Recipe, labels: LabelSpec | None, processor: PlaitProc
     try:
         return find_task(recipe.task).build_metrics(recipe.metrics, labels, processor, recipe)
     except (ImportError, OSError, ValueError) as error:
-        raise RecipeError(f"metrics: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"metrics: {to_one_line(error)}") from error
 
 
 def build_collator(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch.nn import Module
 from transformers import set_seed
 
+from ...configuration.messages import to_one_line
 from ...processing import PlaitProcessor
 from ..data.labels import read_config_labels
 from ..data.loading import DataSplits, load_data
@@ -105,7 +106,7 @@ def build_evaluator(recipe: Recipe, model: Module, collator: Any, metrics: Any, 
         args = build_evaluation_arguments(recipe, folder)
         return PlaitTrainer(model, args, data_collator=collator, compute_metrics=metrics)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"training: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"training: {to_one_line(error)}") from error
 
 
 def build_evaluation_arguments(recipe: Recipe, folder: str) -> PlaitTrainingArguments:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...configuration.messages import to_one_line
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..metrics.generation import DEFAULT_NEW_TOKENS
 from ..recipes.errors import RecipeError
@@ -23,6 +24,6 @@ def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> 
         unknown = config.update(**settings)
         config.validate()
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"generation: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"generation: {to_one_line(error)}") from error
     if unknown:
         raise RecipeError(f"generation has no setting {', '.join(unknown)}: see transformers' GenerationConfig")

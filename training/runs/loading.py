@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ...configuration.messages import to_one_line
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..recipes.errors import RecipeError
@@ -30,7 +31,7 @@ def load_model(reference: str, recipe: Recipe) -> tuple[PlaitPreTrainedModel, Pl
         model: Any = task.model_class.from_pretrained(resolve_reference(reference))
         processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{reference}: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{reference}: {to_one_line(error)}") from error
     task.finish_processor(processor, recipe)
     if task.generates:
         set_generation(model, recipe.generation)
@@ -42,7 +43,7 @@ def find_default_task(reference: str) -> str:
     try:
         config, _ = PreTrainedConfig.get_config_dict(resolve_reference(reference))
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{reference}: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{reference}: {to_one_line(error)}") from error
     task = find_class_task(next(iter(config.get("architectures") or []), ""))
     return task.name if task is not None else "classification"
 

@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from ...configuration.messages import suggest
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.media import Row
@@ -98,9 +98,7 @@ def pipeline(
         ValueError: an unknown task, with the nearest; a ready model without its processor; a model of another class.
     """
     if task not in PIPELINES:
-        near = get_close_matches(task, PIPELINES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PIPELINES)}"
-        raise ValueError(f"no pipeline {task!r}; {hint}")
+        raise ValueError(f"no pipeline {task!r}{suggest(task, PIPELINES)}")
     loaded: Any = model
     if isinstance(model, str):
         kind, run = PIPELINES[task], find_run_recipe(model)

@@ -12,6 +12,7 @@ import torch
 from torch.nn import Module
 from tqdm.auto import tqdm
 
+from ...configuration.messages import to_one_line
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.loading import load_data
 from ..recipes.errors import RecipeError
@@ -86,7 +87,7 @@ def predict_batch(
     try:
         return list(collator.task.predict_rows(model, collator, rows))
     except (OSError, TypeError, ValueError) as error:
-        raise RecipeError(" ".join(str(error).split())) from error
+        raise RecipeError(to_one_line(error)) from error
 
 
 def write_predictions(

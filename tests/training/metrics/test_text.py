@@ -333,7 +333,7 @@ def test_a_wrong_batch_is_an_error_and_adds_nothing(name: str) -> None:
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no text metric 'rogue1'; did you mean 'rouge1'\? There are bleu, "):
+    with pytest.raises(ValueError, match=r"no text metric 'rogue1'; did you mean 'rouge1'\?"):
         TextMetrics(["cider", "rogue1"])
 
 
