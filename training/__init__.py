@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..modeling.backbone.parts import PARTS, freeze
+    from ..modeling.composition.parameter_names import part_of
     from .data.feature_cache import FeatureStore, cache_features
     from .data.loading import load_data
     from .data.word_vectors import save_word_tower
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from .metrics.generation import GenerationMetrics
     from .metrics.question_answering import SpanMetrics
     from .optimization.arguments import PlaitTrainingArguments
-    from .parameters import PARTS, freeze, fresh_modules, parameter_groups, part_of
+    from .parameters import fresh_modules, parameter_groups
     from .recipes.schema import Recipe
     from .runs.pipelines import pipeline
     from .runs.recipe import load_recipe
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from .trainer.trainer import PlaitTrainer
 
 LAZY = {
-    "PARTS": ".parameters",
+    "PARTS": "..modeling.backbone.parts",
     "FeatureStore": ".data.feature_cache",
     "GenerationMetrics": ".metrics.generation",
     "Metrics": ".metrics.classification",
@@ -29,12 +31,12 @@ LAZY = {
     "Recipe": ".recipes.schema",
     "SpanMetrics": ".metrics.question_answering",
     "cache_features": ".data.feature_cache",
-    "freeze": ".parameters",
+    "freeze": "..modeling.backbone.parts",
     "fresh_modules": ".parameters",
     "load_data": ".data.loading",
     "load_recipe": ".runs.recipe",
     "parameter_groups": ".parameters",
-    "part_of": ".parameters",
+    "part_of": "..modeling.composition.parameter_names",
     "pipeline": ".runs.pipelines",
     "save_word_tower": ".data.word_vectors",
 }

@@ -1,48 +1,22 @@
-"""The parts of a model (its towers, fusion, decoder, head): names, freezing, and the optimizer groups made of them."""
+"""Optimizer groups made of the parts of a model (its towers, fusion, decoder, head), and what PEFT trains of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 from transformers.trainer_utils import unwrap_peft_model
 
-from ..configuration.modalities import MODALITIES
 from ..modeling.backbone.model import PlaitModel
+from ..modeling.backbone.parts import freeze, group_parameters_by_part, select_parts
 from ..modeling.backbone.pretrained import PlaitPreTrainedModel
-from ..modeling.composition.parameter_names import part_of
-
-PARTS = (*MODALITIES, "fusion", "decoder", "head")
 
 
-def check_parts(names: Iterable[str]) -> None:
-    """Raises ValueError: a name that is no part, with the valid names."""
-    unknown = sorted(set(names) - set(PARTS))
-    if unknown:
-        raise ValueError(f"unknown part {', '.join(map(repr, unknown))}: the parts are {', '.join(PARTS)}")
-
-
-def group_parameters_by_part(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
-    """`{part: {name: parameter}}` in the order of PARTS; a part the model lacks is left out."""
-    found: dict[str, dict[str, nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        found.setdefault(part_of(name), {})[name] = parameter
-    return {part: found[part] for part in PARTS if part in found}
-
-
-def freeze(model: nn.Module, parts: Iterable[str]) -> int:
-    """Stop the training of whole parts; returns how many numbers that froze.
-
-    Raises:
-        ValueError: an unknown part, or one that this model does not have.
-    """
-    parts = list(parts)
-    check_parts(parts)
-    present = group_parameters_by_part(model)
-    _check_present(parts, present)
-    frozen = [parameter for part in parts for parameter in present[part].values()]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return sum(parameter.numel() for parameter in frozen)
+def check_rate(part: str, rate: float, trainable: bool) -> None:
+    """Raises ValueError for a learning rate below 0, or above 0 of a part that is frozen."""
+    if rate < 0:
+        raise ValueError(f"the learning rate of {part!r} is {rate}: it must not be negative")
+    if rate and not trainable:
+        raise ValueError(f"{part!r} has a learning rate of {rate} but is frozen: drop one of the two")
 
 
 def parameter_groups(
@@ -54,7 +28,7 @@ def parameter_groups(
     """Groups for a torch optimizer: one or two a part, with its own learning rate; norms and biases do not decay.
 
     Each group carries its `part`. A part that is not in `learning_rates` gets `learning_rate`, or (None) the
-    optimizer's own. A rate of 0 leaves the part out. With a plain Trainer:
+    optimizer's own. A rate of 0 freezes the part. With a plain Trainer:
     `Trainer(..., optimizer_cls_and_kwargs=(AdamW, {"params": parameter_groups(model, {"text": 1e-5}), "lr": 1e-4}))`.
 
     Raises:
@@ -62,16 +36,13 @@ def parameter_groups(
             is frozen, or nothing left to train.
     """
     rates = dict(learning_rates or {})
-    check_parts(rates)
-    present = group_parameters_by_part(model)
-    _check_present(rates, present)
+    for part, parameters in select_parts(model, rates).items():
+        check_rate(part, rates[part], any(parameter.requires_grad for parameter in parameters.values()))
+    freeze(model, [part for part, rate in rates.items() if rate == 0])
     groups = []
-    for part, parameters in present.items():
+    for part, parameters in group_parameters_by_part(model).items():
         trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-        rate = rates.get(part, learning_rate)
-        _check_rate(part, rates.get(part), bool(trainable))
-        if rates.get(part) != 0:
-            groups += _build_groups(part, trainable, rate, weight_decay)
+        groups += _build_groups(part, trainable, rates.get(part, learning_rate), weight_decay)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen or has a learning rate of 0")
     return groups
@@ -115,16 +86,3 @@ def _build_groups(
 
 def _has_decay(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and "bias" not in name.rpartition(".")[2]
-
-
-def _check_present(parts: Iterable[str], present: Iterable[str]) -> None:
-    absent = sorted(set(parts) - set(present))
-    if absent:
-        raise ValueError(f"the model has no part {', '.join(map(repr, absent))}: it has {', '.join(present)}")
-
-
-def _check_rate(part: str, rate: float | None, trainable: bool) -> None:
-    if rate is not None and rate < 0:
-        raise ValueError(f"the learning rate of {part!r} is {rate}: it must not be negative")
-    if rate and not trainable:
-        raise ValueError(f"{part!r} has a learning rate of {rate} but is frozen: drop one of the two")

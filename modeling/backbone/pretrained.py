@@ -14,12 +14,13 @@ from ..composition.composable import ComposableModel
 from ..composition.compose import compose
 from ..composition.from_checkpoint import from_checkpoint
 from ..composition.hub import complete_generation_config, read_config_dict, read_config_without_decoder
-from ..composition.parameter_names import find_base_prefix, part_of
+from ..composition.parameter_names import find_base_prefix
 from ..composition.summary import ModelSummary
 from ..core.layers import SelfInitializing
 from ..core.transformer import PlaitLayer
 from ..kernels.prepacking import drop_packed_weights, prepack_weights
 from ..kernels.training import choose_products
+from .parts import freeze
 
 PRETRAINING = "PlaitForPreTraining"
 
@@ -188,17 +189,11 @@ class PlaitPreTrainedModel(ComposableModel):
         return ModelSummary.from_model(self)
 
     def freeze(self, *names: str) -> None:
-        """Stop training the named parts: modalities, "decoder", "fusion" or "head".
+        """Stops training the named parts: modalities, "document", "fusion", "decoder" or "head".
 
         Raises ValueError for a name that is no part of this model.
         """
-        known = {part_of(name) for name, _ in self.named_parameters()}
-        unknown = sorted(set(names) - known)
-        if unknown:
-            raise ValueError(f"no part named {', '.join(unknown)} to freeze; this model has {', '.join(sorted(known))}")
-        for name, parameter in self.named_parameters():
-            if part_of(name) in names:
-                parameter.requires_grad_(False)
+        freeze(self, names)
 
 
 def share_attention_implementation(config: PlaitConfig) -> None:

@@ -6,9 +6,12 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from plait import parameter_groups
+from plait import PlaitForRetrieval, parameter_groups
+from plait.configuration import PlaitTextConfig
+from plait.modeling.backbone.parts import freeze, group_parameters_by_part
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.training.parameters import freeze, fresh_modules, group_parameters_by_part, part_of
+from plait.modeling.composition.parameter_names import part_of
+from plait.training.parameters import fresh_modules
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 
@@ -49,16 +52,21 @@ def test_norms_and_biases_do_not_decay(make_model: MakeModel) -> None:
         assert (id(parameter) in decaying) == (not name.endswith("bias") and "norm" not in name), name
 
 
-def test_a_rate_of_zero_leaves_a_part_out(make_model: MakeModel) -> None:
-    groups = parameter_groups(make_model(), {"text": 0.0, "image": 0.0})
+def test_a_rate_of_zero_freezes_a_part(make_model: MakeModel) -> None:
+    model = make_model()
+    groups = parameter_groups(model, {"text": 0.0, "image": 0.0})
     assert {group["part"] for group in groups} == {"fusion", "head"}
+    assert {part_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad} == {
+        "fusion",
+        "head",
+    }
     assert all("lr" not in group for group in groups)
 
 
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
-        ({"txt": 1.0}, "unknown part 'txt': the parts are text, image, audio, video, fusion, decoder, head"),
+        ({"txt": 1.0}, "unknown part 'txt': the parts are text, image, audio, video, document, fusion, decoder, head"),
         ({"audio": 1.0}, "the model has no part 'audio': it has text, image, fusion, head"),
         ({"image": 1e-4}, "'image' has a learning rate of 0.0001 but is frozen"),
         ({"text": -1.0}, "must not be negative"),
@@ -78,8 +86,20 @@ def test_freeze(make_model: MakeModel) -> None:
     assert count == sum(parameter.numel() for parameter in frozen)
     assert not any(parameter.requires_grad for parameter in frozen)
     assert all(parameter.requires_grad for part in ("image", "head") for parameter in parts[part].values())
-    with pytest.raises(ValueError, match="no part 'decoder'"):
+    with pytest.raises(ValueError, match="the model has no part 'decoder': it has text, image, fusion, head"):
         freeze(model, ["decoder"])
+    with pytest.raises(ValueError, match="the model has no part 'decoder': it has text, image, fusion, head"):
+        model.freeze("decoder")
+
+
+def test_a_document_tower_is_a_part() -> None:
+    """A tower of its own for documents is trained, and frozen by its name."""
+    text = PlaitTextConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    model = PlaitForRetrieval.compose(text=text, document=text, verbose=False)
+    grouped = {id(parameter) for group in parameter_groups(model) for parameter in group["params"]}
+    assert grouped == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert freeze(model, ["document"]) == sum(each.numel() for each in model.parts["document"].parameters())
+    assert {group["part"] for group in parameter_groups(model)} == {"text", "head"}
 
 
 def test_groups_work_with_a_plain_trainer(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> None:

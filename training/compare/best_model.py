@@ -8,7 +8,7 @@ from ...configuration.version import VERSION
 from ..data.loading import DataSplits
 from ..recipes.files import save_recipe
 from ..recipes.schema import Recipe
-from ..runs.folder import RECIPE_FILE, is_run, read_run_recipe
+from ..runs.folder import RECIPE_FILE, RUN_FOLDER
 from ..runs.model_card import write_card
 from .experiment import Experiment
 from .report import render_body
@@ -37,12 +37,12 @@ def save_best_model(bench: Experiment, comparison: Comparison, folder: Path, com
     save_recipe(recipe, folder / RECIPE_FILE, VERSION)
     data = DataSplits({"train": part.train}, bench.labels)
     model: Any = run.trainer.model
-    write_card(folder, recipe, model, data, {}, command, render_body(comparison.content))
+    write_card(folder, recipe, bench.task, model, data, {}, command, render_body(comparison.content))
 
 
 def is_saved(folder: Path, recipe: Recipe) -> bool:
     """Whether the folder holds a finished model of this recipe; what is compared with it may have changed."""
-    if not is_run(folder) or not (folder / CARD_FILE).exists():
+    if not RUN_FOLDER.marks(folder) or not (folder / CARD_FILE).exists():
         return False
-    saved = read_run_recipe(folder)
+    saved = RUN_FOLDER.read_recipe(folder)
     return (saved.model, saved.training, saved.seed) == (recipe.model, recipe.training, recipe.seed)

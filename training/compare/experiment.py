@@ -52,7 +52,7 @@ class Experiment:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.systems = build_systems(recipe)
-        task = find_task(recipe.task)
+        self.task = task = find_task(recipe.task)
         if not task.needs_labels:
             raise RecipeError(
                 f"compare: models that give labels or numbers are compared, and the task is {recipe.task}"
@@ -66,8 +66,9 @@ class Experiment:
         if data.labels is None or data.train is None:
             raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
         if recipe.data.on_error != "stop":
-            processor = build_processor(recipe, data.train)
-            data = select_readable_splits(data, build_collator(recipe, processor, data.labels), recipe.data.on_error)
+            processor = build_processor(recipe, task, data.train)
+            collator = build_collator(recipe, task, processor, data.labels)
+            data = select_readable_splits(data, collator, recipe.data.on_error)
         self.labels: LabelSpec = data.labels  # pyright: ignore[reportAttributeAccessIssue] - there are some, see above
         self.splits = data.splits
         self.rows = self._select_tested_rows()

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from ...configuration.modalities import MODALITIES
+from ...modeling.backbone.parts import PARTS
 from ...modeling.fusion.registry import FUSIONS
-from ..parameters import PARTS
 from ..recipes.errors import RecipeError, check_choice, check_keys
 from ..recipes.schema import ModelRecipe, Recipe
 from ..runs.building import collect_recipe_parts
@@ -62,7 +62,7 @@ def build_systems(recipe: Recipe) -> list[System]:
     """
     if recipe.model.from_pretrained is not None:
         raise RecipeError("compare: model.from_pretrained is braided already; name the towers (model.text, ...)")
-    towers = [part for part in collect_recipe_parts(recipe) if part != "decoder"]
+    towers = [part for part in collect_recipe_parts(recipe.model) if part != "decoder"]
     if len(towers) < 2:
         raise RecipeError(f"compare: a fusion needs two towers or more, and model has {', '.join(towers)}")
     alone = towers if recipe.compare.singles is None else recipe.compare.singles

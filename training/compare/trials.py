@@ -121,9 +121,9 @@ def train_system(bench: Experiment, system: System, seed: int, part: TrialData, 
     args = build_arguments(recipe, folder / "checkpoints")
     set_seed(args.seed)
     processor, model = build_processor_and_model(
-        recipe, folder, args, DataSplits({"train": part.train}, bench.labels), verbose=False
+        recipe, bench.task, folder, args, DataSplits({"train": part.train}, bench.labels), verbose=False
     )
-    collator = build_collator(recipe, processor, bench.labels, args.image_cache)
+    collator = build_collator(recipe, bench.task, processor, bench.labels, args.image_cache)
     collator.features |= bench.load_features(system, model, processor, args)
     args.cache_features = []  # they are there
     try:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from transformers import EarlyStoppingCallback, set_seed
 
@@ -18,7 +18,7 @@ from ..recipes.schema import Recipe
 from ..runs.assembly import build_arguments, build_collator, build_metrics, prepare_splits, read_data
 from ..runs.building import build_label_config, build_processor, build_unchecked_model
 from ..runs.evaluate import build_evaluator
-from ..runs.folder import HISTORY_FILE, METRICS_FILE, PROCESSOR_FILE, claim_run_folder, write_json
+from ..runs.folder import HISTORY_FILE, METRICS_FILE, PROCESSOR_FILE, RUN_FOLDER, find_last_checkpoint, write_json
 from ..runs.generation_settings import set_generation
 from ..runs.model_card import write_card
 from ..runs.train import Results
@@ -29,6 +29,14 @@ from ..trainer.trainer import PlaitTrainer
 from .model import MultiTaskModel, build_head, copy_head, find_body_class
 from .sampler import TaskRows
 from .trainer import MultiTaskTrainer, TaskCollator
+
+
+class TaskSetup(NamedTuple):
+    """One of the tasks before its model is built: its recipe, what it is, and its data."""
+
+    recipe: Recipe
+    task: Task
+    data: DataSplits
 
 
 @dataclass
@@ -51,13 +59,13 @@ def train_tasks(recipe: Recipe, command: str, overwrite: bool = False, resume: b
     """
     folder = Path(str(recipe.output_dir)).expanduser()
     args = build_arguments(recipe, folder / "checkpoints")
-    checkpoint = claim_run_folder(folder, recipe, args, overwrite, resume)
-    recipes = build_task_recipes(recipe)
-    data = {name: read_task_data(name, own) for name, own in recipes.items()}
+    RUN_FOLDER.claim(folder, recipe, overwrite, resume, saves=args.should_save)
+    checkpoint = find_last_checkpoint(folder) if resume else None
+    setups = {name: set_up_task(name, own) for name, own in build_task_recipes(recipe).items()}
     set_seed(args.seed)
-    processor = build_shared_processor(recipe, recipes, data, folder, args)
-    model = build_multitask_model(recipe, recipes, data, processor, verbose=bool(args.should_log))
-    parts = {name: build_task_run(name, own, data[name], model, processor, folder) for name, own in recipes.items()}
+    processor = build_shared_processor(recipe, setups, folder, args)
+    model = build_multitask_model(recipe, setups, processor, verbose=bool(args.should_log))
+    parts = {name: build_task_run(name, setup, model, processor, folder) for name, setup in setups.items()}
     trainer = build_multitask_trainer(recipe, args, model, parts, processor)
     set_seed(args.seed)  # making the evaluators drew from it
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -67,87 +75,88 @@ def train_tasks(recipe: Recipe, command: str, overwrite: bool = False, resume: b
         model.save_tasks(folder, processor)
         for name, part in parts.items():
             with model.attach_body(name) as whole:
-                write_card(folder / name, part.recipe, whole, part.data, results[name], command)
+                write_card(folder / name, part.recipe, part.task, whole, part.data, results[name], command)
         write_json(folder / METRICS_FILE, results)
         write_json(folder / HISTORY_FILE, trainer.state.log_history)
     return {f"{name} {split}": columns for name, splits in results.items() for split, columns in splits.items()}
 
 
-def read_task_data(name: str, recipe: Recipe) -> DataSplits:
-    """The data of one task; an error names the task."""
+def set_up_task(name: str, recipe: Recipe) -> TaskSetup:
+    """Resolves one of the tasks and reads its data; an error names the task."""
+    task = find_task(recipe.task)
     try:
-        data = read_data(recipe, find_task(recipe.task))
+        data = read_data(recipe, task)
     except RecipeError as error:
         raise RecipeError(f"tasks.{name}: {error}") from error
     if data.train is None:
         raise RecipeError(f"tasks.{name}.data: there is no training split, only {', '.join(data.splits)}")
-    return data
+    return TaskSetup(recipe, task, data)
 
 
 def build_shared_processor(
-    recipe: Recipe, recipes: dict[str, Recipe], data: dict[str, DataSplits], folder: Path, args: PlaitTrainingArguments
+    recipe: Recipe, setups: dict[str, TaskSetup], folder: Path, args: PlaitTrainingArguments
 ) -> PlaitProcessor:
     """One processor for all tasks; a fresh tokenizer is trained on the texts of all."""
     from datasets import Dataset
 
     if not (folder / PROCESSOR_FILE).exists():
         columns: dict[str, list[str]] = {"text": [], "target": []}
-        for name, own in recipes.items():
-            rows: Any = data[name].train
+        for setup in setups.values():
+            rows: Any = setup.data.train
             for part, column in (("text", "text"), ("decoder", "target")):
-                texts = find_task(own.task).collect_tokenizer_texts(rows, part)
+                texts = setup.task.collect_tokenizer_texts(rows, part)
                 columns[column] += [
                     text for item in texts for text in (item if isinstance(item, list) else [item]) if text
                 ]
         length = max(map(len, columns.values()))
         filled = {name: [*texts, *[""] * (length - len(texts))] for name, texts in columns.items()}
-        writes = next((own.task for own in recipes.values() if find_task(own.task).generates), "classification")
+        tasks = [setup.task for setup in setups.values()]
+        task = next((task for task in tasks if task.generates), find_task("classification"))
         with args.main_process_first(local=False, desc="processor"):
             if not (folder / PROCESSOR_FILE).exists():
-                built = build_processor(replace(recipe, task=writes), Dataset.from_dict(filled))
+                built = build_processor(replace(recipe, task=task.name), task, Dataset.from_dict(filled))
                 built.save_pretrained(folder)
     return PlaitProcessor.from_pretrained(folder)
 
 
 def build_multitask_model(
-    recipe: Recipe, recipes: dict[str, Recipe], data: dict[str, DataSplits], processor: PlaitProcessor, verbose: bool
+    recipe: Recipe, setups: dict[str, TaskSetup], processor: PlaitProcessor, verbose: bool
 ) -> MultiTaskModel:
     """The body that the recipe's model describes, with a head for each task; an error says which is wrong."""
-    tasks = {name: find_task(own.task) for name, own in recipes.items()}
-    if any(task.model_class.decoder_kind == "inline" for task in tasks.values()):
+    classes = [setup.task.model_class for setup in setups.values()]
+    if any(model_class.decoder_kind == "inline" for model_class in classes):
         raise RecipeError("tasks: a decoder that writes on its own has no body to share: train it alone")
-    kind = find_body_class([task.model_class for task in tasks.values()])
+    shared = replace(recipe.model, freeze=[part for part in recipe.model.freeze if part != "head"])
     try:
-        source = build_unchecked_model(recipe, None, processor, verbose, model_class=kind)
+        source = build_unchecked_model(shared, find_body_class(classes), {}, None, processor, verbose)
         body, heads = cast("PlaitModel", source.base_model), {}
-        for name, task in tasks.items():
-            labels = data[name].labels
-            fields = {
-                **task.build_model_fields(recipes[name]),
-                **({} if labels is None else build_label_config(labels)),
-            }
+        for name, (own, task, data) in setups.items():
+            labels = {} if data.labels is None else build_label_config(data.labels)
+            fields = {**task.build_model_fields(own), **labels}
             heads[name] = build_head(task.model_class, body.config, fields)
         copy_head(source, heads.values())
         model = MultiTaskModel(body, heads, collect_task_weights(recipe))
+        model.freeze(*recipe.model.freeze)
     except RecipeError:
         raise
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {to_one_line(error)}") from error
-    for name, task in tasks.items():
+    for name, (own, task, _) in setups.items():
         if task.generates:
-            set_generation(heads[name], recipes[name].generation)
+            set_generation(heads[name], own.generation)
         task.check_model(heads[name], processor)
-    model.freeze(*recipe.model.freeze)
     return model
 
 
 def build_task_run(
-    name: str, recipe: Recipe, data: DataSplits, model: MultiTaskModel, processor: PlaitProcessor, folder: Path
+    name: str, setup: TaskSetup, model: MultiTaskModel, processor: PlaitProcessor, folder: Path
 ) -> TaskRun:
     """One task with what measures it."""
-    task, head = find_task(recipe.task), model.heads[name]
+    recipe, task, data = setup
+    head = model.heads[name]
     data = prepare_splits(data, task, processor, recipe)
-    collator, metrics = build_collator(recipe, processor, data.labels), build_metrics(recipe, data.labels, processor)
+    collator = build_collator(recipe, task, processor, data.labels)
+    metrics = build_metrics(recipe, task, data.labels, processor)
     evaluator = build_evaluator(recipe, head, collator, metrics, str(folder / "checkpoints"))
     return TaskRun(recipe, task, data, head, evaluator)  # pyright: ignore[reportArgumentType]
 
@@ -164,7 +173,7 @@ def build_multitask_trainer(
     for name, part in parts.items():
         train: Any = part.data.train
         part.task.check_training(train, args, part.recipe)
-        collators[name] = build_collator(part.recipe, processor, part.data.labels, args.image_cache)
+        collators[name] = build_collator(part.recipe, part.task, processor, part.data.labels, args.image_cache)
     callbacks = [each for part in parts.values() for each in part.task.build_callbacks(part.recipe, part.model)]
     collator: Any = TaskCollator(collators)
     validation = {name: part.data.validation for name, part in parts.items() if part.data.validation is not None}

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from ...modeling.backbone.parts import check_parts
 from ..metrics.classification import is_greater_better
-from ..parameters import check_parts
+from ..parameters import check_rate
 
 
 @dataclass
@@ -155,9 +156,8 @@ class PlaitTrainingArguments(TrainingArguments):
             raise ValueError(f'learning_rates is {self.learning_rates!r}: expected JSON such as {{"text": 1e-5}}')
         rates = {part: float(rate) for part, rate in (self.learning_rates or {}).items()}
         check_parts([*rates, *self.frozen])
-        for part in self.frozen:
-            if rates.get(part):
-                raise ValueError(f"{part!r} is frozen but has a learning rate of {rates[part]}: drop one of the two")
+        for part, rate in rates.items():
+            check_rate(part, rate, trainable=part not in self.frozen)
         self.learning_rates = rates or None
         self.frozen = sorted({*self.frozen, *(part for part, rate in rates.items() if rate == 0)})
 

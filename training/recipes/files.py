@@ -1,7 +1,7 @@
 """Recipe files: found, read, overridden from the command line, compared and saved."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -88,13 +88,13 @@ def save_recipe(recipe: Recipe, path: Path, version: str) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def find_differences(old: Recipe, new: Recipe) -> list[str]:
-    """Lines that name each key in which two recipes differ."""
+def find_differences(old: Recipe, new: Recipe, ignored: Collection[str] = ()) -> list[str]:
+    """Lines that name each key in which two recipes differ, but for the ignored ones."""
     old_values, new_values = dict(_flatten(asdict(old))), dict(_flatten(asdict(new)))
     return [
         f"{key}: {old_values.get(key)!r} there, {new_values.get(key)!r} here"
         for key in sorted({*old_values, *new_values})
-        if old_values.get(key) != new_values.get(key)
+        if key not in ignored and old_values.get(key) != new_values.get(key)
     ]
 
 

@@ -15,7 +15,6 @@ from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
-from ..tasks.registry import find_task
 from .building import build_model, build_processor, read_label_names
 from .folder import PROCESSOR_FILE
 
@@ -46,7 +45,7 @@ def prepare_splits(data: DataSplits, task: Task, processor: PlaitProcessor, reci
 
 
 def build_processor_and_model(
-    recipe: Recipe, folder: Path, args: PlaitTrainingArguments, data: DataSplits, verbose: bool = True
+    recipe: Recipe, task: Task, folder: Path, args: PlaitTrainingArguments, data: DataSplits, verbose: bool = True
 ) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
     """Processor and model; one line that says what is wrong with the recipe's model.
 
@@ -56,29 +55,31 @@ def build_processor_and_model(
     try:
         with args.main_process_first(local=False, desc="processor"):
             if not (folder / PROCESSOR_FILE).exists():
-                build_processor(recipe, train).save_pretrained(folder)
+                build_processor(recipe, task, train).save_pretrained(folder)
         processor = PlaitProcessor.from_pretrained(folder)
-        return processor, build_model(recipe, data.labels, processor, verbose=verbose and bool(args.should_log))
+        return processor, build_model(recipe, task, data.labels, processor, verbose=verbose and bool(args.should_log))
     except RecipeError:
         raise
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {to_one_line(error)}") from error
 
 
-def build_metrics(recipe: Recipe, labels: LabelSpec | None, processor: PlaitProcessor) -> EvaluationMetrics:
+def build_metrics(
+    recipe: Recipe, task: Task, labels: LabelSpec | None, processor: PlaitProcessor
+) -> EvaluationMetrics:
     """The recipe's metrics, or the task's usual ones."""
     try:
-        return find_task(recipe.task).build_metrics(recipe.metrics, labels, processor, recipe)
+        return task.build_metrics(recipe.metrics, labels, processor, recipe)
     except (ImportError, OSError, ValueError) as error:
         raise RecipeError(f"metrics: {to_one_line(error)}") from error
 
 
 def build_collator(
-    recipe: Recipe, processor: PlaitProcessor, labels: LabelSpec | None, image_cache: float = 0.0
+    recipe: Recipe, task: Task, processor: PlaitProcessor, labels: LabelSpec | None, image_cache: float = 0.0
 ) -> PlaitDataCollator:
     """The recipe's collator."""
     collator = PlaitDataCollator(
-        processor, labels, task=recipe.task, settings=recipe.settings, max_length=recipe.max_length, seed=recipe.seed
+        processor, labels, task=task, settings=recipe.settings, max_length=recipe.max_length, seed=recipe.seed
     )
     collator.image_cache = ImageCache(image_cache)
     return collator

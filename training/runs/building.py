@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from ...configuration import OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig, PlaitTextConfig
 from ...configuration.modalities import CONFIG_FIELDS, MEDIA, MODALITIES, MODALITY_TABLE
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.composition.parameter_names import part_of
 from ...modeling.fusion.connectors import CONNECTORS
 from ...modeling.fusion.registry import FUSIONS
 from ...modeling.tasks.retrieval import PlaitForRetrieval
@@ -18,10 +19,9 @@ from ...processing import PlaitProcessor
 from ..data.inputs import require_tokenizer
 from ..data.labels import REGRESSION, LabelSpec
 from ..data.tokenizer import rewrap_tokenizer, train_tokenizer
-from ..parameters import part_of
 from ..recipes.errors import RecipeError, check_choice, check_keys
-from ..recipes.schema import Recipe
-from ..tasks.registry import find_task
+from ..recipes.schema import ModelRecipe, Recipe
+from ..tasks.base import Task
 from .generation_settings import set_generation
 
 if TYPE_CHECKING:
@@ -34,18 +34,18 @@ PROCESSOR_OPTIONS = ("image_token", "num_image_tokens", "num_frames", "fps")  # 
 TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
 
 
-def build_processor(recipe: Recipe, data: "Dataset") -> PlaitProcessor:
+def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcessor:
     """The processor of the recipe's parts; a fresh tokenizer is trained on the columns of the training split."""
     model = recipe.model
     if model.from_pretrained is not None:
         processor = PlaitProcessor.from_pretrained(resolve_reference(model.from_pretrained))
-        find_task(recipe.task).finish_processor(processor, recipe)
+        task.finish_processor(processor, recipe)
         return processor
-    sources = {
-        name: build_fresh_config(name, value) or resolve_reference(value)
-        for name, value in collect_recipe_parts(recipe).items()
-    }
-    sources |= build_part_tokenizers(recipe, sources, data)
+    parts = collect_recipe_parts(model)
+    if task.generates and "decoder" not in parts:
+        raise RecipeError(f"model.decoder is missing: the task {task.name} writes text")
+    sources = {name: build_fresh_config(name, value) or resolve_reference(value) for name, value in parts.items()}
+    sources |= build_part_tokenizers(recipe, task, sources, data)
     if sources.get("decoder") is sources.get("text"):
         sources.pop("decoder", None)
     check_keys(recipe.processor, (*sources, *PROCESSOR_OPTIONS), "processor")
@@ -54,7 +54,7 @@ def build_processor(recipe: Recipe, data: "Dataset") -> PlaitProcessor:
     for name, value in recipe.processor.items():
         if isinstance(value, dict):
             adjust_processor(processor, name, value)
-    find_task(recipe.task).finish_processor(processor, recipe)
+    task.finish_processor(processor, recipe)
     return processor
 
 
@@ -69,7 +69,7 @@ def adjust_processor(processor: PlaitProcessor, name: str, fields: dict[str, Any
     setattr(processor, attribute, type(part).from_dict({**settings, **fields}))
 
 
-def build_part_tokenizers(recipe: Recipe, sources: dict[str, Any], data: "Dataset") -> dict[str, Any]:
+def build_part_tokenizers(recipe: Recipe, task: Task, sources: dict[str, Any], data: "Dataset") -> dict[str, Any]:
     """Tokenizers for the parts that read or write text: the recipe's for fresh parts, one for all of these, cut to
     their positions; a pretrained part's own source."""
     textual = {name: sources[name] for name in ("text", "decoder") if name in sources}
@@ -77,7 +77,6 @@ def build_part_tokenizers(recipe: Recipe, sources: dict[str, Any], data: "Datase
     chosen = recipe.tokenizer
     if chosen is not None and chosen.train is not None and fresh:
         check_keys(chosen.train, TOKENIZER_OPTIONS, "tokenizer.train")
-        task = find_task(recipe.task)
         texts = chain.from_iterable(task.collect_tokenizer_texts(data, part) for part in fresh)
         limit = min(textual[name].max_position_embeddings for name in fresh)
         trained = train_tokenizer((text for text in texts if text), limit, **chosen.train)
@@ -94,11 +93,12 @@ def build_part_tokenizers(recipe: Recipe, sources: dict[str, Any], data: "Datase
 
 
 def build_model(
-    recipe: Recipe, labels: LabelSpec | None, processor: PlaitProcessor, verbose: bool
+    recipe: Recipe, task: Task, labels: LabelSpec | None, processor: PlaitProcessor, verbose: bool
 ) -> PlaitPreTrainedModel:
     """Compose the recipe's towers, or load its pretrained plait with a head for these labels."""
-    task = find_task(recipe.task)
-    model = build_unchecked_model(recipe, labels, processor, verbose)
+    fields = task.build_model_fields(recipe)
+    model = build_unchecked_model(recipe.model, task.model_class, fields, labels, processor, verbose)
+    model.freeze(*recipe.model.freeze)  # a model that is loaded is not frozen yet
     if task.generates:
         set_generation(model, recipe.generation)
     task.check_model(model, processor)
@@ -106,16 +106,15 @@ def build_model(
 
 
 def build_unchecked_model(
-    recipe: Recipe,
+    model: ModelRecipe,
+    model_class: type[PlaitPreTrainedModel],
+    fields: dict[str, Any],
     labels: LabelSpec | None,
     processor: PlaitProcessor,
     verbose: bool,
-    model_class: type[PlaitPreTrainedModel] | None = None,
 ) -> PlaitPreTrainedModel:
-    """The recipe's model before it is checked; of the class of its task, unless one is named."""
-    task, model = find_task(recipe.task), recipe.model
-    fields = {**({} if model_class else task.build_model_fields(recipe)), **model.options}
-    model_class = model_class or task.model_class
+    """The recipe's model, of this class, before it is checked; `fields` are those of its config that a task decides."""
+    fields = {**fields, **model.options}
     if model.from_pretrained is not None:
         return load_pretrained(model_class, resolve_reference(model.from_pretrained), labels, fields)
     if model.fusion is not None:
@@ -123,7 +122,7 @@ def build_unchecked_model(
     check_choice("model.connector", model.connector, CONNECTORS)
     parts = {
         name: build_fresh_config(name, value, processor) or resolve_reference(value)
-        for name, value in collect_recipe_parts(recipe).items()
+        for name, value in collect_recipe_parts(model).items()
     }
     names = {"labels": labels.names or 1, "problem_type": labels.problem_type} if labels is not None else {}
     braided = ("fusion", "query", "connector", "fusion_config", "decoder_config")
@@ -165,14 +164,12 @@ def read_label_names(reference: str) -> tuple[str, ...]:
     return tuple(name for _, name in sorted((int(number), name) for number, name in config.get("id2label", {}).items()))
 
 
-def collect_recipe_parts(recipe: Recipe) -> dict[str, str | dict[str, Any]]:
+def collect_recipe_parts(model: ModelRecipe) -> dict[str, str | dict[str, Any]]:
     """The towers that the recipe names, in the order of the modalities, and its decoder."""
-    parts = {name: getattr(recipe.model, name) for name in (*MODALITIES, "decoder")}
+    parts = {name: getattr(model, name) for name in (*MODALITIES, "decoder")}
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:
         raise RecipeError(f"model names no tower ({', '.join(MODALITIES)}) and no from_pretrained")
-    if find_task(recipe.task).generates and "decoder" not in parts:
-        raise RecipeError(f"model.decoder is missing: the task {recipe.task} writes text")
     return parts
 
 

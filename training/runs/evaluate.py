@@ -16,6 +16,7 @@ from ..metrics.per_row import compare_rows
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
+from ..tasks.base import Task
 from ..tasks.registry import find_task
 from ..trainer.trainer import PlaitTrainer
 from .assembly import build_collator, build_metrics
@@ -44,7 +45,7 @@ def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[s
     Raises:
         RecipeError: no such model, data or split.
     """
-    return measure(reference, recipe, split).scores
+    return measure(reference, recipe, find_task(recipe.task), split).scores
 
 
 def evaluate_rows(
@@ -61,7 +62,7 @@ def evaluate_rows(
     task = find_task(recipe.task)
     if not task.has_row_scores:
         raise RecipeError(f"--intervals: the metrics of the task {recipe.task} are not those of single rows")
-    own = measure(reference, recipe, split)
+    own = measure(reference, recipe, task, split)
     rows = own.metrics.compute_per_row()
     if not rows:
         raise RecipeError(f"--intervals: {', '.join(own.metrics.names)} are of all rows together: name another metric")
@@ -70,27 +71,26 @@ def evaluate_rows(
     found = task.score_baseline_rows(
         own.metrics, DataSplits({} if prepared is None else {"train": prepared}, None), own.rows
     )
-    found |= {name: measure(name, recipe, split).metrics.compute_per_row() for name in others}
+    found |= {name: measure(name, recipe, task, split).metrics.compute_per_row() for name in others}
     try:
         return own.scores, compare_rows(rows, found, task.collect_row_groups(own.rows))
     except ValueError as error:
         raise RecipeError(f"--beside: {error}") from None
 
 
-def measure(reference: str, recipe: Recipe, split: str | None = None) -> EvaluationResult:
+def measure(reference: str, recipe: Recipe, task: Task, split: str | None = None) -> EvaluationResult:
     """What `evaluate` and `evaluate_rows` share; a head that the model lacks is drawn by the recipe's seed."""
-    task = find_task(recipe.task)
     set_seed(recipe.seed)
-    model, processor = load_model(reference, recipe)
+    model, processor = load_model(reference, recipe, task)
     labels = read_config_labels(model.config) if task.needs_labels else None
     data = load_data(recipe.data, recipe.seed, labels, needs_labels=task.needs_labels, roles=task.roles)
     rows = choose_split(data.splits, split)
     task.check_columns(rows.column_names, split or "evaluated")
-    collator = build_collator(recipe, processor, labels)
+    collator = build_collator(recipe, task, processor, labels)
     rows = select_readable(rows, "evaluated", collator, recipe.data.on_error)
     rows: Any = task.prepare(rows, "evaluated", processor, recipe)
     with tempfile.TemporaryDirectory() as folder:
-        metrics = build_metrics(recipe, labels, processor)
+        metrics = build_metrics(recipe, task, labels, processor)
         scores = build_evaluator(recipe, model, collator, metrics, folder).evaluate(rows)
     kept = {name.removeprefix("eval_"): value for name, value in scores.items() if not name.endswith(TIMING_SUFFIXES)}
     return EvaluationResult(kept, metrics, rows, data, processor)

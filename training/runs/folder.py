@@ -1,14 +1,14 @@
-"""The folder of a run: claimed, written, found again."""
+"""Folders that plait fills, of a run or of a comparison: claimed, written, found again."""
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
 
 from ...configuration.version import VERSION
-from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.files import VERSION_KEY, find_differences, read_yaml, save_recipe
 from ..recipes.schema import Recipe
@@ -18,43 +18,67 @@ RECIPE_FILE, METRICS_FILE, HISTORY_FILE = "recipe.yaml", "metrics.json", "histor
 PROCESSOR_FILE = "processor_config.json"
 
 
-def claim_run_folder(
-    folder: Path, recipe: Recipe, args: PlaitTrainingArguments, overwrite: bool, resume: bool
-) -> str | None:
-    """Make the run folder, or find the checkpoint to go on from; every process sees the same folder before any writes.
+@dataclass(frozen=True)
+class FolderKind:
+    """What one command fills: what a message calls it, the file of its recipe, which marks the folder as plait's, and
+    the keys of that recipe that may be others when it is resumed."""
 
-    Raises:
-        RecipeError: the folder exists and may not be touched, or there is nothing to resume.
-    """
-    kept = is_run(folder)
-    if resume:
-        _check_resumable(folder, recipe, kept)
-    elif folder.exists() and any(folder.iterdir()):
-        if not overwrite:
-            raise RecipeError(f"{folder} exists: --overwrite replaces it, --resume goes on, --output_dir names another")
-        if not kept or folder.is_symlink():
-            raise RecipeError(f"{folder} is not the folder of a run of plait, so it is not overwritten")
-    wait_for_everyone()
-    if args.should_save and not resume:
-        if kept:
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_recipe(recipe, folder / RECIPE_FILE, VERSION)
-    wait_for_everyone()
+    name: str
+    recipe_file: str
+    changeable_keys: tuple[str, ...] = ()
+
+    def marks(self, folder: Path) -> bool:
+        """Whether the folder was made by this command: it holds a recipe with plait's mark."""
+        file = folder / self.recipe_file
+        return file.is_file() and VERSION_KEY in read_yaml(file)
+
+    def read_recipe(self, folder: Path) -> Recipe:
+        """Returns the recipe that the folder was made with."""
+        content = read_yaml(folder / self.recipe_file)
+        return build_recipe({key: value for key, value in content.items() if key != VERSION_KEY})
+
+    def claim(self, folder: Path, recipe: Recipe, overwrite: bool, resume: bool, saves: bool = True) -> None:
+        """Makes the folder, or checks that it can be resumed; every process sees the same folder before any writes.
+
+        Raises:
+            RecipeError: the folder exists and may not be touched, or there is nothing to resume.
+        """
+        marked = self.marks(folder)
+        if resume:
+            self._check_resumable(folder, recipe, marked)
+        elif folder.exists() and any(folder.iterdir()):
+            if not overwrite:
+                raise RecipeError(
+                    f"{folder} exists: --overwrite replaces it, --resume continues it, --output_dir names another"
+                )
+            if not marked or folder.is_symlink():
+                raise RecipeError(f"{folder} is not the folder of a {self.name} of plait, so it is not overwritten")
+        wait_for_everyone()
+        if saves and not resume:
+            if marked:
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        if saves and (not resume or self.changeable_keys):
+            save_recipe(recipe, folder / self.recipe_file, VERSION)
+        wait_for_everyone()
+
+    def _check_resumable(self, folder: Path, recipe: Recipe, marked: bool) -> None:
+        if not marked:
+            raise RecipeError(f"{folder} is not the folder of a {self.name}: there is nothing to resume")
+        changed = find_differences(self.read_recipe(folder), recipe, self.changeable_keys)
+        if changed:
+            raise RecipeError(
+                f"{folder} was begun with another recipe ({'; '.join(changed)}): a resumed {self.name} keeps its own"
+            )
+
+
+RUN_FOLDER = FolderKind("run", RECIPE_FILE)
+
+
+def find_last_checkpoint(folder: Path) -> str | None:
+    """Returns the last checkpoint of a run folder, None where no step was saved."""
     checkpoints = folder / "checkpoints"
-    return get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder was made by `train`: it holds a recipe with our mark."""
-    file = folder / RECIPE_FILE
-    return file.is_file() and VERSION_KEY in read_yaml(file)
-
-
-def read_run_recipe(folder: Path) -> Recipe:
-    """The recipe that a run folder was made with."""
-    content = read_yaml(folder / RECIPE_FILE)
-    return build_recipe({key: value for key, value in content.items() if key != VERSION_KEY})
+    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -67,11 +91,3 @@ def wait_for_everyone() -> None:
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()
-
-
-def _check_resumable(folder: Path, recipe: Recipe, kept: bool) -> None:
-    if not kept:
-        raise RecipeError(f"{folder} is not the folder of a run: there is nothing to resume")
-    changed = find_differences(read_run_recipe(folder), recipe)
-    if changed:
-        raise RecipeError(f"{folder} was begun with another recipe ({'; '.join(changed)}): a resumed run keeps its own")

@@ -13,20 +13,20 @@ from ...processing import PlaitProcessor
 from ..recipes.errors import RecipeError
 from ..recipes.files import set_dotted
 from ..recipes.schema import Recipe
-from ..tasks.registry import find_class_task, find_task
+from ..tasks.base import Task
+from ..tasks.registry import find_class_task
 from .building import resolve_reference
-from .folder import is_run, read_run_recipe
+from .folder import RUN_FOLDER
 from .generation_settings import set_generation
 from .recipe import build_recipe
 
 
-def load_model(reference: str, recipe: Recipe) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:
-    """Model and processor of a run folder, a plait, or any published checkpoint, for the recipe's task.
+def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:
+    """Returns model and processor of a run folder, a plait folder or any pretrained checkpoint, for the recipe's task.
 
     Raises:
         RecipeError: nothing that can be loaded there.
     """
-    task = find_task(recipe.task)
     try:
         model: Any = task.model_class.from_pretrained(resolve_reference(reference))
         processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
@@ -51,8 +51,8 @@ def find_default_task(reference: str) -> str:
 def load_model_recipe(reference: str, overrides: Mapping[str, Any]) -> Recipe:
     """The run's own recipe, or one of the model's task alone, with the given changes."""
     folder = Path(reference).expanduser()
-    if is_run(folder):
-        content = asdict(read_run_recipe(folder))
+    if RUN_FOLDER.marks(folder):
+        content = asdict(RUN_FOLDER.read_recipe(folder))
     else:
         content = {} if "task" in overrides else {"task": find_default_task(reference)}
     for key, value in overrides.items():

@@ -12,7 +12,7 @@ from ...configuration.version import VERSION
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.loading import DataSplits
 from ..recipes.schema import Recipe
-from ..tasks.registry import find_task
+from ..tasks.base import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,6 +70,7 @@ The resolved recipe is `recipe.yaml` in this folder. Seed {seed}; Python {python
 def write_card(
     folder: Path,
     recipe: Recipe,
+    task: Task,
     model: PlaitPreTrainedModel,
     data: DataSplits,
     results: dict[str, Any],
@@ -78,14 +79,14 @@ def write_card(
 ) -> None:
     """Write README.md into the folder of a run; `comparison` is what `plait compare` found of it and others."""
     text = CARD_TEMPLATE.format(
-        metadata=_build_metadata(folder, recipe, data, results).to_yaml(),
+        metadata=_build_metadata(folder, recipe, task, data, results).to_yaml(),
         name=folder.name,
-        task=recipe.task.replace("_", " "),
-        auto=find_task(recipe.task).auto_class,
+        task=task.name.replace("_", " "),
+        auto=task.auto_class,
         plait=VERSION,
         composition=model.composition(),
         labels=_describe_labels(data),
-        data=_describe_data(recipe, data),
+        data=_describe_data(recipe, task, data),
         results="" if comparison else render_results_table(results),
         comparison=f"{comparison}\n" if comparison else "\n",
         command=command,
@@ -113,17 +114,19 @@ def _has_modality(data: "Dataset", modality: str) -> bool:
     return any(name.startswith(modality) for name in data.column_names)
 
 
-def _build_metadata(folder: Path, recipe: Recipe, data: DataSplits, results: dict[str, Any]) -> ModelCardData:
+def _build_metadata(
+    folder: Path, recipe: Recipe, task: Task, data: DataSplits, results: dict[str, Any]
+) -> ModelCardData:
     modalities = tuple(name for name in MODALITIES if data.train is not None and _has_modality(data.train, name))
-    task = find_task(recipe.task).find_hub_task(modalities)
+    hub_task = task.find_hub_task(modalities)
     source = _find_source_name(recipe)
     found = [
-        EvalResult(task, source, source, name, round(value, 6), dataset_split=split)
+        EvalResult(hub_task, source, source, name, round(value, 6), dataset_split=split)
         for split, columns in results.items()
         for name, value in columns["model"].items()
     ]
     named: dict[str, Any] = {"model_name": folder.name, "eval_results": found} if found else {}
-    return ModelCardData(library_name="plait", tags=["plait", recipe.task], **named)
+    return ModelCardData(library_name="plait", tags=["plait", task.name], **named)
 
 
 def _find_source_name(recipe: Recipe) -> str:
@@ -141,17 +144,17 @@ def _describe_labels(data: DataSplits) -> str:
     return f"Labels: {names}." if names else "It predicts one number."
 
 
-def _describe_data(recipe: Recipe, data: DataSplits) -> str:
+def _describe_data(recipe: Recipe, task: Task, data: DataSplits) -> str:
     source = recipe.data.source
     files = source if isinstance(source, dict) else {}
     shown = ", ".join(f"{split}: {Path(file).name}" for split, file in files.items()) or _find_source_name(recipe)
-    sizes = ", ".join(f"{_describe_size(recipe, data, split)} for {split}" for split in data.splits)
+    sizes = ", ".join(f"{_describe_size(task, data, split)} for {split}" for split in data.splits)
     lost = "".join(f" {count} unreadable rows of {split} left out." for split, count in data.left_out.items())
     return f"Source: {shown}. {sizes}.{lost}"
 
 
-def _describe_size(recipe: Recipe, data: DataSplits, split: str) -> str:
+def _describe_size(task: Task, data: DataSplits, split: str) -> str:
     """How many rows a split has, and what the task made of them where that is another number."""
     made = len(data.splits[split])
     rows = data.rows.get(split, made)
-    return f"{rows} rows" if rows == made else f"{rows} rows ({made} {find_task(recipe.task).chunk_name})"
+    return f"{rows} rows" if rows == made else f"{rows} rows ({made} {task.chunk_name})"

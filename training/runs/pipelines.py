@@ -31,7 +31,7 @@ from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.registry import find_task
 from .building import resolve_reference
-from .folder import is_run, read_run_recipe
+from .folder import RUN_FOLDER
 from .generation_settings import set_generation
 from .loading import find_default_task
 
@@ -151,7 +151,7 @@ class InferencePipeline:
         given = {field.name: options.pop(field.name) for field in fields(task.settings) if field.name in options}
         settings = {**run.settings, **given}
         length = run.max_length if task.generates else options.pop("max_length", run.max_length)
-        collator = PlaitDataCollator(self.processor, task=task.name, settings=settings, max_length=length)
+        collator = PlaitDataCollator(self.processor, task=task, settings=settings, max_length=length)
         if options and not task.generates:
             known = ", ".join(field.name for field in fields(task.settings))
             raise TypeError(f"unknown option {', '.join(options)}: there are batch_size, max_length, {known}")
@@ -210,7 +210,7 @@ def adapt_rows(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
 def find_run_recipe(reference: str) -> Recipe | None:
     """The recipe of the run in this folder; None for any other model."""
     folder = Path(reference).expanduser()
-    return read_run_recipe(folder) if reference and is_run(folder) else None
+    return RUN_FOLDER.read_recipe(folder) if reference and RUN_FOLDER.marks(folder) else None
 
 
 def has_list(given: Mapping[str, Any]) -> bool:

@@ -71,10 +71,11 @@ def predict(
     reference: str, rows: "Sequence[Mapping[str, Any]] | Dataset", recipe: Recipe, batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
     """Answers row by row, as the task gives them."""
-    model, processor = load_model(reference, recipe)
+    task = find_task(recipe.task)
+    model, processor = load_model(reference, recipe, task)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     Module.to(model, device).eval()
-    collator = build_collator(recipe, processor, None)
+    collator = build_collator(recipe, task, processor, None)
     for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=len(rows) <= batch_size):
         batch = [rows[row] for row in range(start, min(start + batch_size, len(rows)))]
         yield from predict_batch(model, collator, batch)

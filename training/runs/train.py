@@ -26,7 +26,7 @@ from .assembly import (
     prepare_splits,
     read_data,
 )
-from .folder import HISTORY_FILE, METRICS_FILE, claim_run_folder, write_json
+from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER, find_last_checkpoint, write_json
 from .model_card import write_card
 
 Results = dict[str, dict[str, dict[str, float]]]
@@ -54,7 +54,8 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
     """
     folder = Path(str(recipe.output_dir)).expanduser()
     args = build_arguments(recipe, folder / "checkpoints")
-    checkpoint = claim_run_folder(folder, recipe, args, overwrite, resume)
+    RUN_FOLDER.claim(folder, recipe, overwrite, resume, saves=args.should_save)
+    checkpoint = find_last_checkpoint(folder) if resume else None
     run = build_run(recipe, folder, args)
     run.trainer.train(resume_from_checkpoint=checkpoint)
     run.trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the evaluations below
@@ -63,7 +64,7 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
     if args.should_save:
         write_json(folder / METRICS_FILE, results)
         write_json(folder / HISTORY_FILE, run.trainer.state.log_history)
-        write_card(folder, recipe, run.model, run.data, results, command)
+        write_card(folder, recipe, run.task, run.model, run.data, results, command)
     return results
 
 
@@ -74,12 +75,12 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Tra
     if data.train is None:
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
     set_seed(args.seed)
-    processor, model = build_processor_and_model(recipe, folder, args, data)
-    collator = build_collator(recipe, processor, data.labels, args.image_cache)
+    processor, model = build_processor_and_model(recipe, task, folder, args, data)
+    collator = build_collator(recipe, task, processor, data.labels, args.image_cache)
     data = prepare_splits(select_readable_splits(data, collator, recipe.data.on_error), task, processor, recipe)
     train: Any = data.train
     task.check_training(train, args, recipe)
-    metrics = build_metrics(recipe, data.labels, processor)
+    metrics = build_metrics(recipe, task, data.labels, processor)
     try:
         trainer = PlaitTrainer(
             model,

@@ -7,6 +7,7 @@ from ...processing import PlaitProcessor
 from ..data.labels import LabelSpec
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
+from .base import Task
 from .registry import find_task
 
 
@@ -19,7 +20,7 @@ class PlaitDataCollator(RowEncoder):
     Args:
         processor: of the model.
         labels: what the label column means; None: batches have no labels.
-        task: the name of a task (see `plait.training.tasks`), which makes the labels.
+        task: a task or its name (see `plait.training.tasks`); it makes the labels.
         settings: of the task, as in a recipe.
         max_length: tokens a text, fewer than the tokenizer's own limit.
         seed: of what is drawn at random.
@@ -35,12 +36,12 @@ class PlaitDataCollator(RowEncoder):
         processor: PlaitProcessor,
         labels: LabelSpec | None = None,
         *,
-        task: str = "classification",
+        task: str | Task = "classification",
         settings: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.task = find_task(task)
+        self.task = find_task(task) if isinstance(task, str) else task
         super().__init__(processor, labels, self.task.build_settings(settings or {}), max_length, seed)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:

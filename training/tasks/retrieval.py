@@ -54,7 +54,6 @@ class Retrieval(Task):
     auto_class: ClassVar[str] = "AutoModelForZeroShotImageClassification"
     roles: ClassVar[tuple[str, ...]] = ("text", *IMAGE_ROLES, DOCUMENT, NEGATIVE)
     settings: ClassVar[type[Settings]] = RetrievalSettings
-    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", DOCUMENT: DOCUMENT}
 
     def check_recipe(self, recipe: Recipe) -> None:
         super().check_recipe(recipe)

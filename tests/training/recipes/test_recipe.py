@@ -7,7 +7,7 @@ import pytest
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.files import find_differences, find_recipe, parse_overrides, save_recipe
 from plait.training.recipes.schema import Recipe
-from plait.training.runs.folder import read_run_recipe
+from plait.training.runs.folder import RUN_FOLDER
 from plait.training.runs.recipe import build_recipe, load_recipe
 
 RECIPE = """
@@ -93,7 +93,7 @@ def test_broken_overrides(arguments: list[str]) -> None:
 def test_the_saved_recipe_reads_back_equal(file: Path, tmp_path: Path) -> None:
     recipe = load_recipe(file, {"seed": 5})
     save_recipe(recipe, tmp_path / "recipe.yaml", "0.0")
-    assert read_run_recipe(tmp_path) == recipe
+    assert RUN_FOLDER.read_recipe(tmp_path) == recipe
 
 
 def test_differences_name_the_keys(file: Path) -> None:

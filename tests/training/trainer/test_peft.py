@@ -8,8 +8,9 @@ import torch
 
 from plait import PlaitTrainer
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
+from plait.modeling.composition.parameter_names import part_of
 from plait.training.data.loading import DataSplits
-from plait.training.parameters import fresh_modules, part_of
+from plait.training.parameters import fresh_modules
 
 peft = pytest.importorskip("peft")
 MakeModel = Callable[..., PlaitPreTrainedModel]

@@ -12,10 +12,10 @@ from transformers import HfArgumentParser, Trainer
 from plait import PlaitForClassification, PlaitForMaskedLM, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitVisionConfig
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
+from plait.modeling.composition.parameter_names import part_of
 from plait.training.data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE, LabelSpec
 from plait.training.data.loading import DataSplits
 from plait.training.metrics.classification import Metrics
-from plait.training.parameters import part_of
 from plait.training.tasks.collator import PlaitDataCollator
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
@@ -295,7 +295,7 @@ def test_lower_errors_are_better(make_arguments: Callable[..., PlaitTrainingArgu
     [
         ({"learning_rates": {"pictures": 1.0}}, "unknown part 'pictures': the parts are text, image, audio"),
         ({"frozen": ["pictures"]}, "unknown part 'pictures'"),
-        ({"frozen": ["text"], "learning_rates": {"text": 1e-4}}, "'text' is frozen but has a learning rate of 0.0001"),
+        ({"frozen": ["text"], "learning_rates": {"text": 1e-4}}, "'text' has a learning rate of 0.0001 but is frozen"),
         ({"early_stopping_patience": 3}, "needs load_best_model_at_end"),
         ({"share_images": True, "train_sampling_strategy": "sequential"}, "share_images cannot be used"),
         ({"learning_rates": "text"}, "expected JSON"),

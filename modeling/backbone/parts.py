@@ -1,0 +1,54 @@
+"""The parts of a model: its towers, fusion, decoder and head, and how they are frozen."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from ...configuration import DOCUMENT
+from ...configuration.tower import MODALITIES
+from ..composition.parameter_names import part_of
+
+PARTS = (*MODALITIES, DOCUMENT, "fusion", "decoder", "head")
+
+
+def check_parts(names: Iterable[str]) -> None:
+    """Raises ValueError: a name that is no part, with the valid names."""
+    unknown = sorted(set(names) - set(PARTS))
+    if unknown:
+        raise ValueError(f"unknown part {', '.join(map(repr, unknown))}: the parts are {', '.join(PARTS)}")
+
+
+def group_parameters_by_part(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """Returns `{part: {name: parameter}}` in the order of PARTS; a part the model lacks is left out."""
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        found.setdefault(part_of(name), {})[name] = parameter
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def select_parts(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, nn.Parameter]]:
+    """Returns the parameters of these parts, as `group_parameters_by_part` does.
+
+    Raises:
+        ValueError: an unknown part, or one that this model does not have.
+    """
+    names = set(names)
+    check_parts(names)
+    present = group_parameters_by_part(model)
+    absent = sorted(names - present.keys())
+    if absent:
+        raise ValueError(f"the model has no part {', '.join(map(repr, absent))}: it has {', '.join(present)}")
+    return {part: parameters for part, parameters in present.items() if part in names}
+
+
+def freeze(model: nn.Module, parts: Iterable[str]) -> int:
+    """Stops the training of whole parts; returns how many numbers that froze.
+
+    Raises:
+        ValueError: an unknown part, or one that this model does not have.
+    """
+    selected = select_parts(model, parts).values()
+    frozen = [parameter for parameters in selected for parameter in parameters.values()]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return sum(parameter.numel() for parameter in frozen)
