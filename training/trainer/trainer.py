@@ -13,7 +13,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
-from ...modeling.backbone.parts import freeze
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...modeling.tasks.question_answering import find_labelled_spans
 from ...processing import PlaitProcessor
@@ -27,7 +26,7 @@ from ..optimization.gradient_cache import average_gradients, cached_backward
 from ..optimization.gradient_modulation import GradientModulation, GradientShares
 from ..optimization.loss import build_loss
 from ..optimization.weight_averaging import WeightAveraging
-from ..parameters import parameter_groups
+from ..parameters import freeze, parameter_groups
 from ..tasks.collator import PlaitDataCollator
 from .callbacks import (
     CollatorEpochCallback,
