@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import yaml
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoProcessor
 
 from plait.training.cli import main, split_overrides
+from plait.training.recipes.errors import RecipeError
+from plait.training.runs.predict import build_option_rows
+from plait.training.tasks.registry import TASKS
 
 Rows = list[dict[str, str]]
 QUIET = {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "per_device_train_batch_size": 9}
@@ -239,6 +243,16 @@ def test_masked_language_model_from_a_text_file(
     (line,) = capsys.readouterr().out.splitlines()
     assert len(json.loads(line)["masks"][0]) == 5
     assert main(["evaluate", str(tmp_path / "run"), "--split", "validation"]) == 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_hints_of_predict_name_options_that_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    with pytest.raises(RecipeError, match="nothing to predict: give --text.* or --data") as error:
+        build_option_rows(TASKS[name], {})
+    assert set(re.findall(r"--[a-z-]+", str(error.value))) <= options
 
 
 @pytest.mark.parametrize(

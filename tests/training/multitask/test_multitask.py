@@ -129,6 +129,7 @@ def test_processes_share_the_batches_of_one_task() -> None:
         ("training.tokens_per_batch", 100, "training.tokens_per_batch cannot be used with several tasks"),
         ("tasks.answers.data.columns", {"text": "question"}, "tasks.answers: data.columns"),
         ("model.fusion", "late", "late fusion does not keep"),
+        ("model.freeze", ["audio", "head"], "model: the model has no part 'audio'"),
         ("training.per_device_train_batch_size", 1, "leave one alone"),
     ],
 )
