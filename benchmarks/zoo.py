@@ -16,7 +16,7 @@ from plait.configuration import (
     PlaitVisionConfig,
 )
 from plait.modeling.checkpoints import write_component
-from plait.modeling.checkpoints.reading import CheckpointComponent
+from plait.modeling.checkpoints.component import Component
 from plait.modeling.towers.cnn import ConvolutionalTower
 from plait.training.data.word_vectors import save_word_tower
 
@@ -195,7 +195,7 @@ def write_lite(config: PlaitCNNConfig, folder: Path) -> None:
     config.family = "efficientnet_lite"
     config.source_config = {"architecture": "EfficientNet-Lite", "image_size": config.image_size, "stages": stages}
     folder.mkdir(parents=True)
-    write_component(CheckpointComponent(config, dict(drawn(ConvolutionalTower(config)).state_dict()), {}), folder)
+    write_component(Component(config, dict(drawn(ConvolutionalTower(config)).state_dict()), {}), folder)
 
 
 def write_words(config: PlaitTextConfig, folder: Path) -> None:

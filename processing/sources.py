@@ -27,7 +27,7 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from ..configuration import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitTextConfig, PlaitWaveformConfig
-from ..configuration.hub import HUB_OPTIONS
+from ..configuration.hub import select_hub_options
 from .mel import PlaitMelFeatureExtractor
 
 logger = logging.get_logger(__name__)
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def hub_options(self) -> dict[str, Any]:
-        return {key: value for key, value in self.options.items() if key in HUB_OPTIONS}
+        return select_hub_options(self.options)
 
     def find_file(self, filename: str) -> str | None:
         """Where a file is, after download; None if there is no such file."""

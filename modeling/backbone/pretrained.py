@@ -7,13 +7,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...configuration import PlaitConfig, PlaitVideoConfig
-from ...configuration.hub import HUB_OPTIONS
+from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
 from ..checkpoints.writing import freeze_zeros
 from ..composition.composable import ComposableModel
 from ..composition.compose import compose
 from ..composition.from_checkpoint import from_checkpoint
-from ..composition.hub import complete_generation_config, read_config_dict, read_config_without_decoder
+from ..composition.hub import (
+    complete_generation_config,
+    pop_checkpoint_options,
+    read_config_dict,
+    read_config_without_decoder,
+)
 from ..composition.parameter_names import find_base_prefix
 from ..composition.summary import ModelSummary
 from ..core.layers import SelfInitializing
@@ -133,7 +138,7 @@ class PlaitPreTrainedModel(ComposableModel):
         config: PreTrainedConfig | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load a plait folder, or any published checkpoint (BERT, ViT, GPT-2, ...) as a plait of one strand.
+        """Load a plait folder, or any pretrained checkpoint (BERT, ViT, GPT-2, ...) as a model of one component.
 
         The folder of another class of the same parts loads too: towers and fusion are kept, heads that the folder lacks
         are new. Of a PlaitForPreTraining folder a class that reads no decoder leaves it out.
@@ -147,7 +152,7 @@ class PlaitPreTrainedModel(ComposableModel):
             ValueError: a corrupt file, an unknown model type, or a setting of the family that plait does not compute.
             RuntimeError: a weight of another shape than the config says.
         """
-        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        hub = select_hub_options(kwargs)
         name = pretrained_model_name_or_path
         found = {} if name is None or config is not None else read_config_dict(name, hub)
         if found and found.get("model_type") != PlaitConfig.model_type:
@@ -169,8 +174,7 @@ class PlaitPreTrainedModel(ComposableModel):
     def _from_checkpoint(cls, name: Any, **kwargs: Any) -> Any:
         overrides = {key: kwargs.pop(key) for key in (*PlaitConfig.__dataclass_fields__, "num_labels") if key in kwargs}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
-        where = {key: kwargs.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in kwargs}
-        config, weights, generation = from_checkpoint(cls, name, overrides, where)
+        config, weights, generation = from_checkpoint(cls, name, overrides, pop_checkpoint_options(kwargs))
         loaded = super().from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if generation is not None and model.can_generate() and "generation_config" not in kwargs:
@@ -181,7 +185,7 @@ class PlaitPreTrainedModel(ComposableModel):
 
     @classmethod
     def compose(cls, **parts: Any) -> Self:
-        """Braid towers into one model: see `plait.modeling.composition.compose`."""
+        """Composes towers into one model: see `plait.modeling.composition.compose.compose`."""
         return compose(cls, **parts)
 
     def composition(self) -> Any:

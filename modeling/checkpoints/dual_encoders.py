@@ -11,9 +11,10 @@ from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from ...configuration import PlaitRetrievalConfig
+from .component import Component
 from .conversion.convert import CheckpointFormat, invert
 from .lookup import DUAL_ENCODER_TOWERS, DUAL_ENCODERS, find_known_family, find_tower_config
-from .reading import CheckpointComponent, read_component
+from .reading import read_component
 from .source import OpenedCheckpoint, build_hub_config
 from .writing import check_config, collect_changed_fields
 
@@ -28,32 +29,33 @@ SIGLIP = "siglip"
 
 
 class DualEncoder(NamedTuple):
-    """strands: the towers by modality; heads: what joins them, by its names in PlaitForRetrieval; settings: of their
-    space."""
+    """components: both towers by modality, the last with what joins them as its heads, by its names in
+    PlaitForRetrieval; settings: of their joint space, which belongs to neither tower."""
 
-    components: dict[str, CheckpointComponent]
-    heads: dict[str, Tensor]
+    components: dict[str, Component]
     settings: PlaitRetrievalConfig
 
 
 def is_dual_encoder(source: OpenedCheckpoint) -> bool:
-    """Whether a checkpoint holds two towers and what joins them."""
+    """Returns whether a checkpoint holds two towers and what joins them."""
     return source.config.model_type in DUAL_ENCODERS and "logit_scale" in source.tensors
 
 
 def read_dual_encoder(source: OpenedCheckpoint) -> DualEncoder:
-    """Both towers of an opened checkpoint.
+    """Reads both towers of an opened checkpoint.
 
     Raises ValueError for a family, a setting or a name that plait does not know, or a tensor that is missing.
     """
-    strands = {modality: read_component(source, modality) for modality in DUAL_ENCODER_TOWERS}
+    components = {modality: read_component(source, modality) for modality in DUAL_ENCODER_TOWERS}
     settings = build_retrieval_config(source.config, source.config_dict)
     missing = [name for name in select_joint_space_table(settings) if name not in source.tensors]
     if missing:
         raise ValueError(f"{source.path}: the file lacks {', '.join(missing)}")
     # theirs is a number, or a list of one
     heads = {ours: source.tensors[theirs].squeeze() for theirs, ours in select_joint_space_table(settings).items()}
-    return DualEncoder(strands, heads, settings)
+    last = list(components)[-1]
+    components[last] = components[last]._replace(heads=heads)
+    return DualEncoder(components, settings)
 
 
 def build_retrieval_config(config: PreTrainedConfig, config_dict: Mapping[str, Any]) -> PlaitRetrievalConfig:
@@ -87,8 +89,8 @@ def export_dual_encoder(model: Any, folder: str | Path) -> None:
         tensors |= {name: tensors[name].view(1) for name in ("logit_scale", "logit_bias")}
     content = dict(settings.source_config)
     for modality, (field, prefix) in DUAL_ENCODER_TOWERS.items():
-        tower = CheckpointComponent(parts[modality].config, dict(parts[modality].state_dict()), {})
-        inner, its_config = convert_tower(tower, modality, content)
+        component = Component(parts[modality].config, parts[modality].state_dict(), {})
+        inner, its_config = convert_component(component, modality, content)
         tensors |= {prefix + name: tensor for name, tensor in inner.items()}
         content[field] = {**content.get(field, {}), **its_config}
     content |= {"dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch.")}
@@ -99,17 +101,20 @@ def export_dual_encoder(model: Any, folder: str | Path) -> None:
     save_torch_state_dict(kept, folder, filename_pattern="model{suffix}.safetensors", max_shard_size="50GB")
 
 
-def convert_tower(
-    tower: CheckpointComponent, modality: str, content: dict[str, Any]
+def convert_component(
+    component: Component, modality: str, content: dict[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """One tower under its family's names, and what of its config may have changed since it was read."""
+    """Returns one tower's tensors under its family's names, and those fields of its config that may have changed since
+    it was read."""
     config = find_tower_config(build_hub_config(content), modality)
     family = find_known_family(config)
-    layout = CheckpointFormat(family, tower.config)
-    tensors = invert(tower.weights, layout)
+    layout = CheckpointFormat(family, component.config)
+    tensors = invert(component.weights, layout)
     names = family.collect_names(tensors)
-    changes = collect_changed_fields(family, tower.config, {**config.to_dict(), "model_type": config.model_type}, names)
+    changes = collect_changed_fields(
+        family, component.config, {**config.to_dict(), "model_type": config.model_type}, names
+    )
     for name, value in changes.items():
         setattr(config, name, value)
-    check_config(layout, tower.config, family.config_class(**family.config(config, names)))
+    check_config(layout, component.config, family.config_class(**family.config(config, names)))
     return tensors, changes

@@ -1,20 +1,21 @@
-"""A model of plait written as the published checkpoints that it was made of."""
+"""A model of plait written as the pretrained checkpoint that it was made of."""
 
 from pathlib import Path
 from typing import Any
 
+from .component import Component
 from .conversion.family import HEAD_MODULES, find_top_module
 from .dual_encoders import export_dual_encoder
-from .reading import LM_HEAD_WEIGHT, CheckpointComponent
+from .reading import LM_HEAD_WEIGHT
 from .writing import write_components
 
 
 def export(model: Any, folder: str | Path, modality: str | None = None) -> None:
-    """Save a tower in its family's own format: config.json and model.safetensors, as transformers reads them.
+    """Saves a tower in its family's own format: config.json and model.safetensors, as transformers reads them.
 
-    A model of one strand, or an encoder with its decoder, goes with its head (and its generation config); of several,
-    `modality` (or "decoder") names the tower that goes alone. Two towers of one space that were published together go
-    together.
+    A model of one component, or an encoder with its decoder, goes with its head (and its generation config); of
+    several, `modality` (or "decoder") names the tower that goes alone. Two towers of one space that came from one
+    checkpoint go together.
 
     Raises:
         ValueError: several towers and none named; a tower that came from no family, or that no longer is what the
@@ -29,10 +30,10 @@ def export(model: Any, folder: str | Path, modality: str | None = None) -> None:
     chosen = parts if modality is None else {modality: parts[modality]}
     named = model.state_dict() if modality is None else {}
     heads = {name: tensor for name, tensor in named.items() if find_top_module(name) in HEAD_MODULES}
-    strands = {name: CheckpointComponent(part.config, dict(part.state_dict()), {}) for name, part in chosen.items()}
-    last = list(strands)[-1]
-    strands[last] = strands[last]._replace(heads=heads)
+    components = {name: Component(part.config, part.state_dict(), {}) for name, part in chosen.items()}
+    last = list(components)[-1]
+    components[last] = components[last]._replace(heads=heads)
     labels = ("id2label", "label2id", "problem_type") if "classifier.weight" in heads else ()
-    write_components(strands, folder, **{name: getattr(model.config, name) for name in labels})
+    write_components(components, folder, **{name: getattr(model.config, name) for name in labels})
     if LM_HEAD_WEIGHT in heads and model.can_generate():
         model.generation_config.save_pretrained(folder)

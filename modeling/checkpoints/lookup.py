@@ -59,8 +59,8 @@ def find_known_family(config: PreTrainedConfig, modality: str | None = None) -> 
 def build_component_configs(
     config: PreTrainedConfig, modality: str | None = None, names: TensorNames | None = None
 ) -> dict[str, Any]:
-    """Our configs of a checkpoint by strand: a modality, or "decoder". `names` are those on disk, without task prefix,
-    where there is a file.
+    """Our configs of a checkpoint by component: a modality, or "decoder". `names` are those on disk, without task
+    prefix, where there is a file.
 
     A causal language model read alone (no modality) is a decoder.
 
@@ -87,6 +87,6 @@ def build_component_configs(
 def build_component_config(
     config: PreTrainedConfig, modality: str | None = None, names: TensorNames | None = None
 ) -> Any:
-    """Our config of one strand of a checkpoint: see `build_component_configs`."""
+    """Our config of one component of a checkpoint: see `build_component_configs`."""
     configs = build_component_configs(config, modality, names)
     return configs.get(modality or "", next(iter(configs.values())))

@@ -1,13 +1,14 @@
 """Checkpoints read: the components of a file, with the heads that came with them."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..towers.registry import TOWERS
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
+from .component import Component
 from .conversion.convert import CheckpointFormat, convert
 from .conversion.family import HEAD_MODULES, find_head_modules, find_top_module, format_names
 from .lookup import DUAL_ENCODER_TOWERS, DUAL_ENCODERS, build_component_configs, find_known_family
@@ -18,18 +19,9 @@ JOINT_SPACE_NAMES = ("logit_scale", "logit_bias", "text_projection.weight", "vis
 LM_HEAD_WEIGHT = "lm_head.weight"
 
 
-class CheckpointComponent(NamedTuple):
-    """A strand. config: ours; weights: by their names inside the tower; heads: those of the checkpoint's own heads that
-    have a place here, by their names in the task class (beside an encoder there are none)."""
-
-    config: Any
-    weights: dict[str, Tensor]
-    heads: dict[str, Tensor]
-
-
-def read_components(source: OpenedCheckpoint, modality: str | None = None) -> dict[str, CheckpointComponent]:
-    """All strands of an opened checkpoint (of two towers, that of one modality) by modality, or as "decoder"; tensors
-    stay memory-mapped where they can.
+def read_components(source: OpenedCheckpoint, modality: str | None = None) -> dict[str, Component]:
+    """Reads all components of an opened checkpoint (of two towers, that of one modality) by modality, or as "decoder";
+    tensors stay memory-mapped where they can.
 
     Raises:
         ValueError: an unknown family, setting or name; a tensor that is missing or of another size.
@@ -46,30 +38,29 @@ def read_components(source: OpenedCheckpoint, modality: str | None = None) -> di
         )
         ours = convert(tensors, layout)
         heads = {name: tensor for name, tensor in ours.items() if find_top_module(name) in HEAD_MODULES}
-        strands = {
-            name: CheckpointComponent(config, select_component_weights(ours, name, config, layout), {})
-            for name, config in configs.items()
-        }
+        weights = {name: select_component_weights(ours, name, config, layout) for name, config in configs.items()}
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
-    name, last = list(strands.items())[-1]
-    if "lm_head" in find_head_modules(layout.head) and last.config.tie_word_embeddings:
-        heads.setdefault(LM_HEAD_WEIGHT, last.weights[TOKEN_EMBEDDING_WEIGHT])
-    strands[name] = last._replace(heads=heads)
+    last = list(configs)[-1]
+    if "lm_head" in find_head_modules(layout.head) and configs[last].tie_word_embeddings:
+        heads.setdefault(LM_HEAD_WEIGHT, weights[last][TOKEN_EMBEDDING_WEIGHT])
     if source.config.model_type not in DUAL_ENCODERS:
-        for strand in strands.values():
-            strand.config.source_config = source.config_dict
-    return strands
+        for config in configs.values():
+            config.source_config = source.config_dict
+    return {
+        name: Component(config, weights[name], heads if name == last else {}, source.path, source.config)
+        for name, config in configs.items()
+    }
 
 
-def read_component(source: OpenedCheckpoint, modality: str | None = None) -> CheckpointComponent:
-    """One strand of an opened checkpoint: of that modality (or "decoder"); the first where none is named."""
-    strands = read_components(source, modality)
-    return strands.get(modality or "", next(iter(strands.values())))
+def read_component(source: OpenedCheckpoint, modality: str | None = None) -> Component:
+    """Reads one component of an opened checkpoint: that of a modality (or "decoder"); the first where none is named."""
+    components = read_components(source, modality)
+    return components.get(modality or "", next(iter(components.values())))
 
 
 def find_only_tower(tensors: Mapping[str, Tensor]) -> str | None:
-    """The modality of the tower in a file that could hold two, None where it holds both."""
+    """Returns the modality of the tower in a file that could hold two, None where it holds both."""
     held = [
         modality
         for modality, (_, prefix) in DUAL_ENCODER_TOWERS.items()
@@ -79,7 +70,7 @@ def find_only_tower(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def select_tower_tensors(tensors: Mapping[str, Tensor], modality: str | None) -> dict[str, Tensor]:
-    """The tensors of one of two towers, without its prefix, and of a head over it."""
+    """Returns the tensors of one of two towers, without its prefix, and of a head over it."""
     if modality not in DUAL_ENCODER_TOWERS:
         return dict(tensors)
     prefix = DUAL_ENCODER_TOWERS[modality][1]
@@ -90,7 +81,7 @@ def select_tower_tensors(tensors: Mapping[str, Tensor], modality: str | None) ->
 def select_component_weights(
     ours: Mapping[str, Tensor], component: str, config: Any, layout: CheckpointFormat
 ) -> dict[str, Tensor]:
-    """The weights of one strand by their names inside it, those that the format leaves out as zeros filled in.
+    """Returns the weights of one component by their names inside it, with the zeros that the format leaves out.
 
     Raises ValueError, with their names, where weights are missing or have another shape.
     """

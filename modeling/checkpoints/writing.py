@@ -14,11 +14,12 @@ from transformers.utils import CONFIG_NAME
 
 from ...configuration import PlaitDecoderConfig, PlaitTowerConfig
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
+from .component import Component
 from .conversion.convert import CheckpointFormat, invert
 from .conversion.family import Family, TensorNames, find_top_module
 from .families.registry import FAMILIES
 from .lookup import DUAL_ENCODERS
-from .reading import LM_HEAD_WEIGHT, CheckpointComponent
+from .reading import LM_HEAD_WEIGHT
 from .source import build_hub_config
 
 # fields that may change after a tower was read, and are written back
@@ -30,43 +31,42 @@ UNCHECKED_FIELDS = frozenset(
 )
 
 
-def write_component(component: CheckpointComponent, folder: str | Path, **changes: Any) -> None:
-    """The inverse of `read_component` for a file of one strand, bit for bit; `changes` are put into config.json.
+def write_component(component: Component, folder: str | Path, **changes: Any) -> None:
+    """Writes a file of one component, bit for bit what `read_component` read; `changes` are put into config.json.
 
     Raises ValueError for what `export` does.
     """
     write_components({"": component}, folder, **changes)
 
 
-def write_components(components: Mapping[str, CheckpointComponent], folder: str | Path, **changes: Any) -> None:
-    """The inverse of `read_components`, bit for bit; `changes` are put into config.json.
+def write_components(components: Mapping[str, Component], folder: str | Path, **changes: Any) -> None:
+    """Writes components, bit for bit what `read_components` read; `changes` are put into config.json.
 
     Raises ValueError for what `export` does.
     """
     family = find_shared_family(components)
-    towers = list(components.values())
-    heads, last = towers[-1].heads, towers[-1].config
-    layout = CheckpointFormat(
-        family, towers[0].config, family.find_task_by_heads({find_top_module(name) for name in heads})
-    )
+    configs: list[Any] = [component.config for component in components.values()]
+    heads = list(components.values())[-1].heads
+    layout = CheckpointFormat(family, configs[0], family.find_task_by_heads({find_top_module(name) for name in heads}))
     ours = {
         family.find_prefix(name) + key: weight
-        for name, tower in components.items()
-        for key, weight in tower.weights.items()
+        for name, component in components.items()
+        for key, weight in component.weights.items()
     }
-    tied = find_tied_names(ours | heads)
-    tensors = invert(ours | heads, layout, tied)
+    ours |= heads
+    tied = find_tied_names(ours)
+    tensors = invert(ours, layout, tied)
     names = family.collect_names(tensors)
-    content = towers[0].config.source_config | changes
+    content = configs[0].source_config | changes
     if "num_labels" in content and "id2label" in content:
         content["num_labels"] = len(content["id2label"])
     if family.recognises is None:
-        content |= collect_changed_fields(family, last, content, names)
+        content |= collect_changed_fields(family, configs[-1], content, names)
         content |= {"tie_word_embeddings": LM_HEAD_WEIGHT in tied} if LM_HEAD_WEIGHT in heads else {}
         content |= {"dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch.")}
-    check_config(layout, towers[0].config, family.config_class(**family.config(build_hub_config(content), names)))
+    check_config(layout, configs[0], family.config_class(**family.config(build_hub_config(content), names)))
     if family.decoder is not None:
-        check_config(layout, last, PlaitDecoderConfig(**family.decoder(build_hub_config(content), names)))
+        check_config(layout, configs[-1], PlaitDecoderConfig(**family.decoder(build_hub_config(content), names)))
     Path(folder).mkdir(parents=True, exist_ok=True)
     text = json.dumps(build_config_json(layout, content), indent=2, sort_keys=True)
     Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
@@ -74,13 +74,13 @@ def write_components(components: Mapping[str, CheckpointComponent], folder: str 
 
 
 def collect_changed_fields(family: Family, config: Any, content: dict[str, Any], names: TensorNames) -> dict[str, Any]:
-    """What may have changed in a strand since it was read, as far as the family's config says it."""
+    """Returns what may have changed in a component since it was read, as far as the family's config says it."""
     said = (family.decoder or family.config)(build_hub_config(content), names)
     return {name: getattr(config, name) for name in CHANGING_FIELDS if name in said}
 
 
 def freeze_zeros(parts: Iterable[Any]) -> None:
-    """Stop training what the parts' families know only as zeros: it changes nothing, and could not be exported."""
+    """Stops training what the parts' families know only as zeros: it changes nothing, and could not be exported."""
     for part in parts:
         family = FAMILIES.get(part.config.family or "") if isinstance(part.config, PlaitTowerConfig) else None
         prefix = "decoder." if isinstance(part.config, PlaitDecoderConfig) else "encoder."
@@ -89,18 +89,18 @@ def freeze_zeros(parts: Iterable[Any]) -> None:
                 parameter.requires_grad_(False)
 
 
-def find_shared_family(components: Mapping[str, CheckpointComponent]) -> Family:
-    """The family that the strands came from together.
+def find_shared_family(components: Mapping[str, Component]) -> Family:
+    """Returns the family that the components came from together.
 
-    Raises ValueError where there is none, or a strand missing or too many.
+    Raises ValueError where there is none, or a component missing or too many.
     """
-    families = {getattr(tower.config, "family", None) for tower in components.values()}
+    families = {getattr(component.config, "family", None) for component in components.values()}
     name = families.pop()
     if families or name is None:
         raise ValueError("the tower came from no checkpoint of a family that plait knows: save it with save_pretrained")
     family = FAMILIES[name]
     if len(components) != (1 if family.decoder is None else 2):
-        whole = "one strand" if family.decoder is None else "an encoder with its decoder"
+        whole = "one component" if family.decoder is None else "an encoder with its decoder"
         raise ValueError(
             f"a checkpoint of the family {name!r} holds {whole}, not {', '.join(components) or 'this'} alone"
         )

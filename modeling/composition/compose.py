@@ -1,4 +1,4 @@
-"""Composing: from towers anywhere to one model."""
+"""Composing with a fusion and a decoder: from towers anywhere to one model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,26 +6,17 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ...configuration import (
-    CONFIG_FIELDS,
     INLINE,
-    PlaitConfig,
     PlaitDecoderConfig,
     PlaitFusionConfig,
     width_of,
 )
-from ...configuration.hub import HUB_OPTIONS
-from ..checkpoints.writing import freeze_zeros
-from .components import (
-    Component,
-    TowerArgument,
-    as_video_component,
-    build_component,
-    without_unused_modules,
-)
+from ..checkpoints.component import Component
+from .assembly import assemble_model
+from .components import TowerArgument, as_video_component, build_component, without_unused_modules
 from .composable import ComposableModel, Model
-from .decoder import build_decoder_component, finish_decoder
-from .hub import find_start_token
-from .weights import load_component_weights
+from .decoder import build_decoder_component
+from .hub import pop_checkpoint_options
 
 
 def compose(
@@ -49,7 +40,7 @@ def compose(
     attn_implementation: str | None = None,
     **options: Any,
 ) -> Model:
-    """Braid towers into one model.
+    """Composes towers into one model.
 
     Args:
         text, image, audio, video: a Hub id, a folder, a config (fresh weights) or a ready model. Of a two-tower
@@ -57,8 +48,8 @@ def compose(
             `video` an image tower may be given too, through which the frames go (`PlaitVideoConfig`).
         decoder: likewise, of a class that generates: the text model that reads the towers.
         fusion: a strategy's name, or a whole `PlaitFusionConfig`; by default "early", and "concatenate" where a decoder
-            reads the towers (its cross-attention braids them). One tower alone has no fusion, unless one is named.
-        query: the modality that asks, in cross-attention fusion.
+            reads the towers (its cross-attention fuses them). One tower alone has no fusion, unless one is named.
+        query: the modality whose tokens are the queries, in cross-attention fusion.
         connector: "linear", "mlp", "resampler" or "qformer".
         fusion_config: further fields of `PlaitFusionConfig`, e.g. `{"num_hidden_layers": 4}`.
         decoder_config: fields of the decoder's config to change, e.g. `{"gated_cross_attention": True}`.
@@ -73,79 +64,55 @@ def compose(
     Raises:
         ValueError: no tower, an unknown fusion or part, or what `from_pretrained` raises for a broken checkpoint.
     """
-    where = {key: options.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in options}
-    given = {
-        "text": text,
-        "image": image,
-        "audio": audio,
-        "video": as_video_component(video, dict(video_config or {}), where),
-    }
-    strands = {name: build_component(name, tower, where) for name, tower in given.items() if tower is not None}
-    if len(strands) > 1 or fusion is not None or not model_class.reads_pooled:
-        strands = {name: without_unused_modules(strand, name) for name, strand in strands.items()}
+    where = pop_checkpoint_options(options)
+    video = as_video_component(video, dict(video_config or {}), where)
+    given = {"text": text, "image": image, "audio": audio, "video": video}
+    components = {name: build_component(name, tower, where) for name, tower in given.items() if tower is not None}
+    if len(components) > 1 or fusion is not None or not model_class.reads_pooled:
+        components = {name: without_unused_modules(component, name) for name, component in components.items()}
     if decoder is not None:
-        strands["decoder"] = build_decoder_component(
-            model_class, decoder, bool(strands), dict(decoder_config or {}), where
-        )
-    if not strands:
+        changes = dict(decoder_config or {})
+        components["decoder"] = build_decoder_component(model_class, decoder, bool(components), changes, where)
+    if not components:
         raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or video=...")
     extra = {"query": query, "connector": connector, **(fusion_config or {})}
-    fields = build_sub_configs(model_class, strands, fusion, extra)
-    config = PlaitConfig(**{**fields, **build_label_fields(labels), **collect_root_fields(strands), **options})
-    model = model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
-    load_weights(model, strands)
-    model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
-    model.eval()
-    if verbose:
-        print(model.composition())
-    return model
+    fields = build_fusion_fields(model_class, components, fusion, extra) | build_label_fields(labels)
+    return assemble_model(
+        model_class,
+        components,
+        fields | options,
+        freeze=freeze,
+        verbose=verbose,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+    )
 
 
-def build_sub_configs(
+def build_fusion_fields(
     model_class: type[ComposableModel],
     components: Mapping[str, Component],
     fusion: str | PlaitFusionConfig | None,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """The sub-configs of a plait: those of its parts, and a fusion's where there is something to join."""
-    towers = {name: strand.config for name, strand in components.items() if name != "decoder"}
-    fields = {CONFIG_FIELDS[name]: config for name, config in towers.items()}
+    """Returns the fusion's config as a field of `PlaitConfig`, empty where there is nothing to join; tells a decoder
+    how wide the context is that it cross-attends to."""
+    towers = {name: component.config for name, component in components.items() if name != "decoder"}
     if "decoder" not in components:
-        braided = len(towers) > 1 or fusion is not None
-        return fields | ({"fusion_config": build_fusion_config(fusion or "early", extra, towers)} if braided else {})
-    decoder = fields["decoder_config"] = components["decoder"].config
-    if towers:
-        strategy = INLINE if model_class.decoder_kind == "inline" else fusion or model_class.context_fusion
-        extra.setdefault("hidden_size", width_of(decoder))
-        fields["fusion_config"] = build_fusion_config(strategy, extra, towers)
-        if isinstance(decoder, PlaitDecoderConfig):
-            decoder.context_size = fields["fusion_config"].hidden_size
-    return fields
-
-
-def load_weights(model: ComposableModel, components: Mapping[str, Component]) -> None:
-    """Each part's weights, and what a decoder brings besides."""
-    for name, strand in components.items():
-        load_component_weights(model, name, strand)
-    model.origins = {name: strand.origin for name, strand in components.items()}
-    finish_decoder(model, components.get("decoder"))
-    freeze_zeros(model.parts.values())
-
-
-def collect_root_fields(components: Mapping[str, Component]) -> dict[str, Any]:
-    """What the decoder's checkpoint, else the text tower's, says at its own root: transformers reads it there only."""
-    strand = components.get("decoder") or components.get("text")
-    if strand is None:
+        fused = len(towers) > 1 or fusion is not None
+        return {"fusion_config": build_fusion_config(fusion or "early", extra, towers)} if fused else {}
+    if not towers:
         return {}
-    said = strand.source_config if isinstance(strand.source_config, PlaitConfig) else strand.config
-    fields: dict[str, Any] = {"tie_word_embeddings": getattr(said, "tie_word_embeddings", True)}
-    if "decoder" in components:
-        fields["decoder_start_token_id"] = find_start_token(strand.source_config, strand.generation)
-        fields["lm_head_bias"] = "lm_head.bias" in strand.heads and "mlm_head.dense.weight" not in strand.heads
-    return fields
+    decoder = components["decoder"].config
+    strategy = INLINE if model_class.decoder_kind == "inline" else fusion or model_class.context_fusion
+    extra.setdefault("hidden_size", width_of(decoder))
+    config = build_fusion_config(strategy, extra, towers)
+    if isinstance(decoder, PlaitDecoderConfig):
+        decoder.context_size = config.hidden_size
+    return {"fusion_config": config}
 
 
 def build_label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:
+    """Returns the classes as fields of `PlaitConfig`; raises ValueError for two of one name."""
     if labels is None or isinstance(labels, int):
         return {} if labels is None else {"num_labels": labels}
     names = [str(label) for label in labels]
@@ -157,7 +124,7 @@ def build_label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:
 def build_fusion_config(
     fusion: str | PlaitFusionConfig, extra: dict[str, Any], towers: Mapping[str, PreTrainedConfig]
 ) -> PlaitFusionConfig:
-    """The fusion's config; the joint width is the text tower's (else the widest) unless `extra` says otherwise."""
+    """Builds the fusion's config; its width is the text tower's (else the widest) unless `extra` says otherwise."""
     if isinstance(fusion, PlaitFusionConfig):
         return fusion
     widths = {name: width_of(config, name) for name, config in towers.items()}

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from ...configuration import PlaitConfig, PlaitDecoderConfig, PlaitTextConfig
+from ..checkpoints.component import Component
 from ..towers.wrapped_decoder import check_cross_attention
-from .components import Component, TowerArgument, build_component, without_unused_modules
+from .components import TowerArgument, build_component, without_unused_modules
 from .composable import ComposableModel
 from .weights import load_exactly
 
@@ -20,31 +21,30 @@ def build_decoder_component(
     fields: dict[str, Any],
     where: Mapping[str, Any],
 ) -> Component:
-    """A text model as a decoder: causal, with cross-attention where the class reads its towers that way.
+    """Makes a decoder of a text model: causal, with cross-attention where the class reads its towers that way.
 
     Raises ValueError for a class without a decoder.
     """
     if model_class.decoder_kind is None:
         raise ValueError(f"{model_class.__name__} has no decoder: compose a class that generates")
-    strand = without_unused_modules(build_component("decoder", decoder, where), "text")
+    component = without_unused_modules(build_component("decoder", decoder, where), "text")
     crosses = reads and model_class.decoder_kind == "context"
-    if not isinstance(strand.config, PlaitTextConfig):
+    if not isinstance(component.config, PlaitTextConfig):
         if fields:
-            raise ValueError(f"decoder_config: a wrapped {strand.config.model_type} decoder keeps its own config")
+            raise ValueError(f"decoder_config: a wrapped {component.config.model_type} decoder keeps its own config")
         if crosses:
-            check_cross_attention(strand.config)
-        return strand
-    own = {key: value for key, value in strand.config.to_dict().items() if key in PlaitTextConfig.__dataclass_fields__}
+            check_cross_attention(component.config)
+        return component
+    said = component.config.to_dict()
+    own = {name: said[name] for name in said if name in PlaitTextConfig.__dataclass_fields__}
     if own["position_type"] == "counted":  # a decoder's padding is told by its mask and positions, not by its tokens
         own["position_type"] = "learned"
     own |= {"is_causal": True, "cross_attention": crosses, "pooling": "none", "context_size": None} | fields
-    return strand._replace(config=PlaitDecoderConfig(**own))
+    return component._replace(config=PlaitDecoderConfig(**own))
 
 
-def finish_decoder(model: ComposableModel, component: Component | None) -> None:
-    """The decoder's own head where it is not tied, its generation config, and special tokens for every task."""
-    if component is None:
-        return
+def finish_decoder(model: ComposableModel, component: Component) -> None:
+    """Loads the decoder's own head where it is not tied, adds the token of an image and sets the generation config."""
     head: Any = model.get_output_embeddings()
     if head is not None and (weights := select_head_weights(component, model.config)):
         load_exactly(head, dict(head.state_dict()) | weights, component.origin)
@@ -59,7 +59,7 @@ def finish_decoder(model: ComposableModel, component: Component | None) -> None:
 
 
 def select_head_weights(component: Component, config: PlaitConfig) -> dict[str, Tensor]:
-    """What a decoder's checkpoint has for the projection to the vocabulary, as far as it is not tied."""
+    """Returns the checkpoint's weights of the projection to the vocabulary, as far as they are not tied."""
     weights = {
         key.removeprefix("lm_head."): head for key, head in component.heads.items() if key.startswith("lm_head.")
     }

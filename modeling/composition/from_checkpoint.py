@@ -1,4 +1,4 @@
-"""Published checkpoints as plaits: one strand, or an encoder with its decoder, with neither connector nor fusion."""
+"""Pretrained checkpoints as models: of one component, of an encoder with its decoder, or of two towers in one space."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,24 +8,26 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
-from ...configuration import CONFIG_FIELDS, PlaitConfig
-from ...configuration.hub import HUB_OPTIONS
+from ...configuration import PlaitConfig
+from ...configuration.hub import select_hub_options
+from ..checkpoints.component import Component
 from ..checkpoints.dual_encoders import is_dual_encoder, read_dual_encoder
 from ..checkpoints.lookup import DUAL_ENCODERS, find_family
 from ..checkpoints.reading import read_components
 from ..checkpoints.source import OpenedCheckpoint, open_checkpoint
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
-from ..towers.wrapped import find_family_modality, load_wrapped
+from ..towers.wrapped import find_family_modality
 from ..towers.wrapped_decoder import has_causal_lm
-from .components import Component, read_wrapped_decoder, without_unused_modules
+from .assembly import collect_root_fields, collect_sub_configs
+from .components import read_wrapped_decoder, read_wrapped_tower, without_unused_modules
 from .composable import ComposableModel
-from .compose import collect_root_fields
 from .hub import find_start_token, read_generation_config, with_family_defaults
 from .parameter_names import find_base_prefix
 
 
 class LoadedCheckpoint(NamedTuple):
-    """A checkpoint as a plait: config, weights by their names in the model, and how it generates."""
+    """A whole model as `from_pretrained` takes it, unlike a `Component`: weights by their names in the model, under the
+    config of the model."""
 
     config: PlaitConfig
     weights: dict[str, Tensor]
@@ -35,72 +37,55 @@ class LoadedCheckpoint(NamedTuple):
 def from_checkpoint(
     model_class: type[ComposableModel], name: Any, overrides: dict[str, Any], where: dict[str, Any]
 ) -> LoadedCheckpoint:
-    """A published checkpoint, heads of `model_class` included. A class that classifies reads no decoder: of an
-    encoder with its decoder it takes the encoder."""
-    pair = read_dual_encoder_components(name, where) if model_class.reads_apart else None
-    strands, settings = pair or (
-        read_checkpoint_components(name, where, writes=model_class.decoder_kind is not None),
-        {},
-    )
-    if len(strands) > 1 and not pair and model_class.checkpoint_heads and model_class.decoder_kind is None:
-        strands.pop("decoder")
-    if "text" in strands and not model_class.reads_pooled:
-        strands["text"] = without_unused_modules(strands["text"], "text")
-    heads = {key: head for strand in strands.values() for key, head in strand.heads.items()}
+    """Reads a pretrained checkpoint, the heads of `model_class` included."""
+    source = open_checkpoint(name, **where)
+    settings: dict[str, Any] = {}
+    if model_class.reads_apart and is_dual_encoder(source):
+        components, settings["retrieval_config"] = read_dual_encoder(source)
+    else:
+        components = read_parts(model_class, source, where)
+    if "text" in components and not model_class.reads_pooled:
+        components["text"] = without_unused_modules(components["text"], "text")
+    heads = {key: head for component in components.values() for key, head in component.heads.items()}
     heads = {key: head for key, head in heads.items() if key.split(".")[0] in model_class.checkpoint_heads}
-    fields = {CONFIG_FIELDS.get(part, "decoder_config"): strand.config for part, strand in strands.items()}
-    config = PlaitConfig(**{**fields, **settings, **collect_task_fields(strands, heads), **overrides})
+    fields = {**collect_sub_configs(components), **settings, **collect_task_fields(components, heads), **overrides}
     weights = dict(heads)
-    for part, strand in strands.items():
+    for part, component in components.items():
         path = find_base_prefix(model_class) + ("decoder" if part == "decoder" else f"towers.{part}")
-        weights |= {f"{path}.{key}": weight for key, weight in (strand.weights or {}).items()}
+        weights |= {f"{path}.{key}": weight for key, weight in component.weights.items()}
     # out of the mapped file: its pages are small and its tensors unaligned, which costs a matrix product 5 %
     weights = {key: weight.clone() for key, weight in weights.items()}
-    return LoadedCheckpoint(
-        config, weights, next((strand.generation for strand in strands.values() if strand.generation), None)
-    )
+    generation = next((component.generation for component in components.values() if component.generation), None)
+    return LoadedCheckpoint(PlaitConfig(**fields), weights, generation)
 
 
-def read_dual_encoder_components(
-    name: Any, where: dict[str, Any]
-) -> tuple[dict[str, Component], dict[str, Any]] | None:
-    """Two towers that were published together, with what joins them, and their space as a field of `PlaitConfig`; None
-    for any other checkpoint."""
-    source = open_checkpoint(name, **where)
-    if not is_dual_encoder(source):
-        return None
-    pair = read_dual_encoder(source)
-    heads = {"image": pair.heads}
-    strands = {
-        modality: Component(*tower[:2], heads.get(modality, {}), str(name), source.config)
-        for modality, tower in pair.components.items()
-    }
-    return strands, {"retrieval_config": pair.settings}
+def read_parts(
+    model_class: type[ComposableModel], source: OpenedCheckpoint, where: Mapping[str, Any]
+) -> dict[str, Component]:
+    """Reads those components of a checkpoint that the class has a place for, by modality or as "decoder": a known
+    family's, or any other that transformers loads (wrapped; a causal family is a decoder if the class generates).
 
-
-def read_checkpoint_components(name: Any, where: dict[str, Any], writes: bool = False) -> dict[str, Component]:
-    """The strands of a known family's checkpoint, or of any other that transformers loads (wrapped), by modality, or
-    as "decoder" (an unknown causal family: where the class `writes`)."""
-    source = open_checkpoint(name, **where)
+    A class that classifies reads no decoder: of an encoder with its decoder it takes the encoder.
+    """
+    generates = model_class.decoder_kind is not None
     # a checkpoint of two towers may hold one alone
     if source.config.model_type not in DUAL_ENCODERS and find_family(source.config) is None:
-        if writes and has_causal_lm(source.config):
+        if generates and has_causal_lm(source.config):
             return {"decoder": read_wrapped_decoder(source, where)}
-        config, module = load_wrapped(name, None, **where)
-        weights = {f"model.{key}": weight for key, weight in module.state_dict().items()}
-        return {find_family_modality(config): Component(config, weights, {}, str(name), config)}
-    hub = {key: where[key] for key in HUB_OPTIONS if key in where}
-    towers = read_components(source)
-    generation = read_generation_defaults(source, hub) if "decoder" in towers else None
-    return {
-        part: Component(*tower, str(name), source.config, generation if part == "decoder" else None)
-        for part, tower in towers.items()
-    }
+        component = read_wrapped_tower(source, None, where)
+        return {find_family_modality(component.config): component}
+    components = read_components(source)
+    if len(components) > 1 and model_class.checkpoint_heads and not generates:
+        components.pop("decoder")
+    if "decoder" in components:
+        generation = read_generation_defaults(source, select_hub_options(where))
+        components["decoder"] = components["decoder"]._replace(generation=generation)
+    return components
 
 
 def read_generation_defaults(source: OpenedCheckpoint, hub: Mapping[str, Any]) -> GenerationConfig:
-    """How a checkpoint generates, as transformers reads it: from its generation_config.json, or (old ones) from what
-    its config.json says of it."""
+    """Returns the generation defaults of a checkpoint as transformers reads them: from its generation_config.json or,
+    of old checkpoints, from its config.json."""
     found = read_generation_config(source, hub)
     if found is not None:
         return found
@@ -108,7 +93,7 @@ def read_generation_defaults(source: OpenedCheckpoint, hub: Mapping[str, Any]) -
 
 
 def collect_task_fields(components: Mapping[str, Component], heads: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a checkpoint's config says of its task, lifted to the root: special tokens, what is tied, labels."""
+    """Returns what a checkpoint says of its task, as fields of `PlaitConfig`: special tokens, tying, labels."""
     fields: dict[str, Any] = collect_root_fields(
         {"text": components["decoder"]} if "decoder" in components else components
     )
@@ -118,7 +103,7 @@ def collect_task_fields(components: Mapping[str, Component], heads: Mapping[str,
         fields["lm_head_bias"] = "lm_head.bias" in heads
         fields["decoder_start_token_id"] = find_start_token(decoder.source_config, decoder.generation)
     if "text" in components and "decoder" in components and fields["tie_word_embeddings"]:
-        tables = [(components[part].weights or {})[TOKEN_EMBEDDING_WEIGHT] for part in ("text", "decoder")]
+        tables = [components[part].weights[TOKEN_EMBEDDING_WEIGHT] for part in ("text", "decoder")]
         fields["tie_encoder_embeddings"] = torch.equal(*tables)
     if "classifier.weight" in heads and source is not None:
         fields |= {"id2label": source.id2label, "label2id": source.label2id, "problem_type": source.problem_type}

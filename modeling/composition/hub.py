@@ -1,4 +1,4 @@
-"""What a folder or a Hub repository says besides its weights: configs and generation defaults."""
+"""What a folder or a Hub repository says besides its weights: where it is, configs and generation defaults."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,16 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ...configuration import SPECIAL_TOKENS, PlaitConfig
+from ...configuration.hub import HUB_OPTIONS
 from ..checkpoints.families.registry import FAMILIES
 from ..checkpoints.source import OpenedCheckpoint
+
+CHECKPOINT_OPTIONS = (*HUB_OPTIONS, "variant", "use_safetensors")
+
+
+def pop_checkpoint_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of the arguments those that say where a checkpoint is and which of its files to read."""
+    return {name: arguments.pop(name) for name in CHECKPOINT_OPTIONS if name in arguments}
 
 
 def read_config_dict(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,25 +1,22 @@
-"""Composing for retrieval: towers from anywhere, side by side in one space."""
+"""Composing for retrieval: towers from anywhere side by side in one space, each pooled, perhaps one of documents."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...configuration import (
-    CONFIG_FIELDS,
     DOCUMENT,
     PlaitCNNConfig,
-    PlaitConfig,
     PlaitRetrievalConfig,
     PlaitTextConfig,
     PlaitTowerConfig,
 )
-from ...configuration.hub import HUB_OPTIONS
+from ..checkpoints.component import Component
 from ..checkpoints.lookup import DUAL_ENCODERS
-from ..checkpoints.writing import freeze_zeros
-from .components import Component, TowerArgument, build_component, without_unused_modules
+from .assembly import assemble_model
+from .components import TowerArgument, build_component, without_unused_modules
 from .composable import Model
-from .compose import collect_root_fields
-from .weights import load_component_weights
+from .hub import pop_checkpoint_options
 
 POOLING_CHOICES = ("mean", "first", "last")
 
@@ -41,7 +38,7 @@ def compose_retrieval(
     attn_implementation: str | None = None,
     **options: Any,
 ) -> Model:
-    """Bring towers into one space.
+    """Composes towers into a model of one space.
 
     Args:
         text, image, audio, video: a Hub id, a folder, a config (fresh weights) or a ready model, of any family.
@@ -59,35 +56,35 @@ def compose_retrieval(
     Raises:
         ValueError: no tower, an unknown part, or what `from_pretrained` raises for a broken checkpoint.
     """
-    where = {key: options.pop(key) for key in (*HUB_OPTIONS, "variant", "use_safetensors") if key in options}
+    where = pop_checkpoint_options(options)
     given = {"text": text, "image": image, "audio": audio, "video": video}
     given[DOCUMENT] = None if document == "shared" else document
     modalities = {side: side if side != DOCUMENT else document_modality for side in given}
-    strands = {
+    components = {
         side: build_component(modalities[side], tower, where) for side, tower in given.items() if tower is not None
     }
-    if not strands:
+    if not components:
         raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or document=...")
-    strands = {side: set_component_pooling(strand, modalities[side], side, pooling) for side, strand in strands.items()}
+    components = {
+        side: set_component_pooling(component, modalities[side], side, pooling)
+        for side, component in components.items()
+    }
     settings = complete_retrieval_config(retrieval_config, None if document is None else document_modality)
-    fields = {CONFIG_FIELDS.get(side, "document_config"): strand.config for side, strand in strands.items()}
-    config = PlaitConfig(**{**fields, "retrieval_config": settings, **collect_root_fields(strands), **options})
-    model = model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
-    for side, strand in strands.items():
-        load_component_weights(model, side, strand)
-    model.origins = {side: strand.origin for side, strand in strands.items()}
-    freeze_zeros(model.parts.values())
-    model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
-    model.eval()
-    if verbose:
-        print(model.composition())
-    return model
+    return assemble_model(
+        model_class,
+        components,
+        {"retrieval_config": settings, **options},
+        freeze=freeze,
+        verbose=verbose,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+    )
 
 
 def complete_retrieval_config(
     given: PlaitRetrievalConfig | Mapping[str, Any] | None, document: str | None
 ) -> PlaitRetrievalConfig:
-    """The space as a config, with the modality of documents."""
+    """Builds the config of the space, with the modality of documents."""
     if isinstance(given, PlaitRetrievalConfig):
         given = {**given.to_dict(), "source_config": None, "family": None}
         given = {name: given[name] for name in given if name in PlaitRetrievalConfig.__dataclass_fields__}
@@ -100,7 +97,8 @@ def complete_retrieval_config(
 def set_component_pooling(
     component: Component, modality: str, side: str, pooling: str | Mapping[str, str] | None
 ) -> Component:
-    """The strand with one vector to be read: as asked for, else as it was trained for comparing, else by a mean."""
+    """Returns the component with one vector to be read: as `pooling` says, else as it was trained for comparing, else
+    the last token of a causal tower and the mean of any other."""
     asked = pooling if pooling is None or isinstance(pooling, str) else pooling.get(side)
     if asked not in (None, *POOLING_CHOICES):
         raise ValueError(f"there is no pooling {asked!r} to choose, only {', '.join(POOLING_CHOICES)}")
@@ -124,6 +122,6 @@ def set_component_pooling(
 
 
 def is_comparable(config: PlaitTowerConfig) -> bool:
-    """Whether what the tower pools was trained, or made, to be compared: not a classifier's or BERT's pooler."""
+    """Returns whether the tower's pooling was trained, or made, to be compared: not a classifier's or BERT's."""
     family = config.family or ""
     return config.pooling != "none" and (not family or family.startswith(DUAL_ENCODERS))

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .components import Component
+from ..checkpoints.component import Component
 from .composable import ComposableModel
 
 
 def load_component_weights(model: ComposableModel, name: str, component: Component) -> None:
-    """Copy a strand's weights into its part. What joins the frames of a video is left fresh, and a decoder's
-    cross-attention where the checkpoint has none that reads a context of this width; their names are kept."""
-    if component.weights is None:
+    """Copies a component's weights into its part. What joins the frames of a video stays newly initialized, and so does
+    a decoder's cross-attention where the checkpoint has none for a context of this width; their names are kept."""
+    if not component.weights:
         return
     part = model.parts[name]
     own, weights = part.state_dict(), drop_unfit_cross_attention(component.weights, part)
@@ -22,7 +22,7 @@ def load_component_weights(model: ComposableModel, name: str, component: Compone
 
 
 def drop_unfit_cross_attention(weights: Mapping[str, Tensor], part: nn.Module) -> dict[str, Tensor]:
-    """The weights without those of a cross-attention that the part does not have, or has of another width."""
+    """Returns the weights without those of a cross-attention that the part does not have, or has of another width."""
     own = part.state_dict()
     crossing = {key for key in weights if ".cross_attn" in key}
     fits = all(weights[key].shape == own[key].shape for key in crossing if key in own)
@@ -30,7 +30,7 @@ def drop_unfit_cross_attention(weights: Mapping[str, Tensor], part: nn.Module) -
 
 
 def load_exactly(tower: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Copy weights into a tower; every name and every shape must fit."""
+    """Copies weights into a tower; every name and every shape must fit."""
     try:
         tower.load_state_dict(weights, strict=True)
     except RuntimeError as error:

@@ -62,7 +62,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
 
     @classmethod
     def compose(cls, **parts: Any) -> Self:
-        """Bring towers into one space: see `plait.modeling.retrieval_composition.compose`."""
+        """Composes towers into one space: see `plait.modeling.composition.retrieval.compose_retrieval`."""
         return compose_retrieval(cls, **parts)
 
     @can_return_tuple

@@ -204,14 +204,12 @@ def load_wrapped(
 
 
 def without_pooler(
-    config: PreTrainedConfig, weights: Mapping[str, Tensor] | None, modality: str
-) -> tuple[PreTrainedConfig, dict[str, Tensor] | None]:
+    config: PreTrainedConfig, weights: Mapping[str, Tensor], modality: str
+) -> tuple[PreTrainedConfig, dict[str, Tensor]]:
     """A wrapped tower's config and weights (by their names in the tower) without the pooler."""
     config = copy.deepcopy(config)
     config.add_pooling_layer = False
     prefixes = tuple(f"model.{name}." for name in find_pooler_names(config, modality))
-    if weights is None:
-        return config, None
     return config, {name: weight for name, weight in weights.items() if not name.startswith(prefixes)}
 
 
@@ -220,7 +218,7 @@ def remove_pooler(config: PreTrainedConfig, part: nn.Module, modality: str) -> P
     for name, module in list(part.named_children()):
         if name in find_pooler_names(config, modality) and any(True for _ in module.parameters()):
             setattr(part, name, nn.Identity())
-    return without_pooler(config, None, modality)[0]
+    return without_pooler(config, {}, modality)[0]
 
 
 def find_pooler_names(config: PreTrainedConfig, modality: str) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def texts_of(name: str, side: str = "right") -> dict[str, Tensor]:
 
 @torch.no_grad()
 def outputs_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Logits, and the hidden states of both strands, zeros where there is padding."""
+    """Logits, and the hidden states of both components, zeros where there is padding."""
     outputs = model(**inputs, output_hidden_states=True)
     padding = ~inputs["decoder_attention_mask"][..., None].bool()
     tensors = {f"decoder.{number}": state for number, state in enumerate(outputs.decoder_hidden_states)}

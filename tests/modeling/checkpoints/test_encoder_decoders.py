@@ -1,4 +1,4 @@
-"""BART and Whisper read from transformers' files, whole or a strand alone, against transformers."""
+"""BART and Whisper read from transformers' files, whole or a component alone, against transformers."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def in_double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", MODELS)
-def test_both_strands_match_transformers(saved: Callable[[str], Saved], name: str, attention: str, side: str) -> None:
+def test_both_components_match_transformers(saved: Callable[[str], Saved], name: str, attention: str, side: str) -> None:
     theirs = saved(name).model
     theirs.set_attn_implementation(attention)
     inputs = sources_of(name) | texts_of(name, side)
@@ -153,9 +153,9 @@ def test_old_names_of_shared_embeddings_are_known(saved: Callable[[str], Saved],
     save_file(file, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text((saved("bart").folder / "config.json").read_text())
     ours, theirs = read_components(open_checkpoint(tmp_path)), read_components(open_checkpoint(saved("bart").folder))
-    for strand in theirs:
+    for name in theirs:
         assert all(
-            torch.equal(ours[strand].weights[key], theirs[strand].weights[key]) for key in theirs[strand].weights
+            torch.equal(ours[name].weights[key], theirs[name].weights[key]) for key in theirs[name].weights
         )
     assert PlaitForConditionalGeneration.from_pretrained(tmp_path).config.tie_encoder_embeddings
 
@@ -229,10 +229,10 @@ def test_an_audio_classifier_matches_transformers(tmp_path: Path) -> None:
     assert difference(model.eval()(**sounds).logits, theirs(**sounds).logits) <= 1e-5
 
 
-# one strand of them
+# one component of them
 
 
-def test_each_class_reads_its_strands(saved: Callable[[str], Saved], tmp_path: Path) -> None:
+def test_each_class_reads_its_components(saved: Callable[[str], Saved], tmp_path: Path) -> None:
     model = PlaitForClassification.from_pretrained(saved("bart").folder, num_labels=3).eval()
     assert list(model.parts) == ["text"]
     assert model(**sources_of("bart")).logits.shape == (3, 3)
@@ -301,8 +301,8 @@ def test_a_whisper_decoder_alone_reads_no_context(saved: Callable[[str], Saved])
 def test_dropout_comes_along(kind: type[hf.PreTrainedConfig], modality: str) -> None:
     """No parity test sees it: it acts in training only."""
     theirs = kind(dropout=0.1, attention_dropout=0.2, activation_dropout=0.3)
-    for strand in (modality, "decoder"):
-        ours = build_component_config(theirs, strand)
+    for component in (modality, "decoder"):
+        ours = build_component_config(theirs, component)
         assert (ours.hidden_dropout_prob, ours.attention_dropout, ours.activation_dropout) == (0.1, 0.2, 0.3)
 
 
@@ -349,6 +349,6 @@ def test_a_decoder_without_its_encoder_is_refused(tmp_path: Path) -> None:
         PlaitForCausalLM.from_pretrained(tmp_path)
 
 
-def test_a_strand_is_not_written_alone(saved: Callable[[str], Saved], tmp_path: Path) -> None:
+def test_a_component_is_not_written_alone(saved: Callable[[str], Saved], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="an encoder with its decoder"):
         write_component(read_component(open_checkpoint(saved("bart").folder), "decoder"), tmp_path / "out")

@@ -9,7 +9,8 @@ import transformers as hf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from plait.modeling.checkpoints.reading import CheckpointComponent, read_component
+from plait.modeling.checkpoints.component import Component
+from plait.modeling.checkpoints.reading import read_component
 from plait.modeling.checkpoints.source import open_checkpoint
 from plait.modeling.towers.text import TextTower
 
@@ -161,11 +162,11 @@ def save(name: str, folder: Path) -> Saved:
     return Saved(model, folder)
 
 
-def read(folder: Path, modality: str | None = None) -> CheckpointComponent:
+def read(folder: Path, modality: str | None = None) -> Component:
     return read_component(open_checkpoint(folder), modality)
 
 
-def tower_of(read: CheckpointComponent, attention: str = "sdpa") -> TextTower:
+def tower_of(read: Component, attention: str = "sdpa") -> TextTower:
     read.config._attn_implementation = attention
     tower = TextTower(read.config).eval()
     tower.load_state_dict(read.weights)
@@ -204,7 +205,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1)).item()
 
 
-def assert_same(first: CheckpointComponent, second: CheckpointComponent) -> None:
+def assert_same(first: Component, second: Component) -> None:
     for ours, theirs in ((first.weights, second.weights), (first.heads, second.heads)):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)

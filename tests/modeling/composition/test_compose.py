@@ -84,15 +84,15 @@ def test_the_towers_keep_their_pretrained_weights(folders: dict[str, Path]) -> N
 def test_every_kind_of_tower_argument(folders: dict[str, Path]) -> None:
     config = PlaitVisionConfig(**IMAGE)
     ready = hf.BertModel.from_pretrained(folders["bert"])
-    strand = PlaitModel.from_pretrained(folders["vit"])
+    alone = PlaitModel.from_pretrained(folders["vit"])
     foreign = hf.ViTConfig(image_size=16, patch_size=8, **SIZES)
-    for text, image in ((ready, config), (str(folders["bert"]), strand), (folders["bert"], foreign)):
+    for text, image in ((ready, config), (str(folders["bert"]), alone), (folders["bert"], foreign)):
         model = PlaitModel.compose(text=text, image=image, fusion_config=FUSION, verbose=False)
         assert model(**inputs_of("early")).pooler_output.shape == (3, 32)
         word = ready.embeddings.word_embeddings.weight
         assert torch.equal(model.get_input_embeddings().weight, word)
-    patch = strand.towers["image"].embeddings.patch_embedding.weight
-    again = PlaitModel.compose(text=ready, image=strand, fusion_config=FUSION, verbose=False)
+    patch = alone.towers["image"].embeddings.patch_embedding.weight
+    again = PlaitModel.compose(text=ready, image=alone, fusion_config=FUSION, verbose=False)
     assert torch.equal(again.towers["image"].embeddings.patch_embedding.weight, patch)
 
 

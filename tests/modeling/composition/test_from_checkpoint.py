@@ -1,4 +1,4 @@
-"""Published checkpoints as plaits of one strand: roles, every loading option, and clear errors."""
+"""Pretrained checkpoints as models of one component: roles, every loading option, and clear errors."""
 
 import json
 import shutil
