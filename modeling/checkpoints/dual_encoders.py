@@ -78,11 +78,11 @@ def export_dual_encoder(model: Any, folder: str | Path) -> None:
     """Save both towers and what joins them as transformers reads them: the inverse of `read_dual_encoder`, bit for bit.
 
     Raises:
-        ValueError: towers that were not published together, or that no longer are what the format can say.
+        ValueError: towers that did not come from one checkpoint, or that no longer are what the format can say.
     """
     settings, parts = model.config.retrieval_config, model.parts
     if settings is None or settings.family is None or set(parts) != set(DUAL_ENCODER_TOWERS):
-        raise ValueError("these towers were not published together: export them one by one, naming the modality")
+        raise ValueError("these towers did not come from one checkpoint: export them one by one, naming the modality")
     named = model.state_dict()
     tensors = {theirs: named[ours] for theirs, ours in select_joint_space_table(settings).items()}
     if settings.family == SIGLIP:

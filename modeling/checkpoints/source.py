@@ -1,4 +1,4 @@
-"""A published checkpoint, single or sharded, on the Hub or in a folder: its config and tensors as they are on disk."""
+"""A pretrained checkpoint, single or sharded, on the Hub or in a folder: its config and tensors as they are on disk."""
 
 import copy
 import json

@@ -35,8 +35,8 @@ def build_decoder_component(
         if crosses:
             check_cross_attention(component.config)
         return component
-    said = component.config.to_dict()
-    own = {name: said[name] for name in said if name in PlaitTextConfig.__dataclass_fields__}
+    config = component.config.to_dict()
+    own = {name: config[name] for name in config if name in PlaitTextConfig.__dataclass_fields__}
     if own["position_type"] == "counted":  # a decoder's padding is told by its mask and positions, not by its tokens
         own["position_type"] = "learned"
     own |= {"is_causal": True, "cross_attention": crosses, "pooling": "none", "context_size": None} | fields

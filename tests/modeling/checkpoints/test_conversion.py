@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.modeling.checkpoints import build_component_config, find_family, write_component
-from plait.modeling.checkpoints.component import Component
 from plait.modeling.checkpoints.conversion.rules import Leading, Rule, Split, Transposed, TransposedSplit
 from plait.modeling.checkpoints.reading import read_component
 from plait.modeling.checkpoints.source import open_checkpoint
@@ -339,9 +338,9 @@ def test_a_resized_vocabulary_is_exported(bert: Path, tmp_path: Path) -> None:
 
 
 def test_another_precision_is_exported(bert: Path, tmp_path: Path) -> None:
-    config, weights, heads = read_component(open_checkpoint(bert))
-    weights, heads = ({name: tensor.bfloat16() for name, tensor in part.items()} for part in (weights, heads))
-    write_component(Component(config, weights, heads), tmp_path / "out")
+    read = read_component(open_checkpoint(bert))
+    weights, heads = ({name: tensor.bfloat16() for name, tensor in part.items()} for part in (read.weights, read.heads))
+    write_component(read._replace(weights=weights, heads=heads), tmp_path / "out")
     assert hf.AutoModelForMaskedLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
 
 

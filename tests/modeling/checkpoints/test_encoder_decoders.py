@@ -38,7 +38,9 @@ def in_double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", MODELS)
-def test_both_components_match_transformers(saved: Callable[[str], Saved], name: str, attention: str, side: str) -> None:
+def test_both_components_match_transformers(
+    saved: Callable[[str], Saved], name: str, attention: str, side: str
+) -> None:
     theirs = saved(name).model
     theirs.set_attn_implementation(attention)
     inputs = sources_of(name) | texts_of(name, side)
@@ -154,9 +156,7 @@ def test_old_names_of_shared_embeddings_are_known(saved: Callable[[str], Saved],
     (tmp_path / "config.json").write_text((saved("bart").folder / "config.json").read_text())
     ours, theirs = read_components(open_checkpoint(tmp_path)), read_components(open_checkpoint(saved("bart").folder))
     for name in theirs:
-        assert all(
-            torch.equal(ours[name].weights[key], theirs[name].weights[key]) for key in theirs[name].weights
-        )
+        assert all(torch.equal(ours[name].weights[key], theirs[name].weights[key]) for key in theirs[name].weights)
     assert PlaitForConditionalGeneration.from_pretrained(tmp_path).config.tie_encoder_embeddings
 
 

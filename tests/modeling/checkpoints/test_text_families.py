@@ -88,9 +88,10 @@ def test_classifier_matches_transformers(saved: Callable[[str], Saved], name: st
 @pytest.mark.parametrize("name", MASKED)
 def test_masked_lm_head_matches_transformers(saved: Callable[[str], Saved], name: str) -> None:
     model, folder = saved(name)
-    (config, _, heads), inputs = found = read(folder), inputs_of(name)
+    component, inputs = read(folder), inputs_of(name)
+    config, heads = component.config, component.heads
     with torch.no_grad():
-        x = tower_of(found[0])(**inputs).last_hidden_state
+        x = tower_of(component)(**inputs).last_hidden_state
         x = ACT2FN[config.mlm_act](F.linear(x, heads["mlm_head.dense.weight"], heads["mlm_head.dense.bias"]))
         x = F.layer_norm(x, x.shape[-1:], heads["mlm_head.norm.weight"], heads["mlm_head.norm.bias"], config.norm_eps)
         ours = F.linear(x, heads["lm_head.weight"], heads["lm_head.bias"])
