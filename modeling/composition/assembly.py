@@ -16,7 +16,6 @@ def assemble_model(
     model_class: type[Model],
     components: Mapping[str, Component],
     fields: Mapping[str, Any],
-    *,
     freeze: str | Sequence[str],
     verbose: bool,
     dtype: Any,

@@ -77,15 +77,7 @@ def compose(
         raise ValueError("compose needs at least one tower: text=..., image=..., audio=... or video=...")
     extra = {"query": query, "connector": connector, **(fusion_config or {})}
     fields = build_fusion_fields(model_class, components, fusion, extra) | build_label_fields(labels)
-    return assemble_model(
-        model_class,
-        components,
-        fields | options,
-        freeze=freeze,
-        verbose=verbose,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-    )
+    return assemble_model(model_class, components, fields | options, freeze, verbose, dtype, attn_implementation)
 
 
 def build_fusion_fields(

@@ -70,15 +70,8 @@ def compose_retrieval(
         for side, component in components.items()
     }
     settings = complete_retrieval_config(retrieval_config, None if document is None else document_modality)
-    return assemble_model(
-        model_class,
-        components,
-        {"retrieval_config": settings, **options},
-        freeze=freeze,
-        verbose=verbose,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-    )
+    fields: dict[str, Any] = {"retrieval_config": settings}
+    return assemble_model(model_class, components, fields | options, freeze, verbose, dtype, attn_implementation)
 
 
 def complete_retrieval_config(
