@@ -173,8 +173,9 @@ class PlaitModel(PlaitPreTrainedModel):
         ValueError, unless that is `optional`."""
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
         for modality in MODALITIES:
-            if modality in inputs and modality not in outputs:
-                output = self.encode_tower(modality, modality, inputs[modality], recorded)
+            own = {name: value for name, value in inputs.get(modality, {}).items() if value is not None}
+            if own and modality not in outputs:
+                output = self.encode_tower(modality, modality, own, recorded)
                 outputs |= {} if output is None else {modality: output}
         if not outputs and not optional:
             raise ValueError(f"no inputs: this model reads {', '.join(self.towers)}")
@@ -201,17 +202,12 @@ class PlaitModel(PlaitPreTrainedModel):
         return scatter_items(self.towers[tower](**present.inputs, **recorded), present.slots) if present.count else None
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
-        """Connect and braid the towers' streams; a modality that the whole batch lacks is a stream of length 0, so that
-        its connector still gets a gradient (of zeros), as does its tower where other processes may run theirs: none
-        waits for the other."""
+        """Connects and fuses the towers' streams."""
         streams = {name: Stream(output.last_hidden_state, output.mask.bool()) for name, output in outputs.items()}
         like = next(iter(streams.values())).tokens
-        for modality, config in self.config.encoders.items():
-            empty = like.new_zeros(len(like), 0, width_of(config, modality))
-            if modality not in streams and trains_distributed():
-                empty = empty + zero_with_grad(self.towers[modality]).to(empty)
-            stream = streams.get(modality, Stream(empty, empty.new_zeros(empty.shape[:2], dtype=torch.bool)))
-            streams[modality] = self.connectors[modality](stream)
+        for modality, connector in self.connectors.items():
+            stream = streams[modality] if modality in streams else self.build_empty_stream(modality, like)
+            streams[modality] = connector(stream)
         fused = fusion(streams, **recorded)
         pooled = POOLINGS[fusion.config.pooling](fused.tokens, fused.mask)
         return PlaitModelOutput(
@@ -222,6 +218,15 @@ class PlaitModel(PlaitPreTrainedModel):
             mask=fused.mask.long(),
             encoder_outputs=outputs,
         )
+
+    def build_empty_stream(self, modality: str, like: Tensor) -> Stream:
+        """Returns the stream, of length 0, of a modality that the whole batch of `like` lacks: its connector still gets
+        a gradient (of zeros), as does its tower where other processes may run theirs, so that none waits for the
+        other."""
+        tokens = like.new_zeros(len(like), 0, cast("Any", self.connectors[modality]).input_size)
+        if trains_distributed():
+            tokens = tokens + zero_with_grad(self.towers[modality]).to(tokens)
+        return Stream(tokens, tokens.new_zeros(tokens.shape[:2], dtype=torch.bool))
 
     def continue_text(
         self,

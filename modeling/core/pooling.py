@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 
-from ...configuration import PlaitTowerConfig
-from ..outputs import TowerOutput
+from ...configuration import PlaitConfig, PlaitRNNConfig, PlaitTowerConfig
+from ..outputs import PlaitModelOutput, TowerOutput
 from .attention import AttentionPlan, PlaitCrossAttention, find_attention_function
 from .layers import LearnedTokens, PlaitMLP, build_norm
 from .masks import build_cross_mask
@@ -118,6 +118,21 @@ class Pooler(nn.Module):
 def compute_pooled_width(config: PlaitTowerConfig) -> int:
     """Width of what the pooler gives."""
     return config.pooler_size or config.hidden_size * (2 if config.pooling == "first_and_mean" else 1)
+
+
+def compute_vector_width(config: PlaitConfig) -> int:
+    """Computes the width of the vector that `pool_output` gives."""
+    single = config.single
+    if isinstance(single, PlaitRNNConfig):
+        return single.pooler_size or single.hidden_size
+    return compute_pooled_width(single) if isinstance(single, PlaitTowerConfig) else config.hidden_size
+
+
+def pool_output(output: PlaitModelOutput | TowerOutput) -> Tensor:
+    """Returns one vector a row, (batch, width): the pooled output, or the mean over tokens where nothing pools."""
+    if output.pooler_output is not None:
+        return output.pooler_output
+    return mean_token(output.last_hidden_state, output.mask)
 
 
 def build_pooler(config: PlaitTowerConfig) -> Pooler | None:

@@ -118,9 +118,12 @@ class PlaitTransformer(nn.Module):
             return TransformerOutput(self.run_packed(x, attention_mask, position_ids, context, context_mask))
         config = with_attention(self.config, "eager") if output_attentions else self.config
         attend = eager_attention if output_attentions else find_attention_function(config._attn_implementation)
-        masks = build_self_masks(
-            config, set(self.layer_types), x, attention_mask, position_ids, past_key_values, blocks
-        )
+        if attention_mask is None and not config.is_causal:
+            masks = dict.fromkeys(self.layer_types)  # every token attends to every other
+        else:
+            masks = build_self_masks(
+                config, set(self.layer_types), x, attention_mask, position_ids, past_key_values, blocks
+            )
         rotary = self.compute_rotary(x, position_ids, past_key_values)
         plans = {kind: AttentionPlan(attend, mask, rotary) for kind, mask in masks.items()}
         cross_plan = None
@@ -139,7 +142,7 @@ class PlaitTransformer(nn.Module):
         output_attentions: bool = False,
     ) -> TransformerOutput:
         x = self.input_proj(self.dropout(self.input_norm(x)))
-        wanted = select_layers(output_hidden_states, 1 + len(self.layers))
+        wanted = select_layers(output_hidden_states, 1 + len(self.layers)) if output_hidden_states else ()
         states, weights, cross_weights = [x if 0 in wanted else None], [], []
         for number, (layer, kind) in enumerate(zip(self.layers, self.layer_types, strict=True), start=1):
             x, *seen = layer(x, plans[kind], cross_plan, context, past_key_values=past_key_values)

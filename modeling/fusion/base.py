@@ -34,14 +34,12 @@ class Stream(NamedTuple):
 
 
 class FusionOutput(NamedTuple):
-    """tokens: (batch, length, width) and mask: (batch, length) of the sequence that a head or decoder reads; context
-    and context_mask likewise, for a decoder's cross-attention; hidden_states, attentions, cross_attentions: of the
-    joint transformer, a tensor a layer, where asked for and where the strategy has one."""
+    """tokens: (batch, length, width) and mask: (batch, length) of the sequence that a head or decoder reads;
+    hidden_states, attentions, cross_attentions: of the joint transformer, a tensor a layer, where asked for and where
+    the strategy has one."""
 
     tokens: Tensor
     mask: Tensor
-    context: Tensor | None = None
-    context_mask: Tensor | None = None
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None

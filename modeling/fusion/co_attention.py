@@ -70,7 +70,7 @@ class CoAttentionFusion(Fusion):
         mask = torch.cat([pad_mask(streams[m].mask, x[m]) for m in x], dim=1)
         recorder.record_hidden_states({"all": tokens})
         recorded = (recorder.hidden_states, recorder.attentions, recorder.cross_attentions)
-        return FusionOutput(tokens, mask, None, None, *recorded)
+        return FusionOutput(tokens, mask, *recorded)
 
     def run_layer(
         self, layers: Any, x: dict[str, Tensor], plans: StreamPlans, recorder: OutputRecorder

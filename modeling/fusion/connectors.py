@@ -21,6 +21,7 @@ class LinearConnector(nn.Module):
 
     def __init__(self, config: PlaitFusionConfig, width: int) -> None:
         super().__init__()
+        self.input_size = width
         self.proj = nn.Linear(width, config.hidden_size)
 
     def forward(self, stream: Stream) -> Stream:
@@ -34,6 +35,7 @@ class MLPConnector(nn.Module):
 
     def __init__(self, config: PlaitFusionConfig, width: int) -> None:
         super().__init__()
+        self.input_size = width
         self.up_proj = nn.Linear(width, config.hidden_size)
         self.act = ACT2FN["gelu"]
         self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -55,6 +57,7 @@ class ResamplerConnector(nn.Module):
 
     def __init__(self, config: PlaitFusionConfig, width: int) -> None:
         super().__init__()
+        self.input_size = width
         self.config = config
         self.proj = nn.Linear(width, config.hidden_size)
         self.queries = LearnedTokens(config.num_queries, config.hidden_size)
@@ -109,6 +112,7 @@ class QFormerConnector(nn.Module):
 
     def __init__(self, config: PlaitFusionConfig, width: int) -> None:
         super().__init__()
+        self.input_size = width
         self.proj = nn.Linear(width, config.hidden_size)
         self.queries = LearnedTokens(config.num_queries, config.hidden_size)
         self.config = config

@@ -9,7 +9,7 @@ from ..core.layers import PlaitGatedMLP, PlaitMLP, TanhGate, build_norm
 from ..outputs import LayerChoice
 from .attention_plans import AttentionPlanner
 from .base import FusionOutput, Stream
-from .query import QueryFusion
+from .cross_attention import QueryFusion
 from .recorder import OutputRecorder
 
 
@@ -43,7 +43,7 @@ class GatedCrossAttentionFusion(QueryFusion):
             if weights is not None:
                 recorder.cross_attention_weights.append(weights)
         recorder.record_hidden_states({self.query: x})
-        return FusionOutput(x, mask, None, None, recorder.hidden_states, None, recorder.cross_attentions)
+        return FusionOutput(x, mask, recorder.hidden_states, None, recorder.cross_attentions)
 
 
 class GatedCrossAttentionLayer(GradientCheckpointingLayer):

@@ -8,7 +8,7 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
-from ..heads.pooled import compute_vector_width, pool_output
+from ..core.pooling import compute_vector_width, pool_output
 from ..inputs import EncoderInputs, expand_signature
 from ..losses.cross_entropy import classification_loss, find_problem_type
 from ..outputs import PlaitClassifierOutput, PlaitModelOutput, TowerOutput, UnimodalOutput

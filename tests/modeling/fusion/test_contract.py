@@ -18,12 +18,8 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def rows_of(fused: FusionOutput) -> list[Tensor]:
-    """The real tokens of each row (and of its context, where the strategy gives one)."""
-    pairs = [(fused.tokens, fused.mask)]
-    if fused.context is not None and fused.context_mask is not None:
-        pairs.append((fused.context, fused.context_mask))
-    per_row = zip(*([x[m] for x, m in zip(tokens, mask, strict=True)] for tokens, mask in pairs), strict=True)
-    return [torch.cat(parts) for parts in per_row]
+    """Returns the real tokens of each row."""
+    return [tokens[mask] for tokens, mask in zip(fused.tokens, fused.mask, strict=True)]
 
 
 def total(fused: FusionOutput) -> Tensor:
