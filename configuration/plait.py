@@ -130,7 +130,8 @@ class PlaitConfig(PlaitBaseConfig):
         super().__post_init__(**kwargs)
         self._check_parts()
         self._lift_tokens()
-        check_objective_weights(self.objectives or {})
+        if self.objectives:
+            check_objective_weights(self.objectives)
         if not 0 < self.image_mask_ratio < 1:
             raise ValueError(f"image_mask_ratio is {self.image_mask_ratio}: expected a share between 0 and 1")
         self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline

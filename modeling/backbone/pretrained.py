@@ -9,7 +9,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ...configuration import PlaitConfig, PlaitVideoConfig
 from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
-from ..checkpoints.writing import freeze_zeros
 from ..composition.composable import ComposableModel
 from ..composition.compose import compose
 from ..composition.from_checkpoint import from_checkpoint
@@ -21,6 +20,7 @@ from ..composition.hub import (
 )
 from ..composition.parameter_names import find_base_prefix
 from ..composition.summary import ModelSummary
+from ..composition.weights import freeze_zeros
 from ..core.layers import SelfInitializing
 from ..core.transformer import PlaitLayer
 from ..kernels.prepacking import drop_packed_weights, prepack_weights
@@ -42,6 +42,7 @@ class PlaitPreTrainedModel(ComposableModel):
     smooths_labels = False  # whether `forward` takes label_smoothing
     pretraining_names: Mapping[str, str] = {}  # patterns of its heads' names in a pretrained folder, to those here
     loss_names: Sequence[str] = ()  # of the single losses, in a class whose loss is a sum of several
+    is_prepacked = False  # whether weights were packed since the last `train()`
     _no_split_modules = ["PlaitLayer", "ResidualLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
@@ -94,8 +95,9 @@ class PlaitPreTrainedModel(ComposableModel):
 
     def train(self, mode: bool = True) -> Self:
         """A tower without a trainable parameter stays in eval mode: no dropout, batch-norm statistics stand still."""
-        if mode:
+        if mode and self.is_prepacked:
             drop_packed_weights(self)
+            self.is_prepacked = False
         super().train(mode)
         for tower in self.parts.values():
             tower.train(mode and any(parameter.requires_grad for parameter in tower.parameters()))
@@ -123,6 +125,9 @@ class PlaitPreTrainedModel(ComposableModel):
 
     def prepack_weights(self) -> int:
         """Pack linear weights for oneDNN, for faster inference on a CPU: see `plait.modeling.prepack`."""
+        for module in self.modules():  # a model inside this one drops its weights when it is trained alone
+            if isinstance(module, PlaitPreTrainedModel):
+                module.is_prepacked = True
         return prepack_weights(self)
 
     def choose_products(self) -> int:
