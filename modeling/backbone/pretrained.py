@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ...configuration import PlaitConfig, PlaitVideoConfig
 from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
+from ..checkpoints.writing import freeze_zeros
 from ..composition.composable import ComposableModel
 from ..composition.compose import compose
 from ..composition.from_checkpoint import from_checkpoint
@@ -20,7 +21,6 @@ from ..composition.hub import (
 )
 from ..composition.parameter_names import find_base_prefix
 from ..composition.summary import ModelSummary
-from ..composition.weights import freeze_zeros
 from ..core.layers import SelfInitializing
 from ..core.transformer import PlaitLayer
 from ..kernels.prepacking import drop_packed_weights, prepack_weights

@@ -1,7 +1,7 @@
 """Components written in their own family's format again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME
 
-from ...configuration import PlaitDecoderConfig
+from ...configuration import PlaitDecoderConfig, PlaitTowerConfig
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
 from .component import Component
 from .conversion.convert import CheckpointFormat, invert
@@ -77,6 +77,16 @@ def collect_changed_fields(family: Family, config: Any, content: dict[str, Any],
     """Returns what may have changed in a component since it was read, as far as the family's config says it."""
     said = (family.decoder or family.config)(build_hub_config(content), names)
     return {name: getattr(config, name) for name in CHANGING_FIELDS if name in said}
+
+
+def freeze_zeros(parts: Iterable[Any]) -> None:
+    """Stops training what the parts' families know only as zeros: it changes nothing, and could not be exported."""
+    for part in parts:
+        family = FAMILIES.get(part.config.family or "") if isinstance(part.config, PlaitTowerConfig) else None
+        prefix = "decoder." if isinstance(part.config, PlaitDecoderConfig) else "encoder."
+        for name, parameter in part.named_parameters():
+            if family is not None and family.is_zero(prefix + name):
+                parameter.requires_grad_(False)
 
 
 def find_shared_family(components: Mapping[str, Component]) -> Family:

@@ -5,10 +5,11 @@ from typing import Any
 
 from ...configuration import CONFIG_FIELDS, PlaitConfig
 from ..checkpoints.component import Component
+from ..checkpoints.writing import freeze_zeros
 from .composable import Model
 from .decoder import finish_decoder
 from .hub import find_start_token
-from .weights import freeze_zeros, load_component_weights
+from .weights import load_component_weights
 
 
 def assemble_model(

@@ -1,13 +1,10 @@
 """Weights of components loaded into a composed model, exactly."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ...configuration import PlaitDecoderConfig, PlaitTowerConfig
 from ..checkpoints.component import Component
-from ..checkpoints.families.registry import FAMILIES
 from .composable import ComposableModel
 
 
@@ -38,13 +35,3 @@ def load_exactly(tower: nn.Module, weights: Mapping[str, Tensor], origin: str) -
         tower.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ValueError(f"the weights of {origin} do not fit its config: {error}") from error
-
-
-def freeze_zeros(parts: Iterable[Any]) -> None:
-    """Stop training what the parts' families know only as zeros: it changes nothing, and could not be exported."""
-    for part in parts:
-        family = FAMILIES.get(part.config.family or "") if isinstance(part.config, PlaitTowerConfig) else None
-        prefix = "decoder." if isinstance(part.config, PlaitDecoderConfig) else "encoder."
-        for name, parameter in part.named_parameters():
-            if family is not None and family.is_zero(prefix + name):
-                parameter.requires_grad_(False)
