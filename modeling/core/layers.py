@@ -1,6 +1,7 @@
 """The parts of a layer that are not attention."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,3 +140,33 @@ class PlaitGatedMLP(PlaitMLP):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.dropout(self.act(self.gate_proj(x)) * self.up_proj(x)))
+
+
+def build_scale(config: PlaitTransformerConfig) -> nn.Module:
+    return nn.Identity() if config.layer_scale is None else LayerScale(config.hidden_size, config.layer_scale)
+
+
+class ResidualSublayers(nn.Module):
+    """Sublayers that are added to the running tokens by one rule: a function f (`name`) with its norm (`name_norm`)
+    and its scale (`name_scale`), where x becomes x + scale(f(norm(x))) when the norm comes first and
+    norm(x + scale(f(x))) when it comes last (Xiong et al. 2020, https://arxiv.org/abs/2002.04745, figure 1)."""
+
+    def __init__(self, config: PlaitTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pre_norm: dict[str, bool] = {}
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def add_sublayer(self, name: str, function: nn.Module, gated: bool = False) -> None:
+        self.add_module(name, function)
+        self.add_module(f"{name}_norm", build_norm(self.config))
+        self.add_module(f"{name}_scale", TanhGate() if gated else build_scale(self.config))
+        self.pre_norm[name] = gated or self.config.norm_position == "pre"  # after a gate at zero, no norm may follow
+
+    def residual(self, x: Tensor, name: str, *inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """x: (batch, length, width) to the same, and the weights where the sublayer is an attention."""
+        norm, pre_norm = getattr(self, f"{name}_norm"), self.pre_norm[name]
+        output = getattr(self, name)(norm(x) if pre_norm else x, *inputs)
+        update, weights = output if isinstance(output, tuple) else (output, None)
+        x = x + self.dropout(getattr(self, f"{name}_scale")(update))
+        return x if pre_norm else norm(x), weights

@@ -11,7 +11,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 from ...configuration import PlaitTransformerConfig
 from ..outputs import LayerChoice, select_layers
 from .attention import AttentionPlan, PlaitAttention, PlaitCrossAttention, eager_attention, find_attention_function
-from .layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate, build_norm
+from .layers import PlaitGatedMLP, PlaitMLP, ResidualSublayers, build_norm
 from .masks import build_cross_mask, build_self_masks, with_attention
 from .packing import PackedMask, Packing, pack_rows, packed_attention
 from .rotary import PlaitRotaryEmbedding
@@ -27,58 +27,43 @@ class TransformerOutput(NamedTuple):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class PlaitLayer(GradientCheckpointingLayer):
-    """Self-attention, cross-attention where there is one, and an MLP, each added to the running tokens."""
+class LayerPlans(NamedTuple):
+    """How one call computes both attentions of a layer; `cross` None leaves cross-attention out."""
+
+    own: AttentionPlan
+    cross: AttentionPlan | None = None
+
+
+class LayerOutput(NamedTuple):
+    """x: (batch, length, width); weights: (batch, heads, length, keys) of both attentions, None where not computed."""
+
+    x: Tensor
+    weights: Tensor | None = None
+    cross_weights: Tensor | None = None
+
+
+class PlaitLayer(ResidualSublayers, GradientCheckpointingLayer):
+    """Self-attention, cross-attention where the config has it, and an MLP, each added to the running tokens."""
 
     def __init__(self, config: PlaitTransformerConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.pre_norm = config.norm_position == "pre"
-        self.self_attn = PlaitAttention(config, layer_idx, is_causal=config.is_causal)
-        self.self_attn_norm = build_norm(config)
-        self.self_attn_scale = build_scale(config)
+        super().__init__(config)
+        self.add_sublayer("self_attn", PlaitAttention(config, layer_idx, is_causal=config.is_causal))
         self.crosses = config.has_cross_attention(layer_idx)
-        self.cross_pre_norm = self.pre_norm or config.gated_cross_attention  # after a gate at zero, no norm may follow
         if self.crosses:
-            self.cross_attn = PlaitCrossAttention(config, layer_idx, context_size=config.context_size)
-            self.cross_attn_norm = build_norm(config)
-            self.cross_attn_scale = TanhGate() if config.gated_cross_attention else build_scale(config)
-        self.mlp = (PlaitGatedMLP if config.gated_mlp else PlaitMLP)(config)
-        self.mlp_norm = build_norm(config)
-        self.mlp_scale = build_scale(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+            cross_attn = PlaitCrossAttention(config, layer_idx, context_size=config.context_size)
+            self.add_sublayer("cross_attn", cross_attn, gated=config.gated_cross_attention)
+        self.add_sublayer("mlp", (PlaitGatedMLP if config.gated_mlp else PlaitMLP)(config))
 
     def forward(
-        self,
-        x: Tensor,
-        plan: AttentionPlan,
-        cross_plan: AttentionPlan | None = None,
-        context: Tensor | None = None,
-        past_key_values: Cache | None = None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """x: (batch, length, width) to the same, and the weights of both attentions where computed."""
+        self, x: Tensor, plans: LayerPlans, context: Tensor | None = None, past_key_values: Cache | None = None
+    ) -> LayerOutput:
+        """x: (batch, length, width) to the same; context: (batch, tokens, context width)."""
+        x, weights = self.residual(x, "self_attn", plans.own, past_key_values)
         cross_weights = None
-        pre, cross_pre = self.pre_norm, self.cross_pre_norm
-        update, weights = self.self_attn(apply_pre_norm(x, self.self_attn_norm, pre), plan, past_key_values)
-        x = self.residual(x, update, self.self_attn_norm, self.self_attn_scale, pre)
-        if self.crosses and cross_plan is not None:
-            entered = apply_pre_norm(x, self.cross_attn_norm, cross_pre)
-            update, cross_weights = self.cross_attn(entered, cross_plan, past_key_values, context)
-            x = self.residual(x, update, self.cross_attn_norm, self.cross_attn_scale, cross_pre)
-        update = self.mlp(apply_pre_norm(x, self.mlp_norm, pre))
-        return self.residual(x, update, self.mlp_norm, self.mlp_scale, pre), weights, cross_weights
-
-    def residual(self, x: Tensor, update: Tensor, norm: nn.Module, scale: nn.Module, pre_norm: bool) -> Tensor:
-        """x + f(norm(x)) when the norm comes first, norm(x + f(x)) when it comes last."""
-        x = x + self.dropout(scale(update))
-        return x if pre_norm else norm(x)
-
-
-def apply_pre_norm(x: Tensor, norm: nn.Module, pre_norm: bool) -> Tensor:
-    return norm(x) if pre_norm else x
-
-
-def build_scale(config: PlaitTransformerConfig) -> nn.Module:
-    return nn.Identity() if config.layer_scale is None else LayerScale(config.hidden_size, config.layer_scale)
+        if self.crosses and plans.cross is not None:
+            x, cross_weights = self.residual(x, "cross_attn", plans.cross, past_key_values, context)
+        x, _ = self.residual(x, "mlp")
+        return LayerOutput(x, weights, cross_weights)
 
 
 class PlaitTransformer(nn.Module):
@@ -145,7 +130,7 @@ class PlaitTransformer(nn.Module):
         wanted = select_layers(output_hidden_states, 1 + len(self.layers)) if output_hidden_states else ()
         states, weights, cross_weights = [x if 0 in wanted else None], [], []
         for number, (layer, kind) in enumerate(zip(self.layers, self.layer_types, strict=True), start=1):
-            x, *seen = layer(x, plans[kind], cross_plan, context, past_key_values=past_key_values)
+            x, *seen = layer(x, LayerPlans(plans[kind], cross_plan), context, past_key_values=past_key_values)
             states.append(x if number in wanted else None)
             if output_attentions:
                 weights.append(seen[0])

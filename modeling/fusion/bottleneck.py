@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...configuration import PlaitFusionConfig
 from ..core.attention import AttentionPlan
 from ..core.layers import LearnedTokens, build_norm
-from ..core.transformer import PlaitLayer
+from ..core.transformer import LayerPlans, PlaitLayer
 from ..outputs import LayerChoice
 from .attention_plans import AttentionPlanner
 from .base import Fusion, FusionOutput, Stream, add_modality_types
@@ -68,7 +68,7 @@ class BottleneckFusion(Fusion):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """One layer of every stream: its tokens, and what it made of the shared ones, (modalities, batch, count,
         width)."""
-        found = {m: layers[m](torch.cat((x[m], shared), dim=1), plans[m]) for m in x}
+        found = {m: layers[m](torch.cat((x[m], shared), dim=1), LayerPlans(plans[m])) for m in x}
         lengths = {m: tokens.shape[1] for m, tokens in x.items()}
         if recorder.output_attentions:
             every = {**lengths, "shared": shared.shape[1]}

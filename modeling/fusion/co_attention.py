@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitFusionConfig
-from ..core.attention import AttentionPlan
 from ..core.layers import LearnedTokens, build_norm
-from ..core.transformer import PlaitLayer
+from ..core.transformer import LayerPlans, PlaitLayer
 from ..outputs import LayerChoice
 from .attention_plans import AttentionPlanner
 from .base import (
@@ -22,8 +21,6 @@ from .base import (
     require_cross_attention,
 )
 from .recorder import OutputRecorder, scatter_keys
-
-StreamPlans = dict[str, tuple[AttentionPlan, AttentionPlan]]
 
 
 class CoAttentionFusion(Fusion):
@@ -73,12 +70,12 @@ class CoAttentionFusion(Fusion):
         return FusionOutput(tokens, mask, *recorded)
 
     def run_layer(
-        self, layers: Any, x: dict[str, Tensor], plans: StreamPlans, recorder: OutputRecorder
+        self, layers: Any, x: dict[str, Tensor], plans: dict[str, LayerPlans], recorder: OutputRecorder
     ) -> dict[str, Tensor]:
         """One layer of every stream, each over the others as they come in."""
         others = {m: [name for name in x if name != m] for m in x}
         contexts = {m: torch.cat([x[name] for name in others[m]], dim=1) for m in x}
-        found = {m: layers[m](x[m], *plans[m], contexts[m]) for m in x}
+        found = {m: layers[m](x[m], plans[m], contexts[m]) for m in x}
         if recorder.output_attentions:
             lengths = {m: tokens.shape[1] for m, tokens in x.items()}
             recorder.attention_weights.append(torch.cat([scatter_keys(found[m][1], lengths, [m]) for m in x], dim=2))
@@ -87,12 +84,12 @@ class CoAttentionFusion(Fusion):
             )
         return {m: tokens for m, (tokens, *_) in found.items()}
 
-    def plan_attention(self, streams: dict[str, Stream], eager: bool) -> StreamPlans:
+    def plan_attention(self, streams: dict[str, Stream], eager: bool) -> dict[str, LayerPlans]:
         """How each stream attends to itself and to the others."""
         found = {}
         for modality, (x, mask) in streams.items():
             context = concatenate_streams(stream for name, stream in streams.items() if name != modality)
-            found[modality] = (
+            found[modality] = LayerPlans(
                 self.planner.self_attention(x, mask, eager),
                 self.planner.cross_attention(x, *context, eager),
             )

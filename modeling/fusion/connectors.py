@@ -11,7 +11,7 @@ from ...configuration import PlaitFusionConfig
 from ..core.attention import AttentionPlan, PlaitCrossAttention, find_attention_function
 from ..core.layers import LearnedTokens, PlaitGatedMLP, PlaitMLP, build_norm
 from ..core.masks import build_cross_mask
-from ..core.transformer import PlaitLayer
+from ..core.transformer import LayerPlans, PlaitLayer
 from .base import Stream, insert_missing_token
 
 
@@ -129,9 +129,11 @@ class QFormerConnector(nn.Module):
             Stream(x, mask), torch.zeros_like(queries[:, :1])
         )  # attention needs something to look at
         attend = find_attention_function(self.config._attn_implementation)
-        plans = AttentionPlan(attend), AttentionPlan(attend, build_cross_mask(self.config, queries, x, mask))
+        plans = LayerPlans(
+            AttentionPlan(attend), AttentionPlan(attend, build_cross_mask(self.config, queries, x, mask))
+        )
         for layer in self.layers:
-            queries, *_ = layer(queries, *plans, x)
+            queries, *_ = layer(queries, plans, x)
         return Stream(self.output_norm(queries), stream.present[:, None].expand(queries.shape[:2]))
 
 

@@ -151,21 +151,29 @@ class AttentionStep:
         return self.out(attended.flatten(1)[:, None])
 
 
+class SublayerStep:
+    """One sublayer of `PlaitLayer` for one new token: its residual rule around a function."""
+
+    def __init__(self, layer: PlaitLayer, name: str, function: Callable[..., Tensor]) -> None:
+        self.function, self.pre_norm = function, layer.pre_norm[name]
+        self.norm = build_function(layer.get_submodule(f"{name}_norm"))
+        self.scale = build_function(layer.get_submodule(f"{name}_scale"))
+
+    def __call__(self, x: Tensor, *inputs: Any) -> Tensor:
+        if self.pre_norm:
+            return x + self.scale(self.function(self.norm(x), *inputs))
+        return self.norm(x + self.scale(self.function(x, *inputs)))
+
+
 class LayerStep:
     """`PlaitLayer` for one new token."""
 
     def __init__(self, layer: Any) -> None:
-        self.pre, self.cross_pre, self.crosses = layer.pre_norm, layer.cross_pre_norm, layer.crosses
-        self.self_attn = AttentionStep(layer.self_attn)
-        self.self_norm, self.self_scale = build_function(layer.self_attn_norm), build_function(layer.self_attn_scale)
+        self.self_attn = SublayerStep(layer, "self_attn", AttentionStep(layer.self_attn).attend_self)
+        self.cross_attn = None
         if layer.crosses:
-            self.cross_attn = AttentionStep(layer.cross_attn)
-            self.cross_norm, self.cross_scale = (
-                build_function(layer.cross_attn_norm),
-                build_function(layer.cross_attn_scale),
-            )
-        self.mlp = build_function(layer.mlp)
-        self.mlp_norm, self.mlp_scale = build_function(layer.mlp_norm), build_function(layer.mlp_scale)
+            self.cross_attn = SublayerStep(layer, "cross_attn", AttentionStep(layer.cross_attn).attend_context)
+        self.mlp = SublayerStep(layer, "mlp", build_function(layer.mlp))
 
     def __call__(
         self,
@@ -175,15 +183,10 @@ class LayerStep:
         masks: tuple[Tensor | None, Tensor | None],
         rotary: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        entered = self.self_norm(x) if self.pre else x
-        x = x + self.self_scale(self.self_attn.attend_self(entered, own, masks[0], rotary))
-        x = x if self.pre else self.self_norm(x)
-        if self.crosses and context is not None:
-            entered = self.cross_norm(x) if self.cross_pre else x
-            x = x + self.cross_scale(self.cross_attn.attend_context(entered, context, masks[1]))
-            x = x if self.cross_pre else self.cross_norm(x)
-        x = x + self.mlp_scale(self.mlp(self.mlp_norm(x) if self.pre else x))
-        return x if self.pre else self.mlp_norm(x)
+        x = self.self_attn(x, own, masks[0], rotary)
+        if self.cross_attn is not None and context is not None:
+            x = self.cross_attn(x, context, masks[1])
+        return self.mlp(x)
 
 
 class EmbeddingStep:

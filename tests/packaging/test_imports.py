@@ -171,6 +171,18 @@ def test_every_attention_fits_in_50_lines() -> None:
     assert not {name: length for name, length in lengths.items() if length > 50}
 
 
+def test_the_layer_fits_in_17_lines() -> None:
+    lengths = {name: length for name, length in lengths_of(ast.ClassDef).items() if ".PlaitLayer:" in name}
+    assert len(lengths) == 1
+    assert not {name: length for name, length in lengths.items() if length > 17}
+
+
+def test_every_mlp_fits_in_15_lines() -> None:
+    lengths = {name: length for name, length in lengths_of(ast.ClassDef).items() if "MLP:" in name}
+    assert any(".PlaitGatedMLP:" in name for name in lengths)
+    assert not {name: length for name, length in lengths.items() if length > 15}
+
+
 def test_every_family_fits_in_90_lines() -> None:
     lengths = {name: len(code_lines(f"plait.modeling.checkpoints.families.{name}")) for name in MODULES.values()}
     assert "bert" in lengths

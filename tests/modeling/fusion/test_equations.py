@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.utils.checkpoint import checkpoint
 
+from plait.modeling.core.transformer import LayerPlans
 from plait.modeling.fusion import Fusion, Stream, build_fusion
 from plait.modeling.fusion.tensor import MAX_TENSOR_FEATURES
 
@@ -195,7 +196,7 @@ def test_bottleneck_of_one_modality_is_its_own_stack(build, make_streams) -> Non
     x = torch.cat((text + fusion.types["text"](1), shared), dim=1)
     plan = fusion.planner.self_attention(x, nn.functional.pad(mask, (0, shared.shape[1]), value=True))
     for layers in fusion.layers:
-        x, *_ = layers["text"](x, plan)
+        x, *_ = layers["text"](x, LayerPlans(plan))
     expected = fusion.output_norm(x[:, : text.shape[1]])
     torch.testing.assert_close(fusion(streams).tokens[:, : text.shape[1]][mask], expected[mask], atol=1e-5, rtol=1e-5)
 
