@@ -1,4 +1,4 @@
-"""A cache of keys and values that is allocated ahead."""
+"""A preallocated cache of keys and values."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from transformers.cache_utils import DynamicLayer
 
 
 class PreallocatedCacheLayer(DynamicLayer):
-    """A cache layer that writes new keys and values into room kept free behind the old ones; `DynamicLayer` copies all
-    of them at every step. The room doubles when it is used up. With gradients enabled it copies too."""
+    """A cache layer that writes new keys and values into a buffer behind the old ones; `DynamicLayer` copies all of
+    them at every step. The buffer doubles when it is full. With gradients enabled it copies too."""
 
-    MIN_FREE_TOKENS = 64  # tokens of room beside the first
+    MIN_FREE_TOKENS = 64  # the least free room of a new buffer
     keys: Any
     values: Any
     key_buffer: Tensor
     value_buffer: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """key_states, value_states: (batch, heads, new tokens, head_dim); returns all of them so far."""
+        """key_states, value_states: (batch, heads, new tokens, head_dim); returns all keys and values so far."""
         if torch.is_grad_enabled() and key_states.requires_grad:
             return super().update(key_states, value_states, *args, **kwargs)
         if not self.is_initialized:
@@ -38,15 +38,15 @@ class PreallocatedCacheLayer(DynamicLayer):
         self.key_buffer = self.value_buffer = self.keys
 
     def has_room(self, end: int) -> bool:
-        """Whether the keys still lie in the room (a reordered or cropped cache may not) and it reaches to `end`."""
-        room = self.key_buffer
-        lies_there = room.ndim == 4 and self.keys.data_ptr() == room.data_ptr() and self.keys.size(0) == room.size(0)
-        return lies_there and end <= room.shape[-2]
+        """Whether the keys still lie in the buffer (a reordered or cropped cache may not) and it reaches to `end`."""
+        buffer, keys = self.key_buffer, self.keys
+        in_place = buffer.ndim == 4 and keys.data_ptr() == buffer.data_ptr() and keys.size(0) == buffer.size(0)
+        return in_place and end <= buffer.shape[-2]
 
 
 def grow(old: Tensor | None, new: Tensor, end: int) -> Tensor:
-    """Room for twice `end` tokens, the old ones in front."""
-    room = new.new_empty(*new.shape[:-2], max(2 * end, end + PreallocatedCacheLayer.MIN_FREE_TOKENS), new.shape[-1])
+    """Returns a buffer for twice `end` tokens, the old ones in front."""
+    buffer = new.new_empty(*new.shape[:-2], max(2 * end, end + PreallocatedCacheLayer.MIN_FREE_TOKENS), new.shape[-1])
     if old is not None:
-        room[..., : old.shape[-2], :] = old
-    return room
+        buffer[..., : old.shape[-2], :] = old
+    return buffer

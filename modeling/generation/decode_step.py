@@ -1,8 +1,8 @@
-"""One new token through a decoder by plain functions: what a step of generation costs beside its matrix products.
+"""The decode step: one new token through a decoder by plain functions, which saves the calls between modules.
 
-`DecodeStep` computes what the modules compute, from the same parameters, without the calls between them. It is made
-when a generation begins and lives as long as its cache. A leaf that is more than its class (a hook, an adapter, a
-packed or quantised weight) is called as it is; a decoder with a hook on anything larger is not made lean.
+`DecodeStep` computes what the modules compute, from the same parameters, for every field of the config. It is built when
+a generation begins and lives as long as its cache. A leaf that is more than its class (a hook, an adapter, a packed or
+quantised weight) is called as it is; a decoder with a hook on anything larger has no decode step.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ FUNCTIONS: dict[type[nn.Module], Callable[[Any], TensorFunction]] = {
     LayerScale: lambda module: lambda x: x * module.scale,
     TanhGate: lambda module: lambda x: module.gate.tanh() * x,
     nn.GELU: lambda module: lambda x: F.gelu(x, approximate=module.approximate),
-    GELUActivation: lambda module: F.gelu,
+    GELUActivation: lambda module: module.act,
     SiLUActivation: lambda module: F.silu,
     nn.SiLU: lambda module: F.silu,
 }
@@ -217,7 +217,7 @@ class EmbeddingStep:
 
 
 class DecodeStep:
-    """A decoder and its head, for one new token."""
+    """A decoder and its head for one new token."""
 
     def __init__(self, decoder: TextTower, head: nn.Module) -> None:
         transformer = decoder.transformer
@@ -256,7 +256,7 @@ class DecodeStep:
 
 
 def build_decode_step(decoder: nn.Module, head: nn.Module) -> DecodeStep | None:
-    """The decoder made lean; None where something stands around its parts, or a layer looks at a window only."""
+    """Returns the decoder's decode step; None where a part has a hook, or a layer attends within a window only."""
     composite = (TextTower, PlaitTransformer, PlaitLayer, PlaitAttention)
     parts = [module for module in decoder.modules() if isinstance(module, composite)]
     if type(decoder) is not TextTower or not all(is_plain(part) for part in parts):

@@ -1,4 +1,4 @@
-"""What generating classes share: a lean step for each token, and a cache that grows without copying itself."""
+"""What generating classes share: a decode step for each token, and a cache that grows without copying itself."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from ..inputs import MODALITY_INPUTS, OutputOptions
 from .cache import PreallocatedCacheLayer
 from .decode_step import DecodeStep, build_decode_step
 
-# read with the prompt alone
+# inputs of the prefill alone
 PROMPT_INPUTS = frozenset(
     ("inputs_embeds", *(name for part in MODALITY_INPUTS if part != "text" for name in MODALITY_INPUTS[part]))
 )
-# what one step of generation hands on as it is; with anything else transformers prepares the inputs
+# what a decode step hands on as it is; with anything else transformers prepares the inputs
 STEP_INPUTS = PROMPT_INPUTS | {"use_cache", "logits_to_keep", "encoder_outputs", *OutputOptions.__annotations__}
 
 
@@ -31,7 +31,7 @@ class PlaitGenerationMixin:
 
     @contextmanager
     def use_decode_step(self) -> Iterator[None]:
-        """While it lasts, a new token goes through the decoder by plain functions where that is the same."""
+        """Sends each new token of this `generate` through the decode step, where the decoder has one."""
         model: Any = self
         if model.config.get_text_config()._attn_implementation == "sdpa" and not model.training:
             self.decode_step = build_decode_step(model.model.decoder, model.lm_head)
@@ -41,15 +41,16 @@ class PlaitGenerationMixin:
             self.decode_step = None
 
     def find_option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
-        """An option of `generate`: of the call, of its generation config, of the model's own, or of the model."""
+        """Returns an option of `generate` from the call, its generation config, the model's or, for a token id, the
+        model's config."""
         configs = [kwargs.get("generation_config"), self.generation_config]
         configs += [self.config] if name.endswith("_token_id") else []
         values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
         return next((value for value in values if value is not None), None)
 
     def compute_step_logits(self, inputs: Mapping[str, Any], prefix: str = "") -> Tensor | None:
-        """Logits of one new token, (batch, 1, vocabulary), by the lean decoder, from the inputs of `forward` (those of
-        the decoder with this prefix); None where this call is anything else."""
+        """Computes the logits of one new token, (batch, 1, vocabulary), by the decode step from the inputs of `forward`
+        (the decoder's have this prefix); None where the call is not for one new token over a cache."""
         tokens, cache = inputs.get(f"{prefix}input_ids"), inputs.get("past_key_values")
         if (
             self.decode_step is None
@@ -81,10 +82,10 @@ class PlaitGenerationMixin:
         decoder_attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """One new token over a growing cache needs little; everything else goes transformers' way."""
-        lean = next_sequence_length == 1 and not is_first_iteration and is_dynamic_cache(past_key_values)
+        """Prepares one new token over a growing cache itself; transformers prepares everything else."""
+        is_step = next_sequence_length == 1 and not is_first_iteration and is_dynamic_cache(past_key_values)
         given = {"position_ids": position_ids, "decoder_attention_mask": decoder_attention_mask}
-        if not lean or not kwargs.keys() <= STEP_INPUTS:
+        if not is_step or not kwargs.keys() <= STEP_INPUTS:
             kwargs |= {name: value for name, value in given.items() if value is not None}
             prepared = super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
                 input_ids,
@@ -107,8 +108,7 @@ class PlaitGenerationMixin:
         return {**step, "past_key_values": past_key_values}
 
     def select_step_inputs(self, prepared: dict[str, Any], with_images: bool) -> dict[str, Any]:
-        """A decoder-only model reads its images with the prompt alone; the encoder's text has no place in a decoder's
-        step."""
+        """Keeps a decoder-only model's images for its prefill, and the encoder's mask out of an encoder-decoder's."""
         if self.config.is_encoder_decoder:
             prepared.pop("attention_mask", None)
             mask, tokens = prepared.get("decoder_attention_mask"), prepared["decoder_input_ids"]
@@ -120,8 +120,8 @@ class PlaitGenerationMixin:
         return prepared
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
-        """transformers' cache, the layers of a plain one replaced by layers with room to grow; none for a decoder that
-        keeps none."""
+        """Prepares transformers' cache and gives a plain one preallocated layers; no cache for a decoder that keeps
+        none."""
         if not cast("Any", self).model.decoder.keeps_cache:
             generation_config.use_cache = model_kwargs["use_cache"] = False
         given = model_kwargs.get("past_key_values")
@@ -139,5 +139,5 @@ class PlaitGenerationMixin:
 
 
 def compute_last_positions(mask: Tensor | None, last: int) -> Tensor | None:
-    """Positions of so many last tokens, (batch, last), counted over real ones; None where all are."""
+    """Returns the positions of the last tokens, (batch, last), counted over real ones; None without a mask."""
     return None if mask is None else (mask.cumsum(1) - 1).clamp(min=0)[:, -last:]

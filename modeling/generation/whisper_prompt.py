@@ -1,6 +1,5 @@
-"""How a decoder of speech begins (Whisper, Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.3): behind
-the start token stand the language, the task, and that no timestamps follow, as a checkpoint's generation config names
-them."""
+"""The decoder prompt of speech recognition (Whisper, Radford et al. 2022, https://arxiv.org/abs/2212.04356, section
+2.3): the start token, the language, the task, and that no timestamps follow, as the generation config names them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from transformers import LogitsProcessorList
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
-# arguments of `generate` that are read here
+# the arguments of `generate` that shape the prompt
 PROMPT_OPTIONS = ("language", "task", "return_timestamps")
 OptionReader = Callable[[str], Any]
 
@@ -16,15 +15,15 @@ OptionReader = Callable[[str], Any]
 def build_decoder_prompt(
     read_option: OptionReader, rows: int, detect: Callable[[Sequence[int]], list[int]]
 ) -> list[list[int]] | None:
-    """The first tokens of each row's text; None where nothing but the start token is fixed.
+    """Builds the decoder prompt of each row; None where nothing but the start token is fixed.
 
     Args:
-        asked: an option of `generate`: `language` (a name, a code or a token; one for all rows, or a list), `task`
-            ("transcribe" or "translate"), `return_timestamps`, and what the generation config knows of them.
-        detect: the likeliest of some language tokens, by row: called where no language is said.
+        read_option: returns an option of `generate`: `language` (a name, a code or a token; one for all rows, or a
+            list), `task` ("transcribe" or "translate"), `return_timestamps`, and their tables in the generation config.
+        detect: returns the likeliest of some language tokens for each row; called where no language is given.
 
     Raises:
-        ValueError: a language or task that the checkpoint does not have, or not one language a row.
+        ValueError: a language or task that the checkpoint does not have, or another number of languages than rows.
     """
     language, task, known = read_option("language"), read_option("task"), read_option("lang_to_id")
     said = language is not None or task is not None
@@ -48,7 +47,7 @@ def build_decoder_prompt(
 
 
 def find_language_tokens(language: str | Sequence[str], known: Mapping[str, int], rows: int) -> list[int]:
-    """The token of each row's language."""
+    """Returns the token of each row's language."""
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
     given = [language] * rows if isinstance(language, str) else list(language)
@@ -66,7 +65,7 @@ def find_language_tokens(language: str | Sequence[str], known: Mapping[str, int]
 
 
 def find_task_tokens(language: Any, task: str | None, known: Mapping[str, int] | None) -> list[int]:
-    """The task's token; transcription where a language alone is said."""
+    """Returns the task's token; transcription where only a language is given."""
     if known is None or (task is None and language is None):
         return []
     task = "transcribe" if task is None else task
@@ -76,7 +75,7 @@ def find_task_tokens(language: Any, task: str | None, known: Mapping[str, int] |
 
 
 def set_timestamps_token(text: list[int], wanted: bool, without: int | None) -> list[int]:
-    """The text's beginning, with the token that says that no timestamps follow, or without."""
+    """Returns the decoder prompt with the token that says that no timestamps follow, or without it."""
     if text[-1] == without:
         text = text[:-1]
     return text if wanted or without is None else [*text, without]
@@ -85,9 +84,9 @@ def set_timestamps_token(text: list[int], wanted: bool, without: int | None) -> 
 def build_timestamp_processors(
     read_option: OptionReader, generation_config: Any, begin: int, processors: Sequence[Any] | None
 ) -> Any:
-    """The logits processors of a call, with those that keep timestamps in order, where they are wanted.
+    """Adds the processor that keeps timestamps in order to a call's logits processors, where timestamps are wanted.
 
-    Raises ValueError where the model has none, or for timestamps of words.
+    Raises ValueError where the model has no timestamps, or for timestamps of words.
     """
     wanted = read_option("return_timestamps")
     if not wanted:

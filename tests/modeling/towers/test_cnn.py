@@ -56,9 +56,8 @@ def pictures(*shape: int, seed: int = 1) -> Tensor:
 
 
 def save_resnet(name: str, folder: Path, head: bool = False, **options: Any) -> hf.PreTrainedModel:
-    config = hf.ResNetConfig(
-        embedding_size=8, hidden_sizes=[16, 24, 32], depths=[2, 1, 2], num_labels=3, **RESNETS[name]
-    )
+    sizes = {"embedding_size": 8, "hidden_sizes": [16, 24, 32], "depths": [2, 1, 2]}
+    config = hf.ResNetConfig(**sizes, num_labels=3, **RESNETS[name])
     torch.manual_seed(0)
     model = drawn((hf.ResNetForImageClassification if head else hf.ResNetModel)(config))
     model.save_pretrained(folder, **options)
@@ -72,16 +71,12 @@ def tower_from(folder: Path) -> ConvolutionalTower:
     return tower.eval()
 
 
-def tokens_of(maps: Tensor) -> Tensor:
-    return maps.flatten(2).mT
-
-
 def run(model: nn.Module, pixel_values: Tensor) -> dict[str, Tensor]:
     """Every tensor that a ResNet, ours or transformers', returns, in the shape of ours."""
     outputs = model(pixel_values, output_hidden_states=True)
     tensors = {f"hidden_states.{number}": maps for number, maps in enumerate(outputs.hidden_states)}
     last = outputs.last_hidden_state
-    tensors["last_hidden_state"] = tokens_of(last) if last.ndim == 4 else last
+    tensors["last_hidden_state"] = last.flatten(2).mT if last.ndim == 4 else last
     tensors["pooler_output"] = outputs.pooler_output.flatten(1)
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
@@ -132,9 +127,8 @@ def test_resnet_trains_as_in_transformers(tmp_path: Path) -> None:
         model(pixel_values).pooler_output.square().sum().backward()
     first, other = ours.stem.entry.convolution.weight.grad, theirs.embedder.embedder.convolution.weight.grad
     assert difference(first, other) <= 1e-5
-    write_component(
-        read_component(open_checkpoint(tmp_path))._replace(weights=dict(ours.state_dict())), tmp_path / "ours"
-    )
+    read = read_component(open_checkpoint(tmp_path))
+    write_component(read._replace(weights=dict(ours.state_dict())), tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")
     after, wanted = (load_file(tmp_path / who / "model.safetensors") for who in ("ours", "theirs"))
     assert after.keys() == wanted.keys()
@@ -232,7 +226,7 @@ def reference(weights: dict[str, Tensor], stages: list[dict[str, int]], x: Tenso
             x = x + before
     x = step(x, "_conv_head", "_bn1")
     pooled = x.mean((2, 3))
-    return {"tokens": tokens_of(x), "pooled": pooled, "logits": pooled @ weights["_fc.weight"].T + weights["_fc.bias"]}
+    return {"tokens": x.flatten(2).mT, "pooled": pooled, "logits": pooled @ weights["_fc.weight"].T + weights["_fc.bias"]}
 
 
 @torch.no_grad()
