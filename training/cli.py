@@ -4,60 +4,56 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .commands import COMMANDS
+from .. import training
 from .recipes.errors import RecipeError
 
-FLAGS = {
-    "train": {"--help", "--overwrite", "--resume"},
-    "compare": {"--help", "--overwrite", "--resume"},
-    "evaluate": {"--help", "--data", "--split", "--output", "--intervals", "--beside"},
-    "predict": {"--help", "--data", "--output", "--text", "--image", "--context", "--batch-size"},
-}
-SWITCHES = {"--help", "--overwrite", "--resume", "--intervals"}
 EPILOG = "Run one process a device with: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for what the user has to mend."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    own, rest = split_overrides(given)
-    options = build_parser().parse_args(own)
+    parser, commands = build_parsers()
+    command = next((commands[argument] for argument in given if argument in commands), parser)
+    own, overrides = split_overrides(given, command)
+    options = parser.parse_args(own)
     try:
-        return COMMANDS[options.command](options, rest, given)
+        return training.COMMANDS[options.command](options, overrides, given)
     except RecipeError as error:
         print(f"plait {options.command}: {error}", file=sys.stderr)
         return 2
 
 
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command's own arguments, and the `--key value` pairs (or `--key=value`) that change the recipe."""
+def split_overrides(arguments: Sequence[str], command: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Splits arguments into the command's own and the `--key value` pairs (or `--key=value`) that change the recipe.
+
+    argparse's parse_known_args would take the value of an override for the recipe, or for a flag where they are alike.
+    """
     own: list[str] = []
     overrides: list[str] = []
-    rest = list(arguments)
-    flags = next((FLAGS[argument] for argument in arguments if argument in FLAGS), {"--help"})
+    flags, rest = command._option_string_actions, list(arguments)
     while rest:
-        argument = rest.pop(0)
-        flag, equals, _ = argument.partition("=")
-        if not flag.startswith("--") or flag in flags:
-            own.append(argument)
-            if flag in flags - SWITCHES and not equals and rest:
-                own.append(rest.pop(0))
-            continue
-        overrides += [argument] if equals or not rest else [argument, rest.pop(0)]
+        flag, equals, _ = rest[0].partition("=")
+        is_override = flag.startswith("--") and flag not in flags
+        takes_value = not equals and (is_override or (flag in flags and flags[flag].nargs != 0))
+        part = overrides if is_override else own
+        part += rest[: 1 + takes_value]
+        del rest[: 1 + takes_value]
     return own, overrides
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The options; whatever else is given as --key value changes the recipe."""
+def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Builds the parser of `plait`, and those of its commands by name; what else is given changes the recipe."""
     parser = argparse.ArgumentParser(
         prog="plait", description="Braid towers into one model and train it.", epilog=EPILOG
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
+    commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
     _add_compare(commands)
-    return parser
+    commands.metavar = " | ".join(commands.choices)
+    return parser, commands.choices
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 from configparser import ConfigParser
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,13 @@ def test_python_m_plait_offers_the_commands(tmp_path: Path) -> None:
 def test_every_public_name_is_there_and_listed() -> None:
     assert set(plait.__all__) <= set(dir(plait))
     assert {name: getattr(plait, name).__name__ for name in plait.__all__} == {name: name for name in plait.__all__}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_public_name_of_a_layer_is_there(layer: str) -> None:
+    module = import_module(f"plait.{layer}")
+    assert set(module.__all__) <= set(dir(module))
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

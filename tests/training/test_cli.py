@@ -11,7 +11,7 @@ import torch
 import yaml
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoProcessor
 
-from plait.training.cli import main, split_overrides
+from plait.training.cli import build_parsers, main, split_overrides
 from plait.training.recipes.errors import RecipeError
 from plait.training.runs.predict import build_option_rows
 from plait.training.tasks.registry import TASKS
@@ -324,13 +324,25 @@ def test_predict_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert message in capsys.readouterr().err
 
 
-def test_overrides_and_own_arguments_are_told_apart() -> None:
-    own, overrides = split_overrides(["train", "--seed", "3", "r.yaml", "--overwrite", "--data.source=x", "--resume"])
-    assert own == ["train", "r.yaml", "--overwrite", "--resume"]
-    assert overrides == ["--seed", "3", "--data.source=x"]
-    own, overrides = split_overrides(["predict", "m", "--text", "--what?", "--max_length", "4"])
-    assert own == ["predict", "m", "--text", "--what?"]
-    assert overrides == ["--max_length", "4"]
+@pytest.mark.parametrize(
+    ("line", "own", "overrides"),
+    [
+        ("train r.yaml --overwrite --seed 3", "train r.yaml --overwrite", "--seed 3"),
+        ("train --seed 3 r.yaml --data.source=x --resume", "train r.yaml --resume", "--seed 3 --data.source=x"),
+        ("--seed 3 train r.yaml", "train r.yaml", "--seed 3"),
+        ("train r.yaml --rate -1e-4 --text.prefix -hello", "train r.yaml", "--rate -1e-4 --text.prefix -hello"),
+        ("train r.yaml --output_dir --resume --overwrite", "train r.yaml --overwrite", "--output_dir --resume"),
+        ("train --over x r.yaml --help", "train r.yaml --help", "--over x"),
+        ("train r.yaml --output_dir", "train r.yaml", "--output_dir"),
+        ("predict m --text --what? --max_length 4", "predict m --text --what?", "--max_length 4"),
+        ("evaluate m --data d --data.columns c --intervals", "evaluate m --data d --intervals", "--data.columns c"),
+    ],
+)
+def test_overrides_and_own_arguments_are_told_apart(line: str, own: str, overrides: str) -> None:
+    """Also before the recipe or the command, with values that begin with a dash, and never by the start of a flag."""
+    arguments = line.split()
+    command = next(parser for name, parser in build_parsers()[1].items() if name in arguments)
+    assert split_overrides(arguments, command) == (own.split(), overrides.split())
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"]])
