@@ -1,8 +1,8 @@
 """The decode step: one new token through a decoder by plain functions, which saves the calls between modules.
 
-`DecodeStep` computes what the modules compute, from the same parameters, for every field of the config. It is built when
-a generation begins and lives as long as its cache. A leaf that is more than its class (a hook, an adapter, a packed or
-quantised weight) is called as it is; a decoder with a hook on anything larger has no decode step.
+`DecodeStep` computes what the modules compute, from the same parameters, for every field of the config. It is built
+when a generation begins and lives as long as its cache. A leaf that is more than its class (a hook, an adapter, a
+packed or quantised weight) is called as it is; a decoder with a hook on anything larger has no decode step.
 """
 
 from collections.abc import Callable, Sequence

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...configuration.modalities import MEDIA
 from ...configuration.messages import to_one_line
+from ...configuration.modalities import MEDIA
 from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
 from .sources import SOURCES

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ...configuration.modalities import MEDIA
 from ...configuration.messages import to_one_line
+from ...configuration.modalities import MEDIA
 from ..recipes.errors import RecipeError
 from .loading import DataSplits
 from .media import Row, collect_items, find_columns

@@ -47,7 +47,7 @@ class StreamedMetrics(EvaluationMetrics, Protocol):
 
 
 def expect_known(kind: str, name: str, known: Collection[str], where: str = "") -> None:
-    """Raises ValueError for a name that is not among the known ones, with the nearest, or all of them where none is near."""
+    """Raises ValueError for a name that is not among the known ones; it suggests the nearest, or names all."""
     if name not in known:
         raise ValueError(f"no {kind} {name!r}{where}{suggest(name, known)}")
 

@@ -64,9 +64,7 @@ def build_processor_and_model(
         raise RecipeError(f"model: {to_one_line(error)}") from error
 
 
-def build_metrics(
-    recipe: Recipe, task: Task, labels: LabelSpec | None, processor: PlaitProcessor
-) -> EvaluationMetrics:
+def build_metrics(recipe: Recipe, task: Task, labels: LabelSpec | None, processor: PlaitProcessor) -> EvaluationMetrics:
     """The recipe's metrics, or the task's usual ones."""
     try:
         return task.build_metrics(recipe.metrics, labels, processor, recipe)

@@ -226,7 +226,11 @@ def reference(weights: dict[str, Tensor], stages: list[dict[str, int]], x: Tenso
             x = x + before
     x = step(x, "_conv_head", "_bn1")
     pooled = x.mean((2, 3))
-    return {"tokens": x.flatten(2).mT, "pooled": pooled, "logits": pooled @ weights["_fc.weight"].T + weights["_fc.bias"]}
+    return {
+        "tokens": x.flatten(2).mT,
+        "pooled": pooled,
+        "logits": pooled @ weights["_fc.weight"].T + weights["_fc.bias"],
+    }
 
 
 @torch.no_grad()
