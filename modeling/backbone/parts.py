@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from ...configuration import DOCUMENT
-from ...configuration.tower import MODALITIES
+from ...configuration.modalities import MODALITIES
 from ..composition.parameter_names import part_of
 
 PARTS = (*MODALITIES, DOCUMENT, "fusion", "decoder", "head")

@@ -239,7 +239,7 @@ def _is_plain_mlp(module: nn.Module) -> TypeGuard[PlaitMLP]:
     """MLPs of exactly these classes, with their config's activation, whose only replaced `forward` is a kernel's."""
     if type(module) not in (PlaitMLP, PlaitGatedMLP) or not all(map(is_replaceable, (module, *module.children()))):
         return False
-    return type(module.act) is type(build_activation(module.hidden_act))
+    return type(module.act) is type(build_activation(str(module.hidden_act)))
 
 
 def _has_onednn_kernel(dtype: torch.dtype) -> bool:

@@ -9,7 +9,8 @@ from ...processing import PlaitProcessor
 from ..data.labels import LabelSpec
 from ..data.loading import DataSplits, load_data
 from ..data.row_encoder import ImageCache
-from ..metrics.base import EvaluationMetrics
+from ..metrics.base import StreamedMetrics
+from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
@@ -64,7 +65,9 @@ def build_processor_and_model(
         raise RecipeError(f"model: {to_one_line(error)}") from error
 
 
-def build_metrics(recipe: Recipe, task: Task, labels: LabelSpec | None, processor: PlaitProcessor) -> EvaluationMetrics:
+def build_metrics(
+    recipe: Recipe, task: Task, labels: LabelSpec | None, processor: PlaitProcessor
+) -> Metrics | StreamedMetrics:
     """The recipe's metrics, or the task's usual ones."""
     try:
         return task.build_metrics(recipe.metrics, labels, processor, recipe)

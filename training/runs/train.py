@@ -10,7 +10,8 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.loading import DataSplits
 from ..data.unreadable_rows import select_readable_splits
-from ..metrics.base import EvaluationMetrics
+from ..metrics.base import StreamedMetrics
+from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
@@ -42,7 +43,7 @@ class TrainingRun:
     data: DataSplits
     model: PlaitPreTrainedModel
     processor: PlaitProcessor
-    metrics: EvaluationMetrics
+    metrics: Metrics | StreamedMetrics
     trainer: PlaitTrainer
 
 

@@ -15,7 +15,8 @@ from ..data.loading import DataSplits
 from ..data.media import Row
 from ..data.row_encoder import RowEncoder
 from ..data.tokenizer import TARGET_TEMPLATE
-from ..metrics.base import EvaluationMetrics
+from ..metrics.base import StreamedMetrics
+from ..metrics.classification import Metrics
 from ..metrics.generation import score_texts
 from ..metrics.per_row import RowScores, collect_text_scores
 from ..optimization.arguments import PlaitTrainingArguments
@@ -156,7 +157,7 @@ class Task:
 
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
-    ) -> EvaluationMetrics:
+    ) -> Metrics | StreamedMetrics:
         """Builds the metrics that measure a model: the named ones, or the usual ones."""
         raise NotImplementedError
 
