@@ -237,9 +237,10 @@ def _is_packable(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 def _is_plain_mlp(module: nn.Module) -> TypeGuard[PlaitMLP]:
     """MLPs of exactly these classes, with their config's activation, whose only replaced `forward` is a kernel's."""
-    if type(module) not in (PlaitMLP, PlaitGatedMLP) or not all(map(is_replaceable, (module, *module.children()))):
+    if not isinstance(module, PlaitMLP) or type(module) not in (PlaitMLP, PlaitGatedMLP):
         return False
-    return type(module.act) is type(build_activation(str(module.hidden_act)))
+    own = type(module.act) is type(build_activation(module.hidden_act))
+    return own and all(is_replaceable(part) for part in (module, *module.children()))
 
 
 def _has_onednn_kernel(dtype: torch.dtype) -> bool:
