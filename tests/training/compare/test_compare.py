@@ -153,7 +153,7 @@ def test_a_comparison_goes_on_where_it_stopped(finished: tuple[Path, str], tmp_p
 
 def test_nothing_is_overwritten_unasked(finished: tuple[Path, str]) -> None:
     recipe = load_recipe(finished[0] / "compare.yaml")
-    with pytest.raises(RecipeError, match="--overwrite replaces it, --resume goes on"):
+    with pytest.raises(RecipeError, match="--overwrite replaces it, --resume continues it"):
         compare(recipe, "plait compare")
     other = load_recipe(finished[0] / "compare.yaml", {"training.learning_rate": 0.1})
     with pytest.raises(RecipeError, match=r"training.learning_rate: 0.005 there, 0.1 here"):
