@@ -19,7 +19,7 @@ from ...processing import PlaitProcessor
 from ..data.feature_cache import cache_features
 from ..data.inputs import find_image_groups
 from ..data.samplers import LengthSampler, SharedImageSampler, TokenBatchSampler
-from ..metrics.base import StreamedMetrics
+from ..metrics.base import EvaluationMetrics, StreamedMetrics
 from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.gradient_cache import average_gradients, cached_backward
@@ -69,7 +69,7 @@ class PlaitTrainer(Trainer):
         data_collator: Callable[..., Any] | None = None,
         train_dataset: "Dataset | None" = None,
         eval_dataset: "Dataset | None" = None,
-        compute_metrics: Callable[..., dict[str, float]] | StreamedMetrics | None = None,
+        compute_metrics: Callable[..., dict[str, float]] | EvaluationMetrics | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         **kwargs: Any,
     ) -> None:
