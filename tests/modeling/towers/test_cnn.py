@@ -225,12 +225,8 @@ def reference(weights: dict[str, Tensor], stages: list[dict[str, int]], x: Tenso
         if stride == 1 and x.shape[1] == before.shape[1]:
             x = x + before
     x = step(x, "_conv_head", "_bn1")
-    pooled = x.mean((2, 3))
-    return {
-        "tokens": x.flatten(2).mT,
-        "pooled": pooled,
-        "logits": pooled @ weights["_fc.weight"].T + weights["_fc.bias"],
-    }
+    tokens, pooled = x.flatten(2).mT, x.mean((2, 3))
+    return {"tokens": tokens, "pooled": pooled, "logits": pooled @ weights["_fc.weight"].T + weights["_fc.bias"]}
 
 
 @torch.no_grad()
