@@ -3,21 +3,21 @@
 from ...configuration import PlaitFusionConfig
 from ...configuration.messages import suggest
 from .base import Fusion, FusionOutput, Stream
-from .bottleneck import BottleneckFusion
-from .co_attention import CoAttentionFusion
-from .concatenate import ConcatenationFusion
-from .cross_attention import CrossAttentionFusion
-from .early import EarlyFusion
-from .gated_cross_attention import GatedCrossAttentionFusion
-from .gated_multimodal_unit import GatedMultimodalUnitFusion
-from .late import LateFusion
-from .late_concatenated import LateConcatenatedFusion
-from .late_mean import LateMeanFusion
-from .late_weighted import LateWeightedFusion
-from .low_rank_tensor import LowRankTensorFusion
-from .mixture_of_experts import MixtureOfExpertsFusion
-from .product_of_experts import ProductOfExpertsFusion
-from .tensor import TensorFusion
+from .strategies.bottleneck import BottleneckFusion
+from .strategies.co_attention import CoAttentionFusion
+from .strategies.concatenate import ConcatenationFusion
+from .strategies.cross_attention import CrossAttentionFusion
+from .strategies.early import EarlyFusion
+from .strategies.gated_cross_attention import GatedCrossAttentionFusion
+from .strategies.gated_multimodal_unit import GatedMultimodalUnitFusion
+from .strategies.late import LateFusion
+from .strategies.late_concatenated import LateConcatenatedFusion
+from .strategies.late_mean import LateMeanFusion
+from .strategies.late_weighted import LateWeightedFusion
+from .strategies.low_rank_tensor import LowRankTensorFusion
+from .strategies.mixture_of_experts import MixtureOfExpertsFusion
+from .strategies.product_of_experts import ProductOfExpertsFusion
+from .strategies.tensor import TensorFusion
 
 FUSIONS: dict[str, type[Fusion]] = {
     "early": EarlyFusion,

@@ -115,9 +115,12 @@ def test_faces_define_nothing() -> None:
 
 
 def test_no_folder_has_more_than_24_files() -> None:
+    """But for the two that hold files of one kind, to which a family or a strategy more is one more."""
+    shelves = {"plait.modeling.checkpoints.families", "plait.modeling.fusion.strategies"}
     counts: dict[str, int] = {}
     for module in texts():
         folder = module if is_face(module) else module.rpartition(".")[0]
         counts[folder] = counts.get(folder, 0) + 1
     assert counts["plait.modeling.core"] > 5
-    assert not {folder: count for folder, count in counts.items() if count > 24}
+    assert shelves < set(counts)
+    assert not {folder: count for folder, count in counts.items() if count > 24 and folder not in shelves}

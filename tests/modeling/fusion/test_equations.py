@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from plait.modeling.core.transformer import LayerPlans
 from plait.modeling.fusion import Fusion, Stream, build_fusion
-from plait.modeling.fusion.tensor import MAX_TENSOR_FEATURES
+from plait.modeling.fusion.strategies.tensor import MAX_TENSOR_FEATURES
 
 PAIR, TRIPLE = ("text", "image"), ("text", "image", "audio")
 

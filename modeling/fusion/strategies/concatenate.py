@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from ...configuration import PlaitFusionConfig
-from ..core.layers import LearnedTokens
-from ..outputs import LayerChoice
-from .base import Fusion, FusionOutput, Stream, add_modality_types, concatenate_streams
+from ....configuration import PlaitFusionConfig
+from ...core.layers import LearnedTokens
+from ...outputs import LayerChoice
+from ..base import Fusion, FusionOutput, Stream, add_modality_types, concatenate_streams
 
 
 class ConcatenationFusion(Fusion):

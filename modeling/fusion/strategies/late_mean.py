@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .pooled import PooledFusion, weighted_sum
+from ..pooled import PooledFusion, weighted_sum
 
 
 class LateMeanFusion(PooledFusion):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ...configuration import PlaitFusionConfig
-from ..core.layers import LearnedTokens
-from .pooled import PooledFusion
+from ....configuration import PlaitFusionConfig
+from ...core.layers import LearnedTokens
+from ..pooled import PooledFusion
 
 
 class LateConcatenatedFusion(PooledFusion):

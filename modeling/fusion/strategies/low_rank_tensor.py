@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ...configuration import PlaitFusionConfig
-from ..core.layers import SelfInitializing, build_norm
-from .pooled import PooledFusion
+from ....configuration import PlaitFusionConfig
+from ...core.layers import SelfInitializing, build_norm
+from ..pooled import PooledFusion
 
 
 class LowRankTensorFusion(PooledFusion):

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...configuration import PlaitFusionConfig
-from ..core.layers import LearnedTokens, build_norm
-from ..core.transformer import LayerPlans, PlaitLayer
-from ..outputs import LayerChoice
-from .attention_plans import AttentionPlanner
-from .base import (
+from ....configuration import PlaitFusionConfig
+from ...core.layers import LearnedTokens, build_norm
+from ...core.transformer import LayerPlans, PlaitLayer
+from ...outputs import LayerChoice
+from ..attention_plans import AttentionPlanner
+from ..base import (
     Fusion,
     FusionOutput,
     Stream,
@@ -20,7 +20,7 @@ from .base import (
     insert_missing_token,
     require_cross_attention,
 )
-from .recorder import OutputRecorder, scatter_keys
+from ..recorder import OutputRecorder, scatter_keys
 
 
 class CoAttentionFusion(Fusion):

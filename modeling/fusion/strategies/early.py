@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from ...configuration import PlaitFusionConfig
-from ..core.layers import LearnedTokens
-from ..core.transformer import PlaitTransformer
-from ..outputs import LayerChoice
-from .base import Fusion, FusionOutput, Stream, add_modality_types, compute_token_positions, concatenate_streams
+from ....configuration import PlaitFusionConfig
+from ...core.layers import LearnedTokens
+from ...core.transformer import PlaitTransformer
+from ...outputs import LayerChoice
+from ..base import Fusion, FusionOutput, Stream, add_modality_types, compute_token_positions, concatenate_streams
 
 
 class EarlyFusion(Fusion):

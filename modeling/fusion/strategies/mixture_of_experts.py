@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ...configuration import PlaitFusionConfig
-from ..core.layers import PlaitGatedMLP, PlaitMLP
-from .pooled import PooledFusion, masked_softmax, weighted_sum
+from ....configuration import PlaitFusionConfig
+from ...core.layers import PlaitGatedMLP, PlaitMLP
+from ..pooled import PooledFusion, masked_softmax, weighted_sum
 
 
 class MixtureOfExpertsFusion(PooledFusion):

@@ -3,14 +3,14 @@
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ...configuration import PlaitFusionConfig
-from ..core.attention import AttentionPlan, PlaitCrossAttention
-from ..core.layers import PlaitGatedMLP, PlaitMLP, TanhGate, build_norm
-from ..outputs import LayerChoice
-from .attention_plans import AttentionPlanner
-from .base import FusionOutput, Stream
+from ....configuration import PlaitFusionConfig
+from ...core.attention import AttentionPlan, PlaitCrossAttention
+from ...core.layers import PlaitGatedMLP, PlaitMLP, TanhGate, build_norm
+from ...outputs import LayerChoice
+from ..attention_plans import AttentionPlanner
+from ..base import FusionOutput, Stream
+from ..recorder import OutputRecorder
 from .cross_attention import QueryFusion
-from .recorder import OutputRecorder
 
 
 class GatedCrossAttentionFusion(QueryFusion):

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ...configuration import PlaitFusionConfig
-from ..core.layers import SelfInitializing
-from .pooled import PooledFusion, masked_softmax, weighted_sum
+from ....configuration import PlaitFusionConfig
+from ...core.layers import SelfInitializing
+from ..pooled import PooledFusion, masked_softmax, weighted_sum
 
 
 class LateWeightedFusion(PooledFusion):

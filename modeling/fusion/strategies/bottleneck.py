@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...configuration import PlaitFusionConfig
-from ..core.attention import AttentionPlan
-from ..core.layers import LearnedTokens, build_norm
-from ..core.transformer import LayerPlans, PlaitLayer
-from ..outputs import LayerChoice
-from .attention_plans import AttentionPlanner
-from .base import Fusion, FusionOutput, Stream, add_modality_types
-from .recorder import OutputRecorder, scatter_keys
+from ....configuration import PlaitFusionConfig
+from ...core.attention import AttentionPlan
+from ...core.layers import LearnedTokens, build_norm
+from ...core.transformer import LayerPlans, PlaitLayer
+from ...outputs import LayerChoice
+from ..attention_plans import AttentionPlanner
+from ..base import Fusion, FusionOutput, Stream, add_modality_types
+from ..recorder import OutputRecorder, scatter_keys
 
 
 class BottleneckFusion(Fusion):

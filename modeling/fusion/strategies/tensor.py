@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from ...configuration import PlaitFusionConfig
-from ..core.layers import build_activation, build_norm
-from .pooled import PooledFusion
+from ....configuration import PlaitFusionConfig
+from ...core.layers import build_activation, build_norm
+from ..pooled import PooledFusion
 
 MAX_TENSOR_FEATURES = 2**20  # products a row
 

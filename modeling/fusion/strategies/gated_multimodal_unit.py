@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ...configuration import PlaitFusionConfig
-from .pooled import PooledFusion
+from ....configuration import PlaitFusionConfig
+from ..pooled import PooledFusion
 
 
 class GatedMultimodalUnitFusion(PooledFusion):
