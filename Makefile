@@ -25,7 +25,7 @@ endef
 .PHONY: help demo test test-oldest lint parity matrix bench clean
 
 help:
-	@echo "make demo         train on questions about pictures, save, reload, answer (about ten minutes on two cores)"
+	@echo "make demo         train on questions about images, save, reload, answer (about ten minutes on two cores)"
 	@echo "make test         the tests against the built package, then make lint"
 	@echo "make test-oldest  the tests on the oldest supported transformers"
 	@echo "make lint         ruff and pyright"
