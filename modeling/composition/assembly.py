@@ -33,7 +33,8 @@ def assemble_model(
     if "decoder" in components:
         finish_decoder(model, components["decoder"])
     freeze_zeros(model.parts.values())
-    model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
+    if freeze:
+        model.freeze(*([freeze] if isinstance(freeze, str) else freeze))
     model.eval()
     if verbose:
         print(model.composition())

@@ -140,7 +140,7 @@ def read_folder_component(modality: str, name: Any, where: Mapping[str, Any]) ->
     source = open_checkpoint(name, **where)
     if find_family(source.config, modality) is not None:
         component = read_component(source, modality)
-        generation = read_generation_config(source, hub) if modality in ("text", "decoder") else None
+        generation = read_generation_config(source, hub) if modality == "decoder" else None
         return component._replace(generation=generation)
     return read_wrapped_decoder(source, where) if modality == "decoder" else read_wrapped_tower(source, modality, where)
 
