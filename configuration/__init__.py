@@ -1,4 +1,4 @@
-"""Plain data, no torch: what a plait is made of."""
+"""The configs of models, towers, fusions and decoders: plain data that imports no torch."""
 
 from transformers import AutoConfig
 

@@ -1,4 +1,4 @@
-"""Audio towers as data: of spectrogram patches, of waveforms, and recurrent ones."""
+"""The configs of audio towers: over spectrogram patches, over waveforms, and recurrent."""
 
 from typing import Any, ClassVar, Literal
 
@@ -11,12 +11,14 @@ from .tower import PlaitTowerConfig
 
 @strict
 class PlaitSpectrogramConfig(PlaitTowerConfig):
-    """An audio tower over patches of a spectrogram: `input_values (clips, frames, num_mel_bins)` to tokens (Gong et al.
-    2021, https://arxiv.org/abs/2104.01778, section 2.1).
+    """The config of an audio tower over spectrogram patches: `input_values (clips, frames, num_mel_bins)` to tokens
+    (Gong et al. 2021, https://arxiv.org/abs/2104.01778, section 2.1).
 
-    Patches of `patch_size` frames and mel bins overlap where `frequency_stride` and `time_stride` are smaller.
-    `class_tokens` are learned tokens put first. `max_length` is the number of frames that the position table was
-    made for; it is interpolated (bicubic) for another.
+    Patches of `patch_size` mel bins and frames overlap if `frequency_stride` and `time_stride` are smaller.
+    `class_tokens` is the number of learned tokens put first. `max_length` is the number of frames that the position
+    table was made for; the table is interpolated (bicubic) for other lengths.
+
+    Raises ValueError for `num_mel_bins` and `max_length` smaller than one patch.
     """
 
     model_type = "plait_spectrogram"
@@ -34,11 +36,13 @@ class PlaitSpectrogramConfig(PlaitTowerConfig):
         super().__post_init__(**kwargs)
         if min(self.grid) < 1:
             size = f"{self.num_mel_bins} mel bins and {self.max_length} frames"
-            raise ValueError(f"a spectrogram of {size} is smaller than a patch of {self.patch_size}")
+            raise ValueError(
+                f"a spectrogram of {size} is smaller than a patch of {self.patch_size}: use a smaller patch_size"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches along the mel bins and along the frames."""
+        """The number of patches along the mel bins and along the frames."""
         size = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else self.patch_size
         bins = (self.num_mel_bins - size[0]) // self.frequency_stride + 1
         return bins, (self.max_length - size[1]) // self.time_stride + 1
@@ -46,14 +50,16 @@ class PlaitSpectrogramConfig(PlaitTowerConfig):
 
 @strict
 class PlaitWaveformConfig(PlaitTowerConfig):
-    """An audio tower over samples: `input_values (clips, samples)` to tokens (Baevski et al. 2020,
+    """The config of an audio tower over a waveform: `input_values (clips, samples)` to tokens (Baevski et al. 2020,
     https://arxiv.org/abs/2006.11477, section 2).
 
-    Convolutions over time (`conv_dim`, `conv_kernel`, `conv_stride`: one number a layer), normed by
-    `feat_extract_norm`: "group" norms each channel of the first layer over its frames, "layer" each frame of every
-    layer. Positions come from one more convolution, of `num_conv_pos_embeddings` frames in
-    `num_conv_pos_embedding_groups` groups, its weight normalised. Augmentation of features in training (SpecAugment) is
-    left to the data; `mask_token` keeps the vector that a checkpoint has for it.
+    The tower begins with convolutions over time (`conv_dim`, `conv_kernel`, `conv_stride`: one number per layer).
+    `feat_extract_norm` "group" normalizes each channel of the first layer over its frames, "layer" each frame of every
+    layer. Positions come from one more convolution, with weight normalization, over `num_conv_pos_embeddings` frames in
+    `num_conv_pos_embedding_groups` groups. SpecAugment, the masking of features in training, is left to the data
+    pipeline; `mask_token` keeps the vector that a checkpoint has for it.
+
+    Raises ValueError for lists of unequal length, or a `hidden_size` that the groups do not divide.
     """
 
     model_type = "plait_waveform"
@@ -78,14 +84,14 @@ class PlaitWaveformConfig(PlaitTowerConfig):
         super().__post_init__(**kwargs)
         counts = {name: len(getattr(self, name)) for name in ("conv_dim", "conv_kernel", "conv_stride")}
         if len(set(counts.values())) > 1 or not self.conv_dim:
-            raise ValueError(f"one number a convolution is needed, got {counts}")
+            raise ValueError(f"conv_dim, conv_kernel and conv_stride need one number per convolution, got {counts}")
         if self.hidden_size % self.num_conv_pos_embedding_groups:
             groups = f"num_conv_pos_embedding_groups {self.num_conv_pos_embedding_groups}"
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {groups}")
 
     @property
     def receptive_field(self) -> int:
-        """Samples that one token sees: the shortest clip."""
+        """The number of samples that one token depends on, which is the length of the shortest clip."""
         samples = 1
         for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride), strict=True):
             samples = (samples - 1) * stride + kernel
@@ -94,17 +100,16 @@ class PlaitWaveformConfig(PlaitTowerConfig):
 
 @strict
 class PlaitRNNConfig(PlaitBaseConfig):
-    """A recurrent audio tower: `input_features (clips, num_mel_bins, frames)`, of which it reads one frame after the
-    other, to a token a frame.
+    """The config of a recurrent audio tower: `input_features (clips, num_mel_bins, frames)` to one token per frame.
 
     `rnn_type` is `lstm` (Hochreiter and Schmidhuber 1997) or `gru` (Cho et al. 2014,
-    https://arxiv.org/abs/1406.1078), `rnn_size` wide in each direction. `hidden_size`, the width of the tokens, follows
-    (twice as much where it is `bidirectional`). `input_norm` norms each frame first. `pooling` is the mean over the
-    frames, `final` the last layer's state behind the last frame (of both directions, side by side), or `none`; then
-    come, where set, a dense layer to `pooler_size` and `pooler_act`, and `pooler_normalize` divides by the length of
-    the vector. `family` and `source_config` as in `PlaitTowerConfig`.
+    https://arxiv.org/abs/1406.1078), `rnn_size` wide in each direction. `hidden_size`, the width of the tokens, is
+    `rnn_size`, or twice that if `bidirectional`. `input_norm` normalizes each frame first. `pooling` is `mean` over the
+    frames, `final` (the last layer's state after the last frame, both directions concatenated) or `none`. If set, a
+    dense layer to `pooler_size` and the activation `pooler_act` follow; `pooler_normalize` divides the vector by its
+    L2 norm. `family` and `source_config` as in `PlaitTowerConfig`.
 
-    Raises ValueError for a `hidden_size` other than that of the tokens.
+    Raises ValueError for a `hidden_size` other than the width of the tokens.
     """
 
     model_type = "plait_rnn"
@@ -133,4 +138,4 @@ class PlaitRNNConfig(PlaitBaseConfig):
         self._fill(hidden_size=width)
         super().__post_init__(**kwargs)
         if self.hidden_size != width:
-            raise ValueError(f"hidden_size {self.hidden_size} is not the width {width} of the tokens")
+            raise ValueError(f"hidden_size {self.hidden_size} is not the width {width} of the tokens: leave it out")

@@ -1,4 +1,4 @@
-"""What every plait config shares: annotated fields, and unknown keys that are never silently accepted."""
+"""The base class of all configs: annotated fields, and a check of unknown keys."""
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -15,7 +15,7 @@ Held = TypeVar("Held")
 
 _reading_a_file: ContextVar[bool] = ContextVar("plait_reading_a_file", default=False)
 
-# keys that PreTrainedConfig itself takes out of its keyword arguments or writes into config.json
+# keys that PreTrainedConfig removes from its keyword arguments or writes into config.json
 _LIBRARY_KEYS = frozenset(
     "num_labels torch_dtype name_or_path attn_implementation experts_implementation output_attentions per_layer_config "
     "model_type transformers_version quantization_config auto_map rope_theta rope_scaling use_return_dict task "
@@ -24,9 +24,9 @@ _LIBRARY_KEYS = frozenset(
 
 
 class Resolved(Generic[Given, Held]):
-    """The type of a field that takes a `Given` and, once `__post_init__` has run, holds a `Held`.
+    """The type of a field that accepts a `Given` and, after `__post_init__`, holds a `Held`.
 
-    At runtime it is `Given`, which `@strict` checks; a type checker sees a descriptor that is read as `Held`.
+    At runtime it is `Given`, which `@strict` checks; a type checker sees a descriptor that returns `Held`.
     """
 
     def __class_getitem__(cls, types: tuple[Any, Any]) -> Any:
@@ -40,15 +40,15 @@ class Resolved(Generic[Given, Held]):
 
 
 Size = Resolved[int | None, int]
-LEFT_OUT: Any = None  # the default of a resolved field
+LEFT_OUT: Any = None  # the default of a field that __post_init__ fills in
 
 
 class PlaitBaseConfig(PreTrainedConfig):
-    """Base of the plait configs.
+    """The base class of all configs of plait.
 
     Raises:
-        TypeError: an unknown key in a Python call, with the nearest known name. A key that comes from a file
-            (`from_pretrained`, `from_dict`) is kept and warned about once: a newer plait may have written it.
+        TypeError: an unknown key in a Python call; the message names the nearest known one. An unknown key from a file
+            (`from_pretrained`, `from_dict`) is kept and warned about once: a newer version may have written it.
     """
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -57,7 +57,7 @@ class PlaitBaseConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
-        """Build from the content of a config.json; unknown keys are kept and warned about once."""
+        """Builds a config from the content of a config.json; unknown keys are kept and warned about once."""
         token = _reading_a_file.set(True)
         try:
             return super().from_dict(config_dict, **kwargs)
@@ -65,13 +65,13 @@ class PlaitBaseConfig(PreTrainedConfig):
             _reading_a_file.reset(token)
 
     def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """No `rope_parameters` means no rotary positions; transformers would fill in its default."""
+        """Leaves `rope_parameters` None (no rotary positions), where transformers would fill in its default."""
         if self.rope_parameters is None:
             return kwargs
         return super().convert_rope_params_to_dict(**kwargs)
 
     def _fill(self, **values: Any) -> None:
-        """Set the fields that were left out."""
+        """Sets those of the fields that are None."""
         for name, value in values.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
@@ -84,4 +84,4 @@ class PlaitBaseConfig(PreTrainedConfig):
             hint = suggest_nearest(key, self.__dataclass_fields__)
             if not _reading_a_file.get():
                 raise TypeError(f"{type(self).__name__} has no field {key!r}{hint}")
-            logger.warning_once(f"{type(self).__name__}: kept the unknown key {key!r} of the file{hint}")
+            logger.warning_once(f"{type(self).__name__}: kept the unknown key {key!r} of the config file{hint}")

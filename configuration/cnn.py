@@ -1,4 +1,4 @@
-"""A convolutional tower as data."""
+"""The config of a convolutional image tower."""
 
 from typing import Any, Literal
 
@@ -8,24 +8,24 @@ from .base import LEFT_OUT, PlaitBaseConfig, Size
 
 Sizes = list[int] | tuple[int, ...]
 
-# how many times narrower (inverted: wider) a layer is inside than at its ends
+# the factor by which the inside of a layer is narrower (inverted: wider) than its ends
 _EXPAND_RATIOS = {"basic": 1, "bottleneck": 4, "inverted": 6}
 
 
 @strict
 class PlaitCNNConfig(PlaitBaseConfig):
-    """A convolutional image tower: `pixel_values (images, channels, height, width)` to one token a place of the last
-    feature map. The defaults are ResNet-18 (He et al. 2015, https://arxiv.org/abs/1512.03385).
+    """The config of a convolutional image tower: `pixel_values (images, channels, height, width)` to one token per
+    position of the last feature map. The defaults are ResNet-18 (He et al. 2015, https://arxiv.org/abs/1512.03385).
 
     `architecture` chooses stem and padding: `resnet` begins with a 7x7 convolution and a max pooling,
     `efficientnet_lite` with a 3x3 convolution, and pads as TensorFlow's `same` does. `embedding_size` is the stem's
     width. `hidden_sizes`, `depths` (layers), `strides` (of the first layer), `kernel_sizes` and `expand_ratios` have
-    one number a stage; left out, strides are 1, 2, 2, ..., kernels 3, expansions 1 (`basic` layers: two convolutions),
-    4 (`bottleneck`: that many times narrower inside) or 6 (`inverted`: wider inside, where each channel is convolved by
-    itself; Sandler et al. 2018, https://arxiv.org/abs/1801.04381). `downsample_in_bottleneck` puts a bottleneck's
-    stride in its first convolution. `head_size` adds a 1x1 convolution at the end. `hidden_size`, the width of the last
-    feature map, follows from these. `image_size` is in pixels, an int or [height, width]; any other size works too.
-    `pooling` is the average over all places, or `none`. `family` and `source_config` as in `PlaitTowerConfig`.
+    one number per stage. By default strides are 1, 2, 2, ..., kernels 3, and expansions 1 (`basic`: two convolutions),
+    4 (`bottleneck`: 4 times narrower inside) or 6 (`inverted`: 6 times wider inside, with a depthwise convolution;
+    Sandler et al. 2018, https://arxiv.org/abs/1801.04381). `downsample_in_bottleneck` puts a bottleneck's stride in its
+    first convolution. `head_size` adds a 1x1 convolution at the end. `hidden_size`, the width of the last feature map,
+    follows from these. `image_size` is in pixels, an int or [height, width]; images of other sizes are accepted too.
+    `pooling` is `mean` over all positions, or `none`. `family` and `source_config` as in `PlaitTowerConfig`.
 
     Raises:
         ValueError: lists of unequal length; an even kernel; a `hidden_size` other than the last feature map's width.
@@ -67,9 +67,13 @@ class PlaitCNNConfig(PlaitBaseConfig):
         for name in ("depths", "strides", "kernel_sizes", "expand_ratios"):
             given = len(getattr(self, name))
             if given != len(self.hidden_sizes):
-                raise ValueError(f"{name} has {given} numbers, hidden_sizes {len(self.hidden_sizes)}: one a stage")
+                raise ValueError(
+                    f"{name} has {given} numbers, hidden_sizes {len(self.hidden_sizes)}: give one per stage"
+                )
         if even := [size for size in self.kernel_sizes if size % 2 == 0]:
             raise ValueError(f"kernel_sizes must be odd, got {even[0]}")
         width = self.head_size or self.hidden_sizes[-1]
         if self.hidden_size != width:
-            raise ValueError(f"hidden_size {self.hidden_size} is not the width {width} of the last feature map")
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not the width {width} of the last feature map: leave it out"
+            )

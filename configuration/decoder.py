@@ -1,4 +1,4 @@
-"""A decoder as data: the text tower's fields, causal."""
+"""The config of a decoder: the fields of a text tower, with causal attention."""
 
 from huggingface_hub.dataclasses import strict
 
@@ -7,7 +7,7 @@ from .tower import PlaitTextConfig
 
 @strict
 class PlaitDecoderConfig(PlaitTextConfig):
-    """A causal transformer over text; a causal checkpoint read alone (GPT-2, Llama, ...) becomes this."""
+    """The config of a causal transformer over text; a causal language model (GPT-2, Llama, ...) read alone gets it."""
 
     model_type = "plait_decoder"
     base_config_key = "decoder_config"

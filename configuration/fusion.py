@@ -1,4 +1,4 @@
-"""A fusion as data."""
+"""The config of a fusion."""
 
 from typing import Any, Literal
 
@@ -9,20 +9,20 @@ from .transformer import PlaitTransformerConfig
 
 @strict
 class PlaitFusionConfig(PlaitTransformerConfig):
-    """How the streams of the towers are braided (`strategy`; "inline": not at all, an image's tokens stand among the
-    text of a decoder).
+    """The config of a fusion: how the tokens of the towers are joined.
 
-    `hidden_size` is the joint width; every tower's stream is brought to it by a `connector`: `linear`, `mlp` (two
-    layers, LLaVA 1.5), `resampler` or `qformer` (`num_queries` learned queries read the stream in `resampler_layers`
-    layers; Perceiver resampler, Alayrac et al. 2022; Q-Former, Li et al. 2023). `query` names the modality that asks in
-    `cross_attention` and `gated_cross_attention` (default: text where there is text, else the first).
-    `modality_dropout` is the chance, 0..1, that a row loses a modality in training (never its last one). `pooling`
-    reads one vector from the fused tokens. `num_bottlenecks` tokens are shared in `bottleneck`; `tensor_size` numbers a
-    modality enter the products of `tensor`, whose weights have the rank `tensor_rank` in `low_rank_tensor`.
+    `strategy` names the fusion; "inline" means none: an image's tokens take the place of image tokens in a decoder's
+    text. `hidden_size` is the joint width, to which a `connector` projects each tower's tokens: `linear`, `mlp` (two
+    layers, LLaVA 1.5), `resampler` or `qformer` (`num_queries` learned queries cross-attend to the tokens in
+    `resampler_layers` layers; Perceiver resampler, Alayrac et al. 2022; Q-Former, Li et al. 2023). `query` names the
+    modality of the queries in `cross_attention` and `gated_cross_attention` (default: text if present, else the first).
+    `modality_dropout` is the probability, 0..1, that a row loses a modality in training (never its last one). `pooling`
+    makes one vector of the fused tokens. `bottleneck` shares `num_bottlenecks` tokens. `tensor` multiplies
+    `tensor_size` numbers per modality; in `low_rank_tensor` the weights of these products have rank `tensor_rank`.
 
     Raises:
-        ValueError: `modality_dropout` outside 0..1, or a number below 1 of queries, layers, bottlenecks, or of a
-            tensor's size or rank.
+        ValueError: `modality_dropout` outside 0..1; `num_queries`, `resampler_layers`, `num_bottlenecks`, `tensor_size`
+            or `tensor_rank` below 1.
     """
 
     model_type = "plait_fusion"
@@ -46,12 +46,12 @@ class PlaitFusionConfig(PlaitTransformerConfig):
         self._check_ranges()
 
     def items(self) -> tuple[()]:
-        """None: transformers reads a config's `fusion_config` as its own mapping of fused kernels to switch on."""
+        """Returns nothing: transformers reads a config's `fusion_config` as its own mapping of kernels to fuse."""
         return ()
 
     def _check_ranges(self) -> None:
         if not 0 <= self.modality_dropout <= 1:
-            raise ValueError(f"modality_dropout is a chance from 0 to 1, not {self.modality_dropout}")
+            raise ValueError(f"modality_dropout is {self.modality_dropout}: expected a probability from 0 to 1")
         for field in ("num_queries", "resampler_layers", "num_bottlenecks", "tensor_size", "tensor_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)}: expected at least 1")

@@ -1,4 +1,4 @@
-"""Arguments of `from_pretrained` that say where a file is, not what to do with it."""
+"""The arguments of `from_pretrained` that say where a file is."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,5 +7,5 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "re
 
 
 def select_hub_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of the arguments that say where a file is."""
+    """Returns the arguments that say where a file is (`HUB_OPTIONS`)."""
     return {name: arguments[name] for name in HUB_OPTIONS if name in arguments}

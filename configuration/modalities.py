@@ -1,4 +1,4 @@
-"""The table of modalities: what belongs to each, a row each."""
+"""The table of modalities, one row each: config field, inputs, processor and columns."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 class ItemInput(NamedTuple):
     """An argument of a model's `forward` that holds the items of every row: (batch[, items], ...).
 
-    dimensions: of one item, unless the tower that reads it says otherwise; shape: as errors name it; tower_mask: what a
-    tower calls the mask that `forward` takes as `{name}_mask`, None where items need no mask.
+    dimensions: their number in one item, unless the tower's config says otherwise; shape: the shape as errors show it;
+    tower_mask: the tower's name for the mask that `forward` takes as `{name}_mask`, None for items without a mask.
     """
 
     name: str
@@ -17,13 +17,14 @@ class ItemInput(NamedTuple):
 
 
 class Modality(NamedTuple):
-    """What belongs to one modality.
+    """A row of the table of modalities.
 
-    config_field: the tower's config in `PlaitConfig`, and in transformers' configs of several towers. main_input: what
-    a tower reads first, unless its config's `reads` says otherwise. wrapped_inputs: what a model of transformers may be
-    given besides. processor_argument: of `PlaitProcessor`'s call; processor_part: the attribute that reads it. columns:
-    what a data set may hold of it. items: the inputs of items that may be absent, of which one is given (none for text,
-    whose rows are the items); present_input: which items are present.
+    config_field: the field of the tower's config in `PlaitConfig` and in transformers' configs of several towers.
+    main_input: the tower's main input, unless its config's `reads` names another. processor_argument: the argument of
+    `PlaitProcessor`'s call; processor_part: the processor's attribute that reads it. columns: the columns that a data
+    set may have for it. items: the inputs, one of which is passed, of items that may be absent (none for text, whose
+    rows are the items); present_input: the input that says which items are present. wrapped_inputs: further inputs
+    that a wrapped model of transformers accepts.
     """
 
     name: str

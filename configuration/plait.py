@@ -1,4 +1,4 @@
-"""The config of a whole plait."""
+"""The config of a whole model."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -45,7 +45,7 @@ OWN_CONFIGS = {
 
 
 def build_sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: type[PreTrainedConfig]) -> Any:
-    """A tower's config as an object: ours, or (a wrapped tower) that of any model type transformers knows."""
+    """Builds a tower's config from a dict: ours or, for a wrapped tower, that of any model type transformers knows."""
     if not isinstance(value, dict):
         return value
     model_type = value.get("model_type", default.model_type)
@@ -55,36 +55,35 @@ def build_sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: t
 
 @strict
 class PlaitConfig(PlaitBaseConfig):
-    """Several towers, a fusion and, if there is one, a decoder.
+    """The config of a model: its towers, their fusion and its decoder, each optional.
 
-    A sub-config is ours (a native tower) or any transformers config (a wrapped one); None where there is no such part.
-    One strand alone has neither connector nor fusion. Nothing depends on the order of a dict: `encoders` always gives
-    text, image, audio, video.
+    A sub-config is ours (a native tower) or any transformers config (a wrapped tower); None means no such part. A model
+    of one component has neither connector nor fusion. The order of towers is fixed: text, image, audio, video.
 
     Towers reach a decoder in one of two ways: as the context of its cross-attention (`decoder_config.cross_attention`;
     then `is_encoder_decoder` is True), or inline, their tokens in the place of the `image_token_id` tokens of its text
-    (`fusion_config.strategy` is "inline"); `bidirectional_images` lets the tokens of one image see each other there.
-    `lm_head_bias` gives the projection to the vocabulary a bias. With `tie_word_embeddings` that projection's weights
-    are the token embeddings; with `tie_encoder_embeddings` as well those of the text tower are (BART).
+    (`fusion_config.strategy` is "inline"); `bidirectional_images` then lets the tokens of one image attend to each
+    other in both directions. `lm_head_bias` gives the projection to the vocabulary a bias. `tie_word_embeddings` ties
+    that projection to the token embeddings, `tie_encoder_embeddings` those of the text tower to the decoder's (BART).
 
     A `retrieval_config` says how the towers' vectors are compared in one space; then towers need no fusion.
-    `document_config` is a second tower for one of the modalities, that of what is searched.
+    `document_config` is a second tower for one of the modalities, which encodes the documents that are searched.
 
-    Special tokens are read here, not in a part's config; those left out are lifted from the decoder's, else the text
+    The special tokens of this config count, not those of a part's; they default to the decoder's, else the text
     tower's.
 
-    `objectives` weighs what `PlaitForPreTraining` learns (None: all that the parts allow, alike); `image_mask_ratio` is
-    the share of a picture's patches that masked image modelling hides, 0..1, and with `norm_pix_loss` their pixels are
-    predicted normalised patch by patch.
+    `objectives` holds the loss weights of `PlaitForPreTraining` (None: all objectives that the parts allow, weighted
+    equally). `image_mask_ratio` is the share of an image's patches that masked image modelling hides, 0..1; with
+    `norm_pix_loss` the pixels to predict are normalized per patch.
 
     Raises:
-        ValueError: no tower and no decoder; more than one tower without a fusion; `fusion_config.query` names a
-            modality that has no tower; towers that do not reach the decoder; embeddings that cannot be tied; documents
-            that nothing reads; an unknown objective, or a weight or ratio out of its range.
+        ValueError: more than one tower without a fusion; `fusion_config.query` names a modality that has no tower;
+            towers that do not reach the decoder; embeddings that cannot be tied; a document modality without a tower,
+            or a document tower without a modality; an unknown objective, or a weight or ratio out of its range.
     """
 
     model_type = "plait"
-    # a Trainer's predictions are the logits alone
+    # a Trainer's predictions are the logits only
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "encoder_last_hidden_state"]
     sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {
         "text_config": PlaitTextConfig,
@@ -133,7 +132,7 @@ class PlaitConfig(PlaitBaseConfig):
         if self.objectives:
             check_objective_weights(self.objectives)
         if not 0 < self.image_mask_ratio < 1:
-            raise ValueError(f"image_mask_ratio is {self.image_mask_ratio}: expected a share between 0 and 1")
+            raise ValueError(f"image_mask_ratio is {self.image_mask_ratio}: expected a share above 0 and below 1")
         self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline
 
     @property
@@ -144,30 +143,30 @@ class PlaitConfig(PlaitBaseConfig):
 
     @property
     def towers(self) -> dict[str, PreTrainedConfig]:
-        """The encoders' configs and, where documents have a tower of their own, theirs (as "document")."""
+        """The configs of the towers by modality and, if set, that of the document tower (as "document")."""
         return self.encoders | ({} if self.document_config is None else {DOCUMENT: self.document_config})
 
     @property
     def sides(self) -> dict[str, str]:
-        """What is compared in one space, and the modality of each: the encoders and, where there are any, documents."""
+        """The sides that retrieval compares, and the modality of each: the towers and, if configured, documents."""
         sides = {modality: modality for modality in self.encoders}
         document = None if self.retrieval_config is None else self.retrieval_config.document
         return sides | ({} if document is None else {DOCUMENT: document})
 
     @property
     def single(self) -> PreTrainedConfig | None:
-        """The only strand's config, or None when there are several."""
-        strands = [*self.encoders.values(), *([self.decoder_config] if self.decoder_config is not None else [])]
-        return strands[0] if len(strands) == 1 and self.fusion_config is None else None
+        """The config of the only component, or None if there are several or a fusion."""
+        parts = [*self.encoders.values(), *([self.decoder_config] if self.decoder_config is not None else [])]
+        return parts[0] if len(parts) == 1 and self.fusion_config is None else None
 
     @property
     def inline(self) -> bool:
-        """Whether the towers' tokens stand in the decoder's own sequence."""
+        """Whether the towers' tokens are part of the decoder's own sequence."""
         return self.fusion_config is not None and self.fusion_config.strategy == INLINE
 
     @property
     def hidden_size(self) -> int:
-        """Width of the tokens that a head reads."""
+        """The width of the tokens that a head reads."""
         if self.decoder_config is not None:
             return width_of(self.decoder_config)
         if self.single is not None:
@@ -175,7 +174,7 @@ class PlaitConfig(PlaitBaseConfig):
         return (self.fusion_config or self.get_text_config()).hidden_size
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """The decoder's config, else the text tower's, else this one: caches, beams and resizing read it."""
+        """Returns the decoder's config, else the text tower's, else this one: caches, beams and resizing use it."""
         ordered = [self.text_config, self.decoder_config] if encoder and not decoder else []
         for config in (*ordered, self.decoder_config, self.text_config):
             if config is not None:
@@ -183,10 +182,10 @@ class PlaitConfig(PlaitBaseConfig):
         return self
 
     def _lift_tokens(self) -> None:
-        """Special tokens left out here are those of the decoder, else of the text tower. A decoder without a token for
-        padding pads with its end of sequence, one without a start begins with its first token (bos, else eos)."""
-        written = self.get_text_config()
-        self._fill(**{name: getattr(written, name, None) for name in SPECIAL_TOKENS})
+        """Fills in special tokens: those of the decoder, else of the text tower. A decoder's padding token defaults to
+        its end of sequence, its start token to its beginning of sequence, else its end of sequence."""
+        source = self.get_text_config()
+        self._fill(**{name: getattr(source, name, None) for name in SPECIAL_TOKENS})
         if self.decoder_config is not None:
             end = self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
             self._fill(pad_token_id=end)
@@ -195,29 +194,40 @@ class PlaitConfig(PlaitBaseConfig):
     def _check_parts(self) -> None:
         encoders = self.encoders
         if len(encoders) > 1 and self.fusion_config is None and self.retrieval_config is None:
-            raise ValueError(f"the towers {', '.join(encoders)} need a fusion_config")
+            raise ValueError(
+                f"the towers {', '.join(encoders)} need a fusion_config (or, to compare them, a retrieval_config)"
+            )
         document = None if self.retrieval_config is None else self.retrieval_config.document
         if document is None and self.document_config is not None:
-            raise ValueError("document_config is a tower of what? Name it in retrieval_config.document, such as 'text'")
+            raise ValueError(
+                "document_config is set, but retrieval_config.document is None: "
+                "set it to the modality of the documents, e.g. 'text'"
+            )
         if document is not None and self.document_config is None and document not in encoders:
-            raise ValueError(f"retrieval_config.document is {document!r}, which no tower reads: add a document_config")
+            raise ValueError(f"retrieval_config.document is {document!r}, but no tower reads it: add a document_config")
         query = self.fusion_config.query if self.fusion_config is not None else None
         if query is not None and query not in encoders:
-            raise ValueError(f"fusion_config.query is {query!r}, but there are towers only for {', '.join(encoders)}")
+            raise ValueError(
+                f"fusion_config.query is {query!r}, but the towers are {', '.join(encoders)}: name one of them"
+            )
         decoder = self.decoder_config
         if self.inline and (decoder is None or set(encoders) != {"image"}):
             parts = ", ".join([*encoders, *(["decoder"] if decoder is not None else [])])
-            raise ValueError(f"the strategy 'inline' puts an image tower's tokens into a decoder's text, not {parts}")
+            raise ValueError(f"strategy 'inline' needs an image tower and a decoder, and no other tower; got {parts}")
         if isinstance(decoder, PlaitDecoderConfig) and bool(encoders) != (decoder.cross_attention or self.inline):
-            what = "a context to read, but there is no tower" if not encoders else "towers, but reads no context"
-            raise ValueError(f"decoder_config has {what}: set cross_attention, or fusion_config.strategy to 'inline'")
+            what = (
+                "set, but there is no tower: clear it, or add a tower"
+                if not encoders
+                else "not set, but there are towers: set it, or set fusion_config.strategy to 'inline'"
+            )
+            raise ValueError(f"decoder_config.cross_attention is {what}")
         if self.tie_encoder_embeddings:
             shapes = [find_embedding_shape(config) for config in (self.text_config, decoder)]
             if None in shapes or shapes[0] != shapes[1]:
-                tables = f"the text tower has {shapes[0]}, the decoder {shapes[1]}"
-                raise ValueError(f"tie_encoder_embeddings: embeddings (vocab_size, embedding_size) differ: {tables}")
+                tables = f"{shapes[0]} in the text tower, {shapes[1]} in the decoder"
+                raise ValueError(f"tie_encoder_embeddings needs equal (vocab_size, embedding_size), got {tables}")
 
 
 def find_embedding_shape(config: PreTrainedConfig | None) -> tuple[int, int] | None:
-    """The shape of a text part's token embeddings; None for a wrapped part, or none."""
+    """Returns the shape of a text tower's or decoder's token embeddings; None for a wrapped part, or without one."""
     return (config.vocab_size, config.embedding_size) if isinstance(config, PlaitTextConfig) else None

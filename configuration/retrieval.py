@@ -1,4 +1,4 @@
-"""One space for several towers, as data."""
+"""The config of retrieval: several towers with one space of vectors."""
 
 import math
 from typing import Any, Literal
@@ -9,20 +9,20 @@ from .base import PlaitBaseConfig
 
 CLIP_SCALE = math.log(1 / 0.07)
 DOCUMENT = "document"
-NEGATIVE = "negative"  # before the names of hard negatives' inputs
+NEGATIVE = "negative"  # the prefix of the names of the inputs of hard negatives
 
 
 @strict
 class PlaitRetrievalConfig(PlaitBaseConfig):
-    """How the towers' vectors come into one space and are compared.
+    """The config of retrieval: how the towers' vectors are projected into one space and compared.
 
-    Each tower's pooled vector is projected to `projection_dim` (None: it is taken as it is, and all must be as wide).
-    `loss` is `info_nce` (CLIP) or `sigmoid` (SigLIP); `hardness` lets harder negatives of InfoNCE count more (0: all
-    alike). `logit_scale_init_value` is the logarithm of the scale of similarities at the start of training,
-    `max_logit_scale` what the scale itself may become; `logit_bias_init_value` what is added to similarities (None:
-    nothing). `document` names the modality of a second input in a role of its own: texts that are searched by texts. It
-    has a tower of its own where the whole config has a `document_config`, else it shares that of its modality.
-    `family` and `source_config` say of what checkpoint the towers were published together.
+    Each tower's pooled vector is projected to `projection_dim` (None: no projection; all vectors must have the same
+    width). `loss` is `info_nce` (CLIP) or `sigmoid` (SigLIP); `hardness` gives harder negatives of InfoNCE more weight
+    (0: all equal). `logit_scale_init_value` is the logarithm of the initial scale of similarities, `max_logit_scale`
+    the maximum of the scale itself; `logit_bias_init_value` is the initial bias of similarities (None: no bias).
+    `document` names the modality of the documents when queries and documents have the same one, e.g. texts that are
+    searched with texts. Documents have a tower of their own if the model's config has a `document_config`, else they
+    share that of their modality. `family` and `source_config` describe the checkpoint that held the towers together.
 
     Raises:
         ValueError: a size, scale or hardness out of its range.
@@ -44,8 +44,12 @@ class PlaitRetrievalConfig(PlaitBaseConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.projection_dim is not None and self.projection_dim < 1:
-            raise ValueError(f"projection_dim is {self.projection_dim}: expected a width, or None for no projection")
+            raise ValueError(
+                f"projection_dim is {self.projection_dim}: expected a width of at least 1, or None for no projection"
+            )
         if self.hardness < 0 or (self.hardness and self.loss != "info_nce"):
-            raise ValueError(f"hardness is {self.hardness}: expected a number from 0 on, above 0 with info_nce only")
+            raise ValueError(
+                f"hardness is {self.hardness}: expected at least 0, and above 0 only with the loss 'info_nce'"
+            )
         if self.max_logit_scale <= 0:
             raise ValueError(f"max_logit_scale is {self.max_logit_scale}: expected a number above 0")

@@ -1,4 +1,4 @@
-"""Towers as data: what turns one modality into tokens."""
+"""The configs of towers, which turn one modality into tokens."""
 
 from typing import Any, ClassVar, Literal
 
@@ -14,14 +14,14 @@ Pooling = Literal[
 
 @strict
 class PlaitTowerConfig(PlaitTransformerConfig):
-    """What all towers share: the core, how one vector is read from the tokens, and where the tower came from.
+    """The fields that all towers share: the transformer, the pooling to one vector, and the checkpoint it came from.
 
-    `pooling` picks the token(s): `first` (a class token), `last`, `final` (the last position, padded or not), `mean`,
-    `mean_of_rest` (without the first), `mean_of_two` (the first two), `first_and_mean` (the first and the mean of the
-    rest, side by side), `eos`, `attention` (a learned query, SigLIP), `none`. Then come, where set, `pooler_norm` (a
-    norm of the core's type; `pooler_norm_eps`, where its epsilon is another), a dense layer to `pooler_size` and
-    `pooler_act`. `family` names the checkpoint family (the transformers model type) and `source_config` keeps that
-    checkpoint's own config.json, so that the tower can be exported to its own format.
+    `pooling` reads one vector from the tokens: `first` (a class token), `last`, `final` (the last position, padding or
+    not), `mean`, `mean_of_rest` (without the first), `mean_of_two` (the first two), `first_and_mean` (the first and the
+    mean of the rest, concatenated), `eos`, `attention` (a learned query, SigLIP), `none`. If set, these follow:
+    `pooler_norm` (a norm of type `norm_type`; its epsilon is `pooler_norm_eps`, by default `norm_eps`), a dense layer
+    to `pooler_size`, and the activation `pooler_act`. `family` names the checkpoint's family (its model type in
+    transformers); `source_config` keeps the checkpoint's config.json, so that the tower can be exported to its format.
     """
 
     pooling: Pooling = "none"
@@ -36,10 +36,10 @@ class PlaitTowerConfig(PlaitTransformerConfig):
 
 @strict
 class PlaitTextConfig(PlaitTowerConfig):
-    """A text tower: `input_ids (batch, length)` to tokens.
+    """The config of a text tower: `input_ids (batch, length)` to tokens.
 
-    `position_type` is `learned` (a table), `counted` (a table, real tokens alone counted: RoBERTa), or `none` (with
-    `rope_parameters`: rotary in the core). Positions begin at `position_offset`. Token embeddings are multiplied by
+    `position_type` is `learned` (a table), `counted` (a table whose positions skip padding: RoBERTa), or `none` (rotary
+    if `rope_parameters` is set). Positions begin at `position_offset`. Token embeddings are multiplied by
     `embedding_scale`. `embedding_size` other than `hidden_size` adds a projection (ELECTRA). `type_vocab_size` 0 means
     no segment embeddings. `mlm_act` is the activation of the masked-LM head's transform (None: the head is a plain
     projection), `mlm_norm_first` puts its norm before it.
@@ -69,12 +69,12 @@ class PlaitTextConfig(PlaitTowerConfig):
 
 @strict
 class PlaitVisionConfig(PlaitTowerConfig):
-    """An image tower: `pixel_values (images, channels, height, width)` to tokens.
+    """The config of an image tower: `pixel_values (images, channels, height, width)` to tokens.
 
     `stem` is `patch` (one convolution of `patch_size`, ViT) or `conv` (log2(patch_size) small strided convolutions
-    before the transformer; Xiao et al. 2021, https://arxiv.org/abs/2106.14881). `class_tokens` are learned tokens put
-    first (1: ViT; 2: DeiT with distillation; 0: SigLIP). Position tables are interpolated (bicubic) when a picture has
-    another size than `image_size`, in pixels: an int or [height, width].
+    before the transformer; Xiao et al. 2021, https://arxiv.org/abs/2106.14881). `class_tokens` is the number of learned
+    tokens put first (1: ViT; 2: DeiT with distillation; 0: SigLIP). `image_size` is in pixels, an int or
+    [height, width]; for images of another size the position table is interpolated (bicubic).
     """
 
     model_type = "plait_vision"
@@ -93,11 +93,12 @@ class PlaitVisionConfig(PlaitTowerConfig):
 
 @strict
 class PlaitAudioConfig(PlaitTowerConfig):
-    """An audio tower: `input_features (clips, num_mel_bins, frames)`, the logarithm of a mel spectrogram, to tokens.
+    """The config of an audio tower over log-mel spectrograms: `input_features (clips, num_mel_bins, frames)` to
+    tokens.
 
-    Two convolutions over time, the second of which halves the frames (Radford et al. 2022,
-    https://arxiv.org/abs/2212.04356, section 2.2): a clip of up to 2 `max_source_positions` frames has one token for
-    every two. `position_type` is `sinusoidal` (a table that is not trained), `learned`, or `none`.
+    Two convolutions over time come first; the second halves the frames (Radford et al. 2022,
+    https://arxiv.org/abs/2212.04356, section 2.2), so a clip of at most `2 * max_source_positions` frames has one token
+    for every two. `position_type` is `sinusoidal` (a table that is not trained), `learned`, or `none`.
     """
 
     model_type = "plait_audio"

@@ -1,4 +1,4 @@
-"""The switches of the one transformer core."""
+"""The config of the transformer that all towers, decoders and fusions share."""
 
 from typing import Any, Literal
 
@@ -11,19 +11,20 @@ LayerTypes = Resolved[list[str] | None, list[str]]
 
 @strict
 class PlaitTransformerConfig(PlaitBaseConfig):
-    """A stack of attention layers (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
+    """The config of a stack of attention layers (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
 
     Every supported family is one setting of these fields. `num_key_value_heads` below `num_attention_heads` is
     grouped-query attention; `rope_parameters` None means no rotary positions; `layer_scale` is the initial value of a
-    learned scale per channel (None: no scale); `cross_attention` gives every layer a second attention that reads a
-    context, `context_size` wide; `cross_attention_layers` names the layers that get one (None: all), and with
-    `gated_cross_attention` what it adds starts at zero. Scores are divided by sqrt(head_dim) unless `attention_scale`
-    names another factor; `scale_by_layer` divides those of layer i by i + 1 as well. `tie_last_hidden_state` makes the
-    last of the returned `hidden_states` the normed output (text families do, vision families do not). `packing`
-    computes on real tokens alone when a batch has padding.
+    learned scale per channel (None: no scale). `cross_attention` gives the layers cross-attention to a context of width
+    `context_size`; `cross_attention_layers` lists the layers that get it (None: all); with `gated_cross_attention` its
+    output starts at zero. Scores are divided by sqrt(head_dim) unless `attention_scale` sets another factor;
+    `scale_by_layer` also divides those of layer i by i + 1. With `tie_last_hidden_state` the last of the returned
+    `hidden_states` is the output after the norm (so in text families, not in vision families). `packing` computes only
+    on real tokens when a batch has padding.
 
     Raises:
-        ValueError: sizes that do not divide.
+        ValueError: numbers of heads or a width that do not divide; `layer_types` of another length than the layers;
+            `cross_attention_layers` that do not exist.
     """
 
     model_type = "plait_transformer"
@@ -86,12 +87,14 @@ class PlaitTransformerConfig(PlaitBaseConfig):
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
         if len(self.layer_types) != self.num_hidden_layers:
-            raise ValueError(f"layer_types has {len(self.layer_types)} entries for {self.num_hidden_layers} layers")
+            raise ValueError(
+                f"layer_types has {len(self.layer_types)} entries for {self.num_hidden_layers} layers: give one each"
+            )
         others = set(self.cross_attention_layers or ()) - set(range(self.num_hidden_layers))
         if others:
             last = self.num_hidden_layers - 1
-            raise ValueError(f"cross_attention_layers names {min(others)}, but layers are 0 .. {last}")
+            raise ValueError(f"cross_attention_layers has {min(others)}, but the layers are 0 to {last}")
 
     def has_cross_attention(self, layer_idx: int) -> bool:
-        """Whether the layer of this number reads a context."""
+        """Returns whether layer `layer_idx` has cross-attention."""
         return self.cross_attention and layer_idx in (self.cross_attention_layers or range(self.num_hidden_layers))

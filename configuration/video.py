@@ -1,4 +1,4 @@
-"""Video towers as data: frames through an image tower, and tubelets."""
+"""The configs of video towers: frames through an image tower, and tubelets."""
 
 from typing import Any, ClassVar, Literal
 
@@ -14,16 +14,16 @@ ImageConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PreTrainedConfi
 
 @strict
 class PlaitVideoConfig(PlaitTowerConfig):
-    """A video tower: `pixel_values_videos (clips, frames, channels, height, width)` to tokens, each frame through one
-    image tower (`image_config`: ours or any transformers config).
+    """The config of a video tower that runs each frame through an image tower: `pixel_values_videos (clips, frames,
+    channels, height, width)` to tokens. `image_config` is ours or any transformers config.
 
-    `frame_pooling` makes one token of a frame: the `mean` of the image tower's tokens or the `first` of them; `none`
-    keeps them all. `temporal` chooses what comes then: `transformer` adds a learned position for each of up to
+    `frame_pooling` makes one token of a frame, the `mean` of the image tower's tokens or the `first` of them; `none`
+    keeps them all. `temporal` says how frames are joined: `transformer` adds a learned position for each of at most
     `num_frames` frames and lets all tokens of a clip attend to each other (the factorised encoder of Arnab et al. 2021,
-    https://arxiv.org/abs/2103.15691, section 3.3, model 2); `mean` takes the mean over the frames, blind to their
-    order. `hidden_size` is the image tower's unless another is given.
+    https://arxiv.org/abs/2103.15691, section 3.3, model 2); `mean` averages over the frames and ignores their order.
+    `hidden_size` defaults to the image tower's.
 
-    Raises ValueError for a mean with another `hidden_size` than the image tower's.
+    Raises ValueError for `temporal="mean"` with a `hidden_size` other than the image tower's.
     """
 
     model_type = "plait_video"
@@ -47,24 +47,26 @@ class PlaitVideoConfig(PlaitTowerConfig):
         self._fill(hidden_size=width)
         super().__post_init__(**kwargs)
         if self.temporal == "mean" and self.hidden_size != width:
-            raise ValueError(f"hidden_size {self.hidden_size}: a mean over frames keeps the image tower's {width}")
+            raise ValueError(f"hidden_size {self.hidden_size}: temporal='mean' keeps the image tower's {width}")
 
     @property
     def image_size(self) -> int | list[int] | None:
-        """Of the image tower, in pixels; None where its config names none."""
+        """The image tower's image size in pixels, an int or [height, width]; None if its config has none."""
         return getattr(getattr(self.image_config, "vision_config", self.image_config), "image_size", None)
 
     @property
     def num_channels(self) -> int:
+        """The image tower's number of channels; 3 if its config has none."""
         return getattr(getattr(self.image_config, "vision_config", self.image_config), "num_channels", 3)
 
 
 @strict
 class PlaitTubeletConfig(PlaitTowerConfig):
-    """A video tower over tubelets: `pixel_values_videos (clips, num_frames, channels, height, width)` to a token for
-    every `patch_size` square of pixels in `tubelet_size` frames (Arnab et al. 2021, section 3.2).
+    """The config of a video tower over tubelets: `pixel_values_videos (clips, num_frames, channels, height, width)` to
+    one token per tubelet, a patch of `patch_size` pixels in `tubelet_size` frames (Arnab et al. 2021, section 3.2).
 
-    `position_type` is `learned`, or `sinusoidal`: a fixed table of sines and cosines. `class_tokens` are put first.
+    `position_type` is `learned`, or `sinusoidal` (a fixed table of sines and cosines). `class_tokens` is the number of
+    learned tokens put first.
     """
 
     model_type = "plait_tubelet"
@@ -80,7 +82,7 @@ class PlaitTubeletConfig(PlaitTowerConfig):
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Tokens along the frames, the height and the width."""
+        """The number of tokens along the frames, the height and the width."""
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         down, across = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else self.patch_size
         return self.num_frames // self.tubelet_size, height // down, width // across

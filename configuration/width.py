@@ -1,4 +1,4 @@
-"""How wide the tokens of a tower are, read from its config alone."""
+"""The width of a tower's tokens, read from its config."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,18 +9,19 @@ from .modalities import CONFIG_FIELDS
 
 
 def round_channels(channels: float, divisor: int, least: int) -> int:
-    """Channels rounded to a multiple of `divisor`, at least `least`, at most 10 % below (MobileNet and its kin)."""
+    """Returns channels rounded to a multiple of `divisor`, at least `least`, at most 10 % below (as MobileNet does)."""
     multiple = max(least, int(channels + divisor / 2) // divisor * divisor)
     return multiple + divisor if multiple < 0.9 * channels else multiple
 
 
 def compute_mobilenet_v2_width(config: PreTrainedConfig) -> int:
+    """Returns the width of MobileNetV2's last feature map."""
     if config.finegrained_output and config.depth_multiplier < 1:
         return 1280
     return round_channels(round(1280 * config.depth_multiplier), config.depth_divisible_by, config.min_depth)
 
 
-# families whose tokens have another width than their `hidden_size` or the last of their `hidden_sizes` says
+# families whose tokens have a width other than `hidden_size` or the last of `hidden_sizes`
 WIDTHS: dict[str, Callable[[Any], int]] = {
     "align_vision_model": lambda config: round_channels(
         config.out_channels[-1] * config.width_coefficient, config.depth_divisor, config.depth_divisor
@@ -41,19 +42,19 @@ WIDTHS: dict[str, Callable[[Any], int]] = {
 
 
 def width_of(config: PreTrainedConfig, modality: str | None = None) -> int:
-    """Width of the tokens that a tower of this config gives; of two towers in one config, that of `modality`.
+    """Returns the width of the tokens of a tower with this config; in a config of two towers, of that of `modality`.
 
-    Raises ValueError where the config does not say it.
+    Raises ValueError if the config does not say it.
     """
     part = CONFIG_FIELDS.get(modality or "", "")
     if part in config.sub_configs:
         return width_of(getattr(config, part), modality)
     if config.model_type in WIDTHS:
         return WIDTHS[config.model_type](config)
-    # transformers' configs agree on no one name: these two cover the others
+    # transformers' configs share no one name: these two cover the other families
     width = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
     if not isinstance(width, int):
         raise ValueError(
-            f"the config of a {config.model_type!r} model does not say how wide its tokens are (hidden_size)"
+            f"the config of a {config.model_type!r} model does not say how wide its tokens are: set hidden_size"
         )
     return width

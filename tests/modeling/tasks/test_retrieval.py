@@ -194,7 +194,7 @@ def test_bad_input_is_said_to_be_bad(model: PlaitForRetrieval) -> None:
         single(**words(), return_loss=True)
     with pytest.raises(ValueError, match="without a projection all towers must be as wide"):
         composed(text=TEXT, image=IMAGE, retrieval_config={"projection_dim": None})
-    with pytest.raises(ValueError, match="document_config is a tower of what"):
+    with pytest.raises(ValueError, match="document_config is set, but retrieval_config.document is None"):
         PlaitConfig(text_config=TEXT, document_config=TEXT, retrieval_config={})
 
 

@@ -113,7 +113,7 @@ def test_masked_lm_batches_may_differ_in_length() -> None:
 
 @pytest.mark.parametrize("problem_type", METRICS)
 def test_unknown_metric_names_the_nearest(problem_type: str) -> None:
-    expected = f"no metric 'acuracy' for {problem_type}; (did you mean 'accuracy'|there are )"
+    expected = f"no metric 'acuracy' for {problem_type}; (did you mean 'accuracy'|choose from )"
     with pytest.raises(ValueError, match=expected):
         Metrics(["acuracy"], problem_type)
 
