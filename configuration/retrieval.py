@@ -20,7 +20,7 @@ class PlaitRetrievalConfig(PlaitBaseConfig):
     width). `loss` is `info_nce` (CLIP) or `sigmoid` (SigLIP); `hardness` gives harder negatives of InfoNCE more weight
     (0: all equal). `logit_scale_init_value` is the logarithm of the initial scale of similarities, `max_logit_scale`
     the maximum of the scale itself; `logit_bias_init_value` is the initial bias of similarities (None: no bias).
-    `document` names the modality of the documents when queries and documents have the same one, e.g. texts that are
+    `document` names the modality of the documents, which are inputs separate from the queries, e.g. texts that are
     searched with texts. Documents have a tower of their own if the model's config has a `document_config`, else they
     share that of their modality. `family` and `source_config` describe the checkpoint that held the towers together.
 

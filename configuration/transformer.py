@@ -17,7 +17,7 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     grouped-query attention; `rope_parameters` None means no rotary positions; `layer_scale` is the initial value of a
     learned scale per channel (None: no scale). `cross_attention` gives the layers cross-attention to a context of width
     `context_size`; `cross_attention_layers` lists the layers that get it (None: all); with `gated_cross_attention` its
-    output starts at zero. Scores are divided by sqrt(head_dim) unless `attention_scale` sets another factor;
+    output starts at zero. Scores are multiplied by `attention_scale` (None: 1 / sqrt(head_dim));
     `scale_by_layer` also divides those of layer i by i + 1. With `tie_last_hidden_state` the last of the returned
     `hidden_states` is the output after the norm (so in text families, not in vision families). `packing` computes only
     on real tokens when a batch has padding.

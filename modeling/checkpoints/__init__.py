@@ -1,7 +1,7 @@
-"""Published checkpoints in and out: the components of a file, with the heads that came with them, and exactly back.
+"""Reads pretrained checkpoints as components with their heads, and writes them back exactly.
 
-A component is a tower or a decoder. Most files hold one; an encoder-decoder holds both.
-May import: modeling/heads and below; in this folder conversion, then families, then the files beside them.
+A component is a tower or a decoder. Most checkpoints hold one; an encoder-decoder holds an encoder and a decoder.
+May import: modeling/heads and below; within this folder conversion, then families, then the modules in it.
 """
 
 from .export import export

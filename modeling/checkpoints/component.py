@@ -1,4 +1,4 @@
-"""A tower or a decoder on its own: what checkpoints are read to, composed from and written from."""
+"""The component, a tower or decoder by itself: checkpoints are read to components and written from them."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,10 +12,10 @@ READY_MODEL = "a ready model"
 class Component(NamedTuple):
     """A tower or a decoder before composing.
 
-    config: ours, or the own config of a wrapped family; weights: by their names inside the component, none where they
-    are to be newly initialized; heads: those of the checkpoint's own heads that have a place here, by their names in
-    the task class (a decoder has them, the encoder before it has none); origin: where the weights came from;
-    source_config and generation: the config and the generation defaults of the whole checkpoint.
+    config: ours, or transformers' config of a wrapped family; weights: by their names inside the component, empty if
+    they are to be newly initialized; heads: those of the checkpoint's heads that plait has, by their names in the task
+    class (of an encoder-decoder the decoder holds them); origin: where the weights came from; source_config and
+    generation: the config and the generation config of the whole checkpoint.
     """
 
     config: PreTrainedConfig

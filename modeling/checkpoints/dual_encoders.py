@@ -1,4 +1,4 @@
-"""Checkpoints of two towers in one space: CLIP, SigLIP (SigLIP 2 of fixed resolution) and VisionTextDualEncoder."""
+"""Checkpoints of two towers in one space: CLIP, SigLIP (also SigLIP 2 at fixed resolution), VisionTextDualEncoder."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from .reading import read_component
 from .source import OpenedCheckpoint, build_hub_config
 from .writing import check_config, collect_changed_fields
 
-# what joins the towers, and where it is in PlaitForRetrieval
+# the parameters that join the towers: their names on disk, and in PlaitForRetrieval
 JOINT_SPACE_TABLE = {
     "text_projection.weight": "projections.text.weight",
     "visual_projection.weight": "projections.image.weight",
@@ -29,29 +29,32 @@ SIGLIP = "siglip"
 
 
 class DualEncoder(NamedTuple):
-    """components: both towers by modality, the last with what joins them as its heads, by its names in
-    PlaitForRetrieval; settings: of their joint space, which belongs to neither tower."""
+    """Both towers of a checkpoint and their joint space.
+
+    components: the towers by modality; the last holds, as its heads, the parameters that join them, by their names in
+    PlaitForRetrieval. settings: the config of the joint space.
+    """
 
     components: dict[str, Component]
     settings: PlaitRetrievalConfig
 
 
 def is_dual_encoder(source: OpenedCheckpoint) -> bool:
-    """Returns whether a checkpoint holds two towers and what joins them."""
+    """Returns whether a checkpoint holds two towers and the parameters that join them."""
     return source.config.model_type in DUAL_ENCODERS and "logit_scale" in source.tensors
 
 
 def read_dual_encoder(source: OpenedCheckpoint) -> DualEncoder:
     """Reads both towers of an opened checkpoint.
 
-    Raises ValueError for a family, a setting or a name that plait does not know, or a tensor that is missing.
+    Raises ValueError for an unknown family, setting or name, or a missing tensor.
     """
     components = {modality: read_component(source, modality) for modality in DUAL_ENCODER_TOWERS}
     settings = build_retrieval_config(source.config, source.config_dict)
     missing = [name for name in select_joint_space_table(settings) if name not in source.tensors]
     if missing:
-        raise ValueError(f"{source.path}: the file lacks {', '.join(missing)}")
-    # theirs is a number, or a list of one
+        raise ValueError(f"{source.path}: the file lacks {', '.join(missing)}: download or save it again")
+    # on disk a scale or bias is a scalar or has shape (1,)
     heads = {ours: source.tensors[theirs].squeeze() for theirs, ours in select_joint_space_table(settings).items()}
     last = list(components)[-1]
     components[last] = components[last]._replace(heads=heads)
@@ -59,30 +62,30 @@ def read_dual_encoder(source: OpenedCheckpoint) -> DualEncoder:
 
 
 def build_retrieval_config(config: PreTrainedConfig, config_dict: Mapping[str, Any]) -> PlaitRetrievalConfig:
-    """The space of a checkpoint's towers. SigLIP's has no projection; its scale starts at 10 and its bias at -10."""
-    said: dict[str, Any] = {"family": config.model_type, "source_config": dict(config_dict)}
+    """Builds the retrieval config of a checkpoint. SigLIP has no projection, an initial scale of 10 and bias of -10."""
+    origin: dict[str, Any] = {"family": config.model_type, "source_config": dict(config_dict)}
     if config.model_type == SIGLIP:
         start = {"logit_scale_init_value": 2.302585092994046, "logit_bias_init_value": -10.0}
-        return PlaitRetrievalConfig(projection_dim=None, loss="sigmoid", **start, **said)
+        return PlaitRetrievalConfig(projection_dim=None, loss="sigmoid", **start, **origin)
     scale = float(config.logit_scale_init_value)
-    return PlaitRetrievalConfig(projection_dim=config.projection_dim, logit_scale_init_value=scale, **said)
+    return PlaitRetrievalConfig(projection_dim=config.projection_dim, logit_scale_init_value=scale, **origin)
 
 
 def select_joint_space_table(settings: PlaitRetrievalConfig) -> dict[str, str]:
-    """Their names, and ours, of what joins the towers of this family."""
+    """Returns the names on disk, and ours, of the parameters that join the towers of this family."""
     left_out = ("text_projection.weight", "visual_projection.weight") if settings.family == SIGLIP else ("logit_bias",)
     return {theirs: ours for theirs, ours in JOINT_SPACE_TABLE.items() if theirs not in left_out}
 
 
 def export_dual_encoder(model: Any, folder: str | Path) -> None:
-    """Save both towers and what joins them as transformers reads them: the inverse of `read_dual_encoder`, bit for bit.
+    """Saves both towers and their joint space as transformers reads them: the exact inverse of `read_dual_encoder`.
 
     Raises:
-        ValueError: towers that did not come from one checkpoint, or that no longer are what the format can say.
+        ValueError: towers that did not come from one checkpoint, or whose config the format cannot express.
     """
     settings, parts = model.config.retrieval_config, model.parts
     if settings is None or settings.family is None or set(parts) != set(DUAL_ENCODER_TOWERS):
-        raise ValueError("these towers did not come from one checkpoint: export them one by one, naming the modality")
+        raise ValueError("these towers did not come from one checkpoint: export each alone, with modality=...")
     named = model.state_dict()
     tensors = {theirs: named[ours] for theirs, ours in select_joint_space_table(settings).items()}
     if settings.family == SIGLIP:
@@ -104,8 +107,8 @@ def export_dual_encoder(model: Any, folder: str | Path) -> None:
 def convert_component(
     component: Component, modality: str, content: dict[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns one tower's tensors under its family's names, and those fields of its config that may have changed since
-    it was read."""
+    """Returns one tower's tensors under its family's names, and the fields of its config that may have changed since it
+    was read."""
     config = find_tower_config(build_hub_config(content), modality)
     family = find_known_family(config)
     layout = CheckpointFormat(family, component.config)

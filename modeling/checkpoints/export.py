@@ -1,4 +1,4 @@
-"""A model of plait written as the pretrained checkpoint that it was made of."""
+"""Exports a model of plait to the format of the pretrained checkpoint that it was made from."""
 
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,22 @@ from .writing import write_components
 
 
 def export(model: Any, folder: str | Path, modality: str | None = None) -> None:
-    """Saves a tower in its family's own format: config.json and model.safetensors, as transformers reads them.
+    """Saves a model in its family's format: config.json and model.safetensors, as transformers reads them.
 
-    A model of one component, or an encoder with its decoder, goes with its head (and its generation config); of
-    several, `modality` (or "decoder") names the tower that goes alone. Two towers of one space that came from one
-    checkpoint go together.
+    A model of one component, or an encoder with its decoder, is saved with its head (and its generation config). Of
+    several towers, `modality` (or "decoder") names the one to save. Two towers of one space that came from one
+    checkpoint are saved together.
 
     Raises:
-        ValueError: several towers and none named; a tower that came from no family, or that no longer is what the
-            family's format can say.
+        ValueError: several towers and none named; a tower that came from no checkpoint of a known family, or whose
+            config or weights the family's format cannot express.
     """
     parts = model.parts
     if modality is None and model.config.retrieval_config is not None and len(parts) > 1:
         export_dual_encoder(model, folder)
         return
     if modality is None and len(parts) > 1 and model.config.fusion_config is not None:
-        raise ValueError(f"the model has the towers {', '.join(parts)}: name the one to export")
+        raise ValueError(f"the model has the towers {', '.join(parts)}: name the one to export with modality=...")
     chosen = parts if modality is None else {modality: parts[modality]}
     named = model.state_dict() if modality is None else {}
     heads = {name: tensor for name, tensor in named.items() if find_top_module(name) in HEAD_MODULES}

@@ -1,4 +1,4 @@
-"""Which family a checkpoint is of, and our config for it."""
+"""Finds the family of a checkpoint, and builds our config for it."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from ...configuration import CONFIG_FIELDS, PlaitDecoderConfig
 from .conversion.family import Family, TensorNames
 from .families.registry import FAMILIES
 
-# checkpoints of two towers, and where in them a modality's tower stands: its config and the prefix of its names
+# model types of two towers; for each modality the field of its tower's config and the prefix of its parameters
 DUAL_ENCODERS = ("clip", "siglip", "vision-text-dual-encoder")
 DUAL_ENCODER_TOWERS = {"text": ("text_config", "text_model."), "image": ("vision_config", "vision_model.")}
 FIELD_MODALITIES = {field: modality for modality, field in CONFIG_FIELDS.items()}
 
 
 def find_tower_config(config: PreTrainedConfig, modality: str | None = None) -> PreTrainedConfig:
-    """The config of one tower of a checkpoint: itself, but for one of two towers.
+    """Returns the config of one tower: of a two-tower checkpoint that of `modality`, else `config` itself.
 
-    Raises ValueError where there are two towers and none of them is named.
+    Raises ValueError if there are two towers and `modality` names neither.
     """
     if config.model_type not in DUAL_ENCODERS:
         return config
@@ -30,25 +30,27 @@ def find_tower_config(config: PreTrainedConfig, modality: str | None = None) -> 
 
 
 def find_family(config: PreTrainedConfig, modality: str | None = None) -> Family | None:
-    """The family of a checkpoint (of its tower of that modality); None where the core does not know it.
+    """Returns the family of a checkpoint, or of its tower of that modality; None if plait does not know it.
 
-    Raises ValueError where the checkpoint has no tower of that modality, or two and none is named.
+    Raises ValueError if the checkpoint has no tower of that modality, or two towers and none is named.
     """
     config = find_tower_config(config, modality)
     family = FAMILIES.get(config.model_type)
     if family is not None and modality is not None and not has_tower(family, modality):
-        raise ValueError(f"a {config.model_type} checkpoint has no tower for the modality {modality!r}")
+        raise ValueError(
+            f"a {config.model_type} checkpoint has no tower for the modality {modality!r}: pass another checkpoint"
+        )
     return family
 
 
 def has_tower(family: Family, modality: str) -> bool:
-    """Whether a checkpoint of the family has a tower of that modality, or what can be made the "decoder"."""
+    """Returns whether checkpoints of the family have a tower of that modality or, for "decoder", a text model."""
     own = FIELD_MODALITIES[family.config_class.base_config_key]
     return own == modality or (modality == "decoder" and (own == "text" or family.decoder is not None))
 
 
 def find_known_family(config: PreTrainedConfig, modality: str | None = None) -> Family:
-    """The same, but a ValueError where the core does not know the family."""
+    """Returns the family as `find_family` does; raises ValueError if plait does not know it."""
     family = find_family(config, modality)
     if family is None:
         model_type = find_tower_config(config, modality).model_type
@@ -59,13 +61,13 @@ def find_known_family(config: PreTrainedConfig, modality: str | None = None) -> 
 def build_component_configs(
     config: PreTrainedConfig, modality: str | None = None, names: TensorNames | None = None
 ) -> dict[str, Any]:
-    """Our configs of a checkpoint by component: a modality, or "decoder". `names` are those on disk, without task
-    prefix, where there is a file.
+    """Builds our configs of a checkpoint's components, by modality or as "decoder".
 
-    A causal language model read alone (no modality) is a decoder.
+    names: the names on disk without the task prefix, None without a file. A causal language model becomes a decoder
+    if `modality` is None.
 
     Raises:
-        ValueError: an unknown family, or a setting that the core does not have (with its key and value).
+        ValueError: an unknown family, or a setting that our transformer does not support (with its key and value).
     """
     family, config, names = (
         find_known_family(config, modality),
@@ -73,20 +75,20 @@ def build_component_configs(
         names or TensorNames({}),
     )
     fields = family.config(config, names)
-    said = {"family": config.model_type, "source_config": config.to_diff_dict()}
+    origin = {"family": config.model_type, "source_config": config.to_diff_dict()}
     if modality is None and family.generates and fields.get("is_causal"):
-        return {"decoder": PlaitDecoderConfig(**fields, **said)}
+        return {"decoder": PlaitDecoderConfig(**fields, **origin)}
     configs: dict[str, Any] = {
-        FIELD_MODALITIES[family.config_class.base_config_key]: family.config_class(**fields, **said)
+        FIELD_MODALITIES[family.config_class.base_config_key]: family.config_class(**fields, **origin)
     }
     if family.decoder is not None and (not names or any(name.startswith("decoder.") for name in names)):
-        configs["decoder"] = PlaitDecoderConfig(**family.decoder(config, names), **said)
+        configs["decoder"] = PlaitDecoderConfig(**family.decoder(config, names), **origin)
     return configs
 
 
 def build_component_config(
     config: PreTrainedConfig, modality: str | None = None, names: TensorNames | None = None
 ) -> Any:
-    """Our config of one component of a checkpoint: see `build_component_configs`."""
+    """Builds our config of one component, of `modality` or else the first; see `build_component_configs`."""
     configs = build_component_configs(config, modality, names)
     return configs.get(modality or "", next(iter(configs.values())))

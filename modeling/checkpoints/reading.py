@@ -1,4 +1,4 @@
-"""Checkpoints read: the components of a file, with the heads that came with them."""
+"""Reads checkpoints as components with their heads."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,17 +14,18 @@ from .conversion.family import HEAD_MODULES, find_head_modules, find_top_module,
 from .lookup import DUAL_ENCODER_TOWERS, DUAL_ENCODERS, build_component_configs, find_known_family
 from .source import OpenedCheckpoint
 
-# what joins the two: no part of a tower
+# the parameters that join two towers and belong to neither
 JOINT_SPACE_NAMES = ("logit_scale", "logit_bias", "text_projection.weight", "visual_projection.weight")
 LM_HEAD_WEIGHT = "lm_head.weight"
 
 
 def read_components(source: OpenedCheckpoint, modality: str | None = None) -> dict[str, Component]:
-    """Reads all components of an opened checkpoint (of two towers, that of one modality) by modality, or as "decoder";
-    tensors stay memory-mapped where they can.
+    """Reads all components of an opened checkpoint, by modality or as "decoder"; of two towers only that of `modality`.
+
+    Tensors that need no conversion stay memory-mapped.
 
     Raises:
-        ValueError: an unknown family, setting or name; a tensor that is missing or of another size.
+        ValueError: an unknown family, setting or name; a tensor that is missing or has another shape.
     """
     tensors: Mapping[str, Tensor] = source.tensors
     if source.config.model_type in DUAL_ENCODERS:
@@ -54,13 +55,13 @@ def read_components(source: OpenedCheckpoint, modality: str | None = None) -> di
 
 
 def read_component(source: OpenedCheckpoint, modality: str | None = None) -> Component:
-    """Reads one component of an opened checkpoint: that of a modality (or "decoder"); the first where none is named."""
+    """Reads one component of an opened checkpoint: that of `modality` (or "decoder"), else the first."""
     components = read_components(source, modality)
     return components.get(modality or "", next(iter(components.values())))
 
 
 def find_only_tower(tensors: Mapping[str, Tensor]) -> str | None:
-    """Returns the modality of the tower in a file that could hold two, None where it holds both."""
+    """Returns the modality of the only tower in the file of a two-tower type, None if it holds both or neither."""
     held = [
         modality
         for modality, (_, prefix) in DUAL_ENCODER_TOWERS.items()
@@ -70,7 +71,7 @@ def find_only_tower(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def select_tower_tensors(tensors: Mapping[str, Tensor], modality: str | None) -> dict[str, Tensor]:
-    """Returns the tensors of one of two towers, without its prefix, and of a head over it."""
+    """Returns the tensors of one of two towers, without its prefix, and those of a head on it."""
     if modality not in DUAL_ENCODER_TOWERS:
         return dict(tensors)
     prefix = DUAL_ENCODER_TOWERS[modality][1]
@@ -81,9 +82,9 @@ def select_tower_tensors(tensors: Mapping[str, Tensor], modality: str | None) ->
 def select_component_weights(
     ours: Mapping[str, Tensor], component: str, config: Any, layout: CheckpointFormat
 ) -> dict[str, Tensor]:
-    """Returns the weights of one component by their names inside it, with the zeros that the format leaves out.
+    """Returns the weights of one component by their names inside it, and zeros for those that the format leaves out.
 
-    Raises ValueError, with their names, where weights are missing or have another shape.
+    Raises ValueError, with the names, if weights are missing, are not expected or have another shape.
     """
     with torch.device("meta"):
         tower = TOWERS[type(config)](config)
@@ -95,11 +96,13 @@ def select_component_weights(
     zeros = [name for name in expected if name not in given and layout.family.is_zero(name)]
     given |= {name: torch.zeros(expected[name], dtype=dtype) for name in zeros}
     if missing := [theirs.get(name, name) for name in expected if name not in given]:
-        raise ValueError(f"the file lacks {format_names(missing)}")
+        raise ValueError(f"the file lacks {format_names(missing)}: download or save it again")
     if surplus := [theirs.get(name, name) for name in given if name not in expected]:
-        raise ValueError(f"a tower of this config has no place for {format_names(surplus)}")
+        raise ValueError(
+            f"a tower of this config has no place for {format_names(surplus)}: do config.json and weights match?"
+        )
     for name, shape in expected.items():
         if given[name].shape != shape:
             found = tuple(given[name].shape)
-            raise ValueError(f"{theirs[name]} (here {name}) has shape {found}, but by the config it is {shape}")
+            raise ValueError(f"{theirs[name]} (in plait {name}) has shape {found}, but config.json implies {shape}")
     return {name.removeprefix(prefix): tensor for name, tensor in given.items()}

@@ -1,4 +1,4 @@
-"""A pretrained checkpoint, single or sharded, on the Hub or in a folder: its config and tensors as they are on disk."""
+"""Opens a pretrained checkpoint, single or sharded, on the Hub or in a folder: its config and tensors as on disk."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ from .families.registry import FAMILIES
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """The tensors of the opened files by name: memory-mapped, read from disk when they are used."""
+    """The tensors of opened files by name, memory-mapped and read from disk when used."""
 
     def __init__(self, files: Mapping[str, Any], file_names: Mapping[str, str]) -> None:
         self.files, self.file_names = files, file_names
@@ -39,8 +39,11 @@ class LazyTensors(Mapping[str, Tensor]):
 
 
 class OpenedCheckpoint(NamedTuple):
-    """path: what was asked for; config: transformers' config object, and config_dict the config.json it came from;
-    tensors: by their names on disk."""
+    """A checkpoint whose weights are not read yet.
+
+    path: the folder or Hub id; config: transformers' config object; config_dict: the content of the config.json;
+    tensors: by their names on disk.
+    """
 
     path: str
     config: PreTrainedConfig
@@ -51,13 +54,13 @@ class OpenedCheckpoint(NamedTuple):
 def open_checkpoint(
     name_or_path: Any, *, variant: str | None = None, use_safetensors: bool | None = None, **hub: Any
 ) -> OpenedCheckpoint:
-    """Open a checkpoint folder or Hub repository without reading its weights.
+    """Opens a checkpoint folder or Hub repository without reading its weights.
 
     hub: where it is (`revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, `force_download`, `proxies`).
-    Pickled weights are read with `use_safetensors=False` only, by `torch.load(..., weights_only=True)`.
+    Pickled weights are read only with `use_safetensors=False`, by `torch.load(..., weights_only=True)`.
 
     Raises:
-        OSError: no config.json, no weights, a shard missing, or nothing but a pickle.
+        OSError: no config.json, no weights, a missing shard, or only pickled weights without `use_safetensors=False`.
         ValueError: a model type that transformers does not know; a truncated or corrupt file.
     """
     path = str(name_or_path)
@@ -78,14 +81,17 @@ def open_checkpoint(
 
 
 def read_config(path: str, **hub: Any) -> tuple[PreTrainedConfig, dict[str, Any]]:
-    """A checkpoint's config as transformers' object and as the dict in its file; never runs code of the repository."""
+    """Reads a checkpoint's config as transformers' object and as the dict in its file; runs no code of the repository.
+
+    Raises OSError without a config.json, and ValueError for a model type that transformers does not know.
+    """
     try:
         config_dict, _ = PreTrainedConfig.get_config_dict(path, **hub)
-    except OSError as error:  # transformers does not always say of what
+    except OSError as error:  # transformers does not always name the file
         raise OSError(f"{CONFIG_NAME} of {path}: {error}") from error
     if not config_dict:
-        raise OSError(f"{path} has no {CONFIG_NAME}: it is no checkpoint")
-    config_dict.pop("_commit_hash", None)  # put there by older transformers; not in the file
+        raise OSError(f"{path} has no {CONFIG_NAME}: is it a checkpoint in the format of transformers?")
+    config_dict.pop("_commit_hash", None)  # added by older transformers; not in the file
     try:
         return build_hub_config(config_dict), config_dict
     except ValueError as error:
@@ -93,31 +99,30 @@ def read_config(path: str, **hub: Any) -> tuple[PreTrainedConfig, dict[str, Any]
 
 
 def build_hub_config(config_dict: dict[str, Any]) -> PreTrainedConfig:
-    """transformers' config object from the content of a config.json.
+    """Builds transformers' config object from the content of a config.json.
 
-    Raises ValueError for a model type that transformers does not know, or for none where no family recognises it.
+    Raises ValueError for a model type that transformers does not know, or without one unless a family recognises it.
     """
     model_type = config_dict.get("model_type")
     if model_type is not None and model_type in CONFIG_MAPPING:
-        # a copy: some of transformers 5.17 take entries out of what they get
+        # a copy: some config classes of transformers 5.17 remove entries from their argument
         return CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(config_dict))
     if model_type is not None:
         remedy = "update transformers"
         if "auto_map" in config_dict:
-            remedy = (
-                "its code stands in the repository: load it yourself with trust_remote_code=True and pass the model"
-            )
+            remedy = "its code is in the repository: load it yourself with trust_remote_code=True and pass the model"
         raise ValueError(f"transformers does not know the model_type {model_type!r}; {remedy}")
     for name, family in FAMILIES.items():
         if family.recognises is not None and family.recognises(config_dict):
             return PreTrainedConfig.from_dict(config_dict | {"model_type": name})
-    raise ValueError("no model_type; add the one of the checkpoint's family")
+    raise ValueError("no model_type: add that of the checkpoint's family")
 
 
 class PickledTensors(dict[str, Tensor]):
     """The tensors of a pickle, with the interface of an opened safetensors file."""
 
     def get_tensor(self, name: str) -> Tensor:
+        """Returns the tensor of this name."""
         return self[name]
 
 
@@ -133,7 +138,7 @@ def _open_pickle(file: str) -> PickledTensors:
 
 
 def _open_shards(path: str, index: str, open_file: Any, **hub: Any) -> LazyTensors:
-    """Raises OSError for a shard, and ValueError for a tensor, that the index names and that is not there."""
+    """Opens all shards of an index; raises OSError for a missing shard, ValueError for a tensor missing in its shard."""
     index_file = _find_file(path, index, **hub)
     with open(index_file, encoding="utf-8") as file:
         places: dict[str, str] = json.load(file)["weight_map"]
@@ -146,7 +151,7 @@ def _open_shards(path: str, index: str, open_file: Any, **hub: Any) -> LazyTenso
 
 
 def _add_variant(name: str, variant: str | None) -> str:
-    """model.safetensors and fp16 to model.fp16.safetensors, as transformers names them."""
+    """Returns the file name of a variant as transformers builds it: model.safetensors to model.fp16.safetensors."""
     stem, ending = name.rsplit(".", 1)
     return name if variant is None else f"{stem}.{variant}.{ending}"
 
@@ -156,10 +161,10 @@ def _has_file(path: str, name: str, subfolder: str = "", force_download: bool = 
 
 
 def _find_file(path: str, name: str, **hub: Any) -> str:
-    """The local file; raises OSError, which names it, where there is none."""
+    """Returns the path of the local file; raises OSError, which names it, if it does not exist."""
     file = cached_file(path, name, **hub)
     if file is None:
-        raise OSError(f"{path} has no file {name}")
+        raise OSError(f"{path} has no file {name}: download or save it again")
     return file
 
 

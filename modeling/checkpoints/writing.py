@@ -1,4 +1,4 @@
-"""Components written in their own family's format again."""
+"""Writes components in the format of the family that they came from."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -22,9 +22,9 @@ from .lookup import DUAL_ENCODERS
 from .reading import LM_HEAD_WEIGHT
 from .source import build_hub_config
 
-# fields that may change after a tower was read, and are written back
+# fields that may change after reading and are then written into config.json
 CHANGING_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
-# fields that change no output of a tower, or are not the checkpoint's: it is exported whatever they are
+# fields that do not change a tower's output, or that checkpoints do not have: export does not compare them
 UNCHECKED_FIELDS = frozenset(
     "activation_dropout attention_dropout hidden_dropout_prob initializer_range packing use_cache tie_word_embeddings "
     "family source_config".split()
@@ -32,17 +32,17 @@ UNCHECKED_FIELDS = frozenset(
 
 
 def write_component(component: Component, folder: str | Path, **changes: Any) -> None:
-    """Writes a file of one component, bit for bit what `read_component` read; `changes` are put into config.json.
+    """Writes a checkpoint of one component, the exact inverse of `read_component`; config.json gets `changes`.
 
-    Raises ValueError for what `export` does.
+    Raises ValueError in the same cases as `export`.
     """
     write_components({"": component}, folder, **changes)
 
 
 def write_components(components: Mapping[str, Component], folder: str | Path, **changes: Any) -> None:
-    """Writes components, bit for bit what `read_components` read; `changes` are put into config.json.
+    """Writes a checkpoint of its components, the exact inverse of `read_components`; config.json gets `changes`.
 
-    Raises ValueError for what `export` does.
+    Raises ValueError in the same cases as `export`.
     """
     family = find_shared_family(components)
     configs: list[Any] = [component.config for component in components.values()]
@@ -74,13 +74,14 @@ def write_components(components: Mapping[str, Component], folder: str | Path, **
 
 
 def collect_changed_fields(family: Family, config: Any, content: dict[str, Any], names: TensorNames) -> dict[str, Any]:
-    """Returns what may have changed in a component since it was read, as far as the family's config says it."""
-    said = (family.decoder or family.config)(build_hub_config(content), names)
-    return {name: getattr(config, name) for name in CHANGING_FIELDS if name in said}
+    """Returns the fields of a component's config that may have changed since it was read and that its family has."""
+    known = (family.decoder or family.config)(build_hub_config(content), names)
+    return {name: getattr(config, name) for name in CHANGING_FIELDS if name in known}
 
 
 def freeze_zeros(parts: Iterable[Any]) -> None:
-    """Stops training what the parts' families know only as zeros: it changes nothing, and could not be exported."""
+    """Freezes parameters that the families' formats keep no place for since they are zero: trained, they could not be
+    exported."""
     for part in parts:
         family = FAMILIES.get(part.config.family or "") if isinstance(part.config, PlaitTowerConfig) else None
         prefix = "decoder." if isinstance(part.config, PlaitDecoderConfig) else "encoder."
@@ -90,26 +91,29 @@ def freeze_zeros(parts: Iterable[Any]) -> None:
 
 
 def find_shared_family(components: Mapping[str, Component]) -> Family:
-    """Returns the family that the components came from together.
+    """Returns the family of the one checkpoint that the components came from.
 
-    Raises ValueError where there is none, or a component missing or too many.
+    Raises ValueError if there is none, or if a component of the checkpoint is missing.
     """
     families = {getattr(component.config, "family", None) for component in components.values()}
     name = families.pop()
     if families or name is None:
-        raise ValueError("the tower came from no checkpoint of a family that plait knows: save it with save_pretrained")
+        raise ValueError(
+            "the tower came from no checkpoint of a family that plait exports: use save_pretrained instead"
+        )
     family = FAMILIES[name]
     if len(components) != (1 if family.decoder is None else 2):
         whole = "one component" if family.decoder is None else "an encoder with its decoder"
         raise ValueError(
-            f"a checkpoint of the family {name!r} holds {whole}, not {', '.join(components) or 'this'} alone"
+            f"a checkpoint of the family {name!r} holds {whole}, not {', '.join(components) or 'this'} alone: "
+            "use save_pretrained instead"
         )
     return family
 
 
 def find_tied_names(ours: Mapping[str, Tensor]) -> frozenset[str]:
-    """Which of our tensors are the token embeddings (of the decoder, where there is an encoder) once more: all that
-    could be, or none."""
+    """Returns the names of our tensors that are tied to the token embeddings (in an encoder-decoder, the decoder's): all
+    that could be tied if all are equal, else none."""
     names = [
         name
         for name in (
@@ -129,9 +133,9 @@ def find_tied_names(ours: Mapping[str, Tensor]) -> frozenset[str]:
 
 
 def check_config(layout: CheckpointFormat, config: Any, reloaded: Any) -> None:
-    """Raise ValueError where a tower's config is no longer what one read `again` from its checkpoint would be.
+    """Raises ValueError if a tower's config differs from `reloaded`, which is read from the config.json to be written.
 
-    A tower that goes alone and pools nothing (it was braided with others) says nothing of pooling.
+    Pooling is not compared for a tower without head and pooling: composing with others removed its pooler.
     """
     own = reloaded.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys() - UNCHECKED_FIELDS
     if layout.task is None and config.pooling == "none":
@@ -139,11 +143,14 @@ def check_config(layout: CheckpointFormat, config: Any, reloaded: Any) -> None:
     for name in sorted(own):
         ours, theirs = getattr(config, name), getattr(reloaded, name)
         if ours != theirs:
-            raise ValueError(f"{name} is {ours!r}, but in the format of the family {config.family!r} it is {theirs!r}")
+            raise ValueError(
+                f"{name} is {ours!r}, but the format of the family {config.family!r} can only store {theirs!r}: "
+                "use save_pretrained instead"
+            )
 
 
 def build_config_json(layout: CheckpointFormat, content: dict[str, Any]) -> dict[str, Any]:
-    """A config.json with the class that wrote it. A classifier over one of two towers has the config of both."""
+    """Returns the config.json with its `architectures`. A classifier on a tower of a two-tower type has the type's config."""
     family, task = layout.config.family, layout.task
     if family not in MODEL_MAPPING_NAMES:
         return content

@@ -1,4 +1,4 @@
-"""Components become one model: the steps that every way of composing shares."""
+"""The steps from components to one model that every way of composing shares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,9 +21,9 @@ def assemble_model(
     dtype: Any,
     attn_implementation: str | None,
 ) -> Model:
-    """Builds a model of the components and loads their weights.
+    """Builds a model of the components, loads their weights and puts it in evaluation mode.
 
-    fields: what its `PlaitConfig` says besides the components' configs; the rest: as in `compose`.
+    fields: the fields of its `PlaitConfig` other than the components' configs; the other arguments as in `compose`.
     """
     config = PlaitConfig(**{**collect_sub_configs(components), **collect_root_fields(components), **fields})
     model = model_class._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
@@ -47,8 +47,8 @@ def collect_sub_configs(components: Mapping[str, Component]) -> dict[str, Any]:
 
 
 def collect_root_fields(components: Mapping[str, Component]) -> dict[str, Any]:
-    """Returns what transformers reads from the root of a config only, as the decoder's checkpoint (else the text
-    tower's) says it."""
+    """Returns the fields of `PlaitConfig` that transformers reads only from the root of a config, taken from the
+    decoder's checkpoint, else from the text tower's."""
     component = components.get("decoder") or components.get("text")
     if component is None:
         return {}

@@ -1,4 +1,4 @@
-"""Components before composing: read from a folder or a Hub id, or taken from a config or a ready model."""
+"""Builds components for composing from a folder, a Hub id, a config or a ready model."""
 
 import copy
 import tempfile
@@ -36,18 +36,18 @@ from ..towers.wrapped_inputs import is_video_family
 from .composable import ComposableModel
 from .hub import read_generation_config, read_model_type
 
-TowerArgument = Any  # a Hub id, a folder, a config (fresh weights) or a ready model
+TowerArgument = Any  # a Hub id, a folder, a config (newly initialized weights) or a ready model
 
 
 def select_model_class(config: PlaitConfig, modality: str) -> Any:
-    """Returns the Auto class that reads a plait's folder for this part: a decoder's with its head."""
+    """Returns the Auto class that loads a saved plait model to take a part from; for a decoder, one with its head."""
     if modality != "decoder" or config.decoder_config is None:
         return AutoModel
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def build_plait_component(modality: str, model: ComposableModel) -> Component:
-    """Takes a tower out of a plait, or its decoder with the head, the special tokens and the generation config."""
+    """Returns a plait model's tower, or its decoder with head, special tokens and generation config, as a component."""
     config = find_component_config(modality, model.config)
     weights = next(part for part in model.parts.values() if part.config is config).state_dict()
     origin = model.name_or_path or READY_MODEL
@@ -61,17 +61,20 @@ def build_plait_component(modality: str, model: ComposableModel) -> Component:
 
 
 def find_component_config(modality: str, config: PlaitConfig) -> PreTrainedConfig:
-    """Returns the config of a plait's tower; its decoder and its text tower may stand for each other."""
+    """Returns the config of a plait model's tower; decoder and text tower may replace each other.
+
+    Raises ValueError if the model has neither.
+    """
     parts = config.encoders | ({} if config.decoder_config is None else {"decoder": config.decoder_config})
     other = {"text": "decoder", "decoder": "text"}.get(modality, modality)
     found = parts.get(modality) or parts.get(other)
     if found is None:
-        raise ValueError(f"that plait has no {modality} tower, only {', '.join(config.encoders) or 'a decoder'}")
+        raise ValueError(f"the plait model has no {modality} tower; it has {', '.join(config.encoders) or 'a decoder'}")
     return found
 
 
 def as_tower_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Makes a decoder's config that of a causal text tower, which reads no context; returns any other as it is."""
+    """Turns a decoder's config into that of a causal text tower without cross-attention; leaves others unchanged."""
     if not isinstance(config, PlaitDecoderConfig):
         return config
     fields: dict[str, Any] = {**config.to_dict(), "cross_attention": False}
@@ -79,7 +82,7 @@ def as_tower_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def build_component(modality: str, tower: TowerArgument, where: Mapping[str, Any]) -> Component:
-    """Builds the component that a tower argument stands for."""
+    """Builds a component from a tower argument of `compose`."""
     if isinstance(tower, Component):
         return tower
     if isinstance(tower, PreTrainedConfig):
@@ -89,7 +92,7 @@ def build_component(modality: str, tower: TowerArgument, where: Mapping[str, Any
     if isinstance(tower, ComposableModel):
         return build_plait_component(modality, tower)
     if isinstance(tower, PreTrainedModel):
-        with tempfile.TemporaryDirectory() as folder:  # names on disk are the ones that the tables know
+        with tempfile.TemporaryDirectory() as folder:  # the conversion tables hold names on disk, not in memory
             tower.save_pretrained(folder)
             component = read_folder_component(modality, folder, {})
             weights = {name: weight.clone() for name, weight in component.weights.items()}
@@ -98,13 +101,13 @@ def build_component(modality: str, tower: TowerArgument, where: Mapping[str, Any
 
 
 def as_video_component(tower: TowerArgument, fields: dict[str, Any], where: Mapping[str, Any]) -> TowerArgument:
-    """Returns a video tower as it is, and an image tower as the component that reads the frames of a video.
+    """Returns a video tower unchanged, and for an image tower the component of a video tower that runs it per frame.
 
-    Raises ValueError for `fields` without an image tower.
+    fields: further fields of its `PlaitVideoConfig`. Raises ValueError for `fields` without an image tower.
     """
     if tower is None or reads_videos(tower, where):
         if fields:
-            raise ValueError(f"video_config {fields} is for an image tower that reads frames: pass it as video=...")
+            raise ValueError(f"video_config {fields} is for an image tower that reads frames: pass one as video=...")
         return tower
     component = without_unused_modules(build_component("image", tower, where), "image")
     config = PlaitVideoConfig(image_config=component.config, **fields)
@@ -113,7 +116,7 @@ def as_video_component(tower: TowerArgument, fields: dict[str, Any], where: Mapp
 
 
 def reads_videos(tower: TowerArgument, where: Mapping[str, Any]) -> bool:
-    """Returns whether a tower argument is a video tower, or a plait that has one."""
+    """Returns whether a tower argument is a video tower or a plait model that has one."""
     hub = select_hub_options(where)
     if isinstance(tower, PreTrainedModel):
         config: PreTrainedConfig = tower.config
@@ -131,8 +134,8 @@ def reads_videos(tower: TowerArgument, where: Mapping[str, Any]) -> bool:
 
 
 def read_folder_component(modality: str, name: Any, where: Mapping[str, Any]) -> Component:
-    """Reads a tower (or "decoder") from a folder or Hub id: a plait's, a known family's, or any other that transformers
-    loads (wrapped)."""
+    """Reads a tower (or "decoder") from a folder or Hub id: of a plait model, of a known family or, wrapped, of any
+    other model that transformers loads."""
     hub = select_hub_options(where)
     if read_model_type(name, hub) == PlaitConfig.model_type:
         reader = select_model_class(PlaitConfig.from_pretrained(name, **hub), modality)
@@ -146,7 +149,7 @@ def read_folder_component(modality: str, name: Any, where: Mapping[str, Any]) ->
 
 
 def read_wrapped_tower(source: OpenedCheckpoint, modality: str | None, where: Mapping[str, Any]) -> Component:
-    """Reads a tower of a family that plait does not know; where no modality is named, the model's inputs decide it."""
+    """Reads a tower of a family that plait does not know; without `modality` the model's inputs decide it."""
     config, model = load_wrapped(source.path, modality, **where)
     weights = {f"model.{key}": weight for key, weight in model.state_dict().items()}
     return Component(config, weights, {}, source.path, config)
@@ -162,8 +165,8 @@ def read_wrapped_decoder(source: OpenedCheckpoint, where: Mapping[str, Any]) -> 
 
 
 def without_unused_modules(component: Component, modality: str) -> Component:
-    """Returns the component without what a fusion or a masked language model does not read, its pooler and its mask
-    token: they would never be trained."""
+    """Returns the component without its pooler and mask token: fusions and masked language models do not use them, so
+    they would never be trained."""
     if type(component.config) not in OWN_CONFIGS.values():
         config, weights = without_pooler(component.config, component.weights, modality)
         return component._replace(config=config, weights=weights)

@@ -1,4 +1,4 @@
-"""What composing asks of a model class. It imports none of them, so that all of them can have `compose`."""
+"""What composing needs of a model class. It imports no model class, so that every model class can have `compose`."""
 
 from typing import Any, TypeVar
 
@@ -8,28 +8,28 @@ from ...configuration import PlaitConfig
 
 
 class ComposableModel(PreTrainedModel):
-    """A plait model as composing and loading see it: how its class reads towers, and where its weights came from."""
+    """The interface of a model to composing and loading: how its class uses towers, and where its weights came from."""
 
     config: PlaitConfig
-    checkpoint_heads: tuple[str, ...] = ()
-    reads_pooled = True
-    reads_apart = False  # whether towers without a fusion can be read
-    context_fusion = "concatenate"  # of what a decoder reads, where compose is not told
-    decoder_kind: str | None = None  # how towers reach a decoder in this class: "context", "inline"; None: no decoder
-    origins: dict[str, str]  # by part, where its weights came from
-    fresh_names: set[str]  # of parameters that the part's checkpoint does not hold
+    checkpoint_heads: tuple[str, ...] = ()  # the modules of this class that a checkpoint's heads are loaded into
+    reads_pooled = True  # whether the class uses the towers' pooled vectors
+    reads_apart = False  # whether the class accepts several towers without a fusion
+    context_fusion = "concatenate"  # the default fusion of the towers that a decoder cross-attends to
+    decoder_kind: str | None = None  # how towers reach the decoder: "context" or "inline"; None: no decoder
+    origins: dict[str, str]  # where each part's weights came from
+    fresh_names: set[str]  # parameters that are newly initialized since the part's checkpoint does not hold them
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The towers by modality and, where there is one, the decoder (as "decoder")."""
+        """The towers by modality and, if the model has one, the decoder (as "decoder")."""
         raise NotImplementedError
 
     def freeze(self, *names: str) -> None:
-        """Stop training the named parts."""
+        """Freezes the named parts."""
         raise NotImplementedError
 
     def composition(self) -> Any:
-        """The summary of what is pretrained, fresh, frozen and trainable, by part."""
+        """Returns the numbers of pretrained, newly initialized, frozen and trainable parameters by part."""
         raise NotImplementedError
 
 

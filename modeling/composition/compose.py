@@ -1,4 +1,4 @@
-"""Composing with a fusion and a decoder: from towers anywhere to one model."""
+"""Composing: towers from any source, a fusion and a decoder become one model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,29 +40,31 @@ def compose(
     attn_implementation: str | None = None,
     **options: Any,
 ) -> Model:
-    """Composes towers into one model.
+    """Composes towers into one model, in evaluation mode.
 
     Args:
-        text, image, audio, video: a Hub id, a folder, a config (fresh weights) or a ready model. Of a two-tower
-            checkpoint (CLIP) the tower of that modality is taken; a family that plait does not know is wrapped. As
-            `video` an image tower may be given too, through which the frames go (`PlaitVideoConfig`).
-        decoder: likewise, of a class that generates: the text model that reads the towers.
-        fusion: a strategy's name, or a whole `PlaitFusionConfig`; by default "early", and "concatenate" where a decoder
-            reads the towers (its cross-attention fuses them). One tower alone has no fusion, unless one is named.
-        query: the modality whose tokens are the queries, in cross-attention fusion.
+        text, image, audio, video: a Hub id, a folder, a config (newly initialized weights) or a ready model. Of a
+            two-tower checkpoint (CLIP) the tower of that modality is taken; a family that plait does not know is
+            wrapped. `video` may also be an image tower, which then runs on each frame (`PlaitVideoConfig`).
+        decoder: the text model that reads the towers, given likewise; only for classes that generate.
+        fusion: a strategy's name, or a whole `PlaitFusionConfig`. Default: "early"; with a decoder whose
+            cross-attention fuses the towers, "concatenate". One tower alone has no fusion unless you name one.
+        query: the modality of the queries, in cross-attention fusion.
         connector: "linear", "mlp", "resampler" or "qformer".
         fusion_config: further fields of `PlaitFusionConfig`, e.g. `{"num_hidden_layers": 4}`.
         decoder_config: fields of the decoder's config to change, e.g. `{"gated_cross_attention": True}`.
         video_config: fields of `PlaitVideoConfig` around an image tower, e.g. `{"temporal": "mean"}`.
-        labels: the classes' names, or their number.
-        freeze: parts that are not trained: modalities, "fusion", "decoder", "head".
-        verbose: print the table of what is pretrained, fresh, frozen and trainable; `model.composition()` returns it.
+        labels: the names of the classes, or their number.
+        freeze: parts to freeze: modalities, "fusion", "decoder", "head".
+        verbose: print the table of pretrained, newly initialized, frozen and trainable parameters, which
+            `model.composition()` returns.
         dtype, attn_implementation: as in `from_pretrained`.
-        options: `token`, `cache_dir`, `local_files_only`, `use_safetensors`, ... of `from_pretrained`, for all towers;
-            any other field of `PlaitConfig`.
+        options: `token`, `cache_dir`, `local_files_only`, `use_safetensors`, ... as in `from_pretrained`, for all
+            towers; any other field of `PlaitConfig`.
 
     Raises:
-        ValueError: no tower, an unknown fusion or part, or what `from_pretrained` raises for a broken checkpoint.
+        ValueError: no tower; an unknown fusion or part; labels of equal names; an unusable checkpoint, as in
+            `from_pretrained`.
     """
     where = pop_checkpoint_options(options)
     video = as_video_component(video, dict(video_config or {}), where)
@@ -86,8 +88,8 @@ def build_fusion_fields(
     fusion: str | PlaitFusionConfig | None,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """Returns the fusion's config as a field of `PlaitConfig`, empty where there is nothing to join; tells a decoder
-    how wide the context is that it cross-attends to."""
+    """Returns the fusion's config as a field of `PlaitConfig`, empty without a fusion; sets the `context_size` of the
+    decoder's config to its width."""
     towers = {name: component.config for name, component in components.items() if name != "decoder"}
     if "decoder" not in components:
         fused = len(towers) > 1 or fusion is not None
@@ -104,19 +106,19 @@ def build_fusion_fields(
 
 
 def build_label_fields(labels: Sequence[str] | int | None) -> dict[str, Any]:
-    """Returns the classes as fields of `PlaitConfig`; raises ValueError for two of one name."""
+    """Returns the labels as fields of `PlaitConfig`; raises ValueError for equal names."""
     if labels is None or isinstance(labels, int):
         return {} if labels is None else {"num_labels": labels}
     names = [str(label) for label in labels]
     if len(set(names)) < len(names):
-        raise ValueError(f"labels must differ, got {names}")
+        raise ValueError(f"the names of labels must differ, got {names}")
     return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
 def build_fusion_config(
     fusion: str | PlaitFusionConfig, extra: dict[str, Any], towers: Mapping[str, PreTrainedConfig]
 ) -> PlaitFusionConfig:
-    """Builds the fusion's config; its width is the text tower's (else the widest) unless `extra` says otherwise."""
+    """Builds the fusion's config; its width is the text tower's (else the widest tower's) unless `extra` sets it."""
     if isinstance(fusion, PlaitFusionConfig):
         return fusion
     widths = {name: width_of(config, name) for name, config in towers.items()}

@@ -1,4 +1,4 @@
-"""The decoder of a composed model, with its head, tying and generation defaults."""
+"""The decoder of a composed model: its config, head, tied weights and generation config."""
 
 import copy
 from collections.abc import Mapping
@@ -21,30 +21,36 @@ def build_decoder_component(
     fields: dict[str, Any],
     where: Mapping[str, Any],
 ) -> Component:
-    """Makes a decoder of a text model: causal, with cross-attention where the class reads its towers that way.
+    """Builds a decoder of a text model: causal, with cross-attention if the class's decoder cross-attends to towers.
 
-    Raises ValueError for a class without a decoder.
+    reads: whether there are towers to read; fields: fields of the decoder's config to change.
+    Raises ValueError for a class without a decoder, for `fields` of a wrapped decoder, or for a wrapped decoder that
+    lacks the cross-attention.
     """
     if model_class.decoder_kind is None:
-        raise ValueError(f"{model_class.__name__} has no decoder: compose a class that generates")
+        raise ValueError(
+            f"{model_class.__name__} has no decoder: leave out decoder=..., or compose a class that generates"
+        )
     component = without_unused_modules(build_component("decoder", decoder, where), "text")
     crosses = reads and model_class.decoder_kind == "context"
     if not isinstance(component.config, PlaitTextConfig):
         if fields:
-            raise ValueError(f"decoder_config: a wrapped {component.config.model_type} decoder keeps its own config")
+            raise ValueError(
+                f"decoder_config: a wrapped {component.config.model_type} decoder keeps its own config: leave it out"
+            )
         if crosses:
             check_cross_attention(component.config)
         return component
     config = component.config.to_dict()
     own = {name: config[name] for name in config if name in PlaitTextConfig.__dataclass_fields__}
-    if own["position_type"] == "counted":  # a decoder's padding is told by its mask and positions, not by its tokens
+    if own["position_type"] == "counted":  # the mask and position_ids mark a decoder's padding, not its tokens
         own["position_type"] = "learned"
     own |= {"is_causal": True, "cross_attention": crosses, "pooling": "none", "context_size": None} | fields
     return component._replace(config=PlaitDecoderConfig(**own))
 
 
 def finish_decoder(model: ComposableModel, component: Component) -> None:
-    """Loads the decoder's own head where it is not tied, adds the token of an image and sets the generation config."""
+    """Loads the decoder's head unless tied, adds the image token to the vocabulary and sets the generation config."""
     head: Any = model.get_output_embeddings()
     if head is not None and (weights := select_head_weights(component, model.config)):
         load_exactly(head, dict(head.state_dict()) | weights, component.origin)
@@ -59,7 +65,7 @@ def finish_decoder(model: ComposableModel, component: Component) -> None:
 
 
 def select_head_weights(component: Component, config: PlaitConfig) -> dict[str, Tensor]:
-    """Returns the checkpoint's weights of the projection to the vocabulary, as far as they are not tied."""
+    """Returns the checkpoint's weights of the projection to the vocabulary that are not tied."""
     weights = {
         key.removeprefix("lm_head."): head for key, head in component.heads.items() if key.startswith("lm_head.")
     }

@@ -1,4 +1,4 @@
-"""Pretrained checkpoints as models: of one component, of an encoder with its decoder, or of two towers in one space."""
+"""Reads pretrained checkpoints as models: of one component, of an encoder and a decoder, or of two towers."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,8 +26,7 @@ from .parameter_names import find_base_prefix
 
 
 class LoadedCheckpoint(NamedTuple):
-    """A whole model as `from_pretrained` takes it, unlike a `Component`: weights by their names in the model, under the
-    config of the model."""
+    """A checkpoint as `from_pretrained` needs it: unlike in a `Component`, config and names are the whole model's."""
 
     config: PlaitConfig
     weights: dict[str, Tensor]
@@ -37,7 +36,7 @@ class LoadedCheckpoint(NamedTuple):
 def from_checkpoint(
     model_class: type[ComposableModel], name: Any, overrides: dict[str, Any], where: dict[str, Any]
 ) -> LoadedCheckpoint:
-    """Reads a pretrained checkpoint, the heads of `model_class` included."""
+    """Reads a pretrained checkpoint with the heads that `model_class` has; `overrides` are fields of its config."""
     source = open_checkpoint(name, **where)
     settings: dict[str, Any] = {}
     if model_class.reads_apart and is_dual_encoder(source):
@@ -53,7 +52,7 @@ def from_checkpoint(
     for part, component in components.items():
         path = find_base_prefix(model_class) + ("decoder" if part == "decoder" else f"towers.{part}")
         weights |= {f"{path}.{key}": weight for key, weight in component.weights.items()}
-    # out of the mapped file: its pages are small and its tensors unaligned, which costs a matrix product 5 %
+    # copied out of the mapped file: its pages are small and its tensors unaligned, which slows matrix products by 5 %
     weights = {key: weight.clone() for key, weight in weights.items()}
     generation = next((component.generation for component in components.values() if component.generation), None)
     return LoadedCheckpoint(PlaitConfig(**fields), weights, generation)
@@ -62,13 +61,13 @@ def from_checkpoint(
 def read_parts(
     model_class: type[ComposableModel], source: OpenedCheckpoint, where: Mapping[str, Any]
 ) -> dict[str, Component]:
-    """Reads those components of a checkpoint that the class has a place for, by modality or as "decoder": a known
-    family's, or any other that transformers loads (wrapped; a causal family is a decoder if the class generates).
+    """Reads the components of a checkpoint that the class uses, by modality or as "decoder": of a known family, or
+    wrapped, of any other that transformers loads (a causal language model is a decoder if the class generates).
 
-    A class that classifies reads no decoder: of an encoder with its decoder it takes the encoder.
+    A class that classifies uses no decoder: of an encoder with its decoder it takes the encoder.
     """
     generates = model_class.decoder_kind is not None
-    # a checkpoint of two towers may hold one alone
+    # a checkpoint of a two-tower type may hold only one of them
     if source.config.model_type not in DUAL_ENCODERS and find_family(source.config) is None:
         if generates and has_causal_lm(source.config):
             return {"decoder": read_wrapped_decoder(source, where)}
@@ -84,8 +83,8 @@ def read_parts(
 
 
 def read_generation_defaults(source: OpenedCheckpoint, hub: Mapping[str, Any]) -> GenerationConfig:
-    """Returns the generation defaults of a checkpoint as transformers reads them: from its generation_config.json or,
-    of old checkpoints, from its config.json."""
+    """Returns a checkpoint's generation config as transformers reads it: from its generation_config.json or, of old
+    checkpoints, from its config.json."""
     found = read_generation_config(source, hub)
     if found is not None:
         return found
@@ -93,7 +92,7 @@ def read_generation_defaults(source: OpenedCheckpoint, hub: Mapping[str, Any]) -
 
 
 def collect_task_fields(components: Mapping[str, Component], heads: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Returns what a checkpoint says of its task, as fields of `PlaitConfig`: special tokens, tying, labels."""
+    """Returns the fields of `PlaitConfig` that a checkpoint sets for its task: start token, tied weights, labels."""
     fields: dict[str, Any] = collect_root_fields(
         {"text": components["decoder"]} if "decoder" in components else components
     )

@@ -1,4 +1,4 @@
-"""What a folder or a Hub repository says besides its weights: where it is, configs and generation defaults."""
+"""Reads what a folder or Hub repository holds other than weights: its config and generation config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ CHECKPOINT_OPTIONS = (*HUB_OPTIONS, "variant", "use_safetensors")
 
 
 def pop_checkpoint_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Takes out of the arguments those that say where a checkpoint is and which of its files to read."""
+    """Removes from the arguments those that say where a checkpoint is and which of its files to read; returns them."""
     return {name: arguments.pop(name) for name in CHECKPOINT_OPTIONS if name in arguments}
 
 
 def read_config_dict(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config.json of a folder or repository states.
+    """Reads the config.json of a folder or repository.
 
-    Raises OSError, naming it, where there is none to read.
+    Raises OSError, which names the folder or repository, if there is none to read.
     """
     try:
         return PreTrainedConfig.get_config_dict(name, **hub)[0]
@@ -30,12 +30,12 @@ def read_config_dict(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_model_type(name: Any, hub: Mapping[str, Any]) -> str | None:
-    """The model type that the config.json of a folder or repository states."""
+    """Reads the model type in the config.json of a folder or repository; None if it names none."""
     return read_config_dict(name, hub).get("model_type")
 
 
 def read_config_without_decoder(name: Any, hub: Mapping[str, Any], kwargs: dict[str, Any]) -> PlaitConfig:
-    """The config of a plait folder, its decoder left out; fields that are given are taken out of `kwargs`."""
+    """Reads the config of a saved plait model without its decoder; moves fields of the config from `kwargs` into it."""
     fields = (*PlaitConfig.__dataclass_fields__, "num_labels")
     given = {key: kwargs.pop(key) for key in fields if key in kwargs and key != "dtype"}
     config = PlaitConfig.from_pretrained(name, **hub, **given)
@@ -44,8 +44,8 @@ def read_config_without_decoder(name: Any, hub: Mapping[str, Any], kwargs: dict[
 
 
 def complete_generation_config(generation: GenerationConfig, config: PlaitConfig) -> GenerationConfig:
-    """A checkpoint's generation config, with the special tokens that its config alone names."""
-    generation._from_model_config = None  # or transformers makes it anew from a config that knows less
+    """Fills in special tokens that only the model's config names; returns the same generation config."""
+    generation._from_model_config = None  # else transformers builds it again from a config that holds less
     for name in (*SPECIAL_TOKENS, "decoder_start_token_id"):
         if getattr(generation, name) is None:
             setattr(generation, name, getattr(config, name))
@@ -53,13 +53,13 @@ def complete_generation_config(generation: GenerationConfig, config: PlaitConfig
 
 
 def find_start_token(*configs: PreTrainedConfig | GenerationConfig | None) -> int | None:
-    """The token with which a checkpoint's decoder begins, as the first of its configs names it that does."""
+    """Returns the decoder's start token of the first config that names one, None if none does."""
     named = (getattr(config, "decoder_start_token_id", None) for config in configs)
     return next((token for token in named if token is not None), None)
 
 
 def read_generation_config(source: OpenedCheckpoint, hub: Mapping[str, Any]) -> GenerationConfig | None:
-    """A checkpoint's generation_config.json with what its own class adds to it; None where there is none."""
+    """Reads a checkpoint's generation_config.json and adds its family's defaults; None if it has no such file."""
     try:
         generation = GenerationConfig.from_pretrained(source.path, **hub)
     except OSError:
@@ -68,7 +68,7 @@ def read_generation_config(source: OpenedCheckpoint, hub: Mapping[str, Any]) -> 
 
 
 def with_family_defaults(generation: GenerationConfig, config: PreTrainedConfig) -> GenerationConfig:
-    """The generation config with what a family's own class adds to it when it generates."""
+    """Adds what the family's class in transformers changes when it generates; returns the same generation config."""
     family = FAMILIES.get(config.model_type)
     if family is not None and family.generation is not None:
         for name, value in family.generation(generation).items():

@@ -1,10 +1,10 @@
-"""Names of parameters, and the part of the model that each belongs to."""
+"""The names of parameters, and the part of the model that each belongs to."""
 
 import re
 
 from transformers import PreTrainedModel
 
-# what DistributedDataParallel, PEFT, FSDP and torch.compile put around a model
+# prefixes and path segments that DistributedDataParallel, PEFT, FSDP and torch.compile add to names
 WRAPPER_PREFIX = re.compile(r"^(?:module\.|base_model\.model\.|_orig_mod\.)+")
 WRAPPER_SEGMENT = re.compile(r"(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 
@@ -20,5 +20,5 @@ def part_of(parameter_name: str) -> str:
 
 
 def find_base_prefix(model_class: type[PreTrainedModel]) -> str:
-    """What the names of the base model's parameters begin with in this class."""
+    """Returns the prefix of the base model's parameter names in this class."""
     return "" if model_class.__name__ == "PlaitModel" else "model."

@@ -1,4 +1,4 @@
-"""Composing for retrieval: towers from anywhere side by side in one space, each pooled, perhaps one of documents."""
+"""Composing for retrieval: towers from any source, each pooled to one vector, in one space."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -38,23 +38,24 @@ def compose_retrieval(
     attn_implementation: str | None = None,
     **options: Any,
 ) -> Model:
-    """Composes towers into a model of one space.
+    """Composes towers into a model that compares their vectors in one space, in evaluation mode.
 
     Args:
-        text, image, audio, video: a Hub id, a folder, a config (fresh weights) or a ready model, of any family.
-        document: a second input of `document_modality`, in a role of its own: "shared" for one that the tower of that
-            modality reads as well, or a tower of its own, given as the others.
-        pooling: how one vector is read from a tower's tokens ("mean", "first", "last"), for all or by side. Left out:
-            as the tower was trained to be compared (CLIP, SigLIP, a plait), the last token of a causal one, else the
-            mean.
+        text, image, audio, video: a Hub id, a folder, a config (newly initialized weights) or a ready model, of any
+            family.
+        document: the tower of the documents, inputs of `document_modality` that are separate from the queries:
+            "shared" for the tower of that modality, or a tower of its own, given like the others.
+        pooling: how one vector is read from a tower's tokens ("mean", "first", "last"), for all sides or by side.
+            Default: the tower's own pooling if it was trained for comparison (CLIP, SigLIP, a plait model), else the
+            last token of a causal tower, else the mean.
         retrieval_config: a `PlaitRetrievalConfig` or fields of it: `projection_dim`, `loss`, ...
-        freeze: parts that are not trained (locked towers): sides, or "head" for the projections.
-        verbose: print the table of what is pretrained, fresh, frozen and trainable.
+        freeze: parts to freeze: sides, or "head" for the projections.
+        verbose: print the table of pretrained, newly initialized, frozen and trainable parameters.
         dtype, attn_implementation: as in `from_pretrained`.
-        options: of `from_pretrained`, for all towers; any other field of `PlaitConfig`.
+        options: as in `from_pretrained`, for all towers; any other field of `PlaitConfig`.
 
     Raises:
-        ValueError: no tower, an unknown part, or what `from_pretrained` raises for a broken checkpoint.
+        ValueError: no tower; an unknown part or pooling; an unusable checkpoint, as in `from_pretrained`.
     """
     where = pop_checkpoint_options(options)
     given = {"text": text, "image": image, "audio": audio, "video": video}
@@ -77,7 +78,7 @@ def compose_retrieval(
 def complete_retrieval_config(
     given: PlaitRetrievalConfig | Mapping[str, Any] | None, document: str | None
 ) -> PlaitRetrievalConfig:
-    """Builds the config of the space, with the modality of documents."""
+    """Builds the retrieval config from a config or its fields, with the modality of documents."""
     if isinstance(given, PlaitRetrievalConfig):
         given = {**given.to_dict(), "source_config": None, "family": None}
         given = {name: given[name] for name in given if name in PlaitRetrievalConfig.__dataclass_fields__}
@@ -90,31 +91,34 @@ def complete_retrieval_config(
 def set_component_pooling(
     component: Component, modality: str, side: str, pooling: str | Mapping[str, str] | None
 ) -> Component:
-    """Returns the component with one vector to be read: as `pooling` says, else as it was trained for comparing, else
-    the last token of a causal tower and the mean of any other."""
-    asked = pooling if pooling is None or isinstance(pooling, str) else pooling.get(side)
-    if asked not in (None, *POOLING_CHOICES):
-        raise ValueError(f"there is no pooling {asked!r} to choose, only {', '.join(POOLING_CHOICES)}")
+    """Returns the component with the pooling of its side: `pooling`, else the tower's own if it was trained for
+    comparison, else the last token of a causal tower and the mean of any other.
+
+    Raises ValueError for an unknown pooling, or one that the tower does not have.
+    """
+    choice = pooling if pooling is None or isinstance(pooling, str) else pooling.get(side)
+    if choice not in (None, *POOLING_CHOICES):
+        raise ValueError(f"there is no pooling {choice!r}: choose from {', '.join(POOLING_CHOICES)}")
     config = component.config
     if isinstance(config, PlaitCNNConfig):
-        if asked not in (None, "mean"):
-            raise ValueError(f"pooling {asked!r}: a convolutional tower has no such token, only the mean")
+        if choice not in (None, "mean"):
+            raise ValueError(f"pooling {choice!r}: a convolutional tower has no such token, choose 'mean'")
         config = copy.deepcopy(config)
         config.pooling = "mean"
         return component._replace(config=config)
-    if asked is None and isinstance(config, PlaitTowerConfig) and is_comparable(config):
+    if choice is None and isinstance(config, PlaitTowerConfig) and is_comparable(config):
         return component
     component = without_unused_modules(component, modality)
     if not isinstance(component.config, PlaitTowerConfig):
-        if asked not in (None, "mean"):
-            raise ValueError(f"pooling {asked!r}: of a wrapped {component.config.model_type} tower it is the mean")
+        if choice not in (None, "mean"):
+            raise ValueError(f"pooling {choice!r}: a wrapped {component.config.model_type} tower supports only 'mean'")
         return component
     config = copy.deepcopy(component.config)
-    config.pooling = asked or ("last" if isinstance(config, PlaitTextConfig) and config.is_causal else "mean")
+    config.pooling = choice or ("last" if isinstance(config, PlaitTextConfig) and config.is_causal else "mean")
     return component._replace(config=config)
 
 
 def is_comparable(config: PlaitTowerConfig) -> bool:
-    """Returns whether the tower's pooling was trained, or made, to be compared: not a classifier's or BERT's."""
+    """Returns whether the tower's pooling was trained or configured for comparison, unlike a classifier's or BERT's."""
     family = config.family or ""
     return config.pooling != "none" and (not family or family.startswith(DUAL_ENCODERS))

@@ -1,4 +1,4 @@
-"""The table that says what a model is made of, and what came from where."""
+"""The table of a model's parts: parameters by number, and where the weights came from."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from .parameter_names import part_of
 
 @dataclass
 class ComponentSummary:
-    """One part of a model: parameters by number."""
+    """A row of the table: one part of a model and its numbers of parameters."""
 
     part: str
     kind: str
@@ -21,12 +21,13 @@ class ComponentSummary:
 
 @dataclass
 class ModelSummary:
-    """What a model is made of, part by part: family, where its weights came from, how many are trained."""
+    """The table of a model's parts: kind, numbers of parameters, and where the weights came from."""
 
     rows: list[ComponentSummary]
 
     @classmethod
     def from_model(cls, model: ComposableModel) -> "ModelSummary":
+        """Counts the parameters of a model by part."""
         rows: dict[str, ComponentSummary] = {}
         saved = model.name_or_path or "fresh"
         for name, parameter in model.named_parameters():
@@ -49,7 +50,7 @@ class ModelSummary:
 
 
 def describe_kind(config: PlaitConfig, part: str) -> str:
-    """How the table calls a part: a native family, a wrapped one, a fusion."""
+    """Returns the table's description of a part: its native family, wrapped model type or fusion; "-" for a head."""
     fusion = config.fusion_config
     if part == "fusion" and fusion is not None:
         return f"{fusion.strategy}, {fusion.connector}"

@@ -1,4 +1,4 @@
-"""Weights of components loaded into a composed model, exactly."""
+"""Loads the weights of components into a composed model; every name and shape must fit."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,12 @@ from .composable import ComposableModel
 
 
 def load_component_weights(model: ComposableModel, name: str, component: Component) -> None:
-    """Copies a component's weights into its part. What joins the frames of a video stays newly initialized, and so does
-    a decoder's cross-attention where the checkpoint has none for a context of this width; their names are kept."""
+    """Copies a component's weights into its part of the model.
+
+    The temporal layers of a video tower stay newly initialized, and so does a decoder's cross-attention if the
+    checkpoint has none for a context of this width; their names are added to `model.fresh_names`.
+    Raises ValueError for any other name or shape that does not fit.
+    """
     if not component.weights:
         return
     part = model.parts[name]
@@ -22,7 +26,7 @@ def load_component_weights(model: ComposableModel, name: str, component: Compone
 
 
 def drop_unfit_cross_attention(weights: Mapping[str, Tensor], part: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights without those of a cross-attention that the part does not have, or has of another width."""
+    """Returns the weights without those of cross-attention that the part does not have, or has in another width."""
     own = part.state_dict()
     crossing = {key for key in weights if ".cross_attn" in key}
     fits = all(weights[key].shape == own[key].shape for key in crossing if key in own)
@@ -30,7 +34,7 @@ def drop_unfit_cross_attention(weights: Mapping[str, Tensor], part: nn.Module) -
 
 
 def load_exactly(tower: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Copies weights into a tower; every name and every shape must fit."""
+    """Copies weights into a tower; raises ValueError unless every name and every shape fits."""
     try:
         tower.load_state_dict(weights, strict=True)
     except RuntimeError as error:
