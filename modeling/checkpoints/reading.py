@@ -96,10 +96,10 @@ def select_component_weights(
     zeros = [name for name in expected if name not in given and layout.family.is_zero(name)]
     given |= {name: torch.zeros(expected[name], dtype=dtype) for name in zeros}
     if missing := [theirs.get(name, name) for name in expected if name not in given]:
-        raise ValueError(f"the file lacks {format_names(missing)}: download or save it again")
+        raise ValueError(f"the file lacks {format_names(missing)}: is it complete, and does config.json match it?")
     if surplus := [theirs.get(name, name) for name in given if name not in expected]:
         raise ValueError(
-            f"a tower of this config has no place for {format_names(surplus)}: do config.json and weights match?"
+            f"a tower of this config has no place for {format_names(surplus)}: does config.json match the file?"
         )
     for name, shape in expected.items():
         if given[name].shape != shape:

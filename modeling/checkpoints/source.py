@@ -138,7 +138,7 @@ def _open_pickle(file: str) -> PickledTensors:
 
 
 def _open_shards(path: str, index: str, open_file: Any, **hub: Any) -> LazyTensors:
-    """Opens all shards of an index; raises OSError for a missing shard, ValueError for a tensor missing in its shard."""
+    """Opens all shards of an index; raises OSError for a missing shard, ValueError for a missing tensor."""
     index_file = _find_file(path, index, **hub)
     with open(index_file, encoding="utf-8") as file:
         places: dict[str, str] = json.load(file)["weight_map"]

@@ -80,8 +80,8 @@ def collect_changed_fields(family: Family, config: Any, content: dict[str, Any],
 
 
 def freeze_zeros(parts: Iterable[Any]) -> None:
-    """Freezes parameters that the families' formats keep no place for since they are zero: trained, they could not be
-    exported."""
+    """Freezes the parameters that are zero in the parts' families and have no place in their formats: if trained, they
+    could not be exported."""
     for part in parts:
         family = FAMILIES.get(part.config.family or "") if isinstance(part.config, PlaitTowerConfig) else None
         prefix = "decoder." if isinstance(part.config, PlaitDecoderConfig) else "encoder."
@@ -112,8 +112,8 @@ def find_shared_family(components: Mapping[str, Component]) -> Family:
 
 
 def find_tied_names(ours: Mapping[str, Tensor]) -> frozenset[str]:
-    """Returns the names of our tensors that are tied to the token embeddings (in an encoder-decoder, the decoder's): all
-    that could be tied if all are equal, else none."""
+    """Returns the names of our tensors that are tied to the token embeddings (of an encoder-decoder, the decoder's):
+    all that could be tied if all are equal, else none."""
     names = [
         name
         for name in (
@@ -150,7 +150,7 @@ def check_config(layout: CheckpointFormat, config: Any, reloaded: Any) -> None:
 
 
 def build_config_json(layout: CheckpointFormat, content: dict[str, Any]) -> dict[str, Any]:
-    """Returns the config.json with its `architectures`. A classifier on a tower of a two-tower type has the type's config."""
+    """Returns the config.json with its `architectures`; for a classifier on one of two towers, the whole type's."""
     family, task = layout.config.family, layout.task
     if family not in MODEL_MAPPING_NAMES:
         return content

@@ -1,4 +1,4 @@
-"""The conversion engine: tables of names, rules and their inverses.
+"""The conversion of checkpoints: tables of names, rules and their inverses.
 
 May import: modeling/heads and below.
 """

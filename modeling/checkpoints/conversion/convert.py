@@ -1,10 +1,10 @@
-"""The conversion engine: a checkpoint's names on disk to ours and, from the same table, exactly back.
+"""Converts a checkpoint's names on disk to ours and, with the same table, exactly back.
 
 A family file exports `FAMILIES: tuple[Family, ...]`. Its tables map a module or a full parameter name of the
-checkpoint, `{}` standing for numbers, to ours; rows are tried in order, full names before modules. Ours are the names
-inside the tower, and those of `HEAD_MODULES` in the task class. A row with None is a head that has no place here.
+checkpoint, with `{}` for numbers, to ours; rows are tried in order, full names before modules. Our names are those
+inside the tower, and those of `HEAD_MODULES` in the task class. A row with None is a head that plait does not have.
 
-The engine is strict both ways: a name that no row, head or `ignored` pattern knows is an error, and so is a weight of
+Conversion is strict both ways: a name that no row, head or `ignored` pattern knows is an error, and so is a weight of
 ours that has no place in the checkpoint's format.
 """
 
@@ -22,7 +22,7 @@ PARAMETER_NAMES |= {"gamma": "weight", "beta": "bias"}
 
 
 class RuleMatch(NamedTuple):
-    """One tensor on its way: its name on disk, ours, and the rule between them."""
+    """How one tensor is converted: its name on disk, our names, and the rule between them."""
 
     theirs: str
     ours: tuple[str, ...]
@@ -30,8 +30,8 @@ class RuleMatch(NamedTuple):
 
 
 class CheckpointFormat(NamedTuple):
-    """How one checkpoint names its tensors: its family, our config of its tower (of its encoder, where there are two
-    strands), and the key of its class in the family's heads (None: a tower alone)."""
+    """The format of one checkpoint: its family, our config of its tower (of an encoder-decoder, the encoder's), and the
+    key of its class in the family's heads (None: a tower without head)."""
 
     family: Family
     config: PreTrainedConfig
@@ -39,10 +39,11 @@ class CheckpointFormat(NamedTuple):
 
     @property
     def head(self) -> NameTable:
+        """The table of the names of the head, empty without one."""
         return {} if self.task is None else self.family.heads[self.task]
 
     def plan_reading(self, names: Iterable[str]) -> list[RuleMatch]:
-        """Where every tensor of a file goes. Raises ValueError with the names that the family does not know."""
+        """Returns how each tensor of a file is read; raises ValueError for names that the family does not know."""
         others = [table for task, table in self.family.heads.items() if task != self.task]
         rows = [row for table in (self.head, self.family.resolve_table(self.config), *others) for row in table.items()]
         moves, unknown = [], []
@@ -56,11 +57,13 @@ class CheckpointFormat(NamedTuple):
             elif not any(re.fullmatch(pattern, bare) for pattern in self.family.ignored):
                 unknown.append(name)
         if unknown:
-            raise ValueError(f"the family {self.config.family!r} does not know {format_names(unknown)}")
+            raise ValueError(
+                f"the family {self.config.family!r} does not know {format_names(unknown)}: is model_type right?"
+            )
         return moves
 
     def plan_writing(self, names: Iterable[str]) -> list[RuleMatch]:
-        """Where tensors of ours, or fused groups of them, go (to an alias as well); unknown names are left out."""
+        """Returns how our tensors are written, singly or fused, and to aliases too; leaves out unknown names."""
         table = self.family.resolve_table(self.config)
         rows = [
             (rule.targets[0], (theirs, rule)) for theirs, rule in [*_collect_rules(self.head), *_collect_rules(table)]
@@ -79,10 +82,10 @@ class CheckpointFormat(NamedTuple):
 
 
 def convert(tensors: Mapping[str, Tensor], layout: CheckpointFormat) -> dict[str, Tensor]:
-    """A file's tensors under our names: those inside the tower, and the heads'.
+    """Returns a file's tensors under our names, those inside the tower and those of the heads.
 
     Raises:
-        ValueError: names that the family does not know; two tensors for one of ours.
+        ValueError: names that the family does not know; two tensors on disk for one of ours.
     """
     ours: dict[str, Tensor] = {}
     for move in sorted(layout.plan_reading(tensors), key=lambda move: isinstance(move.rule, Alias)):
@@ -90,29 +93,31 @@ def convert(tensors: Mapping[str, Tensor], layout: CheckpointFormat) -> dict[str
             if name not in ours:
                 ours[name] = tensor
             elif not isinstance(move.rule, Alias):
-                raise ValueError(f"{move.theirs} is a second tensor for {name}")
+                raise ValueError(f"{move.theirs} is a second tensor for {name}: the file may hold only one")
     return ours
 
 
 def invert(ours: Mapping[str, Tensor], layout: CheckpointFormat, tied: Set[str] = frozenset()) -> dict[str, Tensor]:
-    """Our tensors under the family's own names, as its class writes them.
+    """Returns our tensors under the family's names, as its class in transformers writes them.
 
-    tied: names of ours that are the same tensor as another one, and so are not written.
+    tied: those of our names that share another tensor and are therefore not written.
 
     Raises:
-        ValueError: weights of ours that the format has no name for; a head of which a module is missing; a parameter
-            that is no longer zero.
+        ValueError: weights of ours that the format has no name for; a head that lacks a module; a parameter that must
+            be zero in the format, but is not.
     """
     zeros = {name for name in ours if layout.family.is_zero(name)}
     if changed := [name for name in zeros if ours[name].any()]:
         raise ValueError(
-            f"the family {layout.config.family!r} has these as zeros, and they are not: {format_names(changed)}"
+            f"the family {layout.config.family!r} stores these as zeros, and they are not: {format_names(changed)}"
         )
     ours = {name: tensor for name, tensor in ours.items() if name not in zeros}
     moves = layout.plan_writing(ours)
     written = {name for move in moves for name in move.ours}
     if unknown := [name for name in ours if name not in written]:
-        raise ValueError(f"the family {layout.config.family!r} has no name for {format_names(unknown)}")
+        raise ValueError(
+            f"the family {layout.config.family!r} has no name for {format_names(unknown)}: use save_pretrained instead"
+        )
     rules = [rule for _, rule in _collect_rules(layout.head) if not isinstance(rule, OptionalRule)]
     needed = [target for rule in rules for target in rule.targets]
     if missing := [target for target in needed if not any(f"{name}.".startswith(f"{target}.") for name in written)]:
@@ -127,7 +132,7 @@ def invert(ours: Mapping[str, Tensor], layout: CheckpointFormat, tied: Set[str] 
 
 
 def _match(rows: Iterable[tuple[str, Value]], name: str) -> tuple[Value, list[str], str] | None:
-    """The first row that knows the name: its value, the numbers in the name, and the parameter of the module if any."""
+    """Returns the value of the first row that matches, the numbers in the name, and the module's parameter, else ""."""
     rows = list(rows)
     for module in (False, True):
         for template, value in rows:
@@ -138,6 +143,6 @@ def _match(rows: Iterable[tuple[str, Value]], name: str) -> tuple[Value, list[st
 
 
 def _fill_templates(templates: Iterable[str], numbers: list[str], parameter: str) -> tuple[str, ...]:
-    """Full names from templates."""
+    """Returns full names, with numbers and parameter filled into the templates."""
     ending = f".{PARAMETER_NAMES[parameter]}" if parameter else ""
     return tuple(template.format(*numbers) + ending for template in templates)

@@ -1,4 +1,4 @@
-"""Rules of conversion: how one parameter of a file becomes one or several of ours, and back."""
+"""The rules of conversion: how one tensor of a file becomes one or several of ours, and back."""
 
 from typing import TypeVar
 
@@ -9,23 +9,25 @@ Value = TypeVar("Value")
 
 
 class Rule:
-    """How one of their tensors becomes ours and back; this one only renames."""
+    """How one tensor of a file becomes ours (`targets`) and back; this base class only renames."""
 
     def __init__(self, *targets: str) -> None:
         self.targets = targets
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Their tensor to ours, one for each target."""
+        """Converts a tensor of a file to ours, one for each target."""
         return (tensor,)
 
     def backward(self, *tensors: Tensor) -> Tensor:
-        """Our tensors, in the order of the targets, to theirs: bit-equal to what `forward` took."""
+        """Converts our tensors, in the order of the targets, to that of the file: the exact inverse of `forward`."""
         return tensors[0]
 
 
 class Alias(Rule):
-    """Another name of a tied tensor (of several, all its targets): read where the others are missing; written where the
-    others are not, or untied."""
+    """A second name on disk of a tied tensor, which all targets share.
+
+    It is read if the targets' own names are missing, and written instead of them, or next to them if they are untied.
+    """
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
         return (tensor,) * len(self.targets)
@@ -35,11 +37,11 @@ class Alias(Rule):
 
 
 class OptionalRule(Rule):
-    """A module of a head that some of its settings do without."""
+    """A module of a head that depends on its settings and may be missing."""
 
 
 class Split(Rule):
-    """A fused tensor: equal chunks of dimension 0, one for each target."""
+    """A fused tensor on disk: equal chunks of dimension 0, one for each target."""
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.clone() for part in tensor.chunk(len(self.targets)))
@@ -49,7 +51,7 @@ class Split(Rule):
 
 
 class Transposed(Rule):
-    """A weight stored as (in, out), such as GPT-2's Conv1D; a bias is left as it is."""
+    """A weight stored on disk as (in, out), as in GPT-2's Conv1D; a bias stays unchanged."""
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
         return (transpose_matrix(tensor),)
@@ -59,7 +61,7 @@ class Transposed(Rule):
 
 
 class TransposedSplit(Split):
-    """A fused weight stored as (in, out): equal chunks of its outputs."""
+    """A fused weight stored on disk as (in, out): equal chunks of its outputs, one for each target."""
 
     def forward(self, tensor: Tensor) -> tuple[Tensor, ...]:
         return super().forward(transpose_matrix(tensor))
@@ -69,7 +71,7 @@ class TransposedSplit(Split):
 
 
 class Leading(Rule):
-    """Ours has `count` more leading dimensions of size 1 than theirs, or fewer where it is negative."""
+    """A tensor of ours with `count` more leading dimensions of size 1 than on disk (fewer if negative)."""
 
     def __init__(self, target: str, count: int) -> None:
         super().__init__(target)
@@ -83,15 +85,16 @@ class Leading(Rule):
 
 
 def transpose_matrix(tensor: Tensor) -> Tensor:
+    """Transposes a matrix; returns any other tensor unchanged."""
     return tensor.T.contiguous() if tensor.ndim == 2 else tensor
 
 
 def add_leading_dims(tensor: Tensor, count: int) -> Tensor:
-    """Put `count` dimensions of size 1 first, or take them away where it is negative."""
+    """Adds `count` leading dimensions of size 1, or removes them if negative; raises ValueError for other sizes."""
     if count >= 0:
         return tensor[(None,) * count]
     if tensor.shape[:-count].numel() != 1:
-        raise ValueError(f"shape {tuple(tensor.shape)} does not begin with {-count} dimensions of size 1")
+        raise ValueError(f"shape {tuple(tensor.shape)} does not begin with {-count} dimensions of size 1 to remove")
     return tensor.reshape(tensor.shape[-count:])
 
 

@@ -1,4 +1,4 @@
-"""One file of data a family: its config and its table of names.
+"""The families of checkpoints, one file each: the config and the table of names.
 
 May import: modeling/checkpoints/conversion and below.
 """

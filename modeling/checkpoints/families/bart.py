@@ -1,4 +1,4 @@
-"""BART (Lewis et al. 2019, https://arxiv.org/abs/1910.13461): an encoder and a decoder with one table of embeddings."""
+"""BART (Lewis et al. 2019, https://arxiv.org/abs/1910.13461): encoder and decoder with shared token embeddings."""
 
 from collections.abc import Set
 from math import sqrt
@@ -24,7 +24,7 @@ CROSS = {f"encoder_attn.{name}_proj": f"cross_attn.{name}_proj" for name in "qkv
 
 
 def build_layer_table(side: str, rows: dict[str, str]) -> NameTable:
-    """The rows of every layer of the encoder or decoder."""
+    """Returns the table of the layers of the encoder or decoder."""
     return {f"{side}.layers.{{}}.{row}": f"{side}.transformer.layers.{{}}.{ours}" for row, ours in rows.items()}
 
 
@@ -39,7 +39,7 @@ TABLE: NameTable = {
 
 
 def read_stack_fields(hub: Any, side: str) -> dict[str, Any]:
-    """What BART and Whisper say alike of their encoder or decoder."""
+    """Returns the fields that BART and Whisper share, of their encoder or decoder (`side`)."""
     expect(hub.to_dict(), **{f"{side}_layerdrop": 0.0})
     return {
         "hidden_size": hub.d_model,
@@ -56,11 +56,13 @@ def read_stack_fields(hub: Any, side: str) -> dict[str, Any]:
 
 
 def read_vocabulary_fields(hub: Any) -> dict[str, Any]:
+    """Returns the fields of the vocabulary and its special tokens."""
     names = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings")
     return {name: getattr(hub, name) for name in names}
 
 
 def read_text_stack_fields(hub: Any, side: str) -> dict[str, Any]:
+    """Returns the fields that BART's encoder and decoder share."""
     norms = {"norm_position": "post", "input_norm": True, "output_norm": False}
     scale = sqrt(hub.d_model) if hub.scale_embedding else 1.0
     places = {"position_offset": OFFSET, "max_position_embeddings": hub.max_position_embeddings + OFFSET}
@@ -68,10 +70,12 @@ def read_text_stack_fields(hub: Any, side: str) -> dict[str, Any]:
 
 
 def bart_encoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns the fields of BART's encoder."""
     return read_text_stack_fields(hub, "encoder")
 
 
 def bart_decoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns the fields of BART's decoder."""
     return read_text_stack_fields(hub, "decoder") | {"cross_attention": True, "context_size": hub.d_model}
 
 

@@ -9,7 +9,7 @@ from ..conversion.rules import Alias, NameTable
 
 
 def read_bert_fields(hub: Any) -> dict[str, Any]:
-    """What BERT and its kin (RoBERTa, ELECTRA) have in common."""
+    """Returns the fields that BERT, RoBERTa and ELECTRA share."""
     expect(hub.to_dict(), is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
     return {
         "vocab_size": hub.vocab_size,
@@ -35,11 +35,12 @@ def read_bert_fields(hub: Any) -> dict[str, Any]:
 
 
 def read_pooler_fields(hub: Any, act: str = "tanh") -> dict[str, Any]:
-    """A dense layer over the first token."""
+    """Returns the fields of a pooler: a dense layer on the first token, and an activation."""
     return {"pooling": "first", "pooler_size": hub.hidden_size, "pooler_act": act}
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns BERT's fields, with its pooler if the file holds one."""
     return (
         read_bert_fields(hub)
         | {"mlm_act": hub.hidden_act}
@@ -69,7 +70,7 @@ MASKED_LM_HEAD: NameTable = {
     "cls.predictions.bias": Alias("lm_head.bias"),
 }
 BUFFERS = (r"embeddings\.(position_ids|token_type_ids)",)
-# a None: a head of another task, known, but without place here
+# None: a head of another task, which is known but not loaded
 TOKEN_TASKS: dict[str, NameTable] = {
     "ForTokenClassification": {"classifier": None},
     "ForQuestionAnswering": {"qa_outputs": "qa_outputs"},

@@ -38,18 +38,20 @@ IMAGE_HEADS: dict[str, NameTable] = {
     "ForImageClassification": {"classifier": "classifier", "post_layernorm": None},
     "WithProjection": {"visual_projection": None},
 }
-# buffers of old files
+# a buffer in old files
 IGNORED = (r"embeddings\.position_ids",)
 
 
 def clip_text_config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """Pooled at the end-of-text token. The padding id is an ordinary token: old configs name the quotation mark."""
+    """Returns the text tower's fields. It pools at the end-of-text token; pad_token_id is left out, since old configs
+    name an ordinary token, the quotation mark."""
     if not isinstance(hub.eos_token_id, int):
-        raise ValueError(f"clip: eos_token_id is {hub.eos_token_id}; its text is pooled at one end-of-text token")
+        raise ValueError(f"clip: eos_token_id is {hub.eos_token_id}: set one id, since text is pooled at that token")
     return read_text_tower_fields(hub) | {"is_causal": True, "pooling": "eos"}
 
 
 def clip_image_config(hub: Any, names: TensorNames) -> dict[str, Any]:
+    """Returns the image tower's fields: a pooler on the class token, or the mean of the patches for a classifier."""
     fields = (
         read_tower_fields(hub)
         | read_image_fields(hub)
@@ -61,7 +63,7 @@ def clip_image_config(hub: Any, names: TensorNames) -> dict[str, Any]:
 
 
 def read_text_tower_fields(hub: PreTrainedConfig) -> dict[str, Any]:
-    """The fields of a text tower that CLIP and SigLIP name alike; the last hidden state stays before the last norm."""
+    """Returns the fields that the text towers of CLIP and SigLIP share; their last hidden state precedes the norm."""
     return read_tower_fields(hub) | {
         "vocab_size": hub.vocab_size,
         "max_position_embeddings": hub.max_position_embeddings,
@@ -72,7 +74,7 @@ def read_text_tower_fields(hub: PreTrainedConfig) -> dict[str, Any]:
 
 
 def read_tower_fields(hub: PreTrainedConfig) -> dict[str, Any]:
-    """The fields that both towers of CLIP and SigLIP name alike."""
+    """Returns the fields that all towers of CLIP and SigLIP share."""
     return {
         "hidden_size": hub.hidden_size,
         "num_hidden_layers": hub.num_hidden_layers,

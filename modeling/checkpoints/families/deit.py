@@ -18,6 +18,7 @@ HEADS: dict[str, NameTable] = {
 
 
 def config(hub: Any, names: TensorNames) -> dict[str, Any]:
+    """Returns ViT's fields with a second class token, for distillation."""
     return vit.config(hub, names) | {"class_tokens": 2}
 
 

@@ -35,9 +35,9 @@ HEADS: dict[str, NameTable] = {"ForImageClassification": {"classifier": "classif
 
 
 def config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """The class token is the pooled vector; the classifier reads it beside the mean of the patches."""
+    """Returns DINOv2's fields. The class token is the pooled vector; a classifier adds the mean of the patches."""
     if hub.drop_path_rate:
-        logger.warning_once(f"dinov2: drop_path_rate {hub.drop_path_rate} is not applied when training")
+        logger.warning_once(f"dinov2: drop_path_rate {hub.drop_path_rate} is not supported and ignored in training")
     fields = read_vit_fields(hub) | {
         "intermediate_size": int(hub.hidden_size * hub.mlp_ratio),
         "hidden_act": hub.hidden_act,
@@ -53,6 +53,7 @@ def config(hub: Any, names: TensorNames) -> dict[str, Any]:
 
 
 def build_dinov2_table(config: PlaitVisionConfig) -> NameTable:
+    """Returns the table of names with an MLP or with SwiGLU."""
     return COMMON | (SWIGLU if config.gated_mlp else MLP)
 
 

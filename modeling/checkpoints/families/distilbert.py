@@ -9,6 +9,7 @@ from .bert import BUFFERS, TOKEN_TASKS, read_pooler_fields
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns DistilBERT's fields, with a pooler if the file holds a classifier's."""
     fields = {
         "vocab_size": hub.vocab_size,
         "hidden_size": hub.dim,

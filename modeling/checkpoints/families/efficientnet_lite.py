@@ -1,5 +1,5 @@
-"""EfficientNet-lite (Tan and Le 2019, https://arxiv.org/abs/1905.11946, without squeeze-and-excitation): weights under
-the names of the PyTorch port, beside a config.json that lists the stages and names no model type."""
+"""EfficientNet-lite (Tan and Le 2019, https://arxiv.org/abs/1905.11946, without squeeze-and-excitation): weights with
+the names of the PyTorch port, and a config.json that lists the stages and names no model type."""
 
 from typing import Any
 
@@ -9,16 +9,18 @@ from ..conversion.rules import NameTable
 
 
 def is_efficientnet_lite(config_dict: dict[str, Any]) -> bool:
-    """Whether a config.json without a model type is one of these."""
+    """Returns whether a config.json without a model type describes an EfficientNet-lite."""
     return str(config_dict.get("architecture", "")).startswith("EfficientNet-Lite") and "stages" in config_dict
 
 
 def config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """Widths stand in the shapes only."""
+    """Returns the fields of the tower; config.json lacks the widths, which are read from the shapes."""
     depths = [stage["repeats"] for stage in hub.stages]
     held = len({name.split(".")[1] for name in names if name.startswith("_blocks.")})
     if held != sum(depths):
-        raise ValueError(f"the stages of config.json list {sum(depths)} blocks, but the file holds {held}")
+        raise ValueError(
+            f"the stages of config.json list {sum(depths)} blocks, but the file holds {held}: correct the stages"
+        )
     ends = [sum(depths[:stage]) - 1 for stage in range(1, len(depths) + 1)]
     return {
         "architecture": "efficientnet_lite",
@@ -38,13 +40,14 @@ def config(hub: Any, names: TensorNames) -> dict[str, Any]:
 
 
 def find_shape(names: TensorNames, name: str) -> tuple[int, ...]:
+    """Returns the shape of a tensor; raises ValueError if the file lacks it."""
     if name not in names:
-        raise ValueError(f"the file lacks {name}")
+        raise ValueError(f"the file lacks {name}: download or save it again")
     return names.shapes[name]
 
 
 def build_efficientnet_table(config: PlaitCNNConfig) -> NameTable:
-    """Their blocks are numbered through all stages."""
+    """Returns the table of names; on disk, blocks are numbered through all stages."""
     places = [f"stages.{stage}.{layer}.parts" for stage, depth in enumerate(config.depths) for layer in range(depth)]
     rows: NameTable = {}
     for number, place in enumerate(places):

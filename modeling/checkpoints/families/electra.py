@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555): narrow embeddings, projected to the core's width."""
+"""ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555): narrow embeddings, projected to `hidden_size`."""
 
 from collections.abc import Set
 from typing import Any
@@ -9,6 +9,7 @@ from .bert import BUFFERS, TABLE, TOKEN_TASKS, read_bert_fields, read_pooler_fie
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns ELECTRA's fields, with a pooler if the file holds a classifier's."""
     own = {"mlm_act": "gelu", "embedding_size": hub.embedding_size}
     return read_bert_fields(hub) | own | (read_pooler_fields(hub, "gelu") if "classifier.dense.weight" in names else {})
 

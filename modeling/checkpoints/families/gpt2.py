@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019): weights stored as (in, out), query, key and value fused."""
+"""GPT-2 (Radford et al. 2019): weights are stored as (in, out), with query, key and value fused."""
 
 from collections.abc import Set
 from typing import Any
@@ -9,7 +9,7 @@ from ..conversion.rules import Transposed, TransposedSplit
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
-    """One dropout serves the embeddings and the layers: `resid_pdrop`."""
+    """Returns GPT-2's fields; the dropout of embeddings and layers is `resid_pdrop`."""
     expect(hub.to_dict(), add_cross_attention=False)
     return {
         "vocab_size": hub.vocab_size,

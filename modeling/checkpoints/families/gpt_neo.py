@@ -1,5 +1,5 @@
-"""GPT-Neo (Black et al. 2021, https://doi.org/10.5281/zenodo.5297715): scores that are not scaled, and layers that see
-the last `window_size` tokens only."""
+"""GPT-Neo (Black et al. 2021, https://doi.org/10.5281/zenodo.5297715): attention scores without scaling, and layers
+that attend only to the last `window_size` tokens."""
 
 from collections.abc import Set
 from typing import Any
@@ -11,9 +11,9 @@ LAYER_TYPES = {"global": "full_attention", "local": "sliding_attention"}
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
-    """One dropout serves the embeddings and the layers: `resid_dropout`."""
+    """Returns GPT-Neo's fields; the dropout of embeddings and layers is `resid_dropout`."""
     if unknown := set(hub.attention_layers) - LAYER_TYPES.keys():
-        raise ValueError(f"attention_layers names {unknown.pop()!r}, but layers are {' or '.join(LAYER_TYPES)}")
+        raise ValueError(f"attention_layers has {unknown.pop()!r}: only {' and '.join(LAYER_TYPES)} are supported")
     return {
         "vocab_size": hub.vocab_size,
         "hidden_size": hub.hidden_size,

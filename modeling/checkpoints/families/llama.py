@@ -9,7 +9,8 @@ from ..conversion.rules import NameTable
 
 
 def read_llama_fields(hub: Any, names: Set[str]) -> dict[str, Any]:
-    """What Llama and its kin (Qwen) have in common: gated MLP, RMS norm first, rotary positions, grouped heads."""
+    """Returns the fields that Llama, Mistral and Qwen share: gated MLP, RMS norm before each layer's parts, rotary
+    positions, grouped-query attention."""
     expect(hub.rope_parameters, partial_rotary_factor=1.0)
     return {
         "vocab_size": hub.vocab_size,
@@ -39,6 +40,7 @@ def read_llama_fields(hub: Any, names: Set[str]) -> dict[str, Any]:
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns Llama's fields."""
     bias = {"qkv_bias": hub.attention_bias, "attention_out_bias": hub.attention_bias, "mlp_bias": hub.mlp_bias}
     return read_llama_fields(hub, names) | bias
 

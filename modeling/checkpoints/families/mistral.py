@@ -1,4 +1,5 @@
-"""Mistral (Jiang et al. 2023, https://arxiv.org/abs/2310.06825): Llama that sees the last `sliding_window` tokens."""
+"""Mistral (Jiang et al. 2023, https://arxiv.org/abs/2310.06825): Llama with attention to the last `sliding_window`
+tokens."""
 
 from collections.abc import Set
 from typing import Any
@@ -9,9 +10,11 @@ from .llama import HEADS, IGNORED, PREFIXES, TABLE, read_llama_fields
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
-    """No window (None) is attention to all tokens before."""
+    """Returns Mistral's fields; a `sliding_window` of None means attention to all previous tokens."""
     if "layer_types" in hub.to_dict():
-        raise ValueError(f"layer_types = {hub.layer_types!r} is not supported: every layer has the same window")
+        raise ValueError(
+            f"layer_types = {hub.layer_types!r} is not supported: remove it, every layer has the same window"
+        )
     kind = "full_attention" if hub.sliding_window is None else "sliding_attention"
     return read_llama_fields(hub, names) | {
         "qkv_bias": False,

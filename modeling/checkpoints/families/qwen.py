@@ -9,18 +9,20 @@ from .llama import HEADS, IGNORED, PREFIXES, TABLE, read_llama_fields
 
 
 def qwen2_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns Qwen2's fields: Llama's, with biases of query, key and value."""
     return read_llama_fields(hub, names) | read_window_fields(hub) | {"qkv_bias": True, "attention_out_bias": False}
 
 
 def qwen3_config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns Qwen3's fields: Llama's, with norms of queries and keys."""
     own = {"qkv_bias": hub.attention_bias, "attention_out_bias": hub.attention_bias, "qk_norm": True}
     return read_llama_fields(hub, names) | read_window_fields(hub) | own
 
 
 def read_window_fields(hub: Any) -> dict[str, Any]:
-    """Which layers see the last `sliding_window` tokens only."""
+    """Returns the fields that say which layers attend only to the last `sliding_window` tokens."""
     if unknown := set(hub.layer_types) - {"full_attention", "sliding_attention"}:
-        raise ValueError(f"layer_types names {unknown.pop()!r}, but layers have full_attention or sliding_attention")
+        raise ValueError(f"layer_types has {unknown.pop()!r}: only full_attention and sliding_attention are supported")
     return {"layer_types": hub.layer_types, "sliding_window": hub.sliding_window}
 
 

@@ -1,11 +1,11 @@
-"""The families that the core knows, by transformers' model type. A new one is one more row of `MODULES`."""
+"""The known families, by transformers' model type. To add a family, add its file and a row in `MODULES`."""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 from ..conversion.family import Family
 
-# the file of each model type
+# the file that describes each model type
 MODULES = {
     "bert": "bert",
     "roberta": "roberta",
@@ -40,7 +40,7 @@ MODULES = {
 
 
 class FamilyRegistry(Mapping[str, Family]):
-    """The families by model type; the file of a family is imported when the family is first looked up."""
+    """The families by model type; a family's file is imported when it is first looked up."""
 
     def __getitem__(self, model_type: str) -> Family:
         families = import_module(f".{MODULES[model_type]}", __package__).FAMILIES

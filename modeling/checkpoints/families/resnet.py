@@ -10,7 +10,8 @@ from ..conversion.rules import NameTable
 
 
 def config(hub: PreTrainedConfig, names: TensorNames) -> dict[str, Any]:
-    if hub.hidden_act != "relu":  # transformers' layers apply it at their end only, and relu inside
+    """Returns ResNet's fields; raises ValueError for an activation other than ReLU."""
+    if hub.hidden_act != "relu":  # transformers' layers apply it only at their end, and ReLU inside
         raise ValueError(f"hidden_act {hub.hidden_act!r} of a ResNet is not supported, only 'relu'")
     later = [2] * (len(hub.hidden_sizes) - 1)
     return {

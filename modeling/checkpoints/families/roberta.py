@@ -10,8 +10,9 @@ from .bert import BUFFERS, OTHER_TASKS, POOLER, TABLE, read_bert_fields, read_po
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
+    """Returns RoBERTa's fields, with a pooler if the file holds one; raises ValueError without a `pad_token_id`."""
     if hub.pad_token_id is None:
-        raise ValueError(f"{hub.model_type}: pad_token_id is None, but positions are counted from it")
+        raise ValueError(f"{hub.model_type}: pad_token_id is None: set it, since positions are counted from it")
     pooled = not names.isdisjoint(("pooler.dense.weight", "classifier.dense.weight"))
     own = {"mlm_act": "gelu", "position_type": "counted", "position_offset": hub.pad_token_id + 1}
     return read_bert_fields(hub) | own | (read_pooler_fields(hub) if pooled else {})
@@ -30,7 +31,7 @@ FAMILIES = (
                 "lm_head.decoder": "lm_head",
                 "lm_head.bias": Alias("lm_head.bias"),
             },
-            # the head pools by itself: first token, dense, tanh
+            # the head has a pooler of its own: first token, dense layer, tanh
             "ForSequenceClassification": {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"},
             **OTHER_TASKS,
         },

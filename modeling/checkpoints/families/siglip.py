@@ -25,18 +25,20 @@ IMAGE: NameTable = {
     "embeddings.patch_embedding": "embeddings.patch_embedding",
     "post_layernorm": "transformer.output_norm",
 }
-# the classifier reads the mean of the tokens and leaves the attention pooling unused
+# the classifier reads the mean of the tokens and does not use the attention pooling
 IMAGE_HEADS: dict[str, NameTable] = {
     "ForImageClassification": {"classifier": "classifier", **dict.fromkeys(ATTENTION_POOLER)}
 }
 
 
 def siglip_text_config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """Every text is padded to one length and pooled at its last position, so padding is computed, not packed away."""
+    """Returns the text tower's fields. Texts are padded to one length and pooled at the last position, padding or not,
+    so packing is off."""
     return read_text_tower_fields(hub) | {"pooling": "final", "pooler_size": hub.projection_size, "packing": False}
 
 
 def siglip_image_config(hub: Any, names: TensorNames) -> dict[str, Any]:
+    """Returns the image tower's fields, with attention pooling if the file holds it, or the mean for a classifier."""
     fields = read_tower_fields(hub) | read_image_fields(hub) | {"class_tokens": 0}
     if "classifier.weight" in names:
         return fields | {"pooling": "mean"}

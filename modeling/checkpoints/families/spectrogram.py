@@ -25,7 +25,7 @@ HEADS: dict[str, NameTable] = {
 
 
 def config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """A classifier norms the mean of class and distillation token once more."""
+    """Returns the tower's fields; a classifier adds a norm to the mean of class token and distillation token."""
     size = hub.patch_size
     return {
         "num_mel_bins": hub.num_mel_bins,

@@ -23,13 +23,14 @@ VIVIT: NameTable = {
     "embeddings.cls_token": "embeddings.class_tokens.0.tokens",
     "embeddings.position_embeddings": Leading("embeddings.position_embedding.weight", -1),
 }
-# VideoMAE's keys have no bias, which would shift all scores of a query alike: zero is exact
+# VideoMAE has no key bias; one would shift all scores of a query alike, so zero is exact
 VIDEOMAE_ZEROS = ("transformer.layers.{}.self_attn.k_proj.bias",)
-# of pretraining, which rebuilds hidden tubelets
+# parameters of pretraining, which reconstructs masked tubelets
 VIDEOMAE_IGNORED = (r"decoder\..*", r"encoder_to_decoder\.weight", "mask_token")
 
 
 def read_video_fields(hub: Any) -> dict[str, Any]:
+    """Returns the fields that VideoMAE and ViViT share."""
     return {
         "num_channels": hub.num_channels,
         "num_frames": hub.num_frames,
@@ -47,10 +48,10 @@ def read_video_fields(hub: Any) -> dict[str, Any]:
 
 
 def videomae_config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """A classifier norms the mean of all tokens (with torch's epsilon), or reads the first token."""
+    """Returns VideoMAE's fields; a classifier reads the mean of all tokens, with a norm, or the first token."""
     pools = {"pooling": "first" if "classifier.weight" in names and not hub.use_mean_pooling else "none"}
     if "fc_norm.weight" in names:
-        pools = {"pooling": "mean", "pooler_norm": True, "pooler_norm_eps": 1e-5}
+        pools = {"pooling": "mean", "pooler_norm": True, "pooler_norm_eps": 1e-5}  # torch's default
     settings = hub.to_dict()
     biased = settings.get("qv_bias", settings.get("qkv_bias"))  # the name changed within transformers 5
     own = {"tubelet_size": hub.tubelet_size, "position_type": "sinusoidal", "qkv_bias": biased}
@@ -58,7 +59,7 @@ def videomae_config(hub: Any, names: TensorNames) -> dict[str, Any]:
 
 
 def vivit_config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """Without a pooler in the file the class token itself is the pooled vector, which ViViT's classifier reads."""
+    """Returns ViViT's fields; without a pooler in the file the class token is pooled, as its classifier needs."""
     frames, *patch = hub.tubelet_size
     size = hub.image_size if isinstance(hub.image_size, int) else list(hub.image_size)
     fields = {"image_size": size, "patch_size": patch, "tubelet_size": frames, "class_tokens": 1, "pooling": "first"}

@@ -37,7 +37,7 @@ HEADS: dict[str, NameTable] = {
 
 
 def config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """Without a pooler in the file the class token itself is the pooled vector, which ViT's classifier reads."""
+    """Returns ViT's fields; without a pooler in the file the class token is pooled, as its classifier needs."""
     fields = read_vit_fields(hub) | {
         "intermediate_size": hub.intermediate_size,
         "hidden_act": hub.hidden_act,
@@ -50,7 +50,7 @@ def config(hub: Any, names: TensorNames) -> dict[str, Any]:
 
 
 def read_vit_fields(hub: PreTrainedConfig) -> dict[str, Any]:
-    """The fields that ViT, DeiT and DINOv2 name alike."""
+    """Returns the fields that ViT, DeiT and DINOv2 share."""
     return read_image_fields(hub) | {
         "hidden_size": hub.hidden_size,
         "num_hidden_layers": hub.num_hidden_layers,
@@ -64,7 +64,7 @@ def read_vit_fields(hub: PreTrainedConfig) -> dict[str, Any]:
 
 
 def read_image_fields(hub: PreTrainedConfig) -> dict[str, Any]:
-    """Sizes in pixels: a number, or [height, width]."""
+    """Returns the sizes of images and patches in pixels, an int or [height, width], and the number of channels."""
     sizes = {"image_size": hub.image_size, "patch_size": hub.patch_size}
     return {name: size if isinstance(size, int) else list(size) for name, size in sizes.items()} | {
         "num_channels": hub.num_channels

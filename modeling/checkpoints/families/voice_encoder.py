@@ -1,5 +1,5 @@
-"""A speaker encoder (Wan et al. 2018, https://arxiv.org/abs/1710.10467): an LSTM over mel frames, of its last state a
-dense layer, ReLU and a unit vector; beside a config.json that names no model type."""
+"""A speaker encoder (Wan et al. 2018, https://arxiv.org/abs/1710.10467): an LSTM over mel frames, whose last state a
+dense layer and ReLU turn into a vector of length 1. Its config.json names no model type."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ TABLE: NameTable = {
 
 
 def is_voice_encoder(config_dict: dict[str, Any]) -> bool:
-    """Whether a config.json without a model type is one of these."""
+    """Returns whether a config.json without a model type describes a speaker encoder."""
     return str(config_dict.get("architecture", "")).startswith("LSTM(") and "feature_size" in config_dict
 
 
 def config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """Layers and width stand in the shapes only."""
-    lacking = [name for name in ("lstm.weight_hh_l0", "linear.weight") if name not in names]
-    if lacking:
-        raise ValueError(f"the file lacks {lacking[0]}")
+    """Returns the fields of the tower; config.json lacks layers and width, which are read from the names and shapes."""
+    missing = [name for name in ("lstm.weight_hh_l0", "linear.weight") if name not in names]
+    if missing:
+        raise ValueError(f"the file lacks {missing[0]}: download or save it again")
     return {
         "num_mel_bins": hub.feature_size,
         "rnn_type": "lstm",

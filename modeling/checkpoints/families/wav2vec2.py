@@ -1,5 +1,5 @@
 """wav2vec2 (Baevski et al. 2020, https://arxiv.org/abs/2006.11477) and HuBERT (Hsu et al. 2021,
-https://arxiv.org/abs/2106.07447), with norms behind or (stable) before each layer's parts."""
+https://arxiv.org/abs/2106.07447), with norms after or (stable) before each layer's parts."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ TABLE: NameTable = {
     POSITION_CONVOLUTION + "bias": "embeddings.position_embedding.bias",
     POSITION_CONVOLUTION + "parametrizations.weight.original0": "embeddings.position_embedding.magnitude",
     POSITION_CONVOLUTION + "parametrizations.weight.original1": "embeddings.position_embedding.direction",
-    POSITION_CONVOLUTION + "weight_g": "embeddings.position_embedding.magnitude",  # in files of before torch 2.1
+    POSITION_CONVOLUTION + "weight_g": "embeddings.position_embedding.magnitude",  # in files written before torch 2.1
     POSITION_CONVOLUTION + "weight_v": "embeddings.position_embedding.direction",
     "encoder.layers.{}.attention.q_proj": "transformer.layers.{}.self_attn.q_proj",
     "encoder.layers.{}.attention.k_proj": "transformer.layers.{}.self_attn.k_proj",
@@ -38,7 +38,7 @@ UNSUPPORTED = {"add_adapter": False, "adapter_attn_dim": None, "conv_pos_batch_n
 
 
 def config(hub: Any, names: TensorNames) -> dict[str, Any]:
-    """A classifier projects the tokens, then takes their mean; the mean projected is the same."""
+    """Returns the tower's fields. A classifier averages projected tokens; projecting their mean gives the same."""
     settings = hub.to_dict()
     expect(settings, **UNSUPPORTED, use_weighted_layer_sum=False)
     stable = hub.do_stable_layer_norm
@@ -63,7 +63,7 @@ def config(hub: Any, names: TensorNames) -> dict[str, Any]:
 
 
 def build_wav2vec2_table(config: PlaitWaveformConfig) -> NameTable:
-    """The encoder's norm stands before its layers, or (stable) behind them."""
+    """Returns the table of names; the encoder's norm is before its layers or (stable) after them."""
     return TABLE | {"encoder.layer_norm": f"transformer.{'input' if config.input_norm else 'output'}_norm"}
 
 

@@ -1,4 +1,4 @@
-"""Whisper (Radford et al. 2022, https://arxiv.org/abs/2212.04356): an encoder of log-mel frames, a decoder of text."""
+"""Whisper (Radford et al. 2022, https://arxiv.org/abs/2212.04356): an encoder of log-mel frames and a text decoder."""
 
 from collections.abc import Set
 from typing import Any
@@ -18,7 +18,7 @@ TABLE: NameTable = {
     "decoder.layer_norm": "decoder.transformer.output_norm",
     **LAYERS_TABLE,
 }
-# there is no key bias, which would shift all scores of a query alike: zero is exact
+# Whisper has no key bias; one would shift all scores of a query alike, so zero is exact
 ZEROS = (
     "encoder.transformer.layers.{}.self_attn.k_proj.bias",
     "decoder.transformer.layers.{}.self_attn.k_proj.bias",
@@ -31,7 +31,7 @@ HEADS: dict[str, NameTable] = {
 
 
 def whisper_encoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
-    """A classifier projects the tokens, then takes their mean; the mean projected is the same."""
+    """Returns the encoder's fields. A classifier averages projected tokens; projecting their mean gives the same."""
     expect(hub.to_dict(), apply_spec_augment=False, use_weighted_layer_sum=False)
     frames = {"num_mel_bins": hub.num_mel_bins, "max_source_positions": hub.max_source_positions}
     pooler = {"pooling": "mean", "pooler_size": hub.classifier_proj_size} if "projector.weight" in names else {}
@@ -39,7 +39,7 @@ def whisper_encoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
 
 
 def whisper_decoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
-    """`scale_embedding` has no effect in Whisper."""
+    """Returns the decoder's fields; `scale_embedding` has no effect in Whisper."""
     places = {"max_position_embeddings": hub.max_target_positions}
     return (
         read_stack_fields(hub, "decoder")
