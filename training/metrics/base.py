@@ -1,4 +1,4 @@
-"""The protocol of metrics: reset, update with what each batch yields, compute."""
+"""The protocol of metrics: reset, update with the records of each batch, compute."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -9,10 +9,10 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
 @runtime_checkable
 class EvaluationMetrics(Protocol):
-    """The metrics of one evaluation: `reset`, `update` with what each batch yields, then `compute`.
+    """The metrics of one evaluation: `reset`, `update` with the records of each batch, then `compute`.
 
-    What a batch yields is gathered over all processes before it comes to `update`, without the rows that only fill the
-    last round of batches.
+    The records of a batch are gathered over all processes before `update` gets them, without the rows that only fill
+    the last round of batches.
     """
 
     @property
@@ -25,7 +25,7 @@ class EvaluationMetrics(Protocol):
         ...
 
     def update(self, records: Any) -> None:
-        """Adds what a batch of all processes yields."""
+        """Adds the records of a batch, gathered over all processes."""
         ...
 
     def compute(self) -> dict[str, float]:
@@ -38,7 +38,7 @@ class StreamedMetrics(EvaluationMetrics, Protocol):
     """Metrics that run the model on each batch themselves: no logits are kept (see `evaluate_streamed`)."""
 
     def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[Any]:
-        """Returns one record a row of this process's batch, small and picklable: the other processes get it too."""
+        """Returns one record for each row of this process's batch, small and picklable: all processes get it."""
         ...
 
     def select_predictions(self, records: Sequence[Any]) -> list[Any]:
@@ -47,12 +47,12 @@ class StreamedMetrics(EvaluationMetrics, Protocol):
 
 
 def expect_known(kind: str, name: str, known: Collection[str], where: str = "") -> None:
-    """Raises ValueError for a name that is not among the known ones; it suggests the nearest, or names all."""
+    """Raises ValueError for a name that is not among the known ones, with the nearest or all valid names."""
     if name not in known:
         raise ValueError(f"no {kind} {name!r}{where}{suggest(name, known)}")
 
 
 def expect_rows(count: int) -> None:
-    """Raises ValueError where a metric is computed before any row was added."""
+    """Raises ValueError if a metric is computed before any row was added."""
     if not count:
-        raise ValueError("no rows: nothing was added before the metric was computed")
+        raise ValueError("no rows: call update with at least one row before compute")

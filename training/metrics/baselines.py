@@ -1,4 +1,4 @@
-"""Predictions without a model: the majority, and blind ones."""
+"""Baseline predictions without a model: the majority, and the best that the text alone allows (blind)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
@@ -9,17 +9,18 @@ from ..data.labels import MULTI, SINGLE, MetricProblemType
 
 
 def predict_majority(train: np.ndarray, count: int, problem_type: MetricProblemType) -> np.ndarray:
-    """What never looking predicts for `count` rows: the most frequent training label (multi-label: each one's more
-    frequent value; regression: the mean)."""
+    """Predicts the most frequent training label for each of `count` rows (multi-label: the more frequent value of every
+    label; regression: the mean)."""
     return np.repeat(_find_central_label(train, problem_type)[None], count, axis=0)
 
 
 def predict_blind(
     train: tuple[Sequence[Hashable], np.ndarray], texts: Sequence[Hashable], problem_type: MetricProblemType
 ) -> np.ndarray:
-    """What the text alone allows at best: for each text the most frequent answer that it had in training.
+    """Predicts for each text the most frequent label that the same text has in training: the best that the text alone
+    allows.
 
-    A text that training did not hold gets the majority. `train` is (texts, labels).
+    A text that is not in training gets the majority label. `train` is (texts, labels).
     """
     rows = defaultdict(list)
     for row, text in enumerate(train[0]):

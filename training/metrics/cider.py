@@ -1,4 +1,4 @@
-"""CIDEr-D: how far a caption agrees with its references, in plain Python."""
+"""CIDEr-D, the agreement of a caption with its references, in plain Python."""
 
 import math
 import re
@@ -34,19 +34,18 @@ BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-"
 
 
 class CaptionVectors(NamedTuple):
-    """`length` in words; `vectors`: for n = 1 to 4 the tf-idf weight of every n-gram."""
+    """A caption as tf-idf vectors: `length` in words, and for n = 1 to 4 the weight of every n-gram."""
 
     length: int
     vectors: list[dict[tuple[str, ...], float]]
 
 
 def split_caption_words(text: str) -> list[str]:
-    """The words of a caption as the COCO evaluation counts them: lower case, split as in the Penn Treebank ("do n't",
+    """Splits a caption into words as the COCO evaluation does: lower case, split as in the Penn Treebank ("do n't",
     "dog 's", "can not"), punctuation left out.
 
-    A bracket stays as a word ("-lrb-"), as it does there. What differs from its tokenizer, which is Stanford's and
-    needs Java: few abbreviations are known to keep their period, and addresses, dates and rare contractions may be
-    split in other places.
+    A bracket stays as a word ("-lrb-"), as in that evaluation. Its tokenizer, Stanford's, needs Java; this one differs:
+    only a few abbreviations keep their period, and addresses, dates and rare contractions may be split differently.
     """
     text = CLITIC.sub(r" \1", text.lower().replace("’", "'"))
     text = TWO_WORD.sub(lambda found: TWO_WORDS[found[0]], text)
@@ -55,11 +54,12 @@ def split_caption_words(text: str) -> list[str]:
 
 
 def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0) -> np.ndarray:
-    """(rows,): CIDEr-D of every row, 0 to 10, as the COCO evaluation gives it; papers print a hundred times this.
+    """Computes the CIDEr-D of every row, (rows,), 0..10, as the COCO evaluation gives it; papers print 100 times this.
 
     The weight of an n-gram is its count times log(rows / rows whose references have it), so a corpus of one row scores
-    0. A row's score is the mean over n = 1 to 4 and over its references of the clipped cosine of the two, each times
-    exp(-(difference in words)^2 / (2 sigma^2)). It is 10 where every reference is the prediction, of at least 4 words.
+    0. A row's score is 10 times the mean, over n = 1 to 4 and over its references, of the clipped cosine of prediction
+    and reference times exp(-(difference in words)^2 / (2 sigma^2)). A prediction of at least 4 words that equals every
+    reference scores 10.
 
     Source: Vedantam et al. 2015, https://arxiv.org/abs/1411.5726, section 5 and the CIDEr-D variant.
     """
@@ -76,7 +76,7 @@ def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]], sig
 
 
 def count_document_frequencies(references: Sequence[Sequence[str]]) -> Counter[tuple[str, ...]]:
-    """Of every n-gram, the number of rows that have it in any reference."""
+    """Counts for every n-gram the rows that have it in any reference."""
     frequencies = Counter()
     for answers in references:
         frequencies.update({gram for answer in answers for gram in _count_ngrams(split_caption_words(answer))})
@@ -84,7 +84,7 @@ def count_document_frequencies(references: Sequence[Sequence[str]]) -> Counter[t
 
 
 def compute_tfidf(text: str, frequencies: Mapping[tuple[str, ...], int], rows: int) -> CaptionVectors:
-    """A caption as tf-idf vectors; an n-gram that no reference has weighs like one that a single row has."""
+    """Computes the tf-idf vectors of a caption; an n-gram in no reference has the weight of one in a single row."""
     words = split_caption_words(text)
     vectors = [{} for _ in range(MAX_NGRAM)]
     for gram, count in _count_ngrams(words).items():
@@ -108,5 +108,5 @@ def _compute_clipped_cosine(
 ) -> float:
     norm = math.hypot(*candidate.values()) * math.hypot(*reference.values())
     shared = [(weight, reference[gram]) for gram, weight in candidate.items() if gram in reference]
-    # a repeated word earns no more than the reference gives it
+    # clipped, so that repeating an n-gram more often than the reference does not raise the score
     return math.fsum(min(ours, theirs) * theirs for ours, theirs in shared) / norm if norm else 0.0

@@ -1,4 +1,4 @@
-"""Metrics of classes, values and masked words by name, computed without keeping all logits."""
+"""Metrics of classification, regression and masked language modeling by name, computed without keeping all logits."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +15,8 @@ from .sentiment import SENTIMENT_METRICS
 
 
 class Metric(NamedTuple):
-    """`compute(references, predictions)`; with `scores` the predictions are probabilities and not chosen labels."""
+    """A metric, `compute(references, predictions)`; with `scores` the predictions are probabilities instead of chosen
+    labels."""
 
     compute: Callable[[np.ndarray, np.ndarray], float]
     scores: bool = False
@@ -101,7 +102,8 @@ LOWER_IS_BETTER = {
 
 
 class Metrics:
-    """The named metrics of classes, values or masked words, for a Trainer that collects what `reduce` leaves of logits.
+    """The named metrics of one problem type (classes, values or masked tokens), for a Trainer that collects logits
+    reduced by `reduce`.
 
     A Trainer takes it as `compute_metrics`, which resets, updates with all rows at once and computes, and its `reduce`
     as `preprocess_logits_for_metrics` (PlaitTrainer does so itself). Names are those of METRICS, or, with a slash, a
@@ -120,13 +122,13 @@ class Metrics:
 
     @property
     def names(self) -> list[str]:
-        """The keys of `compute`."""
+        """The keys of `compute`, without "loss"."""
         return list(self.metrics)
 
     def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """What is kept of a batch's logits: chosen labels, or probabilities where a metric needs them.
+        """Reduces a batch's logits to chosen labels, or to probabilities if a metric needs them.
 
-        Masked language modeling keeps three numbers a row: the summed loss, the right and all masked tokens.
+        Masked language modeling keeps three numbers a row (see `count_masked_tokens`), regression the values.
         """
         if self.problem_type == MASKED_LM_PROBLEM:
             return count_masked_tokens(logits, labels)
@@ -152,7 +154,7 @@ class Metrics:
         """Adds the rows of a batch, or all: `predictions` as `reduce` left them, and `label_ids`."""
         references, predictions = np.asarray(records.label_ids), np.asarray(records.predictions)
         if self.problem_type == MASKED_LM_PROBLEM:
-            references = predictions[:, 2]  # all that the counts leave of the labels, whose length differs by batch
+            references = predictions[:, 2]  # the token counts: label rows of different batches differ in length
         self.references.append(references)
         self.predictions.append(predictions)
 
@@ -162,7 +164,7 @@ class Metrics:
         return self.score(np.concatenate(self.references), np.concatenate(self.predictions))
 
     def score(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        """Returns `{name: value}` of given rows; predictions are chosen labels, or probabilities (rows, labels)."""
+        """Returns `{name: value}` of the given rows; predictions are chosen labels, or probabilities (rows, labels)."""
         if self.problem_type == SINGLE:
             known = references != -100
             references, predictions = references[known], predictions[known]
@@ -175,7 +177,8 @@ class Metrics:
         }
 
     def compute_constant(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        """The metrics of a baseline that gives labels and no probabilities: those that need them are left out."""
+        """Computes the metrics of a baseline that predicts labels, without metrics that need probabilities or are
+        undefined for constant predictions."""
         kept = {name: metric for name, metric in self.metrics.items() if not metric.scores and _is_defined(name)}
         return {name: metric.compute(references, predictions) for name, metric in kept.items()}
 
@@ -186,7 +189,10 @@ class Metrics:
 
 
 def find_metric(name: str, problem_type: MetricProblemType) -> Metric:
-    """A metric by its name in METRICS, or a module of the `evaluate` library by a name with a slash."""
+    """Finds a metric by its name in METRICS, or a module of the `evaluate` library by a name with a slash.
+
+    Raises ValueError for an unknown name, with the nearest and all valid ones.
+    """
     if "/" in name:
         return _load_evaluate_module(name, problem_type)
     expect_known("metric", name, METRICS[problem_type], f" for {problem_type}")
@@ -194,12 +200,13 @@ def find_metric(name: str, problem_type: MetricProblemType) -> Metric:
 
 
 def is_greater_better(name: str) -> bool:
-    """Whether more of a metric is better; False for losses and errors."""
+    """Returns whether higher values of a metric are better; False for losses, errors and the median rank."""
     return name.removeprefix("eval_") not in LOWER_IS_BETTER and not name.endswith("median_rank")
 
 
 def count_masked_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(batch, 3): summed cross entropy, right and all tokens with a label. logits: (batch, length, vocabulary)."""
+    """Returns (batch, 3): the summed cross-entropy of the tokens with a label, how many of them are predicted right,
+    and their number. logits: (batch, length, vocabulary); labels: (batch, length), -100 for none."""
     known = labels != -100
     losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
     right = (logits.argmax(-1) == labels) & known
@@ -208,7 +215,9 @@ def count_masked_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 def _load_evaluate_module(name: str, problem_type: MetricProblemType) -> Metric:
     if problem_type == MASKED_LM_PROBLEM:
-        raise ValueError(f"{name!r} cannot be used for masked language modeling, which keeps counts and no labels")
+        raise ValueError(
+            f"{name!r} cannot be used for masked language modeling, which keeps no labels: use accuracy or perplexity"
+        )
     import evaluate
 
     return Metric(partial(_run_module, evaluate.load(name)))

@@ -1,4 +1,4 @@
-"""Models measured by what they write, batch by batch: strings and two numbers a row are all that is kept."""
+"""Metrics of generating models, batch by batch: only the generated text and two numbers are kept of a row."""
 
 import math
 from collections import Counter
@@ -16,11 +16,11 @@ from ...processing import PlaitProcessor
 from .per_row import RowScores, build_perplexity_scores, collect_text_scores
 from .text import TextMetrics
 
-DEFAULT_NEW_TOKENS = 64  # where nothing says how many
+DEFAULT_NEW_TOKENS = 64  # max_new_tokens of a generation config that does not set it
 
 
 class GeneratedRow(NamedTuple):
-    """What is kept of a row: the text, what it should be, the summed loss of the right tokens and their number."""
+    """The record of a row: the generated text, its references, the summed loss of the target tokens, their number."""
 
     text: str
     references: list[str]
@@ -29,17 +29,17 @@ class GeneratedRow(NamedTuple):
 
 
 class GenerationMetrics:
-    """Metrics of generated text by name (see `TextMetrics`), and the loss and perplexity of the right text.
+    """Metrics of generated text by name (see `TextMetrics`), and the loss and perplexity of the target text.
 
-    For PlaitTrainer's `compute_metrics`: the model generates as its `generation_config` says.
+    For PlaitTrainer's `compute_metrics`: the model generates with its `generation_config`.
 
     Raises:
         ValueError: an unknown name, with the nearest.
-        ImportError: a metric whose package is missing.
+        ImportError: the package of a metric is missing.
     """
 
     def __init__(self, names: Sequence[str], processor: PlaitProcessor) -> None:
-        self.metric_names = [name for name in names if name != "perplexity"]  # which always comes along
+        self.metric_names = [name for name in names if name != "perplexity"]  # perplexity is always computed
         self.processor = processor
         self.metrics = TextMetrics(self.metric_names)
         self.reset()
@@ -56,8 +56,8 @@ class GenerationMetrics:
         self.tokens: list[int] = []
 
     def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[GeneratedRow]:
-        """What is kept of a batch that the task's collator made for evaluation: `inputs` with labels, `references`,
-        and the `prompt` to go on from where that is not the inputs without their labels."""
+        """Returns the records of an evaluation batch: the model's `inputs` with labels, `references`, and optionally
+        `prompt`, the inputs to generate from (default: `inputs` without the labels)."""
         inputs = batch["inputs"]
         losses, tokens = compute_row_losses(model, inputs)
         texts, references = [""] * len(losses), [[""]] * len(losses)
@@ -67,30 +67,31 @@ class GenerationMetrics:
         return [GeneratedRow(*row) for row in zip(texts, references, losses.tolist(), tokens.tolist(), strict=True)]
 
     def update(self, records: Sequence[GeneratedRow]) -> None:
-        """One more batch, of all processes."""
+        """Adds the records of a batch, gathered over all processes."""
         self.metrics.update([row.text for row in records], [row.references for row in records])
         self.losses += [row.loss for row in records]
         self.tokens += [row.tokens for row in records]
 
     def compute(self) -> dict[str, float]:
-        """`{name: value}` over all rows so far."""
+        """Returns `{name: value}` over all rows since `reset`."""
         loss = math.fsum(self.losses) / max(sum(self.tokens), 1)
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **self.metrics.compute()}
 
     def compute_per_row(self) -> RowScores:
-        """What each row reached, in the order of adding."""
+        """Returns the per-row scores by metric, in the order of adding."""
         return {**build_perplexity_scores(self.losses, self.tokens), **collect_text_scores(self.metrics)}
 
     def select_predictions(self, records: Sequence[GeneratedRow]) -> list[str]:
-        """What the Trainer's `predict` returns."""
+        """Returns the generated texts, for the Trainer's `predict`."""
         return [row.text for row in records]
 
 
 def compute_row_losses(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """(batch,) summed cross-entropy of each row's labels, and (batch,) their number; no smoothing."""
+    """Returns the summed cross-entropy of each row's labels, (batch,), without label smoothing, and the number of
+    labels, (batch,)."""
     logits = model(**inputs).logits
     labels = inputs["labels"] if model.config.is_encoder_decoder else shift_labels_left(inputs["labels"])
-    known = labels != IGNORE_INDEX  # of a conversation often the smaller part
+    known = labels != IGNORE_INDEX  # often few of a conversation's tokens, so only theirs are computed
     losses = torch.zeros(labels.shape, device=logits.device)
     losses[known] = F.cross_entropy(logits[known].float(), labels[known], reduction="none")
     return losses.sum(1), known.sum(1)
@@ -99,7 +100,10 @@ def compute_row_losses(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) -
 def generate_texts(
     model: PlaitPreTrainedModel, prompt: Mapping[str, Any], processor: PlaitProcessor, strip: bool = True
 ) -> list[str]:
-    """What the model writes for each row, by its own generation config; `strip` spaces around it."""
+    """Generates a text for each row of a prompt with the model's generation config; `strip` removes spaces around it.
+
+    Raises ValueError for a prompt that is too long (see `check_prompt_length`).
+    """
     generating: Any = model
     check_prompt_length(model, prompt)
     with torch.no_grad():
@@ -111,7 +115,7 @@ def generate_texts(
 
 
 def check_prompt_length(model: PlaitPreTrainedModel, prompt: Mapping[str, Any]) -> None:
-    """Raises ValueError where a decoder alone has no positions left to go on with all that it may write."""
+    """Raises ValueError if a decoder-only model has too few positions for the prompt and max_new_tokens more."""
     config, new = model.config.get_text_config(), getattr(model.generation_config, "max_new_tokens", None)
     if model.config.is_encoder_decoder or config.position_type == "none" or new is None:
         return
@@ -124,12 +128,12 @@ def check_prompt_length(model: PlaitPreTrainedModel, prompt: Mapping[str, Any]) 
 
 
 def find_most_frequent(texts: Iterable[str]) -> str:
-    """The text that occurs most often, the first of those that do."""
+    """Returns the most frequent text; of several, the one that occurs first."""
     return Counter(texts).most_common(1)[0][0]
 
 
 def score_texts(names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    """Text metrics by name, with a baseline's texts in them."""
+    """Builds the named text metrics and adds the predictions of a baseline to them."""
     metrics = TextMetrics(names)
     metrics.update(predictions, references)
     return metrics

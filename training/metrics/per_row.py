@@ -1,4 +1,4 @@
-"""What a model reaches on each row, with bootstrap intervals, and paired differences to what others reach there."""
+"""Per-row scores of a model, their bootstrap intervals, and paired differences to other models on the same rows."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,18 +12,19 @@ RESAMPLES = 2000
 
 
 class RowScore(NamedTuple):
-    """A metric by rows: it is sum(totals) / sum(weights), or (`exponential`) e to that; both are (rows,)."""
+    """The per-row scores of a metric that is sum(totals) / sum(weights), or with `exponential` e to that power; both
+    are (rows,)."""
 
     totals: np.ndarray
     weights: np.ndarray
     exponential: bool = False
 
     def compute(self) -> float:
-        """The metric over all rows."""
+        """Computes the metric over all rows."""
         return float(self.transform(self.totals.sum() / self.weights.sum()))
 
     def transform(self, mean: Any) -> Any:
-        """The metric where the mean is this; finite for a hopeless loss too."""
+        """Returns the metric for a mean score (or an array of them); the exponent is capped at 700 to stay finite."""
         return np.exp(np.minimum(mean, 700.0)) if self.exponential else mean
 
 
@@ -32,33 +33,35 @@ RowScores = dict[str, RowScore]
 
 @runtime_checkable
 class SupportsRowScores(Protocol):
-    """StreamedMetrics that know what each row reached, by metric; those of the whole corpus alone are left out."""
+    """StreamedMetrics that also give per-row scores."""
 
-    def compute_per_row(self) -> RowScores: ...
+    def compute_per_row(self) -> RowScores:
+        """Returns the per-row scores by metric, in the order of adding, without metrics of the whole corpus."""
+        ...
 
 
 def collect_text_scores(metrics: TextMetrics) -> RowScores:
-    """The text metrics that every row has a score in."""
+    """Collects the per-row scores of those text metrics that score every row by itself."""
     return {name: RowScore(scores, np.ones_like(scores)) for name, scores in metrics.compute_per_row().items()}
 
 
 def build_perplexity_scores(losses: Sequence[float], tokens: Sequence[int]) -> RowScores:
-    """Perplexity from the summed loss of each row and its number of tokens."""
+    """Builds the per-row scores of the perplexity from each row's summed loss and number of tokens."""
     return {"perplexity": RowScore(np.array(losses, dtype=float), np.array(tokens, dtype=float), exponential=True)}
 
 
 def compare_rows(
     own: RowScores, others: Mapping[str, RowScores], groups: Sequence[Hashable] | None = None
 ) -> dict[str, dict]:
-    """`{metric: {value, low, high, minus: {other: {value, low, high}}}}`: 95 % percentile intervals over the rows,
-    those of the differences paired.
+    """Returns `{metric: {value, low, high, minus: {other: {value, low, high}}}}`: the metrics with 95 % percentile
+    intervals over the rows, and under `minus` their paired differences to each other system.
 
     Args:
         own, others: scores of the same rows, in the same order.
-        groups: rows with an equal one are drawn together (default: every row by itself).
+        groups: the group of each row; rows of a group are resampled together (default: every row by itself).
 
     Raises:
-        ValueError: others have other rows, or a perplexity of other tokens (of another tokenizer).
+        ValueError: a system scores other rows, or its perplexity counts other tokens (of another tokenizer).
     """
     count = len(next(iter(own.values())).totals)
     known: dict[Hashable, int] = {}
@@ -76,16 +79,18 @@ def compare_rows(
 
 
 def check_pairing(metric: str, own: RowScore, other: str, theirs: RowScore) -> None:
-    """Raises ValueError where two scores are not of the same rows, or of the same tokens in these."""
+    """Raises ValueError if two scores are not of the same rows, or not of the same tokens in these rows."""
     if len(theirs.totals) != len(own.totals):
-        raise ValueError(f"{other} has {len(theirs.totals)} rows in {metric}, not {len(own.totals)}: nothing pairs")
+        raise ValueError(
+            f"{other} has {len(theirs.totals)} rows in {metric}, not {len(own.totals)}: evaluate both on the same rows"
+        )
     if not np.array_equal(theirs.weights, own.weights):
         sums = f"{theirs.weights.sum():.0f} in all, not {own.weights.sum():.0f}"
-        raise ValueError(f"{other} counts other tokens in {metric} ({sums}): compare models of one tokenizer")
+        raise ValueError(f"{other} counts other tokens in {metric} ({sums}): compare models with the same tokenizer")
 
 
 def resample_metric(resamples: Resamples, score: RowScore) -> BootstrapValues:
-    """A metric on all rows and on each draw of them."""
+    """Computes a metric on all rows and on each resample of them."""
     values = resamples.compute_values(
         lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals]
     )
@@ -95,7 +100,7 @@ def resample_metric(resamples: Resamples, score: RowScore) -> BootstrapValues:
 
 
 def format_intervals(intervals: Mapping[str, Mapping[str, Any]]) -> str:
-    """The intervals to read: a line a metric, and one for each difference."""
+    """Formats the intervals of `compare_rows` as text: one line for each metric, and one for each difference."""
     shown = []
     for name, found in intervals.items():
         shown.append(f"{name}={found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]")

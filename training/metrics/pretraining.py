@@ -1,4 +1,4 @@
-"""Losses of several objectives: measured one by one, and logged one by one while training."""
+"""The loss of each pretraining objective, measured on evaluation data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ MATCHING_ACCURACY = "matching_accuracy"
 
 
 class ObjectiveMetrics:
-    """The loss of each objective and their weighted sum, averaged over the rows; and the share of the pairs and their
-    hardest negatives that matching tells right. For PlaitTrainer's `compute_metrics`.
+    """The loss of each objective and their weighted sum, averaged over the rows, and the accuracy of matching on the
+    pairs and their hardest negatives. For PlaitTrainer's `compute_metrics`.
 
-    Pairs are compared within a batch: the contrastive loss depends on the evaluation's batch size. A batch of a
-    single row is left out of that and of matching, and of every objective a batch that has nothing for it.
+    Pairs are compared within a batch, so the contrastive loss depends on the batch size of the evaluation. A batch of a
+    single row is left out of contrastive and matching; a batch without input for an objective is left out of it.
 
     Raises:
-        ValueError: a metric that is none of these.
+        ValueError: an unknown metric name.
     """
 
     def __init__(self, names: Sequence[str], weights: Mapping[str, float]) -> None:
@@ -28,7 +28,7 @@ class ObjectiveMetrics:
         self.known = [*self.weights, *([MATCHING_ACCURACY] if MATCHING in self.weights else [])]
         for name in names:
             if name not in self.known:
-                raise ValueError(f"there is no {name!r} here: measured are {', '.join(self.known)}")
+                raise ValueError(f"there is no metric {name!r} here: choose from {', '.join(self.known)}")
         self.reset()
 
     @property
@@ -41,7 +41,7 @@ class ObjectiveMetrics:
         self.by_row: dict[str, list[float]] = {name: [] for name in self.known}
 
     def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[dict[str, float]]:
-        """The values of a batch, for each of its rows."""
+        """Returns the losses of a batch, `{objective: loss}`, once for each of its rows."""
         inputs = batch["inputs"]
         count: Any = find_batch_size(inputs)
         names = [name for name in self.weights if count > 1 or name not in (CONTRASTIVE, MATCHING)]
@@ -50,23 +50,23 @@ class ObjectiveMetrics:
         outputs = model(**{**inputs, "objectives": names})
         values = {name: float(loss) for name, loss in outputs.losses.items()}
         if outputs.matching_logits is not None:
-            right = outputs.matching_logits.argmax(dim=1) == outputs.matching_labels
-            values[MATCHING_ACCURACY] = float(right.float().mean())
+            correct = outputs.matching_logits.argmax(dim=1) == outputs.matching_labels
+            values[MATCHING_ACCURACY] = float(correct.float().mean())
         return [values] * count
 
     def update(self, records: Sequence[Mapping[str, float]]) -> None:
-        """One more batch, of all processes."""
+        """Adds the records of a batch, gathered over all processes."""
         for record in records:
             for name, value in record.items():
                 self.by_row[name].append(value)
 
     def compute(self) -> dict[str, float]:
-        """`{name: value}` over all rows so far; an objective that no batch had anything for is left out. The loss is
-        not a number where nothing could be measured."""
+        """Returns `{name: value}` over all rows since `reset`, without objectives that no batch had input for. The loss
+        is NaN if no objective was measured."""
         means = {name: math.fsum(values) / len(values) for name, values in self.by_row.items() if values}
         parts = [self.weights[name] * means[name] for name in self.weights if name in means]
         return {"loss": math.fsum(parts) if parts else math.nan, **means}
 
     def select_predictions(self, records: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
-        """What the Trainer's `predict` returns."""
+        """Returns the records as they are, for the Trainer's `predict`."""
         return list(records)

@@ -1,4 +1,4 @@
-"""Metrics of answers in a context: the best span of all windows of a question."""
+"""Metrics of extractive question answering: the best answer span over all windows of a question."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,8 @@ from .text import TextMetrics
 
 
 class Span(NamedTuple):
-    """A candidate: the sum of its two scores, its text, and where it stands in the context."""
+    """A candidate answer: the sum of its start and end logits, its text, and its first and past-last character in the
+    context."""
 
     score: float
     text: str
@@ -25,8 +26,8 @@ class Span(NamedTuple):
 
 
 class WindowRecord(NamedTuple):
-    """What is kept of a window: its row, its best spans, the score of "no answer", the right answers, its loss, and
-    whether it has one."""
+    """The record of a window: its row, its best spans, the score of "no answer", the reference answers, its loss, and
+    `known`, 1 if the window has a loss, else 0."""
 
     row: int
     spans: list[Span]
@@ -39,8 +40,11 @@ class WindowRecord(NamedTuple):
 def find_best_spans(
     start: Tensor, end: Tensor, places: Sequence[tuple[int, int]], context: str, limits: WindowLimits
 ) -> list[Span]:
-    """The likeliest spans of a window, best first; start and end: (length,) logits."""
-    inside = torch.tensor([tuple(place) != OUTSIDE_CONTEXT for place in places])  # a data set gives lists
+    """Finds the likeliest spans of a window, at most `limits.n_best`, best first.
+
+    start, end: (length,) logits; places: for each token its first and past-last character in the context.
+    """
+    inside = torch.tensor([tuple(place) != OUTSIDE_CONTEXT for place in places])  # a data set stores tuples as lists
     if not inside.any():
         return []
     length = len(places)
@@ -56,7 +60,8 @@ def find_best_spans(
 
 
 def build_span(score: float, context: str, first: int, last: int) -> Span:
-    """A piece of the context; some tokenizers count the space before a word to it."""
+    """Builds a span from its first and past-last character, without spaces around it (some tokenizers count the space
+    before a word as part of it)."""
     text = context[first:last]
     first += len(text) - len(text.lstrip())
     return Span(score, text.strip(), first, first + len(text.strip()))
@@ -65,7 +70,7 @@ def build_span(score: float, context: str, first: int, last: int) -> Span:
 class SpanMetrics:
     """Exact match and word F1 of the answers, as SQuAD's evaluation counts them, and the loss; for PlaitTrainer.
 
-    The windows of a question come one after the other, and of each question only the best spans are kept.
+    The windows of a question must come one after the other; only the best spans of each question are kept.
     """
 
     def __init__(self, names: Sequence[str], limits: WindowLimits) -> None:
@@ -86,7 +91,8 @@ class SpanMetrics:
         self.pending: WindowRecord | None = None
 
     def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[WindowRecord]:
-        """What is kept of a batch: `inputs` of the model, and for each window its row, places, context, answers."""
+        """Returns the records of a batch: `inputs` of the model, and `windows`, each with its `row`, `places`, `context`
+        and `references`."""
         inputs = batch["inputs"]
         positions = torch.stack((inputs["start_positions"], inputs["end_positions"]), dim=1)
         outputs = model(**{name: value for name, value in inputs.items() if not name.endswith("_positions")})
@@ -104,7 +110,7 @@ class SpanMetrics:
         return found
 
     def update(self, records: Sequence[WindowRecord]) -> None:
-        """One more batch of windows, of all processes."""
+        """Adds the records of a batch of windows, gathered over all processes."""
         for found in records:
             self.loss += found.loss
             self.known += found.known
@@ -113,39 +119,40 @@ class SpanMetrics:
             self.pending = found if self.pending is None else merge_windows(self.pending, found, self.limits)
 
     def close_question(self) -> None:
-        """The open question has no further windows: answer it."""
+        """Answers the current question, which has no further windows, and adds it to the metrics."""
         if self.pending is not None:
             self.metrics.update([select_answer(self.pending, self.limits)], [self.pending.references or [""]])
             self.pending = None
 
     def compute(self) -> dict[str, float]:
-        """`{name: value}` over all questions so far."""
+        """Returns `{name: value}` over all questions since `reset`."""
         self.close_question()
         return {"loss": self.loss / max(self.known, 1), **self.metrics.compute()}
 
     def compute_per_row(self) -> RowScores:
-        """What each question reached, in the order of adding."""
+        """Returns the scores of each question by metric, in the order of adding."""
         self.close_question()
         return collect_text_scores(self.metrics)
 
     def select_predictions(self, records: Sequence[WindowRecord]) -> list[WindowRecord]:
-        """What the Trainer's `predict` returns: the candidates of every window."""
+        """Returns the records with the candidates of every window, for the Trainer's `predict`."""
         return list(records)
 
 
 def merge_windows(first: WindowRecord, second: WindowRecord, limits: WindowLimits) -> WindowRecord:
-    """Two windows of a question: the best spans of both; nothing only where both say so."""
+    """Merges two windows of a question: the best spans of both, and the lower of the two scores of "no answer"."""
     spans = sorted([*first.spans, *second.spans], key=lambda span: -span.score)[: limits.n_best]
     return first._replace(spans=spans, no_answer_score=min(first.no_answer_score, second.no_answer_score))
 
 
 def select_answer(found: WindowRecord, limits: WindowLimits) -> str:
-    """The best span's text, or nothing."""
+    """Returns the text of the best span, "" for "no answer"."""
     return "" if is_no_answer(found, limits) else found.spans[0].text
 
 
 def is_no_answer(found: WindowRecord, limits: WindowLimits) -> bool:
-    """Whether "no answer" is the answer."""
+    """Returns whether the answer is "no answer": without spans, or if its score exceeds that of the best span by more
+    than the threshold `limits.no_answer`."""
     return not found.spans or (
         limits.no_answer is not None and found.no_answer_score - found.spans[0].score > limits.no_answer
     )

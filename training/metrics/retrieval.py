@@ -1,4 +1,4 @@
-"""How well one side of a space finds the other: recall, ranks, and zero-shot accuracy."""
+"""Metrics of retrieval between two sides (text, image, document): recall, ranks, and zero-shot accuracy."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,8 +17,8 @@ SIMILARITIES_PER_BLOCK = 2**23  # similarities at a time: 32 MiB in float32
 
 
 class RetrievalItem(NamedTuple):
-    """What is kept of one text, picture or document of a row. side: "text", "image", "document"; key: equal for equal
-    content; row: the number of the row among all, which other items belong to it; vector: (width,) float32."""
+    """The record of one text, image or document of a row. side: "text", "image" or "document"; key: the same for the
+    same content; row: the key of its row, the same for all items of the row; vector: (width,) float32."""
 
     side: str
     key: str
@@ -29,11 +29,11 @@ class RetrievalItem(NamedTuple):
 def compute_ranks(
     queries: Tensor, items: Tensor, relevant: Sequence[Sequence[int]], block: int = SIMILARITIES_PER_BLOCK
 ) -> np.ndarray:
-    """For each query how many items are at least as similar as the best of its own, itself included: 1 where one of its
-    own is the most similar of all. Its other own items do not count; others as similar do.
+    """Computes for each query the rank, from 1, of its most similar relevant item: 1 + the number of other items that
+    are at least as similar. Its further relevant items do not count.
 
-    queries: (queries, width) and items: (items, width), of unit length; relevant: for each query the numbers of its own
-    items, at least one. `block` similarities at a time.
+    queries: (queries, width) and items: (items, width), of unit length; relevant: for each query the numbers of its
+    relevant items, at least one; block: similarities computed at a time, to bound the memory.
     """
     size = max(1, block // max(len(items), 1))
     found = []
@@ -61,7 +61,8 @@ RANK_METRICS: dict[str, Callable[[np.ndarray], float]] = {
 
 
 class RetrievalSide(NamedTuple):
-    """keys: of the distinct items; vectors: (items, width); rows: for each item the rows that it stands in."""
+    """The distinct items of one side. keys: of the items; vectors: (items, width); rows: for each item the keys of the
+    rows that contain it."""
 
     keys: list[str]
     vectors: Tensor
@@ -69,7 +70,7 @@ class RetrievalSide(NamedTuple):
 
 
 def group_sides(items: Sequence[RetrievalItem]) -> dict[str, RetrievalSide]:
-    """The distinct items of each side: equal captions, or the same picture in several rows, are one."""
+    """Groups items by side and merges equal ones: the same caption or image in several rows is one item."""
     found: dict[str, dict[str, tuple[np.ndarray, set[str]]]] = {}
     for item in items:
         vector, rows = found.setdefault(item.side, {}).setdefault(item.key, (item.vector, set()))
@@ -83,7 +84,7 @@ def group_sides(items: Sequence[RetrievalItem]) -> dict[str, RetrievalSide]:
 
 
 def find_relevant_items(queries: RetrievalSide, items: RetrievalSide) -> list[list[int]]:
-    """For each query the numbers of the items that stand in a row with it."""
+    """Finds for each query the numbers of the items that share a row with it."""
     holders: dict[str, list[int]] = {}
     for number, rows in enumerate(items.rows):
         for row in rows:
@@ -92,18 +93,18 @@ def find_relevant_items(queries: RetrievalSide, items: RetrievalSide) -> list[li
 
 
 def compute_query_ranks(queries: RetrievalSide, items: RetrievalSide) -> np.ndarray:
-    """The ranks of the queries that have an item of their own; the others ask nothing."""
+    """Computes the ranks of the queries that have a relevant item; the others are left out."""
     relevant = find_relevant_items(queries, items)
-    asked = [number for number, numbers in enumerate(relevant) if numbers]
-    return compute_ranks(queries.vectors[asked], items.vectors, [relevant[number] for number in asked])
+    used = [number for number, numbers in enumerate(relevant) if numbers]
+    return compute_ranks(queries.vectors[used], items.vectors, [relevant[number] for number in used])
 
 
 class RetrievalMetrics:
-    """Recall@1/5/10, median rank and MRR of each side asking the other, over all rows of a split; and the loss of the
+    """Recall@1/5/10, median rank and MRR of retrieval in both directions over all rows of a split, and the loss of the
     split as one batch.
 
     For PlaitTrainer's `compute_metrics`. Names are `text_to_image_recall@1` and so on; `mean_recall` is the mean of all
-    recalls. A picture without a caption is there to be found wrongly, and asks nothing.
+    recalls. An image without a caption is a wrong candidate of every text, and no query.
 
     Raises:
         RecipeError: an unknown name.
@@ -120,14 +121,16 @@ class RetrievalMetrics:
 
     @property
     def names(self) -> list[str]:
+        """The keys of `compute`, without "loss"."""
         return self.metric_names
 
     def reset(self) -> None:
+        """Forgets all rows."""
         self.items: list[RetrievalItem] = []
         self.model: Any = None
 
     def measure_batch(self, model: Any, batch: Mapping[str, Any]) -> list[list[RetrievalItem]]:
-        """The items of each row, with their vectors."""
+        """Returns the items of each row, with their vectors."""
         self.model = model
         rows: list[list[RetrievalItem]] = [[] for _ in batch["rows"]]
         for side, part in batch["sides"].items():
@@ -137,26 +140,29 @@ class RetrievalMetrics:
         return rows
 
     def update(self, records: Sequence[list[RetrievalItem]]) -> None:
+        """Adds the items of a batch, gathered over all processes."""
         self.items += [item for row in records for item in row]
 
     def compute(self) -> dict[str, float]:
+        """Returns `{name: value}` over all rows since `reset`, with "loss" if a batch was measured."""
         scores = compute_retrieval_scores(self.items, self.pair)
         loss = {} if self.model is None else {"loss": compute_split_loss(self.model, self.items, self.pair)}
         return {**loss, **{name: scores[name] for name in self.metric_names}}
 
     def select_predictions(self, records: Sequence[list[RetrievalItem]]) -> list[Any]:
+        """Returns `{side: vector}` for each row, for the Trainer's `predict`."""
         return [{item.side: item.vector for item in row} for row in records]
 
 
 def compute_retrieval_scores(items: Sequence[RetrievalItem], pair: tuple[str, str]) -> dict[str, float]:
-    """All metrics of both directions.
+    """Computes all metrics of both directions.
 
-    Raises ValueError where a side has no item.
+    Raises ValueError if a side has no item.
     """
     sides = group_sides(items)
     missing = [side for side in pair if side not in sides]
     if missing:
-        raise ValueError(f"no row has a {missing[0]}: there is nothing to find, or nothing to ask")
+        raise ValueError(f"no row has a {missing[0]}: retrieval needs rows with items of both sides")
     scores: dict[str, float] = {}
     for first, second in (pair, pair[::-1]):
         ranks = compute_query_ranks(sides[first], sides[second])
@@ -166,7 +172,7 @@ def compute_retrieval_scores(items: Sequence[RetrievalItem], pair: tuple[str, st
 
 
 def compute_split_loss(model: PlaitForRetrieval, items: Sequence[RetrievalItem], pair: tuple[str, str]) -> float:
-    """The contrastive loss of all pairs as one batch, equal texts and pictures being no negatives of each other."""
+    """Computes the contrastive loss of all pairs as one batch; equal texts or images are no negatives of each other."""
     rows: dict[str, dict[str, list[RetrievalItem]]] = {}
     for item in items:
         rows.setdefault(item.row, {}).setdefault(item.side, []).append(item)
@@ -184,13 +190,16 @@ def compute_split_loss(model: PlaitForRetrieval, items: Sequence[RetrievalItem],
 
 
 def encode_side(model: PlaitForRetrieval, side: str, inputs: Mapping[str, Any]) -> np.ndarray:
-    """(rows, width) float32, of unit length."""
+    """Encodes the inputs of one side: (rows, width) float32, of unit length."""
     with use_eval_mode(model):
         return model.embed(inputs)[side].vectors.float().cpu().numpy()
 
 
 def zero_shot_accuracy(probabilities: Tensor, truth: Sequence[int], depth: int = 1) -> float:
-    """The share of pictures whose label is among the `depth` likeliest; probabilities: (images, labels), as of
-    `PlaitForRetrieval.classify_zero_shot`."""
+    """Computes the share, 0..1, of the images whose label is among the `depth` likeliest.
+
+    probabilities: (images, labels), as of `PlaitForRetrieval.classify_zero_shot`; truth: the right label's number of
+    each image.
+    """
     best = probabilities.topk(depth, dim=1).indices
     return float((best == torch.as_tensor(list(truth))[:, None]).any(dim=1).float().mean())

@@ -1,4 +1,4 @@
-"""Answers compared as text: the normalisations of SQuAD and VQA, and their scores."""
+"""Scores of answers compared as text, with the normalisations of SQuAD and VQA."""
 
 import re
 import string
@@ -14,7 +14,8 @@ VQA_ARTICLES = ("a", "an", "the")
 VQA_NUMBERS = {"none": "0"} | {
     word: str(number) for number, word in enumerate("zero one two three four five six seven eight nine ten".split())
 }
-# written without one of its apostrophes, each means the whole; the list and its gaps are the official evaluation's
+# an answer that lacks one apostrophe of these forms is mapped to the full form; the list and its gaps are the official
+# evaluation's
 VQA_FULL_FORMS = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
     he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
@@ -33,19 +34,23 @@ VQA_CONTRACTIONS = {
 
 
 def normalize_squad_answer(text: str) -> str:
-    """Lower case, without ASCII punctuation and articles, single spaces, as SQuAD's evaluation compares answers."""
+    """Normalises an answer as SQuAD's evaluation does: lower case, no ASCII punctuation, no articles, single spaces."""
     return " ".join(SQUAD_ARTICLES.sub(" ", text.lower().translate(SQUAD_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 where any reference is the prediction after `normalize_squad_answer`, else 0. Source: https://arxiv.org/abs/1606.05250."""
+    """Returns 1 if any reference equals the prediction after `normalize_squad_answer`, else 0.
+
+    Source: https://arxiv.org/abs/1606.05250.
+    """
     return float(normalize_squad_answer(prediction) in map(normalize_squad_answer, references))
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
-    """The best F1, 0 to 1, of the words of prediction and reference after `normalize_squad_answer`.
+    """Returns the best F1, 0..1, over the references, of the words of prediction and reference after
+    `normalize_squad_answer`.
 
-    Where either has no word left, it is 1 if both have none (as SQuAD 2.0 counts "no answer"), else 0.
+    If either has no word left, it is 1 if both have none (as SQuAD 2.0 counts "no answer"), else 0.
     """
     return max(
         _compute_f1(normalize_squad_answer(prediction).split(), normalize_squad_answer(reference).split())
@@ -54,28 +59,29 @@ def token_f1(prediction: str, references: Sequence[str]) -> float:
 
 
 def normalize_vqa_answer(text: str) -> str:
-    """An answer as the VQA evaluation compares it: lower case, number words as digits, without articles and
-    punctuation, contractions with their apostrophe.
+    """Normalises an answer as the VQA evaluation does: lower case, number words as digits, no articles, no punctuation,
+    contractions with their apostrophe.
 
-    Its oddities are kept: a sign inside a word becomes a space unless the answer has one beside a space, or a comma
-    between digits; "none" is 0.
+    The oddities of that evaluation are kept: a punctuation mark inside a word becomes a space, unless the answer has
+    the same mark next to a space or a comma between digits; "none" is 0.
     """
     text = " ".join(text.split())
     joined = VQA_COMMA.search(text)
     cleaned = text
     for sign in VQA_PUNCTUATION:
-        beside_space = f"{sign} " in text or f" {sign}" in text
-        cleaned = cleaned.replace(sign, "" if joined or beside_space else " ")
+        next_to_space = f"{sign} " in text or f" {sign}" in text
+        cleaned = cleaned.replace(sign, "" if joined or next_to_space else " ")
     words = (VQA_NUMBERS.get(word, word) for word in VQA_PERIOD.sub("", cleaned).lower().split())
     return " ".join(VQA_CONTRACTIONS.get(word, word) for word in words if word not in VQA_ARTICLES)
 
 
 def vqa_accuracy(prediction: str, references: Sequence[str]) -> float:
-    """min(matches / 3, 1), 0 to 1, averaged over leaving out each of ten (or more) human answers in turn.
+    """Returns min(matches / 3, 1), 0..1, averaged over leaving out each of ten (or more) human answers in turn.
 
-    Fewer than ten are all used at once, and three of them (one of one, two of two) are enough: with one reference it
-    is equality after `normalize_vqa_answer`. Both sides are always normalised in full; the official scripts leave
-    references as they are where all humans agree, and the older ones never touch their articles and number words.
+    Fewer than ten references are used all at once, and three matches (one of one, two of two) score 1: with one
+    reference it is equality after `normalize_vqa_answer`. Prediction and references are always fully normalised; the
+    official scripts leave the references as they are if all humans agree, and the older ones keep their articles and
+    number words.
 
     Source: Antol et al. 2015, https://arxiv.org/abs/1505.00468; https://visualqa.org/evaluation.html.
     """

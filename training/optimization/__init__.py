@@ -1,4 +1,4 @@
-"""What the optimizer sees: training arguments, losses, gradients, schedules and averages of weights.
+"""Training arguments, losses, gradients, loss-weight schedules and the moving average of weights.
 
 May import: training/metrics and below.
 """

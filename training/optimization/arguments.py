@@ -1,4 +1,4 @@
-"""The arguments of PlaitTrainer: those of the Trainer, and what a model of several parts needs besides."""
+"""The arguments of PlaitTrainer: those of the Trainer, and arguments for models with several parts."""
 
 from dataclasses import dataclass, field
 
@@ -12,11 +12,13 @@ from ..parameters import check_rate
 
 @dataclass
 class PlaitTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments` and:
+    """`transformers.TrainingArguments`, and arguments for learning rates, freezing, losses, batches, evaluation and
+    caches of models with several parts (each described in its field's help).
 
     Raises:
-        ValueError: an unknown part; a part both frozen and given a learning rate; early stopping without what it
-            needs; two ways of choosing the rows of a batch.
+        ValueError: an unknown part; a part both frozen and given a learning rate; early stopping without
+            load_best_model_at_end or metric_for_best_model; two ways of choosing the rows of a batch; a number out of
+            its range.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates", "class_weights"]
@@ -25,98 +27,101 @@ class PlaitTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Learning rate by part (text, image, audio, video, fusion, decoder, head), as a dict or as JSON; "
-            "the others use learning_rate. 0 freezes the part."
+            "other parts use learning_rate. 0 freezes the part."
         },
     )
-    frozen: list[str] = field(default_factory=list, metadata={"help": "Parts that are not trained."})
+    frozen: list[str] = field(default_factory=list, metadata={"help": "Parts whose weights are not trained."})
     class_weights: dict | str | None = field(
         default=None,
         metadata={
-            "help": "What the loss of a row is multiplied by, by the name of its class (others: 1), as a dict or as "
-            'JSON; "balanced": rows / (classes * rows of the class).'
+            "help": "Weight of a row's loss by the name of its class (others: 1), as a dict or as JSON; "
+            '"balanced": rows / (classes * rows of the class).'
         },
     )
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without a better metric_for_best_model."}
+        default=None, metadata={"help": "Stop after this number of evaluations without a better metric_for_best_model."}
     )
     early_stopping_threshold: float = field(
-        default=0.0, metadata={"help": "How much better the metric must be to count as better."}
+        default=0.0, metadata={"help": "Minimum improvement of the metric that counts as better."}
     )
     share_images: bool = field(
         default=False,
-        metadata={"help": "Fill batches picture by picture, so that rows which share a picture encode it once."},
+        metadata={"help": "Put rows that share an image into the same batch, where the image is encoded once."},
     )
     tokens_per_batch: int | None = field(
         default=None,
         metadata={
-            "help": "Batches of rows of like length with so many tokens (read and written ones, padding too) a device, "
-            "in the place of per_device_train_batch_size rows."
+            "help": "Tokens in a batch of each device (of inputs and targets, with padding), filled with rows of "
+            "similar length, instead of per_device_train_batch_size rows."
         },
     )
     gradient_cache_rows: int | None = field(
         default=None,
         metadata={
-            "help": "Of a contrastive batch, run so many rows at a time through the towers: a batch of any size in the "
-            "memory of so many rows, each run twice. None: all at once."
+            "help": "Rows of a contrastive batch that the towers process at a time, so that a batch of any size needs "
+            "the memory of this number of rows; every row is run twice. None: all rows at once."
         },
     )
     average_decay: float | None = field(
         default=None,
         metadata={
-            "help": "Measure and save a moving average of the weights, a step counting so many times as much as the "
-            "next: 0.999 averages about the last 1000 steps. None: the weights themselves."
+            "help": "Decay of an exponential moving average of the weights, which is measured and saved: 0.999 "
+            "averages about the last 1000 steps. None: the weights themselves."
         },
     )
     log_gradient_share: bool = field(
-        default=False, metadata={"help": "Log each tower's share in the norm of the towers' gradients."}
+        default=False, metadata={"help": "Log each tower's share of the towers' gradient norms."}
     )
     ogm_alpha: float | None = field(
         default=None,
         metadata={
-            "help": "Let the tower of the modality that answers best alone learn less (OGM-GE, Peng et al. 2022); more "
-            "for a stronger effect, the paper has 0.1 to 1. None: no balancing."
+            "help": "Strength of gradient modulation (OGM-GE, Peng et al. 2022), which scales down the gradients of "
+            "the towers whose modality alone predicts best; 0.1 to 1 in the paper. None: no modulation."
         },
     )
     ogm_noise: bool = field(
-        default=True, metadata={"help": "With ogm_alpha: add noise as wide as the gradient (generalisation, GE)."}
+        default=True, metadata={"help": "With ogm_alpha: add noise with the gradient's standard deviation (GE)."}
     )
     single_modality_weight: float = field(
         default=0.0,
         metadata={
-            "help": "Add so many times the mean of the losses of every modality read alone, so that none is learned "
-            "less because another is easier, and rows that lack some are answered as well as they can be."
+            "help": "Weight of the mean of the losses from each modality alone, added to the loss, so that every "
+            "modality is learned and rows with missing modalities are predicted better."
         },
     )
     eval_modality_patterns: bool = field(
         default=False,
         metadata={
-            "help": "Evaluate on every set of present modalities as well, each row cut down to it: metrics named "
-            "eval_text_accuracy, eval_text+image_accuracy, ... One more pass each."
+            "help": "Also evaluate with every subset of the modalities present and the others removed from the rows: "
+            "metrics named eval_text_accuracy, eval_text+image_accuracy, ... One more pass for each subset."
         },
     )
     probe_products: bool = field(
         default=True,
         metadata={
-            "help": "On a CPU, time the products of the linear layers once before training and use the faster kernels, "
-            "torch's or oneDNN's, which differ by rounding. full_determinism, torch_compile, fsdp leave torch's own."
+            "help": "On a CPU, time the matrix products of the linear layers before training and use the faster "
+            "kernels, torch's or oneDNN's, which differ by rounding. Not done with full_determinism, torch_compile, "
+            "fsdp or deepspeed."
         },
     )
     image_cache: float = field(
-        default=0.0, metadata={"help": "GiB of processed pictures that the command line's collator keeps in memory."}
+        default=0.0, metadata={"help": "GiB of processed images that the command line's collator keeps in memory."}
     )
     cache_features: list[str] = field(
         default_factory=list,
-        metadata={"help": "Modalities whose frozen tower is run once per distinct input, its outputs kept on disk."},
+        metadata={
+            "help": "Modalities whose frozen tower is run once per distinct input, with its outputs cached on disk."
+        },
     )
     feature_cache_dir: str | None = field(
-        default=None, metadata={"help": "Where those outputs are kept; default: the folder plait in HF_HOME."}
+        default=None, metadata={"help": "Folder of the cached tower outputs; default: the folder plait in HF_HOME."}
     )
     feature_cache_limit: float = field(
-        default=50.0, metadata={"help": "Refuse to write more than so many GiB of tower outputs."}
+        default=50.0, metadata={"help": "Largest size of the cached tower outputs in GiB; more is refused."}
     )
-    # the collator needs columns that forward() does not name (the picture, the question)
+    # the collator needs columns that are no arguments of forward() (the image, the question)
     remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Remove columns that the model's forward does not name."}
+        default=False, metadata={"help": "Remove columns that are no arguments of the model's forward."}
     )
 
     def __post_init__(self) -> None:
@@ -124,9 +129,9 @@ class PlaitTrainingArguments(TrainingArguments):
             self.greater_is_better = is_greater_better(self.metric_for_best_model)
         super().__post_init__()
         if self.use_cpu or not torch.accelerator.is_available():
-            self.dataloader_pin_memory = False  # there is nothing to pin it for, and torch warns
+            self.dataloader_pin_memory = False  # pinned memory needs an accelerator; torch warns without one
         if self.ddp_find_unused_parameters is None:
-            # a batch without pictures leaves the image tower without gradients: the others must not wait for them
+            # a batch without images leaves the image tower without gradients: other processes must not wait for them
             self.ddp_find_unused_parameters = True
         self._check_rates()
         self._check_weights()
@@ -141,15 +146,15 @@ class PlaitTrainingArguments(TrainingArguments):
 
     @property
     def part_rates(self) -> dict[str, float]:
-        """The learning rates by part, those of frozen parts left out."""
+        """The learning rates by part, without frozen parts."""
         rates = self.learning_rates if isinstance(self.learning_rates, dict) else {}
         return {part: rate for part, rate in rates.items() if rate != 0}
 
     @property
     def probes_products(self) -> bool:
-        """Whether training begins with that probe."""
-        left = self.full_determinism or self.torch_compile or self.fsdp or self.deepspeed
-        return self.probe_products and self.device.type == "cpu" and not left
+        """Whether training begins with timing the matrix products (see `probe_products`)."""
+        excluded = self.full_determinism or self.torch_compile or self.fsdp or self.deepspeed
+        return self.probe_products and self.device.type == "cpu" and not excluded
 
     def _check_rates(self) -> None:
         if isinstance(self.learning_rates, str):
@@ -175,9 +180,11 @@ class PlaitTrainingArguments(TrainingArguments):
             "tokens_per_batch": self.tokens_per_batch is not None,
             f"train_sampling_strategy={self.train_sampling_strategy!r}": self.train_sampling_strategy != "random",
         }
-        several = [name for name, asked in chosen.items() if asked]
+        several = [name for name, is_set in chosen.items() if is_set]
         if len(several) > 1:
-            raise ValueError(f"{several[0]} cannot be used with {several[1]}: each chooses the rows of a batch")
+            raise ValueError(
+                f"{several[0]} cannot be used with {several[1]}: each chooses the rows of a batch, so set only one"
+            )
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
             raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}: expected at least 1")
 
@@ -185,4 +192,7 @@ class PlaitTrainingArguments(TrainingArguments):
         if self.early_stopping_patience is None:
             return
         if not self.load_best_model_at_end or self.metric_for_best_model is None:
-            raise ValueError("early_stopping_patience needs load_best_model_at_end=True and a metric_for_best_model")
+            raise ValueError(
+                f"early_stopping_patience is {self.early_stopping_patience}, which needs load_best_model_at_end=True "
+                "and a metric_for_best_model: set both"
+            )

@@ -1,5 +1,7 @@
-"""Contrastive batches of any size in the memory of a small one (Gao et al. 2021, https://arxiv.org/abs/2101.06983):
-vectors of all chunks without gradients, the loss and its gradient for the vectors, then each chunk once more with them.
+"""Contrastive batches of any size in the memory of a small one (Gao et al. 2021, https://arxiv.org/abs/2101.06983).
+
+The vectors of all chunks are computed without gradients, then the loss and its gradients with respect to the vectors;
+each chunk is run once more to backpropagate these gradients through the towers.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,23 +17,26 @@ from ...modeling.tasks.retrieval_sides import SideEmbeddings
 
 
 class RandomState(NamedTuple):
-    """What dropout draws from, on the CPU and on the accelerator in use."""
+    """The states of the random generators that dropout uses, of the CPU and of the accelerator in use."""
 
     cpu: Tensor
     device: Tensor | None
 
     @classmethod
     def capture(cls, device: torch.device) -> "RandomState":
+        """Returns the current states."""
         return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
 
     def restore(self, device: torch.device) -> None:
+        """Sets the generators back to these states."""
         torch.set_rng_state(self.cpu)
         if self.device is not None:
             torch.cuda.set_rng_state(self.device, device)
 
 
 class GradientCache(NamedTuple):
-    """loss: a scalar; gradients: (batch, width) for each side's vectors; states: before each chunk."""
+    """The results of the pass without gradients. loss: a scalar; gradients: (batch, width) for the vectors of each
+    side; states: the random states before each chunk."""
 
     loss: Tensor
     gradients: dict[str, Tensor]
@@ -45,23 +50,23 @@ def cached_backward(
     backward: Callable[[Tensor], object] = Tensor.backward,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Tensor:
-    """Add the gradients of a batch's contrastive loss to the parameters, and return the loss, a scalar.
+    """Adds the gradients of a batch's contrastive loss to the parameters, and returns the loss, a scalar.
 
-    The same gradients as from `model(**inputs).loss.backward()`, but for the order of sums: chunk for chunk, dropout
-    draws in the second run what it drew in the first. A tower that norms over its batch (a convolutional one, not
-    frozen) norms over chunks, and counts each of them twice in its running statistics.
+    They are the gradients of `model(**inputs).loss.backward()` up to the order of summation: dropout uses the same
+    random numbers in both passes of a chunk. A tower with batch normalisation (a convolutional one, not frozen)
+    normalises over chunks, and counts each of them twice in its running statistics.
 
     Args:
         inputs: of the model's `forward`.
-        rows: rows a chunk.
-        backward: makes the gradients of the loss (an accelerator's, which may scale it).
-        autocast: a context in which the towers run.
+        rows: number of rows in a chunk.
+        backward: computes the gradients of the loss (an accelerator's may also scale it).
+        autocast: builds the context in which the towers run.
 
     Raises:
-        ValueError: fewer than one row a chunk, or inputs of which the number of rows cannot be told.
+        ValueError: less than one row in a chunk, or inputs whose number of rows cannot be determined.
     """
     if rows < 1:
-        raise ValueError(f"a chunk of {rows} rows: expected at least one")
+        raise ValueError(f"a chunk of {rows} rows: expected at least 1")
     numbers = (inputs.get("groups"), inputs.get("negative_groups"))
     given = {name: inputs[name] for name in inputs if name not in ("groups", "negative_groups", "return_loss")}
     cache = compute_vector_gradients(model, given, numbers, rows, backward, autocast)
@@ -89,9 +94,9 @@ def compute_vector_gradients(
     backward: Callable[[Tensor], object],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> GradientCache:
-    """The loss and its gradients for the vectors. Nothing else of the chunks outlives it but their random states.
+    """Computes the loss and its gradients with respect to the vectors, and keeps only the random states of the chunks.
 
-    numbers: `groups` and `negative_groups`.
+    numbers: `groups` and `negative_groups`; the other arguments are those of `cached_backward`.
     """
     states, embedded = [], []
     with torch.no_grad():
@@ -107,28 +112,35 @@ def compute_vector_gradients(
 
 
 def join_chunks(chunks: list[SideEmbeddings]) -> SideEmbeddings:
-    """The chunks of one side as one, its vectors a leaf for gradients."""
+    """Concatenates the chunks of one side; its vectors are a leaf tensor that collects gradients."""
     vectors = torch.cat([chunk.vectors for chunk in chunks]).requires_grad_()
     present, groups = torch.cat([chunk.present for chunk in chunks]), torch.cat([chunk.groups for chunk in chunks])
     return SideEmbeddings(vectors, present, groups)
 
 
 def split_chunks(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:
-    """The inputs of a batch, some rows at a time; of pictures that rows name by number, those that these rows name."""
+    """Yields the inputs of a batch, `rows` rows at a time, with only the images that these rows refer to."""
     batch = count_rows(inputs)
     for start in range(0, batch, rows):
         yield select_chunk(inputs, slice(start, min(start + rows, batch)), batch)
 
 
 def select_chunk(inputs: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
-    """Some rows of the inputs; what has no rows (a flag, None) stays."""
+    """Selects some rows of the inputs, and the images that they refer to by number; values without rows (a flag, None)
+    are kept.
+
+    Raises ValueError for a tensor that does not have one row for each of the `batch` rows.
+    """
     chunk: dict[str, Any] = {}
     for name, value in inputs.items():
         if isinstance(value, Mapping):
             chunk[name] = select_chunk(value, rows, batch)
         elif isinstance(value, Tensor) and not has_image_indices(inputs, name):
             if len(value) != batch:
-                raise ValueError(f"{name} has {len(value)} rows in a batch of {batch}: it cannot be cut into chunks")
+                raise ValueError(
+                    f"{name} has {len(value)} rows in a batch of {batch}, so it cannot be split into chunks: give "
+                    "every input one row for each row of the batch"
+                )
             chunk[name] = value[rows]
         elif not isinstance(value, Tensor):
             chunk[name] = value
@@ -141,30 +153,33 @@ def select_chunk(inputs: Mapping[str, Any], rows: slice, batch: int) -> dict[str
 
 
 def find_indices_name(name: str) -> str:
-    """The argument that says which row shows which of these pictures."""
+    """Returns the name of the argument that says which of these images each row refers to."""
     return name.replace("pixel_values", "image_indices")
 
 
 def has_image_indices(inputs: Mapping[str, Any], name: str) -> bool:
-    """Whether rows name these pictures by number."""
+    """Returns whether an input holds images that rows refer to by number."""
     return name.endswith("pixel_values") and inputs.get(find_indices_name(name)) is not None
 
 
 def count_rows(inputs: Mapping[str, Any]) -> int:
-    """The rows of a batch.
+    """Counts the rows of a batch.
 
-    Raises ValueError where nothing tells.
+    Raises ValueError if no input determines their number.
     """
     for name, value in inputs.items():
         if isinstance(value, Tensor) and not has_image_indices(inputs, name):
             return len(value)
         if isinstance(value, Mapping) and any(isinstance(part, (Tensor, Mapping)) for part in value.values()):
             return count_rows(value)
-    raise ValueError(f"nothing in the batch tells how many rows it has: {', '.join(inputs) or 'no inputs'}")
+    raise ValueError(
+        f"nothing in the batch tells how many rows it has: it holds {', '.join(inputs) or 'no inputs'}, but no tensor "
+        "with one entry for each row"
+    )
 
 
 def average_gradients(model: torch.nn.Module) -> None:
-    """The mean of the gradients over all processes, for parameters whose gradients no wrapper exchanges."""
+    """Averages the gradients over all processes, because no wrapper such as DistributedDataParallel does so here."""
     if not is_distributed():
         return
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""How much each tower learns: its share of the gradient, and a switch that evens it out."""
+"""Balance of the towers in training: the share of each tower in the gradient, and gradient modulation (OGM-GE)."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from ..parameters import unwrap_plait
 
 
 class GradientShares(TrainerCallback):
-    """The share of each tower in the towers' gradients, the mean over the steps since it was last taken:
+    """The share of each tower in the towers' gradients, averaged over the steps since the last `take`:
 
         share of m = |g_m| / sum over towers n of |g_n|
 
@@ -38,6 +38,7 @@ class GradientShares(TrainerCallback):
         model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
+        """Adds the shares of this step."""
         if model is None:
             return
         for modality, share in compute_gradient_shares(model).items():
@@ -45,7 +46,7 @@ class GradientShares(TrainerCallback):
         self.steps += 1
 
     def take(self) -> dict[str, float]:
-        """`{"gradient_share_text": ...}`, and begin anew."""
+        """Returns the mean shares, `{"gradient_share_text": ...}`, and resets them."""
         taken = {f"gradient_share_{modality}": value / self.steps for modality, value in self.sums.items()}
         self.sums.clear()
         self.steps = 0
@@ -53,7 +54,7 @@ class GradientShares(TrainerCallback):
 
 
 def compute_gradient_shares(model: nn.Module) -> dict[str, float]:
-    """By modality, adding up to 1; all 0 where no tower has a gradient."""
+    """Computes the gradient share of each modality's tower; they sum to 1, or are all 0 if no tower has a gradient."""
     norms = {}
     for modality, tower in unwrap_plait(model).towers.items():
         gradients = [parameter.grad for parameter in tower.parameters() if parameter.grad is not None]
@@ -63,18 +64,24 @@ def compute_gradient_shares(model: nn.Module) -> dict[str, float]:
 
 
 class GradientModulation(TrainerCallback):
-    """OGM-GE (Peng et al. 2022, https://arxiv.org/abs/2203.15332, equations 8 to 12): the tower of a modality that
-    answers better than the others learns less in that step, and noise makes up for what its gradient lost.
+    """OGM-GE gradient modulation (Peng et al. 2022, https://arxiv.org/abs/2203.15332, equations 8 to 12): scales down
+    the gradient of a tower whose modality predicts the labels better than the others, and adds noise to it.
 
-    With s_m the mean probability that a batch's right classes get from modality m alone, g_m the gradient of its tower:
+    With s_m the mean probability of a batch's right classes given modality m alone, and g_m the gradient of its tower:
 
         rho_m = s_m / (mean of s_n over the others n)
-        k_m = 1 - tanh(alpha rho_m) where rho_m > 1, else 1
-        g_m = k_m g_m + h,  h ~ N(0, variance of the numbers in g_m) for each weight, where there is `noise`
+        k_m = 1 - tanh(alpha rho_m) if rho_m > 1, else 1
+        g_m = k_m g_m + h,  with `noise`: h ~ N(0, variance of the entries of each parameter's gradient), else h = 0
 
-    The paper has two modalities and logits that are a sum; here the fusion reads the modality alone (all others
-    absent, no dropout), which every fusion can, from the tower outputs of the step: no tower runs twice. It acts on
-    what gradient clipping left.
+    The paper has two modalities whose logits add up. Here the logits of one modality come from the fusion with all
+    others absent and without dropout, which works for every fusion, and from the tower outputs of the step, so that no
+    tower runs twice. The modulation is applied after gradient clipping.
+
+    Args:
+        model: a PlaitForClassification of several modalities, or a PEFT model around one.
+        alpha: strength of the modulation, above 0.
+        noise: whether noise is added (GE).
+        seed: of the noise.
 
     Raises:
         ValueError: alpha not above 0, or a model that does not choose one class from several modalities.
@@ -85,17 +92,22 @@ class GradientModulation(TrainerCallback):
         if alpha <= 0:
             raise ValueError(f"ogm_alpha is {alpha}: expected more than 0")
         if not isinstance(inner, PlaitForClassification) or inner.config.problem_type in (REGRESSION, MULTI):
-            raise ValueError(f"ogm_alpha is {alpha}, but {type(inner).__name__} does not choose one class")
+            raise ValueError(
+                f"ogm_alpha is {alpha}, but {type(inner).__name__} does not choose one class (or not in this "
+                "problem_type): leave ogm_alpha out"
+            )
         self.model, self.alpha, self.noise, self.seed = inner, alpha, noise, seed
         self.modalities = tuple(inner.model.towers)
         if len(self.modalities) < 2:
-            raise ValueError(f"ogm_alpha is {alpha}, but there is one tower alone: nothing to balance")
+            raise ValueError(
+                f"ogm_alpha is {alpha}, but the model has a single tower, and it balances several: leave ogm_alpha out"
+            )
         self.tower_outputs: Mapping[str, TowerOutput] = {}
         self.scores = torch.zeros(len(self.modalities), 2)
 
     @contextmanager
     def watch_towers(self) -> Iterator[None]:
-        """Sees what the towers make of the batches that the model reads meanwhile."""
+        """A context in which the tower outputs of each forward pass of the model are kept."""
         hook = self.model.model.register_forward_hook(self.store_tower_outputs)
         try:
             yield
@@ -103,24 +115,28 @@ class GradientModulation(TrainerCallback):
             hook.remove()
 
     def store_tower_outputs(self, module: nn.Module, inputs: Any, output: PlaitModelOutput) -> None:
-        """Keep what the towers made of the batch."""
+        """Keeps the tower outputs of a forward pass, as a forward hook of the PlaitModel."""
         self.tower_outputs = output.encoder_outputs or {}
 
     @torch.no_grad()
     def update_scores(self, labels: Tensor) -> None:
-        """labels: (batch,) of the batch that the model has just read. Adds up each modality's probabilities."""
-        seen, self.tower_outputs = self.tower_outputs, {}
+        """Adds up the probabilities of the right classes given each modality alone, from the tower outputs kept last.
+
+        labels: (batch,) of the same batch.
+        """
+        outputs, self.tower_outputs = self.tower_outputs, {}
         training = self.model.training
         self.model.eval()
         for number, modality in enumerate(self.modalities):
-            if modality in seen:
-                found = compute_unimodal_probabilities(self.model, modality, seen[modality], labels)
+            if modality in outputs:
+                found = compute_unimodal_probabilities(self.model, modality, outputs[modality], labels)
                 self.scores[number] += torch.stack((found.sum().cpu(), torch.tensor(float(len(found)))))
         self.model.train(training)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Modulates the gradients of the towers with the scores since the last step."""
         scores, self.scores = sum_over_processes(self.scores, next(self.model.parameters()).device), self.scores * 0
         means = {m: float(total / count) for m, (total, count) in zip(self.modalities, scores, strict=True) if count}
         for modality, factor in compute_coefficients(means, self.alpha).items():
@@ -129,7 +145,8 @@ class GradientModulation(TrainerCallback):
             )
 
     def build_generator(self, step: int, modality: str) -> torch.Generator | None:
-        """The same in every process, so that their weights stay the same."""
+        """Builds the generator of a tower's noise in a step, None without noise. It is the same in every process, so
+        that the weights of all processes stay equal."""
         if not self.noise:
             return None
         device = next(self.model.parameters()).device
@@ -138,7 +155,8 @@ class GradientModulation(TrainerCallback):
 
 
 def compute_unimodal_probabilities(model: nn.Module, modality: str, output: TowerOutput, labels: Tensor) -> Tensor:
-    """What the right classes get from one modality alone, in the rows that have it and a label: (rows,)."""
+    """Computes the probability of the right class given one modality alone, (rows,), for the rows of the batch that
+    have this modality and a label."""
     rows = output.mask.bool().any(dim=1) & (labels != IGNORE_INDEX)
     if not rows.any():
         return labels.new_zeros(0, dtype=torch.float)
@@ -148,7 +166,7 @@ def compute_unimodal_probabilities(model: nn.Module, modality: str, output: Towe
 
 
 def compute_coefficients(scores: Mapping[str, float], alpha: float) -> dict[str, float]:
-    """k by modality, from the mean probabilities; nothing where one modality alone has any."""
+    """Computes the coefficient k of each modality from the mean probabilities; empty for fewer than two modalities."""
     found = {}
     for modality, score in scores.items():
         others = [value for other, value in scores.items() if other != modality]
@@ -159,7 +177,7 @@ def compute_coefficients(scores: Mapping[str, float], alpha: float) -> dict[str,
 
 
 def modulate_gradients(tower: nn.Module, factor: float, generator: torch.Generator | None) -> None:
-    """Scale a tower's gradients, and add noise as wide as they were where there is a generator."""
+    """Scales a tower's gradients; with a generator, adds noise with their standard deviation before scaling."""
     for parameter in tower.parameters():
         gradient = parameter.grad
         if gradient is None:
@@ -174,7 +192,7 @@ def modulate_gradients(tower: nn.Module, factor: float, generator: torch.Generat
 
 
 def sum_over_processes(values: Tensor, device: torch.device) -> Tensor:
-    """The sum over all processes."""
+    """Sums values over all processes: on the CPU, of the same shape; `device` is where processes exchange tensors."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         values = values.to(device)
         torch.distributed.all_reduce(values)

@@ -1,4 +1,5 @@
-"""The loss of models that choose a class, where the training arguments change it: smoothed labels, weighted classes."""
+"""The classification and masked language modeling losses as the training arguments change them: smoothed labels,
+weighted classes, single modalities."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,17 +21,22 @@ LossFunction = Callable[..., Tensor]
 def build_loss(
     model: nn.Module, args: PlaitTrainingArguments, data: Any, given: LossFunction | None = None
 ) -> LossFunction | None:
-    """The model's own loss as these arguments want it, a Trainer's `compute_loss_func`; None where it stays as it is.
+    """Builds the loss that the arguments ask for, as a Trainer's `compute_loss_func`; None if the model's own loss
+    needs no change.
 
-    data: the training rows, whose labels make "balanced" weights; given: a loss in the place of the model's.
+    data: the training rows, whose labels determine "balanced" weights; given: a user's loss, which replaces the
+    model's.
 
     Raises:
-        ValueError: a model or a problem that does not choose one of several classes; weights that do not fit; a given
-            loss that knows nothing of single modalities where they are asked for.
+        ValueError: a model or problem type that does not choose one of several classes; class weights that do not fit
+            the model; a given loss together with single_modality_weight.
     """
     if given is not None:
         if args.single_modality_weight:
-            raise ValueError("single_modality_weight is part of the loss, and compute_loss_func is another: drop one")
+            raise ValueError(
+                f"single_modality_weight is {args.single_modality_weight}, a term of the model's loss, but "
+                "compute_loss_func is another loss: use one of the two"
+            )
         return given
     inner: Any = unwrap_peft_model(model)
     epsilon = 0.0 if getattr(inner, "smooths_labels", False) else args.label_smoothing_factor
@@ -52,28 +58,37 @@ def build_loss(
 
 
 def check_one_class(model: Any, name: str, value: Any, *kinds: type) -> None:
-    """Raises ValueError for an argument of a loss that this model does not have."""
+    """Raises ValueError if a model is none of `kinds`, or its problem type does not choose one of several classes.
+
+    name, value: the training argument that needs such a model.
+    """
     if not isinstance(model, kinds) or model.config.problem_type in (REGRESSION, MULTI):
-        raise ValueError(f"{name} is {value}, but {type(model).__name__} does not choose one class")
+        raise ValueError(
+            f"{name} is {value}, but {type(model).__name__} does not choose one class (or not in this problem_type): "
+            "leave this argument out"
+        )
 
 
 def check_several_modalities(model: Any, weight: float) -> None:
-    """Raises ValueError for a model that does not answer from several modalities."""
+    """Raises ValueError for a model that is not a classifier of several modalities."""
     if not isinstance(model, PlaitForClassification) or len(model.config.encoders) < 2:
         kind = f"{type(model).__name__} of {', '.join(model.config.encoders) or 'none'}"
-        raise ValueError(f"single_modality_weight is {weight}, but this {kind} does not answer from several modalities")
+        raise ValueError(
+            f"single_modality_weight is {weight}, but this {kind} is not a classifier of several modalities: set it to 0"
+        )
 
 
 def build_weighted_loss(
     model: PlaitForClassification, epsilon: float, weights: Tensor | None, single: float = 0.0
 ) -> LossFunction:
-    """A classification's loss with labels smoothed by epsilon and rows weighted by class, and where the model was asked
-    to answer from each of M modalities alone:
+    """Builds a classification loss with labels smoothed by epsilon and rows weighted by class. If the outputs also hold
+    the logits of each of the model's M modalities alone, it is
 
         loss = L + single / M * sum over modalities m of L_m
 
-    L_m over the rows that have m, divided by the same number of labels as L. A blend of losses as in Wang et al. 2020,
-    https://arxiv.org/abs/1905.12681, section 3, where each modality has a head of its own; here the fusion reads it.
+    with L_m over the rows that have m, divided by the same number of labels as L. Losses are blended as in Wang et al.
+    2020, https://arxiv.org/abs/1905.12681, section 3, but there each modality has its own head; here the logits of one
+    modality come from the fusion with the others absent.
     """
 
     def loss(outputs: dict[str, Any], labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -93,10 +108,12 @@ def build_weighted_loss(
 
 
 def compute_class_weights(model: PlaitForClassification, given: Mapping[str, float] | str, data: Any) -> Tensor:
-    """(classes,) the weights by class.
+    """Computes the weight of each class, (classes,).
+
+    given: weights by class name (others: 1), or "balanced": rows / (classes * rows of the class).
 
     Raises:
-        ValueError: a name that is no class of the model, or no labels to balance.
+        ValueError: a name that is no class of the model, or "balanced" without a label column in `data`.
     """
     names = read_config_labels(model.config).names
     if isinstance(given, Mapping):
@@ -105,6 +122,9 @@ def compute_class_weights(model: PlaitForClassification, given: Mapping[str, flo
             raise ValueError(f"class_weights: there is no class {unknown[0]!r}, only {', '.join(names)}")
         return torch.tensor([float(given.get(name, 1.0)) for name in names])
     if data is None or "label" not in data.column_names:
-        raise ValueError("class_weights 'balanced' are counted in train_dataset, which has no column 'label'")
+        raise ValueError(
+            "class_weights is 'balanced', but train_dataset has no column 'label' to count classes in: give the "
+            "weights by class, or a train_dataset with labels"
+        )
     counts = Counter(data["label"])
     return torch.tensor([len(data) / (len(names) * max(1, counts[number])) for number in range(len(names))])

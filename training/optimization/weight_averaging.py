@@ -1,4 +1,4 @@
-"""A moving average of the weights: what is measured and saved, while training goes on with the weights themselves."""
+"""The exponential moving average of the weights, which is measured and saved while the weights themselves train."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +15,14 @@ TRAINED_WEIGHTS_FILE = "trained_weights.safetensors"
 
 
 class WeightAveraging(TrainerCallback):
-    """Keeps the average of a model's trained weights over its last steps; in the beginning, over fewer.
+    """Keeps an exponential moving average of a model's weights over the training steps.
 
-    A step counts `decay` times as much as the next. A checkpoint's model file holds the average; the weights with which
-    training goes on stand beside it.
+    A step counts `decay` times as much as the next; early in training the decay is lower (see `update_average`). The
+    model file of a checkpoint holds the average, TRAINED_WEIGHTS_FILE next to it the weights that training resumes from.
+
+    Args:
+        model: whose weights are averaged.
+        decay: above 0 and below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -29,36 +33,40 @@ class WeightAveraging(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Starts the average, unless a checkpoint was resumed."""
         if self.average is None:
             self.start_average()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Updates the average with the weights after the step."""
         if self.average is not None:
             self.average.update_parameters(self.model)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """From now on the model is the average (the best of all averages has been loaded before)."""
+        """Replaces the model's weights with the average, unless the Trainer has loaded the best checkpoint, which is an
+        average already."""
         if not args.load_best_model_at_end:
             self.swap_weights()
         self.average = None
 
     def start_average(self, steps: int = 0) -> None:
-        """Begin with the model's weights as the average of so many steps."""
+        """Starts from the model's weights, as the average after `steps` steps."""
         self.average = AveragedModel(self.model, multi_avg_fn=self.update_average)
         self.average.n_averaged.fill_(steps + 1)
 
     @torch.no_grad()
     def update_average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
-        """Move the averages towards the weights, (1 + n) / (10 + n) of them kept at step n, `decay` at most."""
+        """Moves the averages towards the weights; the share of the average that is kept at step n is
+        min(decay, (1 + n) / (10 + n))."""
         kept = min(self.decay, (1 + int(steps)) / (10 + int(steps)))
         for average, weight in zip(averages, weights, strict=True):
             average.lerp_(weight.to(average.dtype), 1 - kept)
 
     @contextmanager
     def use_average(self) -> Iterator[None]:
-        """The average as the model's weights for a while."""
+        """A context in which the model has the averaged weights."""
         self.swap_weights()
         try:
             yield
@@ -66,17 +74,18 @@ class WeightAveraging(TrainerCallback):
             self.swap_weights()
 
     def swap_weights(self) -> None:
-        """Exchange the model's weights and the average."""
+        """Swaps the model's weights and the average."""
         if self.average is not None:
             for weight, average in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
                 weight.data, average.data = average.data, weight.data
 
     def save_trained_weights(self, folder: Path) -> None:
-        """The weights with which training goes on."""
+        """Saves the model's own weights, from which training resumes, as TRAINED_WEIGHTS_FILE in the folder."""
         tensors = {name: value.detach().contiguous() for name, value in self.model.named_parameters()}
         save_file(tensors, folder / TRAINED_WEIGHTS_FILE, {"format": "pt"})
 
     def resume_average(self, folder: Path, steps: int) -> None:
-        """Go on from a checkpoint whose average the model has loaded."""
+        """Resumes from a checkpoint, after the model has loaded the average in it: keeps this as the average after
+        `steps` steps and loads the trained weights into the model."""
         self.start_average(steps)
         self.model.load_state_dict(load_file(folder / TRAINED_WEIGHTS_FILE), strict=False)

@@ -1,4 +1,4 @@
-"""PlaitTrainer: what it adds to the Trainer of transformers.
+"""PlaitTrainer, the Trainer of transformers for plait models, and its callbacks, checks and evaluation loops.
 
 May import: training/tasks and below.
 """

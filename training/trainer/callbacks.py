@@ -1,4 +1,4 @@
-"""What PlaitTrainer does beside the steps."""
+"""The callbacks of PlaitTrainer."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 
 
 class LearningRateLogger(TrainerCallback):
-    """The learning rates with which the last step was made, by part."""
+    """Keeps the learning rates of the last optimizer step, by part, for the log."""
 
     def __init__(self) -> None:
         self.rates: dict[str, float] = {}
@@ -36,19 +36,20 @@ class LearningRateLogger(TrainerCallback):
         optimizer: torch.optim.Optimizer | None = None,
         **kwargs: Any,
     ) -> None:
+        """Reads the learning rates from the optimizer's groups."""
         groups = [] if optimizer is None else optimizer.param_groups
         self.rates = {f"learning_rate_{group['part']}": float(group["lr"]) for group in groups if "part" in group}
 
 
 class DecoderTokensCallback(TrainerCallback):
-    """The decoder keeps its special tokens: the Trainer writes those of the processor's tokenizer into its configs, and
-    that may be another one, of the texts that are read."""
+    """Restores the special tokens of the decoder, because the Trainer overwrites them in the configs with those of the
+    processor's tokenizer, which may be that of the text tower."""
 
     def __init__(self) -> None:
         self.stored_tokens: list[tuple[Any, dict[str, Any]]] = []
 
     def store_tokens(self, model: PreTrainedModel) -> None:
-        """The tokens as they are now."""
+        """Stores the special tokens of the decoder's config and the generation config."""
         generating = [model.generation_config] if model.can_generate() else []
         configs = (model.config.get_text_config(), *generating)
         self.stored_tokens = [
@@ -58,13 +59,15 @@ class DecoderTokensCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Writes the stored tokens back into the configs."""
         for config, tokens in self.stored_tokens:
             for name, value in tokens.items():
                 setattr(config, name, value)
 
 
 class WithoutTokenizer:
-    """A processor without a tokenizer, while a model trains: the Trainer asks every processor for special tokens."""
+    """Stands in for a processor without a tokenizer during training, because the Trainer expects every processor to
+    have one."""
 
     def __init__(self, processor: PlaitProcessor) -> None:
         self.model_input_names = processor.model_input_names
@@ -72,7 +75,8 @@ class WithoutTokenizer:
 
 
 class CollatorEpochCallback(TrainerCallback):
-    """Tells the collator which epoch it draws for; a resumed run goes on in the one that was cut off."""
+    """Sets the epoch of the collator, on which its random choices depend; a resumed run continues the interrupted
+    epoch."""
 
     def __init__(self, collator: PlaitDataCollator) -> None:
         self.collator = collator
@@ -80,22 +84,25 @@ class CollatorEpochCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Sets the epoch that begins, from 0."""
         self.collator.set_epoch(int(state.epoch or 0))
 
 
 class KernelAutotuning(TrainerCallback):
-    """While a model trains on a CPU its linear layers use the kernels that are fastest there."""
+    """Chooses the fastest kernel for each linear layer of a model that trains on a CPU."""
 
     def on_train_begin(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:
+        """Times the kernels and installs the faster ones."""
         gained = choose_products(model)
-        logger.info(f"{gained} linear layers train with oneDNN's products; probe_products=False leaves torch's own")
+        logger.info(f"{gained} linear layers train with oneDNN's kernels; set probe_products=False to keep torch's")
 
     def on_train_end(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:
+        """Removes the installed kernels."""
         drop_products(model)
 
 
 def build_early_stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:
-    """The early-stopping callback, if the arguments ask for one."""
+    """Builds a list with the early-stopping callback, empty without `early_stopping_patience`."""
     if args.early_stopping_patience is None:
         return []
     return [EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)]

@@ -1,4 +1,4 @@
-"""The single losses of a step, summed between two logs."""
+"""The log of the single losses of a model with several, averaged between two logged steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,14 +11,14 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
 
 class LossSums(NamedTuple):
-    """total: (losses,) sums since they were last asked for; count: of how many values."""
+    """The losses since the last `LossLog.take`. total: (losses,) sums; count: (losses,) number of summands."""
 
     total: Tensor
     count: Tensor
 
 
 class LossLog:
-    """The single losses of a model that has several, by its `loss_names`: reset by `take`."""
+    """The single losses of a model with several, in the order of its `loss_names`, summed until `take` resets them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -27,14 +27,17 @@ class LossLog:
     def update(self, outputs: Any) -> None:
         """Adds the losses of a batch's outputs."""
         losses: Mapping[str, Tensor] = outputs["losses"]
-        nothing = outputs["loss"].new_zeros(())
-        values = torch.stack([losses.get(name, nothing).detach().float() for name in self.names])
+        zero = outputs["loss"].new_zeros(())
+        values = torch.stack([losses.get(name, zero).detach().float() for name in self.names])
         count = torch.tensor([float(name in losses) for name in self.names], device=values.device)
         before = self.sums or LossSums(torch.zeros_like(values), torch.zeros_like(count))
         self.sums = LossSums(before.total + values, before.count + count)
 
     def take(self, gather: Any) -> dict[str, float]:
-        """The means over all processes since the last call, by `loss_NAME`; `gather` joins the processes' tensors."""
+        """Returns `{"loss_NAME": mean}` over all processes since the last call, and resets the sums.
+
+        gather: concatenates the tensors of all processes along their first dimension.
+        """
         if self.sums is None:
             return {}
         total, count = (gather(value[None]).sum(0).tolist() for value in self.sums)
@@ -44,6 +47,6 @@ class LossLog:
 
 
 def build_loss_log(model: nn.Module) -> LossLog | None:
-    """The log of a model whose outputs may hold several `losses`; None for a model of one loss."""
+    """Builds the log of a model whose outputs may hold several `losses`; None for a model with one loss."""
     inner = unwrap_peft_model(model)
     return LossLog(inner.loss_names) if isinstance(inner, PlaitPreTrainedModel) and inner.loss_names else None

@@ -1,4 +1,4 @@
-"""Evaluation on every set of present modalities: each row cut down to it."""
+"""Evaluation on every subset of the modalities, with the columns of the other modalities removed from the rows."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, combinations
@@ -13,24 +13,25 @@ from ..tasks.collator import PlaitDataCollator
 
 
 def find_column_modality(column: str) -> str | None:
-    """The modality that a column belongs to (image, image.0, image_id, text_pair); None for a label and the like."""
+    """Returns the modality of a column (image, image.0, image_id, text_pair); None for other columns like labels."""
     first = column.split("_")[0].split(".")[0]
     return first if first in MODALITIES else None
 
 
 def list_modality_patterns(modalities: Iterable[str]) -> list[tuple[str, ...]]:
-    """Every set of some, but not all, in the order of MODALITIES, the small ones first."""
+    """Lists every non-empty proper subset of the modalities, each in the order of MODALITIES, small subsets first."""
     chosen = [modality for modality in MODALITIES if modality in modalities]
     return list(chain.from_iterable(combinations(chosen, size) for size in range(1, len(chosen))))
 
 
 def format_pattern(pattern: Sequence[str]) -> str:
-    """As in the names of metrics: `text+image`."""
+    """Formats a pattern as in the names of metrics: `text+image`."""
     return "+".join(pattern)
 
 
 class ModalityPatternDataset(Dataset):
-    """The rows of a data set that have one of the modalities of a pattern, without the columns of the others."""
+    """The rows of a data set in which at least one modality of a pattern is present, without the columns of other
+    modalities."""
 
     def __init__(self, data: Any, pattern: Sequence[str]) -> None:
         self.data = data
@@ -51,12 +52,15 @@ class ModalityPatternDataset(Dataset):
 
 
 def has_content(value: Any) -> bool:
-    """Whether a column has anything in this row: neither None nor a list of nothing."""
+    """Returns whether the value of a column is present: neither None nor a list without values."""
     return any(map(has_content, value)) if isinstance(value, (list, tuple)) else value is not None
 
 
 def evaluate_patterns(trainer: Trainer, data: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-    """The metrics of each pattern in turn, `eval_text_accuracy`, and the rows it was measured on; they are logged."""
+    """Evaluates on each pattern and logs the metrics (`eval_text_accuracy`) and numbers of rows (`eval_text_rows`).
+
+    Returns them all in one dict. Raises ValueError if the trainer's collator is no PlaitDataCollator.
+    """
     found: dict[str, float] = {}
     for pattern in find_patterns(trainer, data):
         rows, name = ModalityPatternDataset(data, pattern), f"{prefix}_{format_pattern(pattern)}"
@@ -69,12 +73,15 @@ def evaluate_patterns(trainer: Trainer, data: Any, ignore_keys: list[str] | None
 
 
 def find_patterns(trainer: Trainer, data: Any) -> list[tuple[str, ...]]:
-    """The patterns of the modalities that the model has a tower for and the data a column.
+    """Finds the patterns of the modalities for which the model has a tower and the data a column.
 
-    Raises ValueError where the collator does not read rows by column.
+    Raises ValueError if the trainer's collator is no PlaitDataCollator.
     """
     if not isinstance(trainer.data_collator, PlaitDataCollator):
-        raise ValueError("eval_modality_patterns needs a PlaitDataCollator, which reads the rows' columns")
+        raise ValueError(
+            "eval_modality_patterns needs rows with one column for each modality: give a PlaitDataCollator as "
+            "data_collator"
+        )
     model: Any = trainer.model
     columns = {find_column_modality(name) for name in data.column_names}
     return list_modality_patterns(modality for modality in unwrap_plait(model).towers if modality in columns)

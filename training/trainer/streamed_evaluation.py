@@ -13,24 +13,24 @@ from ..metrics.base import StreamedMetrics
 def evaluate_streamed(
     trainer: Trainer, metrics: StreamedMetrics, dataloader: Any, prefix: str, keeps_predictions: bool
 ) -> EvalLoopOutput:
-    """Takes the place of the Trainer's `evaluation_loop`: each batch is measured, its records are gathered over all
-    processes and the metrics updated with them; then the metrics are computed.
+    """Evaluates instead of the Trainer's `evaluation_loop`: measures each batch, updates the metrics with its records,
+    gathered over all processes, and computes the metrics at the end.
 
-    `predictions` are what the metrics select of the records, none without `keeps_predictions`. All is computed in the
-    mixed precision of the arguments.
+    The `predictions` of the output are those that the metrics select from the records, none without
+    `keeps_predictions`. Everything runs in the mixed precision of the arguments.
     """
     model: Any = trainer.model
-    if not trainer.accelerator._models:  # a training has prepared the model, an evaluation alone does it here
+    if not trainer.accelerator._models:  # training prepares the model; without training it is prepared here
         trainer.accelerator.prepare_model(model, evaluation_mode=True)
     model.eval()
     trainer.callback_handler.eval_dataloader = dataloader
     metrics.reset()
     predictions: list[Any] = []
     for batch in dataloader:
-        # not all that metrics ask of a model goes through its forward, which alone is prepared for mixed precision
+        # metrics also call other methods of the model, but only its forward is prepared for mixed precision
         with torch.no_grad(), trainer.accelerator.autocast():
             own = metrics.measure_batch(model, trainer._prepare_inputs(batch))
-        # those of all processes, without the rows that only fill the last round of batches
+        # gathered over all processes, without the rows that only fill the last round of batches
         records: Any = trainer.accelerator.gather_for_metrics(own, use_gather_object=True)
         metrics.update(records)
         predictions += metrics.select_predictions(records) if keeps_predictions else []

@@ -1,4 +1,4 @@
-"""The Trainer for models of several parts."""
+"""PlaitTrainer: the Trainer of transformers for models with several parts."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
 
 class PlaitTrainer(Trainer):
-    """transformers' Trainer with a learning rate and freezing by part, weighted classes, label smoothing that knows our
-    losses, batches that share pictures or hold rows of like length, cached outputs of frozen towers, and an evaluation
-    that keeps no logits it does not need, or generates.
+    """The Trainer of transformers with learning rates and freezing by part, class weights, label smoothing for plait's
+    losses, batches of rows with shared images or of similar length, cached outputs of frozen towers, and an evaluation
+    that generates or keeps only the logits it needs.
 
-    Takes every argument of the Trainer. `compute_metrics` decides how a model is evaluated: with a function or a
-    `Metrics` the Trainer collects the logits (of `Metrics`, what its `reduce` leaves of them) and computes from all of
-    them; `StreamedMetrics` such as `GenerationMetrics` measure each batch with the model, and no logits are kept. What
-    `args` adds is in PlaitTrainingArguments.
+    Takes every argument of the Trainer; `args` are PlaitTrainingArguments. `compute_metrics` decides how a model is
+    evaluated: with a function or `Metrics` the Trainer collects the logits (with `Metrics` reduced by its `reduce`) and
+    computes the metrics from all of them; `StreamedMetrics` such as `GenerationMetrics` measure each batch with the
+    model, and no logits are kept.
 
     Raises:
         ValueError: a contradiction between model, arguments and data; the message names both sides.
@@ -92,7 +92,7 @@ class PlaitTrainer(Trainer):
             **kwargs,
         )
         if self.smooths_labels:
-            self.label_smoother = None  # it takes the labels out of the inputs
+            self.label_smoother = None  # the Trainer's removes the labels from the inputs
         check_best_metric(args, compute_metrics)
         check_devices(args)
         check_gradient_cache(args, unwrap_peft_model(model))
@@ -102,7 +102,7 @@ class PlaitTrainer(Trainer):
     def _build_callbacks(
         self, model: nn.Module, args: PlaitTrainingArguments, data_collator: Callable[..., Any] | None
     ) -> list[TrainerCallback]:
-        """What is added to the user's callbacks; the trainer itself asks most of them later."""
+        """Builds the callbacks that are added to the user's; those that the trainer uses itself become attributes."""
         self.rate_logger, self.decoder_tokens = LearningRateLogger(), DecoderTokensCallback()
         self.weight_averaging = None if args.average_decay is None else WeightAveraging(model, args.average_decay)
         self.gradient_shares = GradientShares() if args.log_gradient_share else None
@@ -120,7 +120,7 @@ class PlaitTrainer(Trainer):
         ]
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As the Trainer's; a decoder with a tokenizer of its own keeps its special tokens."""
+        """Trains as the Trainer does, but keeps the special tokens of a decoder that has its own tokenizer."""
         processor = self.processing_class
         if isinstance(processor, PlaitProcessor) and processor.decoder_tokenizer is not None:
             self.decoder_tokens.store_tokens(self.model)
@@ -132,22 +132,28 @@ class PlaitTrainer(Trainer):
             self.processing_class = processor
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The optimizer that the arguments name, over `parameter_groups`."""
+        """Creates the optimizer that the arguments name, with the groups of `parameter_groups`.
+
+        Raises ValueError for learning rates by part with an optimizer that builds its own groups.
+        """
         if self.optimizer is not None:
             return self.optimizer
         trained = self.model if model is None else model
         chosen, kwargs = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, trained)
         if is_optimizer_factory(chosen) or {"params", "model", "optimizer_dict"} & set(kwargs):
             if self.args.learning_rates:
-                raise ValueError(f"learning_rates cannot be used with {chosen.__name__}, which makes its own groups")
+                raise ValueError(
+                    f"learning_rates cannot be used with {chosen.__name__}, which builds its own parameter groups: "
+                    "leave learning_rates out, or choose another optimizer"
+                )
             return super().create_optimizer(model)
         groups = parameter_groups(trained, self.args.part_rates, self.args.weight_decay, self.args.learning_rate)
         self.optimizer = chosen(groups, **kwargs)
         return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the learning rate of each part, and the single losses of a model of several, to what is logged while
-        training."""
+        """Logs as the Trainer does; during training also the learning rate of each part, the single losses of a model
+        with several, and the gradient shares."""
         if "learning_rate" in logs:
             losses = self.loss_log.take(self.accelerator.gather) if self.loss_log is not None else {}
             shares = self.gradient_shares.take() if self.gradient_shares is not None else {}
@@ -161,7 +167,8 @@ class PlaitTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """As the Trainer's; a model that smooths its labels itself is told to."""
+        """Computes the loss as the Trainer does; passes `label_smoothing` to a model that smooths its labels itself and
+        `each_alone` for the losses of single modalities, and updates the log of losses and the gradient modulation."""
         if self.args.label_smoothing_factor and self.smooths_labels:
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
         if self.args.single_modality_weight and model.training:
@@ -179,7 +186,7 @@ class PlaitTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """As the Trainer's; with `gradient_cache_rows` a contrastive batch goes through the towers in chunks."""
+        """Runs a training step as the Trainer does; with `gradient_cache_rows` in chunks (see `cached_backward`)."""
         if self.args.gradient_cache_rows is None:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
@@ -198,7 +205,7 @@ class PlaitTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """As the Trainer's; with `eval_modality_patterns` also on every set of present modalities."""
+        """Evaluates as the Trainer does; with `eval_modality_patterns` also on every subset of the modalities."""
         results = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         data = self.eval_dataset if eval_dataset is None else eval_dataset
         if self.args.eval_modality_patterns and not isinstance(data, dict):
@@ -213,7 +220,8 @@ class PlaitTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As the Trainer's, which collects the logits; StreamedMetrics measure each batch (see `evaluate_streamed`)."""
+        """Evaluates as the Trainer does, but with `evaluate_streamed` for StreamedMetrics, and with the averaged weights
+        if there are any."""
         with self._use_average():
             if self.streamed_metrics is None:
                 options = (prediction_loss_only, ignore_keys, metric_key_prefix)
@@ -222,7 +230,8 @@ class PlaitTrainer(Trainer):
             return evaluate_streamed(self, self.streamed_metrics, dataloader, metric_key_prefix, keeps)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the Trainer's; with `average_decay` the model that is saved is the average."""
+        """Saves the model as the Trainer does; with `average_decay` the averaged weights, and during training also the
+        model's own weights (see `WeightAveraging`)."""
         with self._use_average():
             super().save_model(output_dir, _internal_call)
         if self.weight_averaging is not None and self.weight_averaging.average is not None and self.args.should_save:
@@ -237,27 +246,27 @@ class PlaitTrainer(Trainer):
             )
 
     def _use_average(self) -> AbstractContextManager[None]:
-        """The averaged weights in the model, where there are any."""
+        """A context in which the model has the averaged weights, if there are any."""
         return nullcontext() if self.weight_averaging is None else self.weight_averaging.use_average()
 
     def get_train_dataloader(self) -> DataLoader:
-        """As the Trainer's; with `tokens_per_batch` the batches are those of a TokenBatchSampler."""
+        """Returns the Trainer's loader; with `tokens_per_batch` one with the batches of a TokenBatchSampler."""
         sampler = self._build_batch_sampler()
         if sampler is None:
             return super().get_train_dataloader()
         config, even = self.accelerator.dataloader_config, self.accelerator.dataloader_config.even_batches
-        config.even_batches = False  # the sampler itself gives every process as many
+        config.even_batches = False  # the sampler gives every process the same number of batches
         try:
             loader = self.accelerator.prepare(self._build_batch_loader(sampler))
         finally:
             config.even_batches = even
         if self.args.world_size > 1:
-            # the sampler gives this process its own batches already
+            # the sampler yields only the batches of this process: accelerate must not split them once more
             loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
         return loader
 
     def _build_batch_sampler(self) -> Sampler[list[int]] | None:
-        """What chooses the rows of whole batches, for this process; None where the Trainer's own way does."""
+        """Builds the sampler of this process's batches for `tokens_per_batch`; None without it."""
         if self.args.tokens_per_batch is None:
             return None
         lengths, processes = self._count_tokens(self.train_dataset), (self.args.world_size, self.args.process_index)
@@ -276,7 +285,7 @@ class PlaitTrainer(Trainer):
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
-        """As the Trainer's, which knows labels alone; of question answering it is the rows that have an answer."""
+        """Counts labels as the Trainer does; for question answering, which has no `labels`, the rows with an answer."""
         if batch_samples and "start_positions" in batch_samples[0]:
             batch_samples = [{"labels": build_row_labels(batch)} for batch in batch_samples]
         return super()._get_num_items_in_batch(batch_samples, device)
@@ -284,23 +293,27 @@ class PlaitTrainer(Trainer):
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         training, collator = bool(kwargs.get("is_training")), self.data_collator
         self.data_collator, dropped = self._select_collate_fn(training), self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = dropped and training  # every row is measured
+        self.args.dataloader_drop_last = dropped and training  # evaluation drops no row
         try:
             return super()._get_dataloader(*args, **kwargs)
         finally:
             self.data_collator, self.args.dataloader_drop_last = collator, dropped
 
     def _select_collate_fn(self, training: bool) -> Any:
-        """What makes a batch of rows: ours knows those of training, and those that StreamedMetrics read, from others.
+        """Selects the function that builds a batch: of a PlaitDataCollator the method for training batches, or for the
+        batches of StreamedMetrics.
 
-        Raises ValueError where StreamedMetrics get batches of another collator.
+        Raises ValueError for StreamedMetrics with another collator.
         """
         collator = self.data_collator
         if isinstance(collator, PlaitDataCollator):
             measured = collator if self.streamed_metrics is None else collator.build_evaluation_batch
             return collator.build_training_batch if training else measured
         if self.streamed_metrics is not None and not training:
-            raise ValueError(f"{type(self.streamed_metrics).__name__} needs a PlaitDataCollator as data_collator")
+            raise ValueError(
+                f"{type(self.streamed_metrics).__name__} needs the evaluation batches of a PlaitDataCollator: give one "
+                "as data_collator"
+            )
         return collator
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
@@ -325,10 +338,13 @@ class PlaitTrainer(Trainer):
         return int(self.state.epoch or 0)
 
     def _count_tokens(self, data: Any) -> list[int]:
-        """The column that args names, or what the collator counts."""
+        """Returns the number of tokens of each row: the column `length_column_name`, or counted by the collator's task.
+
+        Raises ValueError without such a column and without a PlaitDataCollator.
+        """
         if self.args.length_column_name in data.column_names:
             return data[self.args.length_column_name][:]
-        # one of the collator's methods stands in its place while a loader is made
+        # while a loader is built, data_collator is a method of the collator
         collator = getattr(self.data_collator, "__self__", self.data_collator)
         if not isinstance(collator, PlaitDataCollator):
             raise ValueError(
@@ -339,11 +355,17 @@ class PlaitTrainer(Trainer):
 
     def _cache_features(self) -> None:
         if not isinstance(self.data_collator, PlaitDataCollator):
-            raise ValueError("cache_features needs a PlaitDataCollator, which puts the cached outputs into batches")
+            raise ValueError(
+                f"cache_features is {self.args.cache_features}, but only a PlaitDataCollator puts cached outputs into "
+                "batches: give one as data_collator"
+            )
         task = self.data_collator.task
         for modality in self.args.cache_features:
             if not task.is_cacheable(modality, self.data_collator.settings):
-                raise ValueError(f"cache_features: the {modality} that a model for {task.name} reads cannot be kept")
+                raise ValueError(
+                    f"cache_features: the {modality} inputs of the task {task.name} cannot be cached, because the task "
+                    f"masks or rearranges them: remove {modality!r}"
+                )
         datasets: list[Any] = [data for data in (self.train_dataset, self.eval_dataset) if data is not None]
         with self.args.main_process_first(local=False, desc="tower features"):
             for modality in self.args.cache_features:
@@ -360,7 +382,7 @@ class PlaitTrainer(Trainer):
 
 
 def build_row_labels(batch: dict[str, Tensor]) -> Tensor:
-    """(batch,), -100 where the answer is not in the text."""
+    """Builds a label for each row of a question answering batch, (batch,): -100 if its answer is not in the text."""
     positions = torch.stack((batch["start_positions"], batch["end_positions"]), dim=1)
     known = find_labelled_spans(positions, batch["attention_mask"].shape[1])
     return torch.where(known, 0, IGNORE_INDEX)

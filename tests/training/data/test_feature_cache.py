@@ -163,7 +163,7 @@ def test_the_text_of_masked_language_modelling_is_refused(
     make_model: MakeModel, make_trainer: MakeTrainer, processor: PlaitProcessor
 ) -> None:
     extra = {"data_collator": PlaitDataCollator(processor, task="masked_lm"), "compute_metrics": None}
-    with pytest.raises(ValueError, match="the text that a model for masked_lm reads"):
+    with pytest.raises(ValueError, match="the text inputs of the task masked_lm cannot be cached"):
         make_trainer(make_model(), extra, frozen=["text"], cache_features=["text"])
 
 

@@ -96,9 +96,9 @@ def test_mistakes_are_named(make_model, make_trainer, data) -> None:
     for weight in (-1.0, float("inf")):
         with pytest.raises(ValueError, match="single_modality_weight is .*expected 0 or more"):
             make_trainer(single_modality_weight=weight)
-    with pytest.raises(ValueError, match="PlaitForMaskedLM of text does not answer from several"):
+    with pytest.raises(ValueError, match="PlaitForMaskedLM of text is not a classifier of several"):
         make_trainer(make_model(PlaitForMaskedLM), single_modality_weight=1.0)
-    with pytest.raises(ValueError, match="compute_loss_func is another"):
+    with pytest.raises(ValueError, match="compute_loss_func is another loss"):
         make_trainer(trainer={"compute_loss_func": lambda *_: None}, single_modality_weight=1.0)
     text = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     single = PlaitForClassification(PlaitConfig(text_config=text, num_labels=2))

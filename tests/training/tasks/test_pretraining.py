@@ -168,10 +168,10 @@ def test_weights_change_linearly_between_their_points() -> None:
         ("model.decoder", None, "model.decoder is missing"),
         ("model.image", None, "model.image is missing"),
         ("model.fusion", "late", "late fusion does not keep"),
-        ("metrics", ["bleu"], "there is no 'bleu' here"),
+        ("metrics", ["bleu"], "there is no metric 'bleu' here"),
         ("data.columns", {"text": "text"}, "data.columns has no image"),
         ("training.per_device_train_batch_size", 1, "leave one alone"),
-        ("training.cache_features", ["text"], "the text that a model for pretraining reads cannot be kept"),
+        ("training.cache_features", ["text"], "the text inputs of the task pretraining cannot be cached"),
         ("training.per_device_train_batch_size", 11, "set dataloader_drop_last"),
     ],
 )

@@ -33,7 +33,7 @@ BAD = [
     (
         "translation",
         {"training.metric_for_best_model": "cider", "training.eval_strategy": "epoch"},
-        "measured are loss",
+        "is not computed: choose from loss",
     ),
     ("translation", {"training.tokens_per_batch": 0}, "tokens_per_batch is 0"),
     ("translation", {"training.tokens_per_batch": 9, "training.share_images": True}, "cannot be used with"),

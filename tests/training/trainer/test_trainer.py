@@ -296,7 +296,7 @@ def test_lower_errors_are_better(make_arguments: Callable[..., PlaitTrainingArgu
         ({"learning_rates": {"pictures": 1.0}}, "unknown part 'pictures': the parts are text, image, audio"),
         ({"frozen": ["pictures"]}, "unknown part 'pictures'"),
         ({"frozen": ["text"], "learning_rates": {"text": 1e-4}}, "'text' has a learning rate of 0.0001 but is frozen"),
-        ({"early_stopping_patience": 3}, "needs load_best_model_at_end"),
+        ({"early_stopping_patience": 3}, "which needs load_best_model_at_end=True"),
         ({"share_images": True, "train_sampling_strategy": "sequential"}, "share_images cannot be used"),
         ({"learning_rates": "text"}, "expected JSON"),
     ],
