@@ -91,7 +91,7 @@ class SpanMetrics:
         self.pending: WindowRecord | None = None
 
     def measure_batch(self, model: PlaitPreTrainedModel, batch: Mapping[str, Any]) -> list[WindowRecord]:
-        """Returns the records of a batch: `inputs` of the model, and `windows`, each with its `row`, `places`, `context`
+        """Returns the records of a batch: the model's `inputs`, and `windows` with the keys `row`, `places`, `context`
         and `references`."""
         inputs = batch["inputs"]
         positions = torch.stack((inputs["start_positions"], inputs["end_positions"]), dim=1)

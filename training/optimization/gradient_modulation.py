@@ -107,7 +107,7 @@ class GradientModulation(TrainerCallback):
 
     @contextmanager
     def watch_towers(self) -> Iterator[None]:
-        """A context in which the tower outputs of each forward pass of the model are kept."""
+        """Opens a context in which the tower outputs of each forward pass of the model are kept."""
         hook = self.model.model.register_forward_hook(self.store_tower_outputs)
         try:
             yield

@@ -74,7 +74,8 @@ def check_several_modalities(model: Any, weight: float) -> None:
     if not isinstance(model, PlaitForClassification) or len(model.config.encoders) < 2:
         kind = f"{type(model).__name__} of {', '.join(model.config.encoders) or 'none'}"
         raise ValueError(
-            f"single_modality_weight is {weight}, but this {kind} is not a classifier of several modalities: set it to 0"
+            f"single_modality_weight is {weight}, but this {kind} is not a classifier of several modalities: set the "
+            "weight to 0"
         )
 
 

@@ -17,8 +17,8 @@ TRAINED_WEIGHTS_FILE = "trained_weights.safetensors"
 class WeightAveraging(TrainerCallback):
     """Keeps an exponential moving average of a model's weights over the training steps.
 
-    A step counts `decay` times as much as the next; early in training the decay is lower (see `update_average`). The
-    model file of a checkpoint holds the average, TRAINED_WEIGHTS_FILE next to it the weights that training resumes from.
+    A step counts `decay` times as much as the next; early in training the decay is lower (see `update_average`). In a
+    checkpoint, the model file holds the average, and TRAINED_WEIGHTS_FILE the weights from which training resumes.
 
     Args:
         model: whose weights are averaged.
@@ -66,7 +66,7 @@ class WeightAveraging(TrainerCallback):
 
     @contextmanager
     def use_average(self) -> Iterator[None]:
-        """A context in which the model has the averaged weights."""
+        """Opens a context in which the model has the averaged weights."""
         self.swap_weights()
         try:
             yield

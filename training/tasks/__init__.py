@@ -1,4 +1,4 @@
-"""Tasks: what each reads, how its batches are made and measured, and what it answers. One row and one file each.
+"""The tasks, one file each: the columns of a task, how it builds and measures batches, and how it predicts.
 
 May import: training/optimization and below.
 """

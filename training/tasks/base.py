@@ -1,4 +1,4 @@
-"""What a task is to the recipe, the collator, the Trainer and the command line."""
+"""The base class of tasks, with everything that recipe, collator, Trainer and command line need of a task."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ MEDIA_ROLES = tuple(column for modality in MEDIA for column in MODALITY_TABLE[mo
 
 
 class BaselinePredictions(NamedTuple):
-    """Texts of every row by the baseline that gives them, and the right ones."""
+    """texts: for each baseline, by name, its text for every row; references: the right texts of every row."""
 
     texts: dict[str, list[str]]
     references: list[list[str]]
@@ -43,27 +43,27 @@ class BaselinePredictions(NamedTuple):
 @strict
 @dataclass
 class Settings:
-    """What a recipe's `settings` may hold: the fields of a task's own kind of this class."""
+    """The `settings` of a recipe; each task with settings has a subclass with its fields."""
 
 
 class Task:
-    """A task: what it reads, how its batches are made and measured, and what it answers.
+    """A task: the columns it uses, how it builds and measures batches, and how it predicts.
 
     Attributes:
         name: of the task in a recipe.
-        model_class, auto_class: the model that is trained, and transformers' auto class that loads it.
-        roles: the columns that the task can read.
-        target_columns: those of them that a model answers.
-        needed: groups of columns; training data must have one of each.
-        metrics: those measured where the recipe names none.
-        settings: the class of what a recipe's `settings` may hold.
-        prompt_columns: the column that each option of `plait predict` gives.
+        model_class, auto_class: the model class that is trained, and the auto class of transformers that loads it.
+        roles: the columns that the task can use.
+        target_columns: the columns among them that a model predicts.
+        needed: groups of columns; training data must have one column of each group.
+        metrics: the default metrics, for a recipe that names none.
+        settings: the class of a recipe's `settings`.
+        prompt_columns: the column that each option of `plait predict` fills.
         decoder_template: how a tokenizer that is trained for a decoder wraps texts.
-        chunk_name: what `prepare` makes of rows where their number changes ("windows").
-        needs_labels: the data have a label column, which becomes a LabelSpec.
+        chunk_name: the name of the examples that `prepare` builds from rows, if their number differs ("windows").
+        needs_labels: the data have a label column, described by a LabelSpec.
         generates: the model generates text.
-        has_row_scores: its metrics are SupportsRowScores.
-        can_cache_text: a frozen text tower's outputs can take the place of the text.
+        has_row_scores: the metrics are SupportsRowScores.
+        can_cache_text: cached outputs of a frozen text tower can replace the text.
     """
 
     name: ClassVar[str]
@@ -83,27 +83,30 @@ class Task:
     can_cache_text: ClassVar[bool] = True
 
     def check_recipe(self, recipe: Recipe) -> None:
-        """Raises RecipeError for settings that this task does not have."""
+        """Raises RecipeError for settings that this task does not have, or generation options if it generates nothing."""
         self.build_settings(recipe.settings)
         if recipe.generation and not self.generates:
-            raise RecipeError(f"generation: the task {self.name} generates nothing")
+            raise RecipeError(f"generation: the task {self.name} generates nothing: leave generation out")
 
     def build_settings(self, given: Mapping[str, Any]) -> Any:
-        """A recipe's settings, checked, with the defaults of the rest."""
+        """Builds this task's settings from those of a recipe, with defaults for the others.
+
+        Raises RecipeError for an unknown key or a value of the wrong type.
+        """
         return build_section(self.settings, dict(given), "settings")
 
     def check_columns(self, names: Sequence[str], split: str, needs_targets: bool = True) -> None:
-        """Raises RecipeError where a column that this task needs is missing; target columns only if `needs_targets`."""
+        """Raises RecipeError if a column that this task needs is missing; target columns only if `needs_targets`."""
         present = {name.partition(".")[0] for name in names}
         for group in self.needed:
             if not set(group) & present and (needs_targets or not set(group) & set(self.target_columns)):
                 raise RecipeError(
-                    f"data.columns: the task {self.name} needs a column for {' or '.join(group)}, and {split!r} has "
-                    f"{', '.join(names)}"
+                    f"data.columns: the task {self.name} needs a column for {' or '.join(group)}, but {split!r} has "
+                    f"{', '.join(names)}: map a column of the data to it"
                 )
 
     def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
-        """Raises RecipeError for a model that this task cannot train, before any work is lost."""
+        """Raises RecipeError for a model that this task cannot train, before training begins."""
         text = model.config.text_config
         if text is not None and processor.tokenizer is not None:
             check_vocabulary("model.text", text.vocab_size, len(processor.tokenizer))
@@ -111,45 +114,48 @@ class Task:
             check_decoder_processor(model, processor)
 
     def is_cacheable(self, modality: str, settings: Any) -> bool:
-        """Whether the outputs of a frozen tower can stand for its input."""
+        """Returns whether cached outputs of the modality's frozen tower can replace its inputs."""
         return self.can_cache_text or modality != "text"
 
     def build_model_fields(self, recipe: Recipe) -> dict[str, Any]:
-        """Fields of the model's config that this task's settings decide."""
+        """Returns the fields of the model's config that follow from the recipe's settings."""
         return {}
 
     def build_callbacks(self, recipe: Recipe, model: PlaitPreTrainedModel) -> "list[TrainerCallback]":
-        """What this task does beside the steps."""
+        """Builds the callbacks that this task adds to the Trainer."""
         return []
 
     def check_training(self, data: "Dataset", args: PlaitTrainingArguments, recipe: Recipe) -> None:
-        """Raises RecipeError for training data that cannot be trained on in such batches."""
+        """Raises RecipeError for training data that the batches of these arguments cannot train on."""
 
     def finish_processor(self, processor: PlaitProcessor, recipe: Recipe) -> None:
-        """What this task needs of a processor beside its parts."""
+        """Adds to a composed processor what this task needs, such as a chat template."""
 
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
-        """What a fresh tokenizer of this part ("text" or "decoder") is trained on."""
+        """Returns the texts on which a new tokenizer of this part ("text" or "decoder") is trained."""
         return data["text"] if part == "text" and "text" in data.column_names else []
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
-        """A split as this task's collator reads it."""
+        """Prepares a split for this task's collator; the number of rows may change.
+
+        Raises RecipeError for rows that the task cannot use.
+        """
         return data
 
     def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
-        """Tokens of each row, by which rows of like length are put together."""
+        """Counts the tokens of each row, by which rows of similar length are batched."""
         return count_row_tokens(collator.processor, data, collator.max_length)
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        """Rows to the keyword arguments of the model."""
+        """Builds the keyword arguments of the model from a batch of rows."""
         raise NotImplementedError
 
     def sample_rows(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
-        """Rows as they are trained on in this epoch, where they leave a choice."""
+        """Returns the rows for training in this epoch, with random choices made (one of several targets)."""
         return rows
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        """Builds what this task's StreamedMetrics measure: the model's `inputs` and what its answers are compared with.
+        """Builds a batch for this task's StreamedMetrics: the model's `inputs`, and the references of its predictions.
 
         A task whose metrics are `Metrics` does not need it: these are evaluated on `build_batch`.
         """
@@ -158,20 +164,20 @@ class Task:
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> Metrics | StreamedMetrics:
-        """Builds the metrics that measure a model: the named ones, or the usual ones."""
+        """Builds the metrics by their names, or without names the default metrics."""
         raise NotImplementedError
 
     def baseline_predictions(self, data: DataSplits, split: "Dataset") -> BaselinePredictions:
-        """What one would write without a model for each row that is measured."""
+        """Returns the texts of baselines without a model for each row of the split, and the references."""
         return BaselinePredictions({}, [])
 
     def measure_baselines(self, metrics: Any, data: DataSplits, split: "Dataset") -> Scores:
-        """What is reached without a model, by the baseline's name."""
+        """Computes the metrics of baselines without a model: `{baseline: {metric: value}}`."""
         texts, references = self.baseline_predictions(data, split)
         return {name: score_texts(metrics.metric_names, given, references).compute() for name, given in texts.items()}
 
     def score_baseline_rows(self, metrics: Any, data: DataSplits, split: "Dataset") -> dict[str, RowScores]:
-        """The same row by row."""
+        """Computes the per-row scores of the same baselines, by name."""
         texts, references = self.baseline_predictions(data, split)
         return {
             name: collect_text_scores(score_texts(metrics.metric_names, given, references))
@@ -179,26 +185,27 @@ class Task:
         }
 
     def collect_row_groups(self, split: "Dataset") -> "Sequence[Hashable] | None":
-        """For each row that is measured what it shares with others that are then drawn together for an interval."""
+        """Returns the group of each row of the split, such as its context; rows of a group are resampled together for
+        intervals. None: every row by itself."""
         return None
 
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """One answer a row, as `plait predict` writes them."""
+        """Yields a prediction for each row, as `plait predict` prints it."""
         raise NotImplementedError
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
-        """What the Hub calls this task for a model that reads these modalities."""
+        """Returns the Hub's name of this task for a model of these modalities."""
         raise NotImplementedError
 
 
 def check_vocabulary(part: str, size: int, tokens: int) -> None:
-    """Raises RecipeError for a tokenizer with tokens that its part of the model does not have."""
+    """Raises RecipeError if a tokenizer has more tokens than the vocabulary of its part of the model."""
     if tokens > size:
         raise RecipeError(
-            f"{part} has a vocabulary of {size}, its tokenizer one of {tokens}: they are not of one checkpoint, or "
-            f"{part}.config.vocab_size is wrong"
+            f"{part} has a vocabulary of {size}, but its tokenizer has {tokens} tokens: use the tokenizer of the same "
+            f"checkpoint, or raise {part}.config.vocab_size"
         )
 
 
@@ -209,13 +216,13 @@ def check_decoder_processor(model: PlaitPreTrainedModel, processor: PlaitProcess
     for name in ("pad_token_id", "eos_token_id"):
         if getattr(model.config, name) is None:
             raise RecipeError(f"model.decoder has no {name}: give it as model.options.{name}")
-    limit, asked = config.max_position_embeddings, model.generation_config.max_new_tokens
-    if config.position_type != "none" and asked is not None and asked > limit:
-        raise RecipeError(f"generation.max_new_tokens is {asked}, but the decoder has {limit} positions")
+    limit, new = config.max_position_embeddings, model.generation_config.max_new_tokens
+    if config.position_type != "none" and new is not None and new > limit:
+        raise RecipeError(f"generation.max_new_tokens is {new}, but the decoder has {limit} positions: lower it")
 
 
 def move_to_device(inputs: Mapping[str, Any], model: PlaitPreTrainedModel) -> dict[str, Any]:
-    """Tensors, nested ones too, where the model is."""
+    """Moves tensors, also nested ones, to the device of the model."""
     return {
         name: move_to_device(value, model) if isinstance(value, Mapping) else value.to(model.device)
         for name, value in inputs.items()

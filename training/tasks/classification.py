@@ -1,4 +1,4 @@
-"""Classes, several classes or a number for each row."""
+"""The task of classification: one class, several classes or a number for each row."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,7 +27,7 @@ HUB_TASKS: dict[tuple[str, ...], str] = {(name,): f"{name}-classification" for n
 
 
 class Classification(Task):
-    """A label (or several, or a number) from any set of modalities."""
+    """Classification: predicts one label, several labels or a number from any set of modalities."""
 
     name: ClassVar[str] = "classification"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForClassification
@@ -37,6 +37,7 @@ class Classification(Task):
     needs_labels: ClassVar[bool] = True
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds the model's inputs, with `labels` if the rows have them (see `build_label_tensor`)."""
         # labels come first: the Trainer reads the number of rows from the first tensor
         labels = (
             build_label_tensor(collator.labels, [row["label"] for row in rows]) if has_labels(collator, rows) else {}
@@ -46,10 +47,12 @@ class Classification(Task):
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> Metrics:
+        """Builds the metrics of the labels' problem type."""
         return Metrics(names, SINGLE if labels is None else labels.problem_type)
 
     def measure_baselines(self, metrics: Metrics, data: DataSplits, split: "Dataset") -> Scores:
-        """What is reached without looking at all (majority), and from the text alone by memory (blind)."""
+        """Computes the metrics of the most frequent training label ("majority") and, if there are also images, of the
+        most frequent training label of the same text ("blind")."""
         if data.labels is None or data.train is None:
             return {}
         train, truth = build_label_array(data.train, data.labels), build_label_array(split, data.labels)
@@ -63,22 +66,24 @@ class Classification(Task):
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """The label with its probability and all others' (classes), the value (regression), or the labels above one
-        half (several)."""
+        """Yields for each row the label with its score and all `probabilities` (one class), the labels with a
+        probability above 0.5 and all `probabilities` (several classes), or the `value` (regression)."""
         with torch.no_grad():
             logits = model(**move_to_device(collator.encode_inputs(rows), model)).logits.float().cpu()
         yield from format_class_answers(logits, read_config_labels(model.config))
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
+        """Returns "text-classification" and so on for one modality, else the Hub's name of a multimodal task."""
         return HUB_TASKS.get(modalities, "image-text-to-text" if set(modalities) == {"text", "image"} else "any-to-any")
 
 
 def has_labels(collator: RowEncoder, rows: Sequence[Row]) -> bool:
+    """Returns whether the collator has a LabelSpec and the rows a label column."""
     return collator.labels is not None and "label" in rows[0]
 
 
 def build_label_tensor(labels: LabelSpec | None, values: Sequence[Any]) -> dict[str, Tensor]:
-    """(batch,) ids or numbers, or (batch, labels) of 0 and 1."""
+    """Builds `labels`: (batch,) class ids or numbers, or for several classes (batch, labels) of 0 and 1."""
     if labels is not None and labels.problem_type == REGRESSION:
         return {"labels": torch.tensor(values, dtype=torch.float)}
     if labels is None or labels.problem_type != MULTI:
@@ -90,7 +95,7 @@ def build_label_tensor(labels: LabelSpec | None, values: Sequence[Any]) -> dict[
 
 
 def build_label_array(data: "Dataset", labels: LabelSpec) -> np.ndarray:
-    """(rows,) ids or numbers, or (rows, labels) of 0 and 1."""
+    """Builds the labels of a data set: (rows,) class ids or numbers, or for several classes (rows, labels) of 0 and 1."""
     values = data["label"][:]
     if labels.problem_type == SINGLE or not isinstance(values[0], list):
         return np.asarray(values)
@@ -101,7 +106,7 @@ def build_label_array(data: "Dataset", labels: LabelSpec) -> np.ndarray:
 
 
 def format_class_answers(logits: Tensor, labels: LabelSpec) -> Iterator[dict[str, Any]]:
-    """logits: (batch, labels) to one answer a row."""
+    """Yields the prediction of each row (see `Classification.predict_rows`) from logits (batch, labels)."""
     for row in logits:
         if labels.problem_type == REGRESSION:
             yield {"value": round(row.item(), 6)}

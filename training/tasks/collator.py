@@ -1,4 +1,5 @@
-"""Rows to tensors: pictures are opened here, in the loader's workers, and each distinct one is processed once."""
+"""The collator, from rows to tensors: images are opened in the loader's workers, and each distinct one is processed
+once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,23 +13,23 @@ from .registry import find_task
 
 
 class PlaitDataCollator(RowEncoder):
-    """A batch of rows (the columns that the task reads) as the keyword arguments of a plait model.
+    """A collator that builds the keyword arguments of a plait model from a batch of rows (the columns of the task).
 
-    Rows that share a picture (the same image_id, path or bytes) name it by number in `image_indices`, and
-    `pixel_values` holds each distinct picture once. A text or picture that is None is an absent modality.
+    Rows that share an image (the same image_id, path or bytes) refer to it by number in `image_indices`, and
+    `pixel_values` holds each distinct image once. A text or image that is None is an absent modality.
 
     Args:
         processor: of the model.
-        labels: what the label column means; None: batches have no labels.
-        task: a task or its name (see `plait.training.tasks`); it makes the labels.
+        labels: the meaning of the label column; None: batches have no labels.
+        task: a task or its name (see `plait.training.tasks`), which builds the batches.
         settings: of the task, as in a recipe.
-        max_length: tokens a text, fewer than the tokenizer's own limit.
-        seed: of what is drawn at random.
+        max_length: tokens of a text at most, if fewer than the tokenizer's own limit.
+        seed: of random choices.
 
     Attributes:
-        features: outputs of frozen towers by modality (PlaitTrainer puts them here); a batch whose inputs are all in
-            there gets those instead.
-        pictures: processed pictures kept in memory, by each worker; none are unless this is replaced.
+        features: cached outputs of frozen towers by modality (set by PlaitTrainer); they replace the inputs of a batch
+            if all of these are cached.
+        pictures: cache of processed images in the memory of each worker; it holds none unless it is replaced.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class PlaitDataCollator(RowEncoder):
         super().__init__(processor, labels, self.task.build_settings(settings or {}), max_length, seed)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds a batch of the rows as they are."""
         return self.task.build_batch(self, rows)
 
     def build_training_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """A batch of this epoch: where a row leaves a choice, it is drawn by seed, epoch and row alone."""
+        """Builds a training batch: random choices in a row (one of several targets) depend only on seed, epoch and
+        row."""
         return self.task.build_batch(self, self.task.sample_rows(self, rows))
 
     def build_evaluation_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """What the task's StreamedMetrics read: the model's inputs and what its answers are compared with."""
+        """Builds a batch for the task's StreamedMetrics: the model's inputs, and the references of its predictions."""
         return self.task.build_evaluation_batch(self, rows)

@@ -1,4 +1,4 @@
-"""Text written from any mix of texts and pictures: captions, answers in words, translations, summaries."""
+"""The task of generation: text from texts and other modalities, such as captions, answers, translations, summaries."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
 @strict
 @dataclass
 class GenerationSettings(Settings):
-    """`max_target_length`: tokens a target in training, its end included. `references`: of a row's several targets
-    each is trained on as a row of its own, or one is drawn in every epoch."""
+    """`max_target_length`: tokens of a target in training at most, with its end token. `references`: how a row with
+    several targets is trained on: "each" makes a row of each target, "drawn" picks one at random in every epoch."""
 
     max_target_length: int | None = None
     references: Literal["drawn", "each"] = "drawn"
 
 
 class Generation(Task):
-    """The columns text and image are read, `target` is written: one text, or a list of texts that are all right. One of
-    them is drawn in every epoch, or each trained on; measured is against all (the loss: against the first)."""
+    """Generation of the column `target` from `text`, `image` and other modalities.
+
+    The target is one text, or a list of texts that are all right. Training uses one of them at random in every epoch,
+    or each (see GenerationSettings); metrics compare with all of them, the loss with the first.
+    """
 
     name: ClassVar[str] = "generation"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForConditionalGeneration
@@ -50,24 +53,31 @@ class Generation(Task):
     has_row_scores: ClassVar[bool] = True
 
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
+        """Returns the column `text` for the text tower, all targets for the decoder."""
         if part == "text":
             return super().collect_tokenizer_texts(data, part)
         return (text for target in data["target"] for text in list_references(target))
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        """Checks the targets, and with `references: each` makes a training row of each target.
+
+        Raises RecipeError for a row without a target.
+        """
         check_target_column(data, split)
         each = self.build_settings(recipe.settings).references == "each"
         return split_targets(data) if split == "train" and each else data
 
     def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+        """Counts the tokens of each row's inputs and of its longest target."""
         read = count_row_tokens(collator.processor, data, collator.max_length)
         rows = [list_references(target) for target in data["target"]]
         targets = [text for texts in rows for text in texts]
         counts = iter(count_target_tokens(collator.processor, targets, collator.settings.max_target_length))
-        write = [max(next(counts) for _ in texts) for texts in rows]  # whichever is drawn
+        write = [max(next(counts) for _ in texts) for texts in rows]  # enough for whichever target is chosen
         return [a + b for a, b in zip(read, write, strict=True)]
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds the model's inputs, with the (first) target of each row as `labels`."""
         targets = [list_references(row["target"])[0] for row in rows]
         return {
             **encode_target_labels(collator.processor, targets, collator.settings.max_target_length),
@@ -75,9 +85,11 @@ class Generation(Task):
         }
 
     def sample_rows(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
+        """Returns the rows with one target each, at random."""
         return [{**row, "target": sample_target(collator, row)} for row in rows]
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds `inputs` of the model with labels, and the `references` of each row."""
         return {
             "inputs": self.build_batch(collator, rows),
             "references": [list_references(row["target"]) for row in rows],
@@ -86,19 +98,20 @@ class Generation(Task):
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> GenerationMetrics:
+        """Builds the metrics of generated text, by default BLEU and chrF."""
         return GenerationMetrics(names or self.metrics, processor)
 
     def baseline_predictions(self, data: DataSplits, split: "Dataset") -> BaselinePredictions:
-        """The most frequent training target for every row; where text alone is read, that as it is; where pictures are
-        too, the most frequent target of the same text (blind)."""
+        """Predicts the most frequent training target ("most_frequent"), and from data with text the text itself
+        ("copy") or, if there are also images, the most frequent training target of the same text ("blind")."""
         if data.train is None:
             return BaselinePredictions({}, [])
         best = find_most_frequent(text for target in data.train["target"] for text in list_references(target))
         found = {"most_frequent": [best] * len(split)}
         if "text" in split.column_names:
-            pictures = any(name.startswith("image") for name in split.column_names)
+            has_images = any(name.startswith("image") for name in split.column_names)
             name, texts = (
-                ("blind", predict_blind_targets(data.train, split, best)) if pictures else ("copy", split["text"][:])
+                ("blind", predict_blind_targets(data.train, split, best)) if has_images else ("copy", split["text"][:])
             )
             found[name] = [text or "" for text in texts]
         return BaselinePredictions(found, [list_references(target) for target in split["target"]])
@@ -106,16 +119,18 @@ class Generation(Task):
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """The text that the model writes, under `generated_text`."""
+        """Yields `generated_text` for each row."""
         inputs = move_to_device(collator.encode_inputs(rows), model)
         yield from ({"generated_text": text} for text in generate_texts(model, inputs, collator.processor))
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
+        """Returns "image-text-to-text" for a model with an image tower, else "text2text-generation"."""
         return "image-text-to-text" if "image" in modalities else "text2text-generation"
 
 
 def predict_blind_targets(train: "Dataset", split: "Dataset", fallback: str) -> list[str]:
-    """For each row the most frequent training target of its text, the fallback for a text that training lacks."""
+    """Predicts for each row the most frequent training target of the same text, the fallback for a text that is not in
+    training."""
     seen: dict[str | None, Counter[str]] = {}
     for text, target in zip(train["text"], train["target"], strict=True):
         seen.setdefault(text, Counter()).update(list_references(target))
@@ -123,7 +138,8 @@ def predict_blind_targets(train: "Dataset", split: "Dataset", fallback: str) -> 
 
 
 def sample_target(collator: RowEncoder, row: Row) -> str:
-    """One of a row's targets; rows that have the same ones draw apart where their text or picture differs."""
+    """Returns one of a row's targets at random; rows with the same targets but other texts or images choose
+    independently."""
     targets = list_references(row["target"])
     if len(targets) == 1:
         return targets[0]
@@ -132,7 +148,7 @@ def sample_target(collator: RowEncoder, row: Row) -> str:
 
 
 def list_references(target: str | Sequence[str]) -> list[str]:
-    """The right texts of a row."""
+    """Returns the targets of a row as a list."""
     return [target] if isinstance(target, str) else list(target)
 
 
@@ -141,17 +157,18 @@ def check_target_column(data: "Dataset", split: str) -> None:
     empty = [row for row, target in enumerate(data["target"]) if is_empty_target(target)]
     if empty:
         raise RecipeError(
-            f"data: row {empty[0]} of {split!r} has an empty target ({len(empty)} of {len(data)} rows have): remove "
+            f"data: row {empty[0]} of {split!r} has an empty target ({len(empty)} of {len(data)} rows have one): remove "
             "such rows"
         )
 
 
 def is_empty_target(target: str | Sequence[str] | None) -> bool:
+    """Returns whether a target is None, has no text, or has a blank one."""
     return not target or not all(text and text.strip() for text in list_references(target))
 
 
 def split_targets(data: "Dataset") -> "Dataset":
-    """A row for each of several targets."""
+    """Makes a row of each of a row's targets."""
     targets = [list_references(target) for target in data["target"]]
     if all(len(texts) == 1 for texts in targets) and isinstance(data[0]["target"], str):
         return data

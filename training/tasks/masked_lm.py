@@ -1,4 +1,4 @@
-"""Words hidden and to be found again (BERT's pretraining)."""
+"""The task of masked language modeling: predict masked tokens (BERT's pretraining)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,14 +25,16 @@ from .base import IMAGE_ROLES, TEXT_ROLES, Settings, Task, move_to_device
 @strict
 @dataclass
 class MaskedLMSettings(Settings):
-    """`mlm_probability`: the share of the tokens that are to be predicted."""
+    """`mlm_probability`: the share, 0..1, of the tokens that are selected for prediction."""
 
     mlm_probability: float = 0.15
 
 
 class MaskedLM(Task):
-    """The masks of a batch are drawn from the collator's seed and the batch's own tokens, so that a batch gets the same
-    ones whoever loads it: evaluations are comparable, and a resumed run goes on exactly."""
+    """Masked language modeling on the column `text`, with images or without.
+
+    The random masks of a batch depend only on the collator's seed and the batch's tokens, in every worker and process:
+    evaluations are comparable, and a resumed run continues exactly."""
 
     name: ClassVar[str] = "masked_lm"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForMaskedLM
@@ -43,6 +45,7 @@ class MaskedLM(Task):
     can_cache_text: ClassVar[bool] = False
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds a batch with masked `input_ids` and `labels` (batch, length), -100 for tokens not to be predicted."""
         batch = collator.encode_inputs(rows)
         masking = DataCollatorForLanguageModeling(
             require_tokenizer(collator.processor), mlm_probability=collator.settings.mlm_probability
@@ -52,27 +55,31 @@ class MaskedLM(Task):
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> Metrics:
+        """Builds the metrics of masked language modeling."""
         return Metrics(names, MASKED_LM_PROBLEM)
 
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """The five likeliest tokens, with probabilities, for every mask of a row."""
+        """Yields for each row `masks`: the five likeliest tokens, with probabilities, of every mask."""
         batch = collator.encode_inputs(rows)
         with torch.no_grad():
             logits = model(**move_to_device(batch, model)).logits.float().cpu()
         yield from predict_masks(logits, batch["input_ids"], collator.processor)
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
+        """Returns "fill-mask"."""
         return "fill-mask"
 
 
 def drop_input_ids(batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns a batch without `input_ids`."""
     return {name: value for name, value in batch.items() if name != "input_ids"}
 
 
 def mask_tokens(masking: DataCollatorForLanguageModeling, tokens: Tensor, seed: int) -> dict[str, Tensor]:
-    """Masked `input_ids` and their `labels`; the masks depend on the seed and the batch's tokens alone."""
+    """Masks tokens (batch, length), and returns the masked `input_ids` and their `labels`; the masks depend only on the
+    seed and the tokens."""
     digest = sha256(f"{seed}".encode() + tokens.numpy().tobytes()).digest()
     masking.generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     input_ids, labels = masking.torch_mask_tokens(tokens)
@@ -80,7 +87,10 @@ def mask_tokens(masking: DataCollatorForLanguageModeling, tokens: Tensor, seed: 
 
 
 def predict_masks(logits: Tensor, tokens: Tensor, processor: PlaitProcessor) -> Iterator[dict[str, Any]]:
-    """The five likeliest tokens, with probabilities, for every mask of a row."""
+    """Yields for each row `masks`: the five likeliest tokens, with probabilities, of every mask.
+
+    logits: (batch, length, vocabulary); tokens: (batch, length).
+    """
     tokenizer = require_tokenizer(processor)
     for scores, row in zip(logits.softmax(-1), tokens.tolist(), strict=True):
         masks = [place for place, token in enumerate(row) if token == tokenizer.mask_token_id]

@@ -1,4 +1,4 @@
-"""Tasks: what each reads, how its batches are made and measured, and what it answers. One row and one file each."""
+"""The registry of tasks: TASKS by name, and the look-up by name or model class."""
 
 from ..recipes.errors import check_choice
 from .base import Task
@@ -27,17 +27,17 @@ TASKS: dict[str, Task] = {
 
 
 def find_task(name: str) -> Task:
-    """The task of that name.
+    """Returns the task of a name.
 
     Raises:
-        RecipeError: there is none, with the nearest name.
+        RecipeError: an unknown name, with the nearest.
     """
     check_choice("task", name, TASKS)
     return TASKS[name]
 
 
 def find_class_task(class_name: str) -> Task | None:
-    """The first task whose model is of this class, None for a class without one."""
+    """Returns the first task that trains this model class, None for a class without a task."""
     return next((task for task in TASKS.values() if task.model_class.__name__ == class_name), None)
 
 

@@ -220,8 +220,8 @@ class PlaitTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluates as the Trainer does, but with `evaluate_streamed` for StreamedMetrics, and with the averaged weights
-        if there are any."""
+        """Evaluates as the Trainer does, but with `evaluate_streamed` for StreamedMetrics, and with `average_decay` on
+        the averaged weights."""
         with self._use_average():
             if self.streamed_metrics is None:
                 options = (prediction_loss_only, ignore_keys, metric_key_prefix)
@@ -246,7 +246,7 @@ class PlaitTrainer(Trainer):
             )
 
     def _use_average(self) -> AbstractContextManager[None]:
-        """A context in which the model has the averaged weights, if there are any."""
+        """Opens a context in which the model has the averaged weights, with `average_decay`."""
         return nullcontext() if self.weight_averaging is None else self.weight_averaging.use_average()
 
     def get_train_dataloader(self) -> DataLoader:
