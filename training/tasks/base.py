@@ -83,7 +83,7 @@ class Task:
     can_cache_text: ClassVar[bool] = True
 
     def check_recipe(self, recipe: Recipe) -> None:
-        """Raises RecipeError for settings that this task does not have, or generation options if it generates nothing."""
+        """Raises RecipeError for settings that this task does not have, or `generation` if it generates nothing."""
         self.build_settings(recipe.settings)
         if recipe.generation and not self.generates:
             raise RecipeError(f"generation: the task {self.name} generates nothing: leave generation out")

@@ -1,4 +1,4 @@
-"""Text continued, word by word (GPT-style)."""
+"""The task of causal language modeling: predict the next token (GPT-style)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 @strict
 @dataclass
 class CausalLMSettings(Settings):
-    """`block_size`: the texts are joined, an end of sequence after each, and cut into rows of so many tokens; None: one
-    row a text, cut at `max_length` or at the decoder's positions."""
+    """`block_size`: the texts are joined, an end of sequence after each, and split into rows of this number of tokens;
+    None: one row for each text, truncated to `max_length` or the decoder's positions."""
 
     block_size: int | None = None
 
 
 class CausalLM(Task):
-    """The column text is learnt by heart, and gone on with."""
+    """Causal language modeling on the column `text`; in prediction, the model continues a prompt."""
 
     name: ClassVar[str] = "causal_lm"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForCausalLM
@@ -54,9 +54,14 @@ class CausalLM(Task):
     decoder_template: ClassVar[str] = PREFIX_TEMPLATE
 
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> list[str | None]:
+        """Returns the column `text`."""
         return data["text"][:]
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        """Tokenizes the texts into rows of `input_ids`.
+
+        Raises RecipeError for a `block_size` out of range, or a split without text.
+        """
         from datasets import Dataset
 
         tokenizer, settings = require_tokenizer(processor), self.build_settings(recipe.settings)
@@ -65,18 +70,23 @@ class CausalLM(Task):
         if settings.block_size is None:
             rows = (row[:limit] for row in rows)
         elif not 2 <= settings.block_size <= limit:
-            raise RecipeError(f"settings.block_size is {settings.block_size}: expected 2 .. {limit}, the positions")
+            raise RecipeError(
+                f"settings.block_size is {settings.block_size}: expected 2 .. {limit} (max_length, or the positions of "
+                "the decoder)"
+            )
         else:
             rows = split_blocks(chain.from_iterable(rows), settings.block_size)
-        kept = [row for row in rows if len(row) > 1]  # of a single token nothing is predicted
+        kept = [row for row in rows if len(row) > 1]  # a single token has no next one
         if not kept:
-            raise RecipeError(f"data: the split {split!r} has no text")
+            raise RecipeError(f"data: the split {split!r} has no text: give rows whose column text is not empty")
         return Dataset.from_dict({"input_ids": kept})
 
     def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+        """Counts the tokens of each row."""
         return [len(ids) for ids in data["input_ids"]]
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds `input_ids`, `attention_mask` and `labels`, each (batch, length), padded on the right."""
         tokenizer = require_tokenizer(collator.processor)
         ids = [row["input_ids"] for row in rows]
         labels = pad_token_rows(ids, -100)
@@ -87,17 +97,25 @@ class CausalLM(Task):
         }
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds `inputs` of the model with labels."""
         return {"inputs": self.build_batch(collator, rows)}
 
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> GenerationMetrics:
+        """Builds the metrics: loss and perplexity.
+
+        Raises ValueError for another metric.
+        """
         others = [name for name in names if name != "perplexity"]
         if others:
-            raise ValueError(f"a language model is measured by its perplexity, not by {', '.join(others)}")
+            raise ValueError(
+                f"a language model is measured by its perplexity, not by {', '.join(others)}: leave metrics out"
+            )
         return GenerationMetrics([], processor)
 
     def measure_baselines(self, metrics: GenerationMetrics, data: DataSplits, split: "Dataset") -> Scores:
+        """Computes loss and perplexity of the unigram and bigram baselines."""
         found = {
             name: rows["perplexity"].compute() for name, rows in self.score_baseline_rows(metrics, data, split).items()
         }
@@ -106,21 +124,21 @@ class CausalLM(Task):
     def score_baseline_rows(
         self, metrics: GenerationMetrics, data: DataSplits, split: "Dataset"
     ) -> dict[str, RowScores]:
-        """Each token by its frequency in training, whatever stands before it, and by that after the token before."""
+        """Computes the per-row perplexity of a unigram and a bigram model counted on the training split."""
         if data.train is None:
             return {}
-        train, asked = data.train["input_ids"][:], split["input_ids"][:]
-        size = 1 + max(map(max, (*train, *asked)))
-        counts, tokens = BigramModel(train, size), [len(ids) - 1 for ids in asked]
+        train, measured = data.train["input_ids"][:], split["input_ids"][:]
+        size = 1 + max(map(max, (*train, *measured)))
+        counts, tokens = BigramModel(train, size), [len(ids) - 1 for ids in measured]
         return {
-            name: build_perplexity_scores([float(losses(ids).sum()) for ids in map(np.asarray, asked)], tokens)
+            name: build_perplexity_scores([float(losses(ids).sum()) for ids in map(np.asarray, measured)], tokens)
             for name, losses in (("unigram", counts.unigram), ("bigram", counts.bigram))
         }
 
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """How the model goes on, under `generated_text`."""
+        """Yields the continuation of each row's text, `generated_text`."""
         tokenizer = require_tokenizer(collator.processor)
         ids = tokenizer([row["text"] or "" for row in rows])["input_ids"]
         prompt = pad_prompts([row or [get_begin_token(tokenizer)] for row in ids], tokenizer)
@@ -128,11 +146,12 @@ class CausalLM(Task):
         yield from ({"generated_text": text} for text in texts)
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
+        """Returns "text-generation"."""
         return "text-generation"
 
 
 def tokenize_documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]) -> Iterator[list[int]]:
-    """The tokens of each text, with what the tokenizer puts before and the end of sequence."""
+    """Yields the tokens of each text that is not empty, with the tokenizer's special tokens and an end of sequence."""
     reader: Any = tokenizer
     part = 1000
     for start in range(0, len(texts), part):
@@ -142,7 +161,7 @@ def tokenize_documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str |
 
 
 def split_blocks(tokens: Iterator[int], size: int) -> Iterator[list[int]]:
-    """So many tokens a row; the last row may be shorter."""
+    """Yields rows of `size` tokens; the last row may be shorter."""
     row: list[int] = []
     for token in tokens:
         row.append(token)
@@ -154,18 +173,18 @@ def split_blocks(tokens: Iterator[int], size: int) -> Iterator[list[int]]:
 
 
 def pad_prompts(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Rows to go on from, padded on the left."""
+    """Builds `input_ids` and `attention_mask`, (batch, length), of the prompts to continue, padded on the left."""
     ids, mask = pad_token_rows(rows, get_pad_token(tokenizer), left=True)
     return {"input_ids": ids, "attention_mask": mask}
 
 
 def get_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that fills up a row (there always is one in a PlaitProcessor)."""
+    """Returns the padding token (the tokenizer of a PlaitProcessor always has one)."""
     padding: Any = tokenizer.pad_token_id
     return padding
 
 
 def get_begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token from which a text is written out of nothing."""
+    """Returns the token from which a text is generated without a prompt."""
     begin: Any = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return begin

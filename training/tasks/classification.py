@@ -95,7 +95,7 @@ def build_label_tensor(labels: LabelSpec | None, values: Sequence[Any]) -> dict[
 
 
 def build_label_array(data: "Dataset", labels: LabelSpec) -> np.ndarray:
-    """Builds the labels of a data set: (rows,) class ids or numbers, or for several classes (rows, labels) of 0 and 1."""
+    """Builds the labels of a data set: (rows,) class ids or numbers; for several classes (rows, labels) of 0 and 1."""
     values = data["label"][:]
     if labels.problem_type == SINGLE or not isinstance(values[0], list):
         return np.asarray(values)

@@ -1,4 +1,4 @@
-"""Conversations: what the assistant says is learnt, what it is told is read."""
+"""The task of dialogue: predict the replies of the assistant in a conversation."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Messages = Sequence[Mapping[str, Any]]
-# for a tokenizer without a template: "user: hello\nassistant: hi[SEP]\n"
+# the chat template of a tokenizer without one: "user: hello\nassistant: hi[SEP]\n"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
@@ -38,40 +38,46 @@ CHAT_TEMPLATE = (
 @strict
 @dataclass
 class DialogueSettings(Settings):
-    """`chat_template`: in the place of the tokenizer's own (Jinja, as in transformers). `prompt_template`: what is said
-    around the column prompt, such as "Summarise this talk: {prompt}"."""
+    """`chat_template`: replaces the tokenizer's own (Jinja, as in transformers). `prompt_template`: text around the
+    column `prompt`, such as "Summarise this talk: {prompt}".
+
+    Raises:
+        RecipeError: a prompt_template without {prompt}.
+    """
 
     chat_template: str | None = None
     prompt_template: str | None = None
 
     def __post_init__(self) -> None:
         if self.prompt_template is not None and "{prompt}" not in self.prompt_template:
-            raise RecipeError(f"settings.prompt_template: {self.prompt_template!r} has no place for {{prompt}}")
+            raise RecipeError(
+                f"settings.prompt_template: {self.prompt_template!r} has no place for {{prompt}}: add {{prompt}} to it"
+            )
 
     def apply_prompt_template(self, row: Row) -> Row:
-        """A row as it is said to the model."""
+        """Returns a row with its prompt in the template; a row with messages stays as it is."""
         if self.prompt_template is None or row.get("messages") is not None:
             return row
         return {**row, "prompt": self.prompt_template.replace("{prompt}", row["prompt"] or "")}
 
 
 class TokenizedConversation(NamedTuple):
-    """A conversation as tokens, and as labels: -100 where another than the assistant speaks."""
+    """The tokens of a conversation, and their labels: -100 for all tokens that are not the assistant's."""
 
     input_ids: list[int]
     labels: list[int]
 
 
 class ConversationLimits(NamedTuple):
-    """Tokens of a whole conversation, and of one that is to be gone on with."""
+    """The largest number of tokens of a whole conversation, `text`, and of one to be continued, `prompt`."""
 
     text: int
     prompt: int
 
 
 class Dialogue(Task):
-    """The column messages in chat format (lists of {role, content}), or prompt and target for a single turn. The loss
-    is that of the assistant's words; by generation its last reply is measured."""
+    """Dialogue on the column `messages` in chat format (lists of {role, content}), or on `prompt` and `target` for a
+    single turn. The loss is that of the assistant's replies; the metrics compare its generated last reply."""
 
     name: ClassVar[str] = "dialogue"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForCausalLM
@@ -88,26 +94,32 @@ class Dialogue(Task):
     decoder_template: ClassVar[str] = TARGET_TEMPLATE
 
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterator[str]:
+        """Yields all messages as "role: content"."""
         for row in collect_rows(data):
             for messages in build_conversations(row):
                 yield from (f"{message['role']}: {message['content']}" for message in messages)
 
     def finish_processor(self, processor: PlaitProcessor, recipe: Recipe) -> None:
+        """Sets the chat template: of the settings, else of the tokenizer, else CHAT_TEMPLATE."""
         tokenizer = require_tokenizer(processor)
         chosen = self.build_settings(recipe.settings).chat_template or tokenizer.chat_template or CHAT_TEMPLATE
         tokenizer.chat_template = processor.chat_template = chosen
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        """Tokenizes the conversations; of a row with several targets each is a training row.
+
+        Raises RecipeError for a conversation without a reply of the assistant, or with an empty one.
+        """
         from datasets import Dataset
 
         tokenizer, limits = require_tokenizer(processor), compute_limits(processor, recipe)
-        said = map(self.build_settings(recipe.settings).apply_prompt_template, collect_rows(data))
-        found = [check_conversations(row, f"row {number} of {split!r}") for number, row in enumerate(said)]
+        prompted = map(self.build_settings(recipe.settings).apply_prompt_template, collect_rows(data))
+        found = [check_conversations(row, f"row {number} of {split!r}") for number, row in enumerate(prompted)]
         columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "labels", "prompt_ids", "references")}
         for row in found:
             for messages in row if split == "train" else row[:1]:
                 ids, labels = tokenize_conversation(tokenizer, messages)
-                columns["input_ids"].append(ids[-limits.text :])  # the end is kept: it is what is answered
+                columns["input_ids"].append(ids[-limits.text :])  # keep the end, with the last reply
                 columns["labels"].append(labels[-limits.text :])
                 columns["prompt_ids"].append(
                     render_conversation(tokenizer, messages[:-1], begin=True)[-limits.prompt :]
@@ -116,9 +128,11 @@ class Dialogue(Task):
         return Dataset.from_dict(columns)
 
     def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+        """Counts the tokens of each conversation."""
         return [len(ids) for ids in data["input_ids"]]
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds `input_ids`, `attention_mask` and `labels`, each (batch, length), padded on the right."""
         ids, mask = pad_token_rows(
             [row["input_ids"] for row in rows], get_pad_token(require_tokenizer(collator.processor))
         )
@@ -126,17 +140,19 @@ class Dialogue(Task):
         return {"labels": labels, "input_ids": ids, "attention_mask": mask}
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        before = pad_prompts([row["prompt_ids"] for row in rows], require_tokenizer(collator.processor))
+        """Builds `inputs` of the model with labels, the `prompt` before the last reply, and its `references`."""
+        prompt = pad_prompts([row["prompt_ids"] for row in rows], require_tokenizer(collator.processor))
         references = [row["references"] for row in rows]
-        return {"inputs": self.build_batch(collator, rows), "prompt": before, "references": references}
+        return {"inputs": self.build_batch(collator, rows), "prompt": prompt, "references": references}
 
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> GenerationMetrics:
+        """Builds the metrics of generated replies, by default chrF and the share of distinct replies."""
         return GenerationMetrics(names or self.metrics, processor)
 
     def baseline_predictions(self, data: DataSplits, split: "Dataset") -> BaselinePredictions:
-        """The most frequent last reply of training to everything."""
+        """Predicts the most frequent last reply in training for every row."""
         if data.train is None:
             return BaselinePredictions({}, [])
         best = find_most_frequent(references[0] for references in data.train["references"])
@@ -145,31 +161,32 @@ class Dialogue(Task):
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """The assistant's next words, under `generated_text`."""
+        """Yields the assistant's next reply to each row, `generated_text`."""
         tokenizer = require_tokenizer(collator.processor)
-        said = map(collator.settings.apply_prompt_template, rows)
-        before = pad_prompts(
-            [render_conversation(tokenizer, select_prompt_messages(row), begin=True) for row in said], tokenizer
+        prompted = map(collator.settings.apply_prompt_template, rows)
+        prompt = pad_prompts(
+            [render_conversation(tokenizer, select_prompt_messages(row), begin=True) for row in prompted], tokenizer
         )
-        texts = generate_texts(model, move_to_device(before, model), collator.processor)
+        texts = generate_texts(model, move_to_device(prompt, model), collator.processor)
         yield from ({"generated_text": text} for text in texts)
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
+        """Returns "text-generation"."""
         return "text-generation"
 
 
 def build_conversations(row: Row) -> list[Messages]:
-    """A row's conversation; of a prompt with several right answers, one for each."""
+    """Builds the conversations of a row: its messages up to the assistant's last, or one for each target."""
     if row.get("messages") is not None:
         messages = list(row["messages"])
-        spoken_last = max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
-        return [messages[: spoken_last + 1]]
-    asked = {"role": "user", "content": row["prompt"]}
-    return [[asked, {"role": "assistant", "content": reply}] for reply in list_references(row["target"] or "")]
+        last_reply = max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+        return [messages[: last_reply + 1]]
+    prompt = {"role": "user", "content": row["prompt"]}
+    return [[prompt, {"role": "assistant", "content": reply}] for reply in list_references(row["target"] or "")]
 
 
 def select_prompt_messages(row: Row) -> Messages:
-    """What is to be answered: all messages, up to the assistant's last where that ends them."""
+    """Selects the messages to reply to: all, without a last one of the assistant."""
     if row.get("messages") is None:
         return [{"role": "user", "content": row["prompt"]}]
     messages = list(row["messages"])
@@ -177,10 +194,12 @@ def select_prompt_messages(row: Row) -> Messages:
 
 
 def check_conversations(row: Row, where: str) -> list[Messages]:
-    """The row's conversations; raises RecipeError where the assistant says nothing, or an empty line."""
+    """Returns the conversations of a row; raises RecipeError if the assistant has no message, or an empty one."""
     found = build_conversations(row)
     if not found or not all(found):
-        raise RecipeError(f"data: in {where} no message is the assistant's: nothing could be learnt from it")
+        raise RecipeError(
+            f"data: in {where} no message has the role 'assistant', so nothing can be learned: remove the row"
+        )
     for message in (message for messages in found for message in messages):
         if message["role"] == "assistant" and not (message["content"] or "").strip():
             raise RecipeError(f"data: in {where} the assistant has an empty message: remove it")
@@ -188,25 +207,30 @@ def check_conversations(row: Row, where: str) -> list[Messages]:
 
 
 def compute_limits(processor: PlaitProcessor, recipe: Recipe) -> ConversationLimits:
-    """How much of a conversation the decoder can place; raises RecipeError where nothing is left for a prompt."""
+    """Computes how many tokens of a conversation fit the decoder; raises RecipeError if none is left for a prompt."""
     positions = require_tokenizer(processor).model_max_length
     new = recipe.generation.get("max_new_tokens", DEFAULT_NEW_TOKENS)
     if new >= positions:
-        raise RecipeError(f"generation.max_new_tokens is {new}, and of {positions} positions some are for the prompt")
+        raise RecipeError(
+            f"generation.max_new_tokens is {new}, which leaves none of the decoder's {positions} positions for the "
+            "prompt: lower it"
+        )
     return ConversationLimits(min(recipe.max_length or positions, positions), positions - new)
 
 
 def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages, begin: bool = False) -> list[int]:
-    """The tokens of a conversation by the tokenizer's chat template; `begin` the assistant's next words."""
+    """Returns the tokens of a conversation in the tokenizer's chat template; with `begin` up to where the assistant's
+    next reply starts."""
     reader: Any = tokenizer
     text = reader.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=begin)
     return reader(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> TokenizedConversation:
-    """Tokens and labels: each of the assistant's replies is what a conversation up to it has more than one before it.
+    """Tokenizes a conversation. The labels of a reply are the tokens by which the conversation up to and with it is
+    longer than the conversation before it.
 
-    Raises RecipeError for a template that writes the beginning of a conversation in another way once it goes on.
+    Raises RecipeError for a chat template in which a later message changes the tokens of earlier ones.
     """
     whole = render_conversation(tokenizer, messages)
     labels = [-100] * len(whole)
@@ -219,8 +243,8 @@ def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages
         )
         if whole[: len(after)] != after or after[: len(before)] != before:
             raise RecipeError(
-                f"settings.chat_template: message {number} changes the tokens of those before it, so the reply cannot "
-                "be told apart; use a template that only adds to the text"
+                f"settings.chat_template: message {number} changes the tokens of those before it, so the tokens of the "
+                "reply cannot be determined: use a template that only appends text"
             )
         labels[len(before) : len(after)] = after[len(before) :]
     return TokenizedConversation(whole, labels)

@@ -157,8 +157,8 @@ def check_target_column(data: "Dataset", split: str) -> None:
     empty = [row for row, target in enumerate(data["target"]) if is_empty_target(target)]
     if empty:
         raise RecipeError(
-            f"data: row {empty[0]} of {split!r} has an empty target ({len(empty)} of {len(data)} rows have one): remove "
-            "such rows"
+            f"data: row {empty[0]} of {split!r} has an empty target ({len(empty)} of {len(data)} rows have one): "
+            "remove such rows"
         )
 
 

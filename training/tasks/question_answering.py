@@ -1,4 +1,4 @@
-"""Questions answered by a piece of their context (SQuAD)."""
+"""The task of extractive question answering: the answer is a span of the context (SQuAD)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -42,10 +42,10 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 @strict
 @dataclass
 class QuestionAnsweringSettings(Settings):
-    """`doc_stride`: tokens that neighbouring windows of a long context share; `n_best`: spans kept of a question;
-    `max_answer_length`: tokens; `no_answer_threshold`: by how much "no answer" must score above the best span to be
-    given (None: some span always is); `top_k`: answers that are given of a question, those after the best too under
-    `candidates`."""
+    """`doc_stride`: tokens that neighbouring windows of a long context share; `n_best`: spans kept for a question;
+    `max_answer_length`: tokens of an answer at most; `no_answer_threshold`: by how much "no answer" must score above
+    the best span to be the answer (None: a span is always the answer); `top_k`: above 1, the number of answers of a
+    question that are also listed as `candidates`."""
 
     doc_stride: int = 128
     n_best: int = 20
@@ -55,8 +55,8 @@ class QuestionAnsweringSettings(Settings):
 
 
 class QuestionAnswering(Task):
-    """The columns question, context and answers (see `normalize_answers`; empty where the context has no answer);
-    `max_length` tokens a window, 384 where the model has so many positions."""
+    """Extractive question answering on the columns `question`, `context` and `answers` (see `normalize_answers`; empty
+    if the context has no answer), in windows of `max_length` tokens (default: 384, or all positions if fewer)."""
 
     name: ClassVar[str] = "question_answering"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForQuestionAnswering
@@ -72,9 +72,14 @@ class QuestionAnswering(Task):
     can_cache_text: ClassVar[bool] = False
 
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> list[str]:
+        """Returns all questions and contexts."""
         return [*data["question"], *data["context"]]
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        """Splits each row into windows, with the position of the answer in them.
+
+        Raises RecipeError for answers that are not in their context or lack a position.
+        """
         given = [normalize_answers(row) for row in check_answer_form(collect_rows(data), split)]
         check_answers(given, split)
         limits = build_window_limits(self.build_settings(recipe.settings), processor, recipe.max_length)
@@ -88,18 +93,21 @@ class QuestionAnswering(Task):
         return rows
 
     def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+        """Counts the tokens of each window."""
         return [len(ids) for ids in data["input_ids"]]
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds the inputs of windows with the answers' positions, and of their images."""
         found = [Window(*(row[name] for name in Window._fields)) for row in rows]
         return {**self.build_window_inputs(collator, found), **collator.encode_images(rows)}
 
     def build_window_inputs(self, collator: RowEncoder, found: Sequence[Window]) -> dict[str, Any]:
-        """The text of windows."""
+        """Builds the text inputs of windows."""
         tokenizer: Any = require_tokenizer(collator.processor)
         return build_window_batch(found, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names)
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds `inputs` of the model, and `windows` with the data that SpanMetrics need."""
         kept = ("row", "places", "context", "references")
         return {
             "inputs": self.build_batch(collator, rows),
@@ -109,12 +117,13 @@ class QuestionAnswering(Task):
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> SpanMetrics:
+        """Builds the metrics of answers, by default exact match and token F1."""
         limits = build_window_limits(self.build_settings(recipe.settings), processor, recipe.max_length)
         return SpanMetrics(names or self.metrics, limits)
 
     def baseline_predictions(self, data: DataSplits, split: "Dataset") -> BaselinePredictions:
-        """The whole context, its first sentence, and a piece of it that is as long as answers are in training; where
-        some questions have no answer, none."""
+        """Predicts the whole context, its first sentence, a random span of it with the mean length of training answers
+        and, if some questions have no answer, always "no answer"."""
         rows = select_first_windows(split)
         contexts = [str(row["context"]) for row in rows]
         found = {"context": contexts, "first_sentence": [SENTENCE_END.split(text, 1)[0] for text in contexts]}
@@ -127,18 +136,19 @@ class QuestionAnswering(Task):
         return BaselinePredictions(found, [row["references"] or [""] for row in rows])
 
     def collect_row_groups(self, split: "Dataset") -> list[str]:
-        """Questions about one context are drawn together."""
+        """Returns the context of each question: questions on the same context form a group."""
         return [row["context"] for row in select_first_windows(split)]
 
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """The best span of each row with its probability among the best ones, and where it stands in the context; an
-        empty one where "no answer" is likelier. With `top_k` above 1 also the best so many, as `candidates`."""
+        """Yields for each row the best `answer`, its `score` (a probability among the best spans), and its `start` and
+        `end` in the context, in characters; an empty answer for "no answer". With `top_k` above 1 also the best `top_k`
+        as `candidates`."""
         limits = build_window_limits(collator.settings, collator.processor, collator.max_length)
         found = list(split_windows(require_tokenizer(collator.processor), [drop_answers(row) for row in rows], limits))
-        pictures = collator.encode_images([rows[window.row] for window in found])
-        inputs = move_to_device({**self.build_window_inputs(collator, found), **pictures}, model)
+        images = collator.encode_images([rows[window.row] for window in found])
+        inputs = move_to_device({**self.build_window_inputs(collator, found), **images}, model)
         places = [
             {"row": w.row, "places": w.places, "context": rows[w.row]["context"], "references": []} for w in found
         ]
@@ -153,47 +163,55 @@ class QuestionAnswering(Task):
             yield {**ranked[0], **several}
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
+        """Returns "question-answering"."""
         return "question-answering"
 
 
 def select_first_windows(data: "Dataset") -> list[Row]:
-    """The first window of each question, for what all of them say alike."""
+    """Selects the first window of each question, with the columns that are equal in all its windows."""
     kept: Any = data.select_columns(["row", "context", "references"])
     return [next(windows) for _, windows in groupby(kept, key=itemgetter("row"))]
 
 
 def sample_spans(texts: Sequence[str], words: int, seed: int = 0) -> list[str]:
-    """So many words of each text, from a random place."""
+    """Samples a span of `words` words from a random place in each text."""
     generator = Random(seed)
     pieces = []
     for text in texts:
-        every = text.split()
-        first = generator.randrange(max(len(every) - words, 0) + 1)
-        pieces.append(" ".join(every[first : first + words]))
+        split = text.split()
+        first = generator.randrange(max(len(split) - words, 0) + 1)
+        pieces.append(" ".join(split[first : first + words]))
     return pieces
 
 
 def check_answer_form(rows: Sequence[Row], split: str) -> Sequence[Row]:
-    """The rows; raises RecipeError where answers do not say where they begin."""
+    """Returns the rows; raises RecipeError if their answers have no positions in the context."""
     answers = rows[0]["answers"]
     flat = isinstance(answers, str) or (isinstance(answers, Sequence) and any(isinstance(a, str) for a in answers))
     if flat and "answer_start" not in rows[0]:
         raise RecipeError(
-            f"data.columns: the answers of {split!r} are texts alone: map a column answer_start, at which character of "
-            "the context each begins"
+            f"data.columns: the answers of {split!r} are texts without positions: map a column to answer_start, the "
+            "character of the context at which each answer begins"
         )
     return rows
 
 
 def drop_answers(row: Row) -> dict[str, Any]:
+    """Returns a row without its answers."""
     return {name: value for name, value in row.items() if name != "answers"}
 
 
 def build_window_limits(settings: Any, processor: PlaitProcessor, max_length: int | None) -> WindowLimits:
-    """The settings with the length of a window."""
+    """Builds the limits of windows and answers from the task's settings.
+
+    Raises RecipeError for a tokenizer that is not fast.
+    """
     tokenizer = require_tokenizer(processor)
     if not tokenizer.is_fast:
-        raise RecipeError("question answering needs a fast tokenizer, which tells where in a text its tokens stand")
+        raise RecipeError(
+            "question answering needs a fast tokenizer, which gives the position of each token in the text: use a "
+            "checkpoint with one (tokenizer.json)"
+        )
     length = min(max_length or DEFAULT_MAX_LENGTH, tokenizer.model_max_length)
     return WindowLimits(
         length, settings.doc_stride, settings.n_best, settings.max_answer_length, settings.no_answer_threshold
@@ -201,8 +219,8 @@ def build_window_limits(settings: Any, processor: PlaitProcessor, max_length: in
 
 
 def rank_answers(found: WindowRecord, limits: WindowLimits) -> list[dict[str, Any]]:
-    """The answers as they are written down, best first. Where a question may have no answer, that is one of them: the
-    first where the threshold says so, else after the best span, in the order of the scores."""
+    """Ranks the answers of a question, best first, as `predict_rows` yields them. With a threshold "no answer" is among
+    them: first if it is the answer (see `is_no_answer`), else after the best span, in the order of the scores."""
     answers = list(found.spans)
     if limits.no_answer is not None or not answers:
         place = (

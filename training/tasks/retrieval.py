@@ -1,4 +1,4 @@
-"""Texts, pictures and documents that find each other."""
+"""The task of retrieval between texts, images and documents."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,20 +33,20 @@ logger = logging.get_logger(__name__)
 @strict
 @dataclass
 class RetrievalSettings(Settings):
-    """negatives: how many of a row's hard negatives a step reads at most, others every epoch; None: all."""
+    """`negatives`: hard negatives of a row in a training step at most, chosen anew in every epoch; None: all."""
 
     negatives: int | None = None
 
 
 class Retrieval(Task):
-    """The columns text, image and document, of which there are two: what stands in one row belongs together.
+    """Retrieval between two of the columns `text`, `image` and `document`: the items of a row match.
 
-    `text` is one text or a list of texts of which each belongs to the row's picture or document: each is trained on by
-    itself, and asks by itself. A row without a text trains nothing; its picture is there to be found wrongly.
+    `text` is one text, or a list of texts that all match the row's image or document; each is a training row and a
+    query. A row without a text is not trained on; in evaluation its image is a wrong candidate of every text.
 
-    `negative`, in training alone, is a text or a list of texts that the row's picture (or the row's text, where there
-    are documents) is likely to be taken for and does not belong to: one more wrong answer to every row of the batch,
-    but to those whose own text it is.
+    `negative`, only in training, is a hard negative or a list of them: texts that are similar to the row's matching
+    text (or document) but do not match its image (or text). They are negatives of every row of the batch, except of
+    rows whose own text they equal.
     """
 
     name: ClassVar[str] = "retrieval"
@@ -56,26 +56,32 @@ class Retrieval(Task):
     settings: ClassVar[type[Settings]] = RetrievalSettings
 
     def check_recipe(self, recipe: Recipe) -> None:
+        """Raises RecipeError for wrong settings, a batch size of 1, or a fusion."""
         super().check_recipe(recipe)
         count = self.build_settings(recipe.settings).negatives
         if count is not None and count < 1:
-            raise RecipeError(f"settings.negatives is {count}: expected at least 1, or leave the column out")
+            raise RecipeError(f"settings.negatives is {count}: expected at least 1, or no column for negatives")
         size = recipe.training.get("per_device_train_batch_size")
         if size == 1:
-            raise RecipeError("training.per_device_train_batch_size is 1: a pair needs others to be told apart from")
+            raise RecipeError(
+                "training.per_device_train_batch_size is 1, but a pair needs others in its batch as negatives: raise it"
+            )
         if recipe.model.fusion is not None:
             raise RecipeError(
-                f"model.fusion is {recipe.model.fusion!r}: retrieval keeps its towers apart, leave it out"
+                f"model.fusion is {recipe.model.fusion!r}, but retrieval keeps its towers apart: leave it out"
             )
 
     def check_columns(self, names: Sequence[str], split: str, needs_targets: bool = True) -> None:
+        """Raises RecipeError if training data do not have exactly two of text, image and document."""
         present = find_sides(names)
         if needs_targets and len(present) != 2:
             raise RecipeError(
-                f"data.columns: retrieval needs two of text, image and document, and {split!r} has {', '.join(names)}"
+                f"data.columns: retrieval needs two of text, image and document, but {split!r} has {', '.join(names)}: "
+                "map columns to exactly two"
             )
 
     def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
+        """Raises RecipeError for a model with a single side, or one that does not fit its tokenizer."""
         super().check_model(model, processor)
         if len(model.config.sides) < 2:
             raise RecipeError(
@@ -83,22 +89,29 @@ class Retrieval(Task):
             )
 
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
+        """Yields the texts of the columns text, document and negative."""
         columns = [name for name in ("text", DOCUMENT, NEGATIVE) if name in data.column_names]
         if NEGATIVE in columns:
             check_negatives(data, "train")
         return (text for name in columns for value in data[name] for text in list_texts(value))
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        """Makes a training row of each text, and checks the hard negatives.
+
+        Raises RecipeError for hard negatives that are no texts, or texts that are all equal.
+        """
         if split == "train" and NEGATIVE in data.column_names:
             check_negatives(data, split)
         return split_texts(data, split) if split == "train" and "text" in data.column_names else data
 
     def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
+        """Counts the tokens of each row's text; raises RecipeError for data without texts."""
         if "text" not in data.column_names:
-            raise RecipeError("batches by length need a text column")
+            raise RecipeError("batches by length need a text column: map one in data.columns, or leave them out")
         return super().count_tokens(collator, data)
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
+        """Builds the inputs of both sides and of the hard negatives, with the `groups` of equal items."""
         inputs = collator.encode_inputs([drop_document(row) for row in rows])
         if DOCUMENT in rows[0]:
             inputs |= add_prefix(DOCUMENT, encode_uncached_texts(collator, [row[DOCUMENT] for row in rows]))
@@ -110,15 +123,15 @@ class Retrieval(Task):
         return {**inputs, **found, "groups": hash_groups(rows), "return_loss": True}
 
     def sample_rows(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
-        """As many hard negatives of each row as the settings say."""
+        """Returns the rows with at most `negatives` of their hard negatives, at random."""
         count = collator.settings.negatives
         if count is None or NEGATIVE not in rows[0]:
             return rows
         return [{**row, NEGATIVE: sample_texts(collator, list_texts(row[NEGATIVE]), count)} for row in rows]
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        """The distinct inputs of each side, and which row each belongs to. `rows` are names of the rows themselves, as
-        what they hold: a row that comes twice is one."""
+        """Builds the items of each side: their `inputs`, the `rows` of the batch that they belong to, and their `keys`.
+        The batch's own `rows` are keys of the rows' content, so that a repeated row counts once."""
         sides: dict[str, Any] = {}
         texts = [(row, text) for row, values in enumerate(rows) for text in list_texts(values.get("text"))]
         if texts:
@@ -138,10 +151,11 @@ class Retrieval(Task):
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
     ) -> RetrievalMetrics:
+        """Builds the metrics of retrieval between the recipe's two sides, by default all."""
         return RetrievalMetrics(names, find_side_pair(recipe))
 
     def measure_baselines(self, metrics: RetrievalMetrics, data: DataSplits, split: "Dataset") -> Scores:
-        """Chance: what a random order of the items gives, on average."""
+        """Computes the expected recalls of a random order of the items ("chance")."""
         first, second = metrics.pair
         counts = {side: count_items(split, side) for side in metrics.pair}
         per_item = max(1.0, counts[first] / max(counts[second], 1))
@@ -154,8 +168,8 @@ class Retrieval(Task):
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """How similar (a cosine) the two sides of a row are; where the row has a list of texts, all of them and the
-        best; of a single side its vector."""
+        """Yields for each row the `similarity` of its two sides, a cosine; for a list of texts the `similarities` of
+        all and the `best` text; for a single side its `embedding`."""
         retrieval: Any = model
         batch = move_sides_to_device(self.build_evaluation_batch(collator, rows), model)
         vectors: dict[str, list[list[Tensor]]] = {}
@@ -169,11 +183,12 @@ class Retrieval(Task):
             yield build_answer(row, {side: found[number] for side, found in vectors.items() if found[number]})
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
+        """Returns "zero-shot-image-classification" for a model with an image tower, else "sentence-similarity"."""
         return "zero-shot-image-classification" if "image" in modalities else "sentence-similarity"
 
 
 def build_answer(row: Row, vectors: dict[str, list[Tensor]]) -> dict[str, Any]:
-    """What is said of one row."""
+    """Builds the prediction of a row from the vectors of its sides (see `Retrieval.predict_rows`)."""
     if len(vectors) < 2:
         return {"embedding": [round(value, 6) for side in vectors.values() for value in side[0].tolist()]}
     first, second = list(vectors)[:2]
@@ -185,7 +200,7 @@ def build_answer(row: Row, vectors: dict[str, list[Tensor]]) -> dict[str, Any]:
 
 
 def compute_chance(direction: str, items: int, own: int) -> dict[str, float]:
-    """What a random order gives a query with so many own items among all."""
+    """Computes the expected recalls of a query with `own` relevant items among `items` in random order, by name."""
     others = items - own
     scores = {}
     for depth in DEPTHS:
@@ -197,64 +212,67 @@ def compute_chance(direction: str, items: int, own: int) -> dict[str, float]:
 
 
 def count_items(split: "Dataset", side: str) -> int:
-    """Items of one side in a split."""
+    """Counts the items of one side in a split."""
     if side == "image":
         return len(split)
     return sum(len(list_texts(value)) for value in split[side])
 
 
 def move_sides_to_device(batch: dict[str, Any], model: PlaitPreTrainedModel) -> dict[str, Any]:
+    """Returns the sides of an evaluation batch, with their inputs on the device of the model."""
     return {side: {**part, "inputs": move_to_device(part["inputs"], model)} for side, part in batch["sides"].items()}
 
 
 def find_sides(names: Iterable[str]) -> list[str]:
-    """The sides that columns of these names bring; hard negatives belong to one of them."""
+    """Returns the sides of columns with these names; hard negatives are no side of their own."""
     present = {name.partition(".")[0] for name in names}
     return [side for side in ("text", "image", DOCUMENT) if side in present]
 
 
 def find_side_pair(recipe: Recipe) -> tuple[str, str]:
-    """The two sides of a recipe: those of its columns, or text and image."""
-    named = find_sides(recipe.data.columns)
-    return (named[0], named[1]) if len(named) == 2 else ("text", "image")
+    """Returns the two sides of a recipe: those of its columns, or text and image."""
+    sides = find_sides(recipe.data.columns)
+    return (sides[0], sides[1]) if len(sides) == 2 else ("text", "image")
 
 
 def list_texts(value: Any) -> list[str]:
-    """The texts of a row: none, one or several."""
+    """Returns the texts of a row as a list: none, one or several."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else [text for text in value if text is not None]
 
 
 def split_texts(data: "Dataset", split: str) -> "Dataset":
-    """A row for each of several texts; rows without one are left out.
+    """Makes a row of each text of a row; rows without a text are left out, with a warning.
 
-    Raises RecipeError where no row has a text, or all have the same.
+    Raises RecipeError if no row has a text, or all have the same.
     """
     texts = [list_texts(value) for value in data["text"]]
     rows = [row for row, found in enumerate(texts) for _ in found]
     flat = [text for found in texts for text in found]
     if len(set(flat)) < 2:
         what = f"the same text, {flat[0]!r}" if flat else "no text"
-        raise RecipeError(f"data: all rows of {split!r} have {what}: nothing tells them apart")
+        raise RecipeError(f"data: all rows of {split!r} have {what}: retrieval needs at least two different texts")
     empty = sum(not found for found in texts)
     if empty:
-        logger.warning(f"retrieval: {empty} of {len(texts)} rows of {split!r} have no text and train nothing")
+        logger.warning(f"retrieval: {empty} of {len(texts)} rows of {split!r} have no text and are left out")
     if not empty and all(len(found) == 1 for found in texts) and isinstance(data[0]["text"], str):
         return data
     return data.remove_columns("text").select(rows).add_column("text", flat)
 
 
 def drop_document(row: Row) -> Row:
+    """Returns a row without its document."""
     return {name: value for name, value in row.items() if name != DOCUMENT}
 
 
 def select_images(row: Row) -> Row:
+    """Returns the image columns of a row."""
     return {name: value for name, value in row.items() if name.partition(".")[0] in IMAGE_ROLES}
 
 
 def encode_uncached_texts(collator: RowEncoder, texts: Sequence[str | None]) -> dict[str, Tensor]:
-    """Texts as a tower's inputs; never from a cache, which is that of the text tower."""
+    """Encodes texts as inputs of a tower, without the feature cache, which holds outputs of the text side only."""
     options: dict[str, Any] = {}
     if collator.max_length is not None:
         options = {"max_length": collator.max_length, "truncation": True}
@@ -262,16 +280,16 @@ def encode_uncached_texts(collator: RowEncoder, texts: Sequence[str | None]) -> 
 
 
 def add_prefix(start: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Inputs with another start to their names."""
+    """Returns inputs with a prefix, `start` and an underscore, before their names."""
     return {f"{start}_{name}": value for name, value in inputs.items()}
 
 
 def encode_negatives(
     collator: RowEncoder, rows: Sequence[Sequence[str]], captions: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Hard negatives as the model's inputs (batch, negatives, length) with their numbers (batch, negatives), -1 where a
-    row has fewer than another; or, of captions that are all in the text tower's cache, what it made of them. Nothing
-    where no row has any."""
+    """Encodes hard negatives as the model's inputs (batch, negatives, length) and their group ids (batch, negatives),
+    -1 for the padding of rows with fewer negatives; second, the cached outputs of the text tower, which replace the
+    inputs if `captions` (negatives of the text side) and all are cached. Both are empty without hard negatives."""
     most = max(map(len, rows))
     if not most:
         return {}, {}
@@ -289,26 +307,28 @@ def encode_negatives(
 
 
 def sample_texts(collator: RowEncoder, texts: Sequence[str], count: int) -> list[str]:
-    """So many of the texts, or all, in an order that this epoch draws."""
+    """Samples `count` of the texts, or all if there are fewer, at random by seed and epoch."""
     left = list(texts)
     return [left.pop(collator.draw(len(left), *texts, str(place))) for place in range(min(count, len(left)))]
 
 
 def check_negatives(data: "Dataset", split: str) -> None:
-    """Raises RecipeError for a row whose hard negatives are no texts, or where no row has any."""
+    """Raises RecipeError for a row whose hard negatives are no texts, or if no row has any."""
     column = data[NEGATIVE]
     for row, value in enumerate(column):
         texts = value if isinstance(value, list) else [value]
         if any(text is not None and not isinstance(text, str) for text in texts):
             raise RecipeError(
-                f"data.columns.{NEGATIVE}: row {row} of {split!r} has {value!r}, neither a text nor a list of texts"
+                f"data.columns.{NEGATIVE}: row {row} of {split!r} has {value!r}, neither a text nor a list of texts: "
+                "remove or correct it"
             )
     if not any(list_texts(value) for value in column):
         raise RecipeError(f"data.columns.{NEGATIVE}: no row of {split!r} has a hard negative: leave the column out")
 
 
 def hash_groups(rows: Sequence[Row]) -> Tensor:
-    """(batch, sides): a number for what stands on each side, the same for the same text or pictures in any process."""
+    """Computes group ids (batch, sides): a number for the item of each side, the same for the same text or images in
+    every process; -1 for an absent item."""
     kinds: list[list[str | None]] = []
     names = find_sides(rows[0])
     if "text" in names:
@@ -321,11 +341,11 @@ def hash_groups(rows: Sequence[Row]) -> Tensor:
 
 
 def hash_key(key: str | None) -> int:
-    """63 bits of a digest; -1 for nothing."""
+    """Returns 63 bits of a digest of a key; -1 for None."""
     return -1 if key is None else int.from_bytes(sha256(key.encode()).digest()[:8], "big") >> 1
 
 
 def compute_row_key(row: Row) -> str:
-    """A name for what a row holds."""
-    pictures = " ".join(key for key, _ in find_images(row))
-    return sha256(repr((pictures, row.get("text"), row.get(DOCUMENT))).encode()).hexdigest()[:24]
+    """Returns a key of the content of a row: equal for rows with the same images, text and document."""
+    images = " ".join(key for key, _ in find_images(row))
+    return sha256(repr((images, row.get("text"), row.get(DOCUMENT))).encode()).hexdigest()[:24]

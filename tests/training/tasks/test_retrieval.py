@@ -213,7 +213,7 @@ def test_training_with_hard_negatives_pushes_them_away(tmp_path: Path, pictures:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training": {"per_device_train_batch_size": 1}}, "a pair needs others"),
+        ({"training": {"per_device_train_batch_size": 1}}, "a pair needs others in its batch"),
         ({"model": {"fusion": "early"}}, "retrieval keeps its towers apart"),
         ({"metrics": ["recall@1"]}, "recall@1"),
         ({"settings": {"negatives": 0}}, "settings.negatives is 0"),

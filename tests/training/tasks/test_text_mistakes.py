@@ -66,7 +66,7 @@ def test_mistakes_are_found_before_any_work(
     [
         ("translation", {"text": "a dog", "target": " "}, "row 12 of 'train' has an empty target (1 of 13 rows"),
         ("captioning", {"image": "red.png", "target": []}, "row 3 of 'train' has an empty target"),
-        ("dialogue", {"messages": [{"role": "user", "content": "hello"}]}, "no message is the assistant's"),
+        ("dialogue", {"messages": [{"role": "user", "content": "hello"}]}, "no message has the role 'assistant'"),
         ("dialogue", {"messages": [{"role": "assistant", "content": ""}]}, "the assistant has an empty message"),
         (
             "question_answering",
