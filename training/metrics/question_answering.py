@@ -105,8 +105,8 @@ class SpanMetrics:
             known = int(positions[number, 0] != IGNORE_INDEX)
             start, end = logits[number].cpu().unbind(-1)
             spans = find_best_spans(start, end, window["places"], window["context"], self.limits)
-            nothing = float(start[0] + end[0])
-            found.append(WindowRecord(window["row"], spans, nothing, window["references"], float(loss), known))
+            no_answer = float(start[0] + end[0])
+            found.append(WindowRecord(window["row"], spans, no_answer, window["references"], float(loss), known))
         return found
 
     def update(self, records: Sequence[WindowRecord]) -> None:

@@ -184,8 +184,8 @@ def modulate_gradients(tower: nn.Module, factor: float, generator: torch.Generat
             continue
         noise = None
         if generator is not None and gradient.numel() > 1:
-            drawn = torch.randn(gradient.shape, generator=generator, device=gradient.device, dtype=torch.float)
-            noise = drawn.to(gradient.dtype) * gradient.std()
+            sample = torch.randn(gradient.shape, generator=generator, device=gradient.device, dtype=torch.float)
+            noise = sample.to(gradient.dtype) * gradient.std()
         gradient.mul_(factor)
         if noise is not None:
             gradient.add_(noise)
