@@ -19,8 +19,8 @@ BAD = [
     ("translation", {"data.columns": {"text": "text"}}, "the task generation needs a column for target"),
     ("translation", {"data.columns": {"target": "target"}}, "needs a column for text or image"),
     ("translation", {"model.decoder": None}, "model.decoder is missing: the task generation writes text"),
-    ("translation", {"model.decoder.config.vocab_size": 50}, "has a vocabulary of 50, its tokenizer one of 3"),
-    ("translation", {"model.text.config.vocab_size": 50}, "model.text has a vocabulary of 50, its tokenizer one of 3"),
+    ("translation", {"model.decoder.config.vocab_size": 50}, "has a vocabulary of 50, but its tokenizer has 3"),
+    ("translation", {"model.text.config.vocab_size": 50}, "model.text has a vocabulary of 50, but its tokenizer has 3"),
     (
         "translation",
         {"model.decoder.config.pad_token_id": None, "model.decoder.config.eos_token_id": None},
