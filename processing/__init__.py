@@ -1,4 +1,4 @@
-"""Processing: texts, images, audio and video to tensors.
+"""Processing: turns texts, images, audio and videos into tensors.
 
 May import: configuration.
 """

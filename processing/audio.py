@@ -1,4 +1,4 @@
-"""Sound of any kind to waveforms of one channel and rate, and waveforms to the features that an audio tower reads."""
+"""Reads audio clips of any format as mono waveforms of one sampling rate, and turns them into audio tower inputs."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -13,24 +13,27 @@ from .images import describe, read_file_content
 
 AUDIO_INSTALL_HINT = "install them with: pip install 'plait[audio]'"
 FEATURE_NAMES = ("input_features", "input_values")
-MAX_AMPLITUDE = 100  # floats are -1..1, and a little more where they were normalised; more are integers of 16 bits
+MAX_AMPLITUDE = 100  # float samples lie in -1..1, or a little beyond if normalised; larger ones are 16-bit integers
 
 
 class AudioFeatures(NamedTuple):
-    """values: what `extract_features` returns; cut: the first row with a clip that the feature extractor cut, and its
-    length in seconds."""
+    """The model inputs of a batch of clips.
+
+    values: arrays by name, see `extract_features`; truncated: the first row with a clip that the feature extractor
+    truncated, and the length of that clip in seconds (None: no clip was truncated).
+    """
 
     values: dict[str, Any]
     truncated: tuple[int, float] | None
 
 
 def collect_audio_rows(audio: Any) -> list[list[Any]]:
-    """One list of clips for every row; a clip may be None.
+    """Returns one list of audio clips for every row; a clip may be None.
 
     A single clip is one row. In a list every entry is a row: a clip, None (no clip) or a list of clips.
 
     Raises:
-        TypeError: something else than clips, named with its row.
+        TypeError: a value that is not a clip; the message names its row.
         ValueError: an empty list, or a bare array of two dimensions, which may mean channels or rows.
     """
     if isinstance(audio, (np.ndarray, torch.Tensor)) and audio.ndim > 1:
@@ -41,58 +44,59 @@ def collect_audio_rows(audio: Any) -> list[list[Any]]:
         return [[audio]]
     if not isinstance(audio, Sequence):
         raise TypeError(
-            f"audio: {describe(audio)} is neither a clip nor a list with a clip, None or a list of clips for every row"
+            f"audio: {describe(audio)} is neither a clip nor a list: pass a clip, or a list with a clip, None or a "
+            "list of clips for every row"
         )
     if not audio:
-        raise ValueError("audio is an empty list: pass one entry a row (None for a row without a clip)")
+        raise ValueError("audio is an empty list: pass one entry per row (None for a row without a clip)")
     return [collect_row_clips(row, entry) for row, entry in enumerate(audio)]
 
 
 def collect_row_clips(row: int, entry: Any) -> list[Any]:
-    """The clips of one row."""
+    """Returns the clips of one row; raises TypeError for a value that is not a clip."""
     if entry is None:
         return []
     clips = [entry] if is_audio_clip(entry) or not isinstance(entry, Sequence) else list(entry)
     for clip in clips:
         if clip is not None and not is_audio_clip(clip):
             raise TypeError(
-                f"audio, row {row}: {describe(clip)} is not a clip; pass an array or tensor (samples) or (channels, "
-                "samples), a path, the bytes of a file, None, or a list of these"
+                f"audio, row {row}: {describe(clip)} is not an audio clip; pass an array or tensor (samples) or "
+                "(channels, samples), a path, the bytes of a file, None, or a list of these"
             )
     return clips
 
 
 def is_audio_clip(value: Any) -> bool:
-    """Whether this is a single clip, read or not."""
+    """Returns whether a value is a single audio clip, decoded or not."""
     return isinstance(value, (np.ndarray, torch.Tensor, str, PathLike, bytes, Mapping))
 
 
 def read_waveform(clip: Any, sampling_rate: float | None, target_rate: int) -> np.ndarray:
-    """The samples of one channel in float32, at `wanted` samples a second.
+    """Returns the samples of a clip as one channel, (samples,) float32, at `target_rate` samples per second.
 
-    Channels are averaged, integers scaled to -1..1. An array of two dimensions is (channels, samples) or the reverse:
-    there are fewer channels. `sampling_rate` is that of an array; a file has its own.
+    Channels are averaged and integers scaled to -1..1. An array of two dimensions is (channels, samples) or (samples,
+    channels): the smaller dimension is the channels. `sampling_rate` applies to an array; a file has its own.
 
     Raises:
         FileNotFoundError: no file at this path.
-        ImportError: a file, or another rate, without the packages that read or resample it.
-        ValueError: not readable, an array without a rate, no samples, NaN or infinite ones.
+        ImportError: a file to decode, or a rate to resample, without the package for it.
+        ValueError: an unreadable file, an array without a rate, no samples, or NaN or infinite samples.
     """
     samples, rate = read_samples(clip, sampling_rate)
     if rate is None:
-        raise ValueError(f"{describe(clip)} has no sampling rate: pass sampling_rate=... (samples a second)")
+        raise ValueError(f"{describe(clip)} has no sampling rate: pass sampling_rate=... (samples per second)")
     if not rate > 0:
-        raise ValueError(f"sampling_rate is {rate}: it is a number of samples a second, above 0")
+        raise ValueError(f"sampling_rate is {rate}: pass the samples per second, a number above 0")
     samples = resample(mix_to_mono(samples), rate, target_rate) if samples.size else samples
     if not samples.size:
-        raise ValueError(f"{describe(clip)} has no samples")
+        raise ValueError(f"{describe(clip)} has no samples: leave this clip out, or pass None")
     if not np.isfinite(samples).all():
-        raise ValueError(f"{describe(clip)} has values that are NaN or infinite")
+        raise ValueError(f"{describe(clip)} has values that are NaN or infinite: pass finite samples")
     return samples
 
 
 def read_samples(clip: Any, sampling_rate: float | None) -> tuple[np.ndarray, float | None]:
-    """Samples as they are, and their rate: of an array, of `datasets`' {"array", "sampling_rate"}, or of a file."""
+    """Returns raw samples and their rate, from an array, `datasets`' {"array", "sampling_rate"}, or a file."""
     if isinstance(clip, Mapping) and clip.get("array") is not None:
         return read_samples(np.asarray(clip["array"]), clip.get("sampling_rate") or sampling_rate)
     if isinstance(clip, torch.Tensor):
@@ -104,21 +108,21 @@ def read_samples(clip: Any, sampling_rate: float | None) -> tuple[np.ndarray, fl
 
 
 def decode_audio(content: bytes) -> tuple[np.ndarray, float]:
-    """Decode the bytes of a sound file: (samples, channels), and samples a second."""
+    """Decodes the bytes of an audio file: (samples, channels), and samples per second."""
     try:
         import soundfile
     except ImportError as error:
-        raise ImportError(f"sound files are read with soundfile and soxr; {AUDIO_INSTALL_HINT}") from error
+        raise ImportError(f"audio files are read with soundfile and soxr; {AUDIO_INSTALL_HINT}") from error
     try:
         return soundfile.read(BytesIO(content), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise ValueError(f"{describe(content)} are not a readable sound file: {error}") from error
+        raise ValueError(f"{describe(content)} are not a readable audio file: {error}") from error
 
 
 def mix_to_mono(samples: np.ndarray) -> np.ndarray:
-    """(samples,) in float32, about -1..1."""
+    """Returns the mean over channels: (samples,) in float32, about -1..1."""
     if samples.ndim not in (1, 2):
-        raise ValueError(f"{describe(samples)} is not a clip: (samples) or (channels, samples)")
+        raise ValueError(f"{describe(samples)} is not an audio clip: pass (samples) or (channels, samples)")
     samples = scale_to_float(samples)
     if samples.ndim == 2:
         samples = samples.mean(axis=int(np.argmin(samples.shape)))
@@ -126,93 +130,96 @@ def mix_to_mono(samples: np.ndarray) -> np.ndarray:
 
 
 def scale_to_float(samples: np.ndarray) -> np.ndarray:
-    """Integers scaled to -1..1 by their type; floats as they are."""
+    """Scales integers to -1..1 by the range of their type; returns floats unchanged."""
     if np.issubdtype(samples.dtype, np.unsignedinteger):
         middle = (np.iinfo(samples.dtype).max + 1) / 2
         return (samples - middle) / middle
     if np.issubdtype(samples.dtype, np.integer):
         return samples / -float(np.iinfo(samples.dtype).min)
     if not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(f"{describe(samples)} does not hold numbers of a sound")
+        raise ValueError(f"{describe(samples)} does not hold audio samples: pass integers or floats")
     loudest = np.abs(samples).max(initial=0)
     if np.isfinite(loudest) and loudest > MAX_AMPLITUDE:
         raise ValueError(
-            f"{describe(samples)} has values up to {loudest}, but floats mean -1..1: pass 16-bit samples as int16"
+            f"{describe(samples)} has values up to {loudest}, but floats must be within -1..1: pass 16-bit samples "
+            "as int16"
         )
     return samples
 
 
 def resample(samples: np.ndarray, rate: float, target_rate: int) -> np.ndarray:
-    """The same sound at another rate (samples a second)."""
+    """Resamples a waveform from one rate to another (samples per second)."""
     if rate == target_rate:
         return samples
     try:
         import soxr
     except ImportError as error:
-        raise ImportError(f"a rate of {rate} is brought to {target_rate} with soxr; {AUDIO_INSTALL_HINT}") from error
+        raise ImportError(f"resampling from {rate} to {target_rate} Hz needs soxr; {AUDIO_INSTALL_HINT}") from error
     return soxr.resample(samples, rate, target_rate)
 
 
 def extract_features(
     extractor: SequenceFeatureExtractor, rows: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]
 ) -> AudioFeatures:
-    """Clips through the feature extractor, one by one, so that no clip depends on its neighbours.
+    """Runs the feature extractor on each clip separately, so that no clip depends on its neighbours.
 
-    Gives `input_features` (batch, clips, mel bins, frames) or `input_values` (batch, clips, samples), as the extractor
-    does, zeros where there is no clip, and `audio_present` (batch, clips). Clips that come out at different lengths are
-    padded at their end, and `input_features_mask` or `input_values_mask` (batch, clips, length) tells what is real.
+    Returns `input_features` (batch, clips, mel bins, frames) or `input_values` (batch, clips, samples), depending on
+    the extractor, with zeros for absent clips, and `audio_present` (batch, clips). Clips of different lengths are
+    padded at the end; `input_features_mask` or `input_values_mask` (batch, clips, length) is then True for real ones.
 
     Raises:
-        OSError, ImportError, ValueError: a clip that cannot be read or processed, with its row.
+        OSError, ImportError, ValueError: a clip that cannot be read or processed; the message names its row.
     """
-    places = {
+    clip_at = {
         (row, place): clip for row, clips in enumerate(rows) for place, clip in enumerate(clips) if clip is not None
     }
-    wanted = int(extractor.sampling_rate)
-    sounds = {place: read_row_waveform(place[0], clip, sampling_rate, wanted) for place, clip in places.items()}
+    target_rate = int(extractor.sampling_rate)
+    waveforms = {
+        place: read_row_waveform(place[0], clip, sampling_rate, target_rate) for place, clip in clip_at.items()
+    }
     present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
-    for place in sounds:
+    for place in waveforms:
         present[place] = True
     arrays = {
-        place: extract_clip_features(extractor, sound, f"audio, row {place[0]}", options)
-        for place, sound in sounds.items()
+        place: extract_clip_features(extractor, waveform, f"audio, row {place[0]}", options)
+        for place, waveform in waveforms.items()
     }
     values = (
         stack_features(arrays, present, extractor.padding_value)
         if arrays
         else build_empty_features(extractor, present, options)
     )
-    return AudioFeatures(values | {"audio_present": present}, find_overlong_clip(extractor, sounds))
+    return AudioFeatures(values | {"audio_present": present}, find_overlong_clip(extractor, waveforms))
 
 
 def find_overlong_clip(
     extractor: SequenceFeatureExtractor, waveforms: Mapping[tuple[int, int], np.ndarray]
 ) -> tuple[int, float] | None:
-    """The first row with a clip longer than the extractor reads (Whisper's cuts at 30 s, AST's at 10), and its
-    seconds."""
+    """Returns the first row with a clip longer than the extractor's limit (Whisper's 30 s, AST's about 10 s), and the
+    length of that clip in seconds; None if every clip fits."""
     longest = find_max_samples(extractor)
-    for (row, _), sound in waveforms.items():
-        if longest is not None and len(sound) > longest:
-            return row, len(sound) / extractor.sampling_rate
+    for (row, _), waveform in waveforms.items():
+        if longest is not None and len(waveform) > longest:
+            return row, len(waveform) / extractor.sampling_rate
     return None
 
 
 def find_max_samples(extractor: SequenceFeatureExtractor) -> int | None:
-    """Samples that the extractor reads of a clip; None where it reads all."""
+    """Returns the number of samples of a clip that the extractor reads; None without a limit."""
     if isinstance(extractor, ASTFeatureExtractor):
         return extractor.max_length * int(extractor.sampling_rate) // 100  # a frame is 10 ms
     return getattr(extractor, "n_samples", None)
 
 
 def find_min_samples(extractor: SequenceFeatureExtractor) -> int:
-    """Samples of one analysis window: a shorter clip is padded with silence."""
+    """Returns the samples of one analysis window; a shorter clip must be padded with silence."""
     if isinstance(extractor, ASTFeatureExtractor):
         return int(extractor.sampling_rate) // 40  # 25 ms
     return getattr(extractor, "n_fft", 1)
 
 
 def read_row_waveform(row: int, clip: Any, sampling_rate: float | None, target_rate: int) -> np.ndarray:
-    """The waveform of one clip; every error names the row."""
+    """Reads the waveform of one clip; every error names the row."""
     try:
         return read_waveform(clip, sampling_rate, target_rate)
     except (OSError, ValueError, ImportError) as error:
@@ -222,11 +229,11 @@ def read_row_waveform(row: int, clip: Any, sampling_rate: float | None, target_r
 def extract_clip_features(
     extractor: SequenceFeatureExtractor, waveform: np.ndarray, where: str, options: dict[str, Any]
 ) -> tuple[str, np.ndarray]:
-    """What the extractor makes of one waveform: its name and, without a batch, its values."""
+    """Returns the name of the extractor's output and its values for one waveform, without a batch dimension."""
     family = type(extractor).__name__
     waveform = np.pad(waveform, (0, max(find_min_samples(extractor) - len(waveform), 0)))
     try:
-        # every family has a call of its own
+        # the signature of the call differs between families
         values = extractor(  # pyright: ignore[reportCallIssue]
             waveform, sampling_rate=extractor.sampling_rate, return_tensors="np", **options
         )
@@ -234,14 +241,16 @@ def extract_clip_features(
         raise ValueError(f"{where}: {family} failed on {describe(waveform)}: {error}") from error
     name = next((name for name in FEATURE_NAMES if name in values), None)
     if name is None:
-        raise ValueError(f"{where}: {family} gives {', '.join(values)}, none of {', '.join(FEATURE_NAMES)}")
+        raise ValueError(
+            f"{where}: {family} returns {', '.join(values)}, but one of {', '.join(FEATURE_NAMES)} is needed"
+        )
     return name, np.asarray(values[name][0], dtype=np.float32)
 
 
 def build_empty_features(
     extractor: SequenceFeatureExtractor, present: np.ndarray, options: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Zeros of the shape of a second of sound, for rows without any clip."""
+    """Returns zeros in the shape of one second of audio, for a batch without any clip."""
     name, values = extract_clip_features(
         extractor, np.zeros(int(extractor.sampling_rate), dtype=np.float32), "audio", options
     )
@@ -251,12 +260,15 @@ def build_empty_features(
 def stack_features(
     arrays: Mapping[tuple[int, int], tuple[str, np.ndarray]], present: np.ndarray, padding: float
 ) -> dict[str, np.ndarray]:
-    """The clips' features in one array, the shorter padded along the one dimension in which they differ."""
+    """Stacks the features of all clips, padding shorter ones along the one dimension in which they differ."""
     name = next(iter(arrays.values()))[0]
     shapes = np.array([array.shape for _, array in arrays.values()])
     different = np.flatnonzero((shapes != shapes[0]).any(axis=0))
     if len(different) > 1:
-        raise ValueError(f"audio: the clips come out as {sorted(map(tuple, shapes.tolist()))}: give them one size")
+        raise ValueError(
+            f"audio: the clips' features have shapes {sorted(map(tuple, shapes.tolist()))}, which differ in more than "
+            "their length: choose a feature extractor with a fixed number of bins"
+        )
     values = np.zeros((*present.shape, *shapes.max(axis=0)), dtype=np.float32)
     if len(different):
         values[present] = padding

@@ -1,4 +1,4 @@
-"""The Auto class that loads a plait's processor."""
+"""Registers PlaitProcessor with transformers' AutoProcessor."""
 
 from transformers import AutoProcessor
 
@@ -7,5 +7,5 @@ from .processor import PlaitProcessor
 
 
 def register() -> None:
-    """Make `AutoProcessor` give a `PlaitProcessor` for a plait's folder."""
+    """Makes `AutoProcessor.from_pretrained` return a `PlaitProcessor` for a folder saved by plait."""
     AutoProcessor.register(PlaitConfig, PlaitProcessor, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Pictures of any kind to Pillow pictures in one colour mode, and pictures to `pixel_values`."""
+"""Reads images of any format as Pillow images in one colour mode, and turns them into `pixel_values`."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -14,63 +14,63 @@ from transformers import BaseImageProcessor
 from transformers.image_utils import SizeDict
 
 COLOR_MODES = {1: "L", 3: "RGB"}
-MAX_ASPECT_RATIO = 200  # of a picture whose shortest edge is resized: beyond it the other edge fills the memory
+MAX_ASPECT_RATIO = 200  # beyond it, resizing the shortest edge of an image makes one too large for memory
 
 
 def collect_image_rows(images: Any) -> list[list[Any]]:
-    """One list of pictures for every row; a picture may be None.
+    """Returns one list of images for every row; an image may be None.
 
-    A single picture is one row. In a list every entry is a row: a picture, None (no picture) or a list of pictures.
-    An array of four dimensions is a list of pictures, one of five a list of lists.
+    A single image is one row. In a list every entry is a row: an image, None (no image) or a list of images. An
+    array of four dimensions is a list of images, an array of five dimensions a list of lists.
 
     Raises:
-        TypeError: something else than pictures, named with its row.
+        TypeError: a value that is not an image; the message names its row.
         ValueError: an empty list.
     """
     if is_image(images):
         return [[images]]
     if not is_image_list(images):
         raise TypeError(
-            f"images: {describe(images)} is neither a picture nor a list with a picture, None or a list of pictures "
-            "for every row"
+            f"images: {describe(images)} is neither an image nor a list: pass an image, or a list with an image, None "
+            "or a list of images for every row"
         )
     if not len(images):
-        raise ValueError("images is an empty list: pass one entry a row (None for a row without a picture)")
+        raise ValueError("images is an empty list: pass one entry per row (None for a row without an image)")
     return [collect_row_images(row, entry) for row, entry in enumerate(images)]
 
 
 def collect_row_images(row: int, entry: Any) -> list[Any]:
-    """The pictures of one row."""
+    """Returns the images of one row; raises TypeError for a value that is not an image."""
     if entry is None:
         return []
-    pictures = list(entry) if is_image_list(entry) else [entry]
-    for picture in pictures:
-        if picture is not None and not is_image(picture):
+    images = list(entry) if is_image_list(entry) else [entry]
+    for image in images:
+        if image is not None and not is_image(image):
             raise TypeError(
-                f"images, row {row}: {describe(picture)} is not a picture; pass a Pillow picture, an array, a tensor, "
+                f"images, row {row}: {describe(image)} is not an image; pass a Pillow image, an array, a tensor, "
                 "a path, the bytes of a file, None, or a list of these"
             )
-    return pictures
+    return images
 
 
 def is_image(value: Any) -> bool:
-    """Whether this is a single picture, read or not."""
+    """Returns whether a value is a single image, decoded or not."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim <= 3
     return isinstance(value, (Image.Image, str, PathLike, bytes, Mapping))
 
 
 def is_image_list(value: Any) -> bool:
-    """Whether this is a list of something; an array of four or more dimensions is one."""
+    """Returns whether a value is a list of images or of rows, as is an array of four or more dimensions."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim > 3
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def describe(value: Any) -> str:
-    """Names a value in an error without printing all of it."""
+    """Returns a short description of a value for an error message."""
     if isinstance(value, Image.Image):
-        return f"a picture of {value.width}x{value.height} pixels, mode {value.mode}"
+        return f"an image of {value.width}x{value.height} pixels, mode {value.mode}"
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return f"an array of shape {tuple(value.shape)}, {value.dtype}"
     if isinstance(value, bytes):
@@ -79,142 +79,144 @@ def describe(value: Any) -> str:
 
 
 def read_image(source: Any, channels: int = 3, channels_first: bool | None = None) -> Image.Image:
-    """A Pillow picture, RGB (`channels` 3) or grey (1), upright by its EXIF orientation.
+    """Reads an image as a Pillow image, RGB (`channels` 3) or grey (1), rotated upright by its EXIF orientation.
 
-    Transparency is put on white. 16-bit values are scaled from 0..65535 to 0..255, floats from 0..1. Of an animation
-    the first frame is read. An array is (height, width) or (height, width, channels), a tensor (channels, height,
-    width); where only the other order is possible it is taken, and `channels_first` decides where it is given.
+    Transparent pixels are blended with white. 16-bit values are scaled from 0..65535 to 0..255, floats from 0..1. Of
+    an animation the first frame is read. An array is read as (height, width) or (height, width, channels), a tensor as
+    (channels, height, width), or in the other order if only that is possible; `channels_first` fixes the order.
 
     Raises:
         FileNotFoundError: no file at this path.
-        ValueError: not a readable picture, no pixels, NaN, or values out of range.
+        ValueError: an unreadable image, no pixels, NaN, or values out of range.
     """
     if isinstance(source, (np.ndarray, torch.Tensor)):
         image = build_image_from_array(source, channels_first)
     else:
         image = decode_image(source)
     if not all(image.size):
-        raise ValueError(f"{describe(image)} has no pixels")
+        raise ValueError(f"{describe(image)} has no pixels: leave this image out, or pass None")
     return convert_color_mode(image, COLOR_MODES[channels])
 
 
 def decode_image(source: Any) -> Image.Image:
-    """Decode a path, the bytes of a file or a Pillow picture that may not be read yet."""
+    """Decodes a path, the bytes of a file or a lazily loaded Pillow image, upright."""
     content = read_file_content(source)
     try:
         image = content if isinstance(content, Image.Image) else Image.open(BytesIO(content))
         return ImageOps.exif_transpose(image)
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{describe(source)} is not a readable picture: {error}") from error
+        raise ValueError(f"{describe(source)} is not a readable image: {error}") from error
 
 
 def read_file_content(source: Any) -> Any:
-    """The bytes behind a path or behind `datasets`' undecoded {"bytes", "path"}; a Pillow picture as it is."""
+    """Returns the bytes of a path or of `datasets`' undecoded {"bytes", "path"}; any other value unchanged."""
     if isinstance(source, Mapping):
         content = source.get("bytes") or source.get("path")
         if content is None:
-            raise ValueError(f"{describe(source)} has neither bytes nor a path")
+            raise ValueError(f"{describe(source)} has neither bytes nor a path: set one of them")
         return read_file_content(content)
     if not isinstance(source, (str, PathLike)):
         return source
     if "://" in fspath(source):
-        raise ValueError(f"{source!r} is a URL: download it first")
+        raise ValueError(f"{source!r} is a URL: download the file and pass its path")
     if not Path(source).is_file():
         raise FileNotFoundError(f"there is no file {str(source)!r}")
     return Path(source).read_bytes()
 
 
 def build_image_from_array(array: np.ndarray | torch.Tensor, channels_first: bool | None) -> Image.Image:
-    """A Pillow picture of an array's values."""
+    """Builds a Pillow image from the values of an array or tensor."""
     if isinstance(array, torch.Tensor):
         channels_first = guess_channels_first(array.shape) if channels_first is None else channels_first
         array = array.detach().cpu()
         array = (array.float() if array.is_floating_point() else array).numpy()
     if array.ndim not in (2, 3) or not array.size:
-        raise ValueError(f"{describe(array)} is not a picture: (height, width) or (height, width, channels)")
+        raise ValueError(f"{describe(array)} is not an image: pass (height, width) or (height, width, channels)")
     if array.ndim == 3:
         array = move_channels_last(array, channels_first)
     return Image.fromarray(np.ascontiguousarray(scale_to_uint8(array)))
 
 
 def guess_channels_first(shape: Sequence[int]) -> bool | None:
-    """A tensor has its channels first, if it can."""
+    """Returns True for a tensor's shape whose first dimension may be channels (at most 4), else None (not known)."""
     return True if len(shape) == 3 and shape[0] <= 4 else None
 
 
 def move_channels_last(array: np.ndarray, channels_first: bool | None) -> np.ndarray:
-    """(height, width, channels), without the last dimension where there is one channel."""
+    """Returns the array as (height, width, channels), or (height, width) if it has one channel."""
     if channels_first is None:
         channels_first = array.shape[-1] > 4
     array = np.moveaxis(array, 0, -1) if channels_first else array
     if array.shape[-1] > 4:
-        raise ValueError(f"{describe(array)} has {array.shape[-1]} channels: 1 to 4 can be read as a picture")
+        raise ValueError(f"{describe(array)} has {array.shape[-1]} channels: an image has 1 to 4")
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
 def scale_to_uint8(array: np.ndarray) -> np.ndarray:
-    """Values of any type as 0..255: floats are 0..1, 16-bit integers 0..65535, other integers 0..255."""
+    """Scales values to uint8 0..255: floats from 0..1, 16-bit integers from 0..65535, other integers from 0..255."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
-        raise ValueError(f"{describe(array)} does not hold numbers of a picture")
+        raise ValueError(f"{describe(array)} does not hold pixel values: pass integers or floats")
     if not np.isfinite(array).all():
-        raise ValueError(f"{describe(array)} has values that are NaN or infinite")
+        raise ValueError(f"{describe(array)} has values that are NaN or infinite: pass finite values")
     floats = np.issubdtype(array.dtype, np.floating)
     top = 1 if floats else 65535 if array.dtype == np.uint16 else 255
     low, high, margin = array.min(), array.max(), 1e-3 if floats else 0  # resizing may overshoot a little
     if low < -margin or high > top + margin:
         raise ValueError(
             f"{describe(array)} has values from {low} to {high}, but {array.dtype} means 0..{top}; pass uint8 (0..255) "
-            "or floats in 0..1; a picture that is already normalised goes to the model itself as pixel_values"
+            "or floats in 0..1; pass an image that is already normalised to the model itself as pixel_values"
         )
     return np.rint(np.clip(array, 0, top) * (255 / top)).astype(np.uint8)
 
 
 def convert_color_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Any Pillow mode to RGB or L: transparency on white, 16 bits scaled (Pillow itself would cut them off)."""
+    """Converts any Pillow mode to RGB or L: blends transparency with white, scales 16 bits (Pillow would clip them)."""
     if image.mode.startswith("I"):
         image = Image.fromarray(scale_to_uint8(convert_to_uint16(image)))
     elif image.mode == "F":
         image = Image.fromarray(scale_to_uint8(np.asarray(image)))
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
-        image = image.convert("LA") if image.mode == "La" else image  # Pillow cannot go from La to RGBA at once
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow cannot convert La to RGBA directly
         white.alpha_composite(image.convert("RGBA"))
         image = white
     return image.convert(mode)
 
 
 def convert_to_uint16(image: Image.Image) -> np.ndarray:
-    """Values of a picture of mode I;16 or I (32 bits, in which readers return 16-bit files)."""
+    """Returns the values of an image of mode I;16 or I (32 bits, in which decoders return 16-bit files)."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{describe(image)} has values from {values.min()} to {values.max()}, beyond 16 bits")
+        raise ValueError(
+            f"{describe(image)} has values from {values.min()} to {values.max()}, beyond 16 bits: scale to 0..65535"
+        )
     return values.astype(np.uint16)
 
 
 def process_images(
     image_processor: BaseImageProcessor, rows: list[list[Any]], options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Pictures through the image processor, one by one, so that no picture depends on its neighbours.
+    """Runs the image processor on each image separately, so that no image depends on its neighbours.
 
-    Returns `pixel_values (batch, images, channels, height, width)`, zeros where there is no picture, and
-    `image_present (batch, images)`. There is at least one place for a picture.
+    Returns `pixel_values (batch, images, channels, height, width)`, with zeros for absent images, and
+    `image_present (batch, images)`. The dimension `images` is at least 1.
 
     Raises:
-        OSError, ValueError: a picture that cannot be read or processed, with its row; pictures that come out
-            at different sizes.
+        OSError, ValueError: an image that cannot be read or processed, and the message names its row; images that have
+            different sizes once processed.
     """
     options = dict(options)
     order = options.pop("input_data_format", None)
     channels_first = None if order is None else str(getattr(order, "value", order)) == "channels_first"
     arrays = {
-        (row, place): process_row_image(image_processor, row, picture, channels_first, options)
-        for row, pictures in enumerate(rows)
-        for place, picture in enumerate(pictures)
-        if picture is not None
+        (row, place): process_row_image(image_processor, row, image, channels_first, options)
+        for row, images in enumerate(rows)
+        for place, image in enumerate(images)
+        if image is not None
     }
     present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
     pixels = np.zeros((*present.shape, *find_common_shape(image_processor, arrays, options)), dtype=np.float32)
@@ -226,7 +228,7 @@ def process_images(
 def process_row_image(
     image_processor: BaseImageProcessor, row: int, source: Any, channels_first: bool | None, options: dict[str, Any]
 ) -> np.ndarray:
-    """(channels, height, width) of one picture; every error names the row."""
+    """Reads and processes one image: (channels, height, width); every error names the row."""
     try:
         image = read_image(source, count_channels(image_processor), channels_first)
     except (OSError, ValueError) as error:
@@ -237,24 +239,25 @@ def process_row_image(
 def process_image(
     image_processor: BaseImageProcessor, image: Image.Image, where: str, options: dict[str, Any]
 ) -> np.ndarray:
-    """(channels, height, width) of a readable picture."""
+    """Processes one image: (channels, height, width)."""
     check_aspect_ratio(image, options.get("size", getattr(image_processor, "size", None)), where)
     name = type(image_processor).__name__
     try:
         array = np.asarray(image_processor(image, **options)["pixel_values"][0])
     except Exception as error:
         raise ValueError(f"{where}: {name} failed on {describe(image)}: {error}") from error
-    array = array[0] if array.ndim == 4 and len(array) == 1 else array  # a family's own reader of frames
+    # a processor for videos adds a dimension of frames
+    array = array[0] if array.ndim == 4 and len(array) == 1 else array
     if array.ndim != 3:
         raise ValueError(
-            f"{where}: {name} gives an array of shape {array.shape} for a picture, not (channels, height, width); "
+            f"{where}: {name} returns an array of shape {array.shape} for an image, not (channels, height, width); "
             "choose an image processor that resizes to one size"
         )
     return array
 
 
 def check_aspect_ratio(image: Image.Image, size: Any, where: str) -> None:
-    """Resizing the shortest edge of a very long picture makes it huge."""
+    """Raises ValueError for an image that resizing its shortest edge would make too large."""
     edges = dict(size) if isinstance(size, (dict, SizeDict)) else {}
     ratio = max(image.size) / min(image.size)
     if "shortest_edge" in edges and ratio > MAX_ASPECT_RATIO:
@@ -266,7 +269,7 @@ def check_aspect_ratio(image: Image.Image, size: Any, where: str) -> None:
 
 
 def count_channels(image_processor: BaseImageProcessor) -> int:
-    """1 for an image processor that normalises one channel, else 3."""
+    """Returns 1 for an image processor that normalises one channel, else 3."""
     mean = getattr(image_processor, "image_mean", None)
     return 1 if isinstance(mean, Sequence) and len(mean) == 1 else 3
 
@@ -274,7 +277,7 @@ def count_channels(image_processor: BaseImageProcessor) -> int:
 def find_common_shape(
     image_processor: BaseImageProcessor, arrays: dict[tuple[int, int], np.ndarray], options: dict[str, Any]
 ) -> tuple[int, ...]:
-    """The shape of every processed picture; without any picture that of a blank one."""
+    """Returns the shape of all processed images; without any image, the shape of a processed blank one."""
     if not arrays:
         blank = Image.new(COLOR_MODES[count_channels(image_processor)], (64, 64))
         return process_image(image_processor, blank, "images", options).shape
@@ -282,7 +285,7 @@ def find_common_shape(
     for place, shape in others:
         if shape != expected:
             raise ValueError(
-                f"images: the picture of row {first[0]} comes out as {expected}, that of row {place[0]} as {shape} "
+                f"images: the image of row {first[0]} comes out as {expected}, that of row {place[0]} as {shape} "
                 '(channels, height, width); give them one size: images_kwargs={"size": {"height": ..., "width": ...}}'
             )
     return expected

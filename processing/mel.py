@@ -1,4 +1,4 @@
-"""Mel frames of sound, as many as the clip has: what recurrent towers read."""
+"""A feature extractor that turns audio into mel frames without padding, for recurrent towers."""
 
 from typing import Any, Literal
 
@@ -8,17 +8,20 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 
 class PlaitMelFeatureExtractor(SequenceFeatureExtractor):
-    """One clip to `input_features` (1, mel bins, frames), a frame every `hop_length` samples, not padded.
+    """Turns one clip into `input_features` (1, mel bins, frames), a frame every `hop_length` samples, not padded.
 
     Args:
         feature_size: mel bins, between 0 Hz and half the sampling rate (Slaney's scale and norm).
-        sampling_rate: samples a second.
-        n_fft, hop_length: samples of a window (Hann) and from one to the next; by default 25 and 10 ms.
-        log: natural logarithm of the power, floored at 1e-6; otherwise the power itself.
-        normalize: "clip" brings each bin to mean 0 and deviation 1 over the clip; "none".
-        target_dbfs: loudness to which each clip is brought first, in dB of full scale (root mean square); None: as it
-            is. Silence stays silent.
-        padding_value: what stands behind the end of the shorter clips of a batch.
+        sampling_rate: samples per second.
+        n_fft, hop_length: samples of a (Hann) window, and between the starts of two windows; default 25 and 10 ms.
+        log: return the natural logarithm of the power, floored at 1e-6; False: the power itself.
+        normalize: "clip" brings each bin to mean 0 and standard deviation 1 over the clip; "none" changes nothing.
+        target_dbfs: loudness to which each clip is scaled first, in dB of full scale (root mean square); None: not
+            scaled. Silence stays silent.
+        padding_value: fills the end of the shorter clips of a batch.
+
+    Raises:
+        ValueError: another `normalize`.
     """
 
     model_input_names = ["input_features"]
@@ -36,7 +39,7 @@ class PlaitMelFeatureExtractor(SequenceFeatureExtractor):
         **kwargs: Any,
     ) -> None:
         if normalize not in ("clip", "none"):
-            raise ValueError(f"normalize is {normalize!r}: 'clip' or 'none'")
+            raise ValueError(f"normalize is {normalize!r}: choose 'clip' or 'none'")
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
         self.n_fft, self.hop_length = n_fft or sampling_rate // 40, hop_length or sampling_rate // 100
         self.log, self.normalize, self.target_dbfs = log, normalize, target_dbfs
@@ -44,9 +47,12 @@ class PlaitMelFeatureExtractor(SequenceFeatureExtractor):
     def __call__(
         self, raw_speech: np.ndarray, sampling_rate: int | None = None, return_tensors: str | None = None
     ) -> BatchFeature:
-        """raw_speech: (samples,), about -1..1. Raises ValueError for another `sampling_rate` than the extractor's."""
+        """Returns the features of one clip. raw_speech: (samples,), about -1..1.
+
+        Raises ValueError if `sampling_rate` differs from the extractor's.
+        """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            raise ValueError(f"the clip has {sampling_rate} samples a second, not {self.sampling_rate}: resample it")
+            raise ValueError(f"the clip has {sampling_rate} samples per second, not {self.sampling_rate}: resample it")
         samples = np.pad(raw_speech, (0, max(self.n_fft - len(raw_speech), 0))).astype(np.float64)
         if self.target_dbfs is not None:
             loudness = np.sqrt(np.mean(np.square(raw_speech, dtype=np.float64)))
@@ -66,7 +72,7 @@ class PlaitMelFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature({"input_features": mel[None].astype(np.float32)}, tensor_type=return_tensors)
 
     def build_filters(self) -> np.ndarray:
-        """(frequencies, mel bins)."""
+        """Returns the mel filter bank (frequencies, mel bins)."""
         highest, count = self.sampling_rate / 2, self.n_fft // 2 + 1
         return mel_filter_bank(
             count, self.feature_size, 0, highest, self.sampling_rate, norm="slaney", mel_scale="slaney"

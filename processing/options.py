@@ -1,4 +1,4 @@
-"""The options of a processor's call: which part each belongs to, and a near name for one that there is not."""
+"""Sorts the options of a processor's call by the part that takes them, and rejects unknown options."""
 
 import inspect
 from collections.abc import Set
@@ -12,14 +12,14 @@ TEXT_OPTIONS = frozenset(
     "add_special_tokens padding truncation max_length pad_to_multiple_of padding_side return_token_type_ids "
     "return_special_tokens_mask return_offsets_mapping return_text_replacement_offsets verbose".split()
 )
-# options that would change the form of what comes out, or that a call gives already
+# options that would change the format of the output, or that the processor passes itself
 RESERVED_OPTIONS = frozenset(
     "return_tensors data_format device disable_grouping sampling_rate self args kwargs".split()
 )
 
 
 class ProcessorOptions(NamedTuple):
-    """What the call of each part is given beside its inputs."""
+    """The options of the tokenizer's, the image processor's and the feature extractor's calls."""
 
     text: dict[str, Any]
     images: dict[str, Any]
@@ -29,9 +29,9 @@ class ProcessorOptions(NamedTuple):
 def split_options(
     kwargs: dict[str, Any], image_processor: BaseImageProcessor | None, extractor: SequenceFeatureExtractor | None
 ) -> ProcessorOptions:
-    """Options given flat or in `text_kwargs`, `images_kwargs` and `audio_kwargs`, by the part that takes them.
+    """Sorts options, given flat or in `text_kwargs`, `images_kwargs` and `audio_kwargs`, by the part that takes them.
 
-    A flat one that more than one part takes (`padding`) is the tokenizer's.
+    A flat option that several parts know (`padding`) goes to the tokenizer.
     Raises TypeError for an unknown option, or one that is given twice.
     """
     kwargs = dict(kwargs)
@@ -50,20 +50,20 @@ def split_options(
 
 
 def find_audio_options(extractor: Any) -> set[str]:
-    """What a feature extractor's call, which is each family's own, takes beside the waveform."""
+    """Returns the names of the options of a feature extractor's call, which differ between families."""
     _, *names = inspect.signature(extractor).parameters
     return set(names) - RESERVED_OPTIONS
 
 
 def select_options(kwargs: dict[str, Any], group: str, names: Set[str], flat_names: Set[str]) -> dict[str, Any]:
-    """The options of one part, given flat or in its group, which is taken out of `kwargs`."""
+    """Returns the options of one part, flat or in its group, and removes the group from `kwargs`."""
     grouped = kwargs.pop(group, None) or {}
     flat = {name: value for name, value in kwargs.items() if name in flat_names}
     for name in grouped:
         if name not in names:
             raise build_unknown_option_error(name, names, group)
         if name in flat:
-            raise TypeError(f"the option {name!r} is given twice, flat and in {group}")
+            raise TypeError(f"the option {name!r} is given twice, flat and in {group}: drop one of them")
     return flat | grouped
 
 

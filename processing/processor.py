@@ -1,5 +1,5 @@
-"""One processor for any mix of modalities: tokenizers, an image processor and a feature extractor of sound, any of
-which may be missing."""
+"""One processor for any mix of modalities: tokenizers, an image processor and an audio feature extractor, each
+optional."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
@@ -47,30 +47,30 @@ SAVED_FIELDS = ("chat_template", "image_token", "num_image_tokens", "num_frames"
 
 
 class PresentPartNames:
-    """`ProcessorMixin.get_attributes`, which saving asks: all parts on the class, those that it has on a processor."""
+    """Replaces `ProcessorMixin.get_attributes`, which saving calls: a class has all parts, a processor only its own."""
 
     def __get__(self, processor: "PlaitProcessor | None", owner: type) -> Callable[[], list[str]]:
         return lambda: [name for name in SAVED_PARTS if processor is None or getattr(processor, name) is not None]
 
 
 class PlaitProcessor(ProcessorMixin):
-    """Texts, pictures and sound to the tensors a plait reads, and texts to be written to labels.
+    """Turns texts, images, audio and videos into the inputs of a plait model, and target texts into labels.
 
-    A tokenizer without a pad token is copied and pads with its end-of-sequence token. Texts are cut at
-    `tokenizer.model_max_length`, at which the first cut is warned about. A tokenizer that names no attention mask
-    (SigLIP's) belongs to a model that reads the padding: its texts are all padded to that length.
+    A tokenizer without a pad token is copied and pads with its end-of-sequence token. Texts are truncated at
+    `tokenizer.model_max_length`, with a warning the first time. A tokenizer that names no attention mask (SigLIP's)
+    belongs to a model that attends to padding: all its texts are padded to that length.
 
     Args:
-        image_processor, tokenizer: read pictures and texts.
-        chat_template: by default the tokenizer's.
-        feature_extractor: reads sound.
-        decoder_tokenizer: of the texts that are written, where it is another than that of those that are read.
-        image_token: stands in a text for a picture that is read there (`PlaitForCausalLM`); a tokenizer that does not
-            have it as a special token is copied and gets it.
-        num_image_tokens: how many tokens one picture has in the model, `model.num_image_tokens`; may be set later.
-        frame_processor: reads the frames of videos, where that is another than the image processor.
-        num_frames, fps: which frames of a video are read: so many at even distances, or so many a second (at most
-            `num_frames`); without both, all.
+        image_processor, tokenizer: process images and texts.
+        chat_template: default: the tokenizer's.
+        feature_extractor: processes audio.
+        decoder_tokenizer: tokenizer of targets and generated texts, if it differs from that of the input texts.
+        image_token: the placeholder of an image inside a text (`PlaitForCausalLM`); a tokenizer without this special
+            token is copied and extended.
+        num_image_tokens: number of tokens of one image in the model, `model.num_image_tokens`; may be set later.
+        frame_processor: processes the frames of videos, if it differs from the image processor.
+        num_frames, fps: the frames to read of each video: `num_frames` at even distances, or `fps` per second (then at
+            most `num_frames`); default: all.
 
     Raises:
         ValueError: no part at all, a tokenizer with neither a pad nor an end-of-sequence token, or an image token
@@ -133,7 +133,7 @@ class PlaitProcessor(ProcessorMixin):
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool | None = None,
     ) -> Self:
-        """The processor for towers that a plait's `compose` takes by the same arguments.
+        """Builds the processor for the towers that a model's `compose` takes as the same arguments.
 
             model = PlaitForCausalLM.compose(image=image, decoder=decoder)
             processor = PlaitProcessor.compose(
@@ -143,20 +143,21 @@ class PlaitProcessor(ProcessorMixin):
 
         Args:
             text: a Hub id or folder with a tokenizer, a ready tokenizer, or a model that was loaded from one.
-                `model_max_length` becomes the tower's number of positions where that is smaller.
+                `model_max_length` is lowered to the tower's number of positions if that is smaller.
             image: a Hub id or folder with a `preprocessor_config.json`, a ready image processor, a config or a model.
                 A config, or a folder without that file, gives a default: resized to `image_size`, values in -1..1.
-            audio: a Hub id or folder with a `preprocessor_config.json` of sound, a ready feature extractor, a config or
-                a model. A config gives a default: Whisper's, of its mel bins and positions.
-            video: as `image`, of the frames of videos.
-            num_frames, fps: as in the class; `num_frames` is by default the number that a config names.
-            decoder: as `text`. Alone it is the tokenizer of all texts, and pads on the left, as generation needs it;
-                beside another `text` it is that of the texts that are written.
+            audio: a Hub id or folder with a `preprocessor_config.json` for audio, a ready feature extractor, a config
+                or a model. A config gives a default for its model type, such as Whisper's.
+            video: as `image`, for the frames of videos.
+            num_frames, fps: as in the class; the default of `num_frames` is that of the video tower's config.
+            decoder: as `text`. Without `text` its tokenizer serves for all texts, and pads on the left, as generation
+                requires; with a different `text` it serves for targets and generated texts.
             image_token, num_image_tokens: as in the class.
             revision, subfolder, token, cache_dir, local_files_only: as in `from_pretrained`.
 
         Raises:
-            ValueError: no tokenizer, image processor or feature extractor there.
+            TypeError: a source of another type.
+            ValueError: a source without a tokenizer, image processor or feature extractor.
         """
         options = {
             "revision": revision,
@@ -181,12 +182,12 @@ class PlaitProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Self:
-        """Load what `save_pretrained` wrote, or the parts that any published checkpoint has.
+        """Loads a saved PlaitProcessor, or the parts of any pretrained checkpoint.
 
-        `kwargs` are the loading options, and options of the parts (`padding_side="left"`, `do_resize=False`).
+        `kwargs` are loading options, and options of the parts (`padding_side="left"`, `do_resize=False`).
 
         Raises:
-            OSError: no such checkpoint, or it has neither a tokenizer nor an image processor nor a feature extractor.
+            OSError: no such checkpoint, or one with neither a tokenizer, an image processor nor a feature extractor.
         """
         checkpoint = Checkpoint(fspath(pretrained_model_name_or_path), kwargs)
         parts = {
@@ -221,45 +222,44 @@ class PlaitProcessor(ProcessorMixin):
         num_images: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Prepare a batch.
+        """Turns a batch of rows into model inputs.
 
         Args:
-            text: a string (one row) or a list with a string or None (no text) for every row. Where `image_token` is
-                set, a text has one for every image of its row, in their order.
-            images: a picture (one row) or a list with a picture, None (no picture) or a list of pictures for every row.
-                A picture is a Pillow picture, an array or tensor (uint8 in 0..255 or floats in 0..1), a path, the bytes
+            text: a string (one row) or a list with a string or None (no text) for every row. With an `image_token`, a
+                text contains it once for every image of its row, in order.
+            images: an image (one row) or a list with an image, None (no image) or a list of images for every row.
+                An image is a Pillow image, an array or tensor (uint8 in 0..255 or floats in 0..1), a path, the bytes
                 of a file or `datasets`' {"bytes", "path"}; see `read_image` for colours, depth and orientation.
             text_pair: second texts, as `text`.
-            return_tensors: "pt" or "np"; None leaves nested lists of ids and arrays of pictures and sound.
-            audio: likewise clips: an array or tensor (samples) or (channels, samples), a path, the bytes of a file, or
-                `datasets`' {"array", "sampling_rate"} or {"bytes", "path"}; see `waveform`.
-            sampling_rate: samples a second of the clips that are bare arrays.
-            videos: likewise: a path, the bytes of a file, an array or tensor (frames, height, width, channels) or
-                (frames, channels, height, width), or a list of frames; see `collect_video_rows`.
-            video_fps: frames a second of the videos that are bare frames.
-            text_target: the text to be written for every row.
-            max_target_length: tokens of a target with its end, by default as many as its tokenizer allows.
-            num_images: how many images each row has, where they reach the model by another way than `images`.
+            return_tensors: "pt" or "np"; None returns nested lists of ids, and arrays for the other modalities.
+            audio: clips, in lists as for `images`: an array or tensor (samples) or (channels, samples), a path, the
+                bytes of a file, `datasets`' {"array", "sampling_rate"} or {"bytes", "path"}; see `read_waveform`.
+            sampling_rate: samples per second of clips that are bare arrays.
+            videos: videos, in lists as for `images`: a path, the bytes of a file, an array or tensor (frames, height,
+                width, channels) or (frames, channels, height, width), or a list of frames; see `collect_video_rows`.
+            video_fps: frames per second of videos that are bare frames.
+            text_target: the target text of every row.
+            max_target_length: maximum tokens of a target, end token included; default: its tokenizer's limit.
+            num_images: number of images of each row, if they reach the model by another way than `images`.
             kwargs: options of the parts' calls, flat or in the dicts `text_kwargs`, `images_kwargs`, `audio_kwargs` and
-                `videos_kwargs` (there `num_frames`, `fps` and the options of the frames' processor).
-                Without any, texts are padded to the longest and cut at `tokenizer.model_max_length`.
+                `videos_kwargs` (`num_frames`, `fps` and the options of the frame processor). By default texts are
+                padded to the longest and truncated at `tokenizer.model_max_length`.
 
         Returns:
-            `input_ids`, `attention_mask` (all 0 in a row without a text or tokens) and, where the tokenizer makes them,
-            `token_type_ids`, each (batch, length); `pixel_values` (batch, images, channels, height, width), zeros
-            where there is no picture, and `image_present` (batch, images) bool; `input_features` (batch, clips, mel
-            bins, frames) or `input_values` (batch, clips, samples), zeros where there is no clip, and `audio_present`
-            (batch, clips) bool; `pixel_values_videos` (batch, clips, frames, channels, height, width) and
-            `video_present` (batch, clips) bool; `input_features_mask`, `input_values_mask` or
-            `pixel_values_videos_mask` (batch, clips, length) where clips have different lengths; `labels` (batch,
-            length), padded with -100. A row with nothing to read is left to the model, which refuses it unless another
-            input stands in.
+            `input_ids`, `attention_mask` (all 0 in a row without a text or tokens) and, if the tokenizer returns it,
+            `token_type_ids`, each (batch, length); `pixel_values` (batch, images, channels, height, width), zeros for
+            absent images, and `image_present` (batch, images) bool; `input_features` (batch, clips, mel bins, frames)
+            or `input_values` (batch, clips, samples), zeros for absent clips, and `audio_present` (batch, clips) bool;
+            `pixel_values_videos` (batch, clips, frames, channels, height, width) and `video_present` (batch, clips)
+            bool; `input_features_mask`, `input_values_mask` or `pixel_values_videos_mask` (batch, clips, length) if
+            clips have different lengths; `labels` (batch, length), padded with -100. A row may be empty here; the model
+            rejects it unless it gets another input for it.
 
         Raises:
-            TypeError: a row that is none of these, an unknown option.
-            ValueError: a picture or clip that cannot be read, different numbers of rows, a missing part, an image
-                token without an image or the reverse, images cut off with their text, a target with nothing to write.
-            FileNotFoundError: no file at a picture's or clip's path.
+            TypeError: a value of another type, an unknown option.
+            ValueError: an image or clip that cannot be read, different numbers of rows, a missing part, an image
+                token without an image or the reverse, truncated image tokens, an empty target.
+            FileNotFoundError: no file at the path of an image or clip.
         """
         video_options = dict(kwargs.pop("videos_kwargs", None) or {})
         check_required_input("audio", audio, sampling_rate=sampling_rate)
@@ -268,56 +268,58 @@ class PlaitProcessor(ProcessorMixin):
         check_required_input("text_target", text_target, max_target_length=max_target_length)
         options = split_options(kwargs, self.image_processor, self.feature_extractor)
         texts = None if text is None else collect_text_rows(text)
-        pictures = None if images is None else collect_image_rows(images)
+        image_rows = None if images is None else collect_image_rows(images)
         clips = None if audio is None else collect_audio_rows(audio)
-        films = None if videos is None else collect_video_rows(videos)
+        video_rows = None if videos is None else collect_video_rows(videos)
         targets = None if text_target is None else collect_text_rows(text_target, "text_target")
-        check_row_counts({"text": texts, "images": pictures, "audio": clips, "videos": films, "text_target": targets})
+        check_row_counts(
+            {"text": texts, "images": image_rows, "audio": clips, "videos": video_rows, "text_target": targets}
+        )
         values: dict[str, Any] = {}
         if texts is not None:
-            values |= self._encode_texts(texts, text_pair, count_images(texts, pictures, num_images), options.text)
-        if pictures is not None:
-            values |= process_images(self._require_part("image", "images"), pictures, options.images)
+            values |= self._encode_texts(texts, text_pair, count_images(texts, image_rows, num_images), options.text)
+        if image_rows is not None:
+            values |= process_images(self._require_part("image", "images"), image_rows, options.images)
         if clips is not None:
             values |= self._encode_audio(clips, sampling_rate, options.audio)
-        if films is not None:
-            values |= self._encode_videos(films, video_fps, video_options)
+        if video_rows is not None:
+            values |= self._encode_videos(video_rows, video_fps, video_options)
         if targets is not None:
             values["labels"] = self._encode_targets(targets, max_target_length)
         return BatchFeature(values, tensor_type=return_tensors)
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
-        """`target_tokenizer.batch_decode`."""
+        """Decodes a batch of token ids with `target_tokenizer.batch_decode`."""
         return self.target_tokenizer.batch_decode(*args, **kwargs)
 
     def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """`target_tokenizer.decode`."""
+        """Decodes token ids with `target_tokenizer.decode`."""
         return self.target_tokenizer.decode(*args, **kwargs)
 
     def post_process_image_text_to_text(
         self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
     ) -> Any:
-        """What transformers' pipeline makes of generated ids: `decode`."""
+        """Decodes generated ids, as transformers' image-text-to-text pipeline requires."""
         return self.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
 
     @property
     def target_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the texts that the model writes; raises ValueError where there is none."""
+        """The tokenizer of targets and generated texts; raises ValueError if there is none."""
         if self.decoder_tokenizer is not None:
             return self.decoder_tokenizer
         return self._require_part("text", "token ids")
 
     @property
     def image_token_id(self) -> int | None:
-        """The number of `image_token`, which must be `model.config.image_token_id`; None without one."""
+        """The id of `image_token`, which must equal `model.config.image_token_id`; None without an image token."""
         if self.tokenizer is None or self.image_token is None:
             return None
-        tokenizer: Any = self.tokenizer  # typed as giving a list too
+        tokenizer: Any = self.tokenizer  # its annotation allows a list as well
         return tokenizer.convert_tokens_to_ids(self.image_token)
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of what a call returns (labels apart)."""
+        """The names of the model inputs that a call returns, without labels."""
         read = (self.tokenizer, self.image_processor, self.feature_extractor)
         text, image, audio = (getattr(part, "model_input_names", []) for part in read)
         names = [*text, *image, *(["image_present"] if image else [])]
@@ -326,7 +328,7 @@ class PlaitProcessor(ProcessorMixin):
         return names
 
     def _require_part(self, modality: str, what: str) -> Any:
-        """Returns the part that reads a modality; raises ValueError where there is none."""
+        """Returns the part that processes a modality; raises ValueError if there is none."""
         name = MODALITY_TABLE[modality].processor_part
         part = getattr(self, name)
         if part is None:
@@ -339,10 +341,10 @@ class PlaitProcessor(ProcessorMixin):
     def _encode_texts(
         self, texts: list[str | None], text_pair: Any, counts: Sequence[int], options: dict[str, Any]
     ) -> dict[str, Any]:
-        """Ids and masks, the images' tokens among them; the first text that is cut unasked for is warned about."""
+        """Returns ids and masks, image tokens included; warns once about a text truncated by default."""
         tokenizer = self._require_part("text", "text")
         pairs = collect_pair_rows(texts, text_pair)
-        # transformers' chat templates ask for these to shift offsets: ours are those of the text as it was given
+        # transformers' chat templates request this to shift offsets; offsets here refer to the original text already
         options = {name: value for name, value in options.items() if name != "return_text_replacement_offsets"}
         token_id = self.image_token_id
         if self.image_token is None or token_id is None:
@@ -353,40 +355,42 @@ class PlaitProcessor(ProcessorMixin):
         if "text" not in self.reported_truncations and not {"truncation", "max_length"} & options.keys():
             row = find_truncated_row(tokenizer, texts, pairs, values)
             self._warn_truncation(
-                "text", row, f"longer than the {tokenizer.model_max_length} tokens that the model can place"
+                "text", row, f"longer than the {tokenizer.model_max_length} tokens that the model has positions for"
             )
         return values
 
     def _encode_audio(
         self, clips: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]
     ) -> dict[str, Any]:
-        """The clips' features; the first clip that is cut is warned about."""
-        values, cut = extract_features(self._require_part("audio", "audio"), clips, sampling_rate, options)
-        row, seconds = cut or (None, 0.0)
+        """Returns the features of the clips; warns once about a truncated clip."""
+        values, truncated = extract_features(self._require_part("audio", "audio"), clips, sampling_rate, options)
+        row, seconds = truncated or (None, 0.0)
         self._warn_truncation("audio", row, f"a clip of {seconds:.1f} s is longer than the feature extractor reads")
         return values
 
     def _encode_videos(
         self, videos: list[list[Any]], video_fps: float | None, options: dict[str, Any]
     ) -> dict[str, Any]:
-        """The videos' frames, sampled as the call says, else as the processor does."""
+        """Returns the frames of the videos, sampled by the options of the call or else the processor's settings."""
         own = FrameSampling(self.num_frames, self.fps)
-        asked = {name: options.pop(name) for name in FrameSampling._fields if name in options}
+        requested = {name: options.pop(name) for name in FrameSampling._fields if name in options}
         reader = self.frame_processor or self._require_part("image", "videos")
-        return process_videos(reader, videos, FrameSampling(**asked) if asked else own, video_fps, options)
+        return process_videos(reader, videos, FrameSampling(**requested) if requested else own, video_fps, options)
 
     def _encode_targets(self, targets: list[str | None], limit: int | None) -> list[list[int]]:
-        """Labels of the targets; the first one that is cut unasked for is warned about."""
+        """Returns the labels of the targets; warns once about a target truncated by default."""
         tokenizer = self.target_tokenizer
         labels = encode_targets(tokenizer, targets, limit)
-        cut = labels.truncated_row if limit is None else None
+        truncated = labels.truncated_row if limit is None else None
         self._warn_truncation(
-            "text_target", cut, f"longer than the {tokenizer.model_max_length} tokens that the model writes"
+            "text_target", truncated, f"longer than the {tokenizer.model_max_length} tokens that the model generates"
         )
         return labels.ids
 
     def _warn_truncation(self, what: str, row: int | None, problem: str) -> None:
-        """Warn once that an input of this kind is cut."""
+        """Warns, once for each kind of input, that a row is truncated."""
         if row is not None and what not in self.reported_truncations:
             self.reported_truncations.add(what)
-            logger.warning(f"{what}, row {row}: {problem}, and cut there; so will others be, without a further warning")
+            logger.warning(
+                f"{what}, row {row}: {problem}, and truncated there; further rows are truncated without a warning"
+            )

@@ -1,4 +1,4 @@
-"""Where a tokenizer and an image processor come from: a folder, a Hub id, a config, a model, or a ready object."""
+"""Finds tokenizers, image processors and feature extractors for a folder, Hub id, config, model or ready object."""
 
 import json
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ DECODER_FOLDER = "decoder_tokenizer"  # where ProcessorMixin saves a tokenizer o
 IMAGE_PROCESSOR_KEYS = {"image_processor_type", "feature_extractor_type", "auto_map"}
 WAVEFORM_MODEL_TYPES = (PlaitWaveformConfig.model_type, "wav2vec2", "hubert")
 SPECTROGRAM_MODEL_TYPES = (PlaitSpectrogramConfig.model_type, "audio-spectrogram-transformer")
-# these count positions over real tokens, from the one after padding: the table has pad_token_id + 1 rows too many
+# these families number real tokens from pad_token_id + 1, so that many rows of the position table are not usable
 POSITIONS_AFTER_PADDING = frozenset(
     "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke markuplm mpnet roberta roberta-prelayernorm "
     "xlm-roberta xlm-roberta-xl xmod".split()
@@ -58,28 +58,29 @@ POSITIONS_AFTER_PADDING = frozenset(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder or a Hub repository, and how it is read (`HUB_OPTIONS` and what the Auto classes take)."""
+    """A folder or Hub repository, and the options to read it (`HUB_OPTIONS` and arguments of the Auto classes)."""
 
     name: str
     options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         if self.name.startswith(("/", ".", "~")) and not isdir(self.name):
-            raise FileNotFoundError(f"there is no folder {self.name!r}")
+            raise FileNotFoundError(f"there is no folder {self.name!r}: pass an existing folder or a Hub id")
 
     def __str__(self) -> str:
         return self.name if isdir(self.name) else f"{self.name} (not a folder: read as a Hub id)"
 
     @property
     def hub_options(self) -> dict[str, Any]:
+        """The options that concern the Hub (revision, subfolder, token, ...)."""
         return select_hub_options(self.options)
 
     def find_file(self, filename: str) -> str | None:
-        """Where a file is, after download; None if there is no such file."""
+        """Returns the local path of a file, downloaded if necessary; None if there is no such file."""
         return cached_file(self.name, filename, **self.hub_options, _raise_exceptions_for_missing_entries=False)
 
     def read_json(self, filename: str) -> dict[str, Any] | None:
-        """Content of a JSON file; None if there is no such file."""
+        """Returns the content of a JSON file; None if there is no such file. Raises ValueError for invalid JSON."""
         path = self.find_file(filename)
         if path is None:
             return None
@@ -90,23 +91,23 @@ class Checkpoint:
             raise ValueError(f"{filename} of {self} is not valid JSON ({error})") from error
 
     def read_model_config(self) -> PreTrainedConfig:
-        """The model's config, with the keys of the file as fields if the model type is unknown."""
+        """Returns the model's config; for an unknown model type, one with the keys of the file as fields."""
         fields = self.read_json("config.json") or {}
         if fields.get("model_type") in CONFIG_MAPPING:
             return CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
         return PreTrainedConfig.from_dict(fields)
 
     def is_own(self) -> bool:
-        """Whether a PlaitProcessor was saved here: then its parts are there as they shall be."""
+        """Returns whether a PlaitProcessor was saved here: its parts are then loaded without adjustments."""
         return (self.read_json("processor_config.json") or {}).get("processor_class") == "PlaitProcessor"
 
 
 def resolve_tokenizer(source: TextSource, options: Mapping[str, Any], part: str = "text") -> PreTrainedTokenizerBase:
-    """The tokenizer for a text tower or a decoder (`part`), cut to its positions.
+    """Returns the tokenizer for `part`, "text" or "decoder"; `model_max_length` is at most the number of positions.
 
     Raises:
-        TypeError: something else than a `TextSource`.
-        ValueError: no tokenizer there; a config, which names none.
+        TypeError: a source that is not a `TextSource`.
+        ValueError: a source without a tokenizer, such as a config.
     """
     if isinstance(source, PreTrainedTokenizerBase):
         return source
@@ -118,7 +119,9 @@ def resolve_tokenizer(source: TextSource, options: Mapping[str, Any], part: str 
             "tokenizer, or the folder or Hub id of one"
         )
     if not isinstance(source, (str, PathLike)):
-        raise TypeError(f"{part}: a {type(source).__name__} is no tokenizer, folder, Hub id, config or model")
+        raise TypeError(
+            f"{part}: a {type(source).__name__} is no tokenizer, folder, Hub id, config or model: pass one of these"
+        )
     checkpoint = Checkpoint(fspath(source), options)
     tokenizer = find_decoder_tokenizer(checkpoint) if part == "decoder" else None
     tokenizer = find_tokenizer(checkpoint) if tokenizer is None else tokenizer
@@ -133,9 +136,9 @@ def resolve_tokenizer(source: TextSource, options: Mapping[str, Any], part: str 
 def resolve_tokenizers(
     text: TextSource | None, decoder: TextSource | None, options: dict[str, Any]
 ) -> tuple[PreTrainedTokenizerBase | None, PreTrainedTokenizerBase | None]:
-    """The tokenizer of all texts, or of those that are read, and that of the texts written where it is another.
+    """Returns the tokenizer of input texts, and that of targets and generated texts (None if they share the first).
 
-    A decoder's tokenizer of all texts pads on the left: generation goes on from the last token.
+    A decoder's tokenizer that serves for all texts pads on the left: generation continues from the last token.
     """
     if text is None and decoder is not None:
         tokenizer = deepcopy(resolve_tokenizer(decoder, options, "decoder"))
@@ -151,24 +154,24 @@ def resolve_tokenizers(
 
 
 def is_same_source(first: TextSource, second: TextSource) -> bool:
-    """Whether two text sources lead to one tokenizer: the same object, or the same folder or Hub id."""
+    """Returns whether two text sources have one tokenizer: the same object, or the same folder or Hub id."""
     names = {find_source_name(source) for source in (first, second)}
     return first is second or (len(names) == 1 and None not in names)
 
 
 def find_source_name(source: TextSource) -> str | None:
-    """The folder or Hub id that a source is, or was loaded from; None for other objects."""
+    """Returns the folder or Hub id that a source is, or was loaded from; None for other objects."""
     if isinstance(source, PreTrainedModel):
         return source.name_or_path or None
     return fspath(source) if isinstance(source, (str, PathLike)) else None
 
 
 def resolve_feature_extractor(source: AudioSource, options: Mapping[str, Any]) -> SequenceFeatureExtractor:
-    """The feature extractor for an audio tower; for a config or a model of fresh weights Whisper's of its size.
+    """Returns the feature extractor for an audio tower; for a config or a newly initialized model, a default one.
 
     Raises:
-        TypeError: something else than an `AudioSource`.
-        ValueError: no feature extractor of sound there, and no number of mel bins either.
+        TypeError: a source that is not an `AudioSource`.
+        ValueError: a source without a feature extractor for audio, from whose config none can be derived.
     """
     if isinstance(source, SequenceFeatureExtractor):
         return source
@@ -177,23 +180,26 @@ def resolve_feature_extractor(source: AudioSource, options: Mapping[str, Any]) -
     if isinstance(source, (PreTrainedConfig, PreTrainedModel)):
         return build_default_feature_extractor(source.config if isinstance(source, PreTrainedModel) else source)
     if not isinstance(source, (str, PathLike)):
-        raise TypeError(f"audio: a {type(source).__name__} is no feature extractor, folder, Hub id or model")
+        raise TypeError(
+            f"audio: a {type(source).__name__} is no feature extractor, folder, Hub id, config or model: pass one of "
+            "them"
+        )
     checkpoint = Checkpoint(fspath(source), options)
     found = find_feature_extractor(checkpoint)
     if found is None:
         raise ValueError(
-            f"audio: {checkpoint} has no preprocessor_config.json of sound; pass a ready feature extractor, or the "
+            f"audio: {checkpoint} has no preprocessor_config.json for audio; pass a ready feature extractor, or the "
             "folder or Hub id of one"
         )
     return found
 
 
 def resolve_image_processor(source: ImageSource, options: Mapping[str, Any]) -> BaseImageProcessor:
-    """The image processor for an image tower; for a config or a model of fresh weights the default of its size.
+    """Returns the image processor for an image tower; for a config or a newly initialized model, a default one.
 
     Raises:
-        TypeError: something else than an `ImageSource`.
-        ValueError: no image processor there, and no image size either.
+        TypeError: a source that is not an `ImageSource`.
+        ValueError: a source with neither an image processor nor an image size.
     """
     if isinstance(source, BaseImageProcessor):
         return source
@@ -206,20 +212,24 @@ def resolve_image_processor(source: ImageSource, options: Mapping[str, Any]) -> 
         checkpoint = Checkpoint(fspath(source), options)
         found, where = find_image_processor(checkpoint), str(checkpoint)
     else:
-        raise TypeError(f"image: a {type(source).__name__} is no image processor, folder, Hub id, config or model")
+        raise TypeError(
+            f"image: a {type(source).__name__} is no image processor, folder, Hub id, config or model: pass one of them"
+        )
     if found is None:
         raise ValueError(
-            f"image: {where} has neither a preprocessor_config.json of pictures nor an image_size; pass a ready image "
+            f"image: {where} has neither a preprocessor_config.json for images nor an image_size; pass a ready image "
             "processor, or the folder or Hub id of one"
         )
     return found
 
 
 def build_default_feature_extractor(config: PreTrainedConfig) -> SequenceFeatureExtractor:
-    """What a tower of that config reads: samples, patches of a spectrogram (AST's), mel frames as long as the clip (of
-    a recurrent tower), or Whisper's 100 frames a second of `num_mel_bins`, twice as many as `max_source_positions`.
+    """Builds the feature extractor for an audio tower's config, by its model type.
 
-    Raises ValueError for a config without these, or where they make no whole seconds.
+    A waveform tower gets samples, a spectrogram tower AST's spectrograms, a recurrent tower mel frames of the clip's
+    length, any other tower Whisper's: 100 frames of `num_mel_bins` per second, 2 * `max_source_positions` frames.
+
+    Raises ValueError if these fields are missing, or make no whole seconds.
     """
     audio = getattr(config, "audio_config", None) or config
     if audio.model_type in WAVEFORM_MODEL_TYPES:
@@ -238,7 +248,7 @@ def build_default_feature_extractor(config: PreTrainedConfig) -> SequenceFeature
 
 
 def find_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
-    """The checkpoint's tokenizer, cut to the positions of its model; None if it has none."""
+    """Returns the checkpoint's tokenizer, limited to the positions of its model; None if it has none."""
     if not any(checkpoint.find_file(name) for name in TOKENIZER_FILES):
         return None
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.options)
@@ -246,7 +256,7 @@ def find_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
 
 
 def find_decoder_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
-    """The decoder's own tokenizer in a folder where a PlaitProcessor was saved; None if it has none."""
+    """Returns the decoder's own tokenizer from a folder of a PlaitProcessor; None if it has none."""
     if not checkpoint.is_own():
         return None
     subfolder = "/".join(part for part in (checkpoint.options.get("subfolder"), DECODER_FOLDER) if part)
@@ -254,19 +264,21 @@ def find_decoder_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | 
 
 
 def find_feature_extractor(checkpoint: Checkpoint) -> SequenceFeatureExtractor | None:
-    """The checkpoint's feature extractor of sound; None if it has none."""
+    """Returns the checkpoint's feature extractor for audio; None if it has none."""
     saved = checkpoint.read_json("processor_config.json") or {}
     fields = saved.get("feature_extractor") or checkpoint.read_json("preprocessor_config.json") or {}
-    if "sampling_rate" not in fields:  # of pictures
+    if "sampling_rate" not in fields:  # the file describes an image processor
         return build_voice_feature_extractor(checkpoint.read_json("config.json") or {})
     if fields.get("feature_extractor_type") == PlaitMelFeatureExtractor.__name__:
         return PlaitMelFeatureExtractor(**fields)
-    options = {name: value for name, value in checkpoint.options.items() if name != "padding_side"}  # meant for texts
+    options = {
+        name: value for name, value in checkpoint.options.items() if name != "padding_side"
+    }  # an option of tokenizers
     return AutoFeatureExtractor.from_pretrained(checkpoint.name, **options)
 
 
 def build_voice_feature_extractor(config: Mapping[str, Any]) -> SequenceFeatureExtractor | None:
-    """What a config.json of a voice encoder says of its frames: power, not its logarithm; None for any other."""
+    """Builds the feature extractor (of power, not its logarithm) for a voice encoder's config.json; None for others."""
     names = ("feature_size", "sampling_rate", "n_fft", "hop_length", "target_dbfs")
     if "model_type" in config or any(name not in config for name in names):
         return None
@@ -274,7 +286,7 @@ def build_voice_feature_extractor(config: Mapping[str, Any]) -> SequenceFeatureE
 
 
 def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
-    """The checkpoint's image processor (PIL backend), or the default of its image size; None if it has neither."""
+    """Returns the checkpoint's image processor (PIL backend), or a default for its image size; None without both."""
     saved = checkpoint.read_json("processor_config.json") or {}
     fields = saved.get("image_processor") or checkpoint.read_json("preprocessor_config.json")
     if fields is None:
@@ -283,9 +295,9 @@ def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
             if checkpoint.is_own()
             else build_default_image_processor(checkpoint.read_model_config(), checkpoint.name)
         )
-    if "sampling_rate" in fields:  # of sound
+    if "sampling_rate" in fields:  # the file describes a feature extractor for audio
         return None
-    # transformers does not export it without torchvision
+    # without torchvision, transformers does not export it at the top level
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING, AutoImageProcessor
 
     if IMAGE_PROCESSOR_KEYS & fields.keys() or type(checkpoint.read_model_config()) in IMAGE_PROCESSOR_MAPPING:
@@ -294,28 +306,29 @@ def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
 
 
 def resolve_frame_processor(source: ImageSource, options: Mapping[str, Any]) -> BaseImageProcessor:
-    """What reads the frames of a video: as saved in a PlaitProcessor's folder, else as for an image tower."""
+    """Returns the processor of video frames: as saved in a PlaitProcessor's folder, else as for an image tower."""
     saved = Checkpoint(fspath(source), options).read_json("processor_config.json") if is_path(source) else None
     return build_frame_processor((saved or {}).get("frame_processor")) or resolve_image_processor(source, options)
 
 
 def is_path(source: object) -> TypeGuard[str | PathLike[str]]:
+    """Returns whether a source is a folder or Hub id."""
     return isinstance(source, (str, PathLike))
 
 
 def build_frame_processor(fields: Mapping[str, Any] | None) -> BaseImageProcessor | None:
-    """The processor of frames that a saved PlaitProcessor names by its fields; None where it has none of its own."""
+    """Builds the frame processor that a saved PlaitProcessor describes; None if it describes none."""
     if fields is None:
         return None
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    with TemporaryDirectory() as folder:  # what knows all classes reads folders alone
+    with TemporaryDirectory() as folder:  # AutoImageProcessor, which knows all classes, reads only folders
         Path(folder, "preprocessor_config.json").write_text(json.dumps(fields), encoding="utf-8")
         return AutoImageProcessor.from_pretrained(folder, backend="pil")
 
 
 def find_num_frames(source: ImageSource, options: Mapping[str, Any]) -> int | None:
-    """How many frames of a video a checkpoint's or tower's config says that it reads; None where it does not."""
+    """Returns the number of frames of a video that a checkpoint or config expects; None if it does not say."""
     if isinstance(source, BaseImageProcessor):
         return None
     if isinstance(source, (str, PathLike)):
@@ -326,11 +339,12 @@ def find_num_frames(source: ImageSource, options: Mapping[str, Any]) -> int | No
 
 
 def read_num_frames(config: PreTrainedConfig) -> int | None:
+    """Returns the number of frames in a model's or video tower's config; None if there is none."""
     return getattr(getattr(config, "video_config", None) or config, "num_frames", None)
 
 
 def build_vit_image_processor(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> BaseImageProcessor:
-    """A ViT's image processor with these fields; of the overrides only those that it knows."""
+    """Builds a ViT image processor from fields, and from those overrides that it knows."""
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     known = overrides.keys() & ViTImageProcessorPil.valid_kwargs.__annotations__.keys()
@@ -338,7 +352,8 @@ def build_vit_image_processor(fields: Mapping[str, Any], overrides: Mapping[str,
 
 
 def build_default_image_processor(config: PreTrainedConfig, origin: str | None = None) -> BaseImageProcessor | None:
-    """Pictures resized to `config.image_size`, values in -1..1 (mean and deviation 0.5); None without an image size."""
+    """Builds an image processor that resizes to `config.image_size`, with values in -1..1 (mean and standard deviation
+    0.5); None without an image size. Raises ValueError for a number of channels other than 1 or 3."""
     vision = getattr(config, "vision_config", None) or getattr(config, "video_config", None) or config
     size = getattr(vision, "image_size", None)
     if size is None:
@@ -346,11 +361,11 @@ def build_default_image_processor(config: PreTrainedConfig, origin: str | None =
     height, width = (size, size) if isinstance(size, int) else size
     channels = getattr(vision, "num_channels", 3)
     if channels not in (1, 3):
-        raise ValueError(f"image: num_channels is {channels}, but pictures have 3 channels (RGB) or 1 (grey)")
+        raise ValueError(f"image: num_channels is {channels}, but images have 3 channels (RGB) or 1 (grey)")
     if origin is not None:
         logger.warning(
-            f"{origin} has no preprocessor_config.json: pictures are resized to {height}x{width} and normalised with "
-            "mean 0.5 and deviation 0.5"
+            f"{origin} has no preprocessor_config.json: images are resized to {height}x{width} and normalised with "
+            "mean 0.5 and standard deviation 0.5"
         )
     scale = [0.5] * channels
     fields = {"size": {"height": height, "width": width}, "image_mean": scale, "image_std": scale}
@@ -358,7 +373,7 @@ def build_default_image_processor(config: PreTrainedConfig, origin: str | None =
 
 
 def limit_length(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer, or a copy whose `model_max_length` is the number of positions if that is smaller."""
+    """Returns the tokenizer, or a copy whose `model_max_length` is the number of positions if that is smaller."""
     positions = find_max_positions(config)
     if positions is None or positions >= tokenizer.model_max_length:
         return tokenizer
@@ -368,7 +383,7 @@ def limit_length(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -
 
 
 def find_max_positions(config: PreTrainedConfig) -> int | None:
-    """How many tokens the text model of this config can place; None without a limit."""
+    """Returns the number of tokens for which the text model of a config has positions; None without a limit."""
     text = getattr(config, "text_config", None) or config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None) or getattr(text, "max_target_positions", None)
     if positions is None or positions <= 0:

@@ -1,4 +1,4 @@
-"""Texts to be written: labels for a decoder."""
+"""Turns target texts into labels for a decoder."""
 
 from typing import Any, NamedTuple
 
@@ -6,43 +6,47 @@ from transformers import PreTrainedTokenizerBase
 
 from .text import UNLIMITED_LENGTH
 
-LABEL_PAD_TOKEN_ID = -100  # a label that the loss leaves out
+LABEL_PAD_TOKEN_ID = -100  # a label that the loss ignores
 
 
 class TargetLabels(NamedTuple):
-    """ids: (batch, length), padded with -100 on the right; cut: the first row that was cut, None if none was."""
+    """ids: (batch, length), padded with -100 on the right; truncated_row: the first truncated row, or None."""
 
     ids: list[list[int]]
     truncated_row: int | None
 
 
 def encode_targets(tokenizer: PreTrainedTokenizerBase, texts: list[str | None], limit: int | None) -> TargetLabels:
-    """Every text with the tokenizer's own special tokens and an end at its end, at most `limit` tokens with it.
+    """Encodes target texts with the tokenizer's special tokens and an end token, truncated to `limit` tokens in all.
 
-    Without a limit that is the tokenizer's `model_max_length`.
+    The default limit is the tokenizer's `model_max_length`.
 
     Raises:
-        ValueError: a row without a text to write, a limit below 2, or a tokenizer without a token that ends a text.
+        ValueError: a row without a target, a limit below 2, or a tokenizer without an end token.
     """
-    written = [text for text in texts if text is not None and text.strip()]
-    if len(written) < len(texts):
+    present = [text for text in texts if text is not None and text.strip()]
+    if len(present) < len(texts):
         row, text = next((row, text) for row, text in enumerate(texts) if text is None or not text.strip())
-        raise ValueError(f"text_target, row {row}: {text!r} is nothing to write; leave this row out")
+        raise ValueError(f"text_target, row {row}: {text!r} is an empty target; leave this row out")
     limit = limit if limit is not None else tokenizer.model_max_length
     if limit < 2:
-        raise ValueError(f"max_target_length is {limit}: a text and its end are at least 2 tokens")
+        raise ValueError(
+            f"max_target_length is {limit}: pass 2 or more, as a text and its end token are at least 2 tokens"
+        )
     encoded = tokenizer(
-        text_target=written, padding=False, truncation=False, return_attention_mask=False, verbose=False
+        text_target=present, padding=False, truncation=False, return_attention_mask=False, verbose=False
     )
     rows = [add_end_token(tokenizer, ids) for ids in encoded["input_ids"]]
-    cut = next((row for row, ids in enumerate(rows) if len(ids) > limit), None) if limit < UNLIMITED_LENGTH else None
+    truncated_row = (
+        next((row for row, ids in enumerate(rows) if len(ids) > limit), None) if limit < UNLIMITED_LENGTH else None
+    )
     rows = [[*ids[: limit - 1], ids[-1]] if len(ids) > limit else ids for ids in rows]
     length = max(map(len, rows))
-    return TargetLabels([ids + [LABEL_PAD_TOKEN_ID] * (length - len(ids)) for ids in rows], cut)
+    return TargetLabels([ids + [LABEL_PAD_TOKEN_ID] * (length - len(ids)) for ids in rows], truncated_row)
 
 
 def add_end_token(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """The ids, closed by the end-of-sequence token (a separator, where there is none) unless one of both ends them."""
+    """Appends the end-of-sequence token (or else the separator) to the ids, unless they end with either of the two."""
     ends: list[Any] = [end for end in (tokenizer.eos_token_id, tokenizer.sep_token_id) if end is not None]
     if not ends:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Texts to token ids: which rows have a text, how long it may be, what stands where there is none."""
+"""Turns texts into token ids: truncates long texts, pads rows, and fills rows without a text."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -11,21 +11,21 @@ UNLIMITED_LENGTH = 10**9  # a tokenizer without a limit has model_max_length 1e3
 
 
 def collect_text_rows(text: Any, name: str = "text") -> list[str | None]:
-    """One string for every row, None where the row has no text.
+    """Returns one string for every row, None for a row without a text.
 
     Raises:
-        TypeError: not a string (nor None), with its row.
+        TypeError: a value that is neither a string nor None; the message names its row.
         ValueError: an empty list.
     """
     if isinstance(text, str):
         return [text]
     if not isinstance(text, Sequence) or isinstance(text, bytes):
         raise TypeError(
-            f"{name}: {short(text)} ({type(text).__name__}) is neither a string nor a list with a string, or None, for "
-            "every row"
+            f"{name}: {short(text)} ({type(text).__name__}) is neither a string nor a list: pass a string, or a list "
+            "with a string or None for every row"
         )
     if not len(text):
-        raise ValueError(f"{name} is an empty list: pass one entry a row (None for a row without a text)")
+        raise ValueError(f"{name} is an empty list: pass one entry per row (None for a row without a text)")
     for row, value in enumerate(text):
         if value is not None and not isinstance(value, str):
             raise TypeError(
@@ -36,16 +36,16 @@ def collect_text_rows(text: Any, name: str = "text") -> list[str | None]:
 
 
 def collect_pair_rows(texts: list[str | None], text_pair: Any) -> list[str] | None:
-    """The second texts, one for every row that has a first one.
+    """Returns the second texts of text pairs, one for every row ("" for a row without a text).
 
     Raises:
-        ValueError: another number of rows, or a row with only one of the two.
+        ValueError: different numbers of rows, or a row with only one of the two texts.
     """
     if text_pair is None:
         return None
     pairs = collect_text_rows(text_pair, "text_pair")
     if len(pairs) != len(texts):
-        raise ValueError(f"text has {len(texts)} rows, text_pair has {len(pairs)}: pass one pair a row")
+        raise ValueError(f"text has {len(texts)} rows, text_pair has {len(pairs)}: pass one pair per row")
     for row, (first, second) in enumerate(zip(texts, pairs, strict=True)):
         if (first is None) != (second is None):
             raise ValueError(f"row {row} has only one of text and text_pair: pass both, or None for both")
@@ -53,9 +53,9 @@ def collect_pair_rows(texts: list[str | None], text_pair: Any) -> list[str] | No
 
 
 def add_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer itself if it can pad, else a copy that pads with its end-of-sequence token.
+    """Returns the tokenizer if it has a pad token, else a copy that pads with its end-of-sequence token.
 
-    `attention_mask` still tells padding from a true end of sequence.
+    `attention_mask` still tells padding from a true end of sequence. Raises ValueError if both tokens are missing.
     """
     if "pad_token" in tokenizer.special_tokens_map:
         return tokenizer
@@ -72,11 +72,12 @@ def add_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: list[str | None], pairs: list[str] | None, options: dict[str, Any]
 ) -> dict[str, list[Any]]:
-    """Ids and masks by name, nested lists (batch, length), padded to the longest row and cut at `model_max_length`.
+    """Encodes texts: ids and masks by name, nested lists (batch, length), of length 1 or more.
 
-    `options` of the tokenizer's call go first. A row without a text, or whose text gives no token (an empty string,
-    where the tokenizer adds no special tokens), is padding alone. There is at least one column. Of a tokenizer whose
-    model reads the padding too, every text is padded to one length, and the mask of a row with a text covers it.
+    By default rows are padded to the longest and truncated at `model_max_length`; `options` of the tokenizer's call
+    override this. A row without a text, or whose text has no tokens (an empty string without special tokens), is
+    padding only. For a model that attends to padding (see `reads_padding`), every text is padded to one length, and the
+    mask of a row with a text is all 1.
     """
     limited = "max_length" in options or tokenizer.model_max_length < UNLIMITED_LENGTH
     options = {"padding": True, "truncation": limited, "return_attention_mask": True} | options
@@ -89,15 +90,15 @@ def encode_texts(
 
 
 def reads_padding(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer names no attention mask among its model's inputs: that one was trained on texts that are
-    all padded to one length, and reads the padding as well (SigLIP)."""
+    """Returns whether the tokenizer names no attention mask among the model inputs: such a model (SigLIP) was trained
+    on texts that are all padded to one length, and attends to the padding."""
     return "attention_mask" not in tokenizer.model_input_names
 
 
 def pad_absent_rows(
     tokenizer: PreTrainedTokenizerBase, texts: list[str | None], values: dict[str, list[Any]]
 ) -> dict[str, list[Any]]:
-    """Rows without a text as padding alone, in at least one column."""
+    """Replaces rows without a text by padding, of length 1 or more."""
     fillers = {
         "input_ids": tokenizer.pad_token_id,
         "attention_mask": 0,
@@ -117,7 +118,8 @@ def pad_absent_rows(
 def find_truncated_row(
     tokenizer: PreTrainedTokenizerBase, texts: list[str | None], pairs: list[str] | None, values: dict[str, list[Any]]
 ) -> int | None:
-    """The first row whose text is longer than `tokenizer.model_max_length`, which only a row that fills it can be."""
+    """Returns the first row that was truncated at `tokenizer.model_max_length`; None if there is none."""
+    # only a row that fills model_max_length can have been truncated, so only those are tokenized again
     for row, (text, mask) in enumerate(zip(texts, values["attention_mask"], strict=True)):
         if text is not None and sum(mask) == tokenizer.model_max_length:
             pair = pairs[row] if pairs else None

@@ -1,4 +1,4 @@
-"""Videos of any kind to sampled frames, and frames to `pixel_values_videos`."""
+"""Reads sampled frames from videos of any format, and turns them into `pixel_values_videos`."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -16,30 +16,32 @@ VIDEO_INSTALL_HINT = "install it with: pip install 'plait[video]'"
 
 
 class FrameSampling(NamedTuple):
-    """Which frames of a video are read.
+    """The rule by which frames of a video are sampled; without both fields, all frames are read.
 
-    num_frames: so many, from the middles of as many equal stretches (a shorter video gives some of them twice); fps: a
-    frame every 1 / fps seconds from the start on, at most `num_frames` where both are given.
+    num_frames: number of frames, from the middles of equal intervals (of a shorter video some frames are repeated);
+    fps: a frame every 1 / fps seconds from the start on, and at most `num_frames` if both are set.
     """
 
     num_frames: int | None = None
     fps: float | None = None
 
     def check(self) -> None:
-        """Raises ValueError for numbers that give no frame."""
+        """Raises ValueError for a field that is not above 0."""
         for name, value in self._asdict().items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}: it must be above 0")
 
     def select_frames(self, times: Sequence[float] | None, count: int) -> list[int]:
-        """The numbers of the frames to read, of `count` frames shown at these times (seconds; None: not known).
+        """Returns the indices of the frames to read, among `count` frames at `times` (seconds; None: not known).
 
-        Raises ValueError for sampling by seconds without times.
+        Raises ValueError if `fps` is set and the times are not known.
         """
         places = list(range(count))
         if self.fps is not None:
             if times is None:
-                raise ValueError("fps samples by seconds: pass video_fps, the frames a second of bare frames")
+                raise ValueError(
+                    "fps samples by time, but the frames have no times: pass video_fps (frames per second)"
+                )
             ends = np.asarray(times) - times[0]
             length = ends[-1] + (ends[-1] / (count - 1) if count > 1 else 0)
             wanted = np.arange(max(1, int(np.ceil(length * self.fps - 1e-6)))) / self.fps
@@ -51,15 +53,15 @@ class FrameSampling(NamedTuple):
 
 
 def collect_video_rows(videos: Any) -> list[list[Any]]:
-    """One list of clips for every row; a clip may be None.
+    """Returns one list of video clips for every row; a clip may be None.
 
     A single clip is one row. In a list every entry is a row: a clip, None (no clip) or a list of clips. A clip is a
-    path, the bytes of a file, `datasets`' {"bytes", "path"}, an array of four dimensions, or a list of frames that are
-    pictures already (Pillow or arrays).
+    path, the bytes of a file, `datasets`' {"bytes", "path"}, an array of four dimensions, or a list of decoded frames
+    (Pillow images or arrays).
 
     Raises:
-        TypeError: something else, named with its row.
-        ValueError: an empty list, or an array of other dimensions.
+        TypeError: a value that is not a clip; the message names its row.
+        ValueError: an empty list, or a clip without frames.
     """
     if is_video_clip(videos):
         return [[videos]]
@@ -67,32 +69,32 @@ def collect_video_rows(videos: Any) -> list[list[Any]]:
         return [[clip] for clip in videos]
     if not isinstance(videos, Sequence) or isinstance(videos, (str, bytes)):
         raise TypeError(
-            f"videos: {describe(videos)} is neither a clip nor a list with a clip, None or a list of clips for every "
-            "row"
+            f"videos: {describe(videos)} is neither a clip nor a list: pass a clip, or a list with a clip, None or a "
+            "list of clips for every row"
         )
     if not videos:
-        raise ValueError("videos is an empty list: pass one entry a row (None for a row without a video)")
+        raise ValueError("videos is an empty list: pass one entry per row (None for a row without a video)")
     return [collect_row_videos(row, entry) for row, entry in enumerate(videos)]
 
 
 def collect_row_videos(row: int, entry: Any) -> list[Any]:
-    """The clips of one row."""
+    """Returns the clips of one row; raises TypeError for a value that is not a clip."""
     if entry is None:
         return []
     if isinstance(entry, Sequence) and not isinstance(entry, (str, bytes)) and not entry:
-        raise ValueError(f"videos, row {row}: a video has no frames")
+        raise ValueError(f"videos, row {row}: a video has no frames: leave it out, or pass None")
     clips = [entry] if is_video_clip(entry) or not isinstance(entry, Sequence) else list(entry)
     for clip in clips:
         if clip is not None and not is_video_clip(clip):
             raise TypeError(
-                f"videos, row {row}: {describe(clip)} is not a clip; pass a path, the bytes of a file, an array "
+                f"videos, row {row}: {describe(clip)} is not a video clip; pass a path, the bytes of a file, an array "
                 "(frames, height, width, channels), a list of frames, None, or a list of these"
             )
     return clips
 
 
 def is_video_clip(value: Any) -> bool:
-    """Whether this is a single video, read or not."""
+    """Returns whether a value is a single video, decoded or not."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim == 4
     if isinstance(value, (str, PathLike, bytes, Mapping)):
@@ -101,27 +103,27 @@ def is_video_clip(value: Any) -> bool:
 
 
 def is_frame(value: Any) -> bool:
-    """Whether this is a picture that is read already."""
+    """Returns whether a value is a decoded image."""
     return isinstance(value, (Image.Image, np.ndarray, torch.Tensor)) and is_image(value)
 
 
 def read_frames(clip: Any, sampling: FrameSampling, video_fps: float | None) -> list[Any]:
-    """The sampled frames of one clip: pictures that `read_image` takes.
+    """Returns the sampled frames of one clip, as images that `read_image` takes.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: no file, no package that reads it, or nothing to read in it.
+        FileNotFoundError, ImportError, ValueError: no file, no package that decodes it, or no frames in it.
     """
     if isinstance(clip, (str, PathLike, bytes, Mapping)):
         return decode_video(read_file_content(clip), sampling)
     count = len(clip)
     if not count:
-        raise ValueError("a video has no frames")
+        raise ValueError("a video has no frames: leave it out, or pass None")
     times = None if video_fps is None else [number / video_fps for number in range(count)]
     return [clip[number] for number in sampling.select_frames(times, count)]
 
 
 def decode_video(content: bytes, sampling: FrameSampling) -> list[Image.Image]:
-    """Decode the sampled frames of a video file's bytes, upright."""
+    """Decodes the sampled frames of a video file's bytes, rotated upright."""
     try:
         import av
         import av.error
@@ -131,29 +133,29 @@ def decode_video(content: bytes, sampling: FrameSampling) -> list[Image.Image]:
         with av.open(BytesIO(content)) as container:
             times = [frame.time for frame in decode_frames(container)]
         if not times:
-            raise ValueError(f"{describe(content)} have no frames of a video")
+            raise ValueError(f"{describe(content)} have no video frames: pass a file with a video stream")
         known = [float(number if time is None else time) for number, time in enumerate(times)]
         wanted = sampling.select_frames(known, len(times))
         with av.open(BytesIO(content)) as container:
-            pictures = {
+            images = {
                 number: rotate_upright(frame)
                 for number, frame in enumerate(decode_frames(container))
                 if number in frozenset(wanted)
             }
     except av.error.FFmpegError as error:
         raise ValueError(f"{describe(content)} are not a readable video file: {error}") from error
-    return [pictures[number] for number in wanted]
+    return [images[number] for number in wanted]
 
 
 def decode_frames(container: Any) -> Any:
-    """The frames of the first video stream; none where there is only sound."""
+    """Returns the frames of the first video stream; none if the file has only audio."""
     return container.decode(video=0) if container.streams.video else []
 
 
 def rotate_upright(frame: Any) -> Image.Image:
-    """A decoded frame as it is shown: phones film in one orientation and note the other."""
-    picture = frame.to_image()
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+    """Returns a decoded frame rotated as it is displayed: phones store the rotation as metadata."""
+    image = frame.to_image()
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
 def process_videos(
@@ -163,15 +165,15 @@ def process_videos(
     video_fps: float | None,
     options: dict[str, Any],
 ) -> dict[str, Any]:
-    """Videos through the image processor, frame by frame.
+    """Runs the image processor on every sampled frame.
 
-    Returns `pixel_values_videos (batch, clips, frames, channels, height, width)`, zeros where there is no video, and
-    `video_present (batch, clips)`; where videos have different numbers of frames, `pixel_values_videos_mask (batch,
-    clips, frames)` tells which are there.
+    Returns `pixel_values_videos (batch, clips, frames, channels, height, width)`, with zeros for absent videos, and
+    `video_present (batch, clips)`; if videos have different numbers of frames, also `pixel_values_videos_mask (batch,
+    clips, frames)`, True for real frames.
 
     Raises:
-        OSError, ImportError, ValueError: a video that cannot be read or processed, with its row; frames that come out
-            at different sizes.
+        OSError, ImportError, ValueError: a video that cannot be read or processed, and the message names its row;
+            frames that have different sizes once processed.
     """
     sampling.check()
     arrays = {
@@ -188,17 +190,17 @@ def process_videos(
     sizes = {array.shape[1:] for array in arrays.values()}
     if len(sizes) > 1:
         raise ValueError(
-            f"videos come out as {sorted(sizes)} (channels, height, width); give them one size: "
+            f"videos come out as {sorted(sizes)} (channels, height, width); resize all to one size: "
             'videos_kwargs={"size": {"height": ..., "width": ...}}'
         )
     lengths = {place: len(array) for place, array in arrays.items()}
-    most = max(lengths.values())
-    pixels = np.zeros((*present.shape, most, *sizes.pop()), dtype=np.float32)
-    mask = np.zeros((*present.shape, most), dtype=bool)
+    longest = max(lengths.values())
+    pixels = np.zeros((*present.shape, longest, *sizes.pop()), dtype=np.float32)
+    mask = np.zeros((*present.shape, longest), dtype=bool)
     for place, array in arrays.items():
         pixels[place][: len(array)], mask[place][: len(array)], present[place] = array, True, True
     values = {"pixel_values_videos": pixels, "video_present": present}
-    return values | ({"pixel_values_videos_mask": mask} if min(lengths.values()) < most else {})
+    return values | ({"pixel_values_videos_mask": mask} if min(lengths.values()) < longest else {})
 
 
 def process_row_video(
@@ -209,14 +211,14 @@ def process_row_video(
     video_fps: float | None,
     options: dict[str, Any],
 ) -> np.ndarray:
-    """(frames, channels, height, width) of one video; every error names the row."""
+    """Reads and processes one video: (frames, channels, height, width); every error names the row."""
     where = f"videos, row {row}"
     try:
         frames = read_frames(clip, sampling, video_fps)
-        pictures = [read_image(frame, count_channels(image_processor)) for frame in frames]
+        images = [read_image(frame, count_channels(image_processor)) for frame in frames]
     except (OSError, ValueError, ImportError) as error:
         raise type(error)(f"{where}: {error}") from error
-    arrays = [process_image(image_processor, picture, where, options) for picture in pictures]
+    arrays = [process_image(image_processor, image, where, options) for image in images]
     if len({array.shape for array in arrays}) > 1:
-        raise ValueError(f"{where}: its frames come out at different sizes: give them one size")
+        raise ValueError(f"{where}: its frames come out at different sizes: resize all to one size")
     return np.stack(arrays)

@@ -1,4 +1,4 @@
-"""Training: the Trainer and its arguments, data, metrics, recipes and the command line. Loaded when first asked for."""
+"""Training: the Trainer and its arguments, data, metrics, recipes and the command line. Names are imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

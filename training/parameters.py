@@ -1,4 +1,4 @@
-"""Optimizer groups made of the parts of a model (its towers, fusion, decoder, head), and what PEFT trains of them."""
+"""Builds optimizer groups by part of a model (towers, fusion, decoder, head), and lists modules for PEFT to train."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,13 @@ from ..modeling.backbone.pretrained import PlaitPreTrainedModel
 
 
 def check_rate(part: str, rate: float, trainable: bool) -> None:
-    """Raises ValueError for a learning rate below 0, or above 0 of a part that is frozen."""
+    """Raises ValueError for a learning rate below 0, or above 0 for a frozen part."""
     if rate < 0:
-        raise ValueError(f"the learning rate of {part!r} is {rate}: it must not be negative")
+        raise ValueError(f"the learning rate of {part!r} is {rate}: pass 0 or more")
     if rate and not trainable:
-        raise ValueError(f"{part!r} has a learning rate of {rate} but is frozen: drop one of the two")
+        raise ValueError(
+            f"{part!r} has a learning rate of {rate} but is frozen: unfreeze it, or leave its learning rate out"
+        )
 
 
 def parameter_groups(
@@ -25,15 +27,15 @@ def parameter_groups(
     weight_decay: float = 0.0,
     learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer: one or two a part, with its own learning rate; norms and biases do not decay.
+    """Builds groups for a torch optimizer: one or two per part, with its learning rate; norms and biases do not decay.
 
-    Each group carries its `part`. A part that is not in `learning_rates` gets `learning_rate`, or (None) the
-    optimizer's own. A rate of 0 freezes the part. With a plain Trainer:
+    Each group has the key `part`. A part that is not in `learning_rates` gets `learning_rate`, or (None) the
+    optimizer's default. A rate of 0 freezes the part. With a plain Trainer:
     `Trainer(..., optimizer_cls_and_kwargs=(AdamW, {"params": parameter_groups(model, {"text": 1e-5}), "lr": 1e-4}))`.
 
     Raises:
-        ValueError: an unknown part, a negative rate, a part the model does not have, a rate above 0 for a part that
-            is frozen, or nothing left to train.
+        ValueError: an unknown part, a negative rate, a part that the model does not have, a rate above 0 for a frozen
+            part, or nothing left to train.
     """
     rates = dict(learning_rates or {})
     for part, parameters in select_parts(model, rates).items():
@@ -44,20 +46,20 @@ def parameter_groups(
         trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
         groups += _build_groups(part, trainable, rates.get(part, learning_rate), weight_decay)
     if not groups:
-        raise ValueError("nothing to train: every parameter is frozen or has a learning rate of 0")
+        raise ValueError("nothing to train: every parameter is frozen or has a learning rate of 0; unfreeze a part")
     return groups
 
 
 def unwrap_plait(model: nn.Module) -> PlaitModel:
-    """The PlaitModel inside a task class, a PEFT model, or itself."""
+    """Returns the PlaitModel inside a task model or PEFT model, or the model itself if it is one."""
     return unwrap_peft_model(model).base_model
 
 
 def fresh_modules(model: PlaitPreTrainedModel) -> list[str]:
-    """Names of the modules outside pretrained towers, for PEFT's `modules_to_save`.
+    """Returns the names of newly initialized modules (outside pretrained towers), for PEFT's `modules_to_save`.
 
-    An adapter alone leaves connectors, fusion, head and fresh towers at random and loses them on save. Call it on the
-    model as composed, before PEFT wraps it. Tied output layers are left out: they follow what they are tied to.
+    With an adapter alone, connectors, fusion, head and new towers would stay random and not be saved. Call this on the
+    composed model, before PEFT wraps it. Tied output layers are left out: they share the weights they are tied to.
     """
     plait = unwrap_plait(model)
     base = f"{model.base_model_prefix}." if plait is not model else ""

@@ -1,5 +1,5 @@
-"""A `PlaitForRetrieval` as a module of sentence-transformers (https://sbert.net), whose encoding, training, evaluation
-and losses it then serves. Importing this file imports that library (6.0 or newer); nothing else of plait does."""
+"""Wraps a `PlaitForRetrieval` as a module of sentence-transformers (https://sbert.net), for its encoding, training,
+evaluation and losses. Only this file of plait imports that library (6.0 or newer)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -17,23 +17,23 @@ from ..modeling.tasks.retrieval_encoding import build_text_options
 from ..processing import PlaitProcessor
 from ..processing.text import UNLIMITED_LENGTH
 
-SIDE_KEY = "side"  # among the features: whose inputs they are
+SIDE_KEY = "side"  # key of the features that names the side they belong to
 
 
 class PlaitSentenceModule(InputModule):
-    """The first, and most often the only, module of a `SentenceTransformer`: rows of one modality at a time (texts,
-    pictures, sound, videos) to the model's vectors of them.
+    """The first (and usually only) module of a `SentenceTransformer`: turns rows of one modality at a time (texts, images,
+    audio, videos) into the model's vectors.
 
         embedder = SentenceTransformer(modules=[PlaitSentenceModule(model, processor)])
-        embedder.encode(["a dog on a beach"]) @ embedder.encode([picture]).T
+        embedder.encode(["a dog on a beach"]) @ embedder.encode([image]).T
 
     `embedder.save(FOLDER)` writes a folder that `SentenceTransformer(FOLDER, trust_remote_code=True)` reads (the flag
     lets it import this class), and `PlaitForRetrieval` and `PlaitProcessor` as well. `encode_document` uses the
     documents' tower where the model has that side.
 
     Args:
-        model, processor: that belong together.
-        normalize: vectors have unit length, as those of `model.encode`; else they are as they were projected.
+        model, processor: a model and its processor.
+        normalize: scale vectors to unit length, as `model.encode` does; False: leave them as projected.
     """
 
     config_file_name = "sentence_module_config.json"
@@ -45,12 +45,12 @@ class PlaitSentenceModule(InputModule):
 
     @property
     def modalities(self) -> list[Any]:
-        """The modalities that the model reads."""
+        """The modalities that the model encodes."""
         return list(dict.fromkeys(self.model.config.sides.values()))
 
     @property
     def tokenizer(self) -> Any:
-        """That of the processor."""
+        """The processor's tokenizer."""
         return self.processor.tokenizer
 
     @tokenizer.setter
@@ -59,7 +59,7 @@ class PlaitSentenceModule(InputModule):
 
     @property
     def max_seq_length(self) -> int | None:
-        """Tokens a text; None where there is no limit."""
+        """The largest number of tokens of a text; None without a limit."""
         limit = UNLIMITED_LENGTH if self.tokenizer is None else self.tokenizer.model_max_length
         return limit if limit < UNLIMITED_LENGTH else None
 
@@ -68,7 +68,7 @@ class PlaitSentenceModule(InputModule):
         self.tokenizer.model_max_length = length
 
     def get_embedding_dimension(self) -> int:
-        """The width of a vector."""
+        """Returns the width of a vector."""
         config: Any = self.model.config
         return config.retrieval_config.projection_dim or compute_side_width(config, next(iter(config.sides)))
 
@@ -80,24 +80,28 @@ class PlaitSentenceModule(InputModule):
         max_length: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Rows of one modality to the model's inputs.
+        """Turns rows of one modality into the model's inputs.
 
         Args:
-            inputs: texts, pictures, clips or videos, as the processor reads them, bare or as `{"image": picture}`.
-            prompt: put before every text.
-            task: "document" for the documents' side, where there is one of this modality.
-            max_length: tokens a text.
-            kwargs: further options of sentence-transformers; none is known here.
+            inputs: texts, images, audio clips or videos, as the processor takes them, bare or as `{"image": image}`.
+            prompt: text to put before every text.
+            task: "document" for the documents' side, if the model has one of this modality.
+            max_length: the largest number of tokens of a text.
+            kwargs: further options of sentence-transformers; none is supported.
 
         Raises:
-            TypeError: an option that is not known.
-            ValueError: rows of several modalities, or of one that the model does not read.
+            TypeError: an option that is not supported.
+            ValueError: rows of several modalities, or of one that the model does not encode.
         """
         if kwargs:
-            raise TypeError(f"no option {', '.join(sorted(kwargs))}: the processor's own are set on it")
+            raise TypeError(
+                f"no option {', '.join(sorted(kwargs))}: set options of the processor on the processor itself"
+            )
         modality: Any = infer_batch_modality(inputs, supported_modalities=self.modalities)
         if modality not in self.modalities:
-            raise ValueError(f"this model reads one of {', '.join(self.modalities)} at a time, not {modality}")
+            raise ValueError(
+                f"this model encodes one of {', '.join(self.modalities)} at a time, not {modality}: pass rows of one modality"
+            )
         rows = [unwrap_row(row, modality) for row in inputs]
         side = self.find_side(modality, task)
         options: dict[str, Any] = build_text_options(self.model, side)
@@ -108,14 +112,14 @@ class PlaitSentenceModule(InputModule):
         return {**values, SIDE_KEY: side}
 
     def find_side(self, modality: str, task: str | None) -> str:
-        """The side that rows of a modality belong to."""
+        """Returns the side (a modality, or "document") that rows of a modality belong to."""
         sides = self.model.config.sides
         if task == DOCUMENT and sides.get(DOCUMENT) == modality or modality not in sides:
             return DOCUMENT
         return modality
 
     def forward(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """What `preprocess` gave, and what the model makes of it: `sentence_embedding` (batch, width),
+        """Adds the model's outputs to the features of `preprocess`: `sentence_embedding` (batch, width),
         `token_embeddings` (batch, length, tower's width) and their `attention_mask` (batch, length)."""
         inputs = {name: value for name, value in features.items() if isinstance(value, Tensor)}
         output: Any = self.model.get_features(features[SIDE_KEY], inputs)
@@ -126,9 +130,9 @@ class PlaitSentenceModule(InputModule):
         return {**features, **tokens, "sentence_embedding": vectors}
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write the model, the processor and this module's settings into one folder.
+        """Saves the model, the processor and this module's settings in one folder.
 
-        Raises ValueError where something else than safetensors is asked for.
+        Raises ValueError for `safe_serialization=False`.
         """
         if not safe_serialization:
             raise ValueError("plait writes safetensors alone: leave safe_serialization=False out")
@@ -152,14 +156,14 @@ class PlaitSentenceModule(InputModule):
         backend: str = "torch",
         **kwargs: Any,
     ) -> Self:
-        """Read what `save` wrote, or any checkpoint that `PlaitForRetrieval` loads (CLIP, SigLIP, ...).
+        """Loads a folder written by `save`, or any checkpoint that `PlaitForRetrieval` loads (CLIP, SigLIP, ...).
 
         `model_kwargs` and `processor_kwargs` go to the `from_pretrained` of each.
 
         Raises ValueError for a backend other than torch.
         """
         if backend != "torch":
-            raise ValueError(f"the backend {backend!r} is none of plait's, only 'torch'")
+            raise ValueError(f"the backend {backend!r} is not supported: use backend='torch'")
         place: dict[str, Any] = {"subfolder": subfolder, "token": token, "revision": revision}
         place["local_files_only"] = local_files_only
         settings = cls.load_config(model_name_or_path, cache_folder=cache_folder, **place)
@@ -171,5 +175,5 @@ class PlaitSentenceModule(InputModule):
 
 
 def unwrap_row(row: Any, modality: str) -> Any:
-    """A row without the dict that names its modality."""
+    """Returns the value of a row given as `{modality: value}`; any other row unchanged."""
     return row[modality] if isinstance(row, Mapping) and set(row) == {modality} else row

@@ -152,7 +152,7 @@ def test_rows_without_any_clip_keep_the_shape_of_one(listener: PlaitProcessor) -
         ([tone() * 32768], "audio, row 0: .* values up to 163.*: pass 16-bit samples as int16"),
         ([np.zeros((2, 3, 4))], r"audio, row 0: .* is not a clip: \(samples\) or \(channels, samples\)"),
         ([np.array(["a"])], "audio, row 0: .* does not hold numbers"),
-        ([b"no sound"], "audio, row 0: 8 bytes are not a readable sound file"),
+        ([b"no sound"], "audio, row 0: 8 bytes are not a readable audio file"),
         ([{"array": None, "path": None}], "audio, row 0: .* has neither bytes nor a path"),
         (["nowhere.wav"], "audio, row 0: there is no file 'nowhere.wav'"),
         (["https://example.org/a.wav"], "audio, row 0: .* is a URL: download it first"),
@@ -205,9 +205,9 @@ def test_a_clip_that_is_too_long_is_cut_with_a_warning(
     cut = features(listener, [None, tone(3)], sampling_rate=RATE)
     features(listener, tone(3), sampling_rate=RATE)
     assert torch.allclose(cut[1, 0], features(listener, tone(3)[: 2 * RATE], sampling_rate=RATE)[0, 0], atol=1e-5)
-    warnings = [record.getMessage() for record in caplog.records if "cut there" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "truncated there" in record.getMessage()]
     assert len(warnings) == 1
-    assert warnings[0].startswith("audio, row 1: a clip of 3.0 s is longer than the feature extractor reads, and cut")
+    assert warnings[0].startswith("audio, row 1: a clip of 3.0 s is longer than the feature extractor reads, and truncated")
 
 
 def test_waveforms_of_different_lengths_are_padded_and_masked() -> None:
@@ -260,7 +260,7 @@ def test_where_a_feature_extractor_comes_from(
     assert published.get_attributes() == ["feature_extractor", "tokenizer"]
     (tmp_path / "bert").mkdir()
     bert_tokenizer.save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match="audio: .* has no preprocessor_config.json of sound"):
+    with pytest.raises(ValueError, match="audio: .* has no preprocessor_config.json for audio"):
         PlaitProcessor.compose(audio=tmp_path / "bert")
     default = PlaitProcessor.compose(audio=config).feature_extractor
     assert (default.feature_size, default.nb_max_frames) == (20, 2 * config.max_source_positions)

@@ -177,8 +177,8 @@ def test_a_processor_of_one_channel_gets_grey_pictures(picture: Make) -> None:
 
 
 BROKEN = {
-    "no file of a picture": (b"not a picture", "13 bytes is not a readable picture"),
-    "nothing": (b"", "0 bytes is not a readable picture"),
+    "no file of a picture": (b"not a picture", "13 bytes is not a readable image"),
+    "nothing": (b"", "0 bytes is not a readable image"),
     "a missing file": ("no/such.png", "there is no file 'no/such.png'"),
     "a missing file, as a path": (Path("no/such.png"), "there is no file 'no/such.png'"),
     "a text": ("x" * 5000, "(there is no file|File name too long)"),
@@ -230,14 +230,14 @@ def test_a_damaged_file_is_read_or_a_clear_error(picture: Make, file_bytes: Enco
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcomes = Counter(outcome(content) for content in damaged)
-    assert set(outcomes) <= {"RGB", "is not a readable picture"}
-    assert outcomes["is not a readable picture"] > 20
+    assert set(outcomes) <= {"RGB", "is not a readable image"}
+    assert outcomes["is not a readable image"] > 20
 
 
 def test_a_truncated_jpeg_is_a_clear_error(processor: PlaitProcessor, picture: Make, file_bytes: Encode) -> None:
     whole = file_bytes(picture(0, 64, 64), "JPEG")
     assert processor(images=whole)["image_present"].all()
-    with pytest.raises(ValueError, match=r"images, row 0: \d+ bytes is not a readable picture: .*truncated"):
+    with pytest.raises(ValueError, match=r"images, row 0: \d+ bytes is not a readable image: .*truncated"):
         processor(images=whole[:-40])
 
 
@@ -246,7 +246,7 @@ def test_a_picture_that_is_too_large_to_read_is_a_clear_error(
 ) -> None:
     content = file_bytes(picture())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(ValueError, match="not a readable picture: .*exceeds limit"):
+    with pytest.raises(ValueError, match="not a readable image: .*exceeds limit"):
         read_image(content)
 
 
@@ -274,5 +274,5 @@ def test_an_image_processor_that_cuts_into_patches_is_a_clear_error(picture: Mak
 
 
 def test_a_failure_of_the_image_processor_names_the_row(processor: PlaitProcessor, picture: Make) -> None:
-    with pytest.raises(ValueError, match="images, row 1: ViTImageProcessorPil failed on a picture of 12x10 pixels"):
+    with pytest.raises(ValueError, match="images, row 1: ViTImageProcessorPil failed on an image of 12x10 pixels"):
         processor(images=[None, picture()], image_mean=[0.5, 0.5])

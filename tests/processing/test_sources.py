@@ -174,7 +174,7 @@ def test_a_folder_with_only_an_image_size_gets_the_default_and_says_so(
     with caplog.at_level(logging.WARNING):
         composed = PlaitProcessor.compose(image=tmp_path)
     assert composed(images=Image.new("RGB", (3, 3)))["pixel_values"].shape == (1, 1, 3, 14, 14)
-    assert "no preprocessor_config.json: pictures are resized to 14x14" in caplog.text
+    assert "no preprocessor_config.json: images are resized to 14x14" in caplog.text
 
 
 def folder_with(tmp_path: Path, content: dict[str, dict[str, Any]]) -> Path:

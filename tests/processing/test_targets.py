@@ -70,18 +70,18 @@ def test_the_first_unasked_cut_is_warned_about_once(
     logging.getLogger("transformers").propagate = True
     for _ in range(2):
         processor(text_target=["red", "the " * 20])
-    assert [record.getMessage() for record in caplog.records if "cut there" in record.getMessage()] == [
-        "text_target, row 1: longer than the 8 tokens that the model writes, and cut there; so will others be, without "
-        "a further warning"
+    assert [record.getMessage() for record in caplog.records if "truncated there" in record.getMessage()] == [
+        "text_target, row 1: longer than the 8 tokens that the model generates, and truncated there; further "
+        "rows are truncated without a warning"
     ]
 
 
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (["red", ""], "text_target, row 1: '' is nothing to write"),
-        (["red", "  "], "text_target, row 1: '  ' is nothing to write"),
-        ([None, "red"], "text_target, row 0: None is nothing to write"),
+        (["red", ""], "text_target, row 1: '' is an empty target"),
+        (["red", "  "], "text_target, row 1: '  ' is an empty target"),
+        ([None, "red"], "text_target, row 0: None is an empty target"),
         (["red", 5], r"text_target, row 1: 5 \(int\) is not a string"),
         (["red"], "text has 2 rows, text_target has 1 rows"),
         ([], "text_target is an empty list"),

@@ -1,4 +1,4 @@
-"""Recipe files: found, read, overridden from the command line, compared and saved."""
+"""Finds, reads, overrides, compares and saves recipe files."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ VERSION_KEY = "plait_version"
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """Safe yaml as version 1.2 reads it: 1e-4 is a number, and no, yes, on, off are words."""
+    """A safe loader that follows YAML 1.2: 1e-4 is a number, and no, yes, on and off are strings."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
@@ -32,48 +32,54 @@ RecipeLoader.add_implicit_resolver(
 
 
 def find_recipe(path: str | Path) -> Path:
-    """The file of a recipe: the path itself, or a recipe that comes with plait."""
+    """Returns the file of a recipe: the path itself, or the recipe of this name that comes with plait.
+
+    Raises RecipeError if there is neither.
+    """
     bundled = Path(str(files("plait.training.recipes")))
     for candidate in (Path(path), bundled / f"{path}.yaml"):
         if candidate.is_file():
             return candidate
     names = ", ".join(sorted(file.stem for file in bundled.glob("*.yaml")))
-    raise RecipeError(f"no recipe {path}: neither a file nor one of those that come with plait ({names})")
+    raise RecipeError(f"no recipe {path}: pass a file, or the name of a recipe that comes with plait ({names})")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A yaml file that holds keys and values."""
+    """Reads a yaml file with keys and values; raises RecipeError for any other content."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not yaml: {to_one_line(error)}") from error
+        raise RecipeError(f"{path} is not valid yaml: {to_one_line(error)}") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds no keys")
+        raise RecipeError(f"{path} has no keys: a recipe is a mapping of keys to values")
     return content
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`--training.learning_rate 1e-4` or `--seed=3` to `{dotted key: value}`; values are read as yaml."""
+    """Parses `--training.learning_rate 1e-4` or `--seed=3` into `{dotted key: value}`; values are read as yaml.
+
+    Raises RecipeError for an argument of another form.
+    """
     found: dict[str, Any] = {}
     rest = list(arguments)
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--") or flag == "--":
-            raise RecipeError(f"unexpected argument {flag!r}: an override reads --key value")
+            raise RecipeError(f"unexpected argument {flag!r}: write an override as --key value")
         key, equals, text = flag[2:].partition("=")
         if not equals:
             if not rest:
-                raise RecipeError(f"--{key} has no value")
+                raise RecipeError(f"--{key} has no value: write an override as --key value")
             text = rest.pop(0)
         try:
             found[key.replace("-", "_")] = yaml.load(text, RecipeLoader)
         except yaml.YAMLError as error:
-            raise RecipeError(f"--{key}: {text!r} is not yaml") from error
+            raise RecipeError(f"--{key}: {text!r} is not valid yaml") from error
     return found
 
 
 def set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set `content["a"]["b"]` for the key `a.b`."""
+    """Sets `content["a"]["b"]` for the key `a.b`, replacing a parent that is not a mapping."""
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(content.get(parent), dict):
@@ -83,13 +89,13 @@ def set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def save_recipe(recipe: Recipe, path: Path, version: str) -> None:
-    """Write the resolved recipe; its mark tells a run folder of ours from any other folder."""
+    """Writes the resolved recipe with the version of plait; that key identifies the folder as a run folder."""
     content = {VERSION_KEY: version, **asdict(recipe)}
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def find_differences(old: Recipe, new: Recipe, ignored: Collection[str] = ()) -> list[str]:
-    """Lines that name each key in which two recipes differ, but for the ignored ones."""
+    """Returns one line per key in which two recipes differ, except for the ignored keys."""
     old_values, new_values = dict(_flatten(asdict(old))), dict(_flatten(asdict(new)))
     return [
         f"{key}: {old_values.get(key)!r} there, {new_values.get(key)!r} here"

@@ -1,4 +1,4 @@
-"""The recipe of several tasks as one recipe each."""
+"""Splits a recipe of several tasks into one recipe for each task, and checks it."""
 
 from dataclasses import asdict, fields
 from typing import Any
@@ -11,7 +11,7 @@ SHARED_KEYS = ("model", "tokenizer", "processor", "training", "seed")
 
 
 def build_task_recipes(recipe: Recipe) -> dict[str, Recipe]:
-    """By task, what it would be alone: its own keys, and those that all share."""
+    """Returns a recipe for each task by name, made of its own keys and the shared ones; raises RecipeError for bad keys."""
     shared = {name: value for name, value in asdict(recipe).items() if name in SHARED_KEYS}
     found = {}
     for name, own in recipe.tasks.items():
@@ -24,7 +24,7 @@ def build_task_recipes(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def collect_task_weights(recipe: Recipe) -> dict[str, float]:
-    """The weights of the tasks' losses."""
+    """Returns the weight of each task's loss by task name (default 1)."""
     return {name: float(own.get("weight", 1.0)) for name, own in recipe.tasks.items()}
 
 
@@ -35,16 +35,18 @@ def check_tasks(recipe: Recipe) -> None:
     if recipe.data.source is not None:
         misplaced.append("data")
     if misplaced:
-        raise RecipeError(f"{misplaced[0]} belongs to one of the tasks ({', '.join(recipe.tasks)}): tasks.NAME")
+        raise RecipeError(
+            f"{misplaced[0]} belongs to one of the tasks ({', '.join(recipe.tasks)}): move it under tasks.NAME"
+        )
     for name in recipe.tasks:
         if not name.isidentifier():
-            raise RecipeError(f"tasks: {name!r} is no name: use letters, digits and underscores")
+            raise RecipeError(f"tasks: {name!r} is not a valid name: use letters, digits and underscores")
         weight: Any = recipe.tasks[name].get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
             raise RecipeError(f"tasks.{name}.weight is {weight!r}: expected a number above 0")
     for key in ("tokens_per_batch", "share_images", "cache_features", "label_smoothing_factor"):
         if recipe.training.get(key):
-            raise RecipeError(f"training.{key} cannot be used with several tasks")
+            raise RecipeError(f"training.{key} cannot be used with several tasks: leave it out")
     if not recipe.temperature > 0:
         raise RecipeError(
             f"temperature is {recipe.temperature}: expected a number above 0 (1: by size; inf: all alike)"

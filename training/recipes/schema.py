@@ -1,4 +1,4 @@
-"""A training run as data: a yaml file, `--dotted.key value` overrides, and errors that name the nearest valid key."""
+"""The keys of a recipe: a training run described in a yaml file, with `--dotted.key value` overrides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,11 +16,18 @@ SPLITS = ("train", "validation", "test")
 @strict
 @dataclass
 class ModelRecipe:
-    """What `compose` takes, or `from_pretrained`: a folder or Hub id of a plait (or of any known checkpoint).
+    """The model: either composed of towers, as by `compose`, or loaded with `from_pretrained`.
 
-    A tower is a Hub id, a folder, `package:NAME/FOLDER` (a folder inside an installed Python package), or
-    `{config: {...}}` for fresh weights, with the fields of PlaitTextConfig or PlaitVisionConfig. `decoder` is likewise
-    the text model that writes, with the fields of PlaitDecoderConfig; `decoder_config` changes fields of its config.
+    from_pretrained: folder or Hub id of a saved plait model, or of a checkpoint of a known family.
+    text, image, audio, video: a tower for each modality: a Hub id, a folder, `package:NAME/FOLDER` (a folder inside an
+        installed Python package), or `{config: {...}}` for a newly initialized tower, with the fields of its config
+        class (PlaitTextConfig, PlaitVisionConfig, ...; `model_type` chooses another class).
+    decoder: the text model that generates, given like a tower; a new one has the fields of PlaitDecoderConfig.
+    decoder_config: fields to change in the decoder's config.
+    fusion, query, connector, fusion_config: the fusion strategy, the modality that cross-attends to the others, the
+        module between tower and fusion, and the fields of the fusion's config, as in `compose`.
+    freeze: parts that are not trained (text, image, decoder, ...).
+    options: further arguments of `compose` or `from_pretrained`.
     """
 
     from_pretrained: str | None = None
@@ -41,17 +48,25 @@ class ModelRecipe:
 @strict
 @dataclass
 class DataRecipe:
-    """Where the rows come from and which columns they use.
+    """The data set: its source, its columns, its splits and its labels.
 
-    `source`: a name of a registered source (`easy_vqa`), a file (parquet, csv, tsv, json, jsonl, txt), a folder (of
-    such files named by split, or of pictures in one folder a class), `{split: file}`, or a Hub id (`name`: its
-    configuration). `columns` maps the columns that the task reads (text, image, label, target, ...) to the source's
-    names; `image` may be a list of columns. `splits` maps train, validation, test to the source's splits (null: none).
-    `max_rows` limits every split, or `{split: rows}`, by a seeded sample. `test_fraction` of the training rows are the
-    test split where there is none, `validation_fraction` of the others the validation split; rows that share a picture
-    or a context stay together. `labels` fixes names and order of the classes. `on_error` says what
-    becomes of rows whose picture, sound or video cannot be read: "stop" where one is met; "check" reads all of them
-    before the first step and names those that cannot be; "skip" leaves these out and counts them.
+    source: the name of a registered source (`easy_vqa`), a file (parquet, csv, tsv, json, jsonl, txt), a folder (of
+        such files named by split, or with one folder of images per class), `{split: file}`, or a Hub id.
+    name, revision: configuration and revision of a data set on the Hub.
+    columns: maps the columns that the task reads (text, image, label, target, ...) to names in the source; `image` may
+        be a list of names.
+    splits: maps train, validation and test to names of the source's splits (null: not used).
+    max_rows: the largest number of rows of every split, or `{split: rows}`; a seeded random sample is kept.
+    test_fraction, validation_fraction: if the source has no such split, the fraction of the training rows that becomes
+        the test split, then of the remaining ones the validation split; rows that share an image or context stay
+        together.
+    labels: names of the classes, in order (default: found in the training split).
+    regression: whether the labels are numbers to predict (default: if they have a decimal point).
+    image_root: folder of relative paths in the columns image, audio and video (default: the folder of the file).
+    on_error: what to do about rows whose image, audio or video cannot be read. "stop": stop at the first such row met
+        in training; "check": read all rows before the first step and name those that fail; "skip": leave those out
+        and count them.
+    words_per_row: join and cut the texts into rows of that number of words.
     """
 
     source: str | dict[str, str] | None = None
@@ -72,16 +87,20 @@ class DataRecipe:
 @strict
 @dataclass
 class CompareRecipe:
-    """What `plait compare` trains, each under the budget that `training` says, and how it is measured.
+    """The models that `plait compare` trains, each with the settings of `training`, and how they are evaluated.
 
-    `singles`: modalities, each alone (default: all); alone means through a connector and a joint transformer of its
-    own, as in `early` fusion, so that a fusion is not compared with less of a model. `fusions`: strategies, or
-    `{name, fusion, query, connector, fusion_config}`. `seeds`: of the training, every one for every fold. `folds`: all
-    rows of all splits are cut into so many parts, each being tested once (null: train on `train`, test on `test`);
-    the classes are spread evenly. `group_by`: columns; rows with an equal value in one of them stay in one part
-    (default: what the towers read, and the column `group`). `metric`: decides (default: the first of the recipe's
-    `metrics`). `bootstrap`: resamples of the test rows (by group) and seeds for 95 % intervals. `audit`: measure every
-    fusion on shuffled, blank and absent modalities too. `keep_best`: train the best fusion on all rows, and save it.
+    singles: modalities to train alone (default: all), each through a connector and a joint transformer of its own, as
+        in `early` fusion, so that no fusion is compared with a smaller model.
+    fusions: fusion strategies, or `{name, fusion, query, connector, fusion_config}`.
+    seeds: training seeds; each is used for every fold.
+    folds: number of parts into which all rows of all splits are cut, with classes spread evenly; each part is tested
+        once (null: train on `train`, test on `test`).
+    group_by: columns; rows with an equal value in one of them stay in one fold (default: the columns that the towers
+        read, and the column `group`).
+    metric: the metric that decides (default: the first of the recipe's `metrics`).
+    bootstrap: number of resamples of test rows (by group) and seeds for 95 % intervals.
+    audit: whether to evaluate every fusion with shuffled, blank and absent modalities too.
+    keep_best: whether to train the best fusion on all rows and save it.
     """
 
     singles: list[str] | None = None
@@ -98,8 +117,11 @@ class CompareRecipe:
 @strict
 @dataclass
 class TokenizerRecipe:
-    """A tokenizer for a fresh text tower or decoder: `from_pretrained`, or `train` (vocab_size, lowercase,
-    min_frequency) on the training texts. A fresh tower and a fresh decoder share one."""
+    """The tokenizer of a newly initialized text tower or decoder, or of both together.
+
+    from_pretrained: folder or Hub id of a tokenizer.
+    train: options (vocab_size, lowercase, min_frequency) of a tokenizer that is trained on the training texts.
+    """
 
     from_pretrained: str | None = None
     train: dict[str, Any] | None = None
@@ -108,13 +130,23 @@ class TokenizerRecipe:
 @strict
 @dataclass
 class Recipe:
-    """A whole run. `training` holds fields of PlaitTrainingArguments, `processor` what PlaitProcessor.compose takes
-    (or settings of its part for `image` or `audio`, such as `{image: {size: {height: 160, width: 160}}}`), `settings`
-    what the task lets one set, `generation` fields of transformers' GenerationConfig.
+    """A whole training run.
 
-    With `tasks` one model learns several: by name a recipe of its own (task, data, settings, metrics, max_length,
-    generation, and the `weight` of its loss), over the model, tokenizer and training of this one. Batches are of one
-    task each, which is drawn with p_i proportional to n_i^(1/temperature) for n_i rows.
+    task: the name of the task (`plait train --help` lists them).
+    model, data, tokenizer, compare: see ModelRecipe, DataRecipe, TokenizerRecipe and CompareRecipe.
+    processor: arguments of PlaitProcessor.compose, or settings of its part for `image` or `audio`, such as
+        `{image: {size: {height: 160, width: 160}}}`.
+    training: fields of PlaitTrainingArguments.
+    metrics: names of the metrics to compute (default: the task's).
+    settings: settings of the task.
+    generation: fields of transformers' GenerationConfig.
+    max_length: the largest number of tokens of a text; longer ones are truncated (default: the tokenizer's limit).
+    seed: seed of splits, weights, shuffles and samples.
+    output_dir: the run folder.
+    tasks: several tasks for one model: for each name a recipe with its own task, data, settings, metrics, max_length,
+        generation, and `weight` of the loss; model, tokenizer, processor, training and seed are those of this recipe.
+    temperature: with `tasks`, each batch is of one task, sampled with probability proportional to
+        n_i^(1/temperature), where n_i is the number of its rows (1: by size; inf: all alike).
     """
 
     task: str = "classification"
@@ -138,10 +170,10 @@ SECTIONS = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerReci
 
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
-    """A recipe from plain keys and values. Whether it can be run is checked by `plait.training.runs.recipe`.
+    """Builds a recipe from a mapping. Whether it can be run is checked by `plait.training.runs.recipe`.
 
     Raises:
-        RecipeError: an unknown key, with the nearest, or a value of the wrong kind.
+        RecipeError: an unknown key (the message suggests the nearest valid one) or a value of a wrong type.
     """
     values = {key: value for key, value in content.items() if value is not None}
     check_keys(values, _list_field_names(Recipe), "recipe")
@@ -152,13 +184,13 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
 
 
 def build_section(kind: type, values: Any, where: str) -> Any:
-    """A checked dataclass from plain keys and values.
+    """Builds one section's dataclass (`kind`) from a mapping; `where` names the section in errors.
 
     Raises:
-        RecipeError: an unknown key, with the nearest, or a value of the wrong kind.
+        RecipeError: an unknown key (the message suggests the nearest valid one) or a value of a wrong type.
     """
     if not isinstance(values, dict):
-        raise RecipeError(f"{where} is {values!r}: expected keys and values")
+        raise RecipeError(f"{where} is {values!r}: expected a mapping of keys to values")
     check_keys(values, _list_field_names(kind), where)
     try:
         return kind(**values)

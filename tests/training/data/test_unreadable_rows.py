@@ -60,7 +60,7 @@ def test_every_unreadable_clip_is_named_before_the_first_step(tmp_path: Path) ->
         (1, "NaN or infinite"),
         (3, "NaN or infinite"),
         (4, "no samples"),
-        (5, "not a readable sound"),
+        (5, "not a readable audio"),
     ):
         assert f"row {number}: " in said and problem in said.split(f"row {number}: ")[1].split("; row")[0]
     assert "data.on_error: skip" in said
@@ -77,7 +77,7 @@ def test_unreadable_clips_are_left_out_and_counted(tmp_path: Path, caplog: pytes
 
 
 def test_training_stops_at_an_unreadable_clip_unasked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no samples|NaN or infinite|not a readable sound file"):
+    with pytest.raises(ValueError, match=r"no samples|NaN or infinite|not a readable audio file"):
         train(recipe_for(tmp_path, "audio", write_sounds(tmp_path)), "plait train")
 
 
