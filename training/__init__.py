@@ -1,4 +1,4 @@
-"""Training: the Trainer and its arguments, data, metrics, recipes and the command line. Names are imported on first use."""
+"""Training: the Trainer and its arguments, data, metrics, recipes and the command line. Imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -21,8 +21,8 @@ SIDE_KEY = "side"  # key of the features that names the side they belong to
 
 
 class PlaitSentenceModule(InputModule):
-    """The first (and usually only) module of a `SentenceTransformer`: turns rows of one modality at a time (texts, images,
-    audio, videos) into the model's vectors.
+    """The first (and usually only) module of a `SentenceTransformer`: turns rows of one modality at a time (texts,
+    images, audio, videos) into the model's vectors.
 
         embedder = SentenceTransformer(modules=[PlaitSentenceModule(model, processor)])
         embedder.encode(["a dog on a beach"]) @ embedder.encode([image]).T
@@ -100,7 +100,7 @@ class PlaitSentenceModule(InputModule):
         modality: Any = infer_batch_modality(inputs, supported_modalities=self.modalities)
         if modality not in self.modalities:
             raise ValueError(
-                f"this model encodes one of {', '.join(self.modalities)} at a time, not {modality}: pass rows of one modality"
+                f"this model encodes one of {', '.join(self.modalities)} at a time, not {modality}: split the rows"
             )
         rows = [unwrap_row(row, modality) for row in inputs]
         side = self.find_side(modality, task)

@@ -207,7 +207,7 @@ def test_a_clip_that_is_too_long_is_cut_with_a_warning(
     assert torch.allclose(cut[1, 0], features(listener, tone(3)[: 2 * RATE], sampling_rate=RATE)[0, 0], atol=1e-5)
     warnings = [record.getMessage() for record in caplog.records if "truncated there" in record.getMessage()]
     assert len(warnings) == 1
-    assert warnings[0].startswith("audio, row 1: a clip of 3.0 s is longer than the feature extractor reads, and truncated")
+    assert warnings[0].startswith("audio, row 1: a clip of 3.0 s is longer than the feature extractor reads, and trunc")
 
 
 def test_waveforms_of_different_lengths_are_padded_and_masked() -> None:

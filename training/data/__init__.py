@@ -1,4 +1,4 @@
-"""Data: rows from files and the Hub, and the inputs of a model made from them.
+"""Data: reads rows from files and the Hub, and turns them into the inputs of a model.
 
 May import: training/recipes and training/parameters.
 """

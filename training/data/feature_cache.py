@@ -1,8 +1,8 @@
-"""Outputs of frozen towers, computed once per distinct input and kept on disk.
+"""Computes the outputs of frozen towers once per distinct input and keeps them on disk.
 
-The folder's name is a digest of the tower's weights, its config and what processes its input, so that outputs of
-another tower are never read. Rows of different length are stored one after the other, without padding, in
-safetensors files that are mapped into memory.
+The folder's name is a digest of the tower's weights, its config and the settings of its preprocessing, so that
+outputs of another tower are never read. Rows of different length are concatenated, without padding, in safetensors
+files that are mapped into memory.
 """
 
 import json
@@ -49,17 +49,17 @@ VOLATILE_KEYS = ("transformers_version", "_name_or_path")
 
 
 class CachedFeatures(NamedTuple):
-    """One input's tokens (length, width) and pooled vector (width), if the tower pools."""
+    """The tower's output for one input: tokens (length, width) and, if the tower pools, a pooled vector (width)."""
 
     tokens: Tensor
     pooled: Tensor | None
 
 
 class FeatureStore:
-    """Tower outputs by the key of their input, read from the files of one folder.
+    """Tower outputs by the key of their input, stored in the files of one folder.
 
     Raises:
-        ValueError: a file that is no features file.
+        ValueError: a damaged file, or one that is not a file of features.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,7 +67,7 @@ class FeatureStore:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the files that are there now."""
+        """Reads the index of all files that are in the folder now."""
         self.shards: list[dict[str, Tensor]] = []
         self.index: dict[str, tuple[int, int]] = {}
         for file in sorted(self.folder.glob("*.safetensors")):
@@ -79,27 +79,28 @@ class FeatureStore:
         return len(self.index)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a loader's worker maps the files again instead of getting a copy of their content
+        # a data loader's worker maps the files again instead of receiving a copy of their content
         return {"folder": self.folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])
 
     def has_keys(self, keys: Iterable[str | None]) -> bool:
-        """Whether every key (None: no input) is stored."""
+        """Returns whether the store is not empty and has every key (None, no input, is ignored)."""
         return bool(self.index) and all(key is None or key in self.index for key in keys)
 
     def __getitem__(self, key: str) -> CachedFeatures:
+        """Returns the output for one input; raises KeyError if it is not stored."""
         number, row = self.index[key]
         shard = self.shards[number]
         start, end = shard["offsets"][row : row + 2].tolist()
         return CachedFeatures(shard["tokens"][start:end], shard["pooled"][row] if "pooled" in shard else None)
 
     def gather(self, rows: Sequence[Sequence[str]]) -> dict[str, Tensor]:
-        """A batch as a tower would return it: each row's tokens one after the other, padded to the longest.
+        """Builds a batch like a tower's output, from the keys of each row's inputs.
 
-        last_hidden_state: (batch, length, width); mask: (batch, length); pooler_output: (batch, width) where the
-        tower pools (a row of several inputs gets their mean).
+        Returns last_hidden_state (batch, length, width), a row's tokens concatenated and padded to the longest row;
+        mask (batch, length); and, if the tower pools, pooler_output (batch, width), the mean over a row's inputs.
         """
         distinct = {tuple(row): number for number, row in enumerate(dict.fromkeys(map(tuple, rows)))}
         select = torch.tensor([distinct[tuple(row)] for row in rows])
@@ -117,7 +118,7 @@ class FeatureStore:
         return result
 
     def add(self, keys: Sequence[str], outputs: Sequence[CachedFeatures]) -> None:
-        """Write one more file. It appears whole or not at all."""
+        """Writes the outputs to a new file, atomically; `refresh` makes them visible."""
         lengths = torch.tensor([0, *(len(output.tokens) for output in outputs)])
         tensors = {"tokens": torch.cat([output.tokens for output in outputs]), "offsets": lengths.cumsum(0)}
         if outputs[0].pooled is not None:
@@ -140,16 +141,16 @@ def cache_features(
     batch_size: int = 64,
     max_length: int | None = None,
 ) -> FeatureStore:
-    """Run a frozen tower once on every distinct input of these datasets that is not stored yet.
+    """Runs a frozen tower once on every distinct input of these data sets that is not stored yet.
 
     Args:
-        folder: where outputs are kept, default the folder plait/features in HF_HOME.
-        limit: GiB that may be written; the size is known, and reported, after the first batch.
-        max_length: tokens a text, as in the collator.
+        folder: where outputs are kept; default: the folder plait/features in HF_HOME.
+        limit: maximum size of new files in GiB; the size is estimated, and logged, after the first batch.
+        max_length: the largest number of tokens of a text, as in the collator.
 
     Raises:
-        ValueError: the tower is not frozen, there is no such tower or processor, or the outputs exceed the limit or
-            the free space of the disk.
+        ValueError: the tower is not frozen, the model or processor lacks the modality, or the outputs exceed the limit
+            or the free disk space.
     """
     tower = find_frozen_tower(model, modality).eval()
     root = Path(folder).expanduser() if folder is not None else Path(HF_HOME) / "plait" / "features"
@@ -169,10 +170,10 @@ def cache_features(
 
 
 def find_frozen_tower(model: nn.Module, modality: str) -> nn.Module:
-    """The tower of this modality.
+    """Returns the tower of this modality.
 
     Raises:
-        ValueError: the model has none, or it is being trained.
+        ValueError: the model has no such tower, or it has trainable parameters.
     """
     towers = unwrap_plait(model).towers
     if modality not in towers:
@@ -187,7 +188,7 @@ def find_frozen_tower(model: nn.Module, modality: str) -> nn.Module:
 
 
 def compute_tower_digest(model: nn.Module, tower: nn.Module, processor: PlaitProcessor, modality: str) -> str:
-    """A digest of everything that a tower's output depends on, apart from its input."""
+    """Computes a digest of everything that a tower's output depends on, except its input."""
     digest = sha256(FEATURE_FORMAT.encode())
     config = getattr(unwrap_plait(model).config, CONFIG_FIELDS[modality]).to_dict()
     settings = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
@@ -201,12 +202,12 @@ def compute_tower_digest(model: nn.Module, tower: nn.Module, processor: PlaitPro
 
 
 def _collect_processing_settings(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
-    """The settings of what turns this modality into tensors."""
+    """Returns the settings of the processor's part that turns this modality into tensors."""
     if modality == "text":
         tokenizer = require_tokenizer(processor)
         settings: dict[str, Any] = {"vocabulary": tokenizer.get_vocab(), "special": tokenizer.special_tokens_map}
         if isinstance(tokenizer, PreTrainedTokenizerFast):
-            # padding and truncation are set anew by every call
+            # padding and truncation are excluded, because every call sets them
             whole = json.loads(tokenizer.backend_tokenizer.to_str())
             settings = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
         if reads_padding(tokenizer):
@@ -215,7 +216,7 @@ def _collect_processing_settings(processor: PlaitProcessor, modality: str) -> di
     name = MODALITY_TABLE[modality].processor_part
     part: Any = getattr(processor, name)
     if part is None:
-        raise ValueError(f"the processor has no {name}, and there is {modality} to read")
+        raise ValueError(f"the processor has no {name}, but the data have {modality}: compose the processor with one")
     settings = part.to_dict()
     if modality == "video":
         settings |= {"num_frames": processor.num_frames, "fps": processor.fps}
@@ -225,12 +226,12 @@ def _collect_processing_settings(processor: PlaitProcessor, modality: str) -> di
 def _find_distinct_inputs(
     datasets: Sequence["Dataset"], modality: str, max_length: int | None
 ) -> dict[str, tuple[int, int, int]]:
-    """Where each distinct input is found first: (dataset, row, place in the row) by key."""
+    """Returns the first position of each distinct input by key: (data set, row, position in the row)."""
     found: dict[str, tuple[int, int, int]] = {}
     for number, data in enumerate(datasets):
         names = find_columns(data.column_names, modality)
         if modality == "text" and DOCUMENT not in data.column_names and NEGATIVE in data.column_names:
-            names.append(NEGATIVE)  # texts of the same tower
+            names.append(NEGATIVE)  # hard negatives are encoded by the same text tower
         if not names:
             raise ValueError(
                 f"nothing to cache: the data have no {modality} column, only {', '.join(data.column_names)}"
@@ -247,7 +248,7 @@ def _find_distinct_inputs(
 
 
 def split_row_texts(row: Row) -> list[Row]:
-    """A row for each of its texts, where it has several, and for each of its hard negatives."""
+    """Returns one row for each text of a row, and one for each of its hard negatives."""
     text, hard = row["text"], row.get(NEGATIVE)
     negatives = hard if isinstance(hard, list) else [hard]
     own = {name: value for name, value in row.items() if name != NEGATIVE}
@@ -263,7 +264,7 @@ def _compute_outputs(
     batch_size: int,
     max_length: int | None,
 ) -> Iterator[tuple[list[str], list[CachedFeatures]]]:
-    """Batches of keys with their outputs, on the CPU."""
+    """Yields batches of keys with their outputs, on the CPU."""
     plait, keys = unwrap_plait(model), list(sources)
     device = next(plait.parameters()).device
     for start in tqdm(range(0, len(keys), batch_size), desc=f"{modality} features", unit="batch"):
@@ -327,7 +328,7 @@ def _read_shard(file: Path) -> tuple[list[str], dict[str, Tensor]]:
             metadata = content.metadata() or {}
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no dict
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}): delete it, it is computed again") from error
+        raise ValueError(f"{file} is damaged ({error}): delete it, and its features are computed again") from error
     if metadata.get("format") != FEATURE_FORMAT:
-        raise ValueError(f"{file} is no features file: remove it from the cache folder")
+        raise ValueError(f"{file} is not a file of features: remove it from the cache folder")
     return json.loads(metadata["keys"]), tensors

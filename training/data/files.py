@@ -1,4 +1,4 @@
-"""Files of rows: formats, folders of images, and paths inside them."""
+"""Reads data files, folders of images and Hub data sets, and resolves the paths in their columns."""
 
 import glob
 from collections.abc import Mapping, Sequence
@@ -28,10 +28,15 @@ SPLIT_ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": (
 
 
 def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
-    """`{split: Dataset}` of a registered source, a file, a folder, files by split, or a Hub dataset."""
+    """Loads `{split: Dataset}` from a registered source, a file, a folder, files by split, or a Hub data set.
+
+    Raises RecipeError for a source that is missing or cannot be read.
+    """
     source = recipe.source
     if source is None:
-        raise RecipeError(f"data.source is missing: a file, a folder, a Hub id or one of {', '.join(SOURCES)}")
+        raise RecipeError(
+            f"data.source is missing: set it to a file, a folder, a Hub id or one of {', '.join(SOURCES)}"
+        )
     if isinstance(source, Mapping):
         files = {split: Path(file).expanduser() for split, file in source.items()}
         return {split: _resolve_paths(_read_files([file]), recipe, file.parent) for split, file in files.items()}
@@ -43,7 +48,7 @@ def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
     if path.is_file():
         return {"train": _resolve_paths(_read_files([path]), recipe, path.parent)}
     if path.suffix in FILE_READERS or source.startswith((".", "/", "~")):
-        raise RecipeError(f"data.source: no file or folder {source}")
+        raise RecipeError(f"data.source: there is no file or folder {source}")
     from datasets import DatasetDict, load_dataset
 
     try:
@@ -61,7 +66,7 @@ def _read_files(paths: Sequence[Path]) -> "Dataset":
 
     names, suffix = ", ".join(map(str, paths)), paths[0].suffix
     if not all(path.is_file() for path in paths):
-        raise RecipeError(f"data.source: no file {names}")
+        raise RecipeError(f"data.source: there is no file {names}")
     if not any(path.stat().st_size for path in paths):
         raise RecipeError(f"data.source: {names} is empty")
     if suffix not in FILE_READERS or any(path.suffix != suffix for path in paths):
@@ -96,7 +101,7 @@ def _read_images(folder: Path) -> dict[str, "Dataset"]:
 
     suffixes = Image.registered_extensions()
     if not any(file.suffix.lower() in suffixes for file in folder.rglob("*")):
-        raise RecipeError(f"data.source: {folder} holds neither train/validation/test files nor pictures")
+        raise RecipeError(f"data.source: {folder} has neither train/validation/test files nor images")
     try:
         return {str(split): data for split, data in load_dataset("imagefolder", data_dir=str(folder)).items()}
     except DatasetGenerationError as error:
@@ -104,8 +109,7 @@ def _read_images(folder: Path) -> dict[str, "Dataset"]:
 
 
 def _resolve_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset":
-    """Paths of pictures, sound and videos made absolute: they are relative to data.image_root, or to the file's own
-    folder."""
+    """Makes paths of images, audio and videos absolute, relative to data.image_root or else to the file's folder."""
     root = Path(recipe.image_root).expanduser() if recipe.image_root is not None else folder
     names = data.column_names
     for column in (column for column in _find_media_columns(recipe) if column in names):
@@ -123,6 +127,6 @@ def _make_absolute(root: Path, value: str | list[str] | None) -> str | list[str]
 
 
 def _find_media_columns(recipe: DataRecipe) -> list[str]:
-    """The source's columns that may hold paths."""
+    """Returns the source's columns that may hold paths."""
     found = [recipe.columns.get(modality, modality) for modality in MEDIA]
     return [name for columns in found for name in ([columns] if isinstance(columns, str) else columns)]

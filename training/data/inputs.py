@@ -1,4 +1,4 @@
-"""From a row's text and pictures to the model's inputs, and names by which equal ones are known."""
+"""Turns texts, images, audio and videos of rows into model inputs, and computes keys that equal inputs share."""
 
 import json
 from collections.abc import Sequence
@@ -21,52 +21,52 @@ if TYPE_CHECKING:
 
 
 class PaddedTokens(NamedTuple):
-    """ids and mask: (batch, length)."""
+    """Padded token ids and their mask, both (batch, length)."""
 
     ids: Tensor
     mask: Tensor
 
 
 def collect_rows(data: "Dataset") -> list[Row]:
-    """A data set's rows."""
+    """Returns the rows of a data set as a list."""
     return [cast("Row", row) for row in data]
 
 
 def find_images(row: Row) -> list[tuple[str, Any]]:
-    """A row's pictures, each after its key, absent ones left out."""
+    """Returns the present images of a row as (key, image)."""
     return collect_items(row, "image")
 
 
 def find_image_groups(data: "Dataset") -> list[str | None]:
-    """For each row the name of its (first) picture, equal for rows that share it; None for a row without one.
+    """Returns for each row the key of its first image, equal for rows that share it; None for a row without an image.
 
-    Raises ValueError where no column holds pictures.
+    Raises ValueError if no column holds images.
     """
     if "image_id" in data.column_names:
         return [None if name is None else str(name) for name in data["image_id"]]
     names = [name for name in data.column_names if name.startswith("image")]
     if not names:
-        raise ValueError(f"the data have no pictures to share, only {', '.join(data.column_names)}")
+        raise ValueError(f"the data have no images to share, only {', '.join(data.column_names)}")
     found = [find_images(cast("Row", row)) for row in data.select_columns(names)]
     return [pictures[0][0] if pictures else None for pictures in found]
 
 
 def compute_text_key(row: Row, max_length: int | None) -> str | None:
-    """A name for a row's text (and pair), cut at so many tokens; None for a row without a text."""
+    """Computes the key of a row's text (and pair), truncated at `max_length`; None for a row without a text."""
     if row["text"] is None:
         return None
     return sha256(json.dumps([row["text"], row.get("text_pair"), max_length]).encode()).hexdigest()
 
 
 def require_tokenizer(processor: PlaitProcessor) -> PreTrainedTokenizerBase:
-    """The processor's tokenizer. Raises ValueError where there is none."""
+    """Returns the processor's tokenizer; raises ValueError if there is none."""
     if processor.tokenizer is None:
-        raise ValueError("the processor has no tokenizer, and there is text to read")
+        raise ValueError("the processor has no tokenizer, but the data have text: compose the processor with text=...")
     return processor.tokenizer
 
 
 def encode_text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_length: int | None) -> dict[str, Tensor]:
-    """The text columns as the model's inputs."""
+    """Turns the text columns of rows into model inputs."""
     options: dict[str, Any] = {} if max_length is None else {"max_length": max_length, "truncation": True}
     if "text_pair" in rows[0]:
         options["text_pair"] = [row["text_pair"] for row in rows]
@@ -74,12 +74,12 @@ def encode_text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_lengt
 
 
 def encode_image_inputs(processor: PlaitProcessor, images: Sequence[Any]) -> Tensor:
-    """(pictures, channels, height, width)."""
+    """Processes images: (images, channels, height, width)."""
     return processor(images=list(images), return_tensors="pt")["pixel_values"][:, 0]
 
 
 def encode_media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
-    """The clips or videos of each row as the model's inputs; nothing where no row has one."""
+    """Turns the audio clips or videos of each row into model inputs; returns an empty dict if no row has any."""
     if not any(rows):
         return {}
     items = [[open_frames(item) if modality == "video" else item for item in row] for row in rows]
@@ -88,14 +88,14 @@ def encode_media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence
 
 
 def open_frames(video: Any) -> Any:
-    """A list of stored frames as pictures; any other video as it is. Raises ValueError for a list without frames."""
+    """Reads a list of stored frames as images; returns any other video unchanged. Raises ValueError for no frames."""
     if isinstance(video, list) and not video:
-        raise ValueError("a video has no frames")
+        raise ValueError("a video has no frames: leave its row out, or set the column to None")
     return [read_image(frame) for frame in video] if isinstance(video, list) else video
 
 
 def count_row_tokens(processor: PlaitProcessor, data: "Dataset", max_length: int | None) -> list[int]:
-    """Tokens of each row's text columns; 0 where there are none."""
+    """Counts the tokens of each row's text columns, at most `max_length`; 0 without text columns."""
     lengths = [0] * len(data)
     for name in ("text", "text_pair"):
         if name in data.column_names:
@@ -105,8 +105,8 @@ def count_row_tokens(processor: PlaitProcessor, data: "Dataset", max_length: int
 
 
 def count_tokens_per_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]) -> list[int]:
-    """Tokens of each text."""
-    part = 1000  # at a time: the ids of all would take many times the memory of the texts
+    """Counts the tokens of each text."""
+    part = 1000  # texts per call: the ids of all at once would take many times the memory of the texts
     lengths: list[int] = []
     for start in range(0, len(texts), part):
         given = [text or "" for text in texts[start : start + part]]
@@ -117,13 +117,13 @@ def count_tokens_per_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[st
 def encode_target_labels(
     processor: PlaitProcessor, targets: Sequence[str], max_length: int | None
 ) -> dict[str, Tensor]:
-    """`labels` (batch, length): the targets' tokens with the end of sequence, padded with -100."""
+    """Returns `labels` (batch, length): the targets' tokens with the end of sequence, padded with -100."""
     labels = processor(text_target=list(targets), max_target_length=max_length, return_tensors="pt")["labels"]
     return {"labels": labels}
 
 
 def count_target_tokens(processor: PlaitProcessor, targets: Sequence[str], max_length: int | None) -> list[int]:
-    """Labels of each target."""
+    """Counts the labels of each target, without padding."""
     part = 1000
     batches = (targets[start : start + part] for start in range(0, len(targets), part))
     labels = (encode_target_labels(processor, batch, max_length)["labels"] for batch in batches)
@@ -131,7 +131,7 @@ def count_target_tokens(processor: PlaitProcessor, targets: Sequence[str], max_l
 
 
 def pad_token_rows(rows: Sequence[Sequence[int]], padding: int, left: bool = False) -> PaddedTokens:
-    """Rows of token ids padded to the longest."""
+    """Pads rows of token ids to the longest row, on the right or on the left."""
     side = "left" if left else "right"
     tensors = [torch.tensor(list(row), dtype=torch.long) for row in rows]
     ids = pad_sequence(tensors, batch_first=True, padding_value=padding, padding_side=side)

@@ -1,4 +1,4 @@
-"""What labels mean: found in the training split, and turned into numbers."""
+"""Finds the names and the kind of labels in the training split, and encodes labels as numbers."""
 
 import math
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ SINGLE, MULTI, REGRESSION, MASKED_LM_PROBLEM = (
 
 
 class LabelSpec(NamedTuple):
-    """`names` by id (a regression has none) and the kind of problem."""
+    """The class names by id (empty for regression) and the problem type."""
 
     names: tuple[str, ...]
     problem_type: MetricProblemType
 
     @property
     def count(self) -> int:
-        """Numbers the model predicts a row."""
+        """The number of outputs of the model per row."""
         return max(1, len(self.names))
 
 
 def read_config_labels(config: "PreTrainedConfig") -> LabelSpec:
-    """What the outputs of a trained model mean."""
+    """Returns the labels that the config of a trained model names."""
     if config.problem_type == REGRESSION or (config.problem_type is None and config.num_labels == 1):
         return LabelSpec((), REGRESSION)
     names = {int(number): name for number, name in (config.id2label or {}).items()}
@@ -44,10 +44,10 @@ def read_config_labels(config: "PreTrainedConfig") -> LabelSpec:
 def find_labels(
     data: "Dataset", names: Sequence[str] | None = None, regression: bool = False, order: Sequence[str] = ()
 ) -> LabelSpec:
-    """Names and kind of the labels of a training split: the recipe's, a ClassLabel's, or the distinct values sorted.
+    """Finds the labels of a training split: the recipe's `names`, a ClassLabel's, or the sorted distinct values.
 
-    Numbers with a decimal point are a regression's targets, lists are several labels a row. `order` are a pretrained
-    model's names: where they are the same ones, its order is kept.
+    Numbers with a decimal point are regression targets, lists are several labels per row. `order` are the names of a
+    pretrained model: if the data have the same names, its order is kept. Raises RecipeError for a single class.
     """
     values, feature = _get_label_values(data), _get_label_feature(data)
     several = isinstance(values[0], list)
@@ -58,15 +58,15 @@ def find_labels(
     if sorted(names) == sorted(order):
         names = order
     if len(names) < 2 and not several:
-        raise RecipeError(f"data: every label of the training split is {names[0]!r}: there is nothing to learn")
+        raise RecipeError(f"data: every label of the training split is {names[0]!r}: at least two classes are needed")
     return LabelSpec(tuple(names), MULTI if several else SINGLE)
 
 
 def encode_labels(data: "Dataset", labels: LabelSpec, split: str) -> "Dataset":
-    """The label column as ids (floats for a regression, lists of ids for several labels).
+    """Encodes the label column as ids (floats for regression, lists of ids for several labels per row).
 
     Raises:
-        RecipeError: a label that is missing, or that training did not have, with its value and row.
+        RecipeError: a label that is missing or does not occur in training; the message has its value and row.
     """
     class_names, values = _find_class_names(_get_label_feature(data)), _get_label_values(data)
     if labels.problem_type == REGRESSION:
@@ -79,7 +79,7 @@ def encode_labels(data: "Dataset", labels: LabelSpec, split: str) -> "Dataset":
 
 def _get_label_values(data: "Dataset") -> list[Any]:
     if "label" not in data.column_names:
-        raise RecipeError(f"data.columns: there is no label; mapped are {', '.join(data.column_names)}")
+        raise RecipeError(f"data.columns: no column is mapped to label; mapped are {', '.join(data.column_names)}")
     return data["label"][:]
 
 
@@ -101,11 +101,13 @@ def _find_distinct(values: Sequence[Any], several: bool) -> list[str]:
 
 def _parse_number(value: Any, row: int, split: str) -> float:
     if value is None:
-        raise RecipeError(f"data: row {row} of {split!r} has no label")
+        raise RecipeError(f"data: row {row} of {split!r} has no label: set it, or remove the row")
     try:
         number = float(value)
     except ValueError as error:
-        raise RecipeError(f"data: the label {value!r} in row {row} of {split!r} is no number") from error
+        raise RecipeError(
+            f"data: the label {value!r} in row {row} of {split!r} is no number: regression needs numeric labels"
+        ) from error
     if not math.isfinite(number):
         raise RecipeError(f"data: the label in row {row} of {split!r} is {number}: expected a finite number")
     return number
@@ -115,7 +117,7 @@ def _encode(value: Any, class_names: list[str] | None, ids: dict[str, int], row:
     if isinstance(value, list):
         return [_encode(item, class_names, ids, row, split) for item in value]
     if value is None:
-        raise RecipeError(f"data: row {row} of {split!r} has no label")
+        raise RecipeError(f"data: row {row} of {split!r} has no label: set it, or remove the row")
     name = class_names[value] if class_names is not None else str(value)
     if name not in ids:
         known = ", ".join(ids) if len(ids) <= 20 else f"{', '.join(list(ids)[:20])}, ..."

@@ -1,4 +1,4 @@
-"""Rows to train on, from anywhere, under one set of column names: text, image, label, target, ..."""
+"""Loads the splits of a recipe's data under one set of column names: text, image, label, target, ..."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +19,11 @@ DEFAULT_ROLES = (*(column for row in MODALITY_TABLE.values() for column in row.c
 
 
 class DataSplits(NamedTuple):
-    """The splits that exist, what their labels mean (None: no labels), how many rows could not be read, and of prepared
-    splits how many rows they were made of."""
+    """The splits of a data set by name, and what is known about them.
+
+    labels: meaning of the labels (None: no labels); left_out: number of unreadable rows left out, by split; rows:
+    number of rows from which a prepared split was made, by split.
+    """
 
     splits: dict[str, "Dataset"]
     labels: LabelSpec | None
@@ -29,14 +32,17 @@ class DataSplits(NamedTuple):
 
     @property
     def train(self) -> "Dataset | None":
+        """The training split, if there is one."""
         return self.splits.get("train")
 
     @property
     def validation(self) -> "Dataset | None":
+        """The validation split, if there is one."""
         return self.splits.get("validation")
 
     @property
     def test(self) -> "Dataset | None":
+        """The test split, if there is one."""
         return self.splits.get("test")
 
 
@@ -48,17 +54,17 @@ def load_data(
     label_order: Sequence[str] = (),
     roles: Sequence[str] = DEFAULT_ROLES,
 ) -> DataSplits:
-    """Load, rename, encode labels, split and limit, as the recipe says. Pictures stay closed until the collator.
+    """Loads a recipe's data: renames columns, encodes labels, splits and limits. The collator decodes images later.
 
     Args:
-        labels: what the labels mean, where a trained model already says so; default: read from the training split.
-        needs_labels: whether a missing label column is an error.
-        label_order: names of a pretrained model's classes, whose order is kept where the data have the same ones.
-        roles: the columns that are taken, under their own names, where the recipe maps none.
+        labels: meaning of the labels, known from a trained model; default: found in the training split.
+        needs_labels: whether labels are needed, so that a missing label column is an error.
+        label_order: class names of a pretrained model, whose order is kept if the data have the same names.
+        roles: the columns to use, under their own names, if the recipe maps none.
 
     Raises:
-        RecipeError: a missing file, split or column, an empty split, a label that training did not have; each message
-            names what there is instead.
+        RecipeError: a missing file, split or column, an empty split, a label that does not occur in training; the
+            message names what exists instead.
     """
     raw = load_source(recipe)
     chosen = choose_splits(raw, recipe)
@@ -74,7 +80,7 @@ def load_data(
 
 
 def choose_splits(raw: Mapping[str, "Dataset"], recipe: DataRecipe) -> dict[str, "Dataset"]:
-    """The source's splits under our names; those the recipe does not name are found by their usual names."""
+    """Returns the source's splits as train, validation and test; those that the recipe does not map, by alias."""
     chosen = {}
     for split in SPLITS:
         if split in recipe.splits:
@@ -89,12 +95,12 @@ def choose_splits(raw: Mapping[str, "Dataset"], recipe: DataRecipe) -> dict[str,
         raise RecipeError(f"data: none of the splits {', '.join(raw)} is used; name them in data.splits")
     for split, data in chosen.items():
         if len(data) == 0:
-            raise RecipeError(f"data: the split {split!r} is empty")
+            raise RecipeError(f"data: the split {split!r} is empty: map it to another split in data.splits, or to null")
     return chosen
 
 
 def regroup_words(data: "Dataset", words: int) -> "Dataset":
-    """The text cut anew, so many words a row: short lines are joined, long ones cut."""
+    """Regroups the text into rows of `words` words: joins short lines and cuts long ones."""
     from datasets import Dataset
 
     flow = [word for line in data["text"] if line for word in line.split()]
@@ -102,7 +108,7 @@ def regroup_words(data: "Dataset", words: int) -> "Dataset":
 
 
 def _rename(data: "Dataset", recipe: DataRecipe, split: str, known: Sequence[str]) -> "Dataset":
-    """The columns the recipe maps, under our names; without a mapping, those that already have them."""
+    """Returns the columns that the recipe maps, renamed to their roles; without a mapping, those named like a role."""
     roles = {name: role for role, name in _map_roles(recipe, data.column_names, known).items()}
     missing = [name for name in roles if name not in data.column_names]
     if missing:
@@ -126,7 +132,7 @@ def _map_roles(recipe: DataRecipe, present: Sequence[str], known: Sequence[str])
 
 
 def _disable_decoding(data: "Dataset") -> "Dataset":
-    """Pictures, sound and videos as they are stored: {"bytes", "path"}."""
+    """Disables the decoding of images, audio and videos, which stay {"bytes", "path"}."""
     from datasets import Audio, Image, List, Video
 
     for name, feature in data.features.items():
@@ -143,7 +149,7 @@ def _find_labels(splits: dict[str, "Dataset"], recipe: DataRecipe, order: Sequen
 
 
 def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None, seed: int) -> dict[str, "Dataset"]:
-    """This split taken from training where there is none, never parting rows that share a picture or a context."""
+    """Splits a missing split off the training split, keeping rows that share an image or a context together."""
     if fraction is None:
         return splits
     if not 0 < fraction < 1:
@@ -155,13 +161,15 @@ def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None,
     order = shuffle_indices(len(groups), seed)
     cut = max(1, round(fraction * len(groups)))
     if cut == len(groups):
-        raise RecipeError(f"data.{split}_fraction is {fraction}: of {cut} groups of rows none is left to train on")
+        raise RecipeError(
+            f"data.{split}_fraction is {fraction}: of {cut} groups of rows none is left to train on; lower it"
+        )
     held, kept = ([row for group in part for row in groups[group]] for part in (order[:cut], order[cut:]))
     return {**splits, "train": train.select(sorted(kept)), split: train.select(sorted(held))}
 
 
 def _find_shared_keys(data: "Dataset") -> Sequence[str | None]:
-    """For each row what it may share with others: its picture, or the context that is asked about."""
+    """Returns for each row the key that related rows share: of its image, or the context of its question."""
     if any(name.startswith("image") for name in data.column_names):
         return find_image_groups(data)
     return data["context"][:] if "context" in data.column_names else [None] * len(data)

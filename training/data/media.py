@@ -1,4 +1,4 @@
-"""A row's pictures, clips of sound and videos, and names by which equal ones are known."""
+"""Collects the images, audio clips and videos of a row, and computes keys that equal items share."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -13,10 +13,10 @@ Row = Mapping[str, Any]
 
 
 def collect_items(row: Row, modality: str) -> list[tuple[str, Any]]:
-    """A row's items, each after its key, absent ones left out; from the columns `image`, or `image.0`, `image.1`, ...
+    """Returns the present items of a row as (key, item), from the columns `image`, or `image.0`, `image.1`, ...
 
-    A list in a column is several pictures or clips, but of sound a list of numbers is one clip (`sampling_rate` is a
-    column beside it), and for video a list is the frames of one.
+    A list is several images or clips, but for audio a list of numbers is one clip (with its rate in the column
+    `sampling_rate`), and for video a list is the frames of one video.
     """
     columns = [modality] if modality in row else sorted(name for name in row if name.startswith(f"{modality}."))
     values = [item for name in columns for item in ITEM_READERS[modality](row[name], row.get("sampling_rate"))]
@@ -27,13 +27,13 @@ def collect_items(row: Row, modality: str) -> list[tuple[str, Any]]:
 
 
 def find_columns(names: Iterable[str], modality: str) -> list[str]:
-    """The columns that a modality is read from: text, text_pair; image, image.0, image_id; ..."""
+    """Returns the columns that belong to a modality: text, text_pair; image, image.0, image_id; ..."""
     found = [name for name in names if name.split("_")[0].split(".")[0] == modality]
     return found + [name for name in names if name in MODALITY_TABLE[modality].columns and name not in found]
 
 
 def compute_item_key(value: Any) -> str:
-    """A name for one item: its path, or the digest of its bytes, samples or frames."""
+    """Computes the key of an item: its path, or the digest of its bytes, pixels, samples or frames."""
     if isinstance(value, (str, Path)):
         return f"path:{value}"
     if isinstance(value, Mapping):
@@ -46,23 +46,24 @@ def compute_item_key(value: Any) -> str:
         return sha256(" ".join(compute_item_key(frame) for frame in value).encode()).hexdigest()
     if isinstance(value, bytes):
         return sha256(value).hexdigest()
-    if hasattr(value, "tobytes") and hasattr(value, "mode"):  # a picture of Pillow's
+    if hasattr(value, "tobytes") and hasattr(value, "mode"):  # a Pillow image
         return sha256(f"{value.mode}{value.size}".encode() + value.tobytes()).hexdigest()
     return compute_digest(np.asarray(value))
 
 
-def compute_digest(array: np.ndarray, *told: Any) -> str:
-    """A name for numbers."""
-    head = f"{array.dtype} {array.shape} {told}".encode()
+def compute_digest(array: np.ndarray, *further: Any) -> str:
+    """Computes the digest of an array's values, type and shape, and of further values."""
+    head = f"{array.dtype} {array.shape} {further}".encode()
     return sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def list_items(value: Any, sampling_rate: float | None = None) -> list[Any]:
+    """Returns the items of a list, or a single item as a list."""
     return list(value) if isinstance(value, list) else [value]
 
 
 def list_clips(value: Any, sampling_rate: float | None) -> list[Any]:
-    """Clips of sound; numbers alone become one with its rate."""
+    """Returns audio clips; bare samples become one clip with its sampling rate (samples per second)."""
     numbers = isinstance(value, np.ndarray) or (isinstance(value, list) and is_numbers(value))
     if numbers:
         return [{"array": np.asarray(value), "sampling_rate": sampling_rate}]
@@ -70,11 +71,12 @@ def list_clips(value: Any, sampling_rate: float | None) -> list[Any]:
 
 
 def is_numbers(values: Sequence[Any]) -> bool:
-    """Whether these are samples (an empty list is a clip without any), of one or several channels."""
+    """Returns whether a list holds samples, of one or several channels (an empty list is a clip without samples)."""
     return not values or isinstance(values[0], (int, float)) or (isinstance(values[0], list) and is_numbers(values[0]))
 
 
 def wrap_item(value: Any, sampling_rate: float | None = None) -> list[Any]:
+    """Returns a value as a list of one item."""
     return [value]
 
 

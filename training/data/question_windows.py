@@ -1,4 +1,4 @@
-"""Sliding windows over the contexts of extractive question answering."""
+"""Splits the contexts of extractive question answering into overlapping windows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,13 +12,16 @@ from ..recipes.errors import RecipeError
 from .inputs import pad_token_rows
 from .media import Row
 
-OUTSIDE_CONTEXT = (0, 0)  # where in the context a token stands that is none of it
+OUTSIDE_CONTEXT = (0, 0)  # the place of a token that is not part of the context
 
 
 class Window(NamedTuple):
-    """One piece of a question with its context: `row` it belongs to, token ids and segments, for each token where it
-    stands in the context (first and past-last character, NOWHERE for others), and the tokens at which the answer
-    begins and ends: the first one where there is none, -100 where it is not known or cut."""
+    """A question with one window of its context.
+
+    row: the row it belongs to; places: for each token its characters in the context, (first, past-last), or
+    OUTSIDE_CONTEXT; start, end: first and last token of the answer, 0 if the window has none, -100 if the answer is
+    not known or only partly in the window.
+    """
 
     row: int
     input_ids: list[int]
@@ -29,9 +32,12 @@ class Window(NamedTuple):
 
 
 class WindowLimits(NamedTuple):
-    """max_length: tokens a window; stride: context tokens that neighbouring windows share; n_best: spans kept of a
-    question; max_answer_length: tokens; no_answer: by how much "no answer" must score above the best span to be given
-    (None: some span is always given)."""
+    """The limits of windows and answers.
+
+    max_length: tokens of a window; stride: context tokens that neighbouring windows share; n_best: spans kept per
+    question; max_answer_length: tokens; no_answer: margin by which "no answer" must score above the best span to be
+    predicted (None: a span is always predicted).
+    """
 
     max_length: int
     stride: int
@@ -41,9 +47,9 @@ class WindowLimits(NamedTuple):
 
 
 def split_windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limits: WindowLimits) -> Iterator[Window]:
-    """The windows of every row, in order.
+    """Yields the windows of every row, in order.
 
-    Raises RecipeError for a question that leaves no room for a context.
+    Raises RecipeError for a question that leaves too little room for its context.
     """
     for number, row in enumerate(rows):
         room = limits.max_length - len(tokenizer(row["question"], "")["input_ids"])
@@ -73,7 +79,7 @@ def split_windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limit
 
 
 def find_answer_tokens(places: Sequence[tuple[int, int]], answers: Mapping[str, Any] | None) -> tuple[int, int]:
-    """The first and last token of the (first) answer in a window: (0, 0) where it holds none of it."""
+    """Returns the first and last token of the (first) answer in a window; (0, 0) if the window has no part of it."""
     if answers is None:
         return IGNORE_INDEX, IGNORE_INDEX
     if not answers["text"]:
@@ -88,8 +94,8 @@ def find_answer_tokens(places: Sequence[tuple[int, int]], answers: Mapping[str, 
 
 
 def normalize_answers(row: Row) -> dict[str, Any]:
-    """A row whose answers are in SQuAD's form, {text: [...], answer_start: [...]}: they may also be a list of {text,
-    answer_start}, or texts beside a column answer_start."""
+    """Returns a row with answers in SQuAD's form, {text: [...], answer_start: [...]}, from that form, a list of {text,
+    answer_start}, or texts with a column answer_start."""
     answers = row["answers"]
     if isinstance(answers, Mapping):
         found = {"text": list(answers["text"]), "answer_start": list(answers["answer_start"])}
@@ -101,15 +107,16 @@ def normalize_answers(row: Row) -> dict[str, Any]:
 
 
 def ensure_list(value: Any) -> list[Any]:
+    """Returns a string or number as a list of one, and any other sequence as a list."""
     return [value] if isinstance(value, (str, int)) else list(value)
 
 
 def check_answers(rows: Iterable[Row], split: str) -> None:
-    """Raises RecipeError for an answer that does not stand in its context."""
+    """Raises RecipeError for an answer that is not at its place in the context, or an empty context or question."""
     for number, row in enumerate(rows):
         answers = row["answers"]
         if not row["context"] or not row["question"]:
-            raise RecipeError(f"data: row {number} of {split!r} has no context or no question")
+            raise RecipeError(f"data: row {number} of {split!r} has no context or no question: remove the row")
         for text, start in zip(answers["text"], answers["answer_start"], strict=True):
             there = row["context"][start : start + len(text)]
             if not text or there != text:
@@ -120,7 +127,7 @@ def check_answers(rows: Iterable[Row], split: str) -> None:
 
 
 def build_window_batch(found: Sequence[Window], pad: int, segments: bool) -> dict[str, Tensor]:
-    """Windows as a model's inputs, with the answers' positions."""
+    """Builds model inputs from windows, each (windows, length), and the start and end positions of answers."""
     ids, mask = pad_token_rows([window.input_ids for window in found], pad)
     batch = {
         "start_positions": torch.tensor([window.start for window in found]),

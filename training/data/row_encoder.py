@@ -1,4 +1,4 @@
-"""Rows to the inputs of a model, whatever the task."""
+"""Turns rows into the inputs of a model, independently of the task."""
 
 import json
 from collections import OrderedDict
@@ -18,7 +18,7 @@ from .media import Row, collect_items
 
 
 class ImageCache:
-    """Processed pictures, the most recently used up to `limit` GiB (0: none is kept)."""
+    """A cache of processed images that keeps the most recently used, up to `limit` GiB (0: none)."""
 
     def __init__(self, limit: float) -> None:
         self.limit = int(limit * 2**30)
@@ -26,7 +26,7 @@ class ImageCache:
         self.kept: OrderedDict[str, Tensor] = OrderedDict()
 
     def process_images(self, processor: PlaitProcessor, images: Mapping[str, Any]) -> Tensor:
-        """(pictures, channels, height, width)."""
+        """Processes images by key, or takes them from the cache: (images, channels, height, width)."""
         new = [key for key in images if key not in self.kept]
         processed = (
             dict(zip(new, encode_image_inputs(processor, [images[key] for key in new]), strict=True)) if new else {}
@@ -47,14 +47,14 @@ class ImageCache:
 
 
 class RowEncoder:
-    """Encodes rows as the inputs of a model: the half of a data collator that knows no task.
+    """Encodes rows as the inputs of a model: the part of a data collator that does not depend on the task.
 
     Args:
-        processor: of the model.
-        labels: what the label column means; None: batches have no labels.
-        settings: of the task.
-        max_length: tokens a text, fewer than the tokenizer's own limit.
-        seed: of what is drawn at random.
+        processor: the model's processor.
+        labels: meaning of the label column; None: batches have no labels.
+        settings: settings of the task.
+        max_length: the largest number of tokens of a text; None: the tokenizer's limit.
+        seed: seed of all random choices.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class RowEncoder:
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # the loader's workers see it change
 
     def set_epoch(self, number: int) -> None:
-        """What is drawn from now on is that of this epoch."""
+        """Sets the epoch on which random choices depend from now on."""
         self.epoch.fill_(number)
 
     def draw(self, count: int, *about: str) -> int:
-        """A number below `count` that depends on the seed, the epoch and these words alone."""
+        """Returns a random number below `count` that depends only on the seed, the epoch and the words `about`."""
         digest = sha256(json.dumps([self.seed, int(self.epoch), *about]).encode()).digest()
         return int.from_bytes(digest[:8], "big") % count
 
     def encode_inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """What the rows hold of each modality, or (as `encoder_outputs`) what towers made of it before."""
+        """Returns the model inputs of each modality in the rows, or cached tower outputs (as `encoder_outputs`)."""
         batch: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
         read = {"text": self._encode_text, "image": self.encode_images}
@@ -92,17 +92,17 @@ class RowEncoder:
         return {**batch, "encoder_outputs": outputs} if outputs else batch
 
     def encode_images(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """The pictures of the rows, nothing where no row has one."""
-        pictures = [find_images(row) for row in rows]
-        distinct = {key: picture for row in pictures for key, picture in row}
+        """Returns the inputs for the rows' images, each distinct image once; an empty dict if no row has an image."""
+        images = [find_images(row) for row in rows]
+        distinct = {key: image for row in images for key, image in row}
         if not distinct:
             return {}
         store = self.features.get("image")
         if store is not None and store.has_keys(distinct):
-            return store.gather([[key for key, _ in row] for row in pictures])
+            return store.gather([[key for key, _ in row] for row in images])
         numbers = {key: number for number, key in enumerate(distinct)}
-        indices = torch.full((len(rows), max(map(len, pictures))), -1)
-        for row, named in enumerate(pictures):
+        indices = torch.full((len(rows), max(map(len, images))), -1)
+        for row, named in enumerate(images):
             for place, (key, _) in enumerate(named):
                 indices[row, place] = numbers[key]
         return {"pixel_values": self.image_cache.process_images(self.processor, distinct), "image_indices": indices}
@@ -118,7 +118,7 @@ class RowEncoder:
         return encode_text_inputs(self.processor, rows, self.max_length)
 
     def _encode_media(self, rows: Sequence[Row], modality: str) -> dict[str, Tensor]:
-        """The rows' clips or videos, nothing where no row has one."""
+        """Returns the inputs for the rows' audio clips or videos; an empty dict if no row has any."""
         found = [collect_items(row, modality) for row in rows]
         store, keys = self.features.get(modality), [[key for key, _ in row] for row in found]
         if store is not None and any(keys) and store.has_keys([key for row in keys for key in row]):

@@ -1,24 +1,26 @@
-"""The order in which rows are trained on: rows that share a picture together, or rows of like length."""
+"""Samplers that group the training rows by shared image or by length."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
-SEED_STRIDE = 1_000_003  # between the seeds of neighbouring runs: more than there are epochs
+SEED_STRIDE = (
+    1_000_003  # distance between the epoch seeds of runs with neighbouring seeds, larger than any number of epochs
+)
 
 
 class SharedImageSampler(Sampler[int]):
-    """All rows of one picture, then all of the next; the pictures are shuffled anew in every epoch.
+    """A sampler that yields all rows of one image, then all rows of the next; images are reshuffled in every epoch.
 
-    A batch is cut from this order, so it holds all rows of some pictures (at its two ends a picture may go on in the
-    neighbouring batch), and a collator that finds the shared ones encodes each once. The order depends on `seed` and
-    `epoch()` alone: every process draws the same one and a resumed run goes on in it.
+    A batch is cut from this order, so it has all rows of some images (those at its ends may continue in neighbouring
+    batches), and a collator can encode each shared image once. The order depends only on `seed` and `epoch()`, so it
+    is the same in every process and in a resumed run.
 
     Args:
-        keys: the picture of each row; rows with None have no picture and stand alone.
-        seed: of the shuffle.
-        epoch: asked for the number of the epoch whenever the rows are walked through.
+        keys: the image of each row; a row with None has no image and is a group of its own.
+        seed: seed of the shuffle.
+        epoch: called at the start of each iteration; returns the number of the epoch.
     """
 
     def __init__(self, keys: Sequence[Hashable], seed: int, epoch: Callable[[], int]) -> None:
@@ -36,8 +38,8 @@ class SharedImageSampler(Sampler[int]):
 
 
 class LengthSampler(Sampler[int]):
-    """Batches of so many rows of like length, in an order shuffled anew in every epoch; rows of equal length change
-    their batches. Seed and epoch as in `SharedImageSampler`."""
+    """A sampler whose consecutive `batch_size` rows have similar lengths; batches, and rows of equal length, are
+    reshuffled in every epoch. `seed` and `epoch` are as in `SharedImageSampler`."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
         self.lengths = lengths
@@ -51,7 +53,7 @@ class LengthSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         seed = self.seed * SEED_STRIDE + self.epoch()
         rows = sort_by_length(self.lengths, seed)
-        first = len(rows) % self.batch_size  # the shortest rows: the batch that is not full must be the last
+        first = len(rows) % self.batch_size  # the shortest rows make the incomplete batch, which must come last
         starts = range(first, len(rows), self.batch_size)
         for batch in shuffle_indices(len(starts), seed):
             yield from rows[starts[batch] : starts[batch] + self.batch_size]
@@ -59,10 +61,11 @@ class LengthSampler(Sampler[int]):
 
 
 class TokenBatchSampler(Sampler[list[int]]):
-    """Batches of rows of like length that hold at most `tokens` tokens, padding counted; a longer row stands alone.
+    """A sampler of batches of rows of similar lengths, with at most `tokens` tokens, padding included.
 
-    The lengths of the batches are the same in every epoch, and so is their number, a multiple of `processes`; their
-    order, and which of the rows of one length they hold, are drawn anew. Seed and epoch as in `SharedImageSampler`.
+    A row that is longer than `tokens` is a batch by itself. The number of batches, a multiple of `processes`, and their
+    sizes are the same in every epoch; their order, and the assignment of rows of equal length, are reshuffled. `seed`
+    and `epoch` are as in `SharedImageSampler`.
     """
 
     def __init__(
@@ -92,12 +95,12 @@ class TokenBatchSampler(Sampler[list[int]]):
 
 
 def sort_by_length(lengths: Sequence[int], seed: int) -> list[int]:
-    """Row numbers from the shortest to the longest, rows of equal length in an order that depends on the seed."""
+    """Returns row numbers from the shortest to the longest row; rows of equal length are shuffled by the seed."""
     return sorted(shuffle_indices(len(lengths), seed), key=lengths.__getitem__)
 
 
 def cut_batches(lengths: Sequence[int], tokens: int) -> list[tuple[int, int]]:
-    """Where to cut rows of ascending length into batches: (start, end) by batch."""
+    """Returns (start, end) of each batch, for rows of ascending length and at most `tokens` tokens per batch."""
     cuts, start = [], 0
     for row, length in enumerate(lengths):
         if row > start and (row - start + 1) * length > tokens:
@@ -107,7 +110,7 @@ def cut_batches(lengths: Sequence[int], tokens: int) -> list[tuple[int, int]]:
 
 
 def balance_cuts(cuts: list[tuple[int, int]], processes: int) -> list[tuple[int, int]]:
-    """The largest batches halved until each process gets as many as the others.
+    """Halves the largest batches until their number is a multiple of `processes`.
 
     Raises:
         ValueError: fewer rows than processes.
@@ -116,14 +119,16 @@ def balance_cuts(cuts: list[tuple[int, int]], processes: int) -> list[tuple[int,
     while len(cuts) % processes:
         start, end = max(cuts, key=lambda cut: cut[1] - cut[0])
         if end - start < 2:
-            raise ValueError(f"{len(cuts)} batches of one row cannot be shared by {processes} processes")
+            raise ValueError(
+                f"{len(cuts)} batches of one row cannot be shared by {processes} processes: use fewer processes"
+            )
         cuts.remove((start, end))
         cuts += [(start, (start + end) // 2), ((start + end) // 2, end)]
     return cuts
 
 
 def group_rows(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Row numbers by key, in the order of first appearance; a row whose key is None is a group of its own."""
+    """Groups row numbers by key, in order of first appearance; a row whose key is None is a group of its own."""
     groups: dict[Hashable, list[int]] = {}
     for row, key in enumerate(keys):
         groups.setdefault(("alone", row) if key is None else ("key", key), []).append(row)
@@ -131,5 +136,5 @@ def group_rows(keys: Sequence[Hashable]) -> list[list[int]]:
 
 
 def shuffle_indices(count: int, seed: int) -> list[int]:
-    """The numbers below `count` in an order that depends on the seed alone."""
+    """Returns the numbers below `count` in an order that depends only on the seed."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()

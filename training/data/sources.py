@@ -1,4 +1,4 @@
-"""Data sources by name: each returns `{split: Dataset}` with its own column names."""
+"""The registry of data sources: functions that return `{split: Dataset}` with their own column names."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ SOURCES: dict[str, DataSource] = {}
 
 
 def register_source(name: str) -> Callable[[DataSource], DataSource]:
-    """Make a function the data source of that name, for `data: {source: name}` in a recipe."""
+    """Returns a decorator that registers a function as a data source, for `data: {source: name}` in a recipe."""
 
     def register(function: DataSource) -> DataSource:
         SOURCES[name] = function
@@ -22,21 +22,21 @@ def register_source(name: str) -> Callable[[DataSource], DataSource]:
 
 @register_source("easy_vqa")
 def load_easy_vqa() -> dict[str, "Dataset"]:
-    """easy-VQA (https://github.com/vzhou842/easy-VQA): questions about pictures of one coloured shape, 13 answers."""
+    """Loads easy-VQA (https://github.com/vzhou842/easy-VQA): questions about images of a coloured shape, 13 answers."""
     from datasets import Dataset
 
     try:
         import easy_vqa as package
     except ImportError as error:
-        raise ImportError("the data source easy_vqa needs its package: pip install easy-vqa") from error
+        raise ImportError("the data source easy_vqa needs the package easy-vqa: pip install easy-vqa") from error
     readers = {
         "train": (package.get_train_questions, package.get_train_image_paths),
         "test": (package.get_test_questions, package.get_test_image_paths),
     }
     splits = {}
     for split, (read_questions, read_paths) in readers.items():
-        questions, answers, pictures = read_questions()
+        questions, answers, images = read_questions()
         paths = read_paths()
-        columns = {"text": questions, "image": [paths[picture] for picture in pictures], "label": answers}
-        splits[split] = Dataset.from_dict({**columns, "image_id": [f"{split}-{picture}" for picture in pictures]})
+        columns = {"text": questions, "image": [paths[image] for image in images], "label": answers}
+        splits[split] = Dataset.from_dict({**columns, "image_id": [f"{split}-{image}" for image in images]})
     return splits

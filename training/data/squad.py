@@ -1,4 +1,4 @@
-"""Files in the nested form in which SQuAD is published, as rows (Rajpurkar et al. 2016, 2018)."""
+"""Reads files in SQuAD's nested JSON form as rows (Rajpurkar et al. 2016, 2018)."""
 
 import json
 import re
@@ -8,12 +8,13 @@ from typing import Any
 
 from ..recipes.errors import RecipeError
 
-NESTED_JSON = re.compile(r'\s*\{.*?"data"\s*:\s*\[.*?"paragraphs"\s*:', re.DOTALL)  # not a table with such a column
-HEAD_CHARACTERS = 4096  # characters, within which such a file has named its first paragraphs
+# matches SQuAD's nested objects, but not a table with a column "data"
+NESTED_JSON = re.compile(r'\s*\{.*?"data"\s*:\s*\[.*?"paragraphs"\s*:', re.DOTALL)
+HEAD_CHARACTERS = 4096  # characters within which a SQuAD file names its first paragraphs
 
 
 def is_squad(path: Path) -> bool:
-    """Whether this is one object `{data: [{title, paragraphs: [{context, qas: [...]}]}]}`, and no table."""
+    """Returns whether a file is one object `{data: [{title, paragraphs: [{context, qas: [...]}]}]}`, not a table."""
     if path.suffix != ".json":
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -21,11 +22,11 @@ def is_squad(path: Path) -> bool:
 
 
 def read_squad_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """A row a question: id, title, context, question, and answers as `{text: [...], answer_start: [...]}`, empty where
-    the context has none.
+    """Yields one row per question: id, title, context, question, and answers as `{text: [...], answer_start: [...]}`,
+    empty if the context has none.
 
     Raises:
-        RecipeError: not JSON, or a part of the form is missing.
+        RecipeError: invalid JSON, or a key of SQuAD's form is missing.
     """
     for path in paths:
         try:
@@ -36,14 +37,14 @@ def read_squad_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def flatten_article(article: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The questions of one article."""
+    """Yields one row per question of an article."""
     for paragraph in article["paragraphs"]:
-        for asked in paragraph["qas"]:
-            answers = asked.get("answers", [])
+        for entry in paragraph["qas"]:
+            answers = entry.get("answers", [])
             yield {
-                "id": str(asked["id"]),
+                "id": str(entry["id"]),
                 "title": article.get("title", ""),
                 "context": paragraph["context"],
-                "question": asked["question"],
+                "question": entry["question"],
                 "answers": {name: [answer[name] for answer in answers] for name in ("text", "answer_start")},
             }

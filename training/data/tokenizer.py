@@ -1,4 +1,4 @@
-"""A tokenizer trained on a run's own texts."""
+"""Trains a tokenizer on the texts of a run."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPECIAL_TOKEN_STRINGS = {name: f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask")}
-# a decoder begins with [CLS] and ends with [SEP], as every text does
-# how a tokenizer wraps a text: one that a tower reads, one that a decoder goes on with, one that it writes
+# templates of a tower's input, of a prompt that a decoder continues, and of a target; like every text, a decoder's
+# begins with [CLS] and ends with [SEP]
 ENCODER_TEMPLATE, PREFIX_TEMPLATE, TARGET_TEMPLATE = "[CLS] $A [SEP]", "[CLS] $A", "$A"
 TOKEN_ROLES = {**SPECIAL_TOKEN_STRINGS, "bos": SPECIAL_TOKEN_STRINGS["cls"], "eos": SPECIAL_TOKEN_STRINGS["sep"]}
 
@@ -25,19 +25,21 @@ def train_tokenizer(
     lowercase: bool = True,
     min_frequency: int = 2,
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer for these texts that wraps them as BERT's does: [CLS] text [SEP].
+    """Trains a byte-level BPE tokenizer that wraps texts as BERT's does: [CLS] text [SEP].
 
-    Bytes leave no character unknown, and unlike WordPiece's, this training gives the same tokens every time.
+    With bytes no character is unknown, and unlike WordPiece's, this training is deterministic.
 
     Raises:
-        RecipeError: a vocabulary that cannot hold the 256 bytes and the special tokens.
+        RecipeError: a `vocab_size` too small for the 256 bytes and the special tokens.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     special = [AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKEN_STRINGS.values()]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(alphabet) + len(special):
-        raise RecipeError(f"tokenizer.train.vocab_size is {vocab_size}: at least {len(alphabet) + len(special)}")
+        raise RecipeError(
+            f"tokenizer.train.vocab_size is {vocab_size}: set it to {len(alphabet) + len(special)} or more"
+        )
     tokenizer = Tokenizer(models.BPE())
     cases = [normalizers.Lowercase()] if lowercase else []
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *cases])
@@ -50,7 +52,7 @@ def train_tokenizer(
 
 
 def rewrap_tokenizer(tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
-    """The same vocabulary for texts that are wrapped in another way: WRAPPED, BEGUN or PLAIN."""
+    """Returns a tokenizer with the same vocabulary and another template, one of the *_TEMPLATE constants."""
     from tokenizers import Tokenizer
 
     copied = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -58,7 +60,7 @@ def rewrap_tokenizer(tokenizer: PreTrainedTokenizerFast, template: str) -> PreTr
 
 
 def wrap_tokenizer(tokenizer: "Tokenizer", template: str, max_length: int) -> PreTrainedTokenizerFast:
-    """A trained vocabulary as a tokenizer of transformers."""
+    """Wraps a trained `tokenizers` tokenizer as one of transformers that applies the template."""
     from tokenizers import AddedToken, processors
 
     ends = [

@@ -1,4 +1,4 @@
-"""A text tower of static word vectors and positions, with its tokenizer, in a folder that `compose` takes."""
+"""Builds a text tower of static word vectors and positions, with its tokenizer, in a folder that `compose` accepts."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -24,27 +24,28 @@ def save_word_tower(
     lowercase: bool = True,
     limit: int | None = None,
 ) -> PlaitModel:
-    """Save a text tower whose tokens are word vectors (Mikolov et al. 2013, https://arxiv.org/abs/1301.3781; Pennington
-    et al. 2014, GloVe) plus a learned position, with the tokenizer that splits at spaces and punctuation.
+    """Saves a text tower whose tokens are word vectors plus a learned position (Mikolov et al. 2013,
+    https://arxiv.org/abs/1301.3781; Pennington et al. 2014, GloVe), with a tokenizer that splits at spaces and
+    punctuation.
 
         save_word_tower("glove.6B.100d.txt", "glove-tower", limit=50_000)
         model = PlaitForClassification.compose(text="glove-tower", image=...)
         processor = PlaitProcessor.compose(text="glove-tower", image=...)
 
     Args:
-        vectors: a text file with a word and its numbers a line (a first line of two numbers, as word2vec writes it, is
-            passed over), or a matrix (words, width) with its `vocabulary`.
+        vectors: a text file with a word and its numbers on each line (a first line of two numbers, as in word2vec
+            files, is skipped), or a matrix (words, width) with its `vocabulary`.
         folder: where the model and the tokenizer are saved.
-        vocabulary: the words of a matrix, one a row.
-        max_length: words that a text may have.
-        lowercase: texts are lowered before their words are looked up.
-        limit: how many words of the file to take, from its top.
+        vocabulary: the words of a matrix, one per row.
+        max_length: the largest number of words of a text.
+        lowercase: whether texts are lowercased before their words are looked up.
+        limit: number of words to read from the start of the file; default: all.
 
-    An unknown word is the mean of all vectors, padding is zero, positions begin near zero.
+    An unknown word has the mean of all vectors, padding is zero, positions are initialized near zero.
 
     Raises:
-        ValueError: a line with another number of numbers, a number of words other than that of vectors, a word that is
-            there twice, or vectors that are not finite.
+        ValueError: lines with different numbers of values, different numbers of words and vectors, a repeated word, or
+            vectors that are not finite.
     """
     if isinstance(vectors, (str, PathLike)):
         words, matrix = read_vectors(Path(vectors), limit)
@@ -71,13 +72,13 @@ def save_word_tower(
 
 
 def read_vectors(file: Path, limit: int | None) -> tuple[list[str], Tensor]:
-    """Words and their vectors, (words, width), of a text file."""
+    """Reads words and their vectors, (words, width), from a text file; raises ValueError for lines that differ."""
     words: list[str] = []
     rows: list[np.ndarray] = []
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             word, *values = line.rstrip().split(" ")
-            if number == 1 and len(values) == 1:  # how many words of which width
+            if number == 1 and len(values) == 1:  # the header: number of words and width
                 continue
             if rows and len(values) != len(rows[0]):
                 raise ValueError(f"{file}, line {number}: {len(values)} numbers, the first word has {len(rows[0])}")
@@ -86,25 +87,28 @@ def read_vectors(file: Path, limit: int | None) -> tuple[list[str], Tensor]:
             if len(words) == limit:
                 break
     if not rows:
-        raise ValueError(f"{file} has no word vectors: a word and its numbers a line")
+        raise ValueError(f"{file} has no word vectors: each line must have a word and its numbers")
     return words, torch.from_numpy(np.stack(rows))
 
 
 def check_vectors(words: Sequence[str], matrix: Tensor) -> None:
+    """Raises ValueError unless there is one finite vector for each word, and no word appears twice."""
     if matrix.ndim != 2 or len(words) != len(matrix) or not len(words):
-        raise ValueError(f"vectors of shape {tuple(matrix.shape)} need as many words, got {len(words)}: (words, width)")
+        raise ValueError(
+            f"vectors of shape {tuple(matrix.shape)} and {len(words)} words do not match: pass (words, width)"
+        )
     if not bool(matrix.isfinite().all()):
         row = int((~matrix.isfinite()).any(dim=1).nonzero()[0])
-        raise ValueError(f"the vector of {words[row]!r} is not finite")
+        raise ValueError(f"the vector of {words[row]!r} is not finite: remove the word or repair its vector")
     if len({*words, PAD_TOKEN, UNKNOWN_TOKEN}) < len(words) + 2:
         twice = next(
             word for number, word in enumerate(words) if word in words[:number] or word in (PAD_TOKEN, UNKNOWN_TOKEN)
         )
-        raise ValueError(f"the word {twice!r} is there twice: give each word one vector")
+        raise ValueError(f"the word {twice!r} appears twice or is reserved: give each word one vector")
 
 
 def build_word_tokenizer(words: Sequence[str], max_length: int, lowercase: bool) -> PreTrainedTokenizerFast:
-    """Words to their numbers, split at spaces and punctuation."""
+    """Builds a tokenizer that splits at spaces and punctuation and looks up each word's id."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     numbers = {word: number for number, word in enumerate((PAD_TOKEN, UNKNOWN_TOKEN, *words))}

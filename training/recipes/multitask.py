@@ -11,7 +11,7 @@ SHARED_KEYS = ("model", "tokenizer", "processor", "training", "seed")
 
 
 def build_task_recipes(recipe: Recipe) -> dict[str, Recipe]:
-    """Returns a recipe for each task by name, made of its own keys and the shared ones; raises RecipeError for bad keys."""
+    """Returns one recipe for each task by name, from its own and the shared keys; raises RecipeError for bad keys."""
     shared = {name: value for name, value in asdict(recipe).items() if name in SHARED_KEYS}
     found = {}
     for name, own in recipe.tasks.items():

@@ -27,7 +27,7 @@ class ModelRecipe:
     fusion, query, connector, fusion_config: the fusion strategy, the modality that cross-attends to the others, the
         module between tower and fusion, and the fields of the fusion's config, as in `compose`.
     freeze: parts that are not trained (text, image, decoder, ...).
-    options: further arguments of `compose` or `from_pretrained`.
+    options: further arguments of `compose` or `from_pretrained`, such as fields of the model's config.
     """
 
     from_pretrained: str | None = None
@@ -117,9 +117,9 @@ class CompareRecipe:
 @strict
 @dataclass
 class TokenizerRecipe:
-    """The tokenizer of a newly initialized text tower or decoder, or of both together.
+    """The tokenizer of a newly initialized text tower or decoder; if both are new, they share it.
 
-    from_pretrained: folder or Hub id of a tokenizer.
+    from_pretrained: folder or Hub id of a tokenizer (if no part is new, it replaces those of the pretrained parts).
     train: options (vocab_size, lowercase, min_frequency) of a tokenizer that is trained on the training texts.
     """
 
@@ -132,7 +132,7 @@ class TokenizerRecipe:
 class Recipe:
     """A whole training run.
 
-    task: the name of the task (`plait train --help` lists them).
+    task: the name of the task (classification, generation, retrieval, ...).
     model, data, tokenizer, compare: see ModelRecipe, DataRecipe, TokenizerRecipe and CompareRecipe.
     processor: arguments of PlaitProcessor.compose, or settings of its part for `image` or `audio`, such as
         `{image: {size: {height: 160, width: 160}}}`.
