@@ -118,7 +118,7 @@ def read_file_content(source: Any) -> Any:
     if not isinstance(source, (str, PathLike)):
         return source
     if "://" in fspath(source):
-        raise ValueError(f"{source!r} is a URL: download the file and pass its path")
+        raise ValueError(f"{source!r} is a URL: download it first and pass the path")
     if not Path(source).is_file():
         raise FileNotFoundError(f"there is no file {str(source)!r}")
     return Path(source).read_bytes()

@@ -57,7 +57,7 @@ def test_a_number_of_images_may_stand_for_them(inline: PlaitProcessor, picture: 
     )
     assert "pixel_values" not in counted
     for wrong in ({"num_images": [1]}, {"num_images": [1, 0], "images": [picture(), None]}):
-        with pytest.raises(ValueError, match="num_images has . rows, text 2: .* no images beside it"):
+        with pytest.raises(ValueError, match="num_images has . rows, text 2: .* and no images"):
             inline(text=texts, **wrong)
 
 
@@ -65,7 +65,7 @@ def test_a_number_of_images_may_stand_for_them(inline: PlaitProcessor, picture: 
     ("text", "images", "message"),
     [
         (["the", "<image> the"], [0, 0], r"text, row 1: 1 image token\(s\) '<image>' in the text, but 0 image\(s\)"),
-        (["the cat"], [1], r"row 0: 0 image token\(s\) .* but 1 image\(s\): an image token without an image or"),
+        (["the cat"], [1], r"row 0: 0 image token\(s\) .* but 1 image\(s\): write one image token for each image"),
         ([None], [1], "row 0: 0 image"),
         (["<image><image>"], [1], "row 0: 2 image"),
     ],
@@ -117,8 +117,8 @@ def test_it_survives_saving(inline: PlaitProcessor, picture: Make, tmp_path: Pat
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_token": "<image>"}, "image_token '<image>' stands in a text: it needs a tokenizer"),
-        ({"num_image_tokens": 3, "tokenizer": None}, "num_image_tokens is 3: .* for an image_token .*None"),
+        ({"image_token": "<image>"}, "image_token '<image>' stands in a text: pass a tokenizer"),
+        ({"num_image_tokens": 3, "tokenizer": None}, "num_image_tokens is 3, and image_token is None"),
     ],
 )
 def test_fields_that_make_no_sense_are_a_clear_error(

@@ -118,9 +118,9 @@ def test_rows_without_any_picture_keep_the_shape_of_one(processor: PlaitProcesso
         ("the", [None, None], r"text has 1 rows, images has 2.*\[\[a, b\], \[c\]\]"),
         (["the"], [], "images is an empty list"),
         (None, None, "pass text, images, audio, videos, or several"),
-        (None, 5, r"images: 5 \(int\) is neither a picture nor a list"),
-        (None, [None, 5], r"images, row 1: 5 \(int\) is not a picture"),
-        (None, [[[None]]], r"images, row 0: \[None\] \(list\) is not a picture"),
+        (None, 5, r"images: 5 \(int\) is neither an image nor a list"),
+        (None, [None, 5], r"images, row 1: 5 \(int\) is not an image"),
+        (None, [[[None]]], r"images, row 0: \[None\] \(list\) is not an image"),
     ],
 )
 def test_rows_that_do_not_fit_are_a_clear_error(

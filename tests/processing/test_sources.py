@@ -189,9 +189,9 @@ SOUND = {"preprocessor_config.json": {"feature_extractor_type": "WhisperFeatureE
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "neither a preprocessor_config.json of pictures nor an image_size; pass a ready image processor"),
+        ({}, "neither a preprocessor_config.json for images nor an image_size; pass a ready image processor"),
         ({"config.json": {"model_type": "bert"}}, "neither a preprocessor_config.json"),
-        (SOUND, "neither a preprocessor_config.json of pictures"),
+        (SOUND, "neither a preprocessor_config.json for images"),
         ({"config.json": {"image_size": 8, "num_channels": 5}}, "num_channels is 5"),
     ],
 )

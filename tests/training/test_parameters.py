@@ -69,7 +69,7 @@ def test_a_rate_of_zero_freezes_a_part(make_model: MakeModel) -> None:
         ({"txt": 1.0}, "unknown part 'txt': the parts are text, image, audio, video, document, fusion, decoder, head"),
         ({"audio": 1.0}, "the model has no part 'audio': it has text, image, fusion, head"),
         ({"image": 1e-4}, "'image' has a learning rate of 0.0001 but is frozen"),
-        ({"text": -1.0}, "must not be negative"),
+        ({"text": -1.0}, "pass 0 or more"),
         ({"text": 0, "fusion": 0, "head": 0}, "nothing to train"),
     ],
 )

@@ -220,7 +220,7 @@ def test_picture_groups_by_id_path_and_bytes(tmp_path: Path, rows: Rows) -> None
     [
         ({"columns": {"text": "question", "label": "answer"}}, "no column question, answer; it has text, image, label"),
         ({"splits": {"validation": "dev"}}, "no split 'dev'; there are train"),
-        ({"columns": {"text": "text"}}, "there is no label; mapped are text"),
+        ({"columns": {"text": "text"}}, "no column is mapped to label; mapped are text"),
         ({"max_rows": 0}, "max_rows is 0"),
         ({"validation_fraction": 2.0}, "validation_fraction is 2.0"),
         ({"test_fraction": 0.0}, "test_fraction is 0.0"),
@@ -255,9 +255,9 @@ def test_empty_and_missing_values(tmp_path: Path) -> None:
     for name, message in {
         "empty.jsonl": "empty",
         "gap.jsonl": "row 1 of 'train' has no label",
-        "same.jsonl": "nothing to learn",
+        "same.jsonl": "at least two classes are needed",
         "broken.parquet": "cannot be read",
-        "folder": "neither train/validation/test files nor pictures",
+        "folder": "neither train/validation/test files nor images",
     }.items():
         with pytest.raises(RecipeError, match=message):
             load_data(DataRecipe(source=str(tmp_path / name)))

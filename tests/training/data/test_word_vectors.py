@@ -68,10 +68,10 @@ def test_it_composes_frozen_like_any_tower(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "vectors", "message"),
     [
-        (WORDS[:4], matrix(), r"shape \(5, 6\) need as many words, got 4"),
-        (["a", "b", "a", "c", "d"], matrix(), "'a' is there twice"),
+        (WORDS[:4], matrix(), r"shape \(5, 6\) and 4 words do not match"),
+        (["a", "b", "a", "c", "d"], matrix(), "'a' appears twice"),
         (WORDS, np.where(np.arange(5)[:, None] == 2, np.nan, matrix()), "vector of 'cat' is not finite"),
-        (None, matrix(), "got 0"),
+        (None, matrix(), "and 0 words"),
     ],
 )
 def test_vectors_that_do_not_fit_are_refused(

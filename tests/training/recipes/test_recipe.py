@@ -62,7 +62,7 @@ def test_an_override_makes_the_mapping_it_needs(file: Path) -> None:
         ({"data": {"splits": {"trian": "a"}}}, "did you mean 'train'"),
         ({"task": "clasification"}, "task"),
         ({"seed": "three"}, "seed"),
-        ({"data": "file.csv"}, "data is 'file.csv': expected keys and values"),
+        ({"data": "file.csv"}, "data is 'file.csv': expected a mapping of keys to values"),
         ({"training": {"seed": 3}}, "training.seed belongs at the top"),
     ],
 )

@@ -190,7 +190,7 @@ def test_shared_pictures_are_encoded_once_a_batch(make_trainer: MakeTrainer) -> 
 
 def test_sharing_needs_pictures(make_trainer: MakeTrainer, data: DataSplits) -> None:
     trainer = make_trainer(trainer={"train_dataset": data.train.select_columns(["text", "label"])}, share_images=True)
-    with pytest.raises(ValueError, match="no pictures to share, only text, label"):
+    with pytest.raises(ValueError, match="no images to share, only text, label"):
         trainer.train()
 
 
