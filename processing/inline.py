@@ -109,8 +109,8 @@ def check_image_tokens_kept(values: dict[str, list[Any]], token: ImageToken, cou
         left, wanted = ids.count(token.id), count * (token.tokens_per_image or 0)
         if left != wanted:
             raise ValueError(
-                f"text, row {row}: cut at {len(ids)} tokens, of the {wanted} tokens of its {count} image(s) {left} "
-                "would be left; shorten the text or raise max_length"
+                f"text, row {row}: truncated at {len(ids)} tokens, but all {wanted} tokens of its {count} image(s) are "
+                f"needed, not {left}: shorten the text or raise max_length"
             )
 
 

@@ -68,4 +68,5 @@ def select_options(kwargs: dict[str, Any], group: str, names: Set[str], flat_nam
 
 
 def build_unknown_option_error(name: str, names: Set[str], group: str = "a PlaitProcessor's call") -> TypeError:
+    """Returns the error about an unknown option, with the nearest valid one."""
     return TypeError(f"{group} has no option {name!r}{suggest(name, sorted(names))}")

@@ -82,10 +82,12 @@ def test_tokens_without_images_and_the_reverse_are_a_clear_error(
 def test_an_image_is_never_cut(inline: PlaitProcessor, picture: Make) -> None:
     kept = inline(text="<image> the cat", images=picture(), max_length=3, truncation=True)
     assert kept["input_ids"] == [[inline.image_token_id] * 3]
-    with pytest.raises(ValueError, match=r"text, row 0: cut at 4 tokens, of the 3 tokens of its 1 image\(s\) 2 would"):
+    with pytest.raises(
+        ValueError, match=r"text, row 0: truncated at 4 tokens, but all 3 tokens of its 1 image\(s\) are needed, not 2"
+    ):
         inline(text="the cat <image>", images=picture(), max_length=4, truncation=True)
     inline.tokenizer.model_max_length = 4
-    with pytest.raises(ValueError, match="cut at 4 tokens"):
+    with pytest.raises(ValueError, match="truncated at 4 tokens"):
         inline(text="the cat <image>", images=picture())
 
 

@@ -48,7 +48,7 @@ def find_image_groups(data: "Dataset") -> list[str | None]:
     if not names:
         raise ValueError(f"the data have no images to share, only {', '.join(data.column_names)}")
     found = [find_images(cast("Row", row)) for row in data.select_columns(names)]
-    return [pictures[0][0] if pictures else None for pictures in found]
+    return [images[0][0] if images else None for images in found]
 
 
 def compute_text_key(row: Row, max_length: int | None) -> str | None:

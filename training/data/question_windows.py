@@ -121,8 +121,8 @@ def check_answers(rows: Iterable[Row], split: str) -> None:
             there = row["context"][start : start + len(text)]
             if not text or there != text:
                 raise RecipeError(
-                    f"data: the answer {text!r} of row {number} of {split!r} does not stand at character {start} of "
-                    f"its context, where there is {there!r}"
+                    f"data: the answer {text!r} of row {number} of {split!r} is not at character {start} of "
+                    f"its context, which has {there!r} there: correct answer_start"
                 )
 
 

@@ -66,7 +66,7 @@ class DataRecipe:
     on_error: what to do about rows whose image, audio or video cannot be read. "stop": stop at the first such row met
         in training; "check": read all rows before the first step and name those that fail; "skip": leave those out
         and count them.
-    words_per_row: join and cut the texts into rows of that number of words.
+    words_per_row: number of words of a row, into which the texts are joined and split (default: unchanged).
     """
 
     source: str | dict[str, str] | None = None

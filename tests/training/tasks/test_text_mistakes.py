@@ -71,7 +71,7 @@ def test_mistakes_are_found_before_any_work(
         (
             "question_answering",
             {"question": "Who ?", "context": "Anna .", "answers": {"text": ["Ben"], "answer_start": [0]}},
-            "the answer 'Ben' of row 4 of 'train' does not stand at character 0 of its context, where there is 'Ann'",
+            "the answer 'Ben' of row 4 of 'train' is not at character 0 of its context, which has 'Ann' there",
         ),
     ],
 )
