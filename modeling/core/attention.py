@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, and how one call computes it."""
+"""Scaled dot-product attention, and the plan of how one call computes it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,10 +23,10 @@ def eager_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """softmax(Q K^T / sqrt(d_k)) V: Vaswani et al. 2017, equation 1.
+    """Computes softmax(Q K^T / sqrt(d_k)) V: Vaswani et al. 2017, equation 1.
 
     query: (batch, heads, length, head_dim); key, value: (batch, key_value_heads, keys, head_dim); attention_mask:
-    boolean (True where attention is allowed) or additive, (batch or 1, 1, length, keys).
+    boolean (True where attention is allowed) or additive, (batch or 1, 1, length, keys); scaling: the factor on Q K^T.
     Returns (batch, length, heads, head_dim) and the weights, (batch, heads, length, keys).
     """
     groups = query.shape[1] // key.shape[1]
@@ -42,17 +42,18 @@ def eager_attention(
 
 
 def find_attention_function(implementation: str | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Our eager attention, or any kernel registered with transformers' attention interface."""
+    """Returns the attention function of this name: `eager_attention`, or one that is registered with transformers'
+    attention interface."""
     return ALL_ATTENTION_FUNCTIONS.get_interface(implementation or "eager", eager_attention)
 
 
 def select_self_attention_cache(cache: Cache) -> Cache:
-    """The part of a cache that self-attention fills."""
+    """Returns the cache of self-attention: for an `EncoderDecoderCache` its own part, else the cache itself."""
     return cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
 
 
 class AttentionPlan(NamedTuple):
-    """How attention is computed in one call: decided once, outside the layers.
+    """How all layers compute attention in one call of the model; made once, outside the layers.
 
     `attend` has the signature of transformers' attention interface; `mask` is what that function takes (None, a tensor,
     a block mask, or the packing of the batch); `rotary` is the cosine and sine of the positions, or None.
@@ -64,7 +65,7 @@ class AttentionPlan(NamedTuple):
 
 
 class PlaitAttention(nn.Module):
-    """Multi-head attention of a sequence over itself, with grouped-query heads (Ainslie et al. 2023)."""
+    """Multi-head self-attention, with grouped-query heads (Ainslie et al. 2023)."""
 
     def __init__(
         self,
@@ -80,9 +81,9 @@ class PlaitAttention(nn.Module):
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         width, key_value_width = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
         self.q_proj = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
-        read = context_size or config.hidden_size
-        self.k_proj = nn.Linear(read, key_value_width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(read, key_value_width, bias=config.qkv_bias)
+        key_size = context_size or config.hidden_size
+        self.k_proj = nn.Linear(key_size, key_value_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(key_size, key_value_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(width, config.hidden_size, bias=config.attention_out_bias)
         self.q_norm = build_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = build_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
@@ -90,7 +91,8 @@ class PlaitAttention(nn.Module):
     def forward(
         self, x: Tensor, plan: AttentionPlan, past_key_values: Cache | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """x: (batch, length, width) to the same and the attention weights where `plan.attend` gives them."""
+        """Maps x: (batch, length, width) to the same shape and the attention weights, None if `plan.attend` computes
+        none."""
         query = self.q_norm(self.split_heads(self.q_proj(x)))
         key, value = self.k_norm(self.split_heads(self.k_proj(x))), self.split_heads(self.v_proj(x))
         if plan.rotary is not None:
@@ -100,39 +102,47 @@ class PlaitAttention(nn.Module):
         return self.attend(query, key, value, plan)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor | None]:
+        """Attends by the plan and projects the heads' outputs: (batch, length, width) and the attention weights.
+
+        query, key, value: (batch, heads, length, head_dim).
+        """
         dropout = self.config.attention_dropout if self.training else 0.0
         out, weights = plan.attend(self, query, key, value, plan.mask, dropout=dropout, scaling=self.scaling)
         return self.o_proj(out.flatten(2)), weights
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
+        """Reshapes (batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 def compute_score_scale(config: PlaitTransformerConfig, layer_idx: int) -> float:
-    """The factor on Q K^T: 1 / sqrt(d_k) unless the config names another."""
+    """Computes the factor on Q K^T: 1 / sqrt(d_k) or `attention_scale`, divided by the layer's number (from 1) with
+    `scale_by_layer`."""
     scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
     return scale / (layer_idx + 1) if config.scale_by_layer else scale
 
 
 class PlaitCrossAttention(PlaitAttention):
-    """Attention of a sequence over a context; with a cache, the context's keys and values are computed once."""
+    """Multi-head cross-attention to a context; with a cache, the context's keys and values are computed once."""
 
     def forward(
         self, x: Tensor, plan: AttentionPlan, past_key_values: Cache | None = None, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """x: (batch, length, width), context: (batch, tokens, width) to (batch, length, width) and the weights."""
+        """Maps x: (batch, length, width) and context: (batch, tokens, context width) to (batch, length, width) and the
+        attention weights. `context` may be None if its keys and values are cached."""
         query = self.q_norm(self.split_heads(self.q_proj(x)))
         key, value = self.compute_keys_and_values(context, past_key_values)
         return self.attend(query, key, value, plan)
 
     def compute_keys_and_values(self, context: Tensor | None, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
+        """Returns the context's keys and values, (batch, heads, tokens, head_dim) each, from the cache if they are in
+        it. Raises ValueError if there is neither a context nor a cached one."""
         cache = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
         if context is None:
-            raise ValueError("cross-attention needs a context, and none was given nor cached")
+            raise ValueError("cross-attention needs a context, but context is None and none is cached: pass one")
         key, value = self.k_norm(self.split_heads(self.k_proj(context))), self.split_heads(self.v_proj(context))
         if cache is not None:
             key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)

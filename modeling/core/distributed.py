@@ -1,4 +1,5 @@
-"""Rows of all processes, with gradients: what one process computes alone, several compute together."""
+"""Gathers rows from all processes, with gradients, so that a loss over the whole batch does not depend on how many
+processes share it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,8 +10,8 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 
 
 class Gathered(NamedTuple):
-    """tensors: (rows of all processes, ...) each, in the order of the processes; start: the number of this process's
-    first row among them; processes: how many took part."""
+    """Rows gathered from all processes. tensors: (rows of all processes, ...) each, in the order of the processes;
+    start: index of this process's first row among them; processes: the number of processes."""
 
     tensors: tuple[Tensor, ...]
     start: int
@@ -18,40 +19,43 @@ class Gathered(NamedTuple):
 
 
 class GatherRows(torch.autograd.Function):
-    """Concatenate the equally shaped tensors of all processes. The gradient of a row is the sum of what the losses of
-    all processes ask of it, so that the mean over processes is that of one process with all rows."""
+    """Concatenates the equally shaped tensors of all processes. The gradient of a row is the sum of its gradients from
+    the losses of all processes, so that the mean over processes equals that of one process with all rows."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        """Maps this process's tensor: (rows, ...) to (processes * rows, ...)."""
         pieces = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
         distributed.all_gather(pieces, tensor)
         return torch.cat(pieces)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Sums the gradients of all processes and returns this process's rows of them."""
         total = gradients[0].contiguous().clone()
         distributed.all_reduce(total)
         return total.chunk(distributed.get_world_size())[distributed.get_rank()]
 
 
 def is_distributed() -> bool:
-    """Whether several processes train together."""
+    """Returns whether several processes train together."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def gather_rows(tensors: Sequence[Tensor]) -> Gathered:
-    """Rows of all processes; a process may have any number of them, also none, but as many in every tensor.
+    """Gathers the rows of all processes; a process may have any number of rows, also none.
 
-    tensors: (rows, ...) each, as wide in every process. Those of one type travel together, so that processes wait for
-    each other in the same order whatever their rows hold. Without several processes they are returned as they are.
+    tensors: (rows, ...), all with the same number of rows, and each of the same width in every process. Tensors of one
+    dtype are exchanged together, so that all processes wait for each other in the same order whatever their rows hold.
+    With a single process the tensors are returned unchanged.
     """
     if not is_distributed():
         return Gathered(tuple(tensors), 0, 1)
     trained = any(tensor.requires_grad for tensor in tensors) and torch.is_grad_enabled()
     own = torch.tensor([len(tensors[0]), trained], device=tensors[0].device)
-    said = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(said, own)
-    counts, grads = torch.stack(said).T.tolist()
+    reports = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(reports, own)
+    counts, grads = torch.stack(reports).T.tolist()
     kept = torch.cat([torch.arange(max(counts)) < count for count in counts]).to(own.device)
     gathered: list[Tensor] = list(tensors)
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
@@ -65,25 +69,26 @@ def gather_rows(tensors: Sequence[Tensor]) -> Gathered:
 
 
 def gather_equal_rows(tensor: Tensor, trained: bool) -> Tensor:
-    """The rows of all processes, of a tensor with as many in each, with gradients where one of them needs these."""
+    """Gathers a tensor that has the same number of rows in every process; with gradients if `trained`."""
     if trained and not tensor.requires_grad:
         tensor.requires_grad_()
     return GatherRows.apply(tensor.contiguous()) if tensor.numel() else tensor
 
 
 def pad_rows(tensor: Tensor, length: int) -> Tensor:
-    """Rows of zeros behind those of a tensor, `length` in all."""
+    """Appends rows of zeros to a tensor, (rows, ...), so that it has `length` rows."""
     return torch.cat((tensor, tensor.new_zeros(length - len(tensor), *tensor.shape[1:])))
 
 
 def trains_distributed() -> bool:
-    """Whether this process trains along with others, which expect a gradient of every weight from it."""
+    """Returns whether this process trains in a distributed run, where the others wait for its gradient of every
+    weight."""
     if is_torchdynamo_compiling() or not torch.is_grad_enabled():
         return False
     return distributed.is_available() and distributed.is_initialized()
 
 
 def zero_with_grad(tower: nn.Module) -> Tensor:
-    """Zero, with a gradient of zeros for every weight that is trained: no part of the tower is run."""
+    """Returns a zero whose gradient is zero for every trainable weight of the tower, which is not run."""
     parts = [weight.flatten()[:0].float().sum() for weight in tower.parameters() if weight.requires_grad]
     return torch.stack(parts).sum() if parts else torch.zeros(())

@@ -1,4 +1,4 @@
-"""Attention masks: built once a call, in the form that the attention implementation wants."""
+"""Attention masks, built once per call in the form that the attention implementation takes."""
 
 import copy
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ def build_self_masks(
     past_key_values: Cache | None,
     blocks: Tensor | None = None,
 ) -> dict[str, Any]:
-    """One mask for each kind of layer.
+    """Builds the self-attention mask of each kind of layer ("full_attention", "sliding_attention").
 
-    attention_mask: (batch, length with the cached tokens), 4-D, or by kind (as `generate` makes them for a static
-    cache); blocks: see `PlaitTransformer.forward`.
+    x: (batch, length, width); attention_mask: (batch, cached + new tokens), 4-D, or already one mask for each kind (as
+    `generate` makes them for a static cache); blocks: see `PlaitTransformer.forward`.
     """
     if isinstance(attention_mask, Mapping):
         return dict(attention_mask)
@@ -50,25 +50,28 @@ def build_self_masks(
 
 
 def is_dynamic_cache(cache: Cache | None) -> bool:
-    """Whether the cache holds exactly the tokens seen so far (a static one has room for more)."""
+    """Returns whether the cache holds exactly the tokens seen so far (a static cache has room for more)."""
     own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
     return own is not None and not own.is_compileable
 
 
 def takes_tensor_mask(config: PlaitTransformerConfig) -> bool:
-    """Whether the attention takes a mask as a tensor."""
+    """Returns whether the config's attention implementation takes its mask as a tensor."""
     return config._attn_implementation in ("eager", "sdpa")
 
 
 def build_step_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """The mask of one new token: it sees everything that is cached, but for the padding."""
+    """Builds the mask of one new token, (batch, 1, 1, cached tokens + 1): it attends to all of them but padding."""
     if attention_mask is None or attention_mask.ndim == 4:
         return attention_mask
     return attention_mask[:, None, None].bool()
 
 
 def build_cross_mask(config: PlaitTransformerConfig, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Any:
-    """Which tokens of a context are there; None where all are, or where nothing says."""
+    """Builds the cross-attention mask over a context's real tokens; None if there is no context or no mask of it.
+
+    x: (batch, length, width); context: (batch, tokens, width); mask: (batch, tokens), non-zero for a token.
+    """
     if context is None or mask is None:
         return None
     if x.shape[1] == 1 and takes_tensor_mask(config):
@@ -77,7 +80,7 @@ def build_cross_mask(config: PlaitTransformerConfig, x: Tensor, context: Tensor 
 
 
 def with_attention(config: PlaitTransformerConfig, implementation: str) -> PlaitTransformerConfig:
-    """A copy of the config with another attention implementation."""
+    """Returns a copy of the config with another attention implementation."""
     changed = copy.copy(config)
     changed._attn_implementation = implementation
     return changed

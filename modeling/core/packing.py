@@ -1,7 +1,7 @@
-"""Padding-free computation: real tokens side by side, attention per group of equal lengths.
+"""Packing: computes a batch without its padding, the real tokens of all rows in one sequence.
 
-Rows are ordered by length, so that every group of equal rows is one contiguous block of the packed sequence and can be
-viewed as a rectangular batch without a copy.
+Rows are ordered by length, so that every group of rows of one length is one contiguous block of the packed sequence,
+which attention views as a rectangular batch without a copy.
 """
 
 from functools import cache
@@ -15,11 +15,11 @@ from .attention import find_attention_function
 
 
 class Packing(NamedTuple):
-    """Where the real tokens of a padded batch stand.
+    """The positions of a padded batch's real tokens.
 
     indices: (tokens,) positions in the flattened (batch * length) grid, rows ordered by length; lengths: the rows'
-    token counts in that order; ends: (batch + 1,) int32, where each row begins and the last one ends, on the tokens'
-    device; shape: (batch, length) of the grid.
+    token counts in that order; ends: (batch + 1,) int32, offsets at which each row begins and the last one ends, on the
+    tokens' device; shape: (batch, length) of the grid.
     """
 
     indices: Tensor
@@ -28,38 +28,39 @@ class Packing(NamedTuple):
     shape: tuple[int, int]
 
     def pack(self, x: Tensor) -> Tensor:
-        """(batch or 1, length, ...) to (1, tokens, ...)."""
+        """Packs x: (batch or 1, length, ...) to (1, tokens, ...)."""
         return x.expand(self.shape[0], *x.shape[1:]).flatten(0, 1).index_select(0, self.indices)[None]
 
     def unpack(self, x: Tensor) -> Tensor:
-        """(1, tokens, width) to (batch, length, width), zeros where there is no token."""
+        """Unpacks x: (1, tokens, width) to (batch, length, width), with zeros at the padding."""
         batch, length = self.shape
         return x.new_zeros(batch * length, x.shape[-1]).index_copy(0, self.indices, x[0]).unflatten(0, (batch, length))
 
     def build_mask(self) -> Tensor:
-        """(batch, length), True where there is a token."""
+        """Builds the mask of the padded batch, (batch, length), True for a real token."""
         grid = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.bool, device=self.indices.device)
         return grid.index_fill(0, self.indices, True).view(self.shape)
 
 
 class PackedMask(NamedTuple):
-    """What stands in the place of a mask when queries and keys are packed."""
+    """The packings of queries and keys, which `packed_attention` takes as its mask, and the attention implementation
+    that computes each group."""
 
     queries: Packing
     keys: Packing
     implementation: str | None
 
     def find_groups(self) -> list[tuple[int, int, int]]:
-        """Runs of rows with equal lengths: (rows, query length, key length)."""
+        """Groups consecutive rows of equal lengths: (rows, query length, key length) for each group."""
         pairs = zip(self.queries.lengths, self.keys.lengths, strict=True)
         return [(len(list(run)), *lengths) for lengths, run in groupby(pairs)]
 
 
 def pack_rows(mask: Tensor, context_mask: Tensor | None = None) -> tuple[Packing, Packing | None]:
-    """The packing of a batch and of its context, rows in one common order.
+    """Builds the packings of a batch and of its context (None without `context_mask`), with rows in the same order.
 
-    mask: (batch, length), True where there is a token; context_mask: (batch, tokens) likewise. Reads the lengths on the
-    host: one synchronisation a call on a GPU.
+    mask: (batch, length), True for a token; context_mask: (batch, tokens) likewise. Reads the lengths on the host: one
+    synchronization per call on a GPU.
     """
     masks = [mask.bool()] + ([] if context_mask is None else [context_mask.bool()])
     lengths = torch.stack([m.sum(1) for m in masks], dim=1).tolist()
@@ -78,11 +79,11 @@ def pack_rows(mask: Tensor, context_mask: Tensor | None = None) -> tuple[Packing
 def packed_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attention over packed rows: query (1, heads, tokens, head_dim) to (1, tokens, heads, head_dim).
+    """Computes attention over packed rows: query (1, heads, tokens, head_dim) to (1, tokens, heads, head_dim).
 
-    On a GPU one variable-length kernel serves the whole batch in half precision; where that kernel does not serve
-    (float32, odd head sizes, cards before Ampere), one call over the padded grid does. On a CPU each group of equal
-    lengths is one rectangular call. A row without keys gets zeros.
+    On a GPU one variable-length kernel computes the whole batch in half precision; for what it does not support
+    (float32, head sizes above 256 or no multiple of 8, GPUs older than Ampere) it is one call over the padded grid. On
+    a CPU each group of equal lengths is one rectangular call. A row without keys gets zeros.
     """
     attend = attend_by_group
     if query.is_cuda:
@@ -94,7 +95,7 @@ def packed_attention(
 def attend_by_group(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
 ) -> Tensor:
-    """One rectangular call for each group of equal lengths."""
+    """Computes `packed_attention` by one rectangular call for each group of rows of equal lengths."""
     query, key, value = (x.transpose(1, 2)[0] for x in (query, key, value))  # (tokens, heads, head_dim)
     attend = find_attention_function(mask.implementation)
     start, key_start, parts = 0, 0, []
@@ -113,39 +114,42 @@ def attend_by_group(
 
 
 def _unpack_group(x: Tensor, rows: int) -> Tensor:
-    """(rows * length, heads, head_dim) to (rows, heads, length, head_dim)."""
+    """Reshapes (rows * length, heads, head_dim) to (rows, heads, length, head_dim)."""
     return x.unflatten(0, (rows, -1)).transpose(1, 2)
 
 
 def _build_causal_mask(module: nn.Module, implementation: str | None, query: Tensor, length: int) -> Tensor | None:
-    """Eager attention wants the causal mask spelt out; SDPA knows it from `module.is_causal`."""
+    """Builds the causal mask, (1, 1, length, length), for eager attention; SDPA reads `module.is_causal` instead."""
     if not module.is_causal or implementation != "eager":
         return None
     return torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
 
 
 def cast_for_autocast(x: Tensor) -> Tensor:
-    """The type in which autocast would have attention computed (a norm or rotary positions may have left it)."""
+    """Casts to autocast's dtype on a GPU: a norm or rotary positions may have returned another one."""
     return x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x
 
 
 def has_varlen_kernel(query: Tensor) -> bool:
-    """Whether the variable-length kernel computes this."""
+    """Returns whether the variable-length kernel supports the query's dtype, head size and device."""
     size, half = query.shape[-1], query.dtype in (torch.float16, torch.bfloat16)
     return half and size % 8 == 0 and size <= 256 and has_flash_attention(query.device)
 
 
 @cache
 def has_flash_attention(device: torch.device) -> bool:
+    """Returns whether the GPU runs FlashAttention-2: compute capability 8.0 (Ampere) or later."""
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def attend_variable_length(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
 ) -> Tensor:
-    """One kernel for all rows, each between its ends (Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691).
+    """Computes `packed_attention` by one variable-length kernel (Dao 2023, FlashAttention-2,
+    https://arxiv.org/abs/2307.08691).
 
-    Called below `torch.nn.attention.varlen_attn`, which has no dropout and costs more time than the kernel itself.
+    The kernel is called directly: `torch.nn.attention.varlen_attn` around it has no dropout and takes longer than the
+    kernel itself.
     """
     packings = (mask.queries, mask.keys)
     rows = (x.transpose(1, 2)[0] for x in (query, key, value))  # (tokens, heads, head_dim)
@@ -160,18 +164,18 @@ def attend_variable_length(
 def attend_padded(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: PackedMask, options: dict[str, Any]
 ) -> Tensor:
-    """Attention alone is computed with its padding, by one masked call."""
+    """Computes `packed_attention` by one masked call over the padded grid."""
     size = query.shape[-1]
     query = _unpack_heads(query, mask.queries, size)
     key, value = (_unpack_heads(x, mask.keys, size) for x in (key, value))
     allowed = mask.keys.build_mask()[:, None, None]
     if module.is_causal:
         allowed = allowed & torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
-    allowed = allowed | ~allowed.any(-1, keepdim=True)  # a row without keys reads the grid's zeros
+    allowed = allowed | ~allowed.any(-1, keepdim=True)  # a row without keys attends to the grid's zeros
     attended, _ = find_attention_function(mask.implementation)(module, query, key, value, allowed, **options)
     return mask.queries.pack(attended.flatten(2)).unflatten(-1, (-1, size))
 
 
 def _unpack_heads(x: Tensor, packing: Packing, size: int) -> Tensor:
-    """(1, heads, tokens, head_dim) to (batch, heads, length, head_dim)."""
+    """Unpacks (1, heads, tokens, head_dim) to (batch, heads, length, head_dim)."""
     return packing.unpack(x.transpose(1, 2).flatten(2)).unflatten(-1, (-1, size)).transpose(1, 2)

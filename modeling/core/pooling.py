@@ -1,4 +1,4 @@
-"""Poolers: one vector from a stream of tokens."""
+"""Poolers: they reduce a stream of tokens to one vector."""
 
 import torch
 from torch import Tensor, nn
@@ -14,38 +14,38 @@ from .transformer import TransformerOutput
 
 
 def first_token(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
-    """The first real token, (batch, width)."""
+    """Selects the first real token: (batch, width)."""
     return _take(x, mask.int().argmax(dim=1))
 
 
 def last_token(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
-    """The last real token, (batch, width)."""
+    """Selects the last real token: (batch, width)."""
     return _take(x, mask.shape[1] - 1 - mask.int().flip(1).argmax(dim=1))
 
 
 def final_position(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
-    """The last position, real or not (SigLIP pads every text to the same length and reads the end)."""
+    """Selects the last position, padding or not: (batch, width). (SigLIP pads every text to the same length.)"""
     return x[:, -1]
 
 
 def mean_token(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
-    """The mean over real tokens, (batch, width); zeros for a row without one."""
+    """Computes the mean over real tokens, (batch, width); zeros for a row without any."""
     weight = mask.unsqueeze(-1).to(x.dtype)
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def mean_of_rest(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
-    """The mean over all tokens but the class token, (batch, width) (CLIP's classifier)."""
+    """Computes the mean over all tokens but the class token, (batch, width) (CLIP's classifier)."""
     return mean_token(x[:, 1:], mask[:, 1:])
 
 
 def first_and_mean(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
-    """The class token and the mean of the others side by side, (batch, 2 * width) (DINOv2's classifiers)."""
+    """Concatenates the class token and the mean of the others: (batch, 2 * width) (DINOv2's classifiers)."""
     return torch.cat((x[:, 0], mean_of_rest(x, mask)), dim=-1)
 
 
 def mean_of_two(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
-    """The mean of the first two tokens, (batch, width) (AST's class and distillation tokens)."""
+    """Computes the mean of the first two tokens, (batch, width) (AST's class and distillation tokens)."""
     return x[:, :2].mean(dim=1)
 
 
@@ -65,21 +65,24 @@ def _take(x: Tensor, positions: Tensor) -> Tensor:
 
 
 class EndTokenPooling(nn.Module):
-    """The end-of-text token (CLIP): the first `eos_token_id`; for old CLIP configs, which name 2, the largest id."""
+    """Selects the end-of-text token (CLIP): the first `eos_token_id`, or the largest token id for old CLIP configs,
+    whose `eos_token_id` is wrongly 2."""
 
     def __init__(self, config: PlaitTowerConfig) -> None:
         super().__init__()
         self.eos_token_id = config.eos_token_id
 
     def forward(self, x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+        """Maps x: (batch, length, width) to (batch, width). Raises ValueError without `input_ids`, (batch, length)."""
         if input_ids is None:
-            raise ValueError("pooling at the end-of-text token needs input_ids, not inputs_embeds")
+            raise ValueError("pooling at the end-of-text token needs input_ids: pass them instead of inputs_embeds")
         ends = input_ids if self.eos_token_id == 2 else (input_ids == self.eos_token_id).int()
         return _take(x, ends.argmax(dim=-1))
 
 
 class AttentionPooling(nn.Module):
-    """A learned query attends to the tokens, then an MLP (SigLIP, Zhai et al. 2023; Lee et al. 2019, equation 11)."""
+    """A learned query that attends to the tokens, and an MLP (SigLIP, Zhai et al. 2023; Lee et al. 2019, equation
+    11)."""
 
     def __init__(self, config: PlaitTowerConfig) -> None:
         super().__init__()
@@ -90,6 +93,7 @@ class AttentionPooling(nn.Module):
         self.mlp = PlaitMLP(config)
 
     def forward(self, x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+        """Maps x: (batch, length, width), mask: (batch, length) to (batch, width)."""
         query = self.query(len(x))
         attend = find_attention_function(self.config._attn_implementation)
         pooled, _ = self.attention(
@@ -99,7 +103,7 @@ class AttentionPooling(nn.Module):
 
 
 class Pooler(nn.Module):
-    """Pick (or make) one vector, then norm, dense layer and activation where the config has them."""
+    """Selects or computes one vector, then applies the norm, dense layer and activation that the config has."""
 
     def __init__(self, config: PlaitTowerConfig) -> None:
         super().__init__()
@@ -111,12 +115,12 @@ class Pooler(nn.Module):
         self.act = ACT2FN[config.pooler_act] if config.pooler_act else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
-        """x: (batch, length, width), mask: (batch, length) to (batch, pooled width)."""
+        """Maps x: (batch, length, width), mask: (batch, length) to (batch, pooled width)."""
         return self.act(self.dense(self.norm(self.pick(x, mask, input_ids))))
 
 
 def compute_pooled_width(config: PlaitTowerConfig) -> int:
-    """Width of what the pooler gives."""
+    """Computes the width of the pooler's output."""
     return config.pooler_size or config.hidden_size * (2 if config.pooling == "first_and_mean" else 1)
 
 
@@ -129,13 +133,14 @@ def compute_vector_width(config: PlaitConfig) -> int:
 
 
 def pool_output(output: PlaitModelOutput | TowerOutput) -> Tensor:
-    """Returns one vector a row, (batch, width): the pooled output, or the mean over tokens where nothing pools."""
+    """Returns one vector per row, (batch, width): the pooled output, or the mean over tokens without a pooler."""
     if output.pooler_output is not None:
         return output.pooler_output
     return mean_token(output.last_hidden_state, output.mask)
 
 
 def build_pooler(config: PlaitTowerConfig) -> Pooler | None:
+    """Builds the tower's pooler; None if its pooling is "none"."""
     return None if config.pooling == "none" else Pooler(config)
 
 
@@ -146,7 +151,10 @@ def build_tower_output(
     input_ids: Tensor | None = None,
     past_key_values: Cache | None = None,
 ) -> TowerOutput:
-    """Pool the transformer's output and name its parts."""
+    """Pools the transformer's output and builds the tower's output from it.
+
+    mask: (batch, length), True for a token; input_ids: (batch, length), which `EndTokenPooling` needs.
+    """
     tokens = result.last_hidden_state
     pooled = None if pooler is None else pooler(tokens, mask, input_ids)
     return TowerOutput(

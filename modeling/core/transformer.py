@@ -1,4 +1,5 @@
-"""The one transformer: every native tower, decoder and joint encoder is an embedder, this stack and a pooler."""
+"""The transformer that every native tower, decoder and joint encoder is made of: a stack of layers between an embedder
+and a pooler."""
 
 from typing import NamedTuple, TypeGuard
 
@@ -18,8 +19,9 @@ from .rotary import PlaitRotaryEmbedding
 
 
 class TransformerOutput(NamedTuple):
-    """last_hidden_state: (batch, length, width); hidden_states: one more than there are layers; attentions and
-    cross_attentions: (batch, heads, length, keys) a layer. None where not asked for."""
+    """The output of `PlaitTransformer`. last_hidden_state: (batch, length, width); hidden_states: one before the first
+    layer and one after each; attentions, cross_attentions: (batch, heads, length, keys) per layer. None unless
+    requested."""
 
     last_hidden_state: Tensor
     hidden_states: tuple[Tensor | None, ...] | None = None
@@ -28,14 +30,15 @@ class TransformerOutput(NamedTuple):
 
 
 class LayerPlans(NamedTuple):
-    """How one call computes both attentions of a layer; `cross` None leaves cross-attention out."""
+    """The plans of a layer's self-attention (`own`) and cross-attention (`cross`; None skips it)."""
 
     own: AttentionPlan
     cross: AttentionPlan | None = None
 
 
 class LayerOutput(NamedTuple):
-    """x: (batch, length, width); weights: (batch, heads, length, keys) of both attentions, None where not computed."""
+    """The output of `PlaitLayer`. x: (batch, length, width); weights, cross_weights: (batch, heads, length, keys) of
+    self- and cross-attention, None if not computed."""
 
     x: Tensor
     weights: Tensor | None = None
@@ -43,7 +46,8 @@ class LayerOutput(NamedTuple):
 
 
 class PlaitLayer(ResidualSublayers, GradientCheckpointingLayer):
-    """Self-attention, cross-attention where the config has it, and an MLP, each added to the running tokens."""
+    """A transformer layer: self-attention, cross-attention if the config has it, and an MLP, each a residual
+    sublayer."""
 
     def __init__(self, config: PlaitTransformerConfig, layer_idx: int) -> None:
         super().__init__(config)
@@ -57,7 +61,7 @@ class PlaitLayer(ResidualSublayers, GradientCheckpointingLayer):
     def forward(
         self, x: Tensor, plans: LayerPlans, context: Tensor | None = None, past_key_values: Cache | None = None
     ) -> LayerOutput:
-        """x: (batch, length, width) to the same; context: (batch, tokens, context width)."""
+        """Maps x: (batch, length, width) to the same shape; context: (batch, tokens, context width)."""
         x, weights = self.residual(x, "self_attn", plans.own, past_key_values)
         cross_weights = None
         if self.crosses and plans.cross is not None:
@@ -67,7 +71,7 @@ class PlaitLayer(ResidualSublayers, GradientCheckpointingLayer):
 
 
 class PlaitTransformer(nn.Module):
-    """Stack of layers over embedded tokens, (batch, length, width) in and out."""
+    """A stack of layers over embedded tokens, (batch, length, width) in and out."""
 
     def __init__(self, config: PlaitTransformerConfig, input_size: int | None = None) -> None:
         super().__init__()
@@ -94,17 +98,19 @@ class PlaitTransformer(nn.Module):
         output_attentions: bool = False,
         blocks: Tensor | None = None,
     ) -> TransformerOutput:
-        """x: (batch, length, width); attention_mask: (batch, length[, with the cached ones]), non-zero where there is
-        a token, or a 4-D mask, or one for each kind of layer; position_ids: (batch or 1, length); context: (batch,
-        tokens, width) with its mask; blocks: (batch, length), tokens of one number above -1 see each other although
-        the core is causal."""
+        """Runs all layers on x: (batch, length, width).
+
+        attention_mask: (batch, cached + new tokens), non-zero for a token, or a 4-D mask, or one mask for each kind of
+        layer; position_ids: (batch or 1, length); context: (batch, tokens, width), context_mask: (batch, tokens);
+        blocks: (batch, length), -1 or a block's number: tokens of one block attend to each other even if causal.
+        """
         recorded = output_hidden_states or output_attentions
         if not recorded and past_key_values is None and blocks is None and self.can_pack(attention_mask):
             return TransformerOutput(self.run_packed(x, attention_mask, position_ids, context, context_mask))
         config = with_attention(self.config, "eager") if output_attentions else self.config
         attend = eager_attention if output_attentions else find_attention_function(config._attn_implementation)
         if attention_mask is None and not config.is_causal:
-            masks = dict.fromkeys(self.layer_types)  # every token attends to every other
+            masks = dict.fromkeys(self.layer_types)  # no mask: every token attends to every other
         else:
             masks = build_self_masks(
                 config, set(self.layer_types), x, attention_mask, position_ids, past_key_values, blocks
@@ -126,21 +132,25 @@ class PlaitTransformer(nn.Module):
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TransformerOutput:
+        """Runs the layers on x: (batch, length, width) by the attention plan of each kind of layer.
+
+        context: (batch, tokens, width).
+        """
         x = self.input_proj(self.dropout(self.input_norm(x)))
-        wanted = select_layers(output_hidden_states, 1 + len(self.layers)) if output_hidden_states else ()
-        states, weights, cross_weights = [x if 0 in wanted else None], [], []
+        recorded = select_layers(output_hidden_states, 1 + len(self.layers)) if output_hidden_states else ()
+        states, weights, cross_weights = [x if 0 in recorded else None], [], []
         for number, (layer, kind) in enumerate(zip(self.layers, self.layer_types, strict=True), start=1):
-            x, *seen = layer(x, LayerPlans(plans[kind], cross_plan), context, past_key_values=past_key_values)
-            states.append(x if number in wanted else None)
+            x, *scores = layer(x, LayerPlans(plans[kind], cross_plan), context, past_key_values=past_key_values)
+            states.append(x if number in recorded else None)
             if output_attentions:
-                weights.append(seen[0])
-                cross_weights.append(seen[1])
+                weights.append(scores[0])
+                cross_weights.append(scores[1])
         x = self.output_norm(x)
         if self.config.tie_last_hidden_state and states[-1] is not None:
             states[-1] = x
         return TransformerOutput(
             x,
-            tuple(states) if wanted else None,
+            tuple(states) if recorded else None,
             tuple(weights) if output_attentions else None,
             tuple(cross_weights) if output_attentions and cross_plan is not None else None,
         )
@@ -153,7 +163,8 @@ class PlaitTransformer(nn.Module):
         context: Tensor | None,
         context_mask: Tensor | None,
     ) -> Tensor:
-        """The same on real tokens alone; positions come from the padded grid."""
+        """Computes the last hidden state of `forward` on the real tokens only; positions are those of the padded
+        batch."""
         if context is not None and context_mask is None:
             context_mask = attention_mask.new_ones(context.shape[:2])
         rows, context_rows = pack_rows(attention_mask, context_mask)
@@ -168,7 +179,8 @@ class PlaitTransformer(nn.Module):
         return rows.unpack(self.run(rows.pack(x), plans, cross_plan, context).last_hidden_state)
 
     def can_pack(self, attention_mask: Tensor | None) -> TypeGuard[Tensor]:
-        """Packing pays when there is padding; a compiled or exported graph cannot depend on how much."""
+        """Returns whether this call can be packed: only with padding, and not in a compiled or exported graph, which
+        cannot depend on the number of real tokens."""
         if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
             return False
         if not self.config.packing or not len(self.layers):
@@ -183,7 +195,8 @@ class PlaitTransformer(nn.Module):
     def compute_rotary(
         self, x: Tensor, position_ids: Tensor | None, past_key_values: Cache | None, packing: Packing | None = None
     ) -> tuple[Tensor, Tensor] | None:
-        """Cosine and sine of the rotary positions, or None where the core has none."""
+        """Computes the cosine and sine of the rotary positions, (batch, 1, length, head_dim) each; None without
+        them."""
         if self.rotary is None:
             return None
         if position_ids is None:
