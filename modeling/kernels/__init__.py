@@ -1,4 +1,4 @@
-"""Faster kernels for linear layers, put in place of the plain ones where they compute the same.
+"""Faster kernels for linear layers and MLPs, which replace a module's `forward` and compute the same.
 
 May import: modeling/core.
 """

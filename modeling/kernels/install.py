@@ -1,4 +1,4 @@
-"""The one place that replaces a module's `forward` by a kernel, finds the kernel and removes it again.
+"""Installs a kernel in the place of a module's `forward`, finds it and removes it again.
 
 A kernel shadows the class's `forward` in the module's own `__dict__`: the state dict, the parameter paths and the
 module's hooks stay, and a copy of the model computes with the copy's weights.
@@ -12,16 +12,17 @@ HOOK_ATTRIBUTES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_
 
 
 class ForwardKernel:
-    """Computes what a module's own `forward` computes, in its place."""
+    """A callable that replaces a module's `forward` and computes the same."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Computes the module's output from the arguments of its `forward`."""
         raise NotImplementedError
 
 
 def install_kernel(module: nn.Module, kernel: ForwardKernel) -> None:
-    """Replaces the module's `forward`, or the kernel that replaced it before.
+    """Replaces the module's `forward`, or the kernel installed before.
 
-    Raises ValueError where something else did: see `is_replaceable`.
+    Raises ValueError if something other than a kernel replaces it: see `is_replaceable`.
     """
     if not is_replaceable(module):
         raise ValueError(f"the forward of this {type(module).__name__} is replaced by {find_kernel(module)}: remove it")
@@ -29,45 +30,46 @@ def install_kernel(module: nn.Module, kernel: ForwardKernel) -> None:
 
 
 def remove_kernels(model: nn.Module, *kinds: type[ForwardKernel]) -> None:
-    """Restores `forward` of the model, and of every module in it, where a kernel of one of these kinds replaces it."""
+    """Removes all kernels of these classes from the model and every module in it, whose own `forward` applies again."""
     for module in model.modules():
         if isinstance(find_kernel(module), kinds):
             del module.forward
 
 
 def find_kernel(module: nn.Module) -> Any:
-    """Returns what replaces the module's `forward`, by whomever it was put there; None for the class's own."""
+    """Returns whatever replaces the module's `forward` (a kernel or not); None if the class's own applies."""
     return module.__dict__.get("forward")
 
 
 def is_replaceable(module: nn.Module) -> bool:
-    """Whether a kernel may replace `forward`: it is the class's own or a kernel, not that of offloaded weights, say."""
+    """Returns whether a kernel may replace `forward`: it is the class's own or a kernel, not, for example, the one that
+    accelerate sets for offloaded weights."""
     return isinstance(find_kernel(module), ForwardKernel | None)
 
 
 def has_forward_hooks(*modules: nn.Module) -> bool:
-    """Whether a hook reads what goes into one of the modules, or keeps or changes what it gives."""
+    """Returns whether one of the modules has a forward hook or a forward pre-hook."""
     return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def is_plain_weight(weight: Any) -> bool:
-    """Whether a weight is a parameter of torch's own class: not quantised, sharded, or computed from another."""
+    """Returns whether a weight is a parameter of torch's own class: not quantized, sharded, or parametrized."""
     return type(weight) is nn.Parameter
 
 
 def is_unaltered(module: nn.Module) -> bool:
-    """Whether nothing hooks into the module, its own weights are plain, and at most a kernel replaces `forward`."""
+    """Returns whether the module has no hooks and only plain weights, and `forward` is the class's own or a kernel."""
     if not is_replaceable(module) or any(getattr(module, hooks) for hooks in HOOK_ATTRIBUTES):
         return False
     return all(weight is None or is_plain_weight(weight) for weight in module._parameters.values())
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether calling the module does what its class says and nothing else. (An adapter or a parametrisation gives a
-    module another class.)"""
+    """Returns whether a call of the module runs its class's `forward` and nothing else. (An adapter or a
+    parametrization changes the module's class.)"""
     return find_kernel(module) is None and is_unaltered(module)
 
 
 def is_exact_linear(module: nn.Module) -> bool:
-    """Whether the module computes x W^T + b from its own weight and nothing else, by whichever kernel."""
+    """Returns whether the module computes x W^T + b from its own weight and nothing else, with or without a kernel."""
     return type(module) is nn.Linear and is_unaltered(module)

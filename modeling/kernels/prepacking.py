@@ -1,10 +1,11 @@
-"""Linear layers whose weights are laid out once for the kernels that are fastest here: faster inference on a CPU, on
-request. Products of many rows go to oneDNN, W in its own layout; products of one row, which are a step of generation,
-to a transposed W. Where the processor does not multiply bfloat16, such weights are kept in float32 beside: torch
-emulates the product, many times slower. An MLP's activation overwrites the product that it is computed from.
+"""Prepacking: copies the weights of linear layers once into the layouts that are fastest on this CPU, for inference.
 
-A packed copy does not follow a later change of its weight, and a change through `.data` cannot be noticed: so nothing
-is packed unasked, `train()` drops the copies, and a change that torch counts is an error.
+Products of several rows use oneDNN with W in its own layout; products of one row (a decode step) use a transposed W. On
+a processor that does not multiply bfloat16, W is copied to float32: torch emulates the product, many times slower. An
+MLP's activation overwrites the product that it is computed from.
+
+A packed copy does not follow a later change of its weight, and a change through `.data` cannot be noticed: so weights
+are packed only on request, `train()` drops the copies, and a change that torch counts is an error.
 """
 
 import time
@@ -30,8 +31,8 @@ from .install import (
 Kernel = Callable[[Tensor], Tensor]
 
 PACKED_ROWS = 1024  # rows of the product that weights are packed and probed for
-PREPACK_PROBE_WORK = 2**30  # multiplications of a probe; wider layers are probed with fewer rows
-PROBED_LAYERS = 4  # one row is probed over several layers: a single one would stay in the processor's cache
+PREPACK_PROBE_WORK = 2**30  # multiplications in a probe; wider layers are probed with fewer rows
+PROBED_LAYERS = 4  # one row is probed over several layers: the weight of one would stay in the processor's cache
 NO_ACTIVATION = ("none", "")
 TANH_GELU = ("gelu", "tanh")
 FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_new": TANH_GELU, "gelu_pytorch_tanh": TANH_GELU}
@@ -46,65 +47,69 @@ IN_PLACE_ACTIVATIONS |= {
 
 
 class PlainLinear:
-    """y = W x + b by the weight itself."""
+    """Computes y = W x + b from the layer's weight, without a copy."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.linear = linear
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps x: (..., width) to (..., outputs)."""
         return products.linear(x, self.linear.weight, self.linear.bias)
 
 
 class TransposedLinear:
-    """y = W x + b of one row, from a copy of W that is read row by row."""
+    """Computes y = W x + b for one row from a transposed copy of W."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.weight, self.bias = linear.weight.detach().T.contiguous(), linear.bias
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps x of one row, (..., width), to (..., outputs)."""
         row = x.reshape(1, -1)
         product = row @ self.weight if self.bias is None else torch.addmm(self.bias, row, self.weight)
         return product.view(*x.shape[:-1], -1)
 
 
 class OneDNNLinear:
-    """y = act(W x + b) by oneDNN, W in its own layout. torch has no public name for the kernel."""
+    """Computes y = act(W x + b) by oneDNN from a copy of W in its layout; torch has no public name for the kernel."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.bias, self.activation = linear.bias, NO_ACTIVATION
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), PACKED_ROWS)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps x: (..., width) to (..., outputs)."""
         name, algorithm = self.activation
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], algorithm)
 
     def fuse_activation(self, activation: tuple[str, str]) -> "OneDNNLinear":
-        """The same weight, not copied, with an activation."""
+        """Returns a kernel with this activation that shares the packed weight."""
         kernel = object.__new__(OneDNNLinear)
         kernel.weight, kernel.bias, kernel.activation = self.weight, self.bias, activation
         return kernel
 
 
 class Float32Linear:
-    """y = W x + b computed in float32, from a copy of W, in the type of the input."""
+    """Computes y = W x + b in float32 from a copy of W and returns it in the dtype of the input."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.weight = linear.weight.detach().float()
         self.bias = None if linear.bias is None else linear.bias.detach().float()
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps x: (..., width) to (..., outputs)."""
         return products.linear(x.float(), self.weight, self.bias).to(x.dtype)
 
 
 class KernelLayout(NamedTuple):
-    """The kernels for a product of one row and for one of several; one class in both places is made once."""
+    """The kernel classes for products of one row and of several; if they are the same, one kernel serves both."""
 
     one: type
     several: type
 
 
 class PackedLinear(ForwardKernel):
-    """A linear layer with its weight packed: one kernel for one row, one for several."""
+    """A linear layer's packed weight: one kernel for one row, one for several."""
 
     def __init__(self, linear: nn.Linear, layout: KernelLayout) -> None:
         self.linear, self.version = linear, linear.weight._version
@@ -112,13 +117,16 @@ class PackedLinear(ForwardKernel):
         self.one: Kernel = self.several if layout.one is layout.several else layout.one(linear)
 
     def __call__(self, input: Tensor) -> Tensor:
+        """Maps input: (..., width) to (..., outputs). Raises RuntimeError as `check` does."""
         self.check()
         return self.one(input) if self.is_one_row(input) else self.several(input)
 
     def is_one_row(self, x: Tensor) -> bool:
+        """Returns whether x, (..., width), is a single row."""
         return x.numel() == self.linear.in_features
 
     def check(self) -> None:
+        """Raises RuntimeError if gradients are enabled, or if the weight changed after it was packed."""
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "packed weights have no gradient: use torch.inference_mode(), or model.train() to drop them"
@@ -128,13 +136,14 @@ class PackedLinear(ForwardKernel):
 
 
 class PackedMLP(ForwardKernel):
-    """down(act(up(x))), of several rows with the activation inside the first product. With a hook on either, the MLP
-    computes one after the other as ever."""
+    """down(act(up(x))), with the activation fused into the first product for several rows. With a hook on the first
+    layer or the activation, the class's own `forward` is used."""
 
     def __init__(self, mlp: PlaitMLP, up: PackedLinear, fused: Kernel) -> None:
         self.mlp, self.up, self.fused = mlp, up, fused
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps x: (batch, length, width) to the same shape. Raises RuntimeError as `PackedLinear.check` does."""
         self.up.check()
         if has_forward_hooks(self.mlp.up_proj, self.mlp.act):
             return type(self.mlp).forward(self.mlp, x)
@@ -143,13 +152,14 @@ class PackedMLP(ForwardKernel):
 
 
 class InPlaceMLP(ForwardKernel):
-    """down(act(up(x))) or down(act(gate(x)) * up(x)) with no second tensor of the inner width. A hook may keep what the
-    layer gave: then, and with gradients, the MLP computes as ever."""
+    """down(act(up(x))) or down(act(gate(x)) * up(x)), with the activation in place. With gradients, or with a hook
+    (which may keep a layer's output), the class's own `forward` is used."""
 
     def __init__(self, mlp: PlaitMLP, act_: Callable[[Tensor], Tensor]) -> None:
         self.mlp, self.act_ = mlp, act_
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Maps x: (batch, length, width) to the same shape."""
         mlp, gated = self.mlp, isinstance(self.mlp, PlaitGatedMLP)
         first: Any = mlp.gate_proj if gated else mlp.up_proj
         if torch.is_grad_enabled() or has_forward_hooks(first, mlp.act):
@@ -159,12 +169,12 @@ class InPlaceMLP(ForwardKernel):
 
 
 def prepack_weights(model: nn.Module) -> int:
-    """Lay out the weights of the linear layers anew where that is faster here; returns how many layers gained.
+    """Packs the weights of the linear layers for which that is faster on this CPU; returns the number of packed layers.
 
-    A plain MLP's activation is computed by the same kernel as its first layer, or else in place. The state dict stays
-    as it is. Packed layers serve inference alone: with gradients enabled they raise. Memory: at most two more copies of
-    the packed weights, one for products of many rows and one for those of one row (in float32, where bfloat16 has no
-    kernel).
+    A plain MLP's activation is computed by the same kernel as its first layer, or else in place. The state dict does
+    not change. Packed layers are for inference only: with gradients enabled they raise RuntimeError. Memory: at most
+    two copies of each packed weight, one for products of several rows and one for one row (in float32 if the processor
+    does not multiply bfloat16).
 
     Raises:
         ValueError: the model is in training mode, or not on a CPU.
@@ -172,7 +182,9 @@ def prepack_weights(model: nn.Module) -> int:
     devices = {parameter.device.type for parameter in model.parameters()}
     if model.training or devices != {"cpu"}:
         state = "in training mode" if model.training else f"on {', '.join(sorted(devices))}"
-        raise ValueError(f"weights are packed for inference on a CPU, but the model is {state}")
+        raise ValueError(
+            f"weights are packed for inference on a CPU, but the model is {state}: call model.eval().to('cpu') first"
+        )
     if not torch.backends.mkldnn.is_available():
         return 0
     drop_packed_weights(model)
@@ -192,8 +204,8 @@ def prepack_weights(model: nn.Module) -> int:
 
 
 def build_faster_mlp(mlp: PlaitMLP) -> PackedMLP | InPlaceMLP | None:
-    """The activation inside the first product where that is oneDNN's, else in its place; None for an activation that
-    has neither, or where the first layer is not a plain one."""
+    """Builds the MLP's kernel: with the activation fused into the first product if oneDNN computes that, else in
+    place; None if the activation supports neither, or a layer is not a plain linear layer."""
     up, fused = find_kernel(mlp.up_proj), FUSED_ACTIVATIONS.get(mlp.hidden_act)
     if fused and type(mlp) is PlaitMLP and isinstance(up, PackedLinear) and isinstance(up.several, OneDNNLinear):
         return PackedMLP(mlp, up, up.several.fuse_activation(fused))
@@ -203,7 +215,7 @@ def build_faster_mlp(mlp: PlaitMLP) -> PackedMLP | InPlaceMLP | None:
 
 
 def drop_packed_weights(model: nn.Module) -> None:
-    """Go back to the plain layers; a model without packed ones stays as it is."""
+    """Removes the packed copies of all weights; a model without any does not change."""
     remove_kernels(model, PackedLinear, PackedMLP, InPlaceMLP)
 
 
@@ -211,7 +223,7 @@ PLAIN_LAYOUT = KernelLayout(PlainLinear, PlainLinear)
 
 
 def probe_layout(linears: Sequence[nn.Linear]) -> KernelLayout:
-    """A probe of the kernels on this machine, for layers of one size and type."""
+    """Measures the kernels on this machine for layers of one size and dtype, and returns the fastest layout."""
     if not _has_onednn_kernel(linears[0].weight.dtype):
         emulated = _measure_seconds(PlainLinear, linears[:1], _count_probe_rows(linears[0]))
         return (
@@ -220,7 +232,7 @@ def probe_layout(linears: Sequence[nn.Linear]) -> KernelLayout:
             else PLAIN_LAYOUT
         )
     some, rows = linears[:PROBED_LAYERS], _count_probe_rows(linears[0])
-    # of several rows a tie goes to the fused activation; of one row the copy must pay for its memory
+    # for several rows a tie goes to oneDNN, which fuses the activation; for one row the copy must be worth its memory
     several = _measure_seconds(OneDNNLinear, linears[:1], rows) < 1.02 * _measure_seconds(
         PlainLinear, linears[:1], rows
     )
@@ -229,14 +241,16 @@ def probe_layout(linears: Sequence[nn.Linear]) -> KernelLayout:
 
 
 def _is_packable(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Layers large enough that the kernel's constant cost of a call does not matter."""
+    """Returns whether this is a plain linear layer, so large that the constant cost of a kernel call does not
+    matter."""
     if type(module) is not nn.Linear or not is_replaceable(module) or not is_plain_weight(module.weight):
         return False
     return module.weight.dtype in (torch.float32, torch.bfloat16) and min(module.weight.shape) >= 128
 
 
 def _is_plain_mlp(module: nn.Module) -> TypeGuard[PlaitMLP]:
-    """MLPs of exactly these classes, with their config's activation, whose only replaced `forward` is a kernel's."""
+    """Returns whether this is exactly one of the two MLP classes, with its config's activation, and whether kernels may
+    replace every `forward` in it."""
     if not isinstance(module, PlaitMLP) or type(module) not in (PlaitMLP, PlaitGatedMLP):
         return False
     own = type(module.act) is type(build_activation(module.hidden_act))
@@ -244,12 +258,12 @@ def _is_plain_mlp(module: nn.Module) -> TypeGuard[PlaitMLP]:
 
 
 def _has_onednn_kernel(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies in this type on this machine (bfloat16 needs AVX-512 or AVX-NE-CONVERT)."""
+    """Returns whether oneDNN multiplies in this dtype on this machine (bfloat16 needs AVX-512 or AVX-NE-CONVERT)."""
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _group_linears(model: nn.Module) -> list[list[nn.Linear]]:
-    """The layers that suit, those of one size and type together."""
+    """Returns the layers that can be packed, grouped by size and dtype."""
     kinds: dict[tuple[Any, ...], list[nn.Linear]] = {}
     for module in model.modules():
         if _is_packable(module):
@@ -264,9 +278,10 @@ def _count_probe_rows(linear: nn.Linear) -> int:
 def _measure_seconds(
     kernel: Callable[[nn.Linear], Kernel], linears: Sequence[nn.Linear], rows: int, repeats: int = 5
 ) -> float:
-    """The least CPU time of the layers' products, one after the other."""
+    """Measures the least CPU time in seconds of the layers' products, one after the other."""
     kernels = [kernel(linear) for linear in linears]
-    x = torch.ones(rows, linears[0].in_features, dtype=linears[0].weight.dtype)  # random numbers are the user's
+    # no random numbers: they would advance the generator that the user seeded
+    x = torch.ones(rows, linears[0].in_features, dtype=linears[0].weight.dtype)
     times = []
     with torch.inference_mode():
         for _ in range(1 + repeats):

@@ -1,8 +1,8 @@
-"""Linear layers in training on a CPU: each of a layer's three products by the kernel that is faster on this machine.
+"""Autotunes linear layers for training on a CPU: each of a layer's three matrix products by the faster kernel.
 
-torch asks MKL for all of them. On some processors oneDNN is faster; by how much, and for which of the three, depends on
-the processor and the layer, so they are probed. Both kernels give the same numbers up to rounding: a run whose bits
-must not depend on a probe leaves them alone.
+torch uses MKL for all of them. On some processors oneDNN is faster; by how much, and for which of the three, depends on
+the processor and the layer, so both are measured. They give the same numbers up to rounding: a run that must be
+reproducible bit by bit does not use them.
 """
 
 import time
@@ -19,25 +19,26 @@ from .install import ForwardKernel, find_kernel, install_kernel, is_plain_weight
 
 GemmKernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-FEWEST_ROWS = 64  # with fewer, a call costs more than its product gains
-LEAST_SIZE, MOST_OUTPUTS = 128, 2**13  # wider ones are vocabularies: their product is in the loss, in chunks
+FEWEST_ROWS = 64  # with fewer rows the call costs more than a faster product saves
+LEAST_SIZE, MOST_OUTPUTS = 128, 2**13  # layers with more outputs project to a vocabulary: the loss computes them
 PROBED_ROWS = 512
-TRAINING_PROBE_WORK = 2**29  # multiplications of a probe; wider layers are probed with fewer rows
-MAX_TIME_RATIO = 0.97  # of torch's own time: what a kernel must not exceed to be chosen
+TRAINING_PROBE_WORK = 2**29  # multiplications in a probe; wider layers are probed with fewer rows
+MAX_TIME_RATIO = 0.97  # a kernel is chosen if it takes less than this share of torch's time
 
 
 def multiply_by_torch(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b + bias; a: (n, k), b: (k, m), bias: (m,)."""
+    """Computes a b + bias by torch's kernel; a: (n, k), b: (k, m), bias: (m,)."""
     return a @ b if bias is None else torch.addmm(bias, a, b)
 
 
 def multiply_by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The same by oneDNN, for which torch has no public name. It reads the transpose of b."""
+    """Computes a b + bias by oneDNN, which takes the transpose of b and has no public name in torch; shapes as in
+    `multiply_by_torch`."""
     return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
 
 
 class LinearKernels(NamedTuple):
-    """The kernels of a layer y = x W^T + b: of x W^T, of dx = dy W and of dW = dy^T x."""
+    """The kernels of a layer y = x W^T + b: for x W^T, for dx = dy W and for dW = dy^T x."""
 
     output: GemmKernel
     input_gradient: GemmKernel
@@ -48,10 +49,11 @@ TORCH_KERNELS = LinearKernels(multiply_by_torch, multiply_by_torch, multiply_by_
 
 
 class LinearFunction(torch.autograd.Function):
-    """y = x W^T + b and its gradients, by the given kernels. x: (rows, width), weight: (outputs, width)."""
+    """Computes y = x W^T + b and its gradients by the given kernels. x: (rows, width), weight: (outputs, width)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: LinearKernels) -> Tensor:
+        """Returns y: (rows, outputs)."""
         wants_x, wants_weight, *_ = ctx.needs_input_grad
         ctx.save_for_backward(x if wants_weight else None, weight if wants_x else None)
         ctx.products = kernels
@@ -60,6 +62,7 @@ class LinearFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        """Returns the gradients of x, weight and bias for that of y, slope: (rows, outputs)."""
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
         return (
@@ -71,12 +74,14 @@ class LinearFunction(torch.autograd.Function):
 
 
 class AutotunedLinear(ForwardKernel):
-    """A linear layer by the given kernels. What they do not serve, and all that needs no gradient, is torch's."""
+    """A linear layer's output and gradients by the given kernels; inputs that they do not support, and calls without
+    gradients, are computed by torch."""
 
     def __init__(self, linear: nn.Linear, kernels: LinearKernels) -> None:
         self.linear, self.kernels = linear, kernels
 
     def __call__(self, input: Tensor) -> Tensor:
+        """Maps input: (..., width) to (..., outputs)."""
         linear = self.linear
         if not self.has_kernel_for(input):
             return F.linear(input, linear.weight, linear.bias)
@@ -85,6 +90,8 @@ class AutotunedLinear(ForwardKernel):
         return out.view(*input.shape[:-1], linear.out_features)
 
     def has_kernel_for(self, x: Tensor) -> bool:
+        """Returns whether the kernels compute this input: float32 on a CPU, with gradients, of at least `FEWEST_ROWS`
+        rows, outside autocast and torch.compile."""
         if not torch.is_grad_enabled() or x.numel() < FEWEST_ROWS * self.linear.in_features:
             return False
         single = x.dtype == self.linear.weight.dtype == torch.float32 and x.device.type == "cpu"
@@ -92,11 +99,11 @@ class AutotunedLinear(ForwardKernel):
 
 
 def choose_products(model: nn.Module) -> int:
-    """Probe the products of the linear layers on this CPU and use the faster kernels from now on, until
-    `drop_products`; returns how many layers gained.
+    """Measures the products of the linear layers on this CPU and installs the faster kernels, until `drop_products`;
+    returns the number of layers that got another kernel than torch's.
 
-    The state dict stays as it is. Gradients of gradients are an error in the layers that gained. Layers in other types
-    than float32, on other devices, or of a size that does not gain are left alone.
+    The state dict does not change. Second-order gradients are an error in the layers that got kernels. Layers that are
+    not float32 or not on a CPU, and sizes for which torch is fastest, are skipped.
     """
     if not torch.backends.mkldnn.is_available():
         return 0
@@ -117,12 +124,13 @@ def choose_products(model: nn.Module) -> int:
 
 
 def drop_products(model: nn.Module) -> None:
-    """Go back to torch's own products; a model without others stays as it is."""
+    """Removes the kernels that `choose_products` installed; a model without any does not change."""
     remove_kernels(model, AutotunedLinear)
 
 
 def is_autotunable(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether this is a plain layer of a size that gains, whose `forward` nothing replaces."""
+    """Returns whether this is a plain float32 layer on a CPU, of a size worth measuring, whose `forward` is not
+    replaced."""
     if type(module) is not nn.Linear or find_kernel(module) is not None or not is_plain_weight(module.weight):
         return False
     if min(module.weight.shape) < LEAST_SIZE or module.out_features > MOST_OUTPUTS:
@@ -131,7 +139,7 @@ def is_autotunable(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 
 def probe_kernels(outputs: int, width: int) -> LinearKernels:
-    """A probe of both kernels for a layer's three products."""
+    """Measures both kernels for the three products of a layer of this size, and returns the faster ones."""
     rows = min(PROBED_ROWS, max(FEWEST_ROWS, TRAINING_PROBE_WORK // (outputs * width)))
     x, weight, slope = torch.ones(rows, width), torch.ones(outputs, width), torch.ones(rows, outputs)
     return LinearKernels(
@@ -140,12 +148,13 @@ def probe_kernels(outputs: int, width: int) -> LinearKernels:
 
 
 def select_faster_kernel(a: Tensor, b: Tensor) -> GemmKernel:
+    """Returns the faster kernel for the product a b; torch's unless oneDNN is clearly faster."""
     torchs, onednns = measure_seconds((multiply_by_torch, multiply_by_onednn), a, b)
     return multiply_by_onednn if onednns < MAX_TIME_RATIO * torchs else multiply_by_torch
 
 
 def measure_seconds(kernels: Sequence[GemmKernel], a: Tensor, b: Tensor, repeats: int = 4) -> list[float]:
-    """The least CPU time of each kernel, one after the other in every round."""
+    """Measures the least CPU time in seconds of each kernel; the kernels take turns in every repeat."""
     times: list[list[float]] = [[] for _ in kernels]
     with torch.no_grad():
         for _ in range(1 + repeats):
