@@ -1,4 +1,4 @@
-"""Contrastive losses: what belongs together against everything else in the batch, whatever its size."""
+"""Contrastive losses: each pair of vectors against all others in the batch, in blocks, for batches of any size."""
 
 import math
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from ..core.layers import SelfInitializing
 logger = logging.get_logger(__name__)
 
 LossKind = Literal["info_nce", "sigmoid"]
-# (rows, columns) logits, (rows,) each row's own column, (rows, columns) which are its negatives; (rows,)
+# (rows, columns) logits, (rows,) index of each row's own column, (rows, columns) True for negatives -> (rows,) losses
 RowLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-LOGITS_PER_BLOCK = 2**21  # logits at a time: 8 MiB in float32
-NO_GROUP = -1  # the group of a row that is like no other
+LOGITS_PER_BLOCK = 2**21  # logits in memory at a time: 8 MiB in float32
+NO_GROUP = -1  # the group of a row that equals no other
 
 
 class Similarity(SelfInitializing):
@@ -32,7 +32,10 @@ class Similarity(SelfInitializing):
     section 2.3) and, where it starts with one, a learned bias b (SigLIP, Zhai et al. 2023,
     https://arxiv.org/abs/2303.15343, section 3.2).
 
-    scale, bias: what exp(t) and b are at the start; largest: what exp(t) may become (CLIP: 100).
+    scale, bias: exp(t) and b at initialization (no bias if None); largest: the maximum of exp(t) (CLIP: 100).
+
+    Raises:
+        ValueError: a scale that is not above 0 and at most `largest`.
     """
 
     def __init__(self, scale: float = 1 / 0.07, bias: float | None = None, largest: float = 100.0) -> None:
@@ -44,35 +47,35 @@ class Similarity(SelfInitializing):
         self.logit_bias = None if bias is None else nn.Parameter(torch.empty(()))
 
     def init_weights(self, std: float) -> None:
+        """Sets the temperature and the bias to their initial values."""
         init.constant_(self.logit_scale, math.log(self.scale))
         if self.logit_bias is not None and self.bias is not None:
             init.constant_(self.logit_bias, self.bias)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """first: (rows, width), second: (columns, width), of unit length; (rows, columns)."""
+        """Computes the logits, (rows, columns), of first: (rows, width), second: (columns, width), of unit length."""
         logits = first @ second.T * self.logit_scale.exp()
         return logits if self.logit_bias is None else logits + self.logit_bias
 
     def clamp_temperature(self) -> None:
-        """Bring a temperature that training has led too far back to the largest."""
+        """Lowers exp(t) to `largest` if training raised it above."""
         with torch.no_grad():
             self.logit_scale.clamp_(max=math.log(self.largest))
 
 
 def info_nce(logits: Tensor, own: Tensor, negatives: Tensor) -> Tensor:
-    """-log( e^{s_ii} / (e^{s_ii} + sum over negatives j of e^{s_ij}) ) (van den Oord et al. 2018,
-    https://arxiv.org/abs/1807.03748, equation 4); 0 for a row without negatives. (rows,)"""
+    """Computes -log( e^{s_ii} / (e^{s_ii} + sum over negatives j of e^{s_ij}) ) for each row, (rows,); 0 for a row
+    without negatives (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, equation 4)."""
     counted = negatives.scatter(1, own[:, None], True)
     return F.cross_entropy(logits.masked_fill(~counted, float("-inf")), own, reduction="none")
 
 
 def hard_info_nce(logits: Tensor, own: Tensor, negatives: Tensor, hardness: float) -> Tensor:
-    """InfoNCE in which the n negatives of a row count by how hard they are (Robinson et al. 2021,
-    https://arxiv.org/abs/2010.04592, section 4, without the correction for false negatives):
+    """Computes InfoNCE for each row, (rows,), with its n negatives weighted by how hard they are (Robinson et al. 2021,
+    https://arxiv.org/abs/2010.04592, section 4, without the correction for false negatives): their sum becomes
 
         sum over j of w_j e^{s_ij},  w_j = n e^{beta s_ij} / sum over k of e^{beta s_ik},  beta = hardness
-
-    (rows,)"""
+    """
     right = logits.gather(1, own[:, None])[:, 0]
     wrong = logits.masked_fill(~negatives, float("-inf"))
     count = negatives.sum(dim=1).to(logits.dtype)
@@ -83,14 +86,14 @@ def hard_info_nce(logits: Tensor, own: Tensor, negatives: Tensor, hardness: floa
 
 
 def sigmoid_loss(logits: Tensor, own: Tensor, negatives: Tensor) -> Tensor:
-    """-log sigmoid(s_ii) - sum over negatives j of log sigmoid(-s_ij) (SigLIP, Zhai et al. 2023, equation 1 and
-    algorithm 1). (rows,)"""
+    """Computes -log sigmoid(s_ii) - sum over negatives j of log sigmoid(-s_ij) for each row, (rows,) (SigLIP, Zhai et
+    al. 2023, equation 1 and algorithm 1)."""
     right = logits.gather(1, own[:, None])[:, 0]
     return F.softplus(-right) + (F.softplus(logits) * negatives).sum(dim=1)
 
 
 class VectorPairs(NamedTuple):
-    """first, second: (batch, width); groups: (batch, kinds)."""
+    """The vectors of pairs and their groups. first, second: (batch, width); groups: (batch, kinds)."""
 
     first: Tensor
     second: Tensor
@@ -98,15 +101,16 @@ class VectorPairs(NamedTuple):
 
 
 class HardNegatives(NamedTuple):
-    """What belongs to no row. vectors: (further, width); groups: (further, kinds)."""
+    """Negatives that are no row's pair. vectors: (negatives, width); groups: (negatives, kinds)."""
 
     vectors: Tensor
     groups: Tensor
 
 
 class Anchors(NamedTuple):
-    """Rows against columns. rows: (rows, width); columns: (columns, width); own: (rows,) the number of each row's own
-    column; row_groups: (rows, kinds); column_groups: (columns, kinds)."""
+    """The vectors of one direction of the loss: each row is compared with all columns. rows: (rows, width); columns:
+    (columns, width); own: (rows,), index of each row's own column; row_groups: (rows, kinds); column_groups: (columns,
+    kinds)."""
 
     rows: Tensor
     columns: Tensor
@@ -119,14 +123,14 @@ class Anchors(NamedTuple):
 class ContrastiveLoss:
     """The loss of pairs (x_i, y_i): each x against all y and, for InfoNCE, each y against all x, averaged.
 
-    kind: "info_nce" or "sigmoid" (which says the same in both directions, so that one is computed). hardness: of
-    InfoNCE, how much more a harder negative counts (0: all alike). block: logits at a time; of more, blocks of rows are
-    computed anew for the gradient, so that the whole table never stands in memory. gather: with several processes, the
-    rows of all are negatives, with gradients; the mean over processes (and, by DistributedDataParallel, of their
-    gradients) is then what one process would compute with all rows.
+    kind: "info_nce" or "sigmoid" (which is the same in both directions, so that only one is computed). hardness: how
+    much more a harder negative counts in InfoNCE (0: all alike). block: the largest number of logits in memory; for
+    more, the logits of blocks of rows are recomputed in the backward pass. gather: with several processes, the rows of
+    all are negatives, with gradients; the mean over processes (and, by DistributedDataParallel, of their gradients) is
+    then what one process would compute with all rows.
 
     Raises:
-        ValueError: an unknown kind, a negative hardness, or one with "sigmoid".
+        ValueError: an unknown kind, a negative hardness, or any hardness with "sigmoid".
     """
 
     kind: LossKind = "info_nce"
@@ -136,9 +140,9 @@ class ContrastiveLoss:
 
     def __post_init__(self) -> None:
         if self.kind not in ("info_nce", "sigmoid"):
-            raise ValueError(f"there is no contrastive loss {self.kind!r}, only 'info_nce' and 'sigmoid'")
+            raise ValueError(f"there is no contrastive loss {self.kind!r}: choose 'info_nce' or 'sigmoid'")
         if self.hardness < 0 or (self.hardness and self.kind == "sigmoid"):
-            raise ValueError(f"hardness is {self.hardness}: expected a number from 0 on, above 0 with 'info_nce' only")
+            raise ValueError(f"hardness is {self.hardness}: expected 0, or a number above 0 with kind 'info_nce'")
 
     def __call__(
         self,
@@ -150,21 +154,20 @@ class ContrastiveLoss:
         negatives: Tensor | None = None,
         negative_groups: Tensor | None = None,
     ) -> Tensor:
-        """The mean loss of the pairs, a scalar; InfoNCE is 0 where nothing can be told apart (one pair, or all alike);
-        there is a warning.
+        """Computes the mean loss of the pairs, a scalar. InfoNCE is 0, with a warning, if the batch has no negatives
+        (one pair, or all pairs equal).
 
         Args:
-            first, second: (batch, width), of unit length, row i of one belonging to row i of the other.
-            groups: (batch, kinds) numbers: two rows with the same number of one kind (the same picture, the same
-                caption) are not each other's negatives; -1 is like no other. Equal content has equal numbers in all
-                processes.
-            present: (batch,), False for a row that lacks one of the two and has no part in the loss.
-            negatives: (further, width), hard negatives of the second's kind, any number in each process: they belong to
-                no row, and are negatives of all. negative_groups: (further, kinds), as `groups`: one that is like a row
-                (its own caption, say) is none of that row's.
+            first, second: (batch, width), of unit length; row i of one is paired with row i of the other.
+            groups: (batch, kinds) integers: rows with the same number in one kind (the same image, the same caption)
+                are not each other's negatives; -1 equals no other. Equal content has equal numbers in all processes.
+            present: (batch,), False for a row that lacks one of the two vectors: the loss ignores it.
+            negatives: (negatives, width), hard negatives that the rows of `first` are compared with, any number in each
+                process. negative_groups: (negatives, kinds), as `groups`: a hard negative in a row's group (its own
+                caption, for example) is not a negative of that row.
 
         Raises:
-            ValueError: sizes that do not fit, or vectors that are not finite.
+            ValueError: sizes that do not match, or vectors that are not finite.
         """
         own = build_pairs(first, second, groups)
         hard = build_negatives(own, negatives, negative_groups)
@@ -184,15 +187,16 @@ class ContrastiveLoss:
 
     @property
     def row_loss(self) -> RowLoss:
+        """The function that computes the loss of each row."""
         if self.kind == "sigmoid":
             return sigmoid_loss
         return partial(hard_info_nce, hardness=self.hardness) if self.hardness else info_nce
 
     def sum_losses(self, similarity: Similarity, anchors: Anchors) -> Tensor:
-        """The sum of the rows' losses, in blocks of rows."""
+        """Computes the sum of the rows' losses, in blocks of rows."""
         size = max(1, self.block // max(len(anchors.columns), 1))
         starts = range(0, len(anchors.rows), size)
-        # zero: a process without rows takes part in every exchange of gradients
+        # a zero with gradients, so that a process without rows joins every exchange of gradients
         total = torch.stack([0 * x.sum() for x in (anchors.columns, *similarity.parameters())]).sum()
         for start in starts:
             rows = slice(start, start + size)
@@ -208,12 +212,15 @@ class ContrastiveLoss:
 
 
 def build_pairs(first: Tensor, second: Tensor, groups: Tensor | None) -> VectorPairs:
-    """The pairs, of no group where none is given.
+    """Builds the pairs; without `groups` every pair is in `NO_GROUP`.
 
-    Raises ValueError for sizes that do not fit.
+    Raises ValueError for sizes that do not match.
     """
     if first.ndim != 2 or first.shape != second.shape:
-        raise ValueError(f"contrastive: vectors of shape {tuple(first.shape)} against {tuple(second.shape)}: pair them")
+        raise ValueError(
+            f"contrastive: vectors of shape {tuple(first.shape)} and {tuple(second.shape)}: expected the same shape, "
+            "(batch, width), for both"
+        )
     if groups is None:
         groups = torch.full((len(first), 1), NO_GROUP, device=first.device)
     check_shape("groups", groups, (len(first), groups.shape[-1]))
@@ -221,9 +228,9 @@ def build_pairs(first: Tensor, second: Tensor, groups: Tensor | None) -> VectorP
 
 
 def build_negatives(pairs: VectorPairs, vectors: Tensor | None, groups: Tensor | None) -> HardNegatives:
-    """The hard negatives of these pairs, of no group where none is given; no negative where there is none.
+    """Builds the hard negatives: zero of them without `vectors`; without `groups` each is in `NO_GROUP`.
 
-    Raises ValueError for sizes that do not fit.
+    Raises ValueError for sizes that do not match those of the pairs.
     """
     if vectors is None:
         vectors = pairs.second.new_zeros(0, pairs.second.shape[1])
@@ -236,15 +243,15 @@ def build_negatives(pairs: VectorPairs, vectors: Tensor | None, groups: Tensor |
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    """Raises ValueError for a tensor of another shape."""
+    """Raises ValueError, with the tensor's name, if it does not have the expected shape."""
     if tensor.shape != expected:
         raise ValueError(f"contrastive: {name} has shape {tuple(tensor.shape)}, expected {expected}")
 
 
 def check_contrastive_batch(pairs: VectorPairs, further: HardNegatives) -> None:
-    """Warn where nothing can be told apart. Reads a flag on the host: one synchronisation a step on a GPU.
+    """Warns if the batch has no negatives. Reads flags on the host: one synchronization per step on a GPU.
 
-    Raises ValueError for vectors that are not finite, in every process alike.
+    Raises ValueError, in every process, for vectors that are not finite.
     """
     if is_torchdynamo_compiling():
         return
@@ -266,7 +273,9 @@ def check_contrastive_batch(pairs: VectorPairs, further: HardNegatives) -> None:
         )
     if len(further.vectors) == 0 and (len(finite) < 2 or all_alike):
         what = f"{len(finite)} pair{'s' if len(finite) != 1 else ''}{' that are all alike' if len(finite) > 1 else ''}"
-        logger.warning_once(f"contrastive: a batch of {what} has no negatives and teaches nothing")
+        logger.warning_once(
+            f"contrastive: a batch of {what} has no negatives, its loss is 0: use a larger batch with different pairs"
+        )
 
 
 def compute_block_loss(
@@ -278,7 +287,7 @@ def compute_block_loss(
     row_groups: Tensor,
     column_groups: Tensor,
 ) -> Tensor:
-    """The summed loss of some rows against all columns, computed in float32 at least."""
+    """Computes the summed loss of a block of rows against all columns, in float32 or wider; shapes as in `Anchors`."""
     with torch.autocast(rows.device.type, enabled=False):
         wide = torch.promote_types(rows.dtype, torch.float32)
         logits = similarity(rows.to(wide), columns.to(wide))
@@ -287,7 +296,10 @@ def compute_block_loss(
 
 
 def find_same_groups(rows: Tensor, columns: Tensor) -> Tensor:
-    """(rows, columns) bool: which have an equal number of one kind; rows, columns: (..., kinds)."""
+    """Returns (rows, columns), True for a row and a column that share the group of any kind.
+
+    rows: (rows, kinds); columns: (columns, kinds).
+    """
     same = torch.zeros(len(rows), len(columns), dtype=torch.bool, device=rows.device)
     for kind in range(rows.shape[1]):
         number = rows[:, kind, None]
@@ -296,10 +308,10 @@ def find_same_groups(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def fingerprint(values: Tensor) -> Tensor:
-    """A number from 0 on for each row, (rows,): equal rows have equal ones, in every process and on every device, and
-    others the same with a chance of 2^-63. Zeros at the end of a row change nothing.
+    """Computes a non-negative integer for each row, (rows,): equal rows have equal numbers, in every process and on
+    every device, and two different rows collide with probability 2^-63. Zeros at the end of a row do not change it.
 
-    values: (rows, ...), of any type.
+    values: (rows, ...), of any dtype.
     """
     rows = values.detach().flatten(1).contiguous()
     if rows.is_floating_point():
@@ -309,7 +321,7 @@ def fingerprint(values: Tensor) -> Tensor:
 
 
 def mix_bits(numbers: Tensor) -> Tensor:
-    """A permutation of the 64-bit numbers that leaves no pattern (splitmix64, Steele et al. 2014) and keeps 0."""
+    """Permutes the 64-bit integers pseudo-randomly, with 0 as a fixed point (splitmix64, Steele et al. 2014)."""
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         numbers = (numbers ^ ((numbers >> shift) & (2 ** (64 - shift) - 1))) * factor
     return numbers ^ ((numbers >> 31) & (2**33 - 1))

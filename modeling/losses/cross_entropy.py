@@ -1,4 +1,5 @@
-"""Losses, each set explicitly by the class that uses it (transformers would pick one by class name)."""
+"""Cross-entropy and classification losses, which each class calls by name (transformers would choose one by the name of
+the class)."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -13,7 +14,8 @@ LossProblemType = Literal["regression", "single_label_classification", "multi_la
 
 
 def find_problem_type(config: PlaitConfig, labels: Tensor) -> LossProblemType:
-    """The config's problem type; where it has none: one output is regression, integer labels are one class a row."""
+    """Returns the config's problem type. If that is None: regression for one output, else multi-label classification
+    for floating-point labels and single-label classification for integers."""
     if config.problem_type is not None:
         return config.problem_type
     if config.num_labels == 1:
@@ -29,12 +31,13 @@ def classification_loss(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """logits: (batch, num_labels) against labels: (batch,) class ids, or (batch[, num_labels]) numbers; a scalar.
+    """Computes the loss of logits: (batch, num_labels) against labels: (batch,) class ids, or (batch[, num_labels])
+    numbers; a scalar.
 
-    The mean over labels, or their sum over `num_items_in_batch`, which counts labels as the Trainer does (one a row, or
-    `num_labels` a row): then accumulated micro-batches add up to the whole batch. `class_weights`, (num_labels,),
-    multiply each row's loss where a row has one class; the division is by the number of labels all the same.
-    Raises ValueError for a label that is not a class.
+    It is the mean over labels, or their sum divided by `num_items_in_batch`, which counts labels as the Trainer does
+    (one per row, or `num_labels` per row), so that accumulated micro-batches add up to the whole batch.
+    `class_weights`, (num_labels,), multiply each row's loss in single-label classification; they do not change the
+    divisor. Raises ValueError for a label that is not a class.
     """
     if problem_type == "single_label_classification":
         check_labels(labels, logits.shape[-1])
@@ -46,7 +49,7 @@ def classification_loss(
 
 
 def count_labels(labels: Tensor, problem_type: LossProblemType) -> Tensor | int:
-    """What the mean of `classification_loss` divides by."""
+    """Counts the labels over which `classification_loss` takes the mean."""
     if problem_type == "single_label_classification":
         return (labels != IGNORE_INDEX).sum().clamp(min=1)
     return labels.numel()
@@ -59,7 +62,10 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross-entropy over the labels that are not -100; zero, not NaN, when all are. logits: (..., classes)."""
+    """Computes the mean cross-entropy over the labels that are not -100; zero, not NaN, if all are.
+
+    logits: (..., classes); labels: (...); `num_items_in_batch` replaces the number of labels as the divisor.
+    """
     logits, labels = logits.flatten(0, -2).float(), labels.flatten().to(logits.device)
     count = (labels != IGNORE_INDEX).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     if isinstance(count, Tensor):
@@ -72,13 +78,17 @@ def cross_entropy(
 
 
 def check_labels(labels: Tensor, num_labels: int) -> None:
+    """Raises ValueError for a label that is neither -100 nor in 0 .. num_labels - 1."""
     wrong = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels >= num_labels))]
     if len(wrong):
-        raise ValueError(f"label {wrong[0].item()} is not one of the {num_labels} classes 0 .. {num_labels - 1}")
+        raise ValueError(
+            f"label {wrong[0].item()} is not one of the {num_labels} classes 0 .. {num_labels - 1}: "
+            "check the labels, or set num_labels"
+        )
 
 
 def build_smoothed_bce(label_smoothing: float) -> Callable[..., Tensor]:
-    """Binary cross-entropy with smoothed labels, as a criterion of torch's own signature."""
+    """Builds a binary cross-entropy with smoothed labels that is called like torch's own."""
 
     def criterion(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
         labels = labels * (1 - label_smoothing) + label_smoothing / 2
@@ -90,5 +100,6 @@ def build_smoothed_bce(label_smoothing: float) -> Callable[..., Tensor]:
 def masked_lm_loss(
     logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """logits: (batch, length, vocab_size) against labels: (batch, length), -100 where nothing is to be predicted."""
+    """Computes the loss of logits: (batch, length, vocab_size) against labels: (batch, length), -100 for tokens that
+    are not predicted; the mean as in `cross_entropy`."""
     return cross_entropy(logits, labels.to(torch.long), num_items_in_batch, label_smoothing)

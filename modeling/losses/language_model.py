@@ -1,4 +1,4 @@
-"""Cross-entropy over a vocabulary, in chunks of tokens: the whole of the logits never stands in memory."""
+"""Cross-entropy over a vocabulary, in chunks of tokens: the logits of all tokens are never in memory at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from ..kernels.install import ForwardKernel, find_kernel, install_kernel, remove
 from ..kernels.linear import linear
 from .cross_entropy import IGNORE_INDEX
 
-LOGITS_PER_CHUNK = {"cpu": 15 * 2**20, "cuda": 40 * 2**20}  # logits at a time: 60 MiB in float32, on a GPU 160
+LOGITS_PER_CHUNK = {"cpu": 15 * 2**20, "cuda": 40 * 2**20}  # logits in memory: 60 MiB in float32, on a GPU 160 MiB
 
 
 def language_model_loss(
@@ -23,11 +23,11 @@ def language_model_loss(
     num_items_in_batch: Tensor | int | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean cross-entropy of x W^T + b over the labels that are not -100; zero, not NaN, when all are.
+    """Computes the mean cross-entropy of x W^T + b over the labels that are not -100; zero, not NaN, if all are.
 
-    x: (batch, length, width); weight: (vocabulary, width), bias: (vocabulary,); labels: (batch, length), token ids that
-    stand where they are predicted. `num_items_in_batch` divides the sum in the place of their number.
-    Raises ValueError for labels that do not stand one for each token, or for one outside the vocabulary.
+    x: (batch, length, width); weight: (vocabulary, width), bias: (vocabulary,); labels: (batch, length), at each
+    position the token id that is predicted there. `num_items_in_batch` replaces the number of labels as the divisor.
+    Raises ValueError if there is not one label for each token, or for a label outside the vocabulary.
     """
     labels = labels.to(x.device)
     check_token_labels(labels, x, len(weight))
@@ -38,20 +38,21 @@ def language_model_loss(
 
 
 class SparseLookup(ForwardKernel):
-    """Looks tokens up in the rows of `SharedWeight`, with a sparse gradient."""
+    """Replaces an embedding's `forward`: looks tokens up in the rows of `SharedWeight`, with a sparse gradient."""
 
     def __init__(self, rows: Tensor, padding_idx: int | None) -> None:
         self.rows, self.padding_idx = rows, padding_idx
 
     def __call__(self, input: Tensor) -> Tensor:
+        """Maps token ids, (batch, length), to (batch, length, width)."""
         return F.embedding(input, self.rows, self.padding_idx, sparse=True)
 
 
 @contextmanager
 def share_weight(embedding: Any, head: Any) -> Iterator[Tensor]:
-    """The weight with which `language_model_loss` is to be computed; meanwhile the embedding that is tied to it looks
-    tokens up so that their two gradients meet in place. (On the CPU alone, and where nothing else replaces the
-    embedding's `forward`.)"""
+    """Yields the weight to call `language_model_loss` with. Inside the context an embedding that is tied to the head
+    uses `SparseLookup`, so that the two gradients of the shared weight are added in place. (Only on a CPU, with
+    gradients, and if nothing else replaces the embedding's `forward`; otherwise this is the head's plain weight.)"""
     weight: Any = head.weight
     tied = type(embedding) is nn.Embedding and embedding.weight is weight and weight.device.type == "cpu"
     if not tied or not torch.is_grad_enabled() or find_kernel(embedding) is not None:
@@ -66,16 +67,18 @@ def share_weight(embedding: Any, head: Any) -> Iterator[Tensor]:
 
 
 class SharedWeight(torch.autograd.Function):
-    """One weight, twice: to look rows up and to project. The rows' gradient, sparse, is added to the projection's in
-    place; as a dense one, nearly all zeros, it would be the most memory that a step needs."""
+    """Returns one weight twice: to look rows up and to project. The sparse gradient of the rows is added to that of the
+    projection in place; a dense one, nearly all zeros, would take more memory than anything else in a step."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the weight, (vocabulary, width), for the lookup and for the projection."""
         ctx.set_materialize_grads(False)
         return weight.detach(), weight.detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        """Adds the sparse gradient of the lookup to that of the projection, in place."""
         rows, projection = gradients
         if rows is None or projection is None:
             return projection if rows is None else rows.to_dense()
@@ -83,29 +86,30 @@ class SharedWeight(torch.autograd.Function):
 
 
 def check_token_labels(labels: Tensor, x: Tensor, vocab_size: int) -> None:
-    """Raises ValueError for labels that are not one for each of x's (batch, length) tokens, or for a label that is no
-    token of the vocabulary."""
+    """Raises ValueError unless labels: (batch, length) has one label for each token of x: (batch, length, width), and
+    every label is a token of the vocabulary or -100."""
     if labels.shape != x.shape[:2]:
         raise ValueError(
-            f"labels are {tuple(labels.shape)}, the text is {tuple(x.shape[:2])}: one label for each token"
+            f"labels are {tuple(labels.shape)}, but the text is {tuple(x.shape[:2])}: pass one label for each token"
         )
     check_label_ids(labels, vocab_size)
 
 
 def check_label_ids(labels: Tensor, vocab_size: int) -> None:
-    """Raises ValueError for a label that is no token of the vocabulary; on the CPU alone, where it costs no wait."""
+    """Raises ValueError for a label that is no token of the vocabulary; only on a CPU, where the check does not have to
+    wait for a GPU."""
     if labels.device.type != "cpu" or not labels.numel():
         return
     low, high = int(labels.min()), int(labels.max())
     if high >= vocab_size or (low < 0 and low != IGNORE_INDEX):
         wrong = high if high >= vocab_size else low
         raise ValueError(
-            f"label {wrong} is no token of a vocabulary of {vocab_size}: the tokenizer does not fit the decoder"
+            f"label {wrong} is no token of a vocabulary of {vocab_size}: use the tokenizer that belongs to the decoder"
         )
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """The summed loss; gradients are made with each chunk's logits, while these are there:
+    """Computes the summed loss. The gradients are computed in the forward pass, while a chunk's logits are in memory:
 
         d loss / d logits = softmax(logits) - (1 - e) onehot(label) - e / V
 
@@ -114,7 +118,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float) -> Tensor:
-        """x: (tokens, width), labels: (tokens,), none of them ignored."""
+        """Returns the summed loss of x: (tokens, width) against labels: (tokens,), none of which is -100."""
         wanted = [bool(need) for need in ctx.needs_input_grad[:3]]
         x_gradients: list[Tensor] = []
         weight_gradient = torch.empty_like(weight) if wanted[1] else None
@@ -136,35 +140,36 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                     add_product(weight_gradient, slope.T, part, begun=number > 0)
                 if bias_gradient is not None:
                     bias_gradient += slope.sum(0)
-                del slope  # not to stand beside the next chunk's logits
+                del slope  # frees its memory before the next chunk's logits
         ctx.gradients = (torch.cat(x_gradients).to(input_type) if wanted[0] else None, weight_gradient, bias_gradient)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Scales the gradients of the forward pass. Raises RuntimeError on a second backward of the same loss."""
         (outer,) = gradients
         if ctx.gradients is None:
             raise RuntimeError("the loss's gradients were used up by a first backward: call the model again")
-        # let go of them: autograd then adds a tied embedding's gradient in place
+        # without another reference to them, autograd adds a tied embedding's gradient in place
         made, ctx.gradients = ctx.gradients, None
         scaled = (None if g is None else g.mul_(outer.to(g.dtype)) for g in made)
         return (*scaled, None, None)
 
 
 def count_chunks(x: Tensor, weight: Tensor) -> int:
-    """How many chunks of like size (a short last one would read all of W for little)."""
+    """Counts the chunks, which are of nearly equal size: a short last one would read all of W for few tokens."""
     return 1 + len(x) * len(weight) // LOGITS_PER_CHUNK.get(x.device.type, LOGITS_PER_CHUNK["cpu"])
 
 
 def cast_operands(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands in the type in which a linear layer computes here: autocast's, or the weight's."""
+    """Casts the operands to the dtype in which a linear layer computes: autocast's, or else the weight's."""
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, begun: bool) -> None:
-    """total + a b in place; `total` holds nothing yet unless `begun`."""
+    """Adds a b to `total` in place; unless `begun`, `total` is uninitialized and is overwritten."""
     if total.dtype == a.dtype:
         total.addmm_(a, b, beta=1 if begun else 0)
     elif begun:
@@ -176,14 +181,15 @@ def add_product(total: Tensor, a: Tensor, b: Tensor, begun: bool) -> None:
 def compute_loss_and_gradient(
     logits: Tensor, labels: Tensor, smoothing: float, slope: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The summed loss of a chunk and its gradient by the logits, (tokens, vocabulary), which it may overwrite."""
+    """Computes a chunk's summed loss and, if `slope`, its gradient with respect to the logits: (tokens, vocabulary).
+    May overwrite the logits."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     rows = torch.arange(len(labels), device=labels.device)
     expected = (1 - smoothing) * logits[rows, labels]
     if smoothing:
         expected = expected + smoothing * logits.mean(dim=1)
     likeliest = logits.amax(dim=1)
-    # on a CPU a new tensor of this size costs more than the softmax: its memory has to be mapped
+    # on a CPU a new tensor of this size takes longer than the softmax: its memory has to be mapped
     probabilities = torch.softmax(logits, dim=1, out=logits if logits.device.type == "cpu" else None)
     # the likeliest token's probability is at least 1 / V: its logarithm is exact, and with it the normaliser
     normaliser = likeliest - probabilities.amax(dim=1).log()
