@@ -1,8 +1,8 @@
-"""The decode step: one new token through a decoder by plain functions, which saves the calls between modules.
+"""The decode step: computes one new token by plain functions, which saves the overhead of calls between modules.
 
-`DecodeStep` computes what the modules compute, from the same parameters, for every field of the config. It is built
-when a generation begins and lives as long as its cache. A leaf that is more than its class (a hook, an adapter, a
-packed or quantised weight) is called as it is; a decoder with a hook on anything larger has no decode step.
+`DecodeStep` computes what the decoder's modules compute, from the same parameters, for every field of the config. It is
+built when `generate` begins and is used until it ends. A leaf module that is not plain (it has a hook, an adapter, a
+packed or quantized weight) is called itself; a decoder with a hook on a larger module has no decode step.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,42 +29,50 @@ HeadProjection = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def identity(x: Tensor) -> Tensor:
+    """Returns x."""
     return x
 
 
 def build_function(module: nn.Module) -> TensorFunction:
-    """What the module computes in evaluation, as a function; the module itself where nothing shorter is known."""
+    """Builds a function that computes what the module computes in eval mode; returns the module itself if its class is
+    not in `FUNCTIONS` or it is not plain."""
     make = FUNCTIONS.get(type(module))
     return module if make is None or not is_plain(module) else make(module)
 
 
 def build_linear(module: nn.Linear) -> TensorFunction:
+    """Builds the function of a linear layer, by the fastest kernel for its weight."""
     weight, bias = module.weight, module.bias
     multiply = product if has_linear_kernel(weight) else F.linear
     return lambda x: multiply(x, weight, bias)
 
 
 def build_layer_norm(module: nn.LayerNorm) -> TensorFunction:
+    """Builds the function of a layer norm."""
     shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
 def build_rms_norm(module: nn.RMSNorm) -> TensorFunction:
+    """Builds the function of an RMS norm."""
     shape, weight, eps = module.normalized_shape, module.weight, module.eps
     return lambda x: F.rms_norm(x, shape, weight, eps)
 
 
 def build_embedding(module: nn.Embedding) -> TensorFunction:
+    """Builds the function of an embedding; returns the embedding itself if it has a `max_norm`."""
     weight = module.weight
     return module if module.max_norm is not None else lambda ids: torch.embedding(weight, ids)
 
 
 def build_mlp(module: PlaitMLP) -> TensorFunction:
+    """Builds the function of an MLP."""
     up, act, down = build_function(module.up_proj), build_function(module.act), build_function(module.down_proj)
     return lambda x: down(act(up(x)))
 
 
 def build_gated_mlp(module: PlaitGatedMLP) -> TensorFunction:
+    """Builds the function of a gated MLP."""
     up, act, down = build_function(module.up_proj), build_function(module.act), build_function(module.down_proj)
     gate = build_function(module.gate_proj)
     return lambda x: down(act(gate(x)) * up(x))
@@ -89,8 +97,8 @@ FUNCTIONS: dict[type[nn.Module], Callable[[Any], TensorFunction]] = {
 
 
 def build_heads(attention: PlaitAttention) -> HeadProjection:
-    """x, (batch, 1, width), to its query, key and value, (batch, heads, 1, head_dim); by one product where the weights
-    are so small that a call costs more."""
+    """Builds the function from x: (batch, 1, width) to its query, key and value, (batch, heads, 1, head_dim) each; by
+    one matrix product if the weights are so small that a call costs more than its product."""
     parts, size = [attention.q_proj, attention.k_proj, attention.v_proj], attention.head_dim
     small = all(type(part) is nn.Linear and is_plain(part) and not has_linear_kernel(part.weight) for part in parts)
     if small and attention.q_proj.in_features == attention.k_proj.in_features:  # a context may have another width
@@ -98,13 +106,14 @@ def build_heads(attention: PlaitAttention) -> HeadProjection:
     query, key, value = (build_function(part) for part in parts)
 
     def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        shape = (x.size(0), -1, 1, size)  # of one token, a view serves for the transposition
+        shape = (x.size(0), -1, 1, size)  # for one token, a view does the transposition
         return query(x).view(shape), key(x).view(shape), value(x).view(shape)
 
     return project
 
 
 def build_fused_heads(parts: Sequence[nn.Linear], size: int) -> HeadProjection:
+    """Builds the function of `build_heads` from copies of the three weights in one matrix; size: that of a head."""
     weight = torch.cat([part.weight for part in parts])
     biases = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts]
     bias, counts = torch.cat(biases), [len(part.weight) // size for part in parts]
@@ -117,7 +126,7 @@ def build_fused_heads(parts: Sequence[nn.Linear], size: int) -> HeadProjection:
 
 
 class AttentionStep:
-    """`PlaitAttention` of one new token over cached keys and values; tensors are (batch, heads, tokens, head_dim)."""
+    """Computes `PlaitAttention` for one new token over cached keys and values."""
 
     def __init__(self, attention: PlaitAttention) -> None:
         self.heads = build_heads(attention)
@@ -128,7 +137,8 @@ class AttentionStep:
         self.grouped = attention.num_key_value_groups > 1
 
     def attend_self(self, x: Tensor, cache: Cache, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """x: (batch, 1, width) over itself and everything before it."""
+        """Attends from x: (batch, 1, width) to itself and all cached tokens, and adds it to the cache: (batch, 1,
+        width)."""
         query, key, value = self.heads(x)
         if self.normed:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -139,12 +149,16 @@ class AttentionStep:
         return self.attend(query, key, value, mask)
 
     def attend_context(self, x: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
-        """x: (batch, 1, width) over the context, whose keys and values are cached."""
+        """Attends from x: (batch, 1, width) to the context, whose keys and values are cached: (batch, 1, width)."""
         layer: Any = cache.layers[self.layer_idx]
         query = self.q_norm(self.query(x).view(x.size(0), -1, 1, self.head_dim))
         return self.attend(query, layer.keys, layer.values, mask)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attends and projects the heads' outputs: (batch, 1, width).
+
+        query, key, value: (batch, heads, tokens, head_dim); mask: (batch, 1, 1, tokens).
+        """
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=self.scale, enable_gqa=self.grouped
         )
@@ -152,7 +166,7 @@ class AttentionStep:
 
 
 class SublayerStep:
-    """One sublayer of `PlaitLayer` for one new token: its residual rule around a function."""
+    """Computes one residual sublayer of `PlaitLayer` for one new token: norm, function and scale."""
 
     def __init__(self, layer: PlaitLayer, name: str, function: Callable[..., Tensor]) -> None:
         self.function, self.pre_norm = function, layer.pre_norm[name]
@@ -166,7 +180,7 @@ class SublayerStep:
 
 
 class LayerStep:
-    """`PlaitLayer` for one new token."""
+    """Computes `PlaitLayer` for one new token."""
 
     def __init__(self, layer: Any) -> None:
         self.self_attn = SublayerStep(layer, "self_attn", AttentionStep(layer.self_attn).attend_self)
@@ -190,7 +204,8 @@ class LayerStep:
 
 
 class EmbeddingStep:
-    """`TextEmbeddings` of one new token; those with segments or positions counted over real tokens are called."""
+    """Computes `TextEmbeddings` for one new token; calls the module itself if it has segment embeddings, or positions
+    that are counted over real tokens."""
 
     def __init__(self, embeddings: TextEmbeddings) -> None:
         self.whole = embeddings
@@ -202,10 +217,11 @@ class EmbeddingStep:
         self.offset = embeddings.position_offset
 
     def __call__(self, input_ids: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
-        """input_ids: (batch, 1) to (batch, 1, width). Raises ValueError beyond the last position."""
+        """Maps input_ids: (batch, 1) behind `past` tokens to (batch, 1, width). Raises ValueError beyond the last
+        position."""
         full = self.positions is not None and past + self.offset >= len(self.positions)
         if full or not self.known:
-            return self.whole(input_ids, position_ids=position_ids, past=past)  # which says what is wrong, if it is
+            return self.whole(input_ids, position_ids=position_ids, past=past)  # raises beyond the last position
         x = self.tokens(input_ids)
         if self.scale != 1:
             x = x * self.scale
@@ -217,7 +233,7 @@ class EmbeddingStep:
 
 
 class DecodeStep:
-    """A decoder and its head for one new token."""
+    """Computes a decoder and its head for one new token."""
 
     def __init__(self, decoder: TextTower, head: nn.Module) -> None:
         transformer = decoder.transformer
@@ -235,7 +251,7 @@ class DecodeStep:
         position_ids: Tensor | None,
         context_mask: Tensor | None = None,
     ) -> Tensor:
-        """input_ids: (batch, 1) to logits, (batch, 1, vocabulary); masks as in `PlaitTransformer.forward`."""
+        """Maps input_ids: (batch, 1) to logits: (batch, 1, vocabulary); masks as in `PlaitTransformer.forward`."""
         own, context = cache, None
         if isinstance(cache, EncoderDecoderCache):
             own, context = cache.self_attention_cache, cache.cross_attention_cache
@@ -256,7 +272,8 @@ class DecodeStep:
 
 
 def build_decode_step(decoder: nn.Module, head: nn.Module) -> DecodeStep | None:
-    """Returns the decoder's decode step; None where a part has a hook, or a layer attends within a window only."""
+    """Builds the decoder's decode step; None for a wrapped decoder, in training mode, with a hook on a part larger than
+    a leaf, or with sliding-window attention."""
     composite = (TextTower, PlaitTransformer, PlaitLayer, PlaitAttention)
     parts = [module for module in decoder.modules() if isinstance(module, composite)]
     if type(decoder) is not TextTower or not all(is_plain(part) for part in parts):

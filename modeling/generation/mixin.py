@@ -1,4 +1,4 @@
-"""What generating classes share: a decode step for each token, and a cache that grows without copying itself."""
+"""Generation in all classes with a decoder: a decode step for each new token, and a preallocated KV cache."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,24 +14,24 @@ from ..inputs import MODALITY_INPUTS, OutputOptions
 from .cache import PreallocatedCacheLayer
 from .decode_step import DecodeStep, build_decode_step
 
-# inputs of the prefill alone
+# inputs that only the prefill takes
 PROMPT_INPUTS = frozenset(
     ("inputs_embeds", *(name for part in MODALITY_INPUTS if part != "text" for name in MODALITY_INPUTS[part]))
 )
-# what a decode step hands on as it is; with anything else transformers prepares the inputs
+# inputs that a decode step passes on unchanged; with any other argument transformers prepares the inputs
 STEP_INPUTS = PROMPT_INPUTS | {"use_cache", "logits_to_keep", "encoder_outputs", *OutputOptions.__annotations__}
 
 
 class PlaitGenerationMixin:
-    """Overrides of `GenerationMixin`'s hooks, for a class that has it as a base too."""
+    """Overrides methods of transformers' `GenerationMixin`, which must come later in the class's bases."""
 
     config: Any
     generation_config: Any
-    decode_step: DecodeStep | None = None  # during `generate`
+    decode_step: DecodeStep | None = None  # only set during `generate`
 
     @contextmanager
     def use_decode_step(self) -> Iterator[None]:
-        """Sends each new token of this `generate` through the decode step, where the decoder has one."""
+        """Computes each new token inside this context by the decode step, if the decoder has one."""
         model: Any = self
         if model.config.get_text_config()._attn_implementation == "sdpa" and not model.training:
             self.decode_step = build_decode_step(model.model.decoder, model.lm_head)
@@ -41,16 +41,19 @@ class PlaitGenerationMixin:
             self.decode_step = None
 
     def find_option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
-        """Returns an option of `generate` from the call, its generation config, the model's or, for a token id, the
-        model's config."""
+        """Returns an option of `generate`: the first that is set in the call, its generation config, the model's
+        generation config or, for a token id, the model's config; else None."""
         configs = [kwargs.get("generation_config"), self.generation_config]
         configs += [self.config] if name.endswith("_token_id") else []
         values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
         return next((value for value in values if value is not None), None)
 
     def compute_step_logits(self, inputs: Mapping[str, Any], prefix: str = "") -> Tensor | None:
-        """Computes the logits of one new token, (batch, 1, vocabulary), by the decode step from the inputs of `forward`
-        (the decoder's have this prefix); None where the call is not for one new token over a cache."""
+        """Computes the logits of one new token, (batch, 1, vocabulary), by the decode step; None if the call is not for
+        one new token over a cache, or needs more than logits.
+
+        inputs: the arguments of `forward`, those of the decoder with this prefix.
+        """
         tokens, cache = inputs.get(f"{prefix}input_ids"), inputs.get("past_key_values")
         if (
             self.decode_step is None
@@ -82,7 +85,8 @@ class PlaitGenerationMixin:
         decoder_attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Prepares one new token over a growing cache itself; transformers prepares everything else."""
+        """Prepares the arguments of `forward` for one new token over a dynamic cache; for the prefill and everything
+        else transformers does."""
         is_step = next_sequence_length == 1 and not is_first_iteration and is_dynamic_cache(past_key_values)
         given = {"position_ids": position_ids, "decoder_attention_mask": decoder_attention_mask}
         if not is_step or not kwargs.keys() <= STEP_INPUTS:
@@ -108,7 +112,8 @@ class PlaitGenerationMixin:
         return {**step, "past_key_values": past_key_values}
 
     def select_step_inputs(self, prepared: dict[str, Any], with_images: bool) -> dict[str, Any]:
-        """Keeps a decoder-only model's images for its prefill, and the encoder's mask out of an encoder-decoder's."""
+        """Removes arguments that transformers prepared but `forward` must not get: the mask of the encoder in an
+        encoder-decoder, and the images of a decoder-only model after its prefill (unless `with_images`)."""
         if self.config.is_encoder_decoder:
             prepared.pop("attention_mask", None)
             mask, tokens = prepared.get("decoder_attention_mask"), prepared["decoder_input_ids"]
@@ -120,8 +125,8 @@ class PlaitGenerationMixin:
         return prepared
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
-        """Prepares transformers' cache and gives a plain one preallocated layers; no cache for a decoder that keeps
-        none."""
+        """Prepares the cache as transformers does, with preallocated layers in a plain `DynamicCache`; turns the cache
+        off for a decoder that does not support one."""
         if not cast("Any", self).model.decoder.keeps_cache:
             generation_config.use_cache = model_kwargs["use_cache"] = False
         given = model_kwargs.get("past_key_values")
@@ -130,7 +135,7 @@ class PlaitGenerationMixin:
         )
         cache = model_kwargs.get("past_key_values")
         if given is None and isinstance(cache, EncoderDecoderCache):
-            cache.cross_attention_cache = DynamicCache()  # transformers' own would keep a window of the context
+            cache.cross_attention_cache = DynamicCache()  # transformers' would keep only a window of the context
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if given is None and type(own) is DynamicCache and not own.offloading:
             own.layers = [PreallocatedCacheLayer() if type(layer) is DynamicLayer else layer for layer in own.layers]
@@ -139,5 +144,8 @@ class PlaitGenerationMixin:
 
 
 def compute_last_positions(mask: Tensor | None, last: int) -> Tensor | None:
-    """Returns the positions of the last tokens, (batch, last), counted over real ones; None without a mask."""
+    """Computes the positions of the last tokens, (batch, last), counted over real tokens; None without a mask.
+
+    mask: (batch, length), 1 for a token.
+    """
     return None if mask is None else (mask.cumsum(1) - 1).clamp(min=0)[:, -last:]

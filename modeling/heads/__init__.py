@@ -1,4 +1,4 @@
-"""Heads: what reads the result of a fusion or of a decoder.
+"""Heads: modules that compute a task's answer from the output of a tower, a fusion or a decoder.
 
 May import: modeling/generation and below.
 """

@@ -1,4 +1,4 @@
-"""The language-model head: the projection to the vocabulary, its loss and logits, and the shift of the labels."""
+"""The language-model head: the projection to the vocabulary, its logits and loss, and the shift of labels."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +18,8 @@ from ..outputs import PlaitModelOutput
 
 
 class TokenPrediction(NamedTuple):
-    """What a decoder with its head gives: the loss, None without targets; the logits; what the model itself gave."""
+    """The output of a model with a language-model head: the loss, None without targets; the logits, None if they were
+    not computed; the output of the model without its head."""
 
     loss: Tensor | None
     logits: Tensor | None
@@ -26,7 +27,7 @@ class TokenPrediction(NamedTuple):
 
 
 class LanguageModelHead:
-    """What the classes that generate text share: `lm_head` on the tokens of `model`'s decoder (see `add_lm_head`)."""
+    """A mixin of the classes that generate text: `lm_head` over the tokens of `model`'s decoder (see `add_lm_head`)."""
 
     checkpoint_heads = ("lm_head",)
     reads_pooled = False
@@ -36,9 +37,11 @@ class LanguageModelHead:
     lm_head: Any
 
     def get_output_embeddings(self) -> nn.Module:
+        """Returns the projection to the vocabulary."""
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replaces the projection to the vocabulary."""
         self.lm_head = new_embeddings
 
     def predict_tokens(
@@ -49,9 +52,10 @@ class LanguageModelHead:
         num_items_in_batch: Tensor | int | None,
         label_smoothing: float,
     ) -> TokenPrediction:
-        """Calls the model and its head. `targets`, (batch, length), stand where they are predicted; without them the
-        logits are those of `logits_to_keep`. In training with targets the logits are None: the loss is computed in
-        chunks, and the whole logits would take more memory than the rest of the step.
+        """Calls the model and its head. `targets`: (batch, length), at each position the token that is predicted there;
+        without them the logits are those of `logits_to_keep` (see `select_positions`). In training with targets the
+        logits are None: the loss is computed in chunks, since all logits would take more memory than the rest of the
+        step.
 
         Raises ValueError as `language_model_loss` does.
         """
@@ -70,39 +74,43 @@ class LanguageModelHead:
 
 
 def check_decoder_config(config: PlaitConfig, name: str, reads_context: bool) -> None:
-    """Raise ValueError, naming the class to use, where a generating class cannot be made from this config."""
+    """Raises ValueError, with the class to use instead, if the class `name` cannot be built from this config: its
+    decoder must cross-attend to a context or not, as `reads_context` says."""
     if config.decoder_config is None:
-        raise ValueError(f"{name} needs a decoder, and this config has none: compose it with decoder=...")
+        raise ValueError(f"{name} needs a decoder, but this config has none: compose it with decoder=...")
     if config.is_encoder_decoder != reads_context:
         other = "PlaitForCausalLM" if reads_context else "PlaitForConditionalGeneration"
-        kind = "reads no context" if reads_context else "reads the context of its towers"
+        kind = "has no cross-attention" if reads_context else "cross-attends to the context of its towers"
         raise ValueError(f"the decoder of this config {kind}: load it with {other}, not {name}")
 
 
 def add_lm_head(model: PreTrainedModel) -> None:
-    """Gives the model `lm_head`, from the decoder's width to its vocabulary; its weight may be tied to the embedding.
+    """Adds `lm_head` to the model, from the decoder's width to its vocabulary; its weight may be tied to the embedding.
 
-    Raises ValueError where it is to be tied and the embedding has another width.
+    Raises ValueError if `tie_word_embeddings` is set and the embedding has another width than the decoder.
     """
     config: Any = model.config
     embedding = model.get_input_embeddings()
     width, embedded = width_of(config.decoder_config), embedding.get_parameter("weight").shape[1]
     if config.tie_word_embeddings and embedded != width:
-        raise ValueError(f"tie_word_embeddings: the decoder's tokens are {width} wide, its embeddings {embedded}")
+        raise ValueError(
+            f"tie_word_embeddings is set, but the decoder's tokens are {width} wide and its embeddings {embedded}: "
+            "set it to False"
+        )
     model.lm_head = nn.Linear(width, config.decoder_config.vocab_size, bias=config.lm_head_bias)
     path = next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
     model._tied_weights_keys = {**(model._tied_weights_keys or {}), "lm_head.weight": path}
 
 
 def reads_weight(head: nn.Module) -> bool:
-    """Whether the loss may be computed from the head's weight, without a call: nothing stands on the head (an adapter,
-    a hook), and nothing compiles the call."""
+    """Returns whether the loss can be computed from the head's weight without a call of the head: it is a plain linear
+    layer (no adapter, no hook), and the call is not compiled."""
     return not is_torchdynamo_compiling() and is_exact_linear(head)
 
 
 def share_projection_weight(model: Any) -> AbstractContextManager[Tensor | None]:
-    """The weight of `lm_head`, within which the model is to be called: see `share_weight`. None where the head is to be
-    called."""
+    """Returns a context, in which the model is called, that yields the weight of `lm_head` for the loss (see
+    `share_weight`); it yields None if `reads_weight` does not allow that."""
     head = model.lm_head
     return share_weight(model.get_input_embeddings(), head) if reads_weight(head) else nullcontext()
 
@@ -115,8 +123,8 @@ def compute_token_loss(
     label_smoothing: float = 0.0,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross-entropy of the head's logits over the targets that are not -100, in chunks where `reads_weight` allows
-    it. x: (batch, length, width); targets: (batch, length); `weight` stands in for the head's.
+    """Computes the mean cross-entropy of the head's logits over the targets that are not -100, in chunks if
+    `reads_weight` allows it. x: (batch, length, width); targets: (batch, length); `weight` replaces the head's.
 
     Raises ValueError as `language_model_loss` does.
     """
@@ -130,30 +138,31 @@ def compute_token_loss(
 
 
 def select_positions(x: Tensor, kept: int | Tensor) -> Tensor:
-    """x: (batch, length, width) at its last `kept` positions (0: all), or at the positions of a tensor."""
+    """Selects the last `kept` positions (0: all), or those that a tensor lists, from x: (batch, length, width)."""
     return x[:, kept] if isinstance(kept, Tensor) else x[:, -kept:]
 
 
 def shift_labels_left(labels: Tensor) -> Tensor:
-    """Labels of each position's next token, (batch, length): the last position has none."""
+    """Moves each label to the position before it, which predicts it: (batch, length), -100 at the last position."""
     return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
 def shift_labels_right(labels: Tensor, config: PlaitConfig) -> Tensor:
-    """The decoder's input for these labels, (batch, length): the start token, then all of them but the last.
+    """Builds the decoder's input ids from labels, (batch, length): the start token, then all labels but the last.
 
-    Raises ValueError where the config names no start token, or no padding for the ignored labels.
+    Raises ValueError if the config has no `decoder_start_token_id`, or no `pad_token_id` for labels that are -100.
     """
     start, pad = config.decoder_start_token_id, config.pad_token_id
     if start is None:
-        raise ValueError("config.decoder_start_token_id is None: name the token with which the decoder begins")
+        raise ValueError("config.decoder_start_token_id is None: set it to the id of the decoder's first token")
     if pad is None and bool((labels == IGNORE_INDEX).any()):
-        raise ValueError("config.pad_token_id is None, and labels are padded: name the token that pads the decoder")
+        raise ValueError("config.pad_token_id is None, but labels are padded: set it to the decoder's padding token id")
     shifted = torch.cat((labels.new_full((len(labels), 1), start), labels[:, :-1]), dim=1)
     return shifted if pad is None else shifted.masked_fill(shifted == IGNORE_INDEX, pad)
 
 
 def mask_until_last_label(labels: Tensor) -> Tensor:
-    """(batch, length), 1 up to a row's last label (and at the start), so that what pads the labels is not computed."""
+    """Builds the decoder's attention mask from labels, (batch, length): 1 up to a row's last label and at the start, so
+    that padding is not computed."""
     left = (labels != IGNORE_INDEX).flip(1).cumsum(1).flip(1) > 0
     return torch.cat((left.new_ones(len(left), 1), left[:, 1:]), dim=1).long()

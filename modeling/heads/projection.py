@@ -1,4 +1,4 @@
-"""Projections into one space, and the similarity of what stands in it."""
+"""Projections of the sides of retrieval into one space, and the similarity of vectors in it."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ from ..outputs import TowerOutput
 
 
 def pooled(output: TowerOutput) -> Tensor:
-    """(batch, width): what the tower pools, else the mean over its tokens."""
+    """Returns a tower's pooled output, (batch, width), or the mean over its tokens without a pooler."""
     return mean_token(output.last_hidden_state, output.mask) if output.pooler_output is None else output.pooler_output
 
 
 def compute_side_width(config: PlaitConfig, side: str) -> int:
-    """Width of what the side's tower pools."""
+    """Computes the width of the vector that `pooled` returns for this side."""
     modality = config.sides[side]
     tower: Any = config.towers.get(side) or config.towers[modality]
     if isinstance(tower, PlaitRNNConfig):
@@ -27,19 +27,21 @@ def compute_side_width(config: PlaitConfig, side: str) -> int:
 
 
 def build_projections(config: PlaitConfig, settings: PlaitRetrievalConfig) -> nn.ModuleDict:
-    """A linear map without bias for each tower; none where the towers' vectors are compared as they are.
+    """Builds a linear map without bias for each tower; an empty dict if `projection_dim` is None: the towers' vectors
+    are compared without a projection.
 
-    Raises ValueError where these are not equally wide.
+    Raises ValueError if those have different widths.
     """
     widths = {side: compute_side_width(config, side) for side in config.towers}
     if settings.projection_dim is not None:
         sizes = widths.items()
         return nn.ModuleDict({side: nn.Linear(width, settings.projection_dim, bias=False) for side, width in sizes})
     if len(set(widths.values())) > 1:
-        raise ValueError(f"without a projection all towers must be as wide, and they are {widths}: set projection_dim")
+        raise ValueError(f"without a projection all towers must be as wide, but they are {widths}: set projection_dim")
     return nn.ModuleDict()
 
 
 def build_similarity(settings: PlaitRetrievalConfig) -> Similarity:
+    """Builds the similarity with the initial scale and bias of the retrieval config."""
     scale = math.exp(settings.logit_scale_init_value)
     return Similarity(scale, settings.logit_bias_init_value, max(scale, settings.max_logit_scale))

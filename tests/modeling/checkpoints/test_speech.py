@@ -102,15 +102,15 @@ def test_the_text_is_whispers_own(load: Load, settings: dict[str, Any], options:
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        (MANY, {"language": "klingon"}, "language 'klingon' is none of this model's: en, de, fr"),
+        (MANY, {"language": "klingon"}, "language 'klingon' is none of this model's: choose one of en, de, fr"),
         (MANY, {"language": "es"}, "language 'es' is none of this model's"),
         (MANY, {"language": ["de", "fr"]}, "2 languages for 3 rows"),
-        (MANY, {"task": "sing"}, "task 'sing' is none of this model's: transcribe, translate"),
-        (ENGLISH, {"language": "de"}, "writes one language alone"),
-        ({}, {"task": "translate"}, "writes one language alone"),
+        (MANY, {"task": "sing"}, "task 'sing' is none of this model's: choose one of transcribe, translate"),
+        (ENGLISH, {"language": "de"}, "transcribes one language only"),
+        ({}, {"task": "translate"}, "transcribes one language only"),
         (MANY, {"language": "de", "decoder_input_ids": torch.ones(3, 2).long()}, "each begin the text"),
-        (MANY, {"return_timestamps": "word"}, "by segments"),
-        ({}, {"return_timestamps": True}, "only checkpoints with timestamps"),
+        (MANY, {"return_timestamps": "word"}, "timestamps of segments"),
+        ({}, {"return_timestamps": True}, "a checkpoint that generates them"),
     ],
 )
 def test_what_cannot_be_is_an_error(

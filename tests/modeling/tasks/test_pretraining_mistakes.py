@@ -89,7 +89,7 @@ def test_targets_that_are_missing_or_do_not_fit(batch: dict[str, Tensor]) -> Non
         losses(model, inputs)
     with pytest.raises(ValueError, match="pass labels"):
         losses(model, inputs, objectives=["captioning"])
-    with pytest.raises(ValueError, match="4 pictures of 2 x 2 patches"):
+    with pytest.raises(ValueError, match="4 images of 2 x 2 patches"):
         losses(model, {**inputs, "bool_masked_pos": torch.ones(4, 5, dtype=torch.bool)}, objectives=["masked_image"])
     wide = {**inputs, "pixel_values": torch.zeros(4, 3, 16, 20)}
     with pytest.raises(ValueError, match="not a whole number of patches"):
