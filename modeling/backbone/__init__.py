@@ -1,4 +1,4 @@
-"""The backbone: the base class of every model, and the model without a head.
+"""The backbone: the base class of all models, and the model without a head.
 
 May import: modeling/composition and below.
 """

@@ -1,4 +1,4 @@
-"""The context that a decoder reads, given by hand or computed, and the checks of it."""
+"""The context that a decoder cross-attends to: parses one that is passed as `encoder_outputs`, and checks it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,16 +9,16 @@ from ..outputs import ContextOutput
 
 
 def check_unused(inputs: Mapping[str, Any], names: Iterable[str], why: str) -> None:
-    """Raise ValueError for inputs that nothing would read."""
-    if given := [name for name in names if inputs.get(name) is not None and inputs[name] is not False]:
-        raise ValueError(f"nothing here reads {', '.join(given)}: {why}, leave them out")
+    """Raises ValueError, with the reason `why`, if any of these arguments is passed to a model that does not use it."""
+    if unused := [name for name in names if inputs.get(name) is not None and inputs[name] is not False]:
+        raise ValueError(f"unexpected arguments {', '.join(unused)}: {why}, leave them out")
 
 
 def parse_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | None:
-    """What `encode_context` returned, or an encoder of transformers (a tuple too), whose padding the text's mask tells;
-    None for the towers' outputs by modality.
+    """Returns the context in `encoder_outputs`, which `encode_context` or an encoder of transformers returned (then
+    possibly a tuple, with its padding in `attention_mask`); None if these are outputs of towers by modality.
 
-    Raises ValueError for a mask of other tokens.
+    Raises ValueError for a mask that does not have the shape of the tokens, (batch, tokens).
     """
     if isinstance(given, (tuple, list)):
         given = {"last_hidden_state": given[0]}
@@ -29,18 +29,18 @@ def parse_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | 
         mask = attention_mask
         if mask.shape != tokens.shape[:2]:
             shapes = f"{tuple(tokens.shape[:2])} tokens, attention_mask is {tuple(mask.shape)}"
-            raise ValueError(f"encoder_outputs have {shapes}: give the mask of these tokens")
+            raise ValueError(f"encoder_outputs have {shapes}: pass the mask of these tokens")
     return ContextOutput(tokens, mask, given.get("hidden_states"), given.get("attentions"))
 
 
-def check_decoder_rows(written: Mapping[str, Tensor | None], context: ContextOutput) -> None:
-    """Raises ValueError where the decoder's text has other rows than its context."""
-    text = written["inputs_embeds"] if written["input_ids"] is None else written["input_ids"]
-    rows, read = 0 if text is None else len(text), len(context.last_hidden_state)
-    if rows != read:
-        raise ValueError(f"the decoder's text has {rows} rows, what it reads has {read}: give one text for each")
+def check_decoder_rows(inputs: Mapping[str, Tensor | None], context: ContextOutput) -> None:
+    """Raises ValueError if the decoder's text and its context do not have the same number of rows."""
+    text = inputs["inputs_embeds"] if inputs["input_ids"] is None else inputs["input_ids"]
+    rows, expected = 0 if text is None else len(text), len(context.last_hidden_state)
+    if rows != expected:
+        raise ValueError(f"the decoder's text has {rows} rows, but its context has {expected}: pass one text for each")
 
 
 def build_context_arguments(context: ContextOutput) -> dict[str, Tensor | None]:
-    """The decoder's arguments that bring a context."""
+    """Builds the decoder's arguments for a context."""
     return {"context": context.last_hidden_state, "context_mask": context.mask}

@@ -40,9 +40,10 @@ AUDIO_AND_VIDEO_INPUTS = tuple(
 
 
 class PlaitModel(PlaitPreTrainedModel):
-    """Towers, connectors and fusion, and a decoder that reads them; of one strand, the tower or decoder alone.
+    """The model without a head: towers, connectors and fusion, and a decoder if the config has one; or a single tower
+    or decoder.
 
-    Loads the folder of every plait class, and every published checkpoint of a known family.
+    Loads the folder of every plait class, and every pretrained checkpoint of a known family.
     """
 
     reads_apart = True
@@ -67,29 +68,29 @@ class PlaitModel(PlaitPreTrainedModel):
     @can_return_tuple
     @expand_signature
     def forward(self, **inputs: Unpack[ModelInputs]) -> PlaitModelOutput:
-        """Any mix of modalities to one stream of tokens.
+        """Turns any mix of modalities into one stream of tokens.
 
         Args:
             input_ids, attention_mask, token_type_ids, position_ids: (batch, length); a row whose mask is all 0 has no
-                text. inputs_embeds: (batch, length, width) in the place of input_ids.
-            pixel_values: (batch, images, channels, height, width); 4-D is one image a row. image_present: (batch,
-                images), False where a row has no such image.
-            image_indices: (batch, images), then pixel_values is (pictures, channels, height, width) and each row names
-                its pictures by number, -1 for none: rows that share a picture encode it once.
+                text. inputs_embeds: (batch, length, width), instead of input_ids.
+            pixel_values: (batch, images, channels, height, width); 4-D is one image per row. image_present: (batch,
+                images), False for an absent image.
+            image_indices: (batch, images), the index of each row's images in pixel_values, which is then (all images,
+                channels, height, width), or -1 for an absent one: rows that share an image encode it once.
             input_features: (batch, clips, mel bins, frames); input_values: (batch, clips, samples), or (batch, clips,
-                frames, mel bins) for a tower of spectrogram patches; without `clips` it is one clip a row.
+                frames, mel bins) for a tower of spectrogram patches; without `clips` it is one clip per row.
                 audio_present: (batch, clips). input_features_mask, input_values_mask: (batch, clips, frames or
-                samples), 1 where the clip is, 0 behind its end.
-            pixel_values_videos: (batch, clips, frames, channels, height, width); 5-D is one clip a row. video_present:
-                (batch, clips). pixel_values_videos_mask: (batch, clips, frames), 0 behind a clip's last frame.
-            encoder_outputs: what `encode` returned, by modality: that tower is not run again. Or, for a decoder that
-                reads a context, what `encode_context` returned, or an encoder of transformers (with attention_mask).
-            decoder_input_ids and its kin: the decoder's text, where it reads a context; a decoder alone, or with images
-                inline, has its text in input_ids.
+                samples), 1 inside a clip, 0 for the padding behind it.
+            pixel_values_videos: (batch, clips, frames, channels, height, width); 5-D is one clip per row.
+                video_present: (batch, clips). pixel_values_videos_mask: (batch, clips, frames), 0 for padding.
+            encoder_outputs: outputs of `encode` by modality: their towers are not run again. Or, for a decoder with
+                cross-attention, the output of `encode_context` or of an encoder of transformers (with attention_mask).
+            decoder_input_ids, decoder_attention_mask, decoder_position_ids, decoder_inputs_embeds: the text of a
+                decoder with cross-attention; a decoder alone, or with images inline, has its text in input_ids.
 
         Raises:
             ValueError: an input without a tower, a row with no modality at all, no text for the decoder, or image
-                tokens that do not fit.
+                tokens that do not match the images.
         """
         parts, given, recorded = (
             split_by_modality(inputs),
@@ -98,29 +99,31 @@ class PlaitModel(PlaitPreTrainedModel):
         )
         cached = (inputs.get("past_key_values"), inputs.get("use_cache"))
         if self.decoder is None:
-            check_unused(inputs, (*DecoderInputs.__annotations__, *CacheInputs.__annotations__), "there is no decoder")
+            check_unused(
+                inputs, (*DecoderInputs.__annotations__, *CacheInputs.__annotations__), "this model has no decoder"
+            )
             return self.encode_and_fuse(parts, given, recorded)
         if not self.config.is_encoder_decoder:
-            check_unused(inputs, DecoderInputs.__annotations__, "the decoder's text is in input_ids and its kin")
+            check_unused(inputs, DecoderInputs.__annotations__, "this decoder takes its text in input_ids")
             return self.continue_text(parts, given, *cached, recorded)
         context = self.build_context(parts, given, recorded)
-        written = {name: inputs.get(f"decoder_{name}") for name in DECODER_TEXT_INPUTS}
-        if written["input_ids"] is None and written["inputs_embeds"] is None:
-            raise ValueError("the decoder has no text: pass decoder_input_ids, or labels, of which they are made")
-        check_decoder_rows(written, context)
-        output = self.decode({**written, **build_context_arguments(context)}, *cached, recorded)
+        text = {name: inputs.get(f"decoder_{name}") for name in DECODER_TEXT_INPUTS}
+        if text["input_ids"] is None and text["inputs_embeds"] is None:
+            raise ValueError("the decoder has no text: pass decoder_input_ids, or labels, from which they are built")
+        check_decoder_rows(text, context)
+        output = self.decode({**text, **build_context_arguments(context)}, *cached, recorded)
         output.context = context
         return output
 
     def select_output_options(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What to record: as asked in the call, else as the config says."""
-        asked = {name: inputs.get(name) for name in OutputOptions.__annotations__}
-        return {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
+        """Returns which hidden states and attentions to record: as the call says, else as the config does."""
+        options = {name: inputs.get(name) for name in OutputOptions.__annotations__}
+        return {name: getattr(self.config, name) if value is None else value for name, value in options.items()}
 
     def encode_and_fuse(
         self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
     ) -> PlaitModelOutput:
-        """Towers, connectors and fusion; of one strand the tower's output."""
+        """Computes towers, connectors and fusion, or the single tower of a model of one component."""
         outputs = self.encode_all(inputs, given, recorded)
         if self.fusion is None:
             if len(outputs) > 1:
@@ -132,34 +135,37 @@ class PlaitModel(PlaitPreTrainedModel):
     def build_context(
         self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
     ) -> ContextOutput:
-        """What the decoder reads: computed, or as it was given."""
+        """Returns the decoder's context: the one passed as `encoder_outputs`, or that of the inputs, computed."""
         if given is not None and (context := parse_context(given, inputs["text"]["attention_mask"])) is not None:
             return context
         fused = self.encode_and_fuse(inputs, given, recorded)
         return ContextOutput(fused.last_hidden_state, fused.mask, fused.hidden_states, fused.attentions)
 
     def encode_context(self, **inputs: Any) -> ContextOutput:
-        """Run all towers and the fusion on the inputs of `forward` (those of the decoder left out): what a decoder
-        reads, (batch, tokens, width), to be passed on as `encoder_outputs`."""
+        """Computes all towers and the fusion on the arguments of `forward`, without those of the decoder.
+
+        Returns the decoder's context, (batch, tokens, width), to pass as `encoder_outputs`. Raises TypeError for an
+        argument that no tower takes.
+        """
         recorded = {name: inputs.pop(name, None) or False for name in OutputOptions.__annotations__}
         given = inputs.pop("encoder_outputs", None)
         parts = {
             modality: {name: inputs.pop(name, None) for name in names} for modality, names in MODALITY_INPUTS.items()
         }
         if inputs:
-            raise TypeError(f"no tower reads {', '.join(sorted(inputs))}")
+            raise TypeError(f"unexpected arguments {', '.join(sorted(inputs))}: no tower takes them, leave them out")
         return self.build_context(parts, given, recorded)
 
     def encode(self, modality: str, **inputs: Any) -> TowerOutput:
-        """Run one tower on the rows (or pictures) that are there; the inputs are those of `forward`.
+        """Runs one tower on the present rows (or items) of its modality's arguments of `forward`.
 
-        Returns tokens and mask, (batch, length, ...); an absent item has an all-False mask. Raises ValueError when
-        there is no such tower or nothing to encode.
+        Returns tokens, (batch, length, width), and mask, (batch, length); an absent item has a mask of zeros. Raises
+        ValueError if there is no such tower or nothing to encode.
         """
         recorded = {name: inputs.pop(name, False) for name in ("output_attentions", "output_hidden_states")}
         output = self.encode_all({modality: inputs}, None, recorded).get(modality)
         if output is None:
-            raise ValueError(f"nothing to encode: no {modality} in {sorted(inputs)}")
+            raise ValueError(f"nothing to encode: no {modality} in the arguments {sorted(inputs)}, pass its inputs")
         return output
 
     def encode_all(
@@ -169,8 +175,10 @@ class PlaitModel(PlaitPreTrainedModel):
         recorded: dict[str, Any],
         optional: bool = False,
     ) -> dict[str, TowerOutput]:
-        """Every modality that the batch holds, encoded; those in `given` are taken as they are. Nothing at all is a
-        ValueError, unless that is `optional`."""
+        """Encodes every modality that the batch has; returns those in `given` unchanged.
+
+        Raises ValueError if there is no modality at all, unless `optional`.
+        """
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
         for modality in MODALITIES:
             own = {name: value for name, value in inputs.get(modality, {}).items() if value is not None}
@@ -178,31 +186,34 @@ class PlaitModel(PlaitPreTrainedModel):
                 output = self.encode_tower(modality, modality, own, recorded)
                 outputs |= {} if output is None else {modality: output}
         if not outputs and not optional:
-            raise ValueError(f"no inputs: this model reads {', '.join(self.towers)}")
+            raise ValueError(f"no inputs: pass those of one or more modalities ({', '.join(self.towers)})")
         return outputs
 
     def collect_item_options(self, tower: str, modality: str) -> dict[str, Any]:
-        """How many dimensions a clip has, which the tower alone tells: samples, or frames of a spectrogram."""
+        """Returns the number of dimensions of an audio clip, which depends on the tower (samples, or a spectrogram), as
+        an argument of `gather_items`; nothing for other modalities."""
         known = modality == "audio" and tower in self.towers
         return {"dimensions": self.get_encoder(tower).item_dimensions} if known else {}
 
     def encode_tower(
         self, tower: str, modality: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any]
     ) -> TowerOutput | None:
-        """What the tower of that name makes of a modality's inputs; None where nothing is there.
+        """Runs a tower on the present items of a modality's inputs; None if there are none.
 
-        Raises ValueError where there is something, and no such tower.
+        Raises ValueError for inputs if the model has no such tower.
         """
         present = gather_items(modality, inputs, **self.collect_item_options(tower, modality))
         if present is None:
             return None
         if tower not in self.towers:
             names = ", ".join(self.towers) or "none"
-            raise ValueError(f"got {modality} inputs, but this model has no {tower} tower (towers: {names})")
+            raise ValueError(
+                f"got {modality} inputs, but this model has no {tower} tower (towers: {names}): leave them out"
+            )
         return scatter_items(self.towers[tower](**present.inputs, **recorded), present.slots) if present.count else None
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
-        """Connects and fuses the towers' streams."""
+        """Fuses the towers' streams, each through its connector."""
         streams = {name: Stream(output.last_hidden_state, output.mask.bool()) for name, output in outputs.items()}
         like = next(iter(streams.values())).tokens
         for modality, connector in self.connectors.items():
@@ -220,9 +231,9 @@ class PlaitModel(PlaitPreTrainedModel):
         )
 
     def build_empty_stream(self, modality: str, like: Tensor) -> Stream:
-        """Returns the stream, of length 0, of a modality that the whole batch of `like` lacks: its connector still gets
-        a gradient (of zeros), as does its tower where other processes may run theirs, so that none waits for the
-        other."""
+        """Builds a stream of length 0 for a modality that is missing in the whole batch of `like`: (batch, ...). Its
+        connector still gets a gradient, of zeros, and so does its tower in distributed training: other processes,
+        which may have the modality, wait for it."""
         tokens = like.new_zeros(len(like), 0, cast("Any", self.connectors[modality]).input_size)
         if trains_distributed():
             tokens = tokens + zero_with_grad(self.towers[modality]).to(tokens)
@@ -236,23 +247,26 @@ class PlaitModel(PlaitPreTrainedModel):
         use_cache: bool | None,
         recorded: dict[str, Any],
     ) -> PlaitModelOutput:
-        """The decoder over its own text (GPT-style), with images among it where there is an image tower."""
+        """Computes a decoder without cross-attention on its own text (GPT-style), with images inline if it has an image
+        tower. Raises ValueError for inputs that it does not take, or images without their prompt."""
         text, begun = inputs["text"], past_key_values is not None and past_key_values.get_seq_length() > 0
-        shown = bool(given) or inputs["image"]["pixel_values"] is not None
-        if shown and not self.config.inline or has_audio_or_video(inputs):
-            raise ValueError("this model is a decoder alone: it reads text, no image, audio, video or encoder outputs")
+        has_images = bool(given) or inputs["image"]["pixel_values"] is not None
+        if has_images and not self.config.inline or has_audio_or_video(inputs):
+            raise ValueError(
+                "this model is a decoder alone: it takes text, leave image, audio, video and encoder_outputs out"
+            )
         if self.config.inline and text["input_ids"] is not None and not begun:
             text = self.insert_images(text, inputs["image"], given)
-        elif shown or self.has_new_image_tokens(text["input_ids"]):
+        elif has_images or self.has_new_image_tokens(text["input_ids"]):
             raise ValueError(
-                "images take the place of image tokens: pass input_ids, and the images with the prompt; of a text that "
-                "goes on behind cached tokens pass the whole, with all its images and without past_key_values"
+                "images replace image tokens of the prompt: pass both together, as pixel_values and input_ids; to add "
+                "images to cached tokens, pass the whole text, with all its images and without past_key_values"
             )
         return self.decode(text, past_key_values, use_cache, recorded)
 
     def has_new_image_tokens(self, input_ids: Tensor | None) -> bool:
-        """Whether a text that goes on behind cached tokens has image tokens. (A single token was written by the model,
-        which writes none.)"""
+        """Returns whether a text that continues cached tokens has image tokens. (A single token was generated by the
+        model, which generates no image tokens.)"""
         if not self.config.inline or input_ids is None or input_ids.shape[1] == 1 or is_torchdynamo_compiling():
             return False
         return bool((input_ids == self.config.image_token_id).any())
@@ -260,9 +274,12 @@ class PlaitModel(PlaitPreTrainedModel):
     def insert_images(
         self, text: dict[str, Any], image: dict[str, Any], given: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """The text's inputs, the tokens of its images put in."""
+        """Returns the text's inputs with the embeddings of its image tokens replaced by the tokens of its images.
+
+        Raises ValueError for image tokens without images, or images of another number of rows.
+        """
         places = text["input_ids"] == self.config.image_token_id
-        mask = text["attention_mask"]  # one for each kind of layer, with a static cache
+        mask = text["attention_mask"]  # with a static cache: one mask for each kind of layer
         if isinstance(mask, Tensor) and mask.ndim == 2:
             places &= mask[:, -places.shape[1] :].bool()
         outputs = self.encode_all({"image": image}, given, {}, optional=True)
@@ -273,7 +290,7 @@ class PlaitModel(PlaitPreTrainedModel):
             return text
         tower = outputs["image"]
         if len(tower.mask) != len(places):
-            raise ValueError(f"images of {len(tower.mask)} rows beside texts of {len(places)}: every row has its own")
+            raise ValueError(f"images of {len(tower.mask)} rows, but texts of {len(places)}: pass each row's images")
         stream = self.connectors["image"](Stream(tower.last_hidden_state, tower.mask.bool()))
         embeds = self.get_input_embeddings()(text["input_ids"])
         each = tower.item_length or tower.mask.shape[1]
@@ -284,7 +301,7 @@ class PlaitModel(PlaitPreTrainedModel):
     def decode(
         self, inputs: dict[str, Any], past_key_values: Cache | None, use_cache: bool | None, recorded: dict[str, Any]
     ) -> PlaitModelOutput:
-        """The decoder, with its cache."""
+        """Computes the decoder on its arguments; creates a KV cache in eval mode if `use_cache` and none is passed."""
         config, decoder = self.config.get_text_config(), cast("Any", self.decoder)
         use_cache = getattr(config, "use_cache", False) if use_cache is None else use_cache
         if use_cache and decoder.keeps_cache and past_key_values is None and not self.training:
@@ -295,22 +312,22 @@ class PlaitModel(PlaitPreTrainedModel):
 
     @property
     def num_image_tokens(self) -> int:
-        """How many tokens one picture of the tower's own size has behind its connector: what the processor puts into a
-        text for an image token. Raises ValueError where there is no image tower, or none with an `image_size`."""
+        """The number of tokens of one image of the tower's `image_size` behind its connector: the processor repeats a
+        text's image token this many times. Raises ValueError without an image tower or its `image_size`."""
         return count_image_tokens(self.config)
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """The tower of that modality; where none is named, the first."""
+        """Returns the tower of this modality; the first tower without one."""
         return self.towers[modality or next(iter(self.towers))]
 
 
 def has_audio_or_video(inputs: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Returns whether any audio or video is among the inputs."""
+    """Returns whether any of the inputs is audio or video."""
     return any(inputs[modality][name] is not None for modality, name in AUDIO_AND_VIDEO_INPUTS)
 
 
 def build_single_output(output: TowerOutput) -> PlaitModelOutput:
-    """The output of a plait of one strand: its tower's."""
+    """Builds the output of a model of one component, or of the decoder, from the tower's."""
     return PlaitModelOutput(
         last_hidden_state=output.last_hidden_state,
         pooler_output=output.pooler_output,
@@ -322,5 +339,5 @@ def build_single_output(output: TowerOutput) -> PlaitModelOutput:
     )
 
 
-# the decoder's arguments, without the prefix that they have beside those of a text tower
+# the decoder's arguments without their prefix, which tells them from those of a text tower
 DECODER_TEXT_INPUTS = tuple(name.removeprefix("decoder_") for name in DecoderInputs.__annotations__)

@@ -1,4 +1,4 @@
-"""The parts of a model: its towers, fusion, decoder and head, and how they are frozen."""
+"""The parts of a model (towers, fusion, decoder and head): groups their parameters, and freezes them."""
 
 from collections.abc import Iterable
 
@@ -12,14 +12,14 @@ PARTS = (*MODALITIES, DOCUMENT, "fusion", "decoder", "head")
 
 
 def check_parts(names: Iterable[str]) -> None:
-    """Raises ValueError: a name that is no part, with the valid names."""
+    """Raises ValueError, with the valid names, if a name is no part."""
     unknown = sorted(set(names) - set(PARTS))
     if unknown:
         raise ValueError(f"unknown part {', '.join(map(repr, unknown))}: the parts are {', '.join(PARTS)}")
 
 
 def group_parameters_by_part(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
-    """Returns `{part: {name: parameter}}` in the order of PARTS; a part the model lacks is left out."""
+    """Returns `{part: {name: parameter}}` in the order of PARTS, without the parts that the model does not have."""
     found: dict[str, dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         found.setdefault(part_of(name), {})[name] = parameter
@@ -42,7 +42,7 @@ def select_parts(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, 
 
 
 def freeze(model: nn.Module, parts: Iterable[str]) -> int:
-    """Stops the training of whole parts; returns how many numbers that froze.
+    """Freezes whole parts; returns the number of frozen parameters (single numbers, not tensors).
 
     Raises:
         ValueError: an unknown part, or one that this model does not have.

@@ -1,4 +1,4 @@
-"""What all plait model classes share: initialisation, loading from any published family, composing."""
+"""The base class of all plait models: initialization, loading of any known checkpoint, composing, freezing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
@@ -31,7 +31,7 @@ PRETRAINING = "PlaitForPreTraining"
 
 
 class PlaitPreTrainedModel(ComposableModel):
-    """Base of all plait models."""
+    """The base class of all plait models."""
 
     config_class = PlaitConfig
     base_model_prefix = "model"
@@ -40,8 +40,10 @@ class PlaitPreTrainedModel(ComposableModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     smooths_labels = False  # whether `forward` takes label_smoothing
-    pretraining_names: Mapping[str, str] = {}  # patterns of its heads' names in a pretrained folder, to those here
-    loss_names: Sequence[str] = ()  # of the single losses, in a class whose loss is a sum of several
+    pretraining_names: Mapping[
+        str, str
+    ] = {}  # names of its heads in a PlaitForPreTraining folder (patterns) to its own
+    loss_names: Sequence[str] = ()  # of the single losses, if the class's loss is a sum of several
     is_prepacked = False  # whether weights were packed since the last `train()`
     _no_split_modules = ["PlaitLayer", "ResidualLayer"]
     _skip_keys_device_placement = ["past_key_values"]
@@ -54,7 +56,7 @@ class PlaitPreTrainedModel(ComposableModel):
 
     def __init__(self, config: PlaitConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        for field in config.sub_configs:  # the parts are plain modules: nothing else tells them
+        for field in config.sub_configs:  # transformers sets it only in models, and the parts are plain modules
             part = getattr(config, field)
             if part is not None and part._attn_implementation is None:
                 part._attn_implementation = config._attn_implementation
@@ -63,19 +65,21 @@ class PlaitPreTrainedModel(ComposableModel):
         self.fresh_names = set()
         if len(config.encoders) > 1 and config.fusion_config is None and not self.reads_apart:
             raise ValueError(
-                f"{type(self).__name__} braids its towers, and this config, of towers side by side "
-                f"({', '.join(config.encoders)}), has no fusion: compose the class with them"
+                f"{type(self).__name__} fuses its towers, but this config has several "
+                f"({', '.join(config.encoders)}) and no fusion: compose the class with these towers"
             )
         first = "text" if config.inline else next(iter(config.encoders), "text")
         self.main_input_name = find_main_input(first, config.encoders.get(first))
 
     def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
-        """As in transformers, of which older versions stop before the image tower inside a video tower."""
+        """Sets the attention implementation as transformers does, of which older versions skip the image tower inside a
+        video tower."""
         super().set_attn_implementation(*args, **kwargs)
         share_attention_implementation(self.config)
 
     def post_init(self) -> None:
-        """As in transformers, which asks only its children what may be split or halved: wrapped models stand deeper."""
+        """Finishes initialization as transformers does, with `_no_split_modules` and `_keep_in_fp32_modules` collected
+        from models at any depth: transformers collects them only from direct children."""
         models = [module for module in self.modules() if isinstance(module, PreTrainedModel)]
         for field in ("_no_split_modules", "_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
             setattr(self, field, {name for model in models for name in getattr(model, field) or ()})
@@ -83,7 +87,7 @@ class PlaitPreTrainedModel(ComposableModel):
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The towers by modality and, where there is one, the decoder (as "decoder")."""
+        """The towers by modality and the decoder, if there is one, as "decoder"."""
         base = cast("Any", self.base_model)
         return dict(base.towers.items()) | ({} if base.decoder is None else {"decoder": base.decoder})
 
@@ -94,7 +98,8 @@ class PlaitPreTrainedModel(ComposableModel):
             super()._init_weights(module)
 
     def train(self, mode: bool = True) -> Self:
-        """A tower without a trainable parameter stays in eval mode: no dropout, batch-norm statistics stand still."""
+        """Sets training mode, except for towers without trainable parameters: they stay in eval mode, without dropout
+        and with fixed batch-norm statistics. Drops packed weights (see `prepack_weights`)."""
         if mode and self.is_prepacked:
             drop_packed_weights(self)
             self.is_prepacked = False
@@ -104,18 +109,20 @@ class PlaitPreTrainedModel(ComposableModel):
         return self
 
     def get_input_embeddings(self) -> nn.Module:
-        """The token embedding of the decoder or text tower; the first tower's input layer where there is no text."""
+        """Returns the token embedding of the decoder or else of the text tower, or the input layer of the first tower
+        in a model without text."""
         return self._find_first_part().get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the module that `get_input_embeddings` returns."""
         self._find_first_part().set_input_embeddings(value)
         text: Any = self.config.text_config
         if self.config.tie_encoder_embeddings and isinstance(value, nn.Embedding):
             text.vocab_size = value.num_embeddings
 
     def enable_input_require_grads(self) -> None:
-        """As in transformers (adapters and checkpointing need it), but for every part's input layer: that of a wrapped
-        family may give a tuple."""
+        """Makes the outputs of every part's input layer require gradients, which adapters and gradient checkpointing
+        need; transformers does so for one input layer only."""
         layers = [part.get_input_embeddings() for part in self.parts.values()]
         self._require_grads_hooks = [layer.register_forward_hook(require_grad) for layer in layers]
 
@@ -124,15 +131,20 @@ class PlaitPreTrainedModel(ComposableModel):
         return parts[next((name for name in ("decoder", "text") if name in parts), next(iter(parts)))]
 
     def prepack_weights(self) -> int:
-        """Pack linear weights for oneDNN, for faster inference on a CPU: see `plait.modeling.prepack`."""
-        for module in self.modules():  # a model inside this one drops its weights when it is trained alone
+        """Packs the weights of linear layers for faster inference on a CPU; returns the number of packed layers.
+
+        See `plait.modeling.kernels.prepacking.prepack_weights`.
+        """
+        for module in self.modules():  # a model inside this one, trained alone, drops its packed weights too
             if isinstance(module, PlaitPreTrainedModel):
                 module.is_prepacked = True
         return prepack_weights(self)
 
     def choose_products(self) -> int:
-        """Use the fastest kernels for the linear layers, for faster training on a CPU: see
-        `plait.modeling.training_products`. PlaitTrainer does so itself."""
+        """Installs the fastest kernels of linear layers for training on a CPU; returns the number of changed layers.
+
+        See `plait.modeling.kernels.training.choose_products`. PlaitTrainer calls it itself.
+        """
         return choose_products(self)
 
     @classmethod
@@ -143,18 +155,18 @@ class PlaitPreTrainedModel(ComposableModel):
         config: PreTrainedConfig | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load a plait folder, or any pretrained checkpoint (BERT, ViT, GPT-2, ...) as a model of one component.
+        """Loads a plait folder, or any pretrained checkpoint (BERT, ViT, GPT-2, ...) as a model of one component.
 
-        The folder of another class of the same parts loads too: towers and fusion are kept, heads that the folder lacks
-        are new. Of a PlaitForPreTraining folder a class that reads no decoder leaves it out.
+        The folder of another class with the same parts loads too: towers and fusion are kept, heads that it does not
+        have are newly initialized. From a PlaitForPreTraining folder, a class without a decoder does not load it.
 
-        Takes every argument of transformers' `from_pretrained`. Reads safetensors; a pickle only with
-        `use_safetensors=False` (and then with torch's `weights_only=True`). Weights that the checkpoint does not hold
-        are newly initialised and listed in a warning.
+        Takes every argument of transformers' `from_pretrained`. Reads safetensors, and pickled weights only with
+        `use_safetensors=False` (then with torch's `weights_only=True`). Weights that the checkpoint does not have are
+        newly initialized and listed in a warning.
 
         Raises:
             OSError: no such folder or repository, no weights, or only pickled ones.
-            ValueError: a corrupt file, an unknown model type, or a setting of the family that plait does not compute.
+            ValueError: a corrupt file, an unknown model type, or a setting of the family that plait does not support.
             RuntimeError: a weight of another shape than the config says.
         """
         hub = select_hub_options(kwargs)
@@ -169,7 +181,7 @@ class PlaitPreTrainedModel(ComposableModel):
             renamed = pretrained and cls.pretraining_names
             names = {"key_mapping": dict(cls.pretraining_names)} if renamed else {}
             loaded = super().from_pretrained(name, *model_args, config=config, **names, **kwargs)
-            if renamed:  # or it would be saved under the names that it was read from
+            if renamed:  # else it would be saved under the names of the pretraining folder
                 model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
                 model._weight_conversions = []
         freeze_zeros((loaded[0] if isinstance(loaded, tuple) else loaded).parts.values())
@@ -194,11 +206,11 @@ class PlaitPreTrainedModel(ComposableModel):
         return compose(cls, **parts)
 
     def composition(self) -> Any:
-        """The table of what is pretrained, fresh, frozen and trainable, by part."""
+        """Returns a table of which weights are pretrained, newly initialized, frozen and trainable, by part."""
         return ModelSummary.from_model(self)
 
     def freeze(self, *names: str) -> None:
-        """Stops training the named parts: modalities, "document", "fusion", "decoder" or "head".
+        """Freezes the named parts: modalities, "document", "fusion", "decoder" or "head".
 
         Raises ValueError for a name that is no part of this model.
         """
@@ -206,16 +218,16 @@ class PlaitPreTrainedModel(ComposableModel):
 
 
 def share_attention_implementation(config: PlaitConfig) -> None:
-    """What reads the frames of a video computes attention as what joins them."""
+    """Gives the image tower inside a video tower the attention implementation of the video tower."""
     if isinstance(config.video_config, PlaitVideoConfig):
         config.video_config.image_config._attn_implementation = config.video_config._attn_implementation
 
 
 def find_main_input(modality: str, config: PreTrainedConfig | None) -> str:
-    """The name of the input that a tower reads first."""
+    """Returns the name of a tower's main input, such as "pixel_values"."""
     return getattr(config, "reads", MODALITY_TABLE[modality].main_input)
 
 
 def require_grad(module: nn.Module, inputs: Any, output: Tensor) -> None:
-    """A forward hook: gradients reach this layer's output though nothing before it is trained."""
+    """Makes a layer's output require gradients although nothing before it is trained, as a forward hook."""
     output.requires_grad_(True)

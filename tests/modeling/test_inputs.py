@@ -70,5 +70,5 @@ def test_an_unknown_or_repeated_argument_is_an_error() -> None:
 def test_what_no_decoder_reads_is_refused() -> None:
     model = build("PlaitModel", "text")
     inputs = inputs_of("text")
-    with pytest.raises(ValueError, match="nothing here reads decoder_input_ids: there is no decoder"):
+    with pytest.raises(ValueError, match="unexpected arguments decoder_input_ids: this model has no decoder"):
         model(**inputs, decoder_input_ids=inputs["input_ids"])

@@ -150,7 +150,7 @@ def test_its_own_folder_holds_the_same_model(pair: tuple[nn.Module, Path], tmp_p
 def test_a_class_that_braids_says_what_it_lacks(tmp_path: Path) -> None:
     clip(END).save_pretrained(tmp_path / "theirs")
     PlaitForRetrieval.from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "own")
-    with pytest.raises(ValueError, match=r"PlaitForClassification braids its towers.*compose"):
+    with pytest.raises(ValueError, match=r"PlaitForClassification fuses its towers.*compose"):
         PlaitForClassification.from_pretrained(tmp_path / "own")
     model = PlaitForClassification.compose(text=tmp_path / "own", image=tmp_path / "own", labels=2, verbose=False)
     assert set(model.model.towers) == {"text", "image"}

@@ -33,7 +33,7 @@ def test_texts_without_a_context_of_their_own(shape: str) -> None:
     model: Any = build("PlaitForConditionalGeneration", shape)
     inputs = inputs_of(shape)
     for rows in (1, 2):
-        with pytest.raises(ValueError, match=f"text has {rows} rows, what it reads has 3"):
+        with pytest.raises(ValueError, match=f"text has {rows} rows, but its context has 3"):
             model(**{**inputs, "decoder_input_ids": inputs["decoder_input_ids"][:rows]})
 
 
@@ -41,7 +41,7 @@ def test_every_row_has_its_own_images() -> None:
     model: Any = build("PlaitForCausalLM", "inline")
     inputs = inputs_of("inline")
     inputs["pixel_values"] = inputs["pixel_values"][:1]
-    with pytest.raises(ValueError, match="images of 1 rows beside texts of 3"):
+    with pytest.raises(ValueError, match="images of 1 rows, but texts of 3"):
         model(**inputs)
 
 
