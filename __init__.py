@@ -1,7 +1,7 @@
 """plait braids pretrained towers into one multimodal transformer and trains it, natively in the HuggingFace ecosystem.
 
-Importing plait registers its classes with transformers' Auto classes. What trains a model (the Trainer, datasets,
-metrics) is imported when it is first asked for.
+Importing plait registers its classes with transformers' Auto classes. The classes that train a model, and `datasets`
+and the metrics that they need, are imported when they are first used.
 """
 
 from importlib import import_module

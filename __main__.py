@@ -1,4 +1,4 @@
-"""`python -m plait` is the console script `plait`."""
+"""`python -m plait` runs the console script `plait`."""
 
 import sys
 

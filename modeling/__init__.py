@@ -1,4 +1,4 @@
-"""The models."""
+"""The models: the classes that are loaded, composed and trained, and their outputs."""
 
 from .backbone.model import PlaitModel
 from .backbone.pretrained import PlaitPreTrainedModel

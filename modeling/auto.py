@@ -1,4 +1,4 @@
-"""plait's classes under transformers' Auto classes."""
+"""Registers plait's classes with transformers' Auto classes."""
 
 from transformers import (
     AutoModel,
@@ -44,6 +44,6 @@ REGISTERED = {
 
 
 def register_auto_classes() -> None:
-    """Make `AutoModel*.from_pretrained` load a plait folder; calling it again changes nothing."""
+    """Makes `AutoModel*.from_pretrained` load a plait folder; calling it again changes nothing."""
     for auto_class, model_class in REGISTERED.items():
         auto_class.register(PlaitConfig, model_class, exist_ok=True)

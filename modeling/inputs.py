@@ -1,4 +1,4 @@
-"""What models take: the arguments of every `forward`, each named once."""
+"""The arguments of every model's `forward`, each defined once."""
 
 import functools
 import inspect
@@ -15,7 +15,7 @@ Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 class TextInputs(TypedDict, total=False):
-    """Of the text tower, or of a decoder alone."""
+    """Arguments of the text tower, or of a decoder alone."""
 
     input_ids: Tensor | None
     attention_mask: Tensor | None
@@ -25,7 +25,7 @@ class TextInputs(TypedDict, total=False):
 
 
 class ImageInputs(TypedDict, total=False):
-    """Of the image tower."""
+    """Arguments of the image tower."""
 
     pixel_values: Tensor | None
     image_present: Tensor | None
@@ -33,7 +33,7 @@ class ImageInputs(TypedDict, total=False):
 
 
 class AudioInputs(TypedDict, total=False):
-    """Of the audio tower."""
+    """Arguments of the audio tower."""
 
     input_features: Tensor | None
     input_features_mask: Tensor | None
@@ -43,7 +43,7 @@ class AudioInputs(TypedDict, total=False):
 
 
 class VideoInputs(TypedDict, total=False):
-    """Of the video tower."""
+    """Arguments of the video tower."""
 
     pixel_values_videos: Tensor | None
     pixel_values_videos_mask: Tensor | None
@@ -51,20 +51,20 @@ class VideoInputs(TypedDict, total=False):
 
 
 class OutputOptions(TypedDict, total=False):
-    """What the output holds besides."""
+    """Arguments that request attentions and hidden states in the output."""
 
     output_attentions: bool | None
     output_hidden_states: LayerChoice | None
 
 
 class EncoderInputs(TextInputs, ImageInputs, AudioInputs, VideoInputs, OutputOptions, total=False):
-    """Of every class: any mix of modalities."""
+    """Arguments of every class: any mix of modalities."""
 
     encoder_outputs: Mapping[str, Any] | None
 
 
 class DocumentInputs(TypedDict, total=False):
-    """Of the second input of a modality, in retrieval."""
+    """Arguments of the side "document" in retrieval: a second input of one modality."""
 
     document_input_ids: Tensor | None
     document_attention_mask: Tensor | None
@@ -81,7 +81,7 @@ class DocumentInputs(TypedDict, total=False):
 
 
 class NegativeInputs(TypedDict, total=False):
-    """Of hard negatives, in retrieval: (batch, negatives, length) each."""
+    """Arguments for the texts of hard negatives in retrieval: (batch, negatives, length) each."""
 
     negative_input_ids: Tensor | None
     negative_attention_mask: Tensor | None
@@ -89,18 +89,18 @@ class NegativeInputs(TypedDict, total=False):
 
 
 class RetrievalInputs(EncoderInputs, DocumentInputs, NegativeInputs, total=False):
-    """Of `PlaitForRetrieval`."""
+    """Arguments of `PlaitForRetrieval`."""
 
 
 class CacheInputs(TypedDict, total=False):
-    """Of a decoder that goes on."""
+    """Arguments for incremental decoding (KV cache)."""
 
     past_key_values: Cache | None
     use_cache: bool | None
 
 
 class DecoderInputs(TypedDict, total=False):
-    """Of a decoder that reads a context."""
+    """Arguments for the text of a decoder that cross-attends to a context."""
 
     decoder_input_ids: Tensor | None
     decoder_attention_mask: Tensor | None
@@ -109,30 +109,30 @@ class DecoderInputs(TypedDict, total=False):
 
 
 class ModelInputs(EncoderInputs, DecoderInputs, CacheInputs, total=False):
-    """Of `PlaitModel`."""
+    """Arguments of `PlaitModel`."""
 
 
 class LossOptions(TypedDict, total=False):
-    """How a loss is computed. A signature does not spell these out: the Trainer takes every argument with "label" in
-    its name for labels, and computes no loss for a batch that lacks one of them."""
+    """Arguments for computing a loss. Signatures do not list them: the Trainer takes every argument with "label" in its
+    name for labels, and computes no loss for a batch that lacks one of them."""
 
     shift_labels: Tensor | None
     label_smoothing: float
 
 
 class CausalLMInputs(EncoderInputs, CacheInputs, LossOptions, total=False):
-    """Of a causal language model."""
+    """Arguments of `PlaitForCausalLM`."""
 
 
 class ConditionalGenerationInputs(ModelInputs, LossOptions, total=False):
-    """Of conditional generation."""
+    """Arguments of `PlaitForConditionalGeneration`."""
 
 
 class QuestionAnsweringInputs(EncoderInputs, LossOptions, total=False):
-    """Of question answering."""
+    """Arguments of `PlaitForQuestionAnswering`."""
 
 
-# the arguments of each modality
+# names of the arguments of each modality
 MODALITY_INPUTS = {
     modality: tuple(fields.__annotations__)
     for modality, fields in zip(MODALITIES, (TextInputs, ImageInputs, AudioInputs, VideoInputs), strict=True)
@@ -140,34 +140,35 @@ MODALITY_INPUTS = {
 
 
 def split_by_modality(inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The inputs of each tower, None for those that were not given."""
+    """Returns the arguments of each modality, with None for those that were not passed."""
     return {modality: {name: inputs.get(name) for name in names} for modality, names in MODALITY_INPUTS.items()}
 
 
 def expand_signature(forward: Forward) -> Forward:
-    """A method whose `**inputs: Unpack[SomeTypedDict]` stand in its signature by name, before its own arguments: the
-    Trainer drops the columns, and `generate` refuses the arguments, that a signature does not name. They may be given
-    by place; any other name is a TypeError.
+    """Decorates a method so that its signature lists the names in `**inputs: Unpack[SomeTypedDict]`, before its own
+    arguments: the Trainer drops columns, and `generate` refuses arguments, that a signature does not list.
+
+    The listed arguments may be positional; an unknown or repeated argument raises TypeError.
     """
     *own, inputs = inspect.signature(forward).parameters.values()
     (fields,) = get_args(inputs.annotation)
     hints = {name: hint for name, hint in fields.__annotations__.items() if name not in LossOptions.__annotations__}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    spelled = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in hints.items()]
-    places, known = tuple(hints), frozenset(fields.__annotations__) | {parameter.name for parameter in own}
+    listed = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in hints.items()]
+    names, known = tuple(hints), frozenset(fields.__annotations__) | {parameter.name for parameter in own}
 
     @functools.wraps(forward)
-    def wrapper(self: Any, *given: Any, **named: Any) -> Any:
-        if len(given) > len(places):
-            raise TypeError(f"{type(self).__name__} takes {len(places)} arguments by place, and got {len(given)}")
+    def wrapper(self: Any, *positional: Any, **named: Any) -> Any:
+        if len(positional) > len(names):
+            raise TypeError(f"{type(self).__name__} takes {len(names)} positional arguments, but got {len(positional)}")
         for name in named:
-            if name not in known or name in places[: len(given)]:
-                problem = "more than once" if name in known else "which it does not have"
+            if name not in known or name in names[: len(positional)]:
+                problem = "more than once: pass it once" if name in known else "which it does not have: leave it out"
                 raise TypeError(f"{type(self).__name__} got the argument {name!r}, {problem}")
-        return forward(self, **dict(zip(places, given, strict=False)), **named)
+        return forward(self, **dict(zip(names, positional, strict=False)), **named)
 
-    hidden = len(places) < len(fields.__annotations__)
-    parameters = [own[0], *spelled, *own[1:], *([inputs] if hidden else [])]
+    hidden = len(names) < len(fields.__annotations__)
+    parameters = [own[0], *listed, *own[1:], *([inputs] if hidden else [])]
     shown: Any = wrapper
     shown.__signature__ = inspect.signature(forward).replace(parameters=parameters)
     return shown

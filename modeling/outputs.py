@@ -1,4 +1,4 @@
-"""What towers and models return."""
+"""The outputs of towers and models."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.utils.generic import ModelOutput
 
-# every field of an output needs this default in transformers, also those that are always there
+# transformers requires a default for every field of an output, also for those that are always set
 REQUIRED: Any = None
 
-# hidden states to return: all, none, or those of these numbers (0 enters the first layer, -1 leaves the last)
+# hidden states to return: all, none, or those with these indices (0: input of the first layer, -1: output of the last)
 LayerChoice = bool | Sequence[int]
 
 
-def select_layers(asked: LayerChoice, count: int) -> Collection[int]:
-    """The numbers of the hidden states to keep, of `count`; in the place of the others the output has None."""
-    if isinstance(asked, bool):
-        return range(count if asked else 0)
-    return {number + count if number < 0 else number for number in asked}
+def select_layers(choice: LayerChoice, count: int) -> Collection[int]:
+    """Returns the indices of the hidden states to keep, of `count`; the output has None for each of the others."""
+    if isinstance(choice, bool):
+        return range(count if choice else 0)
+    return {number + count if number < 0 else number for number in choice}
 
 
 @dataclass
 class TowerOutput(ModelOutput):
-    """One modality's stream.
+    """The output of a tower: the tokens of one modality.
 
-    last_hidden_state: (batch, length, width); mask: (batch, length), 1 where there is a token, else 0; pooler_output:
-    (batch, pooled width) where the tower pools; hidden_states, attentions: a tuple a layer where asked for;
-    item_length: tokens of one item (image, clip) in a row that may have several.
+    last_hidden_state: (batch, length, width); mask: (batch, length), 1 for a token, 0 for padding; pooler_output:
+    (batch, pooled width), None without a pooler; hidden_states, attentions, cross_attentions: one tensor per layer if
+    requested; item_length: the number of tokens of one item (image, clip) if a row may have several.
     """
 
     last_hidden_state: Tensor = REQUIRED
@@ -43,10 +43,10 @@ class TowerOutput(ModelOutput):
 
 @dataclass
 class ContextOutput(ModelOutput):
-    """What a decoder's cross-attention reads: the fused tokens of all towers.
+    """The context that a decoder cross-attends to: the fused tokens of all towers.
 
-    last_hidden_state: (batch, tokens, width); mask: (batch, tokens), 1 where there is a token; hidden_states,
-    attentions: of the fusion (of the tower, for a single one), a tensor a layer where asked for.
+    last_hidden_state: (batch, tokens, width); mask: (batch, tokens), 1 for a token, 0 for padding; hidden_states,
+    attentions: of the fusion (of the tower, if there is only one), one tensor per layer if requested.
     """
 
     last_hidden_state: Tensor = REQUIRED
@@ -57,10 +57,13 @@ class ContextOutput(ModelOutput):
 
 @dataclass
 class PlaitModelOutput(ModelOutput):
-    """last_hidden_state: (batch, length, width) and mask: (batch, length) of the fused tokens (of the tower, for one
-    strand; of the decoder, where there is one); pooler_output: (batch, width); hidden_states, attentions likewise;
-    cross_attentions of a decoder over its context; encoder_outputs: a `TowerOutput` for each modality, None for one
-    strand; context: what a decoder read."""
+    """The output of a model without a head: the tokens of the decoder, if there is one, else of the fusion or of the
+    single tower.
+
+    last_hidden_state: (batch, length, width); mask: (batch, length), 1 for a token; pooler_output: (batch, width);
+    hidden_states, attentions: one tensor per layer if requested; cross_attentions: those of a decoder to its context;
+    encoder_outputs: a `TowerOutput` for each modality, None without a fusion; context: that of the decoder.
+    """
 
     last_hidden_state: Tensor = REQUIRED
     pooler_output: Tensor | None = None
@@ -74,7 +77,7 @@ class PlaitModelOutput(ModelOutput):
 
 
 class UnimodalOutput(NamedTuple):
-    """What one modality alone answers: numbers of the rows that have it, (rows,), and their logits, (rows,
+    """The classification of one modality alone. rows: (rows,), indices of the rows that have it; logits: (rows,
     num_labels)."""
 
     rows: Tensor
@@ -83,8 +86,8 @@ class UnimodalOutput(NamedTuple):
 
 @dataclass
 class PlaitClassifierOutput(ModelOutput):
-    """loss: scalar, where labels were given; logits: (batch, num_labels); alone: by modality, where that was asked for;
-    the rest as in `PlaitModelOutput`."""
+    """The output of classification. loss: scalar, with labels; logits: (batch, num_labels); alone: the classification
+    of each modality alone, if requested; the rest as in `PlaitModelOutput`."""
 
     loss: Tensor | None = None
     logits: Tensor = REQUIRED
@@ -95,10 +98,13 @@ class PlaitClassifierOutput(ModelOutput):
 
 @dataclass
 class PlaitRetrievalOutput(ModelOutput):
-    """loss: scalar, where it was asked for, and then no logits; logits: (rows of the first side, rows of the second),
-    scaled similarities; logits_per_text and, transposed, logits_per_image where these are text and image; embeds of
-    each side that the batch holds: (rows, width), of unit length; encoder_outputs: a `TowerOutput` for each, where
-    hidden states or attentions were asked for."""
+    """The output of retrieval.
+
+    loss: scalar, if requested, and then there are no logits; logits: (rows of the first side, rows of the second),
+    scaled similarities; if the sides are text and image, they are logits_per_text and, transposed, logits_per_image;
+    text_embeds, ...: (rows, width), of unit length, for each side in the batch; encoder_outputs: a `TowerOutput` for
+    each side, if hidden states or attentions were requested.
+    """
 
     loss: Tensor | None = None
     logits_per_image: Tensor | None = None
@@ -114,7 +120,8 @@ class PlaitRetrievalOutput(ModelOutput):
 
 @dataclass
 class PlaitMaskedLMOutput(ModelOutput):
-    """loss: scalar, where labels were given; logits: (batch, length, vocab_size)."""
+    """The output of masked language modelling. loss: scalar, with labels; logits: (batch, length, vocab_size);
+    hidden_states, attentions as in `PlaitModelOutput`."""
 
     loss: Tensor | None = None
     logits: Tensor = REQUIRED
@@ -124,11 +131,11 @@ class PlaitMaskedLMOutput(ModelOutput):
 
 @dataclass
 class PlaitPreTrainingOutput(ModelOutput):
-    """loss: scalar, the weighted sum of `losses`, scalars by objective; both where targets were given.
+    """The output of pretraining. loss: scalar, the weighted sum of `losses`, scalars by objective; both with targets.
 
-    matching_logits: (rows, 2), no and yes, of the pairs of the batch, and with losses of their negatives behind them;
-    matching_labels: (rows,) what they should say. embeds: by modality (batch, projection width), of length 1, in the
-    space of the contrastive objective. Without losses the rest is as in `PlaitModelOutput`.
+    matching_logits: (rows, 2), scores of "no" and "yes" for the pairs of the batch and, with losses, for negative pairs
+    behind them; matching_labels: (rows,), their classes. embeds: (batch, projection width) by modality, of unit length,
+    in the space of the contrastive objective. Without losses the rest is as in `PlaitModelOutput`.
     """
 
     loss: Tensor | None = None
@@ -145,8 +152,9 @@ class PlaitPreTrainingOutput(ModelOutput):
 
 @dataclass
 class PlaitCausalLMOutput(ModelOutput):
-    """loss: scalar, where labels were given; logits: (batch, length, vocab_size), of the last `logits_to_keep`
-    positions, None in training with labels (the loss is computed without them)."""
+    """The output of a causal language model. loss: scalar, with labels; logits: (batch, length, vocab_size), of the
+    last `logits_to_keep` positions, None in training with labels (the loss is computed without them); past_key_values:
+    the KV cache; hidden_states, attentions as in `PlaitModelOutput`."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -157,9 +165,9 @@ class PlaitCausalLMOutput(ModelOutput):
 
 @dataclass
 class PlaitSeq2SeqLMOutput(ModelOutput):
-    """loss and logits as in `PlaitCausalLMOutput`, of the decoder's tokens; encoder_last_hidden_state: (batch, tokens,
-    width), what the decoder read, with encoder_hidden_states and encoder_attentions of the fusion (of the tower, for a
-    single one)."""
+    """The output of conditional generation. loss, logits, past_key_values as in `PlaitCausalLMOutput`, of the decoder's
+    tokens; encoder_last_hidden_state: (batch, tokens, width), the decoder's context, with encoder_hidden_states and
+    encoder_attentions of the fusion (of the tower, if there is only one)."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None

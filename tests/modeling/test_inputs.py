@@ -63,7 +63,7 @@ def test_an_unknown_or_repeated_argument_is_an_error() -> None:
         model(**inputs, pixels=1)
     with pytest.raises(TypeError, match="'input_ids', more than once"):
         model(inputs["input_ids"], **inputs)
-    with pytest.raises(TypeError, match=r"takes \d+ arguments by place, and got 99"):
+    with pytest.raises(TypeError, match=r"takes \d+ positional arguments, but got 99"):
         model(*[None] * 99)
 
 
