@@ -278,23 +278,23 @@ class PlaitModel(PlaitPreTrainedModel):
 
         Raises ValueError for image tokens without images, or images of another number of rows.
         """
-        places = text["input_ids"] == self.config.image_token_id
+        is_image = text["input_ids"] == self.config.image_token_id
         mask = text["attention_mask"]  # with a static cache: one mask for each kind of layer
         if isinstance(mask, Tensor) and mask.ndim == 2:
-            places &= mask[:, -places.shape[1] :].bool()
+            is_image &= mask[:, -is_image.shape[1] :].bool()
         outputs = self.encode_all({"image": image}, given, {}, optional=True)
         if "image" not in outputs:
-            if bool(places.any()):
-                row = int(places.any(dim=1).nonzero()[0])
+            if bool(is_image.any()):
+                row = int(is_image.any(dim=1).nonzero()[0])
                 raise ValueError(f"row {row} has image tokens in its text, but there are no images: pass pixel_values")
             return text
         tower = outputs["image"]
-        if len(tower.mask) != len(places):
-            raise ValueError(f"images of {len(tower.mask)} rows, but texts of {len(places)}: pass each row's images")
+        if len(tower.mask) != len(is_image):
+            raise ValueError(f"images of {len(tower.mask)} rows, but texts of {len(is_image)}: pass each row's images")
         stream = self.connectors["image"](Stream(tower.last_hidden_state, tower.mask.bool()))
         embeds = self.get_input_embeddings()(text["input_ids"])
         each = tower.item_length or tower.mask.shape[1]
-        inline = insert_image_tokens(embeds, places, stream, tower.mask.shape[1] // each)
+        inline = insert_image_tokens(embeds, is_image, stream, tower.mask.shape[1] // each)
         blocks = {"blocks": inline.blocks} if self.config.bidirectional_images else {}
         return {**text, "input_ids": None, "inputs_embeds": inline.embeds, **blocks}
 

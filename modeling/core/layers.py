@@ -1,4 +1,4 @@
-"""The parts of a transformer layer besides attention: norms, activations, MLPs, residual sublayers, learned tokens."""
+"""The parts of a transformer layer other than attention: norms, activations, MLPs, residuals, learned tokens."""
 
 import math
 from typing import Any

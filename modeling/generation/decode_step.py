@@ -259,8 +259,8 @@ class DecodeStep:
         x = self.embeddings(input_ids, position_ids, past)
         rotary = None
         if self.rotary is not None:
-            places = torch.full((1, 1), past, device=x.device) if position_ids is None else position_ids
-            rotary = self.rotary.forward(x, places)
+            positions = torch.full((1, 1), past, device=x.device) if position_ids is None else position_ids
+            rotary = self.rotary.forward(x, positions)
         masks = (build_step_mask(attention_mask), build_step_mask(context_mask))
         for function in self.enter:
             x = function(x)

@@ -116,9 +116,9 @@ class MaskedImageHead(SelfInitializing):
                 f"bool_masked_pos is {tuple(masked.shape)} for {len(images)} images of {rows} x {columns} patches: "
                 "pass a mask of shape (images, patches)"
             )
-        places = masked.view(-1, 1, rows, columns).bool()
-        places = places.repeat_interleave(self.patches.height, 2).repeat_interleave(self.patches.width, 3)
-        return torch.where(places, self.mask_patch.tile(1, rows, columns).to(images.dtype), images)
+        hidden = masked.view(-1, 1, rows, columns).bool()
+        hidden = hidden.repeat_interleave(self.patches.height, 2).repeat_interleave(self.patches.width, 3)
+        return torch.where(hidden, self.mask_patch.tile(1, rows, columns).to(images.dtype), images)
 
     def forward(self, tokens: Tensor, images: Tensor, masked: Tensor) -> Tensor:
         """Computes the loss, a scalar.
@@ -127,10 +127,10 @@ class MaskedImageHead(SelfInitializing):
         width), without the mask; masked: (images, patches), True for a hidden patch. Raises ValueError if the tower did
         not make one token of each patch.
         """
-        first, places = self.patches.first, masked.shape[1]
-        if tokens.shape[1] != first + places:
+        first, patches = self.patches.first, masked.shape[1]
+        if tokens.shape[1] != first + patches:
             raise ValueError(
-                f"images of {tuple(images.shape[-2:])} pixels have {places} patches, but the tower made "
+                f"images of {tuple(images.shape[-2:])} pixels have {patches} patches, but the tower made "
                 f"{tokens.shape[1]} tokens of each ({first} before the patches): resize them to the tower's image_size"
             )
         masked = masked.bool()

@@ -316,8 +316,8 @@ def fingerprint(values: Tensor) -> Tensor:
     rows = values.detach().flatten(1).contiguous()
     if rows.is_floating_point():
         rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
-    places = mix_bits(torch.arange(1, rows.shape[1] + 1, device=rows.device))
-    return mix_bits((mix_bits(rows.long()) * places).sum(dim=1)) & (2**63 - 1)
+    factors = mix_bits(torch.arange(1, rows.shape[1] + 1, device=rows.device))
+    return mix_bits((mix_bits(rows.long()) * factors).sum(dim=1)) & (2**63 - 1)
 
 
 def mix_bits(numbers: Tensor) -> Tensor:

@@ -191,9 +191,9 @@ def compute_loss_and_gradient(
     likeliest = logits.amax(dim=1)
     # on a CPU a new tensor of this size takes longer than the softmax: its memory has to be mapped
     probabilities = torch.softmax(logits, dim=1, out=logits if logits.device.type == "cpu" else None)
-    # the likeliest token's probability is at least 1 / V: its logarithm is exact, and with it the normaliser
-    normaliser = likeliest - probabilities.amax(dim=1).log()
-    loss = (normaliser - expected).sum()
+    # the likeliest token's probability is at least 1 / V: its logarithm is exact, and with it the normalizer
+    normalizer = likeliest - probabilities.amax(dim=1).log()
+    loss = (normalizer - expected).sum()
     if not slope:
         return loss, None
     if smoothing:

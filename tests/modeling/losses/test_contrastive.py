@@ -167,7 +167,7 @@ def test_low_precision_is_computed_in_float32() -> None:
 def test_bad_input_is_said_to_be_bad() -> None:
     first, second, similarity = vectors(3, WIDTH), vectors(3, WIDTH, seed=1), similarity_of()
     loss = ContrastiveLoss()
-    with pytest.raises(ValueError, match=r"shape \(3, 5\) against \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"shape \(3, 5\) and \(2, 5\)"):
         loss(first, second[:2], similarity)
     with pytest.raises(ValueError, match=r"groups has shape \(2, 1\), expected \(3, 1\)"):
         loss(first, second, similarity, torch.zeros(2, 1, dtype=torch.long))
