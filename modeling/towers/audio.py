@@ -1,4 +1,4 @@
-"""Audio towers: clips of sound to tokens."""
+"""Audio towers that end in a transformer: audio clips to tokens."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from .waveform import AudioTokens, WaveformEmbeddings
 
 
 class AudioTower(nn.Module):
-    """Clips of sound to tokens: Whisper's encoder, Audio Spectrogram Transformer, wav2vec2, HuBERT."""
+    """The audio tower of Whisper's encoder, Audio Spectrogram Transformer, wav2vec2 and HuBERT: clips to tokens."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -33,10 +33,12 @@ class AudioTower(nn.Module):
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TowerOutput:
-        """input_features: (clips, mel bins, frames), or input_values: (clips, samples) or (clips, frames, mel bins), as
-        the tower's family has them; clip_mask: (clips, frames or samples), 1 where the clip is, 0 behind its end.
+        """Encodes audio clips.
 
-        Raises ValueError for the other of the two, or another shape.
+        input_features: (clips, mel bins, frames); input_values: (clips, samples) or (clips, frames, mel bins). The
+        tower's family reads one of the two. clip_mask: (clips, frames or samples), 1 inside a clip, 0 in its padding.
+
+        Raises ValueError for the input that the family does not read, or a wrong shape.
         """
         clips = select_clips(self.config.reads, {"input_features": input_features, "input_values": input_values})
         x, mask = self.embeddings(clips, clip_mask)
@@ -48,24 +50,28 @@ class AudioTower(nn.Module):
         )
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the first layer that reads the audio."""
         return self.embeddings.entry
 
     def set_input_embeddings(self, value: Any) -> None:
+        """Replaces the first layer that reads the audio."""
         self.embeddings.entry = value
 
 
 def select_clips(name: str, given: dict[str, Tensor | None]) -> Tensor:
-    """The input that a tower reads; raises ValueError where it is another."""
+    """Returns the input called `name`; raises ValueError if it is absent, or another is given."""
     clips = given.pop(name)
     if clips is None or any(value is not None for value in given.values()):
         others = " and ".join(other for other, value in given.items() if value is not None)
-        raise ValueError(f"this audio tower reads {name}, not {others or 'nothing'}: use its own feature extractor")
+        raise ValueError(
+            f"this audio tower reads {name}, but got {others or 'nothing'}: use the feature extractor of its checkpoint"
+        )
     return clips
 
 
 class AudioEmbeddings(nn.Module):
-    """Frames of a log-mel spectrogram through two convolutions over time (kernel 3, the second with stride 2), and
-    positions: the stem of Whisper's encoder (Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.2)."""
+    """The stem of Whisper's encoder (Radford et al. 2022, https://arxiv.org/abs/2212.04356, section 2.2): frames of a
+    log-mel spectrogram through two convolutions over time (kernel 3, the second with stride 2), plus positions."""
 
     item_dimensions = 2
 
@@ -79,6 +85,7 @@ class AudioEmbeddings(nn.Module):
 
     @property
     def entry(self) -> nn.Module:
+        """The first convolution."""
         return self.conv1
 
     @entry.setter
@@ -86,7 +93,7 @@ class AudioEmbeddings(nn.Module):
         self.conv1 = value
 
     def forward(self, input_features: Tensor, mask: Tensor | None = None) -> AudioTokens:
-        """input_features: (clips, mel bins, frames), mask: (clips, frames) to a token for every two frames."""
+        """Returns one token for every two frames; input_features: (clips, mel bins, frames), mask: (clips, frames)."""
         self.check(input_features)
         real = 1 if mask is None else mask[:, None].to(self.conv1.weight.dtype)
         x = nn.functional.gelu(self.conv1(input_features.to(self.conv1.weight.dtype) * real)) * real
@@ -99,7 +106,7 @@ class AudioEmbeddings(nn.Module):
         """Raises ValueError for a wrong rank or number of mel bins, or a clip that is empty or too long."""
         if input_features.ndim != 3 or input_features.shape[1] != self.num_mel_bins:
             shape = tuple(input_features.shape)
-            raise ValueError(f"clips have shape {shape}, not (clips, {self.num_mel_bins}, frames)")
+            raise ValueError(f"audio clips have shape {shape}, not (clips, {self.num_mel_bins}, frames)")
         frames = input_features.shape[2]
         if frames == 0 or (self.position_embedding is not None and frames > 2 * self.count):
             raise ValueError(f"a clip has {frames} frames, but the audio tower reads 1 .. {2 * self.count}: cut it")
@@ -113,7 +120,8 @@ FRAME_POSITIONS: dict[str, type[Sinusoids] | type[nn.Embedding] | None] = {
 
 
 class SpectrogramEmbeddings(nn.Module):
-    """Overlapping patches of a spectrogram, class tokens, and learned positions (Gong et al. 2021, section 2.1)."""
+    """Embeds overlapping patches of a spectrogram, behind class tokens, with learned positions (Gong et al. 2021,
+    section 2.1)."""
 
     item_dimensions = 2
 
@@ -132,6 +140,7 @@ class SpectrogramEmbeddings(nn.Module):
 
     @property
     def entry(self) -> nn.Module:
+        """The convolution that embeds the patches."""
         return self.patch_embedding
 
     @entry.setter
@@ -139,7 +148,7 @@ class SpectrogramEmbeddings(nn.Module):
         self.patch_embedding = value
 
     def forward(self, input_values: Tensor, mask: Tensor | None = None) -> AudioTokens:
-        """input_values: (clips, frames, mel bins)."""
+        """Returns tokens (clips, tokens, width) of input_values (clips, frames, mel bins)."""
         self.check(input_values, mask)
         spectrogram = input_values.to(self.patch_embedding.weight.dtype).transpose(1, 2)[:, None]
         patches = self.patch_embedding(spectrogram)
@@ -152,12 +161,13 @@ class SpectrogramEmbeddings(nn.Module):
         """Raises ValueError for a wrong rank or number of mel bins, a clip shorter than a patch, or padded clips."""
         if input_values.ndim != 3 or input_values.shape[2] != self.num_mel_bins:
             shape = tuple(input_values.shape)
-            raise ValueError(f"clips have shape {shape}, not (clips, frames, {self.num_mel_bins})")
+            raise ValueError(f"audio clips have shape {shape}, not (clips, frames, {self.num_mel_bins})")
         if input_values.shape[1] < self.patch_size[1]:
             raise ValueError(f"a clip of {input_values.shape[1]} frames is shorter than a patch: {self.patch_size[1]}")
         if mask is not None and not bool(mask.all()):
             raise ValueError(
-                "a tower of spectrogram patches reads clips of one length: pad the sound, not its features"
+                "input_values_mask marks padded frames, but a tower of spectrogram patches reads clips of one length: "
+                "pad the audio with silence before its features are computed"
             )
 
 

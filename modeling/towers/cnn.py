@@ -1,4 +1,4 @@
-"""Convolutional towers: a picture to feature maps, the last of them to tokens."""
+"""The convolutional image tower: an image to feature maps, the last of them to tokens."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from ..outputs import LayerChoice, TowerOutput, select_layers
 
 
 class ConvolutionalTower(nn.Module):
-    """Pictures to tokens: ResNet, EfficientNet-lite.
+    """The image tower of ResNet and EfficientNet-lite: images to tokens.
 
     In training, batch norm makes the rows of a batch depend on each other; a frozen tower stays in eval mode, where
     they do not.
@@ -32,9 +32,10 @@ class ConvolutionalTower(nn.Module):
     def forward(
         self, pixel_values: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
     ) -> TowerOutput:
-        """pixel_values: (images, channels, height, width) to a token a place, row by row: (images, places, width).
+        """Encodes images, (images, channels, height, width), as one token for each place of the last feature map, row
+        by row: (images, places, width).
 
-        hidden_states are the feature maps (images, width, height, width) of the stem and of each stage. There are no
+        hidden_states are the feature maps (images, channels, height, width) of the stem and of each stage. There are no
         attentions. Raises ValueError for a wrong rank or number of channels.
         """
         self.check(pixel_values)
@@ -48,19 +49,22 @@ class ConvolutionalTower(nn.Module):
         return TowerOutput(tokens, mask.long(), self.pool(tokens, mask), tuple(maps) if wanted else None)
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the first convolution."""
         return self.stem.entry.convolution
 
     def set_input_embeddings(self, value: nn.Conv2d) -> None:
+        """Replaces the first convolution."""
         self.stem.entry.convolution = value
 
     def check(self, pixel_values: Tensor) -> None:
+        """Raises ValueError for a wrong rank or number of channels."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
             shape = tuple(pixel_values.shape)
-            raise ValueError(f"pictures have shape {shape}, not (images, {self.config.num_channels}, height, width)")
+            raise ValueError(f"images have shape {shape}, not (images, {self.config.num_channels}, height, width)")
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's `same` padding: ceil(size / stride) places, what is odd goes below and right."""
+    """A convolution with TensorFlow's `same` padding: ceil(size / stride) places, odd pixels go below and right."""
 
     def forward(self, x: Tensor) -> Tensor:
         top, bottom = self.compute_padding(x, 0)
@@ -68,20 +72,20 @@ class SameConv2d(nn.Conv2d):
         return super().forward(nn.functional.pad(x, (left, right, top, bottom)))
 
     def compute_padding(self, x: Tensor, side: int) -> tuple[int, int]:
-        """How much to add before and after the height (side 0) or the width (side 1)."""
+        """Returns the pixels to add before and after the height (side 0) or the width (side 1)."""
         size, kernel, stride = x.shape[2 + side], self.kernel_size[side], self.stride[side]
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         return total // 2, total - total // 2
 
 
 def build_centred_convolution(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
-    """A convolution padded alike on all sides, without a bias."""
+    """Builds a convolution with equal padding on all sides, without a bias."""
     padding = kernel_size // 2
     return nn.Conv2d(before, after, kernel_size, stride, padding=padding, groups=groups, bias=False)
 
 
 def build_same_convolution(before: int, after: int, kernel_size: int, stride: int, groups: int) -> nn.Conv2d:
-    """With `same` padding; of an odd kernel, that differs only where there is a stride."""
+    """Builds a convolution with `same` padding, without a bias; it differs for an odd kernel only if stride > 1."""
     if stride == 1:
         return build_centred_convolution(before, after, kernel_size, stride, groups)
     return SameConv2d(before, after, kernel_size, stride, groups=groups, bias=False)
@@ -94,7 +98,7 @@ CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {
 
 
 class ConvNorm(nn.Module):
-    """norm(convolution(x)), with batch norm (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167)."""
+    """Computes norm(convolution(x)), with batch norm (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167)."""
 
     def __init__(
         self, config: PlaitCNNConfig, before: int, after: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
@@ -108,7 +112,7 @@ class ConvNorm(nn.Module):
 
 
 class ConvNormAct(ConvNorm):
-    """act(norm(convolution(x)))."""
+    """Computes act(norm(convolution(x)))."""
 
     def __init__(self, config: PlaitCNNConfig, before: int, after: int, *sizes: int) -> None:
         super().__init__(config, before, after, *sizes)
@@ -119,7 +123,7 @@ class ConvNormAct(ConvNorm):
 
 
 class Stem(nn.Module):
-    """pool(entry(x)): where the picture comes in."""
+    """The first layers of the tower: pool(entry(x))."""
 
     def __init__(self, entry: ConvNormAct, pool: nn.Module) -> None:
         super().__init__()
@@ -131,11 +135,13 @@ class Stem(nn.Module):
 
 
 def build_resnet_stem(config: PlaitCNNConfig) -> Stem:
+    """Builds a 7x7 convolution and a max pooling, each with stride 2 (He et al. 2015)."""
     entry = ConvNormAct(config, config.num_channels, config.embedding_size, 7, 2)
     return Stem(entry, nn.MaxPool2d(3, stride=2, padding=1))
 
 
 def build_efficientnet_lite_stem(config: PlaitCNNConfig) -> Stem:
+    """Builds a 3x3 convolution with stride 2."""
     return Stem(ConvNormAct(config, config.num_channels, config.embedding_size, 3, 2), nn.Identity())
 
 
@@ -143,7 +149,7 @@ CNN_STEMS = {"resnet": build_resnet_stem, "efficientnet_lite": build_efficientne
 
 
 class PlainLayer(nn.Module):
-    """parts(x)."""
+    """Computes parts(x), without a shortcut."""
 
     def __init__(self, parts: nn.Module) -> None:
         super().__init__()
@@ -154,7 +160,7 @@ class PlainLayer(nn.Module):
 
 
 class ResidualLayer(PlainLayer):
-    """act(shortcut(x) + parts(x)) (He et al. 2015, equations 1 and 2)."""
+    """Computes act(shortcut(x) + parts(x)) (He et al. 2015, equations 1 and 2)."""
 
     def __init__(self, parts: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
         super().__init__(parts)
@@ -166,7 +172,7 @@ class ResidualLayer(PlainLayer):
 
 
 class LayerSize(NamedTuple):
-    """Channels before and after a layer, and its stage's numbers."""
+    """The sizes of a layer: channels before and after, stride, kernel size, and the expansion of its inner channels."""
 
     before: int
     after: int
@@ -176,11 +182,12 @@ class LayerSize(NamedTuple):
 
     @property
     def keeps_shape(self) -> bool:
+        """Whether the output has the shape of the input."""
         return self.before == self.after and self.stride == 1
 
 
 def build_basic_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
-    """Two convolutions with their kernel (He et al. 2015, figure 5 left)."""
+    """Builds a residual layer of two convolutions with the stage's kernel (He et al. 2015, figure 5 left)."""
     inner = size.after // size.expand_ratio
     return build_residual_layer(
         config,
@@ -191,7 +198,7 @@ def build_basic_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
 
 
 def build_bottleneck_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
-    """Narrow, convolve, widen (He et al. 2015, figure 5 right)."""
+    """Builds a residual layer that narrows, convolves and widens (He et al. 2015, figure 5 right)."""
     inner = size.after // size.expand_ratio
     strides = (size.stride, 1) if config.downsample_in_bottleneck else (1, size.stride)
     return build_residual_layer(
@@ -204,15 +211,15 @@ def build_bottleneck_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module
 
 
 def build_residual_layer(config: PlaitCNNConfig, size: LayerSize, *parts: nn.Module) -> nn.Module:
-    """Past the parts goes the input itself, or a projection of it where the shape changes."""
+    """Builds a residual layer of these parts, whose shortcut is the identity, or a projection if the shape changes."""
     projection = (config, size.before, size.after, 1, size.stride)
     shortcut = nn.Identity() if size.keeps_shape else ConvNorm(*projection)
     return ResidualLayer(nn.Sequential(*parts), shortcut, ACT2FN[config.hidden_act])
 
 
 def build_inverted_layer(config: PlaitCNNConfig, size: LayerSize) -> nn.Module:
-    """Widen, convolve each channel by itself, narrow (Sandler et al. 2018, figure 3b); nothing goes past the parts
-    where the shape changes."""
+    """Builds a layer that widens, convolves each channel separately and narrows (Sandler et al. 2018, figure 3b); it
+    has no shortcut if the shape changes."""
     inner = size.before * size.expand_ratio
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if size.expand_ratio > 1:
@@ -227,7 +234,7 @@ CNN_LAYERS = {"basic": build_basic_layer, "bottleneck": build_bottleneck_layer, 
 
 
 def build_stages(config: PlaitCNNConfig) -> Iterator[list[nn.Module]]:
-    """The layers of each stage; the first of them changes width and takes the stride."""
+    """Yields the layers of each stage; the first layer of a stage changes the width and has the stride."""
     before = config.embedding_size
     columns = (config.hidden_sizes, config.depths, config.strides, config.kernel_sizes, config.expand_ratios)
     for after, depth, stride, kernel_size, expand_ratio in zip(*columns, strict=True):
@@ -238,6 +245,7 @@ def build_stages(config: PlaitCNNConfig) -> Iterator[list[nn.Module]]:
 
 
 def skip_pooling(x: Tensor, mask: Tensor) -> None:
+    """Returns None: the tower has no pooled vector."""
     return None
 
 

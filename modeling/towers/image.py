@@ -1,4 +1,4 @@
-"""The image tower of patches."""
+"""The image tower that cuts an image into patches (ViT)."""
 
 from itertools import pairwise
 from math import log2
@@ -15,7 +15,7 @@ from .patches import interpolate_positions, to_height_width
 
 
 class ImageTower(nn.Module):
-    """Pictures to tokens: ViT and its kin."""
+    """The image tower of the ViT family: patches of an image to tokens."""
 
     def __init__(self, config: PlaitVisionConfig) -> None:
         super().__init__()
@@ -27,20 +27,23 @@ class ImageTower(nn.Module):
     def forward(
         self, pixel_values: Tensor, output_hidden_states: LayerChoice = False, output_attentions: bool = False
     ) -> TowerOutput:
-        """pixel_values: (images, channels, height, width)."""
+        """Encodes images; pixel_values: (images, channels, height, width)."""
         x = self.embeddings(pixel_values)
         result = self.transformer(x, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
         return build_tower_output(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the layer that embeds the patches."""
         return self.embeddings.patch_embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the layer that embeds the patches."""
         self.embeddings.patch_embedding = value
 
 
 class ImageEmbeddings(nn.Module):
-    """Patches of a picture (through one convolution or a convolutional stem), class tokens, learned positions."""
+    """Embeds the patches of an image (by one convolution or a convolutional stem), behind class tokens, with learned
+    positions."""
 
     patch_embedding: nn.Module
 
@@ -57,7 +60,7 @@ class ImageEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(count, config.hidden_size) if learned else None
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """pixel_values: (images, channels, height, width) to (images, tokens, width)."""
+        """Returns tokens (images, tokens, width) of pixel_values (images, channels, height, width)."""
         self.check(pixel_values)
         patches = self.patch_embedding(pixel_values.to(next(self.patch_embedding.parameters()).dtype))
         grid = (patches.shape[-2], patches.shape[-1])
@@ -68,17 +71,19 @@ class ImageEmbeddings(nn.Module):
         return x + interpolate_positions(self.position_embedding.weight, self.grid, grid, len(first))
 
     def check(self, pixel_values: Tensor) -> None:
-        """Raises ValueError for a wrong rank or number of channels, or a picture smaller than one patch."""
+        """Raises ValueError for a wrong rank or number of channels, or an image smaller than one patch."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.num_channels:
             shape = tuple(pixel_values.shape)
-            raise ValueError(f"pictures have shape {shape}, not (images, {self.num_channels}, height, width)")
+            raise ValueError(f"images have shape {shape}, not (images, {self.num_channels}, height, width)")
         height, width = pixel_values.shape[-2:]
         if height < self.patch_size[0] or width < self.patch_size[1]:
-            raise ValueError(f"a picture of {height} x {width} pixels is smaller than a patch of {self.patch_size}")
+            raise ValueError(
+                f"an image of {height} x {width} pixels is smaller than a patch of {self.patch_size}: enlarge it"
+            )
 
 
 class PatchStem(nn.Conv2d):
-    """One linear map of each patch (Dosovitskiy et al. 2020, equation 1)."""
+    """The stem of ViT: one linear map of each patch (Dosovitskiy et al. 2020, equation 1)."""
 
     def __init__(self, config: PlaitVisionConfig) -> None:
         size = to_height_width(config.patch_size)
@@ -86,13 +91,13 @@ class PatchStem(nn.Conv2d):
 
 
 class ConvolutionalStem(nn.Sequential):
-    """Strided 3x3 convolutions that halve the picture until a pixel stands for a patch, then a 1x1 one (Xiao et al.
-    2021); group norm in place of batch norm, so that rows do not depend on each other."""
+    """A stem of strided 3x3 convolutions that halve the image until one pixel stands for one patch, then a 1x1
+    convolution (Xiao et al. 2021); group norm replaces batch norm, so that images do not depend on each other."""
 
     def __init__(self, config: PlaitVisionConfig) -> None:
         steps = log2(to_height_width(config.patch_size)[0])
         if not steps.is_integer() or steps < 1:
-            raise ValueError(f"a convolutional stem needs a patch_size that is a power of two, not {config.patch_size}")
+            raise ValueError(f"patch_size is {config.patch_size}: a convolutional stem needs a power of two")
         steps = int(steps)
         widths = [config.num_channels, *(max(config.hidden_size >> (steps - step), 8) for step in range(1, steps + 1))]
         layers: list[nn.Module] = []
@@ -102,6 +107,7 @@ class ConvolutionalStem(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
+        """The weight of the last convolution."""
         return self.get_parameter(f"{len(self) - 1}.weight")
 
 

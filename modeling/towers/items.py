@@ -1,6 +1,6 @@
 """Gathers the present items of a batch for a tower, and scatters the tower's outputs to the rows they belong to.
 
-A compiled or exported graph cannot depend on values: there all rows enter, and the masks alone say what is absent.
+A compiled or exported graph cannot depend on values: then all rows enter the tower, and masks mark the absent items.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from ..outputs import TowerOutput
 
 
 class ItemBatch(NamedTuple):
-    """What a tower gets, and where its outputs go.
+    """The inputs of a tower, and the rows that its outputs belong to.
 
-    inputs: the tower's arguments, holding the `count` present items alone; slots: (batch, items) the number of the item
-    that stands there, -1 for none, or None when every row has exactly its own item.
+    inputs: the tower's arguments, with only the `count` present items; slots: (batch, items), the index of each item in
+    the inputs, -1 for an absent item; None when row i holds exactly item i.
     """
 
     inputs: dict[str, Any]
@@ -27,15 +27,16 @@ class ItemBatch(NamedTuple):
     slots: Tensor | None = None
 
     def select(self, values: Tensor) -> Tensor:
-        """Returns those of the values, (batch * items, ...), that belong to items of this batch."""
+        """Returns the values, (batch * items, ...), of the present items: (count, ...)."""
         return values if self.slots is None or len(values) == self.count else values[self.slots.flatten() >= 0]
 
 
 def gather_items(modality: str, inputs: Mapping[str, Tensor | None], dimensions: int | None = None) -> ItemBatch | None:
-    """Gathers the present items of a modality as one batch: rows of text, images, clips or videos; None where there is
-    no input. `dimensions` are those of one item, where its tower says them. An item whose mask is all 0 is absent.
+    """Gathers the present items of a modality (rows of text, images, audio clips or videos) as one batch; returns None
+    if there is no input. An item whose mask is all 0 is absent.
 
-    Raises TypeError for an unknown input; ValueError for two that hold items, or for one of the wrong shape.
+    dimensions: the number of dimensions of one item, if it depends on the tower.
+    Raises TypeError for an unknown input; ValueError for two inputs that hold items, or one of the wrong shape.
     """
     if modality == "text":
         return gather_text_rows(inputs)
@@ -55,9 +56,9 @@ def gather_items(modality: str, inputs: Mapping[str, Tensor | None], dimensions:
 
 
 def find_item_input(modality: str, inputs: Mapping[str, Tensor | None]) -> ItemInput | None:
-    """Finds the input that holds a modality's items, if one is given.
+    """Finds the input that holds a modality's items; None if none is given.
 
-    Raises TypeError for an unknown input, ValueError for two that hold items.
+    Raises TypeError for an unknown input, ValueError for two inputs that hold items.
     """
     unknown = [name for name in inputs if name not in MODALITY_INPUTS[modality]]
     if unknown:
@@ -65,12 +66,12 @@ def find_item_input(modality: str, inputs: Mapping[str, Tensor | None]) -> ItemI
     given = [item for item in MODALITY_TABLE[modality].items if inputs.get(item.name) is not None]
     if len(given) > 1:
         names = " and ".join(item.name for item in given)
-        raise ValueError(f"got {names}: an {modality} tower reads one of them")
+        raise ValueError(f"got {names}: the {modality} tower reads only one of them, leave the other out")
     return given[0] if given else None
 
 
 def gather_text_rows(inputs: Mapping[str, Tensor | None]) -> ItemBatch | None:
-    """Gathers the rows with text: those with at least one token in a 2-D `attention_mask`."""
+    """Gathers the rows with at least one token in a 2-D `attention_mask`; returns None without ids and embeddings."""
     tokens = next((inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None), None)
     if tokens is None:
         return None
@@ -86,15 +87,18 @@ def gather_text_rows(inputs: Mapping[str, Tensor | None]) -> ItemBatch | None:
 
 
 def gather_shared_images(pixel_values: Tensor, image_indices: Tensor) -> ItemBatch:
-    """Takes all images, (images, channels, height, width), which rows name by number: (batch, images), -1 for none."""
+    """Keeps all images, (images, channels, height, width), to which rows refer by index: image_indices (batch, images),
+    -1 for none. Raises ValueError for indices of the wrong rank, or beyond the images."""
     if image_indices.ndim != 2 or int(image_indices.max()) >= len(pixel_values):
         shape = tuple(image_indices.shape)
-        raise ValueError(f"image_indices {shape} must be (batch, images) below the {len(pixel_values)} pictures")
+        raise ValueError(
+            f"image_indices of shape {shape} must be (batch, images), with indices below the {len(pixel_values)} images"
+        )
     return ItemBatch({"pixel_values": pixel_values}, len(pixel_values), image_indices)
 
 
 def add_item_axis(item: ItemInput, values: Tensor, dimensions: int) -> Tensor:
-    """Returns (batch, items, ...) of values with or without the items; each item has so many dimensions."""
+    """Adds the axis of items if it is absent: (batch, items, ...), each item with `dimensions` dimensions."""
     if values.ndim == dimensions + 1:
         values = values[:, None]
     if values.ndim != dimensions + 2:
@@ -103,62 +107,66 @@ def add_item_axis(item: ItemInput, values: Tensor, dimensions: int) -> Tensor:
 
 
 def gather_present(item: ItemInput, values: Tensor, present: Tensor | None, mask: Tensor | None) -> ItemBatch:
-    """Gathers the present of the items, (batch, items, ...), with their mask, (batch[, items], length), where there is
-    padding in them; present: (batch, items)."""
+    """Gathers the present items of values, (batch, items, ...), and their mask if any of them has padding.
+
+    present: (batch, items); mask: (batch[, items], length), 0 in an item's padding.
+    """
     batch, count = values.shape[:2]
-    if present is None and mask is None and count == 1:  # looking up nothing, a GPU need not be waited for
+    if present is None and mask is None and count == 1:  # nothing to look up: no synchronisation with the GPU
         return ItemBatch({item.name: values[:, 0]}, batch)
-    there = values.new_ones(batch, count, dtype=torch.bool) if present is None else present.bool()
+    is_present = values.new_ones(batch, count, dtype=torch.bool) if present is None else present.bool()
     given = {item.name: values}
     if mask is not None and item.tower_mask is not None:
         given[item.tower_mask] = mask = align_item_mask(item.name, mask, values)
-        there = there & mask.any(dim=-1)
+        is_present = is_present & mask.any(dim=-1)
     if is_torchdynamo_compiling():
-        return ItemBatch({key: value.flatten(0, 1) for key, value in given.items()}, batch * count, _number_all(there))
-    if mask is not None and bool(mask[there].all()):
+        return ItemBatch(
+            {key: value.flatten(0, 1) for key, value in given.items()}, batch * count, _number_all(is_present)
+        )
+    if mask is not None and bool(mask[is_present].all()):
         given = {item.name: values}
-    if count == 1 and bool(there.all()):
+    if count == 1 and bool(is_present.all()):
         return ItemBatch({key: value[:, 0] for key, value in given.items()}, batch)
-    found = ItemBatch({}, int(there.sum()), _number_present(there.flatten()).view(batch, count))
+    found = ItemBatch({}, int(is_present.sum()), _number_present(is_present.flatten()).view(batch, count))
     return found._replace(inputs={key: found.select(value.flatten(0, 1)) for key, value in given.items()})
 
 
 def check_videos(pixel_values_videos: Tensor) -> None:
-    """Raises ValueError for a wrong rank, or a video without a frame."""
+    """Raises ValueError for a wrong rank, or videos without frames."""
     if pixel_values_videos.ndim != 5:
         shape = tuple(pixel_values_videos.shape)
         raise ValueError(f"videos have shape {shape}, not (clips, frames, channels, height, width)")
     if not pixel_values_videos.shape[1]:
-        raise ValueError("a video has no frames")
+        raise ValueError("a video has no frames: pass at least one, or mark it as absent in video_present")
 
 
 def align_item_mask(name: str, mask: Tensor, values: Tensor) -> Tensor:
-    """(batch, items, length) of a mask given with or without the items.
+    """Returns a mask given with or without the axis of items as (batch, items, length).
 
-    Raises ValueError for one that does not fit the values: (batch, items, ...), `length` among their dimensions.
+    Raises ValueError for a mask that does not fit the values, (batch, items, ...), with `length` as one dimension.
     """
     mask = mask[:, None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or mask.shape[:2] != values.shape[:2] or mask.shape[2] not in values.shape[2:]:
-        raise ValueError(f"{name}_mask has shape {tuple(mask.shape)}, and {name} {tuple(values.shape)}")
+        raise ValueError(f"{name}_mask of shape {tuple(mask.shape)} does not fit {name} of shape {tuple(values.shape)}")
     return mask.bool()
 
 
 def scatter_items(output: TowerOutput, slots: Tensor | None) -> TowerOutput:
-    """Puts the items' outputs where they stand: (batch, items * length, ...); pooled vectors of a row are averaged.
+    """Scatters the items' outputs to their rows, as (batch, items * length, ...); averages the pooled vectors of a row.
 
-    slots: as in `ItemBatch`; an item may stand in any number of rows.
+    slots: as in `ItemBatch`; an item may belong to any number of rows.
     """
     if slots is None:
         output.item_length = output.mask.shape[1]
         return output
-    there = slots >= 0
+    is_present = slots >= 0
     number = slots.clamp(min=0)
-    tokens = output.last_hidden_state[number] * there[..., None, None]
-    mask = output.mask[number] * there[..., None]
+    tokens = output.last_hidden_state[number] * is_present[..., None, None]
+    mask = output.mask[number] * is_present[..., None]
     pooled = output.pooler_output
     if pooled is not None:
-        count = there.sum(1, keepdim=True).clamp(min=1)
-        pooled = (pooled[number] * there[..., None]).sum(1) / count
+        count = is_present.sum(1, keepdim=True).clamp(min=1)
+        pooled = (pooled[number] * is_present[..., None]).sum(1) / count
     return TowerOutput(
         last_hidden_state=tokens.flatten(1, 2),
         mask=mask.flatten(1),
@@ -170,11 +178,11 @@ def scatter_items(output: TowerOutput, slots: Tensor | None) -> TowerOutput:
 
 
 def _number_all(present: Tensor) -> Tensor:
-    """Every item's own number, -1 where it is absent: nothing is left out (a compiled graph has fixed shapes)."""
+    """Returns every item's index among all items, -1 if it is absent: a compiled graph has fixed shapes."""
     numbers = torch.arange(present.numel(), device=present.device).view_as(present)
     return torch.where(present, numbers, -1)
 
 
 def _number_present(present: Tensor) -> Tensor:
-    """0, 1, 2, ... where True, -1 where False."""
+    """Returns every item's index among the present ones, -1 if it is absent."""
     return torch.where(present, present.long().cumsum(0) - 1, -1)

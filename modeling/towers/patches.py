@@ -1,12 +1,12 @@
-"""Embedders: what turns the inputs of a modality into the tokens that the transformer reads."""
+"""Helpers for towers that cut an image or a spectrogram into patches."""
 
 import torch
 from torch import Tensor, nn
 
 
 def interpolate_positions(table: Tensor, own: tuple[int, int], grid: tuple[int, int], first: int) -> Tensor:
-    """A position table, (tokens, width): `first` rows of class tokens, then those of a grid of patches, interpolated
-    (bicubic, in float32) to another grid."""
+    """Interpolates a position table, (tokens, width), from its `own` grid of patches, (rows, columns), to
+    another `grid` (bicubic, in float32). The `first` rows of the table belong to class tokens and stay as they are."""
     if grid == own:
         return table
     patches = table[first:].unflatten(0, own).permute(2, 0, 1)[None].float()
@@ -15,5 +15,5 @@ def interpolate_positions(table: Tensor, own: tuple[int, int], grid: tuple[int, 
 
 
 def to_height_width(size: int | list[int]) -> tuple[int, int]:
-    """Height and width in pixels of a size given as one number or as [height, width]."""
+    """Returns (height, width) in pixels of a size given as one number (a square) or as [height, width]."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,4 +1,4 @@
-"""Recurrent towers: frames of sound, one after the other, to tokens."""
+"""The recurrent audio tower: frames of a spectrogram to tokens, by an LSTM or GRU."""
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,21 @@ from ..outputs import LayerChoice, TowerOutput, select_layers
 
 
 class LSTM(nn.LSTM, SelfInitializing):
-    """torch's LSTM, that says how it starts."""
+    """torch's LSTM, initialized by its own `init_weights`."""
 
     def init_weights(self, std: float) -> None:
         init_uniform(self)
 
 
 class GRU(nn.GRU, SelfInitializing):
-    """torch's GRU, that says how it starts."""
+    """torch's GRU, initialized by its own `init_weights`."""
 
     def init_weights(self, std: float) -> None:
         init_uniform(self)
 
 
 def init_uniform(rnn: nn.RNNBase) -> None:
-    """As in torch: uniform within 1 / sqrt(width)."""
+    """Draws every weight uniformly from [-1 / sqrt(width), 1 / sqrt(width)], as torch does."""
     for parameter in rnn.parameters():
         init.uniform_(parameter, -(rnn.hidden_size**-0.5), rnn.hidden_size**-0.5)
 
@@ -36,8 +36,8 @@ RNNS: dict[str, type[LSTM] | type[GRU]] = {"lstm": LSTM, "gru": GRU}
 
 
 class RecurrentPooler(nn.Module):
-    """One vector a clip: the mean over its frames or the state behind the last, then dense layer, activation and
-    division by the length where the config has them."""
+    """Pools a clip to one vector: the mean over its frames or the final state, then (if the config has them) a dense
+    layer, an activation and normalization to unit length."""
 
     def __init__(self, config: PlaitRNNConfig) -> None:
         super().__init__()
@@ -47,20 +47,20 @@ class RecurrentPooler(nn.Module):
         self.act = ACT2FN[config.pooler_act] if config.pooler_act else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor, state: Tensor) -> Tensor:
-        """x: (clips, frames, width), mask: (clips, frames), state: (clips, width) to (clips, pooled width)."""
+        """Returns (clips, pooled width); x: (clips, frames, width), mask: (clips, frames), state: (clips, width)."""
         pooled = self.act(self.dense(state if self.final else mean_token(x, mask)))
         return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
 
 
 def select_last_state(state: Tensor | tuple[Tensor, Tensor], bidirectional: bool) -> Tensor:
-    """The last layer's state behind the last frame (of the way back: the first), (clips, width)."""
+    """Returns the final state of the last layer, (clips, width): of both directions, concatenated, if bidirectional."""
     hidden = state[0] if isinstance(state, tuple) else state
     return torch.cat((hidden[-2], hidden[-1]), dim=-1) if bidirectional else hidden[-1]
 
 
 class RecurrentTower(nn.Module):
-    """Mel frames to tokens by an LSTM or GRU, in both directions where `config.bidirectional`; a clip's padding is not
-    read. There are no attentions; hidden_states are the frames' inputs and the tokens."""
+    """The recurrent audio tower: mel frames to tokens by an LSTM or GRU, in both directions if `config.bidirectional`.
+    A clip's padding is not read. It has no attentions; hidden_states are the normed frames and the tokens."""
 
     item_dimensions = 2
 
@@ -87,9 +87,9 @@ class RecurrentTower(nn.Module):
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TowerOutput:
-        """input_features: (clips, mel bins, frames); clip_mask: (clips, frames), 1 where the clip is.
+        """Encodes audio clips; input_features: (clips, mel bins, frames); clip_mask: (clips, frames), 0 in the padding.
 
-        Raises ValueError for another shape, or `input_values`.
+        Raises ValueError for another shape, or for `input_values` in place of `input_features`.
         """
         frames = self.prepare_frames(input_features)
         lengths = torch.full((len(frames),), frames.shape[1]) if clip_mask is None else clip_mask.long().sum(1).cpu()
@@ -108,17 +108,19 @@ class RecurrentTower(nn.Module):
         return TowerOutput(tokens, mask.long(), pooled, hidden_states=states if wanted else None)
 
     def prepare_frames(self, input_features: Tensor | None) -> Tensor:
-        """(clips, frames, mel bins)."""
+        """Returns the normed input of the RNN, (clips, frames, mel bins); raises ValueError for a wrong shape."""
         bins = self.config.num_mel_bins
         if input_features is None or input_features.ndim != 3 or input_features.shape[1] != bins:
             shape = "input_values" if input_features is None else f"shape {tuple(input_features.shape)}"
             raise ValueError(f"a recurrent tower reads input_features (clips, {bins}, frames), not {shape}")
         if not input_features.shape[2]:
-            raise ValueError("a clip has 0 frames: there is nothing to read")
+            raise ValueError("an audio clip has 0 frames: pass at least one, or mark it as absent in audio_present")
         return self.norm(input_features.transpose(1, 2).to(next(self.rnn.parameters()).dtype))
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the RNN, the first layer with weights of the input."""
         return self.rnn
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the RNN."""
         self.rnn = value

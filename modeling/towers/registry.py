@@ -1,4 +1,4 @@
-"""Every kind of tower by the model type of its config, and how a tower or a decoder is built."""
+"""The table of native towers by the class of their config, and the functions that build a tower or a decoder."""
 
 from torch import nn
 from transformers import PreTrainedConfig
@@ -39,12 +39,12 @@ TOWERS: dict[type[PreTrainedConfig], type[nn.Module]] = {
 
 
 def build_tower(config: PreTrainedConfig, modality: str) -> nn.Module:
-    """The native tower of a plait config; any other transformers model is wrapped."""
+    """Builds the native tower of a plait config, or a `WrappedTower` of any other transformers config."""
     if type(config) in TOWERS:
         return TOWERS[type(config)](config)
     return WrappedTower(config, modality)
 
 
 def build_decoder(config: PreTrainedConfig) -> nn.Module:
-    """The native decoder of a plait config; any other causal model of transformers is wrapped."""
+    """Builds the native decoder of a plait config, or a `WrappedDecoder` of any other causal transformers config."""
     return TOWERS[type(config)](config) if type(config) in TOWERS else WrappedDecoder(config)

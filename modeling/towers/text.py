@@ -1,4 +1,4 @@
-"""Towers: one modality in, a stream of tokens out."""
+"""The text tower, which is also the native decoder."""
 
 from collections.abc import Mapping
 
@@ -12,13 +12,13 @@ from ..core.pooling import build_pooler, build_tower_output
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
 
-# where a text tower has its token embeddings
+# the path of a text tower's token embeddings among its parameters
 TOKEN_EMBEDDING_WEIGHT = "embeddings.token_embedding.weight"
 
 
 class TextTower(nn.Module):
-    """Token ids to tokens: BERT-style encoders, GPT-style causal towers, and (with `config.cross_attention`) decoders
-    that read a context."""
+    """The text tower: token ids to tokens. It covers BERT-style encoders, GPT-style causal towers and, with
+    `config.cross_attention`, decoders that cross-attend to a context."""
 
     keeps_cache = True
 
@@ -43,9 +43,12 @@ class TextTower(nn.Module):
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TowerOutput:
-        """input_ids: (batch, length); attention_mask: (batch, length with the cached tokens), 1 where there is a token,
-        4-D, or by kind of layer; context: (batch, tokens, context_size) and context_mask: (batch, tokens); blocks:
-        (batch, length), tokens of one number above -1 see each other."""
+        """Encodes text.
+
+        input_ids: (batch, length); attention_mask: (batch, cached + new tokens), 1 for real tokens, or a 4-D mask, or a
+        dict of masks by type of layer; context: (batch, tokens, context_size); context_mask: (batch, tokens); blocks:
+        (batch, length), tokens with the same number above -1 attend to each other in both directions.
+        """
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         x = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past)
         given = (attention_mask, position_ids, past_key_values, context, context_mask)
@@ -55,21 +58,23 @@ class TextTower(nn.Module):
         )
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the token embedding."""
         return self.embeddings.token_embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embedding."""
         self.embeddings.token_embedding = value
 
 
 def compute_token_mask(x: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None) -> Tensor:
-    """(batch, length) bool: which of the tokens are real, as far as a 2-D mask says."""
+    """Returns the real tokens of x as (batch, length) bool: those of a 2-D mask; all where there is no such mask."""
     if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
         return attention_mask[:, -x.shape[1] :].bool()
     return x.new_ones(x.shape[:2], dtype=torch.bool)
 
 
 class TextEmbeddings(nn.Module):
-    """Token + position + segment embeddings, each where the config has it."""
+    """The sum of token, position and segment embeddings, the latter two only if the config has them."""
 
     token_embedding: nn.Module
 
@@ -93,9 +98,9 @@ class TextEmbeddings(nn.Module):
         inputs_embeds: Tensor | None = None,
         past: int = 0,
     ) -> Tensor:
-        """input_ids (batch, length) or inputs_embeds (batch, length, width) to (batch, length, width).
+        """Embeds input_ids (batch, length) or inputs_embeds (batch, length, width) as (batch, length, width).
 
-        `past` tokens already stand in a cache. Raises ValueError when there are more tokens than positions.
+        `past` is the number of tokens in the KV cache. Raises ValueError for more tokens than positions.
         """
         x = self.token_embedding(input_ids) if inputs_embeds is None else inputs_embeds
         if self.scale != 1:
@@ -115,7 +120,8 @@ class TextEmbeddings(nn.Module):
         return x
 
     def compute_positions(self, x: Tensor, input_ids: Tensor | None, past: int) -> Tensor:
-        """Positions on the padded grid, or counted over real tokens (RoBERTa, padding having the padding's number)."""
+        """Returns position ids (1 or batch, length): the index in the row, or counted over real tokens only (RoBERTa,
+        where padding has the position `pad_token_id`)."""
         length, pad = x.shape[1] + past, self.pad_token_id
         if length > self.available:
             raise self.build_length_error(length)
@@ -125,8 +131,8 @@ class TextEmbeddings(nn.Module):
         return torch.arange(past + self.position_offset, length + self.position_offset, device=x.device)[None]
 
     def check(self, position_ids: Tensor, length: int) -> None:
-        """Raise ValueError for a position beyond the table; the values are read where padding alone could explain the
-        length."""
+        """Raises ValueError for a position beyond the table. The values are read (a GPU synchronisation) only if the
+        length exceeds the table, which padding alone may explain."""
         if length <= self.available or is_torchdynamo_compiling():
             return
         last = int(position_ids.max()) - (self.position_offset if self.counted else 0)
@@ -134,5 +140,6 @@ class TextEmbeddings(nn.Module):
             raise self.build_length_error(last + 1)
 
     def build_length_error(self, length: int) -> ValueError:
+        """Builds the error for a text of `length` tokens."""
         remedy = "truncate the text, or generate fewer tokens (max_new_tokens)"
         return ValueError(f"{length} tokens, but the text tower has {self.available} positions: {remedy}")

@@ -1,4 +1,4 @@
-"""Video towers: clips of frames to tokens."""
+"""Video towers: videos (clips of frames) to tokens."""
 
 from typing import Any
 
@@ -19,17 +19,18 @@ from .wrapped import WrappedTower
 
 
 def build_frame_tower(config: Any) -> nn.Module:
-    """The tower that reads one frame."""
+    """Builds the image tower that encodes each frame."""
     own = {PlaitVisionConfig: ImageTower, PlaitCNNConfig: ConvolutionalTower}
     return own[type(config)](config) if type(config) in own else WrappedTower(config, "image")
 
 
 def keep_tokens(x: Tensor, mask: Tensor) -> Tensor:
+    """Returns all tokens of each frame."""
     return x
 
 
 def as_one_token(pooling: Any) -> Any:
-    """A pooling as one token a frame: (frames, tokens, width) to (frames, 1, width)."""
+    """Wraps a pooling so that it returns one token for each frame: (frames, tokens, width) to (frames, 1, width)."""
     return lambda x, mask: pooling(x, mask)[:, None]
 
 
@@ -37,8 +38,8 @@ FRAME_POOLINGS = {"none": keep_tokens, "mean": as_one_token(mean_token), "first"
 
 
 class VideoTower(nn.Module):
-    """Frames through an image tower, then what joins them over time. Only frames that are there enter the image
-    tower."""
+    """The video tower that encodes each frame by an image tower, then joins the frames over time (`config.temporal`).
+    Only present frames enter the image tower."""
 
     frames: Any
 
@@ -57,44 +58,47 @@ class VideoTower(nn.Module):
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TowerOutput:
-        """pixel_values_videos: (clips, frames, channels, height, width); frame_mask: (clips, frames), 0 behind the last
-        frame of a clip. Raises ValueError for a wrong rank, or more frames than the tower places."""
+        """Encodes videos; pixel_values_videos: (clips, frames, channels, height, width); frame_mask: (clips, frames), 0
+        after the last frame of a clip. Raises ValueError for a wrong rank, or more frames than positions."""
         check_videos(pixel_values_videos)
-        there = torch.ones(pixel_values_videos.shape[:2], dtype=torch.bool, device=pixel_values_videos.device)
-        there = there if frame_mask is None else frame_mask.bool()
-        seen = pixel_values_videos.flatten(0, 1) if frame_mask is None else pixel_values_videos[there]
-        output = self.frames(pixel_values=seen)
+        present = torch.ones(pixel_values_videos.shape[:2], dtype=torch.bool, device=pixel_values_videos.device)
+        present = present if frame_mask is None else frame_mask.bool()
+        frames = pixel_values_videos.flatten(0, 1) if frame_mask is None else pixel_values_videos[present]
+        output = self.frames(pixel_values=frames)
         x = self.pool(output.last_hidden_state, output.mask.bool())
         if frame_mask is not None:
-            x = x.new_zeros(there.numel(), *x.shape[1:]).index_copy(0, there.flatten().nonzero()[:, 0], x)
-        x = x.unflatten(0, tuple(there.shape))
-        result, mask = self.temporal(x, there, output_hidden_states, output_attentions)
+            x = x.new_zeros(present.numel(), *x.shape[1:]).index_copy(0, present.flatten().nonzero()[:, 0], x)
+        x = x.unflatten(0, tuple(present.shape))
+        result, mask = self.temporal(x, present, output_hidden_states, output_attentions)
         return build_tower_output(result, mask, self.pooler)
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the input embeddings of the image tower."""
         return self.frames.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the input embeddings of the image tower."""
         self.frames.set_input_embeddings(value)
 
 
 class TemporalMean(nn.Module):
-    """The mean over the frames, token by token."""
+    """Averages the frames of a clip, token by token."""
 
     def __init__(self, config: PlaitVideoConfig) -> None:
         super().__init__()
 
     def forward(
-        self, x: Tensor, there: Tensor, output_hidden_states: LayerChoice, output_attentions: bool
+        self, x: Tensor, present: Tensor, output_hidden_states: LayerChoice, output_attentions: bool
     ) -> tuple[TransformerOutput, Tensor]:
-        """x: (clips, frames, tokens, width), there: (clips, frames) to (clips, tokens, width) and their mask."""
-        weight = there[..., None, None].to(x.dtype)
+        """Returns (clips, tokens, width) and their mask; x: (clips, frames, tokens, width), present: (clips,
+        frames)."""
+        weight = present[..., None, None].to(x.dtype)
         mean = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
         return TransformerOutput(mean), mean.new_ones(mean.shape[:2], dtype=torch.bool)
 
 
 class TemporalTransformer(nn.Module):
-    """A position for each frame, and a transformer over all tokens of a clip."""
+    """Adds a learned position to each frame, and runs a transformer over all tokens of a clip."""
 
     def __init__(self, config: PlaitVideoConfig) -> None:
         super().__init__()
@@ -103,9 +107,10 @@ class TemporalTransformer(nn.Module):
         self.transformer = PlaitTransformer(config, input_size=width)
 
     def forward(
-        self, x: Tensor, there: Tensor, output_hidden_states: LayerChoice, output_attentions: bool
+        self, x: Tensor, present: Tensor, output_hidden_states: LayerChoice, output_attentions: bool
     ) -> tuple[TransformerOutput, Tensor]:
-        """x: (clips, frames, tokens, width), there: (clips, frames) to (clips, frames * tokens, width) and their mask.
+        """Returns (clips, frames * tokens, width) and their mask; x: (clips, frames, tokens, width), present: (clips,
+        frames).
 
         Raises ValueError for more frames than there are positions.
         """
@@ -114,7 +119,7 @@ class TemporalTransformer(nn.Module):
             places = self.position_embedding.num_embeddings
             raise ValueError(f"a video has {frames} frames, but the tower places {places}: sample fewer (num_frames)")
         x = x + self.position_embedding(torch.arange(frames, device=x.device))[None, :, None]
-        mask = there.repeat_interleave(count, dim=1)
+        mask = present.repeat_interleave(count, dim=1)
         result = self.transformer(
             x.flatten(1, 2), mask, output_hidden_states=output_hidden_states, output_attentions=output_attentions
         )
@@ -125,7 +130,7 @@ TEMPORAL_MODULES = {"mean": TemporalMean, "transformer": TemporalTransformer}
 
 
 class TubeletTower(nn.Module):
-    """Tubelets of a video to tokens: VideoMAE's encoder, ViViT."""
+    """The video tower of VideoMAE's encoder and ViViT: tubelets (patches over several frames) to tokens."""
 
     def __init__(self, config: PlaitTubeletConfig) -> None:
         super().__init__()
@@ -141,25 +146,27 @@ class TubeletTower(nn.Module):
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
     ) -> TowerOutput:
-        """pixel_values_videos: (clips, num_frames, channels, height, width), of the sizes of the config.
+        """Encodes videos; pixel_values_videos: (clips, num_frames, channels, height, width), with the config's sizes.
 
-        Raises ValueError for others, or for a clip with fewer frames (`frame_mask`).
+        Raises ValueError for other sizes, or a clip with absent frames (`frame_mask`).
         """
         if frame_mask is not None and not bool(frame_mask.all()):
-            raise ValueError(f"this tower reads {self.config.num_frames} frames of every video: sample that many")
+            raise ValueError(f"this tower reads {self.config.num_frames} frames of every video: sample that number")
         x = self.embeddings(pixel_values_videos)
         result = self.transformer(x, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
         return build_tower_output(result, x.new_ones(x.shape[:2], dtype=torch.bool), self.pooler)
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the convolution that embeds the tubelets."""
         return self.embeddings.patch_embedding
 
     def set_input_embeddings(self, value: Any) -> None:
+        """Replaces the convolution that embeds the tubelets."""
         self.embeddings.patch_embedding = value
 
 
 class TubeletEmbeddings(nn.Module):
-    """Tubelets through one convolution, class tokens, positions (Arnab et al. 2021, section 3.2)."""
+    """Embeds tubelets by one convolution, behind class tokens, with positions (Arnab et al. 2021, section 3.2)."""
 
     def __init__(self, config: PlaitTubeletConfig) -> None:
         super().__init__()
@@ -172,7 +179,7 @@ class TubeletEmbeddings(nn.Module):
         self.position_embedding = TUBELET_POSITIONS[config.position_type](count, config.hidden_size)
 
     def forward(self, pixel_values_videos: Tensor) -> Tensor:
-        """pixel_values_videos: (clips, frames, channels, height, width) to (clips, tokens, width)."""
+        """Returns (clips, tokens, width) of pixel_values_videos (clips, frames, channels, height, width)."""
         check_videos(pixel_values_videos)
         if pixel_values_videos.shape[1:] != self.size:
             found = tuple(pixel_values_videos.shape[1:])
@@ -184,14 +191,15 @@ class TubeletEmbeddings(nn.Module):
 
 
 class InterleavedSinusoids(Sinusoids):
-    """Sines and cosines in turn (VideoMAE), made anew and not saved: the checkpoints do not have them."""
+    """Sinusoidal positions with sines and cosines in alternating channels (VideoMAE). They are computed at construction
+    and not saved: the checkpoints do not have them."""
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__(count, width)
         self.weight = nn.Buffer(self.weight, persistent=False)
 
     def init_weights(self, std: float) -> None:
-        """sin(p / 10000^(2i/d)) and cos of the same (Vaswani et al. 2017, section 3.5), in float64 first."""
+        """Computes sin(p / 10000^(2i/d)) and cos of the same (Vaswani et al. 2017, section 3.5), first in float64."""
         count, width = self.weight.shape
         channels = torch.arange(width, dtype=torch.float64)
         angles = torch.arange(count, dtype=torch.float64)[:, None] * 10000 ** (-2 * (channels // 2) / width)

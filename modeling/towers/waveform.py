@@ -1,4 +1,4 @@
-"""Samples of sound to tokens: the convolutions of wav2vec2 and HuBERT."""
+"""Embeds audio samples as tokens: the convolutions of wav2vec2 and HuBERT."""
 
 import math
 from typing import NamedTuple
@@ -14,15 +14,15 @@ from ..core.layers import LearnedTokens, SelfInitializing
 
 
 class AudioTokens(NamedTuple):
-    """tokens: (clips, tokens, width); mask: (clips, tokens) bool, None where every token is real."""
+    """Embedded audio clips. tokens: (clips, tokens, width); mask: (clips, tokens) bool, None if every token is real."""
 
     tokens: Tensor
     mask: Tensor | None
 
 
 class WaveformEmbeddings(nn.Module):
-    """Samples through strided convolutions, a projection, and positions from one more convolution (Baevski et al. 2020,
-    https://arxiv.org/abs/2006.11477, section 2). A clip shorter than the convolutions see is padded with silence."""
+    """Embeds samples by strided convolutions, a projection, and positions from one more convolution (Baevski et al.
+    2020, https://arxiv.org/abs/2006.11477, section 2). A clip shorter than the receptive field is padded with zeros."""
 
     item_dimensions = 1
 
@@ -39,6 +39,7 @@ class WaveformEmbeddings(nn.Module):
 
     @property
     def entry(self) -> nn.Module:
+        """The first convolution."""
         return self.convolutions[0].get_submodule("convolution")
 
     @entry.setter
@@ -46,7 +47,7 @@ class WaveformEmbeddings(nn.Module):
         self.convolutions[0].register_module("convolution", value)
 
     def forward(self, input_values: Tensor, mask: Tensor | None = None) -> AudioTokens:
-        """input_values: (clips, samples), mask: likewise."""
+        """Returns one token for each stride of samples; input_values and mask: (clips, samples)."""
         self.check(input_values, mask)
         short = max(self.receptive_field - input_values.shape[1], 0)
         x = nn.functional.pad(input_values.to(self.projection.weight.dtype), (0, short))[:, None]
@@ -61,18 +62,20 @@ class WaveformEmbeddings(nn.Module):
     def check(self, input_values: Tensor, mask: Tensor | None) -> None:
         """Raises ValueError for a wrong rank, no samples, or a mask with padding before the end."""
         if input_values.ndim != 2 or not input_values.shape[1]:
-            raise ValueError(f"clips have shape {tuple(input_values.shape)}, not (clips, samples)")
+            raise ValueError(
+                f"audio clips have shape {tuple(input_values.shape)}, not (clips, samples) with at least one sample"
+            )
         if mask is not None and not is_torchdynamo_compiling() and bool((mask[:, 1:] > mask[:, :-1]).any()):
             raise ValueError("input_values_mask has padding before the end of a clip: pad on the right")
 
 
 def build_length_mask(lengths: Tensor, count: int) -> Tensor:
-    """(clips,) to (clips, count), True for the first `lengths` of each."""
+    """Returns a mask (clips, count), True for the first lengths[i] places of clip i; lengths: (clips,)."""
     return torch.arange(count, device=lengths.device)[None] < lengths[:, None]
 
 
 class WaveConvolution(SelfInitializing):
-    """act(norm(convolution(x))) over time."""
+    """Computes act(norm(convolution(x))) over time."""
 
     def __init__(self, config: PlaitWaveformConfig, number: int) -> None:
         super().__init__()
@@ -88,17 +91,17 @@ class WaveConvolution(SelfInitializing):
         self.act = ACT2FN[config.feat_extract_activation]
 
     def init_weights(self, std: float) -> None:
-        """He et al. 2015 (https://arxiv.org/abs/1502.01852): the signal keeps its size through the layers."""
+        """Draws weights by He et al. 2015 (https://arxiv.org/abs/1502.01852): the variance stays equal across layers."""
         init.kaiming_normal_(self.convolution.weight)
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x: (clips, channels, frames) and how many of them are real to the same behind the convolution."""
+        """Returns the output frames and their lengths; x: (clips, channels, frames); lengths: (clips,), real frames."""
         lengths = None if lengths is None else (lengths - self.kernel) // self.stride + 1
         return self.act(self.norm(self.convolution(x), lengths)), lengths
 
 
 class NoNorm(nn.Module):
-    """x as it is."""
+    """Returns x unchanged: no norm."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -108,7 +111,7 @@ class NoNorm(nn.Module):
 
 
 class TimeNorm(nn.GroupNorm):
-    """Each channel normed over the frames of its clip, over the real ones alone: what is padded changes nothing."""
+    """Norms each channel over the real frames of its clip, so that padding changes nothing."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels)
@@ -123,7 +126,7 @@ class TimeNorm(nn.GroupNorm):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Each frame normed over its channels."""
+    """Norms each frame over its channels."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
@@ -133,9 +136,9 @@ CONVOLUTION_NORMS = {"none": NoNorm, "group": TimeNorm, "layer": ChannelNorm}
 
 
 class ConvolutionalPositions(SelfInitializing):
-    """act(convolution(x)), of as many frames: what stands around a frame tells its place (Baevski et al. 2020, section
-    2). The weight is normalised over all but time: magnitude * direction / |direction| (Salimans and Kingma 2016,
-    https://arxiv.org/abs/1602.07868, equation 2)."""
+    """Computes positions as act(convolution(x)), with the same number of frames: its neighbours tell a frame's position
+    (Baevski et al. 2020, section 2). The weight is normalized over all dimensions but time: magnitude * direction /
+    |direction| (Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868, equation 2)."""
 
     def __init__(self, config: PlaitWaveformConfig) -> None:
         super().__init__()
@@ -147,16 +150,17 @@ class ConvolutionalPositions(SelfInitializing):
         self.act = ACT2FN[config.feat_extract_activation]
 
     def init_weights(self, std: float) -> None:
+        """Draws the direction from a normal distribution, and sets the magnitude to its norm."""
         init.normal_(self.direction, std=2 * math.sqrt(1 / (self.kernel * len(self.direction))))
         init.copy_(self.magnitude, self.compute_norm().detach())
         init.zeros_(self.bias)
 
     def compute_norm(self) -> Tensor:
-        """|direction|: (1, 1, kernel)."""
+        """Computes |direction|: (1, 1, kernel)."""
         return torch.linalg.vector_norm(self.direction, dim=(0, 1), keepdim=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (clips, frames, width) to the same."""
+        """Returns positions (clips, frames, width) of x (clips, frames, width)."""
         weight = self.direction * (self.magnitude / self.compute_norm())
         padded = nn.functional.conv1d(
             x.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups

@@ -1,4 +1,4 @@
-"""Wrapped decoders: a causal family that the core does not know, built and run by transformers, that writes text."""
+"""Wrapped decoders: causal families without a native tower, built and run by transformers, that generate text."""
 
 from typing import Any, NamedTuple
 
@@ -11,16 +11,16 @@ from .wrapped import WrappedTower, find_part_config
 
 
 class WrappedDecoder(WrappedTower):
-    """Any causal model that `AutoModel` builds, as a decoder: images stand in its `inputs_embeds`; a context goes to
-    its own cross-attention, where its config adds one. `generate` makes `position_ids` for every family: one that has
-    no use for them (ALiBi) does without.
+    """A decoder that wraps any causal model `AutoModel` builds. Images enter through its `inputs_embeds`; a context
+    enters through its own cross-attention, if its config adds one. `generate` makes `position_ids` for every family:
+    they are dropped for a family that does not take them (ALiBi).
 
-    Its head is not here: it must be a plain projection, which `load_wrapped_decoder` makes sure of.
+    It excludes the head, which must be a plain projection: `load_wrapped_decoder` checks that.
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config, "text")
-        self.keeps_cache = "past_key_values" in self.takes  # Mamba's state is none: it reads the whole text again
+        self.keeps_cache = "past_key_values" in self.takes  # Mamba has none: a decode step reads the whole text
 
     def forward(
         self,
@@ -29,13 +29,16 @@ class WrappedDecoder(WrappedTower):
         blocks: Tensor | None = None,
         **inputs: Any,
     ) -> TowerOutput:
-        """As `WrappedTower` for text; context: (batch, tokens, width) and context_mask: (batch, tokens).
+        """Decodes text, with the inputs of `WrappedTower`; context: (batch, tokens, width), context_mask: (batch,
+        tokens).
 
-        Raises ValueError for a context in a family without cross-attention, or for blocks of tokens that see each
-        other.
+        Raises ValueError for a context in a family without cross-attention, or for `blocks` (bidirectional images).
         """
         if blocks is not None:
-            raise ValueError(f"bidirectional_images: a wrapped {self.config.model_type} decoder makes its own masks")
+            raise ValueError(
+                f"bidirectional_images is set, but a wrapped {self.config.model_type} decoder makes its own "
+                "masks: unset it"
+            )
         if context is not None:
             check_cross_attention(self.config)
             inputs |= {"encoder_hidden_states": context, "encoder_attention_mask": context_mask}
@@ -45,16 +48,17 @@ class WrappedDecoder(WrappedTower):
 
 
 def check_cross_attention(config: PreTrainedConfig) -> None:
-    """Raise ValueError where a family's decoder has no cross-attention to read a context with."""
+    """Raises ValueError for a family's decoder that has no cross-attention for a context."""
     if not getattr(config, "add_cross_attention", False):
         raise ValueError(
-            f"a {config.model_type} decoder has no cross-attention (add_cross_attention): with PlaitForCausalLM images "
-            "stand among its text instead"
+            f"a {config.model_type} decoder has no cross-attention (add_cross_attention): use PlaitForCausalLM, "
+            "in which images stand among the text"
         )
 
 
 class LoadedDecoder(NamedTuple):
-    """config: from which `AutoModel` builds the decoder again; model: the loaded one; head: its projection."""
+    """A loaded causal model. config: builds the decoder again by `AutoModel`; model: without the head; head: its
+    projection to the vocabulary."""
 
     config: PreTrainedConfig
     model: PreTrainedModel
@@ -64,10 +68,10 @@ class LoadedDecoder(NamedTuple):
 def load_wrapped_decoder(
     name_or_path: Any, use_safetensors: bool = True, dtype: Any = None, **options: Any
 ) -> LoadedDecoder:
-    """A causal language model of a published checkpoint through `AutoModelForCausalLM`.
+    """Loads a causal language model of a pretrained checkpoint by `AutoModelForCausalLM`.
 
-    Raises ValueError for a family that is none, of which the checkpoint lacks weights, or whose head computes more than
-    a projection (a soft cap, a scale): it would be left out.
+    Raises ValueError for a family without a separate decoder and projection, a checkpoint that lacks weights, or a head
+    that computes more than a projection (a soft cap, a scale), which plait would leave out.
     """
     dtype = dtype or torch.get_default_dtype()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -86,7 +90,7 @@ def load_wrapped_decoder(
 
 @torch.no_grad()
 def check_head(whole: PreTrainedModel, base: PreTrainedModel, head: nn.Linear) -> None:
-    """Raise ValueError where the logits are another function of the hidden states than the projection."""
+    """Raises ValueError if the model's logits are not the projection of its hidden states."""
     size = int(whole.config.get_text_config().vocab_size)
     probe = (torch.arange(6, device=whole.device) * 7919 % size)[None]
     theirs = whole.eval()(input_ids=probe).logits
@@ -99,5 +103,5 @@ def check_head(whole: PreTrainedModel, base: PreTrainedModel, head: nn.Linear) -
 
 
 def has_causal_lm(config: PreTrainedConfig) -> bool:
-    """Whether transformers has a causal language model for this config."""
+    """Returns whether transformers has a causal language model for this config."""
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING

@@ -1,4 +1,4 @@
-"""Sound and video in wrapped towers: how a family calls its input, and which of its tokens are there."""
+"""Audio and video inputs of wrapped towers: their names in a family, and the mask of the family's tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,34 +11,37 @@ from .items import check_videos
 
 
 def is_video_family(config: PreTrainedConfig) -> bool:
-    """Whether transformers knows a family as one of videos; some of these call their input as image families do."""
+    """Returns whether transformers lists a family as a video family; some of them name their input `pixel_values`."""
     return config.model_type in MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES
 
 
 def disable_augmentation(model: PreTrainedModel) -> None:
-    """Masking of features in training is left to the data: it fails on clips shorter than what it masks."""
+    """Switches off the masking of features in training (SpecAugment): it fails on clips shorter than its mask."""
     model.config.apply_spec_augment = False
 
 
 def rename_inputs(inputs: Mapping[str, Any], takes: frozenset[str]) -> dict[str, Any]:
-    """The inputs of a tower of sound or video by the family's own names.
+    """Renames the inputs of an audio or video tower to the family's own names.
 
-    Raises ValueError for videos of the wrong rank or with frames that are not there: these families read all.
+    takes: the arguments of the family's forward. Raises ValueError for videos of the wrong rank or with absent frames:
+    these families read every frame.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
     if "clip_mask" in given:
         given["attention_mask"] = given.pop("clip_mask").long()
     if "pixel_values_videos" in given:
         check_videos(given["pixel_values_videos"])
-        there = given.pop("frame_mask", None)
-        if there is not None and not bool(there.all()):
-            raise ValueError("this video tower reads all frames of a clip: sample as many of every video (num_frames)")
+        present = given.pop("frame_mask", None)
+        if present is not None and not bool(present.all()):
+            raise ValueError(
+                "this video tower reads all frames of a clip: sample the same number of every video (num_frames)"
+            )
         if "pixel_values_videos" not in takes:
             given["pixel_values"] = given.pop("pixel_values_videos")
     return given
 
 
 def compute_clip_mask(model: Any, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """(clips, length), True where a token has samples, by the family's own strides; attention_mask: (clips,
-    samples)."""
+    """Returns (clips, length), True for tokens that hold real samples, by the family's own strides; attention_mask:
+    (clips, samples)."""
     return model._get_feature_vector_attention_mask(tokens.shape[1], attention_mask).bool()

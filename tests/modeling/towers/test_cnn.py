@@ -382,7 +382,7 @@ def test_a_cnn_and_a_text_tower_make_one_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 4, 32, 32), (2, 32, 32)])
 def test_pictures_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="pictures have shape"):
+    with pytest.raises(ValueError, match="images have shape"):
         ConvolutionalTower(PlaitCNNConfig(**TINY))(torch.zeros(shape))
 
 
