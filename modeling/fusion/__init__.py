@@ -1,4 +1,4 @@
-"""Fusion: several token streams in, one `Fused` out. A strategy is one class, one file and one row of `FUSIONS`.
+"""Fusion: several token streams to one `FusionOutput`. A strategy is one class, one file and one row of `FUSIONS`.
 
 May import: modeling/losses and below, never modeling/towers.
 """

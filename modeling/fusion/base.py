@@ -1,4 +1,4 @@
-"""What all fusions share: streams in, fused tokens out, and what becomes of absent modalities."""
+"""The base of all fusions: streams in, fused tokens out, and the handling of absent modalities."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from ..outputs import LayerChoice
 
 
 class Stream(NamedTuple):
-    """One modality's tokens.
+    """The tokens of one modality.
 
-    tokens: (batch, length, width); mask: (batch, length) bool, True where there is a token. A row without the modality
-    has an all-False mask; what stands in the place of its tokens is never read.
+    tokens: (batch, length, width); mask: (batch, length) bool, True for real tokens. A row without the modality has an
+    all-False mask, and its tokens are never read.
     """
 
     tokens: Tensor
@@ -23,20 +23,20 @@ class Stream(NamedTuple):
 
     @property
     def present(self) -> Tensor:
-        """(batch,) bool, True for the rows that have a token."""
+        """(batch,) bool, True for rows with at least one real token."""
         return self.mask.any(dim=1)
 
     def clean(self, rows: Tensor | None = None) -> "Stream":
-        """The same with zeros where there is no token; only `rows`, (batch,) bool, keep theirs."""
+        """Returns the stream with zeros in place of absent tokens; rows outside `rows`, (batch,) bool, lose all."""
         mask = self.mask if rows is None else self.mask & rows[:, None]
         # where, not a product: 0 * nan is nan, in the gradient too
         return Stream(torch.where(mask[..., None], self.tokens, 0.0), mask)
 
 
 class FusionOutput(NamedTuple):
-    """tokens: (batch, length, width) and mask: (batch, length) of the sequence that a head or decoder reads;
-    hidden_states, attentions, cross_attentions: of the joint transformer, a tensor a layer, where asked for and where
-    the strategy has one."""
+    """The output of a fusion. tokens: (batch, length, width) and mask: (batch, length), which a head or decoder reads;
+    hidden_states, attentions, cross_attentions: one tensor for each layer of the fusion, if requested and if the
+    strategy has layers."""
 
     tokens: Tensor
     mask: Tensor
@@ -46,11 +46,11 @@ class FusionOutput(NamedTuple):
 
 
 class Fusion(nn.Module):
-    """Base of the strategies: a subclass implements `fuse` and finds there every modality of the fusion, in the order
-    text, image, audio, video, with zeros where there is no token. A modality that the whole batch lacks is a stream of
-    length 0, so that its parameters still get a gradient (of zeros) and no distributed run waits for it.
+    """Base of the strategies: a subclass implements `fuse`, which gets every modality of the fusion, in the order text,
+    image, audio, video, with zeros in place of absent tokens. A modality that the whole batch lacks is a stream of
+    length 0: its parameters still get a gradient (of zeros), as distributed training waits for all of them.
 
-    `keeps_tokens`: whether the fused tokens are those of the streams, in their order.
+    `keeps_tokens`: whether the fused tokens are the tokens of the streams, in their order.
     """
 
     keeps_tokens = True
@@ -64,7 +64,7 @@ class Fusion(nn.Module):
     def forward(
         self, streams: Mapping[str, Stream], output_hidden_states: LayerChoice = False, output_attentions: bool = False
     ) -> FusionOutput:
-        """streams: by modality, in any order, each (batch, length, width) with its own length.
+        """Fuses streams given by modality, in any order, each (batch, length, width) with its own length.
 
         Raises:
             ValueError: a row without any modality, or a stream of a modality that this fusion was not built for.
@@ -79,10 +79,14 @@ class Fusion(nn.Module):
     def fuse(
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
+        """Fuses one clean stream for each modality of the fusion."""
         raise NotImplementedError
 
     def complete(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
-        """All modalities in their order, an empty stream for each that is missing."""
+        """Returns the streams of all modalities in their order, an empty one for each missing modality.
+
+        Raises ValueError for an unknown modality, or no streams.
+        """
         others = [modality for modality in streams if modality not in self.modalities]
         if others or not streams:
             raise ValueError(f"this fusion reads {', '.join(self.modalities)}, not {', '.join(others) or 'nothing'}")
@@ -91,7 +95,10 @@ class Fusion(nn.Module):
         return {modality: streams.get(modality, empty) for modality in self.modalities}
 
     def check_rows(self, present: Tensor) -> None:
-        """present: (batch, modalities). Reads them on the host: one synchronisation a call on a GPU."""
+        """Raises ValueError for a row without any modality; present: (batch, modalities).
+
+        The values are read on the host: one synchronisation a call on a GPU.
+        """
         if is_torchdynamo_compiling():  # a compiled or exported graph cannot depend on values
             return
         rows = (~present.any(dim=1)).nonzero().flatten().tolist()
@@ -103,48 +110,50 @@ class Fusion(nn.Module):
 
 
 class ModalityDropout(nn.Module):
-    """In training, each present modality of a row is dropped with a chance of `p`, but never its last one (ModDrop,
-    Neverova et al. 2015, https://arxiv.org/abs/1501.00102)."""
+    """Drops each present modality of a row with probability `p` in training, but never its last one (ModDrop, Neverova
+    et al. 2015, https://arxiv.org/abs/1501.00102)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
 
     def forward(self, present: Tensor) -> Tensor:
-        """present: (batch, modalities) bool to those that are kept."""
+        """Returns the modalities that are kept; present: (batch, modalities) bool, like the result."""
         if not self.training or not self.p:
             return present
         draw = torch.rand(present.shape, device=present.device).where(present, -1.0)
-        # the highest draw of a row survives: when all were dropped, that is one of them at random
+        # the highest draw of a row survives: a random modality, if all of them would be dropped
         return present & ((draw >= self.p) | (draw == draw.amax(dim=1, keepdim=True)))
 
 
 def check_modality_count(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
-    """Raises ValueError for a modality alone."""
+    """Raises ValueError for fewer than two modalities."""
     if len(modalities) < 2:
-        raise ValueError(f"{config.strategy} needs two modalities or more, not {', '.join(modalities)} alone")
+        raise ValueError(
+            f"the fusion strategy {config.strategy} needs two modalities or more, not {', '.join(modalities)} alone"
+        )
 
 
 def require_cross_attention(config: PlaitFusionConfig) -> PlaitFusionConfig:
-    """The config. Raises ValueError where its layers do not read a context."""
+    """Returns the config; raises ValueError if its layers have no cross-attention."""
     if not config.cross_attention:
         raise ValueError(f"the strategy {config.strategy} needs a config with cross_attention=True")
     return config
 
 
 def concatenate_streams(streams: Iterable[Stream]) -> Stream:
-    """Side by side, in one sequence."""
+    """Concatenates the tokens of all streams into one sequence."""
     tokens, masks = zip(*streams, strict=True)
     return Stream(torch.cat(tokens, dim=1), torch.cat(masks, dim=1))
 
 
 def add_modality_types(streams: Mapping[str, Stream], types: nn.ModuleDict) -> list[Stream]:
-    """Each stream plus the learned type of its modality: z = [text + t_text; image + t_image; ...]."""
+    """Adds the learned type of its modality to each stream: z = [text + t_text; image + t_image; ...]."""
     return [Stream(stream.tokens + types[modality](1), stream.mask) for modality, stream in streams.items()]
 
 
 def insert_missing_token(stream: Stream, missing: Tensor) -> Stream:
-    """The stream, with the `missing` token, (batch, 1, width), first in every row that has no token."""
+    """Returns the stream with the `missing` token, (batch, 1, width), as the only token of every row without tokens."""
     lacking = max(0, 1 - stream.mask.shape[1])
     tokens = nn.functional.pad(stream.tokens, (0, 0, 0, lacking))
     mask = nn.functional.pad(stream.mask, (0, lacking))
@@ -154,5 +163,5 @@ def insert_missing_token(stream: Stream, missing: Tensor) -> Stream:
 
 
 def compute_token_positions(mask: Tensor) -> Tensor:
-    """Positions counted over real tokens, (batch, length), so that padding inside the sequence moves nothing."""
+    """Returns positions counted over real tokens, (batch, length): padding inside the sequence does not shift them."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Connectors: a tower's stream brought to the joint width."""
+"""Connectors: each maps a tower's stream to the joint width of the fusion."""
 
 import copy
 
@@ -16,8 +16,8 @@ from .base import Stream, insert_missing_token
 
 
 class LinearConnector(nn.Module):
-    """W x + b, token by token; it projects also where the widths agree, so that every tower has a map of its own into
-    the joint space (LLaVA, Liu et al. 2023, https://arxiv.org/abs/2304.08485, equation 1)."""
+    """Computes W x + b, token by token (LLaVA, Liu et al. 2023, https://arxiv.org/abs/2304.08485, equation 1). It also
+    projects if the widths agree, so that every tower has its own map into the joint space."""
 
     def __init__(self, config: PlaitFusionConfig, width: int) -> None:
         super().__init__()
@@ -25,13 +25,13 @@ class LinearConnector(nn.Module):
         self.proj = nn.Linear(width, config.hidden_size)
 
     def forward(self, stream: Stream) -> Stream:
-        """tokens: (batch, length, width) to (batch, length, hidden_size)."""
+        """Maps the tokens, (batch, length, width), to (batch, length, hidden_size)."""
         x, mask = stream.clean()
         return Stream(self.proj(x), mask)
 
 
 class MLPConnector(nn.Module):
-    """W_2 gelu(W_1 x), token by token (LLaVA 1.5, Liu et al. 2023, https://arxiv.org/abs/2310.03744)."""
+    """Computes W_2 gelu(W_1 x), token by token (LLaVA 1.5, Liu et al. 2023, https://arxiv.org/abs/2310.03744)."""
 
     def __init__(self, config: PlaitFusionConfig, width: int) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class MLPConnector(nn.Module):
         self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, stream: Stream) -> Stream:
-        """tokens: (batch, length, width) to (batch, length, hidden_size)."""
+        """Maps the tokens, (batch, length, width), to (batch, length, hidden_size)."""
         x, mask = stream.clean()
         return Stream(self.down_proj(self.act(self.up_proj(x))), mask)
 
 
 class ResamplerConnector(nn.Module):
-    """Any number of tokens in, `num_queries` out (Perceiver resampler: Flamingo, Alayrac et al. 2022,
-    https://arxiv.org/abs/2204.14198, section 2.1). Learned queries q read the projected tokens x and themselves:
+    """The Perceiver resampler: any number of tokens in, `num_queries` out (Flamingo, Alayrac et al. 2022,
+    https://arxiv.org/abs/2204.14198, section 2.1). Learned queries q attend to the projected tokens x and themselves:
 
         q = q + attention(q, [x; q]),  q = q + mlp(q)
 
@@ -64,7 +64,7 @@ class ResamplerConnector(nn.Module):
         self.layers = nn.ModuleList(ResamplerLayer(config, number) for number in range(config.resampler_layers))
 
     def forward(self, stream: Stream) -> Stream:
-        """tokens: (batch, length, width) to (batch, num_queries, hidden_size)."""
+        """Maps the tokens, (batch, length, width), to (batch, num_queries, hidden_size)."""
         x, mask = stream.clean()
         x, queries = self.proj(x), self.queries(len(x))
         plan = self.build_plan(queries, x, mask)
@@ -73,14 +73,14 @@ class ResamplerConnector(nn.Module):
         return Stream(queries, stream.present[:, None].expand(queries.shape[:2]))
 
     def build_plan(self, queries: Tensor, x: Tensor, mask: Tensor) -> AttentionPlan:
-        """Queries see the tokens and each other."""
+        """Plans the attention of the queries to the tokens and each other."""
         mask = torch.cat((mask, mask.new_ones(queries.shape[:2])), dim=1)
         allowed = build_cross_mask(self.config, queries, x, mask)
         return AttentionPlan(find_attention_function(self.config._attn_implementation), allowed)
 
 
 class ResamplerLayer(GradientCheckpointingLayer):
-    """One reading of the tokens by the queries."""
+    """One layer of the resampler: attention of the queries to tokens and queries, then an MLP."""
 
     def __init__(self, config: PlaitFusionConfig, layer_idx: int) -> None:
         super().__init__()
@@ -92,17 +92,17 @@ class ResamplerLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, queries: Tensor, x: Tensor, plan: AttentionPlan) -> Tensor:
-        """queries: (batch, num_queries, hidden_size), x: (batch, length, hidden_size) to new queries."""
-        asking = self.cross_attn_norm(queries)
-        context = torch.cat((self.context_norm(x), asking), dim=1)
-        update, _ = self.cross_attn(asking, plan, context=context)
+        """Returns new queries; queries: (batch, num_queries, hidden_size), x: (batch, length, hidden_size)."""
+        normed = self.cross_attn_norm(queries)
+        context = torch.cat((self.context_norm(x), normed), dim=1)
+        update, _ = self.cross_attn(normed, plan, context=context)
         queries = queries + self.dropout(update)
         return queries + self.dropout(self.mlp(self.mlp_norm(queries)))
 
 
 class QFormerConnector(nn.Module):
-    """Any number of tokens in, `num_queries` out (the Q-Former of BLIP-2, Li et al. 2023,
-    https://arxiv.org/abs/2301.12597, section 3.1, its image side): learned queries q attend to each other, then to the
+    """The Q-Former: any number of tokens in, `num_queries` out (BLIP-2, Li et al. 2023,
+    https://arxiv.org/abs/2301.12597, section 3.1, the image side). Learned queries q attend to each other, then to the
     projected tokens x:
 
         q = q + attention(q, q),  q = q + attention(q, x),  q = q + mlp(q)
@@ -122,12 +122,11 @@ class QFormerConnector(nn.Module):
         self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
 
     def forward(self, stream: Stream) -> Stream:
-        """tokens: (batch, length, width) to (batch, num_queries, hidden_size)."""
+        """Maps the tokens, (batch, length, width), to (batch, num_queries, hidden_size)."""
         x, mask = stream.clean()
         x, queries = self.proj(x), self.queries(len(x))
-        x, mask = insert_missing_token(
-            Stream(x, mask), torch.zeros_like(queries[:, :1])
-        )  # attention needs something to look at
+        # attention over no tokens at all is undefined
+        x, mask = insert_missing_token(Stream(x, mask), torch.zeros_like(queries[:, :1]))
         attend = find_attention_function(self.config._attn_implementation)
         plans = LayerPlans(
             AttentionPlan(attend), AttentionPlan(attend, build_cross_mask(self.config, queries, x, mask))
@@ -138,7 +137,7 @@ class QFormerConnector(nn.Module):
 
 
 def build_qformer_config(config: PlaitFusionConfig) -> PlaitFusionConfig:
-    """The fusion's config for layers that read a context."""
+    """Returns the fusion's config with cross-attention in every layer."""
     changed = copy.copy(config)
     changed.cross_attention, changed.cross_attention_layers, changed.context_size = True, None, config.hidden_size
     return changed
@@ -150,10 +149,10 @@ CONNECTORS: dict[str, type[nn.Module]] = {
     "resampler": ResamplerConnector,
     "qformer": QFormerConnector,
 }
-# those that make their own number of tokens, in the place of the tower's
+# connectors whose number of tokens does not depend on the tower's
 RESAMPLING_CONNECTORS = ("resampler", "qformer")
 
 
 def build_connector(config: PlaitFusionConfig, width: int) -> nn.Module:
-    """The connector that `config.connector` names, from a tower `width` wide to `config.hidden_size`."""
+    """Builds the connector that `config.connector` names, from a tower of width `width` to `config.hidden_size`."""
     return CONNECTORS[config.connector](config, width)

@@ -1,4 +1,4 @@
-"""Images inside a decoder's text: their tokens take the place of the image tokens (LLaVA, Liu et al. 2023,
+"""Images inside a decoder's text: an image's embeddings replace its placeholder tokens (LLaVA, Liu et al. 2023,
 https://arxiv.org/abs/2304.08485, section 4.1)."""
 
 from typing import NamedTuple
@@ -11,23 +11,23 @@ from .base import Stream
 
 
 class InlineEmbeddings(NamedTuple):
-    """embeds: (batch, length, width), images put in; blocks: (batch, length), the number of the image that a token
-    belongs to in its row, -1 for text."""
+    """The embeddings of a text with its images. embeds: (batch, length, width); blocks: (batch, length), the index in
+    its row of the image that a token belongs to, -1 for text."""
 
     embeds: Tensor
     blocks: Tensor
 
 
 def insert_image_tokens(embeds: Tensor, places: Tensor, images: Stream, images_per_row: int) -> InlineEmbeddings:
-    """Image tokens put where they belong, in their order.
+    """Replaces the embeddings of the text's image tokens by those of the images, in their order.
 
     embeds: (batch, length, width) of the text; places: (batch, length) bool, True at image tokens; images: (batch,
     images * tokens, width) and its mask.
-    Raises ValueError for a row with another number of places than its images have tokens.
+    Raises ValueError for a row whose number of image tokens is not that of its images' embeddings.
     """
     each = max(images.mask.shape[1] // max(images_per_row, 1), 1)
     check_image_places(places, images.mask, each)
-    number = places.cumsum(1) - 1  # of a place in its row; a row's images stand in the same order
+    number = places.cumsum(1) - 1  # index of a place in its row; a row's images have the same order
     first = images.mask.int().argsort(dim=1, descending=True, stable=True)
     chosen = first.gather(1, number.clamp(0, first.shape[1] - 1))
     tokens = images.tokens.gather(1, chosen[..., None].expand(-1, -1, images.tokens.shape[-1]))
@@ -36,7 +36,10 @@ def insert_image_tokens(embeds: Tensor, places: Tensor, images: Stream, images_p
 
 
 def check_image_places(places: Tensor, present: Tensor, each: int) -> None:
-    """Reads the numbers on the host: one synchronisation a prompt on a GPU."""
+    """Raises ValueError for a row whose image tokens and embeddings differ in number; `each` are those of one image.
+
+    The numbers are read on the host: one synchronisation a prompt on a GPU.
+    """
     if is_torchdynamo_compiling():  # a compiled or exported graph cannot depend on values
         return
     wanted, given = places.sum(1), present.sum(1)
@@ -44,7 +47,7 @@ def check_image_places(places: Tensor, present: Tensor, each: int) -> None:
         row = int((wanted != given).nonzero()[0])
         raise ValueError(
             f"row {row} has {int(wanted[row])} image tokens in its text, but its images have {int(given[row])} "
-            f"({each} an image): the processor puts one for each when the text has an image token for every image, its "
-            "num_image_tokens is the model's and the model's config.image_token_id is its image_token_id "
-            "(model.set_image_token_id)"
+            f"({each} for each image): the processor inserts the right number if the text has one image token for "
+            "every image, its num_image_tokens is the model's, and its image_token_id is the model's "
+            "config.image_token_id (model.set_image_token_id)"
         )

@@ -1,4 +1,4 @@
-"""What the strategies share that read one vector a modality."""
+"""The base of the strategies that pool each modality to one vector."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from .base import Fusion, FusionOutput, Stream
 
 
 class PooledFusion(Fusion):
-    """Base of the strategies that join vectors: each stream is normed and averaged to one vector x_m, (batch, width),
-    which is zero where the modality is absent. A subclass implements `join`.
+    """Base of the strategies that combine vectors: each stream is normed and averaged to one vector x_m, (batch,
+    width), which is zero if the modality is absent. A subclass implements `combine`.
 
-    One token a row; there is no joint transformer, hence `num_hidden_layers` has no effect and there are no hidden
-    states.
+    The output has one token in each row. There is no joint transformer, hence `num_hidden_layers` has no effect and
+    there are no hidden states.
     """
 
     keeps_tokens = False
@@ -32,15 +32,16 @@ class PooledFusion(Fusion):
         return FusionOutput(self.combine(vectors, present)[:, None], present.any(dim=1, keepdim=True))
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
-        """vectors: by modality, each (batch, width); present: (batch, modalities) bool. Returns (batch, width)."""
+        """Returns the fused vector, (batch, width); vectors: by modality, each (batch, width); present: (batch,
+        modalities) bool."""
         raise NotImplementedError
 
 
 def weighted_sum(weights: Tensor, vectors: dict[str, Tensor]) -> Tensor:
-    """weights: (batch, modalities). Returns the sum of a_m x_m, (batch, width)."""
+    """Returns the sum over modalities of a_m x_m, (batch, width); weights a: (batch, modalities)."""
     return (weights[:, None] @ torch.stack(list(vectors.values()), dim=1))[:, 0]
 
 
 def masked_softmax(scores: Tensor, present: Tensor) -> Tensor:
-    """Softmax over the modalities that a row has, zero for the others; both (batch, modalities)."""
+    """Computes the softmax over the present modalities of each row, zero for the others; all (batch, modalities)."""
     return scores.masked_fill(~present, float("-inf")).softmax(dim=1)

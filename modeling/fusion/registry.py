@@ -1,4 +1,4 @@
-"""Fusion: several token streams in, one `Fused` out. A strategy is one class, one file and one row of `FUSIONS`."""
+"""The table of fusion strategies: each is one class, one file and one row of `FUSIONS`."""
 
 from ...configuration import PlaitFusionConfig
 from ...configuration.messages import suggest
@@ -39,10 +39,10 @@ FUSIONS: dict[str, type[Fusion]] = {
 
 
 def build_fusion(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> Fusion:
-    """The fusion that `config.strategy` names, for these modalities (in any order).
+    """Builds the fusion that `config.strategy` names, for these modalities (in any order).
 
     Raises:
-        ValueError: no such strategy, with the nearest name or the list.
+        ValueError: an unknown strategy; the message has the nearest name or the list.
     """
     if config.strategy not in FUSIONS:
         raise ValueError(f"there is no fusion strategy {config.strategy!r}{suggest(config.strategy, FUSIONS)}")

@@ -245,7 +245,6 @@ def build_stages(config: PlaitCNNConfig) -> Iterator[list[nn.Module]]:
 
 
 def skip_pooling(x: Tensor, mask: Tensor) -> None:
-    """Returns None: the tower has no pooled vector."""
     return None
 
 

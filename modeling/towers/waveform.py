@@ -91,7 +91,7 @@ class WaveConvolution(SelfInitializing):
         self.act = ACT2FN[config.feat_extract_activation]
 
     def init_weights(self, std: float) -> None:
-        """Draws weights by He et al. 2015 (https://arxiv.org/abs/1502.01852): the variance stays equal across layers."""
+        """Draws weights by He et al. 2015 (https://arxiv.org/abs/1502.01852): layers keep the variance."""
         init.kaiming_normal_(self.convolution.weight)
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -269,7 +269,7 @@ def find_part(model: PreTrainedModel, modality: str) -> PreTrainedModel:
 
 
 def find_family_modality(config: PreTrainedConfig) -> str:
-    """Returns the modality that a family reads; raises ValueError if it has several towers, or reads another input than towers."""
+    """Returns the modality that a family reads; raises ValueError for several towers, or an input of no modality."""
     towers = [name for name, field in CONFIG_FIELDS.items() if field in config.sub_configs]
     if len(towers) > 1:
         raise ValueError(f"a {config.model_type} checkpoint has the towers {', '.join(towers)}: name one of them")

@@ -1,4 +1,4 @@
-"""The fusion strategies, one file each; `registry.py` above lists them.
+"""The fusion strategies, one file each; `modeling/fusion/registry.py` lists them.
 
-May import: the files of modeling/fusion beside this folder, and below; never the registry.
+May import: the files of modeling/fusion except the registry, and below.
 """

@@ -1,4 +1,4 @@
-"""Bottleneck fusion: modalities exchange what fits into a few shared tokens."""
+"""Bottleneck fusion: modalities exchange information only through a few shared tokens."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ from ..recorder import OutputRecorder, scatter_keys
 
 
 class BottleneckFusion(Fusion):
-    """A stack a modality, each over its own tokens and `config.num_bottlenecks` tokens f that all share (MBT, Nagrani
-    et al. 2021, https://arxiv.org/abs/2107.00135, equations 8 and 9):
+    """Bottleneck fusion: one stack of layers for each modality, over its own tokens and `config.num_bottlenecks` tokens
+    f shared by all (MBT, Nagrani et al. 2021, https://arxiv.org/abs/2107.00135, equations 8 and 9):
 
         [x_m; f_m] = layer_m([x_m; f]),  f = mean over present m of f_m
 
-    The fused tokens are those of the streams. `attentions` are over all streams and, last, the shared tokens.
+    The fused tokens are the tokens of the streams. `attentions` are over all streams and, last, the shared tokens.
     """
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
@@ -54,7 +54,7 @@ class BottleneckFusion(Fusion):
         return FusionOutput(tokens, mask, hidden_states=recorder.hidden_states, attentions=recorder.attentions)
 
     def plan_attention(self, x: Tensor, mask: Tensor, shared: Tensor, eager: bool) -> AttentionPlan:
-        """How a stream attends to itself and to the shared tokens, which follow it."""
+        """Plans the attention of a stream to itself and to the shared tokens, which follow it."""
         mask = nn.functional.pad(mask, (0, shared.shape[1]), value=True)
         return self.planner.self_attention(torch.cat((x, shared), dim=1), mask, eager)
 
@@ -66,8 +66,8 @@ class BottleneckFusion(Fusion):
         plans: dict[str, AttentionPlan],
         recorder: OutputRecorder,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """One layer of every stream: its tokens, and what it made of the shared ones, (modalities, batch, count,
-        width)."""
+        """Runs one layer of every stream. Returns the streams' tokens, and each stream's update of the shared tokens,
+        (modalities, batch, count, width)."""
         found = {m: layers[m](torch.cat((x[m], shared), dim=1), LayerPlans(plans[m])) for m in x}
         lengths = {m: tokens.shape[1] for m, tokens in x.items()}
         if recorder.output_attentions:

@@ -1,4 +1,4 @@
-"""Co-attention: every modality asks all the others."""
+"""Co-attention: every modality cross-attends to all the others."""
 
 from typing import Any
 
@@ -24,15 +24,16 @@ from ..recorder import OutputRecorder, scatter_keys
 
 
 class CoAttentionFusion(Fusion):
-    """A stack a modality; in each layer its tokens attend to each other and then to all other streams as they were
-    before that layer (two-stream: ViLBERT, Lu et al. 2019, https://arxiv.org/abs/1908.02265, section 2.2; the
-    cross-modality encoder of LXMERT, Tan and Bansal 2019, https://arxiv.org/abs/1908.07490, section 2.2):
+    """Co-attention: one stack of layers for each modality; in each layer its tokens attend to each other, then to all
+    other streams as they were before that layer (two-stream: ViLBERT, Lu et al. 2019, https://arxiv.org/abs/1908.02265,
+    section 2.2; the cross-modality encoder of LXMERT, Tan and Bansal 2019, https://arxiv.org/abs/1908.07490, section
+    2.2):
 
         x_m = x_m + attention(x_m, x_m),  x_m = x_m + attention(x_m, [x_n for all n != m]),  x_m = x_m + mlp(x_m)
 
-    with norms before each. A learned token stands in for an absent stream, to be read by the others; the fused tokens
-    are those of the streams that are there. `attentions` are over all streams, zero outside a token's own;
-    `cross_attentions` likewise, zero inside.
+    with norms before each. A learned token replaces an absent stream, so that the others can attend to it; the fused
+    tokens are those of the present streams. `attentions` are over all streams, zero outside a token's own stream;
+    `cross_attentions` too, zero inside it.
 
     Raises:
         ValueError: fewer than two modalities; a config without `cross_attention`.
@@ -72,7 +73,7 @@ class CoAttentionFusion(Fusion):
     def run_layer(
         self, layers: Any, x: dict[str, Tensor], plans: dict[str, LayerPlans], recorder: OutputRecorder
     ) -> dict[str, Tensor]:
-        """One layer of every stream, each over the others as they come in."""
+        """Runs one layer of every stream, each with the inputs of the other streams as its context."""
         others = {m: [name for name in x if name != m] for m in x}
         contexts = {m: torch.cat([x[name] for name in others[m]], dim=1) for m in x}
         found = {m: layers[m](x[m], plans[m], contexts[m]) for m in x}
@@ -85,7 +86,7 @@ class CoAttentionFusion(Fusion):
         return {m: tokens for m, (tokens, *_) in found.items()}
 
     def plan_attention(self, streams: dict[str, Stream], eager: bool) -> dict[str, LayerPlans]:
-        """How each stream attends to itself and to the others."""
+        """Plans the attention of each stream to itself and to the others."""
         found = {}
         for modality, (x, mask) in streams.items():
             context = concatenate_streams(stream for name, stream in streams.items() if name != modality)
@@ -97,5 +98,5 @@ class CoAttentionFusion(Fusion):
 
 
 def pad_mask(mask: Tensor, x: Tensor) -> Tensor:
-    """The mask, as long as the tokens: a stand-in is none of the fused tokens."""
+    """Pads the mask with False to the length of x: the token that replaces an absent stream is no fused token."""
     return nn.functional.pad(mask, (0, x.shape[1] - mask.shape[1]))

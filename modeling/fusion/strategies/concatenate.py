@@ -1,4 +1,4 @@
-"""Concatenation: no fusion of their tokens, side by side."""
+"""Concatenation: the tokens of all modalities in one sequence, without a joint transformer."""
 
 from torch import nn
 
@@ -9,8 +9,8 @@ from ..base import Fusion, FusionOutput, Stream, add_modality_types, concatenate
 
 
 class ConcatenationFusion(Fusion):
-    """All tokens in one sequence, told apart by a learned type, and nothing more: what reads it does the braiding (the
-    encoder-decoder attention of a decoder over several sources: Libovický and Helcl 2018, "flat" strategy of
+    """Concatenation of all tokens, with a learned type for each modality: the decoder that cross-attends to them does
+    the fusing (encoder-decoder attention over several sources: Libovický and Helcl 2018, the "flat" strategy of
     https://arxiv.org/abs/1811.04719, section 3):
 
         z = [text + t_text; image + t_image; ...]

@@ -1,4 +1,4 @@
-"""Cross-attention fusion: one modality asks, the others answer."""
+"""Cross-attention fusion: one modality gives the queries, the others the context."""
 
 from torch import nn
 
@@ -20,9 +20,9 @@ from ..base import (
 
 
 class QueryFusion(Fusion):
-    """Base: the stream of `config.query` (text where there is text, else the first modality) asks; the others, told
-    apart by a learned type, are the context. A learned token stands in for the query stream of a row that lacks it,
-    another for an absent context. The fused tokens are those of the query stream.
+    """Base of the strategies in which one stream attends to the others. The query stream is that of `config.query`
+    (None: the first modality, text if present); the others, with a learned type for each, are the context. A learned
+    token replaces an absent query stream, another an absent context. The fused tokens are those of the query stream.
 
     Raises:
         ValueError: fewer than two modalities, or a query that is not among them.
@@ -40,7 +40,7 @@ class QueryFusion(Fusion):
         self.missing_context = LearnedTokens(1, config.hidden_size)
 
     def split_query(self, streams: dict[str, Stream]) -> tuple[Stream, Stream]:
-        """The query stream and the context, each with at least one token in every row."""
+        """Returns the query stream and the context, each with at least one token in every row."""
         batch = len(streams[self.query].mask)
         others = {modality: stream for modality, stream in streams.items() if modality != self.query}
         query = insert_missing_token(streams[self.query], self.missing_query(batch))
@@ -50,8 +50,8 @@ class QueryFusion(Fusion):
 
 
 class CrossAttentionFusion(QueryFusion):
-    """Layers of self-attention, cross-attention and MLP over the stream that asks; the other streams are the context
-    (the multimodal encoder of ALBEF, Li et al. 2021, https://arxiv.org/abs/2107.07651; the crossmodal attention of
+    """Layers of self-attention, cross-attention and MLP over the query stream; the other streams are the context (the
+    multimodal encoder of ALBEF, Li et al. 2021, https://arxiv.org/abs/2107.07651; the crossmodal attention of
     MulT, Tsai et al. 2019, https://arxiv.org/abs/1906.00295, section 3.1):
 
         y = softmax(Q_query K_context^T / sqrt(d_k)) V_context

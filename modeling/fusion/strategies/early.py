@@ -10,9 +10,9 @@ from ..base import Fusion, FusionOutput, Stream, add_modality_types, compute_tok
 
 
 class EarlyFusion(Fusion):
-    """All tokens in one sequence, told apart by a learned type; every token attends to every other from the first
-    layer on (single-stream: VisualBERT, Li et al. 2019, https://arxiv.org/abs/1908.03557; ViLT, Kim et al. 2021,
-    https://arxiv.org/abs/2102.03334):
+    """Early fusion: all tokens in one sequence, with a learned type for each modality; every token attends to every
+    other from the first layer on (single-stream: VisualBERT, Li et al. 2019, https://arxiv.org/abs/1908.03557; ViLT,
+    Kim et al. 2021, https://arxiv.org/abs/2102.03334):
 
         z_0 = [text + t_text; image + t_image; ...],  z = Transformer(z_0)
     """

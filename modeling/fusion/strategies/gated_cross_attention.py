@@ -1,4 +1,4 @@
-"""Gated cross-attention fusion: the others are let in slowly."""
+"""Gated cross-attention fusion: one modality attends to the others through gates that start closed."""
 
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -14,14 +14,14 @@ from .cross_attention import QueryFusion
 
 
 class GatedCrossAttentionFusion(QueryFusion):
-    """Layers of cross-attention and MLP over the stream that asks, each behind a gate that starts closed (the "gated
+    """Layers of cross-attention and MLP over the query stream, each behind a gate that starts closed (the "gated
     xattn-dense" layer of Flamingo, Alayrac et al. 2022, https://arxiv.org/abs/2204.14198, section 2.2):
 
         y = y + tanh(a) attention(y, context),  y = y + tanh(b) mlp(y)
 
-    with norms before each. At the start a = b = 0: the fused tokens are those of the stream that asks, as they came,
-    and what another modality can do is learned from there. There is no norm at the end. `cross_attentions` look at
-    the context; there is no attention inside the stream.
+    with norms before each. At the start a = b = 0: the fused tokens are the unchanged query stream, and the effect of
+    other modalities is learned from there. There is no norm at the end. `cross_attentions` are over the context; there
+    is no attention inside the query stream.
     """
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
@@ -47,7 +47,7 @@ class GatedCrossAttentionFusion(QueryFusion):
 
 
 class GatedCrossAttentionLayer(GradientCheckpointingLayer):
-    """One reading of the context."""
+    """One layer: gated cross-attention to the context, then a gated MLP."""
 
     def __init__(self, config: PlaitFusionConfig, layer_idx: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class GatedCrossAttentionLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, context: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor | None]:
-        """x: (batch, length, width), context: (batch, tokens, width) to new x, and the weights where computed."""
+        """Returns new x, and the weights if computed; x: (batch, length, width), context: (batch, tokens, width)."""
         update, weights = self.cross_attn(self.cross_attn_norm(x), plan, context=context)
         x = x + self.dropout(self.cross_attn_gate(update))
         return x + self.dropout(self.mlp_gate(self.mlp(self.mlp_norm(x)))), weights

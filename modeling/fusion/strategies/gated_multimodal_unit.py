@@ -1,4 +1,4 @@
-"""Gated multimodal unit: a gate a feature, which sees all modalities."""
+"""Gated multimodal unit: one gate for each feature, computed from all modalities."""
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,8 @@ from ..pooled import PooledFusion
 
 
 class GatedMultimodalUnitFusion(PooledFusion):
-    """Each modality's features pass a gate that reads the vectors of all (Arevalo et al. 2017,
-    https://arxiv.org/abs/1702.01992, section 3.1), * being a product by element:
+    """The gated multimodal unit: each modality's features pass a gate computed from the vectors of all modalities
+    (Arevalo et al. 2017, https://arxiv.org/abs/1702.01992, section 3.1); * is the product by element:
 
         h_m = tanh(W_m x_m),  g_m = sigmoid(U_m [x_text; x_image; ...]),  fused = sum over present m of g_m * h_m
 

@@ -1,4 +1,4 @@
-"""Late fusion: one vector a modality, and a gate."""
+"""Late fusion: one vector for each modality, weighted by learned gates."""
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,12 @@ from ..pooled import PooledFusion, masked_softmax, weighted_sum
 
 
 class LateFusion(PooledFusion):
-    """A learned softmax over the modalities that a row has weighs their vectors (the modality attention of Hori et al.
-    2017, https://arxiv.org/abs/1701.03126, with a score that is linear in the vector):
+    """Late fusion: a learned softmax over the present modalities of a row weights their vectors (the modality attention
+    of Hori et al. 2017, https://arxiv.org/abs/1701.03126, with a score that is linear in the vector):
 
         a = softmax over present m of (w_m . x_m + b_m),  fused = sum of a_m x_m
 
-    The gates start at zero: the plain mean of what is present, and a single modality passes as it is.
+    The gates start at zero, which gives the mean of the present modalities; a single modality passes unchanged.
     """
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
@@ -28,7 +28,7 @@ class LateFusion(PooledFusion):
 
 
 class ModalityScore(SelfInitializing):
-    """A score, w . x + b, that starts at zero."""
+    """Computes a score, w . x + b, that starts at zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,6 +40,6 @@ class ModalityScore(SelfInitializing):
         init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, width) to (batch, 1)."""
-        # not x @ w: a matrix-vector product sums in an order that depends on where the weight lies in memory
+        """Returns scores (batch, 1) of x (batch, width)."""
+        # not x @ w: a matrix-vector product sums in an order that depends on the weight's address in memory
         return (x * self.weight).sum(dim=-1, keepdim=True) + self.bias

@@ -1,4 +1,4 @@
-"""Late fusion by concatenation."""
+"""Late fusion by concatenation: one projection of all vectors."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,12 @@ from ..pooled import PooledFusion
 
 
 class LateConcatenatedFusion(PooledFusion):
-    """The vectors side by side, projected to the joint width (the shared representation of Ngiam et al. 2011,
-    "Multimodal Deep Learning", ICML, section 3.2, with a linear map):
+    """Late fusion by concatenation: the concatenated vectors, projected to the joint width (the shared representation
+    of Ngiam et al. 2011, "Multimodal Deep Learning", ICML, section 3.2, with a linear map):
 
         fused = W [x_text; x_image; ...] + b
 
-    A learned vector stands in for a modality that the row lacks.
+    A learned vector replaces a modality that the row lacks.
     """
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
@@ -25,5 +25,5 @@ class LateConcatenatedFusion(PooledFusion):
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         columns = zip(vectors.items(), present.split(1, dim=1), strict=True)
-        filled = [torch.where(there, x, self.missing[m](len(x))[:, 0]) for (m, x), there in columns]
+        filled = [torch.where(mask, x, self.missing[m](len(x))[:, 0]) for (m, x), mask in columns]
         return self.proj(torch.cat(filled, dim=-1))

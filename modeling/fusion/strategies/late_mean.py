@@ -1,4 +1,4 @@
-"""Late fusion by the mean."""
+"""Late fusion by the mean of the modalities' vectors."""
 
 from torch import Tensor
 
@@ -6,8 +6,8 @@ from ..pooled import PooledFusion, weighted_sum
 
 
 class LateMeanFusion(PooledFusion):
-    """The mean of the vectors that a row has (the sum rule of Kittler et al. 1998, "On Combining Classifiers", IEEE
-    TPAMI 20(3), section 2.2, on vectors in the place of class scores):
+    """Late fusion by the mean of the vectors of a row's present modalities (the sum rule of Kittler et al. 1998, "On
+    Combining Classifiers", IEEE TPAMI 20(3), section 2.2, on vectors instead of class scores):
 
         fused = (sum over present m of x_m) / (number of present m)
     """

@@ -1,4 +1,4 @@
-"""Late fusion by weights that are the same for every row."""
+"""Late fusion by learned weights that are equal for every row."""
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from ..pooled import PooledFusion, masked_softmax, weighted_sum
 
 
 class LateWeightedFusion(PooledFusion):
-    """One learned weight a modality, shared by all rows (linear weighted fusion, Atrey et al. 2010, "Multimodal fusion
-    for multimedia analysis: a survey", section 3.1.1); the weights of those present add up to 1:
+    """Late fusion by one learned weight for each modality, shared by all rows (linear weighted fusion, Atrey et al.
+    2010, "Multimodal fusion for multimedia analysis: a survey", section 3.1.1); the weights of the present modalities
+    add up to 1:
 
         a = softmax over present m of w_m,  fused = sum of a_m x_m
 
-    The weights start equal: the plain mean of what is present.
+    The weights start equal, which gives the mean of the present modalities.
     """
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
@@ -38,5 +39,5 @@ class ModalityWeight(SelfInitializing):
         init.zeros_(self.weight)
 
     def forward(self, batch: int) -> Tensor:
-        """The number for each row: (batch, 1)."""
+        """Returns the number for each row: (batch, 1)."""
         return self.weight.expand(batch, 1)

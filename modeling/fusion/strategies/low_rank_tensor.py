@@ -1,4 +1,4 @@
-"""Tensor fusion whose weights have a low rank, so that the tensor itself is never made."""
+"""Low-rank tensor fusion: the weights have a low rank, so that the tensor of products is never computed."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from ..pooled import PooledFusion
 
 class LowRankTensorFusion(PooledFusion):
     """Tensor fusion with weights of rank `config.tensor_rank` (Liu et al. 2018, https://arxiv.org/abs/1806.00064,
-    equation 6), [x; 1] being the vector with the constant 1 and * a product by element:
+    equation 6), where [x; 1] is the vector with the constant 1 appended, and products are by element:
 
         h = sum over ranks i of product over m of W_m^(i) [x_m; 1],  fused = norm(h + b)
 
-    The columns of the constant start at one: an absent modality is the identity of the product.
+    The columns of the constant start at one: an absent modality leaves the product unchanged.
     """
 
     def __init__(self, config: PlaitFusionConfig, modalities: tuple[str, ...]) -> None:
@@ -32,7 +32,7 @@ class LowRankTensorFusion(PooledFusion):
 
 
 class LowRankFactors(SelfInitializing):
-    """W^(i) [x; 1] for each rank i; the column of the constant, `bias`, starts at one."""
+    """Computes W^(i) [x; 1] for each rank i; the column of the constant, `bias`, starts at one."""
 
     def __init__(self, width: int, rank: int) -> None:
         super().__init__()
@@ -44,12 +44,12 @@ class LowRankFactors(SelfInitializing):
         init.ones_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, width) to (batch, rank, width)."""
+        """Returns (batch, rank, width) of x (batch, width)."""
         return nn.functional.linear(x, self.weight, self.bias).unflatten(-1, (-1, x.shape[-1]))
 
 
 class LearnedBias(SelfInitializing):
-    """x + b."""
+    """Computes x + b; b starts at zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Mixture of experts: an expert a modality, weighed by a gate that sees all modalities."""
+"""Mixture of experts: one expert for each modality, weighted by a gate computed from all modalities."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,10 @@ from ..pooled import PooledFusion, masked_softmax, weighted_sum
 
 
 class MixtureOfExpertsFusion(PooledFusion):
-    """Each modality has an expert, an MLP; a gate that reads the vectors of all weighs the experts of those present
-    (Jacobs et al. 1991, "Adaptive Mixtures of Local Experts", section 1; with weights made to add up to 1 over the
-    modalities that are there: Miech et al. 2018, https://arxiv.org/abs/1804.02516, section 3.3):
+    """Mixture of experts: each modality has an expert, an MLP; a gate computed from the vectors of all modalities
+    weights the experts of the present ones (Jacobs et al. 1991, "Adaptive Mixtures of Local Experts", section 1; with
+    weights that add up to 1 over the present modalities: Miech et al. 2018, https://arxiv.org/abs/1804.02516, section
+    3.3):
 
         g = softmax over present m of (V [x_text; x_image; ...])_m,  fused = sum of g_m mlp_m(x_m)
 

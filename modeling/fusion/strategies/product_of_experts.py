@@ -1,4 +1,4 @@
-"""Product of experts: modalities that are sure count for more."""
+"""Product of experts: modalities with a higher precision count for more."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,9 @@ from ..pooled import PooledFusion
 
 
 class ProductOfExpertsFusion(PooledFusion):
-    """Each modality gives a Gaussian, mean mu_m and precision T_m by feature; with a standard normal prior (mean 0,
-    precision 1) the product of those present is again one, and its mean is the fused vector (MVAE, Wu and Goodman 2018,
-    https://arxiv.org/abs/1802.05335, section 2.2):
+    """Product of experts: each modality gives a Gaussian, with mean mu_m and precision T_m for each feature. Its
+    product with a standard normal prior (mean 0, precision 1) and those of the other present modalities is a Gaussian
+    again, whose mean is the fused vector (MVAE, Wu and Goodman 2018, https://arxiv.org/abs/1802.05335, section 2.2):
 
         mu_m = W_m x_m + b_m,  T_m = softplus(U_m x_m + c_m)
         fused = (sum over present m of mu_m T_m) / (1 + sum over present m of T_m)
