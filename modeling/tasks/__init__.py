@@ -1,4 +1,4 @@
-"""The model classes: one file a class, and what a class is too long for beside it.
+"""The model classes: one file for each class, and helper files that start with the name of the class's file.
 
 May import: modeling/backbone and below.
 """

@@ -1,4 +1,4 @@
-"""Causal language modelling: a decoder alone, or with images among its text."""
+"""Causal language modelling: a decoder alone, or with images inside its text."""
 
 from typing import Any, Unpack
 
@@ -20,10 +20,11 @@ from ..outputs import PlaitCausalLMOutput, TowerOutput
 
 
 class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMixin):
-    """Writes text (GPT-style); with an image tower, text in which images stand in the place of image tokens (LLaVA).
+    """A causal language model (GPT-style), which continues a text; with an image tower, a text in which image
+    embeddings replace image tokens (LLaVA).
 
     Raises:
-        ValueError: no decoder, or one that reads a context: that is `PlaitForConditionalGeneration`.
+        ValueError: no decoder, or a decoder that cross-attends to a context (use `PlaitForConditionalGeneration`).
     """
 
     decoder_kind = "inline"
@@ -37,43 +38,50 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
 
     @property
     def num_image_tokens(self) -> int:
-        """How many tokens one picture has in the text: see `PlaitModel`."""
+        """The number of tokens of one image in the text: see `PlaitModel.num_image_tokens`."""
         return self.model.num_image_tokens
 
     def set_image_token_id(self, token_id: int) -> None:
-        """Make this the token in whose place images stand: `processor.image_token_id`. The vocabulary grows to hold it.
+        """Sets the token that image embeddings replace, usually `processor.image_token_id`, and extends the vocabulary
+        to hold it.
 
-        Raises ValueError for a model that reads no images, or no token.
+        Raises ValueError for a model that reads no images, or a token id that is None or negative.
         """
         if not self.config.inline or token_id is None or token_id < 0:
-            raise ValueError(f"image_token_id {token_id}: a model with images in its text, and a token, are needed")
+            raise ValueError(
+                f"cannot set image_token_id {token_id}: a model with images in its text, and a token id of 0 or more, are "
+                "needed"
+            )
         if token_id >= len(self.get_input_embeddings().get_parameter("weight")):
             self.resize_token_embeddings(token_id + 1)
         self.config.image_token_id = token_id
 
     def agree_with(self, processor: Any) -> None:
-        """Settle with a `PlaitProcessor` that has an image token how pictures stand in a text: its `num_image_tokens`
-        becomes what the model gives for a picture of the size that the processor makes (which may differ from the
-        tower's own `image_size`), and the model's `image_token_id` its image token. Save both afterwards.
+        """Makes the model and a `PlaitProcessor` agree on images inside a text. The processor's `num_image_tokens`
+        becomes the model's number of tokens for an image of the size that the processor makes (which may differ from
+        the tower's `image_size`); the model's `image_token_id` becomes the processor's. Save both afterwards.
 
-        Raises ValueError for a model that reads no images among its text, or a processor without an image token.
+        Raises ValueError for a model without images inside its text, or a processor without an image token.
         """
         self.set_image_token_id(processor.image_token_id)
-        picture = processor(images=[np.zeros((64, 64, 3), dtype=np.uint8)], return_tensors="pt")["pixel_values"]
-        processor.num_image_tokens = count_image_tokens(self.config, tuple(picture.shape[-2:]))
+        pixel_values = processor(images=[np.zeros((64, 64, 3), dtype=np.uint8)], return_tensors="pt")["pixel_values"]
+        processor.num_image_tokens = count_image_tokens(self.config, tuple(pixel_values.shape[-2:]))
 
     def generate(
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """transformers' `generate`; the image tower runs once, whatever the number of beams or returned sequences."""
+        """Generates text by transformers' `generate`; the image tower runs once for any number of beams or sequences.
+
+        Raises ValueError for images with `prefill_chunk_size`.
+        """
         kwargs["generation_config"] = generation_config
         image = {name: kwargs.pop(name) for name in MODALITY_INPUTS["image"] if name in kwargs}
         if image.get("pixel_values") is not None:
             if self.find_option("prefill_chunk_size", kwargs):
-                raise ValueError("prefill_chunk_size cuts a prompt into parts, and its images with it: leave it out")
+                raise ValueError("prefill_chunk_size cuts a prompt, and the images inside it, into parts: leave it out")
             with torch.no_grad():
                 kwargs["encoder_outputs"] = {"image": self.model.encode("image", **image)}
-        if self.config.inline:  # an image token stands for an image: the model cannot write one
+        if self.config.inline:  # an image token stands for an image, which the model cannot generate
             kwargs["suppress_tokens"] = [
                 *(self.find_option("suppress_tokens", kwargs) or ()),
                 self.config.image_token_id,
@@ -90,7 +98,8 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         return library._expand_inputs_for_generation(expand_size, **kwargs)
 
     def create_masks_for_generate(self, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
-        """The masks for a static cache; where tokens of an image see each other, `forward` makes them."""
+        """Makes the masks of a static cache; with `bidirectional_images` returns the 2-D mask: `forward` makes its
+        own."""
         if self.config.inline and self.config.bidirectional_images:
             return attention_mask
         return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
@@ -105,14 +114,14 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         num_items_in_batch: Tensor | int | None = None,
         **inputs: Unpack[CausalLMInputs],
     ) -> PlaitCausalLMOutput:
-        """Inputs as in `PlaitModel`.
+        """Predicts the next token at each position. Takes the inputs of `PlaitModel`.
 
         Args:
             labels: (batch, length), the input ids, -100 where nothing is to be predicted; they are shifted here.
-            shift_labels: (batch, length), labels that are shifted already, in their place.
-            logits_to_keep: logits of so many last positions alone (0: of all), or of the positions in a tensor.
-            num_items_in_batch: divides the summed loss in the place of the number of labels (gradient accumulation).
-            label_smoothing: of the loss.
+            shift_labels: (batch, length), already shifted labels, in place of `labels`.
+            logits_to_keep: the number of last positions to compute logits for (0: all), or a tensor of positions.
+            num_items_in_batch: divides the summed loss, in place of the number of labels (gradient accumulation).
+            label_smoothing: of the loss (0..1).
         """
         targets, smoothing = inputs.pop("shift_labels", None), inputs.pop("label_smoothing", 0.0)
         if targets is None and labels is not None:
@@ -121,12 +130,12 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
             inputs["use_cache"] = False
         elif (step := self.compute_step_logits(inputs)) is not None:
             return PlaitCausalLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
-        asked = (logits_to_keep, num_items_in_batch, smoothing)
-        loss, logits, outputs = self.predict_tokens(inputs, targets, *asked)
+        options = (logits_to_keep, num_items_in_batch, smoothing)
+        loss, logits, outputs = self.predict_tokens(inputs, targets, *options)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
 
 
 def repeat_rows(output: TowerOutput, times: int) -> TowerOutput:
-    """A tower's output with every row so many times in a row."""
+    """Repeats every row of a tower's output `times` times; copies of a row are adjacent."""
     tensors = {name: value for name, value in output.items() if isinstance(value, Tensor)}
     return TowerOutput(**{**output, **{name: value.repeat_interleave(times, 0) for name, value in tensors.items()}})

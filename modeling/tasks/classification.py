@@ -1,4 +1,4 @@
-"""Classes, or a regression target, from any set of modalities."""
+"""Classification and regression from any set of modalities."""
 
 from typing import Unpack
 
@@ -15,10 +15,10 @@ from ..outputs import PlaitClassifierOutput, PlaitModelOutput, TowerOutput, Unim
 
 
 class PlaitForClassification(PlaitPreTrainedModel):
-    """A linear classifier (or regressor, with one label) on the pooled output.
+    """A linear classifier (or regressor) on the pooled output.
 
     `config.id2label` names the classes; `config.problem_type` is "single_label_classification",
-    "multi_label_classification" or "regression", read from labels and their number where it is None.
+    "multi_label_classification" or "regression"; if None, it follows from the number of classes and the labels' dtype.
     """
 
     checkpoint_heads = ("classifier", "distillation_classifier")
@@ -42,10 +42,15 @@ class PlaitForClassification(PlaitPreTrainedModel):
         each_alone: bool = False,
         **inputs: Unpack[EncoderInputs],
     ) -> PlaitClassifierOutput:
-        """Inputs as in `PlaitModel`; labels: (batch,) class ids, or (batch[, num_labels]) numbers.
+        """Classifies each row. Takes the inputs of `PlaitModel`.
 
-        `num_items_in_batch` divides the summed loss in the place of the number of labels (gradient accumulation).
-        `each_alone` also answers from every modality without the others; no tower runs twice.
+        Args:
+            labels: (batch,) class ids, or (batch[, num_labels]) numbers.
+            num_items_in_batch: divides the summed loss, in place of the number of labels (gradient accumulation).
+            each_alone: also compute logits from each modality without the others; no tower runs twice.
+
+        Raises:
+            ValueError: `each_alone` in a model without a fusion.
         """
         outputs = self.model(**inputs, use_cache=False)
         logits = self.compute_logits(outputs)
@@ -58,15 +63,16 @@ class PlaitForClassification(PlaitPreTrainedModel):
         return PlaitClassifierOutput(loss, logits, alone, outputs.hidden_states, outputs.attentions)
 
     def compute_logits(self, outputs: PlaitModelOutput) -> Tensor:
+        """Returns logits (batch, num_labels) of the pooled output."""
         return self.classifier(self.dropout(pool_output(outputs)))
 
     def compute_unimodal_logits(self, encoded: dict[str, TowerOutput] | None) -> dict[str, UnimodalOutput]:
-        """The answers of the fusion to one modality at a time, from the tower outputs of a call.
+        """Returns the logits of one modality at a time, computed by the fusion from the tower outputs of one call.
 
         Raises ValueError for a model without a fusion.
         """
         if self.model.fusion is None or encoded is None:
-            raise ValueError("each_alone is for a fusion of several modalities, and this model has none")
+            raise ValueError("each_alone needs a fusion of several modalities, and this model has none: leave it out")
         found = {}
         for modality, output in encoded.items():
             rows = output.mask.bool().any(dim=1).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Conditional generation: towers are read by a decoder, which writes."""
+"""Conditional generation: a decoder cross-attends to the fused tokens of the towers and generates text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,17 +27,16 @@ from ..outputs import ContextOutput, PlaitModelOutput, PlaitSeq2SeqLMOutput
 
 
 class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedModel, GenerationMixin):
-    """Captioning, generative question answering, speech to text, translation, summarisation, dialogue: the fused tokens
-    of any towers are the context of a decoder's cross-attention.
+    """An encoder-decoder model for captioning, generative question answering, speech to text, translation,
+    summarisation or dialogue: the fused tokens of any towers are the context of a decoder's cross-attention.
 
     Raises:
-        ValueError: no decoder, or one that reads no context: that is `PlaitForCausalLM`.
+        ValueError: no decoder, or a decoder without cross-attention (use `PlaitForCausalLM`).
     """
 
     decoder_kind = "context"
-    assistant_context: ContextOutput | None = (
-        None  # of an assistant, during `generate`: what its own towers make of the inputs
-    )
+    # set only in an assistant model during `generate`: the output of its own towers
+    assistant_context: ContextOutput | None = None
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
@@ -47,16 +46,17 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         self.post_init()
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Returns the tower of a modality; None: the first tower."""
         return self.model.get_encoder(modality)
 
     def generate(
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """transformers' `generate`: the towers run once, on exactly what was passed; `decoder_input_ids` begin the text
-        where given (with an image or audio tower alone, `input_ids` too).
+        """Generates text by transformers' `generate`. The towers run once, on the inputs as passed. The generated text
+        continues `decoder_input_ids` if given (without a text tower, `input_ids` too).
 
-        Of speech (Whisper) also `language` (a name or code; one for all rows or a list; detected where a multilingual
-        checkpoint gets none), `task` ("transcribe" or "translate") and `return_timestamps`.
+        Speech models (Whisper) also take `language` (a name or code, one for all rows or a list; None: detected by a
+        multilingual checkpoint), `task` ("transcribe" or "translate") and `return_timestamps`.
         """
         kwargs["generation_config"] = generation_config
         if inputs is not None:
@@ -78,18 +78,23 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         with torch.no_grad():
             context = self.model.encode_context(**read, encoder_outputs=given, **recorded)
         if context.mask is not None and bool(context.mask.all()):
-            context = ContextOutput(**{**context, "mask": None})  # nothing to hide: no step need look at it
-        words = {name: read[name] for name in ("input_ids",) if name in read}  # some logits processors compare with it
+            context = ContextOutput(**{**context, "mask": None})  # nothing is padded: no decode step needs the mask
+        text_inputs = {
+            name: read[name] for name in ("input_ids",) if name in read
+        }  # some logits processors compare the output with the input
         kwargs = self.add_decoder_prompt(context, kwargs)
         library: Any = super()
         with self.use_decode_step(), use_assistant_context(kwargs.get("assistant_model"), read):
             given = kwargs.pop("generation_config")
-            return library.generate(None, given, *args, encoder_outputs=context, **words, **kwargs)
+            return library.generate(None, given, *args, encoder_outputs=context, **text_inputs, **kwargs)
 
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None = None, *args: Any
     ) -> dict[str, Any]:
-        """transformers asks an assistant what it reads; `generate` itself has encoded it by now."""
+        """Returns the arguments with `encoder_outputs`: transformers calls this to run the encoder.
+
+        `generate` has already encoded the inputs; only an assistant model encodes its own here.
+        """
         if model_kwargs.get("encoder_outputs") is not None:
             return model_kwargs
         source = {model_input_name or self.main_input_name: inputs_tensor}
@@ -102,28 +107,32 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
     _prepare_encoder_decoder_kwargs_for_generation = _maybe_prepare_encoder_kwargs_for_generation  # its older name
 
     def add_decoder_prompt(self, context: ContextOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `generate` with the tokens that a generation config puts first (see `plait.modeling.speech`)
-        as `decoder_input_ids`, (batch, tokens), and without those that say which.
+        """Replaces the prompt options of `generate` (language, task, ...) by the decoder prompt that they stand for, as
+        `decoder_input_ids`, (batch, tokens): see `generation/whisper_prompt.py`.
 
-        Raises ValueError for a language or task beside a text to continue.
+        Raises ValueError for a language or task together with a text to continue.
         """
-        asked, first = partial(self.find_option, kwargs=dict(kwargs)), context.last_hidden_state
-        said = {name: kwargs.pop(name) for name in PROMPT_OPTIONS if name in kwargs}
-        begun = {"decoder_input_ids", "decoder_inputs_embeds"} & kwargs.keys()
-        if begun and (given := [name for name in ("language", "task") if said.get(name) is not None]):
-            raise ValueError(f"{', '.join(begun)} and {', '.join(given)} each begin the text: leave one out")
-        if not begun:
+        find_option, first = partial(self.find_option, kwargs=dict(kwargs)), context.last_hidden_state
+        prompt_options = {name: kwargs.pop(name) for name in PROMPT_OPTIONS if name in kwargs}
+        prompt_inputs = {"decoder_input_ids", "decoder_inputs_embeds"} & kwargs.keys()
+        if prompt_inputs and (given := [name for name in ("language", "task") if prompt_options.get(name) is not None]):
+            raise ValueError(
+                f"{', '.join(prompt_inputs)} and {', '.join(given)} each begin the text: pass only one of them"
+            )
+        if not prompt_inputs:
             texts = build_decoder_prompt(
-                asked, len(first), partial(self.detect_language, context, asked("decoder_start_token_id"))
+                find_option, len(first), partial(self.detect_language, context, find_option("decoder_start_token_id"))
             )
             kwargs |= {} if texts is None else {"decoder_input_ids": torch.tensor(texts, device=first.device)}
         length = kwargs["decoder_input_ids"].shape[1] if "decoder_input_ids" in kwargs else 1
-        processors = build_timestamp_processors(asked, self.generation_config, length, kwargs.get("logits_processor"))
+        processors = build_timestamp_processors(
+            find_option, self.generation_config, length, kwargs.get("logits_processor")
+        )
         return kwargs if processors is None else {**kwargs, "logits_processor": processors}
 
     @torch.no_grad()
     def detect_language(self, context: ContextOutput, start: int, languages: Sequence[int]) -> list[int]:
-        """Which of these tokens is the likeliest behind the start token, by row."""
+        """Returns the most likely of these language tokens after the start token, one for each row."""
         tokens = torch.full((len(context.last_hidden_state), 1), start, device=context.last_hidden_state.device)
         logits = self(encoder_outputs=context, decoder_input_ids=tokens, use_cache=False).logits[:, -1]
         known = torch.tensor(languages, device=logits.device)
@@ -139,11 +148,11 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         num_items_in_batch: Tensor | int | None = None,
         **inputs: Unpack[ConditionalGenerationInputs],
     ) -> PlaitSeq2SeqLMOutput:
-        """Inputs as in `PlaitModel`.
+        """Predicts the next token at each position of the decoder's text. Takes the inputs of `PlaitModel`.
 
         Args:
-            labels: (batch, length), the text to be written, -100 where nothing is to be predicted. Without
-                decoder_input_ids the decoder reads them shifted right, behind `config.decoder_start_token_id`.
+            labels: (batch, length), the text to be generated, -100 where nothing is to be predicted. Without
+                decoder_input_ids the decoder reads them shifted right, after `config.decoder_start_token_id`.
             logits_to_keep, num_items_in_batch, label_smoothing: as in `PlaitForCausalLM`.
         """
         smoothing = inputs.pop("label_smoothing", 0.0)
@@ -155,11 +164,11 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
             and (step := self.compute_step_logits(inputs, "decoder_")) is not None
         ):
             return PlaitSeq2SeqLMOutput(logits=step, past_key_values=inputs.get("past_key_values"))
-        asked = (logits_to_keep, num_items_in_batch, smoothing)
-        return build_seq2seq_output(*self.predict_tokens(inputs, labels, *asked))
+        options = (logits_to_keep, num_items_in_batch, smoothing)
+        return build_seq2seq_output(*self.predict_tokens(inputs, labels, *options))
 
     def build_decoder_inputs(self, labels: Tensor, inputs: ConditionalGenerationInputs) -> ConditionalGenerationInputs:
-        """What the decoder reads of these labels, where its own text is not given."""
+        """Builds the decoder's inputs from the labels; returns none if its text is given."""
         if inputs.get("decoder_input_ids") is not None or inputs.get("decoder_inputs_embeds") is not None:
             return {}
         mask = inputs.get("decoder_attention_mask")
@@ -167,21 +176,21 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         return {"decoder_input_ids": shift_labels_right(labels, self.config), "decoder_attention_mask": mask}
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """What transformers' collators ask for."""
+        """Returns the labels shifted right, (batch, length): transformers' collators call this."""
         return shift_labels_right(labels, self.config)
 
 
 @contextmanager
 def use_assistant_context(assistant: Any, inputs: Mapping[str, Any]) -> Iterator[None]:
-    """While it lasts, an assistant that reads a context has that of its own towers.
+    """Encodes the inputs by the assistant model's own towers, and keeps the result as its context inside this block.
 
-    Raises ValueError where there is nothing for them to read.
+    Raises ValueError for an assistant with towers, but no inputs for them.
     """
     if not isinstance(assistant, PlaitForConditionalGeneration):
         yield
         return
     if not inputs:
-        raise ValueError("assistant_model has towers of its own: pass their inputs in the place of encoder_outputs")
+        raise ValueError("assistant_model has towers of its own: pass their inputs instead of encoder_outputs")
     with torch.no_grad():
         assistant.assistant_context = assistant.model.encode_context(**inputs)
     try:
@@ -191,13 +200,15 @@ def use_assistant_context(assistant: Any, inputs: Mapping[str, Any]) -> Iterator
 
 
 def prepend_start_token(tokens: Tensor, mask: Tensor | None, start: int | list[int] | None) -> dict[str, Tensor]:
-    """A text for the decoder to continue, (batch, length), padded left where the mask is 0: with the start token (one
-    for all rows, or one each) before every row that lacks it.
+    """Puts the start token (one for all rows, or one for each) before every row that lacks it, and returns the
+    decoder's inputs; tokens: (batch, length), a text to continue, padded on the left where the mask is 0.
 
-    Raises ValueError where there is no start token.
+    Raises ValueError without a start token.
     """
     if start is None:
-        raise ValueError("decoder_start_token_id is None: name the token with which the decoder begins")
+        raise ValueError(
+            "decoder_start_token_id is None: set it to the id of the token that begins a text of the decoder"
+        )
     mask = torch.ones_like(tokens) if mask is None else mask
     first = tokens.gather(1, mask.argmax(dim=1, keepdim=True))
     starts = tokens.new_tensor(start).view(-1, 1)
@@ -209,7 +220,7 @@ def prepend_start_token(tokens: Tensor, mask: Tensor | None, start: int | list[i
 
 
 def build_seq2seq_output(loss: Tensor | None, logits: Tensor | None, outputs: PlaitModelOutput) -> PlaitSeq2SeqLMOutput:
-    """Under the names that transformers gives the two sides."""
+    """Builds the output of `forward`, with the names that transformers gives encoder and decoder."""
     context: Any = outputs.context
     return PlaitSeq2SeqLMOutput(
         loss=loss,

@@ -1,4 +1,4 @@
-"""Masked language modelling, on text alone or conditioned on the other modalities."""
+"""Masked language modelling, on text alone or fused with other modalities."""
 
 from typing import Unpack, cast
 
@@ -16,9 +16,9 @@ from ..towers.text import TextTower
 
 
 class PlaitForMaskedLM(PlaitPreTrainedModel):
-    """Predicts hidden tokens (Devlin et al. 2019); the projection is tied to the text tower's token embedding.
-
-    In a plait of several strands the text tokens are read after the fusion, so the other modalities help.
+    """A masked language model (Devlin et al. 2019): predicts masked tokens of the text, by a projection whose weight is
+    tied to the text tower's token embedding. With several towers it reads the text tokens after the fusion, so that the
+    other modalities help.
 
     Raises:
         ValueError: no native text tower, a causal one, or a fusion that does not keep the text's tokens.
@@ -35,15 +35,17 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         self.model = PlaitModel(config)
         text = check_text_config(config)
         tower = cast("TextTower", self.model.towers["text"])
-        tower.pooler = None  # nothing would train it: distributed training waits for such weights
+        tower.pooler = None  # no loss trains it, and distributed training waits for every weight
         self.mlm_head = MaskedLMHead(text, config.hidden_size)
         self.lm_head = nn.Linear(text.embedding_size, text.vocab_size)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
+        """Returns the projection to the vocabulary."""
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replaces the projection to the vocabulary."""
         self.lm_head = new_embeddings
 
     @can_return_tuple
@@ -55,7 +57,12 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> PlaitMaskedLMOutput:
-        """Inputs as in `PlaitModel`; labels: (batch, length) token ids, -100 where nothing is to be predicted."""
+        """Predicts every token of the text. Takes the inputs of `PlaitModel`.
+
+        Args:
+            labels: (batch, length) token ids, -100 where nothing is to be predicted.
+            num_items_in_batch: divides the summed loss, in place of the number of labels (gradient accumulation).
+        """
         outputs = self.model(**inputs, use_cache=False)
         text = outputs if outputs.encoder_outputs is None else outputs.encoder_outputs["text"]
         tokens = outputs.last_hidden_state[:, : text.last_hidden_state.shape[1]]

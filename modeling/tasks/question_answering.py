@@ -1,4 +1,4 @@
-"""Extractive question answering: where in a text the answer begins and ends."""
+"""Extractive question answering: the first and the last token of the answer in a text."""
 
 from typing import Unpack, cast
 
@@ -16,10 +16,9 @@ from ..towers.text import TextTower
 
 
 class PlaitForQuestionAnswering(PlaitPreTrainedModel):
-    """Scores every token of a text (question and context) as the first and as the last of the answer (Devlin et al.
-    2019, section 4.2); a token of padding gets the lowest number there is.
-
-    In a plait of several strands the text tokens are read after the fusion, so the other modalities help.
+    """A model of extractive question answering: scores every token of a text (question and passage) as the first and as
+    the last of the answer (Devlin et al. 2019, section 4.2); padding gets the lowest number of its dtype. With several
+    towers it reads the text tokens after the fusion, so that the other modalities help.
 
     Raises:
         ValueError: no native text tower, a causal one, or a fusion that does not keep the text's tokens.
@@ -35,7 +34,7 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
         self.model = PlaitModel(config)
         check_text_config(config, "question answering")
         tower = cast("TextTower", self.model.towers["text"])
-        tower.pooler = None  # nothing would train it: distributed training waits for such weights
+        tower.pooler = None  # no loss trains it, and distributed training waits for every weight
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
@@ -49,13 +48,13 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         **inputs: Unpack[QuestionAnsweringInputs],
     ) -> QuestionAnsweringModelOutput:
-        """Inputs as in `PlaitModel`.
+        """Scores the tokens of the text. Takes the inputs of `PlaitModel`.
 
         Args:
             start_positions, end_positions: (batch,), the answer's first and last token; a row where one of them is
-                negative, or beyond the text, has no part in the loss.
-            num_items_in_batch: divides the summed loss in the place of the number of such rows.
-            label_smoothing: of the loss, over the tokens that are no padding.
+                negative, or beyond the text, does not count in the loss.
+            num_items_in_batch: divides the summed loss, in place of the number of rows that count.
+            label_smoothing: of the loss, over the real tokens (0..1).
         """
         label_smoothing = inputs.pop("label_smoothing", 0.0)
         outputs = self.model(**inputs, use_cache=False)
@@ -73,7 +72,7 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
 
 
 def find_labelled_spans(positions: Tensor, length: int) -> Tensor:
-    """(rows,): whether both ends of a row's answer stand in the text; positions: (rows, 2)."""
+    """Returns (rows,) bool, whether both ends of a row's answer are inside the text; positions: (rows, 2)."""
     return ((positions >= 0) & (positions < length)).all(dim=1)
 
 
@@ -84,7 +83,7 @@ def span_loss(
     num_items_in_batch: Tensor | int | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """The mean cross-entropy of both ends over the rows that have them; zero, not NaN, when none has.
+    """Computes the mean cross-entropy of both ends over the rows that have them; zero, not NaN, if no row has.
 
     logits: (batch, length, 2), lowest where `real`, (batch, length), is False; positions: (batch, 2).
     """

@@ -1,4 +1,4 @@
-"""One space for text, pictures, sound and documents: what belongs together lies close together."""
+"""Retrieval: one vector space for texts, images, audio, videos and documents, in which matching items are close."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -36,13 +36,16 @@ from .retrieval_sides import (
 
 
 class PlaitForRetrieval(PlaitPreTrainedModel):
-    """Towers side by side, each with a projection into one space, where the cosine of two vectors says how well what
-    they stand for belongs together (CLIP, Radford et al. 2021, https://arxiv.org/abs/2103.00020; SigLIP, Zhai et al.
-    2023, https://arxiv.org/abs/2303.15343).
+    """A dual encoder: towers without a fusion, each with a projection into one space, in which the cosine of two
+    vectors says how well their items match (CLIP, Radford et al. 2021, https://arxiv.org/abs/2103.00020; SigLIP, Zhai
+    et al. 2023, https://arxiv.org/abs/2303.15343).
 
     The sides are the modalities that have a tower and, with `config.retrieval_config.document`, documents: a second
-    input of one modality, read by a tower of its own or by the one of that modality. Loads CLIP, SigLIP, SigLIP 2 of
-    fixed resolution and VisionTextDualEncoder checkpoints, and every one of a single tower.
+    input of one modality, encoded by a separate tower or by that of the modality. It loads CLIP, SigLIP, SigLIP 2 (of
+    fixed resolution) and VisionTextDualEncoder checkpoints, and those of any single tower.
+
+    Raises:
+        ValueError: a config with a decoder.
     """
 
     checkpoint_heads = ("projections", "similarity")
@@ -52,7 +55,9 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         if config.decoder_config is not None:
-            raise ValueError("retrieval compares towers, and this config has a decoder: compose the class without")
+            raise ValueError(
+                "retrieval compares towers, and this config has a decoder: compose the model without decoder="
+            )
         settings = config.retrieval_config = config.retrieval_config or PlaitRetrievalConfig()
         self.model = PlaitModel(config)
         self.projections = build_projections(config, settings)
@@ -75,25 +80,26 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         return_loss: bool | None = None,
         **inputs: Unpack[RetrievalInputs],
     ) -> PlaitRetrievalOutput:
-        """Vectors of every side that the batch holds, and how alike those of the first two are; or the loss.
+        """Embeds every side in the batch. Also computes the similarities of the first two sides, or the loss.
 
-        Inputs as in `PlaitModel`, those of documents with "document_" before the name. Sides may have different numbers
-        of rows, but for the loss row i of one belongs to row i of every other; a row may lack a side. Hard negatives,
-        which the loss alone reads, are texts that belong to no row ("negative_" before the name; documents where there
-        is that side, else captions): negatives of every row. Of fewer in a row than in others, masks are 0. Outputs of
-        their tower may stand for them, as "negative" in `encoder_outputs`, (batch, negatives, length, ...) each.
+        Takes the inputs of `PlaitModel`; the inputs of documents have the prefix "document_". Sides may have different
+        numbers of rows, but for the loss row i of one side belongs to row i of every other; a row may lack a side. Hard
+        negatives, with the prefix "negative_", count only in the loss: texts that belong to no row (documents if the
+        model has that side, else captions) and are negatives of every row. Where a row has fewer of them than others,
+        their masks are 0. In `encoder_outputs`, "negative" may hold the outputs of their tower, each (batch, negatives,
+        length, ...).
 
         Args:
-            groups: (batch, sides) numbers, -1 for none: rows with the same number of one side (the same picture, the
-                same caption) are not each other's negatives. Left out, they are read from the inputs themselves, so
-                that rows with the same tokens, the same `image_indices` or the same pixels are alike.
-            negative_groups: (batch, negatives), the numbers of hard negatives among those of their side, with `groups`:
-                one with a row's own number is not that row's negative.
-            return_loss: compute the loss, over all pairs of sides; left out: in training.
+            groups: (batch, sides) group ids, -1 for none: rows with the same id for one side (the same image, the same
+                caption) are not each other's negatives. None: computed from the inputs, so that rows with equal
+                tokens, `image_indices` or pixels share a group.
+            negative_groups: (batch, negatives), the group ids of hard negatives, in the numbering of their side in
+                `groups`: a hard negative with a row's own id is not that row's negative.
+            return_loss: compute the loss, over all pairs of sides; None: in training.
 
         Raises:
-            ValueError: nothing to encode, one side alone or sides of different lengths where a loss is asked for,
-                hard negatives of another shape or without a side of texts, or vectors that are not finite.
+            ValueError: nothing to encode; for a loss, a single side or sides of different lengths; hard negatives of
+                another shape or without a side of texts; vectors that are not finite.
         """
         with_loss = self.training if return_loss is None else return_loss
         sides = self.embed(inputs, with_loss)
@@ -103,8 +109,9 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         )
 
     def embed(self, inputs: Mapping[str, Any], every: bool = False) -> dict[str, SideEmbeddings]:
-        """The sides that the batch holds. With `every`, as a loss needs them: all, so that each has a gradient (of what
-        the batch lacks, no row is there), which rows are alike, and hard negatives as one more."""
+        """Embeds the sides that the batch holds, by side. With `every`, which a loss needs, it adds the groups of equal
+        rows, the hard negatives as one more side, and absent sides without a present row, so that each has a
+        gradient."""
         inputs, negatives = split_negatives(inputs)
         given, parts = dict(inputs.get("encoder_outputs") or {}), split_by_side(inputs, self.config.sides)
         recorded = self.model.select_output_options(inputs)
@@ -114,7 +121,9 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             if output is not None:
                 found[side] = (output, compute_content_groups(self.config.sides[side], part, output) if every else None)
         if not found:
-            raise ValueError(f"no inputs: this model reads {', '.join(self.config.sides)}")
+            raise ValueError(
+                f"no inputs: pass those of at least one side of this model ({', '.join(self.config.sides)})"
+            )
         embedded = {side: self.embed_output(side, output, groups) for side, (output, groups) in found.items()}
         if any(recorded.values()):
             embedded = {side: embedded[side]._replace(output=output) for side, (output, _) in found.items()}
@@ -127,14 +136,16 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
     def embed_negatives(
         self, inputs: Mapping[str, Tensor], given: Mapping[str, Tensor] | None, like: SideEmbeddings
     ) -> SideEmbeddings:
-        """Hard negatives as the tower of their side reads them, or read them before (`given`, its outputs); inputs and
-        outputs: (batch, negatives, length, ...) each."""
+        """Embeds hard negatives by the tower of their side; `given` are the outputs of that tower if they exist
+        already. Inputs and outputs are (batch, negatives, length, ...) each."""
         side, shape = self.negative_side, (given["mask"] if given else inputs["input_ids"]).shape[:2]
         if side is None:
-            raise ValueError(f"hard negatives are texts, and this model's sides are {dict(self.config.sides)}")
+            raise ValueError(
+                f"hard negatives are texts, and this model's sides are {dict(self.config.sides)}: leave them out"
+            )
         flat: dict[str, Any] = {name: value.flatten(0, 1) for name, value in (given or inputs).items()}
         output = TowerOutput(**flat) if given else self.encode_side(side, flat, {})
-        if output is None:  # no row has any
+        if output is None:  # no row has a hard negative
             vectors, nothing = like.vectors.new_zeros(*shape, like.vectors.shape[1]), like.groups.new_zeros(shape)
             return SideEmbeddings(vectors, nothing.bool(), nothing)
         found = self.embed_output(side, output, compute_content_groups("text", flat, output))
@@ -143,12 +154,12 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
 
     @property
     def negative_side(self) -> str | None:
-        """The side that hard negatives are of; None where it has no texts."""
+        """The side that hard negatives belong to: documents, else text; None if it has no texts."""
         side = DOCUMENT if DOCUMENT in self.config.sides else "text"
         return side if self.config.sides.get(side) == "text" else None
 
     def encode_side(self, side: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any]) -> TowerOutput | None:
-        """What the side's tower makes of its inputs; None where there are none."""
+        """Runs the side's tower on its inputs; returns None without inputs."""
         modality = self.config.sides[side]
         tower = side if side in self.model.towers else modality
         if modality == "text":
@@ -156,17 +167,19 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         return self.model.encode_tower(tower, modality, inputs, recorded)
 
     def embed_output(self, side: str, output: TowerOutput, groups: Tensor | None) -> SideEmbeddings:
+        """Projects a tower's output to vectors of unit length."""
         present = output.mask.bool().any(dim=1)
         groups = torch.full_like(present, NO_GROUP, dtype=torch.long) if groups is None else groups
         return SideEmbeddings(F.normalize(self.project(side, pooled(output)), dim=-1), present, groups)
 
     def embed_absent(self, side: str, like: SideEmbeddings) -> SideEmbeddings:
-        """A side that no row of the batch has."""
+        """Builds the embeddings of a side that no row of the batch has; they keep its projection in the graph."""
         vectors = self.project(side, like.vectors.new_zeros(len(like.vectors), compute_side_width(self.config, side)))
         return SideEmbeddings(vectors, torch.zeros_like(like.present), torch.full_like(like.groups, NO_GROUP))
 
     def project(self, side: str, vectors: Tensor) -> Tensor:
-        """(batch, pooled width) into the common space; a side without a tower of its own shares its modality's."""
+        """Projects (batch, pooled width) into the common space; a side without its own projection uses its
+        modality's."""
         if not self.projections:
             return vectors
         return self.projections[side if side in self.projections else self.config.sides[side]](vectors)
@@ -174,16 +187,20 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
     def contrast(
         self, sides: Mapping[str, SideEmbeddings], groups: Tensor | None = None, negative_groups: Tensor | None = None
     ) -> Tensor:
-        """The contrastive loss, a mean over all pairs of sides; hard negatives count in those of their side."""
+        """Computes the contrastive loss, a mean over all pairs of sides; hard negatives count in the pairs of their
+        side.
+
+        Raises ValueError for a single side, or sides whose rows do not correspond.
+        """
         names = [side for side in sides if side != NEGATIVE]
         if len(names) < 2:
-            raise ValueError(f"a contrastive loss compares two sides, and this model has one: {', '.join(names)}")
+            raise ValueError(f"a contrastive loss compares two sides, and this model has only {', '.join(names)}")
         check_side_rows(sides, groups, negative_groups)
         if self.training:
             self.similarity.clamp_temperature()
         losses = []
         for first, second in itertools.combinations(names, 2):
-            if first == self.negative_side:  # hard negatives, of whatever process, are among the second's columns
+            if first == self.negative_side:  # hard negatives, of all processes, are columns of the second side
                 first, second = second, first
             counted = NEGATIVE in sides and second == self.negative_side
             hard = build_negative_arguments(sides[NEGATIVE], negative_groups) if counted else {}
@@ -195,8 +212,8 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         return torch.stack(losses).mean()
 
     def compare(self, sides: Mapping[str, SideEmbeddings]) -> dict[str, Tensor]:
-        """Scaled similarities of the first two sides: `logits` (rows of the first, rows of the second), and of texts
-        and pictures under their own names."""
+        """Computes the scaled similarities of the first two sides: `logits` (rows of the first, rows of the second);
+        for text and image also `logits_per_text` and `logits_per_image`."""
         if len(sides) < 2:
             return {}
         first, second, *_ = sides
@@ -206,41 +223,41 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         return {"logits": logits, "logits_per_text": logits, "logits_per_image": logits.T}
 
     def get_text_features(self, **inputs: Any) -> TowerOutput:
-        """The text tower's output; `pooler_output` (batch, width) is projected, and not yet of unit length."""
+        """Returns the text tower's output; `pooler_output` (batch, width) is projected, but not of unit length."""
         return self.get_features("text", inputs)
 
     def get_image_features(self, **inputs: Any) -> TowerOutput:
-        """As `get_text_features`, of pictures."""
+        """Returns the image tower's output, as `get_text_features` does."""
         return self.get_features("image", inputs)
 
     def get_audio_features(self, **inputs: Any) -> TowerOutput:
-        """As `get_text_features`, of sound."""
+        """Returns the audio tower's output, as `get_text_features` does."""
         return self.get_features("audio", inputs)
 
     def get_video_features(self, **inputs: Any) -> TowerOutput:
-        """As `get_text_features`, of videos."""
+        """Returns the video tower's output, as `get_text_features` does."""
         return self.get_features("video", inputs)
 
     def get_document_features(self, **inputs: Any) -> TowerOutput:
-        """As `get_text_features`, of documents (their inputs without "document_" before the name)."""
+        """Returns the output of documents, as `get_text_features` does; inputs without the prefix "document_"."""
         return self.get_features(DOCUMENT, inputs)
 
     def encode(
         self, rows: Sequence[Any], processor: Callable[..., Any], side: str | None = None, **options: Any
     ) -> Tensor:
-        """Vectors of any number of rows, in batches: see `plait.modeling.encoding.encode`."""
+        """Encodes any number of rows, in batches: see `plait.modeling.tasks.retrieval_encoding.encode_rows`."""
         return encode_rows(self, rows, processor, side, **options)
 
     def zero_shot(
         self, images: Sequence[Any], labels: Sequence[str], processor: Callable[..., Any], **options: Any
     ) -> Tensor:
-        """Probabilities of labels for pictures: see `plait.modeling.encoding.zero_shot`."""
+        """Classifies images by labels in words: see `plait.modeling.tasks.retrieval_encoding.classify_zero_shot`."""
         return classify_zero_shot(self, images, labels, processor, **options)
 
     def get_features(self, side: str, inputs: Mapping[str, Any]) -> TowerOutput:
-        """The output of one side's tower, its pooled vector projected.
+        """Returns the output of one side's tower, its pooled vector projected.
 
-        Raises ValueError where there is no such side, or nothing to encode.
+        Raises ValueError for a side that the model lacks, or nothing to encode.
         """
         if side not in self.config.sides:
             raise ValueError(f"this model has no {side} side, only {', '.join(self.config.sides)}")

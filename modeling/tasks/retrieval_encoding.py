@@ -1,4 +1,4 @@
-"""Many rows to vectors in one space, and pictures to labels that no one trained (zero-shot)."""
+"""Encodes many rows as vectors in one space, and classifies images by labels in words (zero-shot)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ TEMPLATES = ("This is a photo of {}.",)
 
 
 class Embedder(Protocol):
-    """A model that brings rows of several sides into one space: `PlaitForRetrieval` and its like."""
+    """A model that embeds rows of several sides in one space, such as `PlaitForRetrieval`."""
 
     config: Any
     similarity: Any
@@ -42,26 +42,27 @@ def encode_rows(
     prompt: str = "",
     show_progress: bool = True,
 ) -> Tensor:
-    """Vectors of any number of texts, pictures or clips: (rows, width) on the CPU, in the order of the rows.
+    """Encodes any number of texts, images, audio clips or videos as vectors, (rows, width) on the CPU, in their order.
 
     Args:
-        rows: what the processor reads of the side's modality. Texts of like length share a batch.
-        processor: a `PlaitProcessor`, or anything else that is called with `text=`, `images=`, `audio=` or `videos=`.
-        side: "text", "image", "audio", "video" or "document"; left out, "text" where the rows are strings and there is
-            a text tower, else the first other side.
-        normalize: bring every vector to unit length, so that the product of two is their cosine.
-        prompt: put before every text ("query: ").
-        show_progress: a bar, where there are several batches.
+        rows: inputs of the processor for the side's modality. Texts of similar length share a batch.
+        processor: a `PlaitProcessor`, or another callable with `text=`, `images=`, `audio=` or `videos=`.
+        side: "text", "image", "audio", "video" or "document"; None: "text" if the rows are strings and the model has a
+            text tower, else its first other side.
+        batch_size: rows in each batch.
+        normalize: scale every vector to unit length, so that the dot product of two is their cosine.
+        prompt: text to put before every text ("query: ").
+        show_progress: show a progress bar if there are several batches.
 
     Raises:
-        ValueError: a side that the model does not have, or no rows.
+        ValueError: a side that the model lacks, or no rows.
     """
     sides = model.config.sides
     side = side or find_side(rows, sides)
     if side not in sides:
         raise ValueError(f"this model has no {side} side, only {', '.join(sides)}")
     if not len(rows):
-        raise ValueError("nothing to encode: there are no rows")
+        raise ValueError("nothing to encode: there are no rows, pass at least one")
     texts = sides[side] == "text"
     order = sorted(range(len(rows)), key=lambda row: -len(rows[row])) if texts else list(range(len(rows)))
     starts = tqdm(
@@ -79,7 +80,7 @@ def encode_rows(
 def encode_batch(
     model: Embedder, rows: Sequence[Any], processor: Callable[..., Mapping[str, Any]], side: str
 ) -> Tensor:
-    """(rows, width), projected, on the CPU."""
+    """Encodes one batch as projected vectors, (rows, width), on the CPU."""
     argument = MODALITY_TABLE[model.config.sides[side]].processor_argument
     inputs = processor(**{argument: list(rows)}, return_tensors="pt", **build_text_options(model, side))
     given = {name: value.to(model.device) for name, value in inputs.items()}
@@ -88,8 +89,8 @@ def encode_batch(
 
 
 def build_text_options(model: Embedder, side: str) -> dict[str, Any]:
-    """How a tokenizer pads and cuts: a tower that is pooled at its last position (SigLIP) was trained on texts that are
-    all padded to one length."""
+    """Returns the tokenizer's options of padding and truncation: a tower that pools its last position (SigLIP) was
+    trained on texts padded to one length."""
     if model.config.sides[side] != "text":
         return {}
     tower = model.config.towers.get(side) or model.config.towers["text"]
@@ -108,20 +109,22 @@ def classify_zero_shot(
     batch_size: int = 64,
     show_progress: bool = True,
 ) -> Tensor:
-    """How likely each label is for each picture, (images, labels): a softmax over the labels, or (trained with the
-    sigmoid loss) a probability of its own for each.
+    """Computes the probability of each label for each image, (images, labels): a softmax over the labels, or a sigmoid
+    for each label if the model was trained with the sigmoid loss.
 
-    templates: what is said of a label, with {} in its place; of several, a label's vector is the mean (CLIP, section
-    3.1.4, prompt ensembling).
+    Args:
+        templates: texts with {} in the place of a label; a label's vector is the mean over them (CLIP, section 3.1.4,
+            prompt ensembling).
+        batch_size, show_progress: as in `encode_rows`.
 
     Raises:
-        ValueError: no label, or the same twice; a template without {}.
+        ValueError: no labels, or equal ones; no templates, or one without {}.
     """
     classes = encode_label_texts(model, labels, processor, templates=templates, batch_size=batch_size)
     options = {"batch_size": batch_size, "show_progress": show_progress}
-    pictures = encode_rows(model, images, processor, "image", **options)
+    image_vectors = encode_rows(model, images, processor, "image", **options)
     with torch.no_grad():
-        logits = model.similarity(pictures.to(model.device), classes.to(model.device)).float().cpu()
+        logits = model.similarity(image_vectors.to(model.device), classes.to(model.device)).float().cpu()
     return logits.sigmoid() if model.loss.kind == "sigmoid" else logits.softmax(dim=-1)
 
 
@@ -133,18 +136,21 @@ def encode_label_texts(
     templates: Sequence[str] = TEMPLATES,
     batch_size: int = 64,
 ) -> Tensor:
-    """(labels, width), of unit length: the mean over the templates of what the text tower makes of a label."""
+    """Encodes labels as (labels, width), of unit length: the mean over the templates of a label's text vectors.
+
+    Raises ValueError for no labels or equal ones, and for no templates or one without {}.
+    """
     if not labels or len(set(labels)) < len(labels):
-        raise ValueError(f"labels must be there and differ, got {list(labels)}")
+        raise ValueError(f"labels must be one or more texts that differ, got {list(labels)}")
     if not templates or any("{}" not in template for template in templates):
-        raise ValueError(f"a template has {{}} in the place of the label, got {list(templates)}")
+        raise ValueError(f"every template has {{}} in the place of the label, got {list(templates)}: add it")
     texts = [template.format(label) for label in labels for template in templates]
     vectors = encode_rows(model, texts, processor, "text", batch_size=batch_size, show_progress=False)
     return F.normalize(vectors.view(len(labels), len(templates), -1).mean(dim=1), dim=-1)
 
 
 def find_side(rows: Sequence[Any], sides: Mapping[str, str]) -> str:
-    """The side that rows of this kind belong to, where none is named."""
+    """Returns the default side of rows: "text" for strings if the model has that side, else its first other side."""
     if len(rows) and isinstance(rows[0], str) and "text" in sides:
         return "text"
     return next((side for side in sides if side not in ("text", DOCUMENT)), next(iter(sides)))
@@ -152,7 +158,7 @@ def find_side(rows: Sequence[Any], sides: Mapping[str, str]) -> str:
 
 @contextmanager
 def use_eval_mode(model: Embedder) -> Iterator[None]:
-    """The model without dropout and gradients, and then as it was."""
+    """Sets the model to eval mode, without gradients, and restores its mode at the end."""
     training = model.training
     model.eval()
     try:

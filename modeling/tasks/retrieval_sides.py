@@ -1,4 +1,4 @@
-"""The two sides of retrieval: which inputs belong to which, and the rows that lack one."""
+"""The sides of retrieval: the inputs of each side, groups of equal rows, and hard negatives."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ from ..losses.contrastive import NO_GROUP, fingerprint
 from ..outputs import TowerOutput
 
 logger = logging.get_logger(__name__)
-# what tells rows of a modality apart
+# inputs that tell rows of a modality apart
 CONTENT_INPUTS = tuple(item.name for row in MODALITY_TABLE.values() for item in row.items)
 
 
 class SideEmbeddings(NamedTuple):
-    """One side of a batch. vectors: (batch, width), of unit length; present: (batch,) bool; groups: (batch,) a number
-    that rows of equal content share, -1 where none was asked for; output: of the tower, where its states are asked for.
-    Of hard negatives each tensor has one more dimension, (batch, negatives)."""
+    """The embeddings of one side of a batch. vectors: (batch, width), of unit length; present: (batch,) bool; groups:
+    (batch,), an id that rows of equal content share, -1 if not computed; output: of the tower, if its states are
+    requested. For hard negatives, (batch, negatives) replaces (batch,) in each tensor."""
 
     vectors: Tensor
     present: Tensor
@@ -32,19 +32,19 @@ class SideEmbeddings(NamedTuple):
 
 
 def warn_short_texts(config: Any, input_ids: Tensor | None) -> None:
-    """Warn where a tower that is pooled at the last of its positions (SigLIP) reads texts that end before."""
+    """Warns if a tower that pools its last position (SigLIP) reads texts that are shorter."""
     if input_ids is None or not isinstance(config, PlaitTextConfig) or config.pooling != "final":
         return
     length, positions = input_ids.shape[1], config.max_position_embeddings
     if length < positions and not is_torchdynamo_compiling():
         logger.warning_once(
-            f"texts of {length} tokens: this tower was trained on texts that are all padded to {positions}, and is "
-            f"pooled there; pad them alike, with padding='max_length', max_length={positions}"
+            f"texts of {length} tokens: this tower was trained on texts padded to {positions} tokens, and pools the last "
+            f"one; pad them to that length, with padding='max_length', max_length={positions}"
         )
 
 
 def split_negatives(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The inputs of the sides, and those of hard negatives without "negative_" before the name.
+    """Splits the inputs into those of the sides, and those of hard negatives without the prefix "negative_".
 
     Raises ValueError for hard negatives of another shape than (batch, negatives, length).
     """
@@ -61,14 +61,14 @@ def split_negatives(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
 
 
 def build_negative_arguments(embedded: SideEmbeddings, groups: Tensor | None) -> dict[str, Tensor]:
-    """The arguments of the loss: those that are there, and their numbers as ones of the second side."""
+    """Builds the loss arguments of the present hard negatives: their vectors, and their group ids (second side)."""
     numbers = embedded.groups if groups is None else groups
     kinds = torch.stack((torch.full_like(numbers, NO_GROUP), numbers), dim=-1)
     return {"negatives": embedded.vectors[embedded.present], "negative_groups": kinds[embedded.present]}
 
 
 def split_by_side(inputs: Mapping[str, Any], sides: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The inputs of each side.
+    """Splits the inputs by side.
 
     Raises ValueError for inputs that no side reads.
     """
@@ -81,12 +81,14 @@ def split_by_side(inputs: Mapping[str, Any], sides: Mapping[str, str]) -> dict[s
     spare = {name for side, part in parts.items() if side not in read for name in part if part[name] is not None}
     spare |= set() if DOCUMENT in sides else {start + name for name in documents if documents[name] is not None}
     if spare:
-        raise ValueError(f"got {', '.join(sorted(spare))}, which no side of this model reads ({', '.join(sides)})")
+        raise ValueError(
+            f"got {', '.join(sorted(spare))}, which no side of this model reads ({', '.join(sides)}): leave them out"
+        )
     return read
 
 
 def compute_content_groups(modality: str, inputs: Mapping[str, Any], output: TowerOutput) -> Tensor:
-    """(batch,): rows of equal content have an equal number."""
+    """Returns group ids (batch,): rows of equal content share an id."""
     ids, mask, indices = (inputs.get(name) for name in ("input_ids", "attention_mask", "image_indices"))
     if modality == "text" and ids is not None:
         return fingerprint(ids + 1 if mask is None or mask.ndim != 2 else (ids + 1) * mask)
@@ -98,22 +100,24 @@ def compute_content_groups(modality: str, inputs: Mapping[str, Any], output: Tow
 
 
 def build_side_outputs(sides: Mapping[str, SideEmbeddings]) -> dict[str, Any]:
-    """The vectors of each side, and what its tower made of the inputs where that is kept."""
+    """Builds the fields of the model output: the vectors of each side, and the tower outputs that were kept."""
     own = {side: embedded for side, embedded in sides.items() if side != NEGATIVE}
     kept = {side: embedded.output for side, embedded in own.items() if embedded.output is not None}
     return {f"{side}_embeds": own[side].vectors for side in own} | {"encoder_outputs": kept or None}
 
 
 def check_side_rows(sides: Mapping[str, SideEmbeddings], groups: Tensor | None, negative_groups: Tensor | None) -> None:
-    """Raises ValueError where row i of one side cannot belong to row i of another, or numbers are of another shape."""
+    """Raises ValueError for sides with different numbers of rows, or groups of another shape than the sides."""
     counts = {side: len(embedded.vectors) for side, embedded in sides.items()}
     if len(set(counts.values())) > 1:
-        raise ValueError(f"a loss needs pairs, row by row, and there are {counts}: pass as many of each")
+        raise ValueError(
+            f"a loss needs pairs, row by row, but the sides have {counts} rows: pass the same number of each"
+        )
     expected = (next(iter(counts.values())), len(counts.keys() - {NEGATIVE}))
     if groups is not None and groups.shape != expected:
         raise ValueError(f"groups has shape {tuple(groups.shape)}, expected (batch, sides) = {expected}")
     if NEGATIVE in sides and (groups is None) != (negative_groups is None):
-        raise ValueError("groups and negative_groups number the same texts: pass both, or none of them")
+        raise ValueError("groups and negative_groups share one numbering of the texts: pass both, or none of them")
     if NEGATIVE in sides and negative_groups is not None and negative_groups.shape != sides[NEGATIVE].present.shape:
         shapes = f"{tuple(negative_groups.shape)}, expected (batch, negatives) = {tuple(sides[NEGATIVE].present.shape)}"
         raise ValueError(f"negative_groups has shape {shapes}")

@@ -238,7 +238,7 @@ def test_labels_are_scored_by_the_mean_of_their_templates(model: PlaitForRetriev
     )
     logits = model.encode(images, Words()) @ classes.T / 0.07
     torch.testing.assert_close(found, logits.softmax(-1), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="labels must be there and differ"):
+    with pytest.raises(ValueError, match="labels must be one or more texts that differ"):
         model.zero_shot(images, ["dog", "dog"], Words())
     with pytest.raises(ValueError, match="template has {}"):
         encode_label_texts(model, labels, Words(), templates=["a photo"])
