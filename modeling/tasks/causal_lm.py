@@ -49,8 +49,8 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         """
         if not self.config.inline or token_id is None or token_id < 0:
             raise ValueError(
-                f"cannot set image_token_id {token_id}: a model with images in its text, and a token id of 0 or more, are "
-                "needed"
+                f"cannot set image_token_id {token_id}: a model with images in its text, and a token id of 0 or "
+                "more, are needed"
             )
         if token_id >= len(self.get_input_embeddings().get_parameter("weight")):
             self.resize_token_embeddings(token_id + 1)

@@ -1,5 +1,5 @@
-"""What pretraining makes of a batch: every tower run once, on the inputs as they are and, beside them in the same call,
-with parts hidden; and rows for the fusion picked from that."""
+"""Runs each tower once on clean and masked inputs, concatenated along the batch, and selects rows of the outputs for
+the fusion."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,18 +14,19 @@ from ..heads.masked_image import MaskedImageHead
 from ..outputs import TowerOutput
 from ..towers.items import gather_items, scatter_items
 
-# who reads the inputs as they are
+# objectives that read clean text, and clean inputs of other modalities
 CLEAN_TEXT_OBJECTIVES = frozenset((CONTRASTIVE, MATCHING))
 CLEAN_MEDIA_OBJECTIVES = frozenset((CONTRASTIVE, MATCHING, MASKED_LM, CAPTIONING))
-MASKED_TEXT = "masked text"  # beside the modalities in a bank of rows
+MASKED_TEXT = "masked text"  # a key next to the modalities in `EncodedBatch.rows`
 ABSENT_ROW = -1
 
 InputsByModality = Mapping[str, Mapping[str, Any]]
 
 
 class MaskedImages(NamedTuple):
-    """pictures: (pictures, channels, height, width) as they were; masked: (pictures, places) bool; tokens: (pictures,
-    tokens, width) that the tower made of them with those places hidden."""
+    """The images of masked image modelling. images: (images, channels, height, width), not masked; masked: (images,
+    patches) bool, True for masked patches; tokens: (images, tokens, width), the tower's output for the masked
+    images."""
 
     images: Tensor
     masked: Tensor
@@ -33,15 +34,16 @@ class MaskedImages(NamedTuple):
 
 
 class EncodedBatch(NamedTuple):
-    """rows: by modality (and "masked text") what the towers made of the batch, a row each; hidden: the pictures of
-    masked image modelling."""
+    """The tower outputs of one batch. rows: by modality (and "masked text"), one row for each row of the batch; hidden:
+    the images of masked image modelling."""
 
     rows: dict[str, TowerOutput]
     hidden: MaskedImages | None = None
 
 
 class FusedRows(NamedTuple):
-    """tokens: (rows, length, width), mask: (rows, length), pooled: (rows, width)."""
+    """The output of the fusion for one objective. tokens: (rows, length, width), mask: (rows, length), pooled: (rows,
+    width)."""
 
     tokens: Tensor
     mask: Tensor
@@ -57,10 +59,14 @@ def encode_clean_and_masked(
     image_head: MaskedImageHead | None = None,
     masked_places: Tensor | None = None,
 ) -> EncodedBatch:
-    """Run each tower once on all that the `wanted` objectives read of it.
+    """Runs each tower once on all inputs that the `wanted` objectives need.
 
-    inputs: arguments of `PlaitModel.forward` by modality; given: outputs of towers that need not run. masked_ids:
-    (batch, length) the text with hidden tokens; masked_places: as `bool_masked_pos` of `PlaitForPreTraining`.
+    Args:
+        inputs: arguments of `PlaitModel.forward` by modality.
+        given: outputs of towers that do not run again.
+        masked_ids: (batch, length), the text with masked tokens.
+        image_head: the head of masked image modelling, which masks patches.
+        masked_places: `bool_masked_pos` of `PlaitForPreTraining.forward`; None: sampled.
     """
     wanted = set(wanted)
     rows = {name: TowerOutput(**output) for name, output in given.items()}
@@ -80,7 +86,10 @@ def encode_clean_and_masked(
 def encode_text_variants(
     model: PlaitModel, text: Mapping[str, Any], clean: bool, masked_ids: Tensor | None
 ) -> dict[str, TowerOutput]:
-    """The text as it is, and with hidden tokens, as far as asked for."""
+    """Encodes the clean text (if `clean`) and the masked text (if given) in one call, by "text" and "masked text".
+
+    Raises ValueError for embeddings in place of token ids.
+    """
     variants = [text] if clean else []
     if masked_ids is not None:
         variants.append({**text, "input_ids": masked_ids, "inputs_embeds": None})
@@ -100,28 +109,29 @@ def encode_text_variants(
 def encode_masked_images(
     model: PlaitModel, image: Mapping[str, Any], clean: bool, head: MaskedImageHead, masked_places: Tensor | None
 ) -> tuple[dict[str, TowerOutput], MaskedImages | None]:
-    """The pictures as they are (where asked for), a row each, and with hidden patches, each distinct picture once."""
+    """Encodes the clean images (if `clean`), as rows of the batch, and the masked images, each distinct image once."""
     present = gather_items("image", image)
     if present is None or not present.count:
         return {}, None
-    pictures = present.inputs["pixel_values"]
-    masked = head.draw_mask(pictures) if masked_places is None else present.select(masked_places.flatten(0, -2))
-    variants = [pictures] * clean + [head.hide_patches(pictures, masked)]
+    pixel_values = present.inputs["pixel_values"]
+    masked = head.draw_mask(pixel_values) if masked_places is None else present.select(masked_places.flatten(0, -2))
+    variants = [pixel_values] * clean + [head.hide_patches(pixel_values, masked)]
     output = model.towers["image"](pixel_values=torch.cat(variants))
     *whole, hidden = split_output(output, len(variants))
     rows = {"image": scatter_items(whole[0], present.slots)} if whole else {}
-    return rows, MaskedImages(pictures, masked, hidden.last_hidden_state)
+    return rows, MaskedImages(pixel_values, masked, hidden.last_hidden_state)
 
 
 def concatenate_variants(values: Sequence[Tensor | None], batch: int) -> Tensor | None:
-    """The variants of one input as one batch; what goes with every row alike stays as it is."""
+    """Concatenates the variants of one input along the batch; an input without one value for each row stays
+    unchanged."""
     if values[0] is None or len(values[0]) != batch:
         return values[0]
     return torch.cat([value for value in values if value is not None])
 
 
 def split_output(output: TowerOutput, count: int) -> list[TowerOutput]:
-    """A tower's output cut into so many equal parts."""
+    """Splits a tower's output into `count` equal parts along the batch."""
     pooled = output.pooler_output
     pieces = zip(
         output.last_hidden_state.chunk(count),
@@ -135,10 +145,10 @@ def split_output(output: TowerOutput, count: int) -> list[TowerOutput]:
 def fuse_rows(
     model: PlaitModel, rows: dict[str, TowerOutput], plan: Mapping[str, dict[str, Tensor]]
 ) -> dict[str, FusedRows]:
-    """One call of the fusion for all objectives; of one strand, the tower's tokens.
+    """Fuses the rows of all objectives in one call; in a model of one component, returns the tower's tokens.
 
-    plan: by objective, and by modality (or "masked text" in the place of text), the numbers of the rows that are read
-    together, (rows,) each; a modality that is not named is absent.
+    plan: by objective, then by modality (or "masked text" in place of text), the indices of the rows that are fused
+    together, (rows,) each; a modality without an entry is absent.
     """
     sizes = [len(next(iter(numbers.values()))) for numbers in plan.values()]
     outputs = {}
@@ -159,24 +169,24 @@ def fuse_rows(
 def build_row_bank(
     rows: dict[str, TowerOutput], modality: str, plan: Mapping[str, dict[str, Tensor]]
 ) -> tuple[TowerOutput | None, Tensor]:
-    """All rows of a modality one after the other (the masked text behind the text), and which of them the plan asks
-    for."""
+    """Returns all rows of a modality (masked text after clean text), and the indices of those in the plan, in its
+    order; `ABSENT_ROW` if an objective does not use the modality."""
     names = [name for name in (modality, *([MASKED_TEXT] if modality == "text" else [])) if name in rows]
     bank = concatenate_outputs([rows[name] for name in names])
     starts, start = {}, 0
     for name in names:
         starts[name] = start
         start += len(rows[name].mask)
-    asked = []
+    selected = []
     for numbers in plan.values():
         found = next((numbers[name] + starts[name] for name in names if name in numbers), None)
         like = next(iter(numbers.values()))
-        asked.append(torch.full_like(like, ABSENT_ROW) if found is None else found)
-    return bank, torch.cat(asked)
+        selected.append(torch.full_like(like, ABSENT_ROW) if found is None else found)
+    return bank, torch.cat(selected)
 
 
 def concatenate_outputs(outputs: Sequence[TowerOutput]) -> TowerOutput | None:
-    """Outputs of one tower below each other."""
+    """Concatenates outputs of one tower along the batch; None without outputs."""
     if not outputs:
         return None
     tokens = torch.cat([output.last_hidden_state for output in outputs])

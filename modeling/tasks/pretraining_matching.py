@@ -1,4 +1,4 @@
-"""Image-text matching: does this text belong to that picture?"""
+"""Image-text matching: pairs of a batch, and hard negatives for them."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from ..outputs import TowerOutput
 class MatchedRows(NamedTuple):
     """The rows of a batch that have both modalities.
 
-    names: the modalities; numbers: (pairs,) of the rows; same: (pairs, pairs) bool, True where two rows have the same
-    text or the same picture: each belongs to the other's partner as well as to its own.
+    names: the modalities; numbers: (pairs,), the indices of the rows; same: (pairs, pairs) bool, True for two rows with
+    the same text or the same image: each matches the other's partner as well as its own.
     """
 
     names: tuple[str, str]
@@ -23,27 +23,27 @@ class MatchedRows(NamedTuple):
 
     @property
     def alike(self) -> bool:
-        """Whether there is nothing to tell apart: fewer than two pairs, or all of them belong together."""
+        """Whether the batch has no negatives: fewer than two pairs, or only pairs that match each other."""
         return bool(self.same.all())
 
 
 class NegativePairs(NamedTuple):
-    """Numbers of rows: `rows` and what stands beside each, `partners`; both (negatives,)."""
+    """Indices of rows and of the partner that each is paired with; both (negatives,)."""
 
     rows: Tensor
     partners: Tensor
 
 
 def sample_hard_negatives(similarity: Tensor, same: Tensor, training: bool) -> NegativePairs:
-    """For each row one partner that is none of its own, the likelier the more similar it is (ALBEF, Li et al. 2021,
-    https://arxiv.org/abs/2107.07651, section 3.2, "Image-Text Matching"): in training drawn by
+    """Samples for each row i one partner j that does not match it, with a higher probability for more similar ones
+    (ALBEF, Li et al. 2021, https://arxiv.org/abs/2107.07651, section 3.2, "Image-Text Matching"):
 
-        p(j | i) = exp(s_ij) / sum over k that are not i's own of exp(s_ik)
+        p(j | i) = exp(s_ij) / sum over k that do not match i of exp(s_ik)
 
-    else the likeliest of them; of several the next one, so that an evaluation repeats itself.
+    Outside training it takes the most similar one, the next row first among equals: an evaluation is deterministic.
 
-    similarity: (rows, rows), scaled by the temperature; same: (rows, rows) bool, True where j belongs to i as well as
-    its own partner does. A row to which all belong has no negative.
+    similarity: (rows, rows), scaled by the temperature; same: (rows, rows) bool, True if j matches i as well as i's own
+    partner does. A row that all partners match has no negative.
     """
     scores = similarity.detach().float().masked_fill(same, float("-inf"))
     rows = (~same).any(dim=1).nonzero().flatten()
@@ -58,7 +58,8 @@ def sample_hard_negatives(similarity: Tensor, same: Tensor, training: bool) -> N
 
 
 def match_rows(rows: Mapping[str, TowerOutput], names: tuple[str, str], groups: Tensor) -> MatchedRows:
-    """The pairs of a batch; groups: (batch, kinds), rows with an equal number of one kind are alike (-1: like none)."""
+    """Finds the pairs of a batch; groups: (batch, kinds), rows with an equal id of one kind match (-1: matches
+    none)."""
     nothing = groups.new_zeros(len(groups), dtype=torch.bool)
     first, second = (rows[name].mask.any(dim=1) if name in rows else nothing for name in names)
     numbers = (first & second).nonzero().flatten()
@@ -67,10 +68,10 @@ def match_rows(rows: Mapping[str, TowerOutput], names: tuple[str, str], groups: 
 
 
 def select_matching_rows(pairs: MatchedRows, similarity: Tensor, training: bool) -> dict[str, Tensor]:
-    """Rows to be read together, by modality: the pairs themselves, each second with a text that is not its own, each
-    first with a picture that is not (ALBEF, section 3.2): (pairs + negatives,).
+    """Returns the rows that the fusion reads together, by modality, (pairs + negatives,) each: the pairs, then each
+    item of the second modality with a wrong partner, then each item of the first with a wrong one (ALBEF, section 3.2).
 
-    similarity: (pairs, pairs), of each first with each second.
+    similarity: (pairs, pairs), of each first item with each second item.
     """
     first, second = pairs.names
     for_second, for_first = (

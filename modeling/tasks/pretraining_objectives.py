@@ -1,4 +1,4 @@
-"""Which objectives a plait can be pretrained for: what each needs of its parts."""
+"""The pretraining objectives that a config allows: each checks the parts that it needs."""
 
 from collections.abc import Callable
 
@@ -9,26 +9,30 @@ from ..heads.masked_lm import check_text_tower
 
 
 def find_objectives(config: PlaitConfig) -> dict[str, float | int]:
-    """The objectives of a config with their weights; where it names none, all that its parts allow, alike.
+    """Returns the objectives of a config with their weights; if it names none, all that its parts allow, with weight 1.
 
-    Raises ValueError where a part is missing that an objective needs, where no objective is possible, or none counts.
+    Raises ValueError for an objective without a part that it needs, no possible objective, or no weight above 0.
     """
     if config.objectives is None:
         possible = {name: 1.0 for name in OBJECTIVE_CHECKS if is_possible(config, name)}
         if not possible:
-            raise ValueError(f"a plait of these parts can be pretrained for nothing: {', '.join(config.encoders)}")
+            raise ValueError(
+                f"no pretraining objective is possible with the towers {', '.join(config.encoders)}: add a tower or a decoder"
+            )
         return possible
     if config.decoder_config is not None and "captioning" not in config.objectives:
-        raise ValueError("nothing trains the decoder of this config: add captioning to its objectives, or leave it out")
+        raise ValueError(
+            "nothing trains the decoder of this config: add captioning to its objectives, or leave the decoder out"
+        )
     if not any(config.objectives.values()):
-        raise ValueError(f"no objective has a weight above 0: {dict(config.objectives)}")
+        raise ValueError(f"no objective has a weight above 0: {dict(config.objectives)}, set one")
     for name in config.objectives:
         OBJECTIVE_CHECKS[name](config)
     return dict(config.objectives)
 
 
 def is_possible(config: PlaitConfig, name: str) -> bool:
-    """Whether the config's parts allow this objective."""
+    """Returns whether the config's parts allow this objective."""
     try:
         OBJECTIVE_CHECKS[name](config)
     except ValueError:
@@ -39,7 +43,9 @@ def is_possible(config: PlaitConfig, name: str) -> bool:
 def check_two_towers(config: PlaitConfig, name: str) -> None:
     """Raises ValueError unless there are two towers to compare."""
     if len(config.encoders) != 2:
-        raise ValueError(f"{name} compares two towers, and this config has {', '.join(config.encoders) or 'none'}")
+        raise ValueError(
+            f"{name} compares two towers, and this config has {', '.join(config.encoders) or 'none'}: compose it with two"
+        )
 
 
 def check_contrastive(config: PlaitConfig) -> None:
@@ -50,31 +56,33 @@ def check_contrastive(config: PlaitConfig) -> None:
 
 
 def check_matching(config: PlaitConfig) -> None:
-    """Raises ValueError unless there are two towers, and a fusion that compares them."""
+    """Raises ValueError unless there are two towers, and a fusion in which their tokens attend to each other."""
     check_two_towers(config, "matching")
     check_token_interaction(config, "matching")
 
 
 def check_masked_lm(config: PlaitConfig) -> None:
-    """Raises ValueError unless there is a text tower whose tokens are kept, and see the other towers'."""
+    """Raises ValueError unless a fusion keeps the text tower's tokens, which attend to those of the other towers."""
     check_text_tower(config, "masked_lm")
     check_token_interaction(config, "masked_lm")
 
 
 def check_masked_image(config: PlaitConfig) -> None:
-    """Raises ValueError unless there is an image tower whose tokens are a grid over the picture."""
+    """Raises ValueError unless there is an image tower whose tokens are a grid of patches."""
     if config.vision_config is None:
         raise ValueError("masked_image needs an image tower, and this config has none: compose it with image=...")
     find_patches(config.vision_config)
 
 
 def check_captioning(config: PlaitConfig) -> None:
-    """Raises ValueError unless a decoder reads what there is beside text."""
+    """Raises ValueError unless a decoder cross-attends to other modalities than text."""
     check_decoder_config(config, "captioning", reads_context=True)
     check_fused(config, "captioning")
     others = [modality for modality in config.encoders if modality != "text"]
     if not others:
-        raise ValueError("captioning writes of another modality than text, and this config has no such tower")
+        raise ValueError(
+            "captioning describes another modality than text, and this config has no such tower: compose it with one"
+        )
     fusion = config.fusion_config
     if (
         fusion is not None
@@ -82,17 +90,20 @@ def check_captioning(config: PlaitConfig) -> None:
         and (fusion.query or next(iter(config.encoders))) == "text"
     ):
         raise ValueError(
-            "captioning reads the fused tokens of a picture without its text: with query='text' cross_attention leaves "
-            "a single one; name another query or fusion"
+            "captioning reads the fused tokens of an image without its text: with query='text' cross_attention leaves "
+            "a single token; name another query or fusion"
         )
 
 
 def check_token_interaction(config: PlaitConfig, name: str) -> None:
-    """Raises ValueError for a fusion in which the towers' tokens do not see each other."""
+    """Raises ValueError for a fusion in which the towers' tokens do not attend to each other."""
     check_fused(config, name)
     fusion = config.fusion_config
     if fusion is not None and fusion.strategy == "concatenate":
-        raise ValueError(f"{name} needs a fusion in which text and picture see each other, and concatenate does not")
+        raise ValueError(
+            f"{name} needs a fusion in which text and image attend to each other, which concatenate does not: choose "
+            "another strategy, e.g. fusion='early'"
+        )
 
 
 def check_fused(config: PlaitConfig, name: str) -> None:

@@ -38,8 +38,8 @@ def warn_short_texts(config: Any, input_ids: Tensor | None) -> None:
     length, positions = input_ids.shape[1], config.max_position_embeddings
     if length < positions and not is_torchdynamo_compiling():
         logger.warning_once(
-            f"texts of {length} tokens: this tower was trained on texts padded to {positions} tokens, and pools the last "
-            f"one; pad them to that length, with padding='max_length', max_length={positions}"
+            f"texts of {length} tokens: this tower was trained on texts padded to {positions} tokens, and pools the "
+            f"last one; pad them to that length, with padding='max_length', max_length={positions}"
         )
 
 
