@@ -27,6 +27,7 @@ class PooledFusion(Fusion):
     def fuse(
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
+        """Pools each stream to a vector, and combines the vectors."""
         vectors = {m: mean_token(self.norms[m](stream.tokens), stream.mask) for m, stream in streams.items()}
         present = torch.stack([stream.present for stream in streams.values()], dim=1)
         return FusionOutput(self.combine(vectors, present)[:, None], present.any(dim=1, keepdim=True))

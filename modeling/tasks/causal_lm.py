@@ -98,8 +98,7 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         return library._expand_inputs_for_generation(expand_size, **kwargs)
 
     def create_masks_for_generate(self, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
-        """Makes the masks of a static cache; with `bidirectional_images` returns the 2-D mask: `forward` makes its
-        own."""
+        """Makes the masks of a static cache; for `bidirectional_images`, `forward` does so from the 2-D mask."""
         if self.config.inline and self.config.bidirectional_images:
             return attention_mask
         return create_masks_for_generate(attention_mask=attention_mask, **kwargs)

@@ -227,19 +227,18 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         return trained.flatten()[:0].float().sum()
 
     def collect_pairs(self, encoded: EncodedBatch, inputs: InputsByModality, given: Mapping[str, Any]) -> ComparedPairs:
-        """Collects the pairs that contrastive and matching compare; raises ValueError for a batch of fewer than two
-        rows."""
+        """Collects the pairs that contrastive and matching compare; raises ValueError for a batch of one row."""
         names = cast("tuple[str, str]", tuple(self.model.towers))
         groups = compute_pair_groups(inputs, given)
         rows = match_rows(encoded.rows, names, groups)
         if len(groups) < 2 and not is_distributed():
             raise ValueError(
-                f"contrastive and matching compare the rows of a batch, and this one has {len(groups)}: use two or more "
-                "(dataloader_drop_last drops a last batch of one), or leave the two objectives out by objectives="
+                f"contrastive and matching compare the rows of a batch, and this one has {len(groups)}: use two or "
+                "more (dataloader_drop_last drops a last batch of one), or leave the two objectives out by objectives="
             )
         if rows.alike:
             logger.warning_once(
-                "no two pairs of this batch differ in both text and image: contrastive and matching learn nothing from it"
+                "no two pairs of this batch differ in text and image: contrastive and matching learn nothing from it"
             )
         present = {
             name: scatter_items(encoded.rows[name], rows.numbers[:, None]) for name in names if name in encoded.rows
@@ -261,8 +260,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         return {name: numbers for name, numbers in plan.items() if numbers}
 
     def score_pairs(self, pairs: ComparedPairs) -> Tensor:
-        """Returns the similarity of each first and each second item, (pairs, pairs); zeros without a contrastive
-        head."""
+        """Returns the similarities of first and second items, (pairs, pairs); zeros without a contrastive head."""
         if not pairs.embeds or self.similarity is None:
             return torch.zeros_like(pairs.rows.same, dtype=torch.float)
         return self.similarity(*pairs.embeds.values())
@@ -315,8 +313,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         return compute_token_loss(cast("nn.Linear", self.lm_head), x, labels)
 
     def compute_embeds(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Projects the pooled outputs to vectors of unit length, by modality (rows, width); {} without a contrastive
-        head."""
+        """Projects pooled outputs to unit vectors, by modality (rows, width); {} without a contrastive head."""
         if self.similarity is None:
             return {}
         vectors = {name: pooled(output) for name, output in outputs.items()}

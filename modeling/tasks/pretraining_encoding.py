@@ -25,8 +25,7 @@ InputsByModality = Mapping[str, Mapping[str, Any]]
 
 class MaskedImages(NamedTuple):
     """The images of masked image modelling. images: (images, channels, height, width), not masked; masked: (images,
-    patches) bool, True for masked patches; tokens: (images, tokens, width), the tower's output for the masked
-    images."""
+    patches) bool, True for masked patches; tokens: (images, tokens, width), the output for them masked."""
 
     images: Tensor
     masked: Tensor
@@ -123,8 +122,7 @@ def encode_masked_images(
 
 
 def concatenate_variants(values: Sequence[Tensor | None], batch: int) -> Tensor | None:
-    """Concatenates the variants of one input along the batch; an input without one value for each row stays
-    unchanged."""
+    """Concatenates the variants of one input along the batch; an input not given by row stays unchanged."""
     if values[0] is None or len(values[0]) != batch:
         return values[0]
     return torch.cat([value for value in values if value is not None])

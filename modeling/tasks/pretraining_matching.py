@@ -58,8 +58,7 @@ def sample_hard_negatives(similarity: Tensor, same: Tensor, training: bool) -> N
 
 
 def match_rows(rows: Mapping[str, TowerOutput], names: tuple[str, str], groups: Tensor) -> MatchedRows:
-    """Finds the pairs of a batch; groups: (batch, kinds), rows with an equal id of one kind match (-1: matches
-    none)."""
+    """Finds the pairs of a batch; groups: (batch, kinds), rows with an equal id of a kind match (-1: no id)."""
     nothing = groups.new_zeros(len(groups), dtype=torch.bool)
     first, second = (rows[name].mask.any(dim=1) if name in rows else nothing for name in names)
     numbers = (first & second).nonzero().flatten()

@@ -17,7 +17,7 @@ def find_objectives(config: PlaitConfig) -> dict[str, float | int]:
         possible = {name: 1.0 for name in OBJECTIVE_CHECKS if is_possible(config, name)}
         if not possible:
             raise ValueError(
-                f"no pretraining objective is possible with the towers {', '.join(config.encoders)}: add a tower or a decoder"
+                f"no pretraining objective is possible with the towers {', '.join(config.encoders)}: add another"
             )
         return possible
     if config.decoder_config is not None and "captioning" not in config.objectives:
@@ -44,7 +44,7 @@ def check_two_towers(config: PlaitConfig, name: str) -> None:
     """Raises ValueError unless there are two towers to compare."""
     if len(config.encoders) != 2:
         raise ValueError(
-            f"{name} compares two towers, and this config has {', '.join(config.encoders) or 'none'}: compose it with two"
+            f"{name} compares two towers, and this config has {', '.join(config.encoders) or 'none'}: use two"
         )
 
 
@@ -62,7 +62,7 @@ def check_matching(config: PlaitConfig) -> None:
 
 
 def check_masked_lm(config: PlaitConfig) -> None:
-    """Raises ValueError unless a fusion keeps the text tower's tokens, which attend to those of the other towers."""
+    """Raises ValueError unless the text tower's tokens are kept, and attend to those of the other towers."""
     check_text_tower(config, "masked_lm")
     check_token_interaction(config, "masked_lm")
 

@@ -110,7 +110,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
 
     def embed(self, inputs: Mapping[str, Any], every: bool = False) -> dict[str, SideEmbeddings]:
         """Embeds the sides that the batch holds, by side. With `every`, which a loss needs, it adds the groups of equal
-        rows, the hard negatives as one more side, and absent sides without a present row, so that each has a
+        rows, the hard negatives as one more side, and absent sides without a present row, so that all have a
         gradient."""
         inputs, negatives = split_negatives(inputs)
         given, parts = dict(inputs.get("encoder_outputs") or {}), split_by_side(inputs, self.config.sides)
@@ -178,8 +178,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         return SideEmbeddings(vectors, torch.zeros_like(like.present), torch.full_like(like.groups, NO_GROUP))
 
     def project(self, side: str, vectors: Tensor) -> Tensor:
-        """Projects (batch, pooled width) into the common space; a side without its own projection uses its
-        modality's."""
+        """Projects (batch, pooled width) to the common space; without a projection, a side uses its modality's."""
         if not self.projections:
             return vectors
         return self.projections[side if side in self.projections else self.config.sides[side]](vectors)

@@ -113,7 +113,7 @@ def classify_zero_shot(
     for each label if the model was trained with the sigmoid loss.
 
     Args:
-        templates: texts with {} in the place of a label; a label's vector is the mean over them (CLIP, section 3.1.4,
+        templates: texts with {} in place of a label; a label's vector is the mean over them (CLIP, section 3.1.4,
             prompt ensembling).
         batch_size, show_progress: as in `encode_rows`.
 
@@ -143,7 +143,7 @@ def encode_label_texts(
     if not labels or len(set(labels)) < len(labels):
         raise ValueError(f"labels must be one or more texts that differ, got {list(labels)}")
     if not templates or any("{}" not in template for template in templates):
-        raise ValueError(f"every template has {{}} in the place of the label, got {list(templates)}: add it")
+        raise ValueError(f"every template has {{}} in place of the label, got {list(templates)}: add it")
     texts = [template.format(label) for label in labels for template in templates]
     vectors = encode_rows(model, texts, processor, "text", batch_size=batch_size, show_progress=False)
     return F.normalize(vectors.view(len(labels), len(templates), -1).mean(dim=1), dim=-1)

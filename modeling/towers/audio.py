@@ -120,7 +120,7 @@ FRAME_POSITIONS: dict[str, type[Sinusoids] | type[nn.Embedding] | None] = {
 
 
 class SpectrogramEmbeddings(nn.Module):
-    """Embeds overlapping patches of a spectrogram, behind class tokens, with learned positions (Gong et al. 2021,
+    """Embeds overlapping patches of a spectrogram, after class tokens, with learned positions (Gong et al. 2021,
     section 2.1)."""
 
     item_dimensions = 2

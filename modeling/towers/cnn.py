@@ -67,6 +67,7 @@ class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's `same` padding: ceil(size / stride) places, odd pixels go below and right."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Pads x, (batch, channels, height, width), and convolves it."""
         top, bottom = self.compute_padding(x, 0)
         left, right = self.compute_padding(x, 1)
         return super().forward(nn.functional.pad(x, (left, right, top, bottom)))
@@ -108,6 +109,7 @@ class ConvNorm(nn.Module):
         self.normalization = nn.BatchNorm2d(after, eps=config.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps x, (batch, channels, height, width), to the new channels."""
         return self.normalization(self.convolution(x))
 
 
@@ -119,6 +121,7 @@ class ConvNormAct(ConvNorm):
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps x, (batch, channels, height, width), to the new channels."""
         return self.activation(super().forward(x))
 
 
@@ -131,6 +134,7 @@ class Stem(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps images, (images, channels, height, width), to the first feature map."""
         return self.pool(self.entry(x))
 
 
@@ -156,6 +160,7 @@ class PlainLayer(nn.Module):
         self.parts = parts
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps a feature map, (images, channels, height, width), to the next."""
         return self.parts(x)
 
 
@@ -168,6 +173,7 @@ class ResidualLayer(PlainLayer):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps a feature map, (images, channels, height, width), to the next."""
         return self.activation(self.shortcut(x) + self.parts(x))
 
 

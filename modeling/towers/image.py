@@ -42,7 +42,7 @@ class ImageTower(nn.Module):
 
 
 class ImageEmbeddings(nn.Module):
-    """Embeds the patches of an image (by one convolution or a convolutional stem), behind class tokens, with learned
+    """Embeds the patches of an image (by one convolution or a convolutional stem), after class tokens, with learned
     positions."""
 
     patch_embedding: nn.Module

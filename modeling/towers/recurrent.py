@@ -16,6 +16,7 @@ class LSTM(nn.LSTM, SelfInitializing):
     """torch's LSTM, initialized by its own `init_weights`."""
 
     def init_weights(self, std: float) -> None:
+        """Draws all weights as torch does: `std` has no effect."""
         init_uniform(self)
 
 
@@ -23,6 +24,7 @@ class GRU(nn.GRU, SelfInitializing):
     """torch's GRU, initialized by its own `init_weights`."""
 
     def init_weights(self, std: float) -> None:
+        """Draws all weights as torch does: `std` has no effect."""
         init_uniform(self)
 
 

@@ -67,7 +67,7 @@ class TextTower(nn.Module):
 
 
 def compute_token_mask(x: Tensor, attention_mask: Tensor | Mapping[str, Tensor] | None) -> Tensor:
-    """Returns the real tokens of x as (batch, length) bool: those of a 2-D mask; all where there is no such mask."""
+    """Returns the real tokens of x as (batch, length) bool: those of a 2-D mask; all without one."""
     if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
         return attention_mask[:, -x.shape[1] :].bool()
     return x.new_ones(x.shape[:2], dtype=torch.bool)

@@ -90,7 +90,7 @@ class TemporalMean(nn.Module):
     def forward(
         self, x: Tensor, present: Tensor, output_hidden_states: LayerChoice, output_attentions: bool
     ) -> tuple[TransformerOutput, Tensor]:
-        """Returns (clips, tokens, width) and their mask; x: (clips, frames, tokens, width), present: (clips,
+        """Returns tokens (clips, tokens, width) and mask; x: (clips, frames, tokens, width), present: (clips,
         frames)."""
         weight = present[..., None, None].to(x.dtype)
         mean = (x * weight).sum(1) / weight.sum(1).clamp(min=1)
@@ -166,7 +166,7 @@ class TubeletTower(nn.Module):
 
 
 class TubeletEmbeddings(nn.Module):
-    """Embeds tubelets by one convolution, behind class tokens, with positions (Arnab et al. 2021, section 3.2)."""
+    """Embeds tubelets by one convolution, after class tokens, with positions (Arnab et al. 2021, section 3.2)."""
 
     def __init__(self, config: PlaitTubeletConfig) -> None:
         super().__init__()

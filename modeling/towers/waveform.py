@@ -107,6 +107,7 @@ class NoNorm(nn.Module):
         super().__init__()
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Returns x, (clips, channels, frames)."""
         return x
 
 
@@ -117,6 +118,7 @@ class TimeNorm(nn.GroupNorm):
         super().__init__(channels, channels)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Norms x, (clips, channels, frames); lengths: (clips,), the real frames, all if None."""
         if lengths is None:
             return super().forward(x)
         real, count = build_length_mask(lengths, x.shape[2])[:, None], lengths[:, None, None]
@@ -129,6 +131,7 @@ class ChannelNorm(nn.LayerNorm):
     """Norms each frame over its channels."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Norms x, (clips, channels, frames)."""
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 

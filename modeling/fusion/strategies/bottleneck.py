@@ -38,6 +38,7 @@ class BottleneckFusion(Fusion):
     def fuse(
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
+        """Runs the layers of all streams, exchanging the shared tokens after each layer."""
         present = torch.stack([stream.present for stream in streams.values()], dim=1)
         shared = self.bottlenecks(len(present))
         share = (present / present.sum(dim=1, keepdim=True)).to(shared.dtype)

@@ -56,6 +56,7 @@ class CoAttentionFusion(Fusion):
     def fuse(
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
+        """Runs the layers of all streams, each with the others as context."""
         filled = [insert_missing_token(stream, self.missing[m](len(stream.mask))) for m, stream in streams.items()]
         full = dict(zip(streams, add_modality_types(dict(zip(streams, filled, strict=True)), self.types), strict=True))
         plans = self.plan_attention(full, output_attentions)

@@ -25,4 +25,5 @@ class ConcatenationFusion(Fusion):
     def fuse(
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
+        """Concatenates the streams."""
         return FusionOutput(*concatenate_streams(add_modality_types(streams, self.types)))

@@ -67,6 +67,7 @@ class CrossAttentionFusion(QueryFusion):
     def fuse(
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
+        """Runs the transformer on the query stream, with the others as context."""
         (x, mask), (context, context_mask) = self.split_query(streams)
         joint = self.transformer(
             x,

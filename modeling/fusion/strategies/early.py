@@ -25,6 +25,7 @@ class EarlyFusion(Fusion):
     def fuse(
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
+        """Concatenates the streams, and runs the transformer on the sequence."""
         x, mask = concatenate_streams(add_modality_types(streams, self.types))
         joint = self.transformer(
             x,

@@ -34,6 +34,7 @@ class GatedCrossAttentionFusion(QueryFusion):
     def fuse(
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
+        """Runs the gated layers on the query stream, with the others as context."""
         (x, mask), (context, context_mask) = self.split_query(streams)
         plan = self.planner.cross_attention(x, context, context_mask, output_attentions)
         recorder = OutputRecorder(len(self.layers), output_hidden_states, output_attentions)

@@ -24,6 +24,7 @@ class GatedMultimodalUnitFusion(PooledFusion):
         self.gates = nn.ModuleDict({modality: nn.Linear(seen, width) for modality in self.modalities})
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Sums the gated features of the present modalities."""
         seen = torch.cat(list(vectors.values()), dim=-1)
         gated = [self.gates[m](seen).sigmoid() * self.features[m](x).tanh() for m, x in vectors.items()]
         return (torch.stack(gated, dim=1) * present[..., None]).sum(dim=1)

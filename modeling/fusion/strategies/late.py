@@ -23,6 +23,7 @@ class LateFusion(PooledFusion):
         self.gates = nn.ModuleDict({modality: ModalityScore(config.hidden_size) for modality in self.modalities})
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Sums the vectors, weighted by the softmax of their scores."""
         scores = torch.cat([self.gates[m](vector) for m, vector in vectors.items()], dim=1)
         return weighted_sum(masked_softmax(scores, present), vectors)
 
@@ -36,6 +37,7 @@ class ModalityScore(SelfInitializing):
         self.bias = nn.Parameter(torch.empty(1))
 
     def init_weights(self, std: float) -> None:
+        """Sets weight and bias to zero."""
         init.zeros_(self.weight)
         init.zeros_(self.bias)
 

@@ -24,6 +24,7 @@ class LateConcatenatedFusion(PooledFusion):
         self.proj = nn.Linear(len(self.modalities) * width, width)
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Concatenates the vectors, and projects them to the joint width."""
         columns = zip(vectors.items(), present.split(1, dim=1), strict=True)
         filled = [torch.where(mask, x, self.missing[m](len(x))[:, 0]) for (m, x), mask in columns]
         return self.proj(torch.cat(filled, dim=-1))

@@ -13,5 +13,6 @@ class LateMeanFusion(PooledFusion):
     """
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Averages the vectors of the present modalities."""
         weights = present.to(next(iter(vectors.values())).dtype)
         return weighted_sum(weights / weights.sum(dim=1, keepdim=True), vectors)

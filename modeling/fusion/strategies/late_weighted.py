@@ -24,6 +24,7 @@ class LateWeightedFusion(PooledFusion):
         self.weights = nn.ModuleDict({modality: ModalityWeight() for modality in self.modalities})
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Sums the vectors, weighted by the softmax of the learned weights."""
         scores = torch.cat([self.weights[modality](len(present)) for modality in vectors], dim=1)
         return weighted_sum(masked_softmax(scores, present), vectors)
 
@@ -36,6 +37,7 @@ class ModalityWeight(SelfInitializing):
         self.weight = nn.Parameter(torch.empty(1))
 
     def init_weights(self, std: float) -> None:
+        """Sets the number to zero."""
         init.zeros_(self.weight)
 
     def forward(self, batch: int) -> Tensor:

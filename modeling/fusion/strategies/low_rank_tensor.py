@@ -27,6 +27,7 @@ class LowRankTensorFusion(PooledFusion):
         self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Multiplies the modalities' factors, and sums over the ranks."""
         product = torch.stack([self.factors[modality](x) for modality, x in vectors.items()]).prod(dim=0)
         return self.output_norm(self.output(product.sum(dim=1)))
 
@@ -40,6 +41,7 @@ class LowRankFactors(SelfInitializing):
         self.bias = nn.Parameter(torch.empty(rank * width))
 
     def init_weights(self, std: float) -> None:
+        """Draws the weight from a normal distribution, and sets the column of the constant to one."""
         init.normal_(self.weight, std=std)
         init.ones_(self.bias)
 
@@ -56,7 +58,9 @@ class LearnedBias(SelfInitializing):
         self.bias = nn.Parameter(torch.empty(width))
 
     def init_weights(self, std: float) -> None:
+        """Sets the bias to zero."""
         init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns x + b, (batch, width)."""
         return x + self.bias

@@ -26,6 +26,7 @@ class MixtureOfExpertsFusion(PooledFusion):
         self.gate = nn.Linear(len(self.modalities) * config.hidden_size, len(self.modalities))
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Sums the experts' outputs, weighted by the gate."""
         scores = self.gate(torch.cat(list(vectors.values()), dim=-1))
         experts = {modality: self.experts[modality](x) for modality, x in vectors.items()}
         return weighted_sum(masked_softmax(scores, present), experts)

@@ -25,6 +25,7 @@ class ProductOfExpertsFusion(PooledFusion):
         self.precisions = nn.ModuleDict({modality: nn.Linear(width, width) for modality in self.modalities})
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Computes the mean of the product of Gaussians."""
         means = torch.stack([self.means[modality](x) for modality, x in vectors.items()], dim=1)
         logits = torch.stack([self.precisions[modality](x) for modality, x in vectors.items()], dim=1)
         precisions = nn.functional.softplus(logits) * present[..., None]

@@ -40,6 +40,7 @@ class TensorFusion(PooledFusion):
         self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Computes the products of the features, and maps them to the joint width."""
         product = next(iter(vectors.values())).new_ones(len(present), 1)
         for modality, x in vectors.items():
             extended = nn.functional.pad(self.maps[modality](x), (0, 1), value=1.0)
