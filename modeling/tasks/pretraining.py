@@ -185,7 +185,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         weights = self.objective_weights if self.training else known
         chosen = {name: float(weights[name]) for name in OBJECTIVES if name in names and weights[name]}
         if not chosen:
-            raise ValueError(f"nothing to learn: got {', '.join(names) or 'no objective'}, and none has a weight above 0")
+            raise ValueError(f"nothing to learn: got {', '.join(names) or 'no objective'}, none has a weight above 0")
         return chosen
 
     def build_output(self, outputs: PlaitModelOutput) -> PlaitPreTrainingOutput:

@@ -64,7 +64,7 @@ def select_clips(name: str, given: dict[str, Tensor | None]) -> Tensor:
     if clips is None or any(value is not None for value in given.values()):
         others = " and ".join(other for other, value in given.items() if value is not None)
         raise ValueError(
-            f"this audio tower reads {name}, but got {others or 'nothing'}: use the feature extractor of its checkpoint"
+            f"this audio tower reads {name}, not {others or 'nothing'}: use the feature extractor of its checkpoint"
         )
     return clips
 

@@ -147,7 +147,7 @@ def align_item_mask(name: str, mask: Tensor, values: Tensor) -> Tensor:
     """
     mask = mask[:, None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or mask.shape[:2] != values.shape[:2] or mask.shape[2] not in values.shape[2:]:
-        raise ValueError(f"{name}_mask of shape {tuple(mask.shape)} does not fit {name} of shape {tuple(values.shape)}")
+        raise ValueError(f"{name}_mask has shape {tuple(mask.shape)}, which does not fit {name} {tuple(values.shape)}")
     return mask.bool()
 
 
