@@ -1,4 +1,4 @@
-"""The command `plait`: train, evaluate, predict, compare."""
+"""The command line of plait: train, evaluate, predict, compare."""
 
 import argparse
 import sys
@@ -7,27 +7,29 @@ from collections.abc import Sequence
 from .. import training
 from .recipes.errors import RecipeError
 
-EPILOG = "Run one process a device with: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
+EPILOG = (
+    "Several devices, one process for each: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 for what the user has to mend."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Runs the command line and returns the exit code: 0, or 2 after a RecipeError, which the user can correct."""
+    command_line = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = build_parsers()
-    command = next((commands[argument] for argument in given if argument in commands), parser)
-    own, overrides = split_overrides(given, command)
+    command = next((commands[argument] for argument in command_line if argument in commands), parser)
+    own, overrides = split_overrides(command_line, command)
     options = parser.parse_args(own)
     try:
-        return training.COMMANDS[options.command](options, overrides, given)
+        return training.COMMANDS[options.command](options, overrides, command_line)
     except RecipeError as error:
         print(f"plait {options.command}: {error}", file=sys.stderr)
         return 2
 
 
 def split_overrides(arguments: Sequence[str], command: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
-    """Splits arguments into the command's own and the `--key value` pairs (or `--key=value`) that change the recipe.
+    """Splits arguments into those of the command and the `--key value` (or `--key=value`) pairs that change the recipe.
 
-    argparse's parse_known_args would take the value of an override for the recipe, or for a flag where they are alike.
+    argparse's parse_known_args would take an override's value for the recipe, and a key for a flag that it abbreviates.
     """
     own: list[str] = []
     overrides: list[str] = []
@@ -43,9 +45,9 @@ def split_overrides(arguments: Sequence[str], command: argparse.ArgumentParser) 
 
 
 def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """Builds the parser of `plait`, and those of its commands by name; what else is given changes the recipe."""
+    """Builds the parser of `plait` and, by name, those of its commands, which know no override (`split_overrides`)."""
     parser = argparse.ArgumentParser(
-        prog="plait", description="Braid towers into one model and train it.", epilog=EPILOG
+        prog="plait", description="Compose towers into one multimodal model, train it and use it.", epilog=EPILOG
     )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
@@ -59,47 +61,69 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "train",
-        help="train from a recipe",
-        description="Train from a recipe: a yaml file, or a name: translation, ...",
+        help="train a model from a recipe",
+        description="Train a model from a recipe and save it with its metrics and a model card in a run folder.",
     )
-    parser.add_argument("recipe", help="a yaml file, or the name of a recipe that comes with plait")
+    parser.add_argument(
+        "recipe", help="a YAML file, or the name of a recipe that comes with plait, such as translation"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run folder if it exists")
-    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
-    parser.epilog = "--key value overrides the recipe: --seed 3 --training.learning_rate 1e-4"
+    parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in the run folder")
+    parser.epilog = "--key value overrides a value of the recipe: --seed 3 --training.learning_rate 1e-4"
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("evaluate", help="measure a model", description="Measure a model on some data.")
+    parser = commands.add_parser("evaluate", help="measure a model on data", description="Measure a model on data.")
     parser.add_argument("model", help="a run folder, a model folder or a Hub id")
-    parser.add_argument("--data", help="a file, folder, Hub id or registered source; default: the run's own")
-    parser.add_argument("--split", help="default: test, else validation, else the only one")
+    parser.add_argument(
+        "--data", help="a file, a folder, a Hub id or a registered source (default: the data of the run)"
+    )
+    parser.add_argument("--split", help="the split to measure on (default: test, else validation, else train)")
     parser.add_argument("--output", help="also write the metrics to this JSON file")
     parser.add_argument(
-        "--intervals", action="store_true", help="95 %% bootstrap intervals over the rows, paired with the baselines"
+        "--intervals",
+        action="store_true",
+        help="also print 95 %% bootstrap intervals and differences from the baselines",
     )
-    parser.add_argument("--beside", action="append", default=[], metavar="MODEL", help="the same, and this model")
-    parser.epilog = "--key value overrides the run's recipe: --data.columns.text question --metrics '[accuracy]'"
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="also evaluate MODEL on the same rows and print paired differences; may be repeated",
+    )
+    parser.epilog = (
+        "--key value overrides a value of the run's recipe: --data.columns.text question --metrics '[accuracy]'"
+    )
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("predict", help="ask a model", description="Ask a model.")
+    parser = commands.add_parser(
+        "predict",
+        help="answer or generate with a model",
+        description="Print a model's predictions for texts and images, or for the rows of a data set.",
+    )
     parser.add_argument("model", help="a run folder, a model folder or a Hub id")
-    parser.add_argument("--text", action="append", default=[], help="a text, question or prompt; also several times")
-    parser.add_argument("--image", action="append", default=[], help="a picture file; may be given several times")
-    parser.add_argument("--context", action="append", default=[], help="where a question's answer stands; likewise")
-    parser.add_argument("--data", help="rows from a file, folder, Hub id or registered source instead")
-    parser.add_argument("--output", help="a .jsonl or .csv file; default: lines of JSON on the console")
+    parser.add_argument("--text", action="append", default=[], help="a text, question or prompt; may be repeated")
+    parser.add_argument("--image", action="append", default=[], help="an image file; may be repeated")
+    parser.add_argument(
+        "--context", action="append", default=[], help="the text that holds a question's answer; may be repeated"
+    )
+    parser.add_argument("--data", help="predict for the rows of a file, a folder, a Hub id or a registered source")
+    parser.add_argument("--output", help="write to this .jsonl or .csv file (default: print lines of JSON)")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.epilog = "--key value overrides the run's recipe: --generation.num_beams 5 --max_length 256"
+    parser.epilog = "--key value overrides a value of the run's recipe: --generation.num_beams 5 --max_length 256"
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "compare",
-        help="does fusion help, and which?",
-        description="Train every modality alone and every fusion under one budget, and compare them.",
+        help="compare fusions with single modalities",
+        description="Train every single modality and every fusion under one budget and compare them: does fusion help?",
     )
-    parser.add_argument("recipe", help="a yaml file with a section `compare`, or the name of a recipe of plait's own")
-    parser.add_argument("--overwrite", action="store_true", help="replace the comparison's folder if it exists")
-    parser.add_argument("--resume", action="store_true", help="keep its finished trainings and do the others")
-    parser.epilog = "--key value overrides the recipe: --compare.folds 5 --compare.fusions '[late, early]'"
+    parser.add_argument(
+        "recipe", help="a YAML file with a section `compare`, or the name of a recipe that comes with plait"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the comparison folder if it exists")
+    parser.add_argument("--resume", action="store_true", help="keep the finished trainings and run the others")
+    parser.epilog = "--key value overrides a value of the recipe: --compare.folds 5 --compare.fusions '[late, early]'"

@@ -1,4 +1,4 @@
-"""The commands of `plait`: what each runs, and what it prints."""
+"""The commands of `plait`: what each of them runs and prints."""
 
 import argparse
 import shlex
@@ -27,8 +27,8 @@ from .tasks.registry import find_task
 
 
 def run_recipe(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Results:
-    """Train as the recipe says, on one task or several, and fill its output_dir; returns metrics beside the baselines,
-    by split.
+    """Trains as the recipe says, on one task or several, and fills its output_dir; returns the metrics of the model and
+    of the baselines by split.
 
     Raises:
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
@@ -38,21 +38,21 @@ def run_recipe(recipe: Recipe, command: str, overwrite: bool = False, resume: bo
     return (train_tasks if recipe.tasks else train_task)(recipe, command, overwrite, resume)
 
 
-def run_train(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
-    """`plait train`: fill the run folder and print each metric beside the baselines."""
-    recipe = load_recipe(options.recipe, parse_overrides(rest))
-    results = run_recipe(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
+def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs `plait train`: fills the run folder and prints each metric with those of the baselines."""
+    recipe = load_recipe(options.recipe, parse_overrides(overrides))
+    results = run_recipe(recipe, f"plait {shlex.join(arguments)}", options.overwrite, options.resume)
     if is_main_process():
         print(format_results(results))
         print(f"saved in {recipe.output_dir}")
     return 0
 
 
-def run_evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
-    """`plait evaluate`: print a model's metrics on some data."""
-    recipe = load_model_recipe(options.model, build_data_overrides(options, rest))
+def run_evaluate(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs `plait evaluate`: prints the metrics of a model on one split of the data."""
+    recipe = load_model_recipe(options.model, build_data_overrides(options, overrides))
     if recipe.data.source is None:
-        raise RecipeError(f"{options.model} is no run folder with data of its own: give --data")
+        raise RecipeError(f"{options.model} has no recipe that names data: give --data")
     if options.intervals or options.beside:
         scores, intervals = evaluate_rows(options.model, recipe, options.split, options.beside)
     else:
@@ -66,11 +66,11 @@ def run_evaluate(options: argparse.Namespace, rest: Sequence[str], given: Sequen
     return 0
 
 
-def run_predict(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
-    """`plait predict`: answers for texts and pictures of the command line, or for the rows of a file."""
-    recipe = load_model_recipe(options.model, build_data_overrides(options, rest))
-    asked = {"text": options.text, "image": options.image, "context": options.context}
-    rows = load_data_rows(recipe) if options.data is not None else build_option_rows(find_task(recipe.task), asked)
+def run_predict(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs `plait predict`: prints or writes predictions for inputs of the command line, or for the rows of --data."""
+    recipe = load_model_recipe(options.model, build_data_overrides(options, overrides))
+    inputs = {"text": options.text, "image": options.image, "context": options.context}
+    rows = load_data_rows(recipe) if options.data is not None else build_option_rows(find_task(recipe.task), inputs)
     output = None if options.output is None else Path(options.output)
     count = write_predictions(rows, predict_rows(options.model, rows, recipe, options.batch_size), output)
     if output is not None:
@@ -78,10 +78,10 @@ def run_predict(options: argparse.Namespace, rest: Sequence[str], given: Sequenc
     return 0
 
 
-def run_compare(options: argparse.Namespace, rest: Sequence[str], given: Sequence[str]) -> int:
-    """`plait compare`: fill the comparison's folder and print its table."""
-    recipe = load_recipe(options.recipe, parse_overrides(rest))
-    comparison = compare_models(recipe, f"plait {shlex.join(given)}", options.overwrite, options.resume)
+def run_compare(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs `plait compare`: fills the comparison folder and prints its table and its answer."""
+    recipe = load_recipe(options.recipe, parse_overrides(overrides))
+    comparison = compare_models(recipe, f"plait {shlex.join(arguments)}", options.overwrite, options.resume)
     print(f"{render_table(comparison.content)}\n\n{render_answer(comparison.content)}\nsaved in {recipe.output_dir}")
     return 0
 
@@ -89,14 +89,13 @@ def run_compare(options: argparse.Namespace, rest: Sequence[str], given: Sequenc
 COMMANDS = {"train": run_train, "evaluate": run_evaluate, "predict": run_predict, "compare": run_compare}
 
 
-def build_data_overrides(options: argparse.Namespace, rest: Sequence[str]) -> dict:
-    """The changes to a run's own recipe: other data are read by their own splits, whole."""
-
+def build_data_overrides(options: argparse.Namespace, overrides: Sequence[str]) -> dict:
+    """Returns the changes to a run's recipe; the rows of --data are all read, in the splits that they come in."""
     replaced = {"data.source": options.data, "data.splits": {}, "data.max_rows": None}
     replaced |= {"data.validation_fraction": None, "data.test_fraction": None}
-    return {**(replaced if options.data is not None else {}), **parse_overrides(rest)}
+    return {**(replaced if options.data is not None else {}), **parse_overrides(overrides)}
 
 
 def is_main_process() -> bool:
-    """Whether this process prints; alone, or the first of several."""
+    """Returns whether this process prints: it is the only one, or the first of several."""
     return PartialState().is_main_process

@@ -1,4 +1,4 @@
-"""The best fusion, trained on all rows and saved with the comparison in its model card."""
+"""Trains the best fusion on all rows and saves it with the comparison in its model card."""
 
 import shutil
 from pathlib import Path
@@ -18,30 +18,30 @@ from .trials import train_system
 CARD_FILE = "README.md"
 
 
-def save_best_model(bench: Experiment, comparison: Comparison, folder: Path, command: str) -> None:
-    """Fill the folder with the model, unless it holds this one already.
+def save_best_model(experiment: Experiment, comparison: Comparison, folder: Path, command: str) -> None:
+    """Trains the best fusion and saves it in the folder, unless the folder holds this model already.
 
-    With folds the model is trained on all rows, else on the training split, with the first of the seeds.
+    With folds it is trained on all rows, without folds on the training split; the seed is the first of the recipe's.
     """
     name = comparison.content["best_fusion"]
-    system = next(system for system in bench.systems if system.name == name)
-    recipe = system.build_training_recipe(bench.recipe, bench.recipe.compare.seeds[0])
+    system = next(system for system in experiment.systems if system.name == name)
+    recipe = system.build_training_recipe(experiment.recipe, experiment.recipe.compare.seeds[0])
     if is_saved(folder, recipe):
         return
     if folder.exists():
         shutil.rmtree(folder)
-    part = bench.select_all_data(system)
-    run = train_system(bench, system, recipe.seed, part, folder)
+    part = experiment.select_all_data(system)
+    run = train_system(experiment, system, recipe.seed, part, folder)
     run.trainer.save_model(str(folder))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     save_recipe(recipe, folder / RECIPE_FILE, VERSION)
-    data = DataSplits({"train": part.train}, bench.labels)
+    data = DataSplits({"train": part.train}, experiment.labels)
     model: Any = run.trainer.model
-    write_card(folder, recipe, bench.task, model, data, {}, command, render_body(comparison.content))
+    write_card(folder, recipe, experiment.task, model, data, {}, command, render_body(comparison.content))
 
 
 def is_saved(folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds a finished model of this recipe; what is compared with it may have changed."""
+    """Returns whether the folder holds a finished model of this recipe; the systems compared with it may differ."""
     if not RUN_FOLDER.marks(folder) or not (folder / CARD_FILE).exists():
         return False
     saved = RUN_FOLDER.read_recipe(folder)

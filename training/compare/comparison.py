@@ -1,4 +1,4 @@
-"""`plait compare`: every modality alone and every fusion under one budget. Does fusion help, and which?"""
+"""`plait compare`: trains every single modality and every fusion under one budget. Does fusion help, and which one?"""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ COMPARISON_FOLDER = FolderKind(
 
 
 def compare(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Comparison:
-    """Train every cell that is not there yet, and write compare.json, README.md and compare.png into the recipe's
-    output_dir, and into its folder `best` the best fusion, trained on all rows.
+    """Runs every trial that is not finished yet, and writes compare.json, README.md and compare.png into the recipe's
+    output_dir, and the best fusion, trained on all rows, into its folder `best`.
 
     Raises:
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be compared.
@@ -37,49 +37,51 @@ def compare(recipe: Recipe, command: str, overwrite: bool = False, resume: bool 
         raise RecipeError("output_dir is missing: give it in the recipe or as --output_dir FOLDER")
     check_single_process()
     folder = Path(recipe.output_dir).expanduser()
-    bench = Experiment(recipe)
+    experiment = Experiment(recipe)
     COMPARISON_FOLDER.claim(folder, recipe, overwrite, resume)
-    answers = run_trials(bench, folder / "cells")
-    comparison = summarize_comparison(bench, answers)
+    results = run_trials(experiment, folder / "cells")
+    comparison = summarize_comparison(experiment, results)
     write_json(folder / "compare.json", comparison.content)
     (folder / "README.md").write_text(render_page(comparison, recipe, command), encoding="utf-8")
     save_plot(comparison, folder / PLOT_FILE)
     if recipe.compare.keep_best:
-        save_best_model(bench, comparison, folder / "best", command)
+        save_best_model(experiment, comparison, folder / "best", command)
     return comparison
 
 
 def check_single_process() -> None:
-    """Raises RecipeError where several processes would write the same cells."""
+    """Raises RecipeError where several processes would write the same trials."""
     from accelerate import PartialState
 
     count = PartialState().num_processes
     if count > 1:
-        raise RecipeError(f"compare trains one cell after the other in one process, and here are {count}")
+        raise RecipeError(
+            f"compare runs in one process, and this is one of {count}: start it without torchrun or accelerate launch"
+        )
 
 
 def save_plot(comparison: Comparison, path: Path) -> None:
-    """Draw the comparison; without matplotlib say what is missing."""
+    """Draws the comparison; without matplotlib, logs how to install it."""
     try:
         draw_comparison(comparison.content, path)
     except ImportError:
-        logger.warning(f"{path.name} is not drawn: it needs matplotlib (pip install 'plait[plot]')")
+        logger.warning(f"{path.name} was not drawn: install matplotlib (pip install 'plait[plot]')")
 
 
-def run_trials(bench: Experiment, folder: Path) -> dict[str, TrialResult]:
-    """The answers of all cells by name: those that are kept, and those that are trained now."""
+def run_trials(experiment: Experiment, folder: Path) -> dict[str, TrialResult]:
+    """Returns the results of all trials by name; runs those that have no file in the folder, and loads the others."""
     folder.mkdir(parents=True, exist_ok=True)
-    cells = list(list_trials(bench))
-    kept = sum((folder / f"{cell.name}.npz").exists() for cell in cells)
+    trials = list(list_trials(experiment))
+    kept = sum((folder / f"{trial.name}.npz").exists() for trial in trials)
     found = {}
-    with tqdm(cells, desc="compare", unit="cell") as progress:
-        progress.set_postfix_str(f"{kept} kept")
-        for cell in progress:
-            progress.set_postfix_str(cell.name)
-            path = folder / f"{cell.name}.npz"
+    with tqdm(trials, desc="compare", unit="trial") as progress:
+        progress.set_postfix_str(f"{kept} finished before")
+        for trial in progress:
+            progress.set_postfix_str(trial.name)
+            path = folder / f"{trial.name}.npz"
             if not path.exists():
-                run_trial(bench, cell).save(path)
-            found[cell.name] = TrialResult.load(path)
+                run_trial(experiment, trial).save(path)
+            found[trial.name] = TrialResult.load(path)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What all cells of a comparison share: the rows, the folds, the metric, and the outputs of frozen towers."""
+"""What all trials of a comparison share: the rows, the folds, the metric, and the outputs of frozen towers."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-MIN_GROUPS = 10  # groups of rows, drawn anew for an interval
+MIN_GROUPS = 10  # a bootstrap that resamples fewer groups of rows gives no usable interval
 
 
 class TrialData(NamedTuple):
-    """What one cell trains on, chooses its best epoch by, and is tested on."""
+    """The rows of one trial: to train on, to choose the best epoch by, and to test on."""
 
     train: "Dataset"
     validation: "Dataset | None"
@@ -40,13 +40,13 @@ class TrialData(NamedTuple):
 
 
 class Experiment:
-    """The recipe's rows, read once and cut into folds.
+    """The rows of a recipe, loaded once and assigned to folds, and the systems to compare on them.
 
-    With `compare.folds` the rows of all splits are one data set, `rows`, of which every row is tested once; without,
-    `rows` are those of the test split.
+    With `compare.folds` the rows of all splits are one data set, `rows`, of which every row is tested once; without
+    folds `rows` are those of the test split, else of the validation split.
 
     Raises:
-        RecipeError: a task that has no labels, nothing to test on, or whatever the recipe's parts raise.
+        RecipeError: a task without labels, no rows to test on, or an error in one of the recipe's parts.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -55,7 +55,7 @@ class Experiment:
         self.task = task = find_task(recipe.task)
         if not task.needs_labels:
             raise RecipeError(
-                f"compare: models that give labels or numbers are compared, and the task is {recipe.task}"
+                f"task is {recipe.task!r}: compare models that predict labels or numbers, such as classification"
             )
         whole = recipe.data
         if recipe.compare.folds is not None:
@@ -64,12 +64,14 @@ class Experiment:
         for split, rows in data.splits.items():
             task.check_columns(rows.column_names, split)
         if data.labels is None or data.train is None:
-            raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
+            raise RecipeError(
+                f"data: there is no training split, only {', '.join(data.splits)}: name it in data.splits"
+            )
         if recipe.data.on_error != "stop":
             processor = build_processor(recipe, task, data.train)
             collator = build_collator(recipe, task, processor, data.labels)
             data = select_readable_splits(data, collator, recipe.data.on_error)
-        self.labels: LabelSpec = data.labels  # pyright: ignore[reportAttributeAccessIssue] - there are some, see above
+        self.labels: LabelSpec = data.labels  # pyright: ignore[reportAttributeAccessIssue] - checked above
         self.splits = data.splits
         self.rows = self._select_tested_rows()
         self.truth = build_label_array(self.rows, self.labels)
@@ -77,7 +79,7 @@ class Experiment:
         if self.groups.max() + 1 < MIN_GROUPS:
             raise RecipeError(
                 f"compare.group_by: only {self.groups.max() + 1} groups of test rows, too few for an interval: name "
-                "the columns that make rows alike, such as [image]"
+                "the columns whose equal values make rows belong together, such as [image]"
             )
         self.folds = self._assign_folds()
         self.metric_names = list(recipe.metrics or DEFAULT_METRICS[self.labels.problem_type])
@@ -86,19 +88,19 @@ class Experiment:
 
     @property
     def fold_names(self) -> list[int | None]:
-        """The folds by number; one None where train and test are given."""
+        """The numbers of the folds; [None] where the data come with a split to test on."""
         return [None] if self.recipe.compare.folds is None else list(range(self.recipe.compare.folds))
 
     def find_test_rows(self, fold: int | None) -> np.ndarray:
-        """Numbers of the rows that are tested in this fold."""
+        """Returns the numbers of the rows that are tested in this fold."""
         return np.flatnonzero(self.folds == (0 if fold is None else fold))
 
     def collect_train_targets(self, fold: int | None) -> np.ndarray:
-        """What the labels of the training rows are."""
+        """Returns the targets of the rows that are trained on in this fold: (rows,) or (rows, labels)."""
         return build_label_array(self.splits["train"], self.labels) if fold is None else self.truth[self.folds != fold]
 
     def select_trial_data(self, system: System, fold: int | None) -> TrialData:
-        """The rows of one cell, with the columns that the system reads."""
+        """Returns the rows of one trial, with the columns that its system reads."""
         if fold is None:
             parts = (self.splits["train"], self.splits.get("validation") if "test" in self.splits else None, self.rows)
         else:
@@ -108,7 +110,7 @@ class Experiment:
         return self._select_columns(system, *parts)
 
     def select_all_data(self, system: System) -> TrialData:
-        """All rows (without folds: the training split) for a training that no test follows."""
+        """Returns all rows (without folds: the training split), for a training that no test follows."""
         if self.recipe.compare.folds is None:
             return self.select_trial_data(system, None)
         kept, held = self._split_validation(np.arange(len(self.rows)))
@@ -118,7 +120,7 @@ class Experiment:
     def _select_columns(
         self, system: System, train: "Dataset", validation: "Dataset | None", test: "Dataset"
     ) -> TrialData:
-        """The rows with the columns that the system reads."""
+        """Returns the rows with the columns that the system reads."""
         names = [name for modality in system.modalities for name in find_columns(self.rows.column_names, modality)]
         names.append("label")
         held = None if validation is None else validation.select_columns(names)
@@ -127,14 +129,15 @@ class Experiment:
     def load_features(
         self, system: System, model: PlaitPreTrainedModel, processor: PlaitProcessor, args: PlaitTrainingArguments
     ) -> dict[str, FeatureStore]:
-        """The outputs of the frozen towers that the recipe keeps, of all rows: pretrained ones for all cells."""
+        """Returns by modality the outputs, on all rows, of the frozen towers in `args.cache_features`; trials share
+        them."""
         found = {}
         for modality in args.cache_features:
             source = getattr(system.model, modality)
             if not isinstance(source, str):
                 raise RecipeError(
-                    f"training.cache_features: the {modality} tower is fresh, another one in every cell: it cannot be "
-                    "shared; take a pretrained tower, or train without"
+                    f"training.cache_features: the {modality} tower is newly initialized in every trial, so its "
+                    "outputs cannot be shared: take a pretrained tower, or leave it out of cache_features"
                 )
             if (modality, source) not in self.stores:
                 datasets = [self.rows] if self.recipe.compare.folds is not None else list(self.splits.values())
@@ -162,7 +165,9 @@ class Experiment:
         for split in ("test", "validation"):
             if split in self.splits:
                 return self.splits[split]
-        raise RecipeError("compare: there is neither a test nor a validation split; give data.splits, or compare.folds")
+        raise RecipeError(
+            "compare: the data have neither a test nor a validation split: set data.splits or compare.folds"
+        )
 
     def _find_group_columns(self) -> list[str]:
         if self.recipe.compare.group_by is not None:
@@ -177,10 +182,10 @@ class Experiment:
         return assign_folds(self.groups, self.truth, self.labels, folds, self.recipe.seed)
 
     def _split_validation(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Training rows without, and with, the recipe's fraction for validation; groups are not parted."""
+        """Splits training rows into those to train on and the recipe's fraction for validation; groups stay whole."""
         fraction = self.recipe.data.validation_fraction or 0.0
         if not 0 <= fraction < 1:
-            raise RecipeError(f"data.validation_fraction is {fraction}: expected more than 0 and less than 1")
+            raise RecipeError(f"data.validation_fraction is {fraction}: expected at least 0 and less than 1")
         groups = np.unique(self.groups[rows])
         order = groups[shuffle_indices(len(groups), self.recipe.seed)]
         held = np.isin(self.groups[rows], order[: round(fraction * len(groups))])

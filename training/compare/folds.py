@@ -1,4 +1,4 @@
-"""Which rows belong together, and how all rows are cut into folds."""
+"""Groups of rows that belong together, and how they are assigned to folds."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -13,16 +13,17 @@ from ..recipes.errors import RecipeError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TARGET_BINS = 10  # of a regression's targets, whose distribution is then spread evenly over the folds
+TARGET_BINS = 10  # of a regression's targets: each bin is spread evenly over the folds
 
 
 def assign_groups(data: "Dataset", columns: Sequence[str]) -> np.ndarray:
-    """(rows,) numbers that are equal for rows with an equal value in one of the columns, also by way of other rows.
+    """Returns (rows,) group numbers: rows with an equal value in one of the columns, directly or by way of other rows,
+    are in one group.
 
-    Texts are equal when they differ in case and spaces alone, pictures when their bytes or paths are equal.
+    Texts are equal when they differ only in case and spaces, images when their bytes or paths are equal.
 
     Raises:
-        RecipeError: no such column.
+        RecipeError: a column that the data do not have.
     """
     parents = list(range(len(data)))
     for column in columns:
@@ -35,7 +36,7 @@ def assign_groups(data: "Dataset", columns: Sequence[str]) -> np.ndarray:
 
 
 def collect_column_values(data: "Dataset", column: str) -> Iterable[list[Hashable]]:
-    """For each row the values of one column (image: of all picture columns, ...) by which it is told from others."""
+    """Returns for each row the values that identify it in one column ("image": in all image columns, and so on)."""
     names = [name for name in data.column_names if name.partition(".")[0] == column]
     if not names:
         raise RecipeError(f"compare.group_by: there is no column {column!r}, only {', '.join(data.column_names)}")
@@ -46,17 +47,17 @@ def collect_column_values(data: "Dataset", column: str) -> Iterable[list[Hashabl
 
 
 def normalize_value(value: Any) -> str:
-    """A value as text, in which case and spaces do not matter."""
+    """Returns a value as text in which case and spaces do not matter."""
     return " ".join(str(value).casefold().split())
 
 
 def union_groups(parents: list[int], one: int, other: int) -> None:
-    """Make two rows members of one group."""
+    """Merges the groups of two rows."""
     parents[find_root(parents, other)] = find_root(parents, one)
 
 
 def find_root(parents: list[int], row: int) -> int:
-    """The row that stands for the group of this one; the way to it is shortened."""
+    """Returns the row that represents the group of this row, and shortens the path to it."""
     while parents[row] != row:
         parents[row] = parents[parents[row]]
         row = parents[row]
@@ -64,12 +65,13 @@ def find_root(parents: list[int], row: int) -> int:
 
 
 def assign_folds(groups: np.ndarray, targets: np.ndarray, labels: LabelSpec, folds: int, seed: int) -> np.ndarray:
-    """(rows,) the fold in which each row is tested: whole groups, the classes (or a regression's range) spread evenly.
+    """Returns (rows,) the fold in which each row is tested; groups stay whole, classes (or a regression's range) are
+    spread evenly.
 
     groups: (rows,); targets: (rows,) ids or numbers, or (rows, labels) of 0 and 1, which are not spread.
 
     Raises:
-        RecipeError: fewer than two folds, or rows that cannot be cut so.
+        RecipeError: fewer than two folds, fewer groups than folds, or a group larger than two folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -79,7 +81,7 @@ def assign_folds(groups: np.ndarray, targets: np.ndarray, labels: LabelSpec, fol
     if sizes.max() * folds > 2 * len(groups):
         raise RecipeError(
             f"compare.group_by: {sizes.max()} of {len(groups)} rows belong together, more than twice a fold's share: "
-            "name the columns that make rows alike, such as [image]"
+            "name the columns whose equal values make rows belong together, such as [image]"
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     numbers = np.zeros(len(groups), dtype=int)
@@ -89,7 +91,7 @@ def assign_folds(groups: np.ndarray, targets: np.ndarray, labels: LabelSpec, fol
 
 
 def build_strata(targets: np.ndarray, labels: LabelSpec) -> np.ndarray:
-    """(rows,) what is spread evenly over the folds."""
+    """Returns (rows,) the classes, or bins of a regression's targets, that are spread evenly over the folds."""
     if labels.problem_type == SINGLE:
         return targets
     if labels.problem_type == REGRESSION:

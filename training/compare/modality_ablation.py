@@ -1,4 +1,4 @@
-"""What a fusion makes of rows that lack one of its modalities, or have another's: does it look at all of them?"""
+"""Test rows that lack modalities, or have another row's or a blank input: does a fusion use all of its modalities?"""
 
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
@@ -9,16 +9,16 @@ import numpy as np
 from ..data.media import Row, find_columns, is_numbers
 from ..trainer.modality_patterns import list_modality_patterns
 
-SILENCE_SAMPLES = 16000  # samples, and a second of them
+SILENCE_SAMPLES = 16000  # one second at 16 kHz: also the sampling rate
 GREY_PIXEL = (127, 127, 127)
 
 
 def generate_variations(rows: Sequence[Row], modalities: Sequence[str], seed: int) -> Iterator[tuple[str, list[Row]]]:
-    """The test rows with modalities left out, and changed in one modality at a time.
+    """Yields the name and the rows of each variation: modalities left out, or one modality replaced.
 
-    `only text`, `only text + audio`: all others absent, in every combination (only a text: a blind model).
+    `only text`, `only text + audio`: all other modalities absent, in every combination (only text: a blind model).
     `shuffled text`: every row has the text of another row. `blank text`: an input without content in its place: an
-    empty text, a grey picture, silence.
+    empty text, a grey image, silence.
     """
     for present in list_modality_patterns(modalities):
         absent = [name for other in modalities if other not in present for name in find_columns(rows[0], other)]
@@ -31,12 +31,12 @@ def generate_variations(rows: Sequence[Row], modalities: Sequence[str], seed: in
 
 
 def format_present(present: Sequence[str]) -> str:
-    """What a pattern of present modalities is called."""
+    """Returns the name of the variation in which only these modalities are present."""
     return f"only {' + '.join(present)}"
 
 
 def shuffle_rows(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Every row in another's place: a random cycle through all."""
+    """Returns the rows moved by one random cycle through all of them, so that none keeps its place."""
     order = np.random.default_rng(seed).permutation(len(rows))
     moved = list(rows)
     for place, source in zip(order, np.roll(order, 1), strict=True):
@@ -45,13 +45,13 @@ def shuffle_rows(rows: Sequence[Row], seed: int) -> list[Row]:
 
 
 def build_blank_columns(row: Row, columns: Sequence[str], modality: str) -> dict[str, Any]:
-    """Inputs without content in the place of those that are there; numbers by which inputs are known are left out."""
+    """Returns blank inputs for the columns of a modality; ids of inputs (`image_id`) become None."""
     return {name: None if name.endswith("_id") else build_blank_value(row[name], modality) for name in columns}
 
 
 def build_blank_value(value: Any, modality: str) -> Any:
-    """The blank input, as often as there is one."""
-    if value is None or isinstance(value, (int, float)):  # absent, or a sampling rate
+    """Returns the blank input for a value; a list of inputs keeps its length."""
+    if value is None or isinstance(value, (int, float)):  # an absent input, or a sampling rate
         return value
     if modality == "video":
         return [build_grey_image()] * 2
@@ -61,7 +61,7 @@ def build_blank_value(value: Any, modality: str) -> Any:
 
 
 def build_grey_image() -> dict[str, Any]:
-    """A picture file of one colour."""
+    """Returns the file of an image of one colour."""
     from PIL import Image
 
     file = BytesIO()
@@ -70,7 +70,7 @@ def build_grey_image() -> dict[str, Any]:
 
 
 def build_silence() -> dict[str, Any]:
-    """A second without sound."""
+    """Returns one second of silent audio."""
     return {"array": np.zeros(SILENCE_SAMPLES, dtype=np.float32), "sampling_rate": SILENCE_SAMPLES}
 
 

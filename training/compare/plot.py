@@ -1,4 +1,4 @@
-"""The comparison as a picture."""
+"""The comparison as a plot."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,12 @@ GREY, BLUE, LINE = "#6b6b6b", "#1f5fa8", "#b8b8b8"
 
 
 def draw_comparison(content: dict[str, Any], path: Path) -> None:
-    """Each system's metric with its interval, and its gain over the best single modality; content: of compare.json.
+    """Draws each system's metric with its interval, and its gain over the best single modality.
+
+    content: what compare.json holds.
 
     Raises:
-        ImportError: matplotlib is not there.
+        ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
@@ -38,6 +40,6 @@ def draw_comparison(content: dict[str, Any], path: Path) -> None:
 
 
 def draw_interval(axes: Any, place: int, interval: dict[str, float], colour: str) -> None:
-    """A value and its interval in the row `place`."""
+    """Draws a value and its interval in the row `place`."""
     axes.plot([interval["low"], interval["high"]], [place, place], color=colour, linewidth=2, solid_capstyle="round")
     axes.plot(interval["value"], place, "o", color=colour, markersize=6)

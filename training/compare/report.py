@@ -1,4 +1,4 @@
-"""The comparison as markdown."""
+"""The comparison as Markdown."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ PAGE_TEMPLATE = """# {title}
 
 
 def render_page(comparison: Comparison, recipe: Recipe, command: str) -> str:
-    """A whole page."""
+    """Returns the page of a comparison: its title, plot and body, and the command that repeats it."""
     content = comparison.content
     return PAGE_TEMPLATE.format(
         title=f"Does fusion help? {recipe.task.replace('_', ' ').capitalize()}, {content['rows']:,} test rows",
@@ -32,7 +32,7 @@ def render_page(comparison: Comparison, recipe: Recipe, command: str) -> str:
 
 
 def render_body(content: dict[str, Any]) -> str:
-    """Answer, tables and how they came about."""
+    """Returns the answer, the tables and how the numbers were measured."""
     return (
         "\n\n".join([render_answer(content), render_table(content), render_notes(content)])
         + "\n"
@@ -41,7 +41,7 @@ def render_body(content: dict[str, Any]) -> str:
 
 
 def render_answer(content: dict[str, Any]) -> str:
-    """The question's answer in one line."""
+    """Returns in one line whether fusion helps."""
     found = (
         f"**{content['verdict'].capitalize()}**: {content['best_fusion']} (best fusion) - {content['best_single']} "
         f"(best single modality) = {format_difference(content['fusion_minus_single'])} {content['metric']}."
@@ -53,7 +53,7 @@ def render_answer(content: dict[str, Any]) -> str:
 
 
 def render_table(content: dict[str, Any]) -> str:
-    """A row a system."""
+    """Returns a table with a row per system."""
     others = [name for name in content["systems"][0]["metrics"] if name != content["metric"]]
     heads = ["system", content["metric"], f"gain over {content['best_single']}", *others]
     heads += ["trained parameters", "seconds a training"]
@@ -68,41 +68,41 @@ def render_table(content: dict[str, Any]) -> str:
 
 
 def render_notes(content: dict[str, Any]) -> str:
-    """How the numbers came about."""
+    """Returns how the numbers were measured: folds, seeds and intervals."""
     folds, seeds = content["folds"], content["seeds"]
     tested = (
         f"{folds} folds: every row is tested once, by a model that saw none of its group" if folds else "test split"
     )
     return (
-        f"{tested}; seeds {', '.join(map(str, seeds))}. In brackets 95 % bootstrap intervals ({content['bootstrap']} "
+        f"{tested}; seeds {', '.join(map(str, seeds))}. In brackets: 95 % bootstrap intervals ({content['bootstrap']} "
         f"resamples of {content['groups']:,} groups of test rows{' and of the seeds' if len(seeds) > 1 else ''}; "
         "differences are paired). The best of several is chosen on the rows that it is measured on, which flatters it."
     )
 
 
 def render_ablation(content: dict[str, Any]) -> str:
-    """What each fusion scores on changed rows."""
+    """Returns the tables of what each fusion scores on shuffled, blank and missing inputs."""
     if not content["audit"]:
         return ""
     kinds = [kind for kind in next(iter(content["audit"].values())) if not kind.startswith("only")]
-    lines = ["", "## Does it look at all modalities?", "", format_row(["system", "as it is", *kinds])]
+    lines = ["", "## Does it use all modalities?", "", format_row(["system", "as it is", *kinds])]
     lines.append(format_row(["---"] * (len(kinds) + 2)))
     whole = {row["name"]: row for row in content["systems"]}
     for name, found in content["audit"].items():
         lines.append(
             format_row([name, f"{whole[name]['value']:.4f}", *(format_interval(found[kind]) for kind in kinds)])
         )
-    said = "Shuffled: every row has another row's. Blank: an input without content."
+    said = "Shuffled: every row has the input of another row. Blank: an input without content."
     return "\n".join([*lines, "", f"{content['metric'].capitalize()}. {said}", "", *render_missing_modalities(content)])
 
 
 def render_missing_modalities(content: dict[str, Any]) -> list[str]:
-    """What each fusion scores where modalities are left out."""
+    """Returns the lines of the table of what each fusion scores where modalities are missing."""
     heads = ["system", "present", content["metric"], "lost", "gain over the best single that is present"]
     lines = ["## What if a modality is missing?", "", format_row(heads), format_row(["---"] * len(heads))]
     for name, found in content["audit"].items():
         for kind in (kind for kind in found if kind.startswith("only")):
-            beside = (
+            gain = (
                 f"{format_difference(found[kind]['gain'])} ({found[kind]['single']})" if "gain" in found[kind] else "-"
             )
             cells = [
@@ -110,19 +110,22 @@ def render_missing_modalities(content: dict[str, Any]) -> list[str]:
                 kind.removeprefix("only "),
                 format_interval(found[kind]),
                 format_difference(found[kind]["lost"]),
-                beside,
+                gain,
             ]
             lines.append(format_row(cells))
     return [*lines, ""]
 
 
 def format_row(cells: list[str]) -> str:
+    """Returns a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def format_interval(interval: dict[str, Any]) -> str:
+    """Returns a value with its interval, such as 0.5000 [0.4000, 0.6000]."""
     return f"{interval['value']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
 
 
 def format_difference(interval: dict[str, Any]) -> str:
+    """Returns a difference with its interval, both signed, such as +0.1000 [-0.0500, +0.2500]."""
     return f"{interval['value']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"

@@ -1,4 +1,4 @@
-"""From the answers of all cells to one table: metrics with intervals, paired differences, and whether fusion helps."""
+"""Summarizes the results of all trials: metrics with intervals, paired differences, and whether fusion helps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ from .trials import LogitMetrics, Trial, TrialResult, list_trials
 
 
 class Comparison(NamedTuple):
-    """`content` is what compare.json holds."""
+    """The summary of a comparison: `content` is what compare.json holds."""
 
     content: dict[str, Any]
 
 
 def summarize_comparison(bench: Experiment, answers: Mapping[str, TrialResult]) -> Comparison:
-    """Everything that the tables say, as plain values."""
+    """Computes everything that the tables show, as plain values."""
     table = ComparisonTable(bench, answers)
     singles = [system for system in bench.systems if not system.is_fusion]
     fusions = [system for system in bench.systems if system.is_fusion]
@@ -50,14 +50,14 @@ def summarize_comparison(bench: Experiment, answers: Mapping[str, TrialResult]) 
 
 
 def judge_interval(interval: Interval) -> str:
-    """What an interval of (fusion - single) says."""
+    """Returns the verdict on an interval of (fusion - single)."""
     if interval.low > 0:
         return "fusion helps"
     return "fusion harms" if interval.high < 0 else "no difference shown"
 
 
 class ComparisonTable:
-    """The systems' answers on all test rows, measured on the same resamples."""
+    """The systems' predictions on all test rows, measured on the same bootstrap resamples."""
 
     def __init__(self, bench: Experiment, answers: Mapping[str, TrialResult]) -> None:
         self.bench, self.answers = bench, answers
@@ -68,7 +68,7 @@ class ComparisonTable:
         self.values = {system.name: self.resample(system) for system in bench.systems}
 
     def collect_logits(self, system: System, variation: str = "") -> list[np.ndarray]:
-        """(rows, labels) of each seed, all folds put together."""
+        """Returns for each seed the logits, (rows, labels), of all folds put together."""
         return [self._collect_seed_logits(system, seed, variation) for seed in self.bench.recipe.compare.seeds]
 
     def _collect_seed_logits(self, system: System, seed: int, variation: str) -> np.ndarray:
@@ -77,7 +77,7 @@ class ComparisonTable:
         return logits[np.argsort(np.concatenate([part.rows for part in parts]))]
 
     def resample(self, system: System, variation: str = "") -> BootstrapValues:
-        """The deciding metric."""
+        """Returns the deciding metric of a system, on the test rows and on every resample."""
         answers = [self.metrics.reduce_logits(logits) for logits in self.collect_logits(system, variation)]
         return self.resamples.compute_values(self._measure, self.bench.truth, answers)
 
@@ -85,17 +85,18 @@ class ComparisonTable:
         return self.decisive_metric.score(truth, answers)[self.bench.metric]
 
     def compute_gain(self, one: BootstrapValues, other: BootstrapValues) -> BootstrapValues:
-        """How much better one is than the other, paired; of an error, how much less."""
+        """Returns by how much `one` is better than `other`, paired; for an error, by how much it is lower."""
         difference = one.subtract(other)
         return difference if is_greater_better(self.bench.metric) else difference.negate()
 
     def find_best(self, systems: Sequence[System]) -> System:
+        """Returns the system with the best value of the deciding metric."""
         sign = 1 if is_greater_better(self.bench.metric) else -1
         return max(systems, key=lambda system: sign * self.values[system.name].estimate)
 
     def compute_cross_fold_gain(self, singles: Sequence[System], fusions: Sequence[System]) -> dict[str, float] | None:
-        """Fusion - single, where the best of each is chosen for every fold by its metric on the other folds; None
-        without folds. The best of several is otherwise chosen on the rows that it is measured on."""
+        """Returns fusion - single, where the best of each is chosen for every fold by its metric on the other folds;
+        None without folds. A system chosen on the rows that it is measured on looks better than it is."""
         if self.bench.recipe.compare.folds is None:
             return None
         one, other = (self._select_on_other_folds(systems) for systems in (fusions, singles))
@@ -119,10 +120,12 @@ class ComparisonTable:
         return self.resamples.compute_values(self._measure, self.bench.truth, picked)
 
     def build_row(self, system: System, best_single: System) -> dict[str, Any]:
-        """One line of the table."""
+        """Returns a system's row of the table."""
         values = self.values[system.name]
         by_seed = [self.metrics.score(self.bench.truth, logits) for logits in self.collect_logits(system)]
-        facts = [self.answers[cell.name].facts for cell in list_trials(self.bench) if cell.system.name == system.name]
+        facts = [
+            self.answers[trial.name].facts for trial in list_trials(self.bench) if trial.system.name == system.name
+        ]
         return {
             "name": system.name,
             "modalities": list(system.modalities),
@@ -138,8 +141,8 @@ class ComparisonTable:
         }
 
     def measure_ablation(self, system: System) -> dict[str, Any]:
-        """The metric under each variation and what is lost by it; where modalities are left out, also what is gained
-        over the best of those present that was trained alone."""
+        """Returns the metric under each variation and what is lost by it; where modalities are missing, also the gain
+        over the best single modality among those present."""
         whole, found = self.values[system.name], {}
         for present in (*list_modality_patterns(system.modalities), system.modalities):
             name = format_present(present)
@@ -161,7 +164,7 @@ class ComparisonTable:
         return self.compute_gain(values, self.values[best.name]).interval.as_dict()
 
     def compute_majority(self) -> float | None:
-        """The metric of always answering the training rows' most frequent class (or mean)."""
+        """Returns the metric of always predicting the training rows' most frequent class (or mean), None if undefined."""
         bench, truth = self.bench, self.bench.truth
         predicted = np.zeros_like(truth)
         for fold in bench.fold_names:

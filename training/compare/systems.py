@@ -1,4 +1,4 @@
-"""What is compared: every modality alone, and every fusion, each as a recipe of its own."""
+"""The systems that are compared: every single modality and every fusion, each with its own recipe."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -11,7 +11,7 @@ from ..recipes.errors import RecipeError, check_choice, check_keys
 from ..recipes.schema import ModelRecipe, Recipe
 from ..runs.building import collect_recipe_parts
 
-UNIMODAL_FUSION = "early"  # the trunk of a single modality: a connector and a joint transformer
+UNIMODAL_FUSION = "early"  # of a single modality: a connector and a joint transformer
 PART_NAMING_ARGUMENTS = ("learning_rates", "frozen", "cache_features")  # training arguments that name parts
 MULTIMODAL_ARGUMENTS = ("ogm_alpha", "single_modality_weight")  # training arguments for several modalities
 FUSION_KEYS = ("name", "fusion", "query", "connector", "fusion_config")
@@ -26,11 +26,12 @@ class System(NamedTuple):
 
     @property
     def is_fusion(self) -> bool:
+        """Whether the system reads several modalities."""
         return len(self.modalities) > 1
 
     def build_training_recipe(self, whole: Recipe, seed: int) -> Recipe:
-        """The recipe of this system's training: what the others read is left out of the training arguments, and
-        of a single modality's what balances several."""
+        """Returns the recipe that trains this system: without training arguments for the parts of other systems and,
+        for a single modality, without those that balance several."""
         training = {
             name: self._select_own_parts(value) if name in PART_NAMING_ARGUMENTS else value
             for name, value in whole.training.items()
@@ -43,7 +44,7 @@ class System(NamedTuple):
         return replace(whole, model=self.model, training=training, processor=processor, seed=seed)
 
     def _select_own_parts(self, value: Any) -> Any:
-        """A list or dict of parts without those of other systems; anything else as it is."""
+        """Returns a list or dict of parts without those of other systems, any other value unchanged."""
         if isinstance(value, list):
             return [part for part in value if part not in PARTS or self._has_part(part)]
         if isinstance(value, dict):
@@ -55,44 +56,49 @@ class System(NamedTuple):
 
 
 def build_systems(recipe: Recipe) -> list[System]:
-    """The recipe's single modalities, then its fusions.
+    """Builds the systems of the recipe's single modalities, then those of its fusions.
 
     Raises:
-        RecipeError: fewer than two towers, no towers of its own, an unknown modality or strategy, two equal names.
+        RecipeError: a composed model in place of towers, fewer than two towers, an unknown modality or fusion, equal
+            names, or nothing to compare.
     """
     if recipe.model.from_pretrained is not None:
-        raise RecipeError("compare: model.from_pretrained is braided already; name the towers (model.text, ...)")
+        raise RecipeError(
+            "compare: model.from_pretrained names a composed model: name its towers instead (model.text, ...)"
+        )
     towers = [part for part in collect_recipe_parts(recipe.model) if part != "decoder"]
     if len(towers) < 2:
-        raise RecipeError(f"compare: a fusion needs two towers or more, and model has {', '.join(towers)}")
+        raise RecipeError(f"compare: a fusion needs at least two towers, and model only has {', '.join(towers)}")
     alone = towers if recipe.compare.singles is None else recipe.compare.singles
     for modality in alone:
         check_choice("compare.singles", modality, towers)
     systems = [build_unimodal_system(recipe.model, modality, towers) for modality in alone]
-    systems += [build_fusion_system(recipe.model, given, towers) for given in recipe.compare.fusions]
+    systems += [build_fusion_system(recipe.model, entry, towers) for entry in recipe.compare.fusions]
     names = [system.name for system in systems]
     for name in names:
         if names.count(name) > 1:
-            raise RecipeError(f"compare: two systems are called {name!r}: give each a name of its own")
+            raise RecipeError(f"compare: two systems are called {name!r}: give one of them another name")
     if not alone or not recipe.compare.fusions:
-        raise RecipeError("compare: there is nothing to compare without a single modality and a fusion")
+        raise RecipeError(
+            "compare: nothing to compare: give at least one of compare.singles and one of compare.fusions"
+        )
     return systems
 
 
 def build_unimodal_system(model: ModelRecipe, modality: str, towers: Iterable[str]) -> System:
-    """One modality alone."""
+    """Builds the system of one modality alone."""
     others = {name: None for name in towers if name != modality}
     kept = [part for part in model.freeze if part not in others]
     return System(modality, (modality,), replace(model, **others, fusion=UNIMODAL_FUSION, query=None, freeze=kept))
 
 
-def build_fusion_system(model: ModelRecipe, given: str | dict[str, Any], towers: Iterable[str]) -> System:
-    """All towers by one strategy; what the entry does not say is as the recipe's model says it."""
-    options: dict[str, Any] = {"fusion": given} if isinstance(given, str) else dict(given)
+def build_fusion_system(model: ModelRecipe, entry: str | dict[str, Any], towers: Iterable[str]) -> System:
+    """Builds the system of all towers with one fusion; keys that the entry leaves out come from the recipe's model."""
+    options: dict[str, Any] = {"fusion": entry} if isinstance(entry, str) else dict(entry)
     check_keys(options, FUSION_KEYS, "compare.fusions")
     strategy = options.get("fusion")
     if not isinstance(strategy, str):
-        raise RecipeError(f"compare.fusions: {given!r} names no fusion")
+        raise RecipeError(f"compare.fusions: {entry!r} names no fusion: give a name, or a mapping with the key fusion")
     check_choice("compare.fusions", strategy, FUSIONS)
     name = options.pop("name", strategy)
     options["fusion_config"] = {**(model.fusion_config or {}), **options.get("fusion_config", {})}

@@ -1,4 +1,4 @@
-"""One training of the comparison: a system on one fold with one seed, and the file that keeps its answers."""
+"""One trial of the comparison: a system trained on one fold with one seed, and the file that keeps its results."""
 
 import json
 import re
@@ -30,7 +30,7 @@ QUIET_ARGUMENTS = {"disable_tqdm": True, "report_to": "none", "logging_strategy"
 
 
 class Trial(NamedTuple):
-    """A system, trained with `seed` on all rows but those of `fold` (None: on the training split)."""
+    """The training of a system with `seed` on all rows but those of `fold` (None: on the training split)."""
 
     system: System
     fold: int | None
@@ -38,20 +38,21 @@ class Trial(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of the trial's file: the system, the fold and the seed."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.system.name.lower()).strip("-")
         return f"{slug}-{'split' if self.fold is None else f'fold{self.fold}'}-seed{self.seed}"
 
 
 class TrialResult(NamedTuple):
-    """What a finished cell leaves: the numbers of the test rows, the logits (rows, labels) of the test as it is ("")
-    and of every variation of the audit, and facts (parameters, seconds, steps)."""
+    """What a finished trial keeps: the numbers of the test rows, their logits (rows, labels), unchanged ("") and under
+    each variation of the ablation, and facts (parameters, seconds, steps)."""
 
     rows: np.ndarray
     logits: dict[str, np.ndarray]
     facts: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Writes the file by way of a temporary one, so that it is never incomplete."""
         unfinished = path.with_suffix(".tmp")
         arrays: dict[str, Any] = {f"logits/{name}": values for name, values in self.logits.items()}
         with unfinished.open("wb") as file:
@@ -60,18 +61,20 @@ class TrialResult(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "TrialResult":
-        """Read the file. Raises RecipeError for one that is damaged."""
+        """Reads the file. Raises RecipeError for one that is damaged."""
         try:
             with np.load(path, allow_pickle=False) as content:
                 arrays = dict(content)
             logits = {name.removeprefix("logits/"): arrays[name] for name in arrays if name.startswith("logits/")}
             return cls(arrays["rows"], logits, json.loads(str(arrays["facts"])))
         except (KeyError, OSError, ValueError) as error:
-            raise RecipeError(f"{path} is damaged ({error}): delete it, it is computed again") from error
+            raise RecipeError(
+                f"{path} is damaged ({error}): delete it and resume the comparison, which computes it again"
+            ) from error
 
 
 class TrainedSystem(NamedTuple):
-    """A trainer at the end of its training, and the CPU (on a GPU: wall) seconds that it took."""
+    """A trainer after its training, its processor, and the seconds of training: CPU time, on a GPU wall time."""
 
     trainer: PlaitTrainer
     processor: PlaitProcessor
@@ -79,9 +82,10 @@ class TrainedSystem(NamedTuple):
 
 
 class LogitMetrics(Metrics):
-    """The recipe's metrics, of logits that are kept as they are."""
+    """The recipe's metrics, for logits that are collected unreduced."""
 
     def reduce(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Returns the logits unreduced, in float32."""
         return logits.float()
 
     def score(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
@@ -89,19 +93,19 @@ class LogitMetrics(Metrics):
         return super().score(references, self.reduce_logits(predictions))
 
     def reduce_logits(self, logits: np.ndarray) -> np.ndarray:
-        """What the metrics read: chosen labels, probabilities or values."""
+        """Returns what the metrics are computed from: chosen labels, probabilities or values."""
         return super().reduce(torch.as_tensor(logits), torch.empty(0)).numpy()
 
 
-def run_trial(bench: Experiment, cell: Trial) -> TrialResult:
-    """Train and ask."""
+def run_trial(experiment: Experiment, trial: Trial) -> TrialResult:
+    """Trains the system and collects its logits on the test rows and, for a fusion, on their variations."""
     with TemporaryDirectory() as folder:
-        part = bench.select_trial_data(cell.system, cell.fold)
-        run = train_system(bench, cell.system, cell.seed, part, Path(folder))
+        part = experiment.select_trial_data(trial.system, trial.fold)
+        run = train_system(experiment, trial.system, trial.seed, part, Path(folder))
         test = collect_rows(part.test)
         logits = {"": predict_logits(run.trainer, test)}
-        if cell.system.is_fusion and bench.recipe.compare.audit:
-            for name, rows in generate_variations(test, cell.system.modalities, cell.seed):
+        if trial.system.is_fusion and experiment.recipe.compare.audit:
+            for name, rows in generate_variations(test, trial.system.modalities, trial.seed):
                 logits[name] = predict_logits(run.trainer, rows)
     parameters = list(run.trainer.model.parameters())
     facts = {
@@ -110,22 +114,26 @@ def run_trial(bench: Experiment, cell: Trial) -> TrialResult:
         "seconds": round(run.seconds, 3),
         "steps": run.trainer.state.global_step,
     }
-    return TrialResult(bench.find_test_rows(cell.fold), logits, facts)
+    return TrialResult(experiment.find_test_rows(trial.fold), logits, facts)
 
 
-def train_system(bench: Experiment, system: System, seed: int, part: TrialData, folder: Path) -> TrainedSystem:
-    """A system after its training on `part`."""
-    recipe = system.build_training_recipe(bench.recipe, seed)
+def train_system(experiment: Experiment, system: System, seed: int, part: TrialData, folder: Path) -> TrainedSystem:
+    """Trains a system on the rows of `part`.
+
+    Raises:
+        RecipeError: a recipe that cannot be trained.
+    """
+    recipe = system.build_training_recipe(experiment.recipe, seed)
     saves = {} if recipe.training.get("load_best_model_at_end") else {"save_strategy": "no"}
     recipe = replace(recipe, training={**recipe.training, **QUIET_ARGUMENTS, **saves})
     args = build_arguments(recipe, folder / "checkpoints")
     set_seed(args.seed)
     processor, model = build_processor_and_model(
-        recipe, bench.task, folder, args, DataSplits({"train": part.train}, bench.labels), verbose=False
+        recipe, experiment.task, folder, args, DataSplits({"train": part.train}, experiment.labels), verbose=False
     )
-    collator = build_collator(recipe, bench.task, processor, bench.labels, args.image_cache)
-    collator.features |= bench.load_features(system, model, processor, args)
-    args.cache_features = []  # they are there
+    collator = build_collator(recipe, experiment.task, processor, experiment.labels, args.image_cache)
+    collator.features |= experiment.load_features(system, model, processor, args)
+    args.cache_features = []  # the collator has them
     try:
         trainer = PlaitTrainer(
             model,
@@ -133,7 +141,7 @@ def train_system(bench: Experiment, system: System, seed: int, part: TrialData, 
             data_collator=collator,
             train_dataset=part.train,
             eval_dataset=part.validation,
-            compute_metrics=LogitMetrics(bench.metric_names, bench.labels.problem_type),
+            compute_metrics=LogitMetrics(experiment.metric_names, experiment.labels.problem_type),
             processing_class=processor,
         )
     except ValueError as error:
@@ -143,19 +151,19 @@ def train_system(bench: Experiment, system: System, seed: int, part: TrialData, 
     start = clock()
     trainer.train()
     seconds = clock() - start
-    trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the tests that follow
+    trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the predictions that follow
     return TrainedSystem(trainer, processor, seconds)
 
 
 def predict_logits(trainer: PlaitTrainer, rows: list[Row]) -> np.ndarray:
-    """(rows, labels)."""
+    """Returns the logits of the rows, (rows, labels)."""
     data: Any = rows
     return np.asarray(trainer.predict(data).predictions, dtype=np.float32)
 
 
-def list_trials(bench: Experiment) -> Iterator[Trial]:
-    """Every cell, a fold of all systems at a time."""
-    for seed in bench.recipe.compare.seeds:
-        for fold in bench.fold_names:
-            for system in bench.systems:
+def list_trials(experiment: Experiment) -> Iterator[Trial]:
+    """Yields every trial, those of all systems on one fold after one another."""
+    for seed in experiment.recipe.compare.seeds:
+        for fold in experiment.fold_names:
+            for system in experiment.systems:
                 yield Trial(system, fold, seed)

@@ -1,1 +1,1 @@
-"""Several tasks, each with its own data and head, over one body: trained on in turn, measured one by one."""
+"""Several tasks over one shared body, each with its own data and head: trained in turn, measured one by one."""

@@ -1,4 +1,4 @@
-"""One body, a head for each task."""
+"""The model of several tasks: one shared body and a head for each task."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,20 +17,20 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 
 @dataclass
 class MultiTaskOutput(ModelOutput):
-    """loss: scalar, the task's weight times its loss; losses: that loss by the task's name, and by "task/objective"
-    what it is made of."""
+    """loss: scalar, the task's loss times its weight; losses: the loss without that weight by the task's name, and its
+    parts by "task/objective"."""
 
     loss: Tensor | None = None
     losses: dict[str, Tensor] | None = None
 
 
 class MultiTaskModel(PlaitPreTrainedModel):
-    """The models of several tasks, whose towers, connectors, fusion and decoder are the same modules: `model`. What
-    else they have stands in `heads`, by task.
+    """The models of several tasks, which share their towers, connectors, fusion and decoder: `model`. Their other
+    modules are in `heads`, by task.
 
     Args:
         body: the shared part.
-        heads: by task a model of its class with the same config but for what its head needs; its own body is dropped.
+        heads: by task a model of its class, whose config differs only in what its head needs; its own body is dropped.
         weights: of the tasks' losses.
     """
 
@@ -54,13 +54,13 @@ class MultiTaskModel(PlaitPreTrainedModel):
         self.post_init()
 
     def forward(self, task: str, **inputs: Any) -> MultiTaskOutput:
-        """The loss of one task on one batch: the inputs of its model, and its targets."""
+        """Computes the loss of one task on one batch; `inputs` are those of the task's model, with its targets."""
         outputs = self.heads[task](**inputs)
         parts = {f"{task}/{name}": loss for name, loss in (outputs.get("losses") or {}).items()}
         return MultiTaskOutput(self.weights[task] * outputs.loss, {task: outputs.loss, **parts})
 
     def save_tasks(self, folder: Path, processor: Any) -> None:
-        """A folder for each task, with its whole model and the processor, as `from_pretrained` loads them."""
+        """Saves a folder for each task, with its whole model and the processor, as `from_pretrained` loads them."""
         for name in self.heads:
             with self.attach_body(name) as model:
                 model.save_pretrained(folder / name)
@@ -68,7 +68,7 @@ class MultiTaskModel(PlaitPreTrainedModel):
 
     @contextmanager
     def attach_body(self, task: str) -> Any:
-        """The model of one task with its body among its modules, as long as the context lasts."""
+        """Yields the model of one task with the body among its modules, for as long as the context lasts."""
         head: Any = self.heads[task]
         body = head.__dict__.pop("model")
         head.model = body
@@ -80,8 +80,8 @@ class MultiTaskModel(PlaitPreTrainedModel):
 
 
 def share_body(head: PlaitPreTrainedModel, body: PlaitModel) -> None:
-    """Put the body in the place of a head's own. It is no module of the head: its weights are counted, moved, saved and
-    trained as the whole model's."""
+    """Replaces a head's own body by the shared one, without making it a module of the head: its weights are counted,
+    moved, saved and trained as those of the whole model."""
     view = body
     if body.decoder is not None and cast("Any", head.config).decoder_config is None:
         view = PlaitModel(cast("PlaitConfig", head.config))
@@ -93,9 +93,9 @@ def share_body(head: PlaitPreTrainedModel, body: PlaitModel) -> None:
 def build_head(
     model_class: type[PlaitPreTrainedModel], config: PlaitConfig, fields: Mapping[str, Any]
 ) -> PlaitPreTrainedModel:
-    """A model of a task's class for a body of this config; `fields` are its own: labels, objectives.
+    """Builds a model of a task's class for a body of this config; `fields` are the task's own: labels, objectives.
 
-    Raises ValueError for a class that this body cannot carry.
+    Raises ValueError for a class that this body does not fit.
     """
     own = copy.copy(config)  # the parts' configs stay the same objects
     if model_class.decoder_kind is None:
@@ -107,12 +107,12 @@ def build_head(
 
 
 def find_body_class(classes: Sequence[type[PlaitPreTrainedModel]]) -> type[PlaitPreTrainedModel]:
-    """The class that brings all the parts that the tasks read: one with a decoder where a task writes."""
+    """Returns the class whose body has all parts that the tasks need: one with a decoder if a task generates text."""
     return next((kind for kind in classes if kind.decoder_kind is not None and kind.can_generate()), PlaitModel)
 
 
 def copy_head(source: PlaitPreTrainedModel, heads: Iterable[PlaitPreTrainedModel]) -> None:
-    """What a checkpoint brought beside the body, for the heads of its class."""
+    """Copies the weights that a checkpoint has for its head into the heads of the same class."""
     weights = {name: value for name, value in source.state_dict().items() if not name.startswith("model.")}
     for head in heads:
         if type(head) is type(source) and weights:

@@ -1,4 +1,4 @@
-"""Batches of one task each, the tasks drawn by the sizes of their data."""
+"""Batches of one task each, the tasks sampled by the sizes of their data."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,20 +10,21 @@ from ..data.samplers import SEED_STRIDE, shuffle_indices
 
 
 def compute_task_shares(sizes: Sequence[int], temperature: float) -> list[float]:
-    """How often each task is drawn: p_i proportional to n_i^(1/T) for n_i rows (multilingual BERT, Devlin 2019; T5,
-    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.5.2). T = 1: by size; the higher, the more alike.
+    """Returns the probability of sampling each task: p_i proportional to n_i^(1/T) for n_i rows (multilingual BERT,
+    Devlin 2019; T5, Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.5.2). T = 1: by size; a higher T
+    makes the probabilities more equal.
 
     Raises ValueError for a temperature that is not above 0.
     """
     if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}: expected a number above 0 (1: by size; inf: all alike)")
+        raise ValueError(f"temperature is {temperature}: expected a number above 0 (1: by size; inf: all equal)")
     largest = max(sizes)  # the shares do not change with a common factor, and n / n_max does not overflow
     scaled = [(size / largest) ** (1 / temperature) for size in sizes]
     return [share / sum(scaled) for share in scaled]
 
 
 class TaskRows(Dataset):
-    """The rows of all tasks one after the other; each says which task it is of."""
+    """The rows of all tasks, one task after the other; an item is a task's name and one of its rows."""
 
     def __init__(self, parts: Mapping[str, Any]) -> None:
         self.parts = dict(parts)
@@ -44,11 +45,11 @@ class TaskRows(Dataset):
 
 
 class TaskBatchSampler(Sampler[list[int]]):
-    """Batches of `rows` rows of one task, sampled anew in every epoch by `compute_task_shares`. An epoch has as many
-    batches as the rows of all tasks fill. The rows of a task are taken in a shuffled order, and in another one when
-    they are used up.
+    """Samples batches of `rows` rows of one task, in every epoch anew, by `compute_task_shares`.
 
-    All processes draw the same task for a step. The draws depend on `seed` and `epoch()` alone.
+    An epoch has the number of batches that the rows of all tasks fill. The rows of a task come in a shuffled order, and
+    in another one when all have been used. All processes sample the same task for a step. The order depends on `seed`
+    and `epoch()` alone.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class TaskBatchSampler(Sampler[list[int]]):
         tasks = torch.multinomial(torch.tensor(self.shares), len(self), replacement=True, generator=generator)
         flows = [self.iterate_rows(task, seed) for task in range(len(self.sizes))]
         for task in tasks.tolist():
-            drawn = [next(flows[task]) for _ in range(self.rows * self.processes)]
-            yield drawn[self.process * self.rows : (self.process + 1) * self.rows]
+            batch = [next(flows[task]) for _ in range(self.rows * self.processes)]
+            yield batch[self.process * self.rows : (self.process + 1) * self.rows]
 
     def iterate_rows(self, task: int, seed: int) -> Iterator[int]:
-        """A task's row numbers without end."""
+        """Yields a task's row numbers without end, shuffled anew for every pass."""
         turn = 0
         while True:
             order = shuffle_indices(self.sizes[task], hash((seed, task, turn)) % 2**62)

@@ -1,4 +1,4 @@
-"""A run of several tasks: one body, a folder for each task's model."""
+"""A run of several tasks: one shared body, and a folder with the model of each task."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from .trainer import MultiTaskTrainer, TaskCollator
 
 
 class TaskSetup(NamedTuple):
-    """One of the tasks before its model is built: its recipe, what it is, and its data."""
+    """One of the tasks before its model is built: its recipe, its Task and its data."""
 
     recipe: Recipe
     task: Task
@@ -41,7 +41,7 @@ class TaskSetup(NamedTuple):
 
 @dataclass
 class TaskRun:
-    """One of the tasks: its recipe, what it is, its data, its model and what measures that."""
+    """One of the tasks: its recipe, its Task, its data, its model and the trainer that evaluates that model."""
 
     recipe: Recipe
     task: Task
@@ -51,11 +51,11 @@ class TaskRun:
 
 
 def train_tasks(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Results:
-    """Train all tasks of the recipe and fill its output_dir, a folder a task; metrics beside the baselines, by task and
-    split.
+    """Trains all tasks of the recipe and fills its output_dir, a folder per task; returns the metrics of the models and
+    of the baselines by task and split.
 
     Raises:
-        RecipeError: as `plait.training.run.train`.
+        RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
     """
     folder = Path(str(recipe.output_dir)).expanduser()
     args = build_arguments(recipe, folder / "checkpoints")
@@ -67,7 +67,7 @@ def train_tasks(recipe: Recipe, command: str, overwrite: bool = False, resume: b
     model = build_multitask_model(recipe, setups, processor, verbose=bool(args.should_log))
     parts = {name: build_task_run(name, setup, model, processor, folder) for name, setup in setups.items()}
     trainer = build_multitask_trainer(recipe, args, model, parts, processor)
-    set_seed(args.seed)  # making the evaluators drew from it
+    set_seed(args.seed)  # building the evaluators used random numbers
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.remove_callback(EarlyStoppingCallback)
     results = {name: measure_task(name, part, trainer) for name, part in parts.items()}
@@ -82,21 +82,23 @@ def train_tasks(recipe: Recipe, command: str, overwrite: bool = False, resume: b
 
 
 def set_up_task(name: str, recipe: Recipe) -> TaskSetup:
-    """Resolves one of the tasks and reads its data; an error names the task."""
+    """Finds one of the tasks and loads its data; an error names the task."""
     task = find_task(recipe.task)
     try:
         data = read_data(recipe, task)
     except RecipeError as error:
         raise RecipeError(f"tasks.{name}: {error}") from error
     if data.train is None:
-        raise RecipeError(f"tasks.{name}.data: there is no training split, only {', '.join(data.splits)}")
+        raise RecipeError(
+            f"tasks.{name}.data: there is no training split, only {', '.join(data.splits)}: name it in splits"
+        )
     return TaskSetup(recipe, task, data)
 
 
 def build_shared_processor(
     recipe: Recipe, setups: dict[str, TaskSetup], folder: Path, args: PlaitTrainingArguments
 ) -> PlaitProcessor:
-    """One processor for all tasks; a fresh tokenizer is trained on the texts of all."""
+    """Builds one processor for all tasks, or loads the run's; a new tokenizer is trained on the texts of all tasks."""
     from datasets import Dataset
 
     if not (folder / PROCESSOR_FILE).exists():
@@ -122,10 +124,16 @@ def build_shared_processor(
 def build_multitask_model(
     recipe: Recipe, setups: dict[str, TaskSetup], processor: PlaitProcessor, verbose: bool
 ) -> MultiTaskModel:
-    """The body that the recipe's model describes, with a head for each task; an error says which is wrong."""
+    """Builds the body that the recipe's model describes, with a head for each task.
+
+    Raises:
+        RecipeError: a task that cannot share a body, or a model that cannot be built.
+    """
     classes = [setup.task.model_class for setup in setups.values()]
     if any(model_class.decoder_kind == "inline" for model_class in classes):
-        raise RecipeError("tasks: a decoder that writes on its own has no body to share: train it alone")
+        raise RecipeError(
+            "tasks: a decoder-only model, such as that of causal_lm, has no body to share: train it alone"
+        )
     shared = replace(recipe.model, freeze=[part for part in recipe.model.freeze if part != "head"])
     try:
         source = build_unchecked_model(shared, find_body_class(classes), {}, None, processor, verbose)
@@ -151,7 +159,7 @@ def build_multitask_model(
 def build_task_run(
     name: str, setup: TaskSetup, model: MultiTaskModel, processor: PlaitProcessor, folder: Path
 ) -> TaskRun:
-    """One task with what measures it."""
+    """Prepares the data of one task and builds the trainer that evaluates its model."""
     recipe, task, data = setup
     head = model.heads[name]
     data = prepare_splits(data, task, processor, recipe)
@@ -168,7 +176,7 @@ def build_multitask_trainer(
     parts: dict[str, TaskRun],
     processor: PlaitProcessor,
 ) -> MultiTaskTrainer:
-    """The trainer of all tasks."""
+    """Builds the trainer of all tasks."""
     collators: dict[str, Any] = {}
     for name, part in parts.items():
         train: Any = part.data.train
@@ -196,7 +204,7 @@ def build_multitask_trainer(
 
 
 def measure_task(name: str, part: TaskRun, trainer: MultiTaskTrainer) -> Results:
-    """Metrics of one task on validation and test, each beside what the baselines reach there."""
+    """Returns the metrics of one task on validation and test, with those that the baselines reach there."""
     found: Results = {}
     metrics: Any = part.evaluator.streamed_metrics or part.evaluator.compute_metrics
     for split in ("validation", "test"):

@@ -1,4 +1,4 @@
-"""Training and measuring a model of several tasks."""
+"""The trainer of a model of several tasks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,27 +12,27 @@ from .sampler import TaskBatchSampler
 
 
 class TaskCollator:
-    """A batch of one task's rows as the keyword arguments of a `MultiTaskModel`."""
+    """Builds a batch of one task's rows, as the keyword arguments of a `MultiTaskModel`."""
 
     def __init__(self, collators: Mapping[str, PlaitDataCollator]) -> None:
         self.collators = dict(collators)
 
     def __call__(self, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         task = rows[0][0]
-        # tensors first: the Trainer counts rows in the first
+        # tensors first: the Trainer takes the number of rows from the first value
         return {**self.collators[task].build_training_batch([row for _, row in rows]), "task": task}
 
     def set_epoch(self, number: int) -> None:
-        """What is drawn from now on is that of this epoch."""
+        """Sets the epoch that the random choices of all collators depend on."""
         for collator in self.collators.values():
             collator.set_epoch(number)
 
 
 class MultiTaskTrainer(PlaitTrainer):
-    """PlaitTrainer whose batches are of one task each (`TaskBatchSampler`), and which measures the tasks one by one.
+    """A PlaitTrainer whose batches are of one task each (`TaskBatchSampler`), and which evaluates the tasks one by one.
 
-    evaluators: by task, a PlaitTrainer that measures its model. Each metric is named after its task
-    ("answers_accuracy"); `loss` is the weighted sum of the tasks' losses.
+    evaluators: by task, a PlaitTrainer that evaluates its model; temperature: of `compute_task_shares`. Each metric is
+    named after its task ("answers_accuracy"); `loss` is the weighted sum of the tasks' losses.
     """
 
     model: MultiTaskModel
@@ -50,10 +50,10 @@ class MultiTaskTrainer(PlaitTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Every task on its own rows of `eval_dataset` (a `TaskRows`)."""
+        """Evaluates every task on its own rows of `eval_dataset` (a `TaskRows`) and returns all metrics."""
         data: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         scores, losses = {}, []
-        self.model.eval()  # the evaluators know the heads alone
+        self.model.eval()  # each evaluator switches only its head to evaluation
         with self._use_average():
             for task, rows in data.parts.items():
                 found = self.evaluators[task].evaluate(rows, metric_key_prefix=metric_key_prefix)
