@@ -164,7 +164,7 @@ class ComparisonTable:
         return self.compute_gain(values, self.values[best.name]).interval.as_dict()
 
     def compute_majority(self) -> float | None:
-        """Returns the metric of always predicting the training rows' most frequent class (or mean), None if undefined."""
+        """Returns the metric of always predicting the training rows' most frequent class or mean; None if undefined."""
         bench, truth = self.bench, self.bench.truth
         predicted = np.zeros_like(truth)
         for fold in bench.fold_names:

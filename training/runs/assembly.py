@@ -1,4 +1,4 @@
-"""What a run is put together from: arguments, collator, metrics, model and data."""
+"""Builds the parts of a run: training arguments, data, processor, model, metrics and collator."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .folder import PROCESSOR_FILE
 
 
 def build_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
-    """The training arguments of a recipe; one line that says what is wrong with them."""
+    """Returns the training arguments of a recipe. Raises RecipeError for invalid ones."""
     try:
         return PlaitTrainingArguments(output_dir=str(folder), seed=recipe.seed, **recipe.training)
     except (TypeError, ValueError) as error:
@@ -29,7 +29,7 @@ def build_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
 
 
 def read_data(recipe: Recipe, task: Task) -> DataSplits:
-    """The recipe's data, with the columns that its task needs."""
+    """Loads the recipe's data and checks that every split has the columns that the task needs."""
     order = read_label_names(recipe.model.from_pretrained) if task.needs_labels and recipe.model.from_pretrained else ()
     data = load_data(recipe.data, recipe.seed, needs_labels=task.needs_labels, label_order=order, roles=task.roles)
     for split, rows in data.splits.items():
@@ -38,7 +38,7 @@ def read_data(recipe: Recipe, task: Task) -> DataSplits:
 
 
 def prepare_splits(data: DataSplits, task: Task, processor: PlaitProcessor, recipe: Recipe) -> DataSplits:
-    """Every split as the task's collator reads it."""
+    """Returns the data with every split prepared for the task's collator, and its number of rows before that."""
     return data._replace(
         splits={split: task.prepare(rows, split, processor, recipe) for split, rows in data.splits.items()},
         rows={split: len(rows) for split, rows in data.splits.items()},
@@ -48,9 +48,9 @@ def prepare_splits(data: DataSplits, task: Task, processor: PlaitProcessor, reci
 def build_processor_and_model(
     recipe: Recipe, task: Task, folder: Path, args: PlaitTrainingArguments, data: DataSplits, verbose: bool = True
 ) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
-    """Processor and model; one line that says what is wrong with the recipe's model.
+    """Builds the processor and the model. Raises RecipeError for a model that cannot be built.
 
-    The processor is made once: other processes, and a resumed run, read it from the run folder.
+    The processor is built once: other processes, and a resumed run, load it from the run folder.
     """
     train: Any = data.train
     try:
@@ -68,7 +68,7 @@ def build_processor_and_model(
 def build_metrics(
     recipe: Recipe, task: Task, labels: LabelSpec | None, processor: PlaitProcessor
 ) -> Metrics | StreamedMetrics:
-    """The recipe's metrics, or the task's usual ones."""
+    """Builds the metrics that the recipe names, or those that the task computes by default."""
     try:
         return task.build_metrics(recipe.metrics, labels, processor, recipe)
     except (ImportError, OSError, ValueError) as error:
@@ -78,7 +78,7 @@ def build_metrics(
 def build_collator(
     recipe: Recipe, task: Task, processor: PlaitProcessor, labels: LabelSpec | None, image_cache: float = 0.0
 ) -> PlaitDataCollator:
-    """The recipe's collator."""
+    """Builds the recipe's collator; image_cache: GiB of processed images that it keeps."""
     collator = PlaitDataCollator(
         processor, labels, task=task, settings=recipe.settings, max_length=recipe.max_length, seed=recipe.seed
     )

@@ -1,4 +1,4 @@
-"""From a recipe to a processor and a model."""
+"""Builds the processor and the model that a recipe describes."""
 
 from importlib import import_module
 from importlib.resources import files
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 FRESH_CONFIGS = {
     part: PlaitConfig.sub_configs[field] for part, field in {**CONFIG_FIELDS, "decoder": "decoder_config"}.items()
 }
-PROCESSOR_OPTIONS = ("image_token", "num_image_tokens", "num_frames", "fps")  # of PlaitProcessor.compose
+PROCESSOR_OPTIONS = ("image_token", "num_image_tokens", "num_frames", "fps")  # arguments of PlaitProcessor.compose
 TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
 
 
 def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcessor:
-    """The processor of the recipe's parts; a fresh tokenizer is trained on the columns of the training split."""
+    """Builds the processor of the recipe's parts; a new tokenizer is trained on the columns of the training split."""
     model = recipe.model
     if model.from_pretrained is not None:
         processor = PlaitProcessor.from_pretrained(resolve_reference(model.from_pretrained))
@@ -43,7 +43,7 @@ def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcess
         return processor
     parts = collect_recipe_parts(model)
     if task.generates and "decoder" not in parts:
-        raise RecipeError(f"model.decoder is missing: the task {task.name} writes text")
+        raise RecipeError(f"model.decoder is missing: the task {task.name} generates text")
     sources = {name: build_fresh_config(name, value) or resolve_reference(value) for name, value in parts.items()}
     sources |= build_part_tokenizers(recipe, task, sources, data)
     if sources.get("decoder") is sources.get("text"):
@@ -59,19 +59,19 @@ def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcess
 
 
 def adjust_processor(processor: PlaitProcessor, name: str, fields: dict[str, Any]) -> None:
-    """Other settings for what reads pictures or sound: `processor: {image: {size: {height: 160, width: 160}}}`."""
+    """Changes settings of the part for one modality: `processor: {image: {size: {height: 160, width: 160}}}`."""
     attribute = MODALITY_TABLE[name].processor_part if name in MEDIA else None
     part: Any = None if attribute is None else getattr(processor, attribute)
     if attribute is None or part is None:
-        raise RecipeError(f"processor.{name} takes a source; settings are for a part that there is: {', '.join(MEDIA)}")
+        raise RecipeError(f"processor.{name} takes a source; settings are for a tower of the model: {', '.join(MEDIA)}")
     settings = part.to_dict()
     check_keys(fields, list(settings), f"processor.{name}")
     setattr(processor, attribute, type(part).from_dict({**settings, **fields}))
 
 
 def build_part_tokenizers(recipe: Recipe, task: Task, sources: dict[str, Any], data: "Dataset") -> dict[str, Any]:
-    """Tokenizers for the parts that read or write text: the recipe's for fresh parts, one for all of these, cut to
-    their positions; a pretrained part's own source."""
+    """Returns the source or the tokenizer of each part that reads or generates text. Newly initialized parts share the
+    recipe's tokenizer, limited to their positions; a pretrained part keeps its own source."""
     textual = {name: sources[name] for name in ("text", "decoder") if name in sources}
     fresh = [name for name, source in textual.items() if isinstance(source, PlaitTextConfig)]
     chosen = recipe.tokenizer
@@ -86,8 +86,8 @@ def build_part_tokenizers(recipe: Recipe, task: Task, sources: dict[str, Any], d
         return textual | dict.fromkeys(fresh or textual, resolve_reference(chosen.from_pretrained))
     if fresh:
         raise RecipeError(
-            f"a fresh {'text tower' if fresh[0] == 'text' else 'decoder'} needs a tokenizer: "
-            "{train: {vocab_size: ...}} or {from_pretrained: ...}"
+            f"a newly initialized {'text tower' if fresh[0] == 'text' else 'decoder'} needs a tokenizer: "
+            "set tokenizer to {train: {vocab_size: ...}} or {from_pretrained: ...}"
         )
     return textual
 
@@ -95,10 +95,10 @@ def build_part_tokenizers(recipe: Recipe, task: Task, sources: dict[str, Any], d
 def build_model(
     recipe: Recipe, task: Task, labels: LabelSpec | None, processor: PlaitProcessor, verbose: bool
 ) -> PlaitPreTrainedModel:
-    """Compose the recipe's towers, or load its pretrained plait with a head for these labels."""
+    """Composes the recipe's towers, or loads its pretrained model with a head for these labels."""
     fields = task.build_model_fields(recipe)
     model = build_unchecked_model(recipe.model, task.model_class, fields, labels, processor, verbose)
-    model.freeze(*recipe.model.freeze)  # a model that is loaded is not frozen yet
+    model.freeze(*recipe.model.freeze)  # a loaded model is not frozen yet
     if task.generates:
         set_generation(model, recipe.generation)
     task.check_model(model, processor)
@@ -113,7 +113,8 @@ def build_unchecked_model(
     processor: PlaitProcessor,
     verbose: bool,
 ) -> PlaitPreTrainedModel:
-    """The recipe's model, of this class, before it is checked; `fields` are those of its config that a task decides."""
+    """Builds the recipe's model as this class, without the task's checks; `fields` are values of its config that a task
+    decides."""
     fields = {**fields, **model.options}
     if model.from_pretrained is not None:
         return load_pretrained(model_class, resolve_reference(model.from_pretrained), labels, fields)
@@ -125,16 +126,21 @@ def build_unchecked_model(
         for name, value in collect_recipe_parts(model).items()
     }
     names = {"labels": labels.names or 1, "problem_type": labels.problem_type} if labels is not None else {}
-    braided = ("fusion", "query", "connector", "fusion_config", "decoder_config")
-    joined = {} if issubclass(model_class, PlaitForRetrieval) else {name: getattr(model, name) for name in braided}
-    return model_class.compose(**parts, **joined, freeze=model.freeze, verbose=verbose, **names, **fields)
+    fusion_fields = ("fusion", "query", "connector", "fusion_config", "decoder_config")
+    fusion_arguments = (
+        {} if issubclass(model_class, PlaitForRetrieval) else {name: getattr(model, name) for name in fusion_fields}
+    )
+    return model_class.compose(**parts, **fusion_arguments, freeze=model.freeze, verbose=verbose, **names, **fields)
 
 
 def load_pretrained(
     model_class: type[PlaitPreTrainedModel], name: str, labels: LabelSpec | None, options: dict[str, Any]
 ) -> PlaitPreTrainedModel:
-    """A plait (or a published checkpoint), with a fresh head where the labels are others than its own; in float32
-    unless the options name a dtype: small steps are lost on weights in bfloat16, as many are published."""
+    """Loads a plait model or a pretrained checkpoint, with a newly initialized head if its labels differ from these.
+
+    The weights are float32 unless the options name a dtype: small steps are lost on the bfloat16 weights that many
+    checkpoints have.
+    """
     fields = {} if labels is None else build_label_config(labels)
     model, info = model_class.from_pretrained(
         name,
@@ -144,12 +150,12 @@ def load_pretrained(
     )
     wrong = sorted(key for key, *_ in info["mismatched_keys"] if part_of(key) != "head")
     if wrong:
-        raise RecipeError(f"model.from_pretrained: {name} holds {wrong[0]} in another size than its config says")
+        raise RecipeError(f"model.from_pretrained: in {name} the weight {wrong[0]} has another size than in its config")
     return model
 
 
 def build_label_config(labels: LabelSpec) -> dict[str, Any]:
-    """What a config says of labels."""
+    """Returns the config fields that describe labels."""
     if labels.problem_type == REGRESSION:
         return {"num_labels": 1, "problem_type": REGRESSION}
     ids = {name: number for number, name in enumerate(labels.names)}
@@ -157,7 +163,7 @@ def build_label_config(labels: LabelSpec) -> dict[str, Any]:
 
 
 def read_label_names(reference: str) -> tuple[str, ...]:
-    """The class names that a saved plait was trained with; nothing for other checkpoints."""
+    """Returns the class names that a saved plait model was trained with; none for other checkpoints."""
     config, _ = PlaitConfig.get_config_dict(resolve_reference(reference))
     if config.get("model_type") != PlaitConfig.model_type:
         return ()
@@ -165,33 +171,39 @@ def read_label_names(reference: str) -> tuple[str, ...]:
 
 
 def collect_recipe_parts(model: ModelRecipe) -> dict[str, str | dict[str, Any]]:
-    """The towers that the recipe names, in the order of the modalities, and its decoder."""
+    """Returns the towers that the recipe names, in the order of the modalities, and its decoder."""
     parts = {name: getattr(model, name) for name in (*MODALITIES, "decoder")}
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:
-        raise RecipeError(f"model names no tower ({', '.join(MODALITIES)}) and no from_pretrained")
+        raise RecipeError(f"model names no tower ({', '.join(MODALITIES)}) and no from_pretrained: give one of them")
     return parts
 
 
 def build_fresh_config(
     part: str, tower: str | dict[str, Any], processor: PlaitProcessor | None = None
 ) -> PreTrainedConfig | None:
-    """The config of a part with fresh weights (its `model_type` names a kind of ours other than the usual one, such as
-    plait_cnn); None for a reference. The vocabulary is the processor's."""
+    """Returns the config of a newly initialized part, with the processor's vocabulary; None for a reference.
+
+    Its `model_type` chooses a kind of part other than plait's usual one, such as plait_cnn.
+    """
     if isinstance(tower, str):
         return None
     check_keys(tower, ("config",), f"model.{part}")
     if part not in FRESH_CONFIGS:
-        raise RecipeError(f"model.{part}: fresh towers are made for {', '.join(FRESH_CONFIGS)}")
+        raise RecipeError(
+            f"model.{part}: a config can be given for {', '.join(FRESH_CONFIGS)} alone: name a checkpoint"
+        )
     fields = {**build_vocabulary_fields(part, processor), **(tower.get("config") or {})}
     model_type = fields.pop("model_type", FRESH_CONFIGS[part].model_type)
     if model_type not in OWN_CONFIGS:
-        raise RecipeError(f"model.{part}: model_type is one of {', '.join(OWN_CONFIGS)}, not {model_type!r}")
+        raise RecipeError(
+            f"model.{part}.config.model_type: expected one of {', '.join(OWN_CONFIGS)}, not {model_type!r}"
+        )
     return OWN_CONFIGS[model_type](**fields)
 
 
 def build_vocabulary_fields(part: str, processor: PlaitProcessor | None) -> dict[str, Any]:
-    """The size of the vocabulary and the special tokens, for a part that has any."""
+    """Returns the vocabulary size and the special tokens of a text tower or decoder; nothing for other parts."""
     if processor is None or part not in ("text", "decoder"):
         return {}
     tokenizer = require_tokenizer(processor) if part == "text" else processor.target_tokenizer
@@ -199,14 +211,16 @@ def build_vocabulary_fields(part: str, processor: PlaitProcessor | None) -> dict
 
 
 def resolve_reference(reference: Any) -> Any:
-    """`package:NAME/FOLDER` as the path of that folder inside an installed package; anything else as it is."""
+    """Returns the path of `package:NAME/FOLDER`, a folder in an installed package; anything else unchanged."""
     if not isinstance(reference, str) or not reference.startswith("package:"):
         return reference
     name, _, folder = reference.removeprefix("package:").partition("/")
     try:
         import_module(name)
     except ImportError as error:
-        raise RecipeError(f"{reference}: no package {name} here; pip install {name.replace('_', '-')}") from error
+        raise RecipeError(
+            f"{reference}: the package {name} is not installed: pip install {name.replace('_', '-')}"
+        ) from error
     path = Path(str(files(name).joinpath(folder)))
     if not path.is_dir():
         raise RecipeError(f"{reference}: the package {name} has no folder {folder!r}")

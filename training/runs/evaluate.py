@@ -1,4 +1,4 @@
-"""Using a trained model: its metrics on other data, and its answers."""
+"""Evaluates a trained model: its metrics on data, and their intervals over the rows."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ TIMING_SUFFIXES = ("_runtime", "_per_second", "_preparation_time", "epoch")
 
 
 class EvaluationResult(NamedTuple):
-    """A model's metrics on one split, what computed them, the prepared rows, and the splits beside it as they were
-    read."""
+    """A model's metrics on one split, the object that computed them, the prepared rows, all splits as they were loaded,
+    and the processor."""
 
     scores: dict[str, float]
     metrics: Any
@@ -40,10 +40,10 @@ class EvaluationResult(NamedTuple):
 
 
 def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[str, float]:
-    """A model's metrics on one split of the recipe's data; default: test, else validation, else what there is.
+    """Returns a model's metrics on one split of the recipe's data (default: test, else validation, else train).
 
     Raises:
-        RecipeError: no such model, data or split.
+        RecipeError: a model, data or a split that cannot be found.
     """
     return measure(reference, recipe, find_task(recipe.task), split).scores
 
@@ -51,21 +51,26 @@ def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[s
 def evaluate_rows(
     reference: str, recipe: Recipe, split: str | None = None, others: Sequence[str] = ()
 ) -> tuple[dict[str, float], dict[str, dict]]:
-    """The same, and with 95 % intervals over the rows, beside the task's baselines and other models.
+    """Returns a model's metrics, and 95 % intervals over the rows, paired with the task's baselines and with other
+    models.
 
     Returns:
-        the metrics, and of those that every row has `{metric: {value, low, high, minus: {other: ...}}}`.
+        the metrics, and for those that every row has, `{metric: {value, low, high, minus: {other: ...}}}`.
 
     Raises:
-        RecipeError: as above; a task whose metrics no single row has; or a model beside it of another tokenizer.
+        RecipeError: as in `evaluate`; a task without metrics of single rows; or another model with another tokenizer.
     """
     task = find_task(recipe.task)
     if not task.has_row_scores:
-        raise RecipeError(f"--intervals: the metrics of the task {recipe.task} are not those of single rows")
+        raise RecipeError(
+            f"--intervals: the task {recipe.task} has no metrics of single rows: evaluate without --intervals"
+        )
     own = measure(reference, recipe, task, split)
     rows = own.metrics.compute_per_row()
     if not rows:
-        raise RecipeError(f"--intervals: {', '.join(own.metrics.names)} are of all rows together: name another metric")
+        raise RecipeError(
+            f"--intervals: {', '.join(own.metrics.names)} have no value for a single row: name other metrics"
+        )
     train = own.data.train
     prepared = None if train is None else task.prepare(train, "train", own.processor, recipe)
     found = task.score_baseline_rows(
@@ -79,7 +84,7 @@ def evaluate_rows(
 
 
 def measure(reference: str, recipe: Recipe, task: Task, split: str | None = None) -> EvaluationResult:
-    """What `evaluate` and `evaluate_rows` share; a head that the model lacks is drawn by the recipe's seed."""
+    """Evaluates a model on one split; a head that the model lacks is initialized by the recipe's seed."""
     set_seed(recipe.seed)
     model, processor = load_model(reference, recipe, task)
     labels = read_config_labels(model.config) if task.needs_labels else None
@@ -97,10 +102,10 @@ def measure(reference: str, recipe: Recipe, task: Task, split: str | None = None
 
 
 def build_evaluator(recipe: Recipe, model: Module, collator: Any, metrics: Any, folder: str) -> PlaitTrainer:
-    """A trainer that measures a model.
+    """Builds a trainer that evaluates a model.
 
     Raises:
-        RecipeError: training arguments that this machine or this model cannot follow.
+        RecipeError: training arguments that this machine or this model does not support.
     """
     try:
         args = build_evaluation_arguments(recipe, folder)
@@ -110,16 +115,16 @@ def build_evaluator(recipe: Recipe, model: Module, collator: Any, metrics: Any, 
 
 
 def build_evaluation_arguments(recipe: Recipe, folder: str) -> PlaitTrainingArguments:
-    """The recipe's arguments that matter without training."""
+    """Returns the recipe's training arguments that matter in an evaluation."""
     kept = ("per_device_eval_batch_size", "dataloader_num_workers", "use_cpu", "bf16", "fp16", "disable_tqdm")
     chosen = {name: recipe.training[name] for name in kept if name in recipe.training}
     return PlaitTrainingArguments(output_dir=folder, seed=recipe.seed, **chosen)
 
 
 def choose_split(splits: Mapping[str, "Dataset"], name: str | None) -> "Dataset":
-    """The named split, or test, else validation, else the only one."""
+    """Returns the named split; without a name test, else validation, else train."""
     if name is None:
         name = next(split for split in ("test", "validation", "train") if split in splits)
     if name not in splits:
-        raise RecipeError(f"there is no split {name!r}, only {', '.join(splits)}")
+        raise RecipeError(f"there is no split {name!r}: choose one of {', '.join(splits)}")
     return splits[name]

@@ -1,4 +1,4 @@
-"""Folders that plait fills, of a run or of a comparison: claimed, written, found again."""
+"""Folders that plait fills, of a run or of a comparison: how they are made, recognized and resumed."""
 
 import json
 import shutil
@@ -20,15 +20,20 @@ PROCESSOR_FILE = "processor_config.json"
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What one command fills: what a message calls it, the file of its recipe, which marks the folder as plait's, and
-    the keys of that recipe that may be others when it is resumed."""
+    """The folders that one command fills.
+
+    Attributes:
+        name: what messages call it.
+        recipe_file: the file of its recipe, which marks the folder as plait's.
+        changeable_keys: the recipe's keys that may change when the folder is resumed.
+    """
 
     name: str
     recipe_file: str
     changeable_keys: tuple[str, ...] = ()
 
     def marks(self, folder: Path) -> bool:
-        """Whether the folder was made by this command: it holds a recipe with plait's mark."""
+        """Returns whether this command made the folder: it holds a recipe with plait's version."""
         file = folder / self.recipe_file
         return file.is_file() and VERSION_KEY in read_yaml(file)
 
@@ -38,10 +43,10 @@ class FolderKind:
         return build_recipe({key: value for key, value in content.items() if key != VERSION_KEY})
 
     def claim(self, folder: Path, recipe: Recipe, overwrite: bool, resume: bool, saves: bool = True) -> None:
-        """Makes the folder, or checks that it can be resumed; every process sees the same folder before any writes.
+        """Makes the folder, or checks that it can be resumed; every process checks it before one of them writes.
 
         Raises:
-            RecipeError: the folder exists and may not be touched, or there is nothing to resume.
+            RecipeError: the folder exists and may not be overwritten, or there is nothing to resume.
         """
         marked = self.marks(folder)
         if resume:
@@ -52,7 +57,9 @@ class FolderKind:
                     f"{folder} exists: --overwrite replaces it, --resume continues it, --output_dir names another"
                 )
             if not marked or folder.is_symlink():
-                raise RecipeError(f"{folder} is not the folder of a {self.name} of plait, so it is not overwritten")
+                raise RecipeError(
+                    f"{folder} is not the folder of a {self.name} of plait, and is not overwritten: choose another one"
+                )
         wait_for_everyone()
         if saves and not resume:
             if marked:
@@ -64,11 +71,13 @@ class FolderKind:
 
     def _check_resumable(self, folder: Path, recipe: Recipe, marked: bool) -> None:
         if not marked:
-            raise RecipeError(f"{folder} is not the folder of a {self.name}: there is nothing to resume")
+            raise RecipeError(
+                f"{folder} is not the folder of a {self.name}: there is nothing to resume, start without --resume"
+            )
         changed = find_differences(self.read_recipe(folder), recipe, self.changeable_keys)
         if changed:
             raise RecipeError(
-                f"{folder} was begun with another recipe ({'; '.join(changed)}): a resumed {self.name} keeps its own"
+                f"{folder} was started with another recipe ({'; '.join(changed)}): resume the {self.name} with its own"
             )
 
 
@@ -76,18 +85,18 @@ RUN_FOLDER = FolderKind("run", RECIPE_FILE)
 
 
 def find_last_checkpoint(folder: Path) -> str | None:
-    """Returns the last checkpoint of a run folder, None where no step was saved."""
+    """Returns the path of a run folder's last checkpoint; None if none was saved."""
     checkpoints = folder / "checkpoints"
     return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file of plain values."""
+    """Writes plain values to a JSON file."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def wait_for_everyone() -> None:
-    """A barrier between the processes of a run."""
+    """Waits until all processes of the run have arrived."""
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()

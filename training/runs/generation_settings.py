@@ -1,4 +1,4 @@
-"""Generation settings of a run."""
+"""The generation settings of a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from ..recipes.errors import RecipeError
 
 
 def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> None:
-    """Write settings into the model's generation config, by which it generates from then on and when it is reloaded.
+    """Writes settings into the model's generation config, which it uses from then on and after it is reloaded.
 
     Raises:
         RecipeError: a setting that transformers does not know, or that contradicts another.
@@ -19,7 +19,7 @@ def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> 
     if not {"max_new_tokens", "max_length"} & settings.keys() and config.max_new_tokens is None:
         settings = {"max_new_tokens": DEFAULT_NEW_TOKENS, **settings}
     if settings.get("num_return_sequences", 1) != 1:
-        raise RecipeError("generation.num_return_sequences: one text a row is written here")
+        raise RecipeError("generation.num_return_sequences: only 1 is supported, one text per row")
     try:
         unknown = config.update(**settings)
         config.validate()

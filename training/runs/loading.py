@@ -1,4 +1,4 @@
-"""A trained model with its recipe and task."""
+"""Loads a trained model with its processor, and the recipe that it was trained by."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,10 +22,11 @@ from .recipe import build_recipe
 
 
 def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:
-    """Returns model and processor of a run folder, a plait folder or any pretrained checkpoint, for the recipe's task.
+    """Loads the model and the processor of a run folder, a plait folder or any pretrained checkpoint, for the recipe's
+    task.
 
     Raises:
-        RecipeError: nothing that can be loaded there.
+        RecipeError: a reference that cannot be loaded.
     """
     try:
         model: Any = task.model_class.from_pretrained(resolve_reference(reference))
@@ -39,7 +40,7 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
 
 
 def find_default_task(reference: str) -> str:
-    """The task of a saved model, by its class; a classification for any other checkpoint."""
+    """Returns the name of a saved model's task, by its class; "classification" for any other checkpoint."""
     try:
         config, _ = PreTrainedConfig.get_config_dict(resolve_reference(reference))
     except (OSError, ValueError) as error:
@@ -49,7 +50,7 @@ def find_default_task(reference: str) -> str:
 
 
 def load_model_recipe(reference: str, overrides: Mapping[str, Any]) -> Recipe:
-    """The run's own recipe, or one of the model's task alone, with the given changes."""
+    """Returns the recipe of a run folder, or of another model's task alone, changed by the overrides."""
     folder = Path(reference).expanduser()
     if RUN_FOLDER.marks(folder):
         content = asdict(RUN_FOLDER.read_recipe(folder))

@@ -1,4 +1,4 @@
-"""The model card beside the weights: what was trained, on what, how well, and how to repeat it."""
+"""The model card next to the weights: what was trained, on what, how well, and how to repeat it."""
 
 import platform
 from importlib.metadata import version
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 LIBRARIES = ("transformers", "torch", "datasets", "accelerate")
 BASELINE_NOTES = {
     "majority": "majority: always the most frequent training answer.",
-    "blind": "blind: for each text its most frequent training answer, the picture never seen.",
+    "blind": "blind: for each text its most frequent training answer, without the image.",
     "most_frequent": "most_frequent: always the most frequent training target.",
-    "copy": "copy: the text that was read, as it is.",
+    "copy": "copy: the input text, unchanged.",
 }
 
 CARD_TEMPLATE = """---
@@ -77,7 +77,8 @@ def write_card(
     command: str,
     comparison: str = "",
 ) -> None:
-    """Write README.md into the folder of a run; `comparison` is what `plait compare` found of it and others."""
+    """Writes README.md into the folder of a run; `comparison` is the report of `plait compare` on this model and
+    others."""
     text = CARD_TEMPLATE.format(
         metadata=_build_metadata(folder, recipe, task, data, results).to_yaml(),
         name=folder.name,
@@ -98,7 +99,7 @@ def write_card(
 
 
 def render_results_table(results: dict[str, Any]) -> str:
-    """A markdown table: a row a metric, the model beside the baselines."""
+    """Returns a Markdown table with a row per metric, of the model and the baselines."""
     if not results:
         return "No validation or test split: nothing was measured."
     kinds = list(dict.fromkeys(kind for columns in results.values() for kind in columns))
@@ -130,7 +131,7 @@ def _build_metadata(
 
 
 def _find_source_name(recipe: Recipe) -> str:
-    """The data's name; of a local file its name alone, for cards are published."""
+    """Returns the name of the data; of a local file only its own name, because cards are published."""
     source = recipe.data.source
     if not isinstance(source, str):
         return "local files"
@@ -141,7 +142,7 @@ def _describe_labels(data: DataSplits) -> str:
     if data.labels is None:
         return ""
     names = ", ".join(data.labels.names)
-    return f"Labels: {names}." if names else "It predicts one number."
+    return f"Labels: {names}." if names else "The model predicts one number."
 
 
 def _describe_data(recipe: Recipe, task: Task, data: DataSplits) -> str:
@@ -154,7 +155,7 @@ def _describe_data(recipe: Recipe, task: Task, data: DataSplits) -> str:
 
 
 def _describe_size(task: Task, data: DataSplits, split: str) -> str:
-    """How many rows a split has, and what the task made of them where that is another number."""
+    """Returns the number of rows in a split, and of the examples that `prepare` made of them if it differs."""
     made = len(data.splits[split])
     rows = data.rows.get(split, made)
     return f"{rows} rows" if rows == made else f"{rows} rows ({made} {task.chunk_name})"

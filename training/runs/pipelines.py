@@ -1,7 +1,7 @@
-"""Answers in one line each: `plait.pipeline("translation", model=FOLDER)("a dog runs")`.
+"""Pipelines that answer in one call: `plait.pipeline("translation", model=FOLDER)("a dog runs")`.
 
-Importing this registers the same with transformers' `pipeline` as "plait-translation" and so on: the plain names are
-gone there, or its own.
+Importing this module also registers them with transformers' `pipeline` as "plait-translation" and so on: the plain
+names are transformers' own, or no longer exist there.
 """
 
 import copy
@@ -38,9 +38,16 @@ from .loading import find_default_task
 
 @dataclass(frozen=True)
 class PipelineSpec:
-    """What one pipeline takes and gives: our task, its columns by the names of the call's arguments, the key of the
-    answer, the Auto class that loads the model; `nested`: of a list of inputs every answer is a list of its own, as in
-    transformers; `others`: further tasks whose models will do."""
+    """What one pipeline takes and returns.
+
+    Attributes:
+        task: the task in plait.
+        columns: the task's columns by the names of the call's arguments.
+        key: the key of the answer.
+        auto: the Auto class that loads the model.
+        nested: for a list of inputs every answer is a list of its own, as in transformers.
+        others: further tasks whose models fit.
+    """
 
     task: str
     columns: Mapping[str, str]
@@ -51,6 +58,7 @@ class PipelineSpec:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        """All tasks whose models fit."""
         return (self.task, *self.others)
 
 
@@ -86,16 +94,16 @@ def pipeline(
     device: str | torch.device | None = None,
     **options: Any,
 ) -> "InferencePipeline":
-    """An object that answers: `plait.pipeline("image-captioning", model=FOLDER)("dog.jpg")`.
+    """Builds a pipeline: `plait.pipeline("image-captioning", model=FOLDER)("dog.jpg")`.
 
     Args:
-        task: a name in KINDS.
-        model: a run folder, a model folder, a Hub id, or a ready model (with its processor).
-        device: default: an accelerator where there is one.
-        options: of every call, as in `InferencePipeline`.
+        task: a name in PIPELINES.
+        model: a run folder, a model folder, a Hub id, or a loaded model (with its processor).
+        device: default: the accelerator if there is one, else the CPU.
+        options: defaults of every call, as in `InferencePipeline`.
 
     Raises:
-        ValueError: an unknown task, with the nearest; a ready model without its processor; a model of another class.
+        ValueError: an unknown task, with the nearest; a loaded model without its processor; a model of another class.
     """
     if task not in PIPELINES:
         raise ValueError(f"no pipeline {task!r}{suggest(task, PIPELINES)}")
@@ -108,7 +116,7 @@ def pipeline(
             resolve_reference(model)
         )
     if processor is None:
-        raise ValueError("a ready model needs its processor: pipeline(..., model=model, processor=processor)")
+        raise ValueError("a loaded model needs its processor: pipeline(..., model=model, processor=processor)")
     Module.to(loaded, device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     return InferencePipeline(task, loaded, processor, **options)
 
@@ -116,10 +124,10 @@ def pipeline(
 class InferencePipeline:
     """A model with its processor, called with single inputs or lists of them.
 
-    Args of a call: the columns of its kind by place or by name, a list for several rows (a single value goes with all);
-    `batch_size`; the task's settings (`doc_stride`, ...); settings of the generation (`num_beams`, `max_new_tokens`,
-    ...). The settings and the length of the texts that are not given are those of the run's recipe, where the model
-    comes from a run of this task.
+    Arguments of a call: the pipeline's columns by position or by name, a list for several rows (a single value goes
+    with all); `batch_size`; the task's settings (`doc_stride`, ...); generation settings (`num_beams`,
+    `max_new_tokens`, ...). Task settings and the length of texts default to those of the run's recipe, if the model is
+    from a run of this task.
     """
 
     def __init__(self, name: str, model: PlaitPreTrainedModel, processor: PlaitProcessor, **options: Any) -> None:
@@ -133,8 +141,8 @@ class InferencePipeline:
         self.run = find_run_recipe(model.name_or_path or "")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """A list with an answer (a dict) for each row; question answering gives of a single question the dict alone,
-        and with `top_k` above 1 a list of so many in its place."""
+        """Returns a list with an answer (a dict) for each row. Question answering returns the dict alone for a single
+        question, and with `top_k` above 1 a list of at most top_k answers in its place."""
         names = list(self.spec.columns)
         given = dict(zip(names, inputs, strict=False)) | {name: options.pop(name) for name in names if name in options}
         rows = build_call_rows(self.spec, given)
@@ -144,7 +152,7 @@ class InferencePipeline:
         return [[answer] for answer in found] if self.spec.nested and has_list(given) else found
 
     def predict_rows(self, rows: Sequence[Row], options: dict[str, Any]) -> list[dict[str, Any]]:
-        """One answer a row, under the kind's key."""
+        """Returns one answer per row, under the pipeline's key."""
         task = find_task("dialogue") if "messages" in rows[0] else self.task
         size = options.pop("batch_size", 8)
         run = self.run if self.run is not None and self.run.task == task.name else Recipe(task=task.name)
@@ -154,7 +162,7 @@ class InferencePipeline:
         collator = PlaitDataCollator(self.processor, task=task, settings=settings, max_length=length)
         if options and not task.generates:
             known = ", ".join(field.name for field in fields(task.settings))
-            raise TypeError(f"unknown option {', '.join(options)}: there are batch_size, max_length, {known}")
+            raise TypeError(f"unknown option {', '.join(options)}: the options are batch_size, max_length, {known}")
         with use_generation_settings(self.model, options) if task.generates else nullcontext():
             batches = (rows[start : start + size] for start in range(0, len(rows), size))
             found = [
@@ -165,7 +173,7 @@ class InferencePipeline:
         return [self.format_answer(row, answer) for row, answer in zip(rows, found, strict=True)]
 
     def format_answer(self, row: Row, answer: dict[str, Any]) -> dict[str, Any]:
-        """An answer as transformers' pipeline of this name gives it."""
+        """Returns an answer in the form of transformers' pipeline of this name."""
         if "label" in answer:
             return {"answer": answer["label"], "score": answer["score"]}
         if self.spec.task == "question_answering":
@@ -177,7 +185,7 @@ class InferencePipeline:
 
 
 def build_call_rows(spec: PipelineSpec, given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a call.
+    """Returns the rows of a call.
 
     Raises TypeError for a missing argument, ValueError for lists of different lengths.
     """
@@ -195,40 +203,44 @@ def build_call_rows(spec: PipelineSpec, given: Mapping[str, Any]) -> list[dict[s
     values = {spec.columns[name]: value if isinstance(value, list) else [value] for name, value in given.items()}
     count = max(map(len, values.values()))
     if any(len(value) not in (1, count) for value in values.values()):
-        raise ValueError(f"lists of different lengths: { ({name: len(value) for name, value in values.items()}) }")
+        raise ValueError(
+            f"lists of different lengths: { ({name: len(value) for name, value in values.items()}) }: give one length"
+        )
     columns = {name: value * (count // len(value)) for name, value in values.items()}
     return [{name: value[row] for name, value in columns.items()} for row in range(count)]
 
 
 def adapt_rows(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows as this task reads them: a text is what a conversation begins with."""
+    """Returns the rows with the task's columns: dialogue takes a text as the first message of a conversation."""
     if task.name != "dialogue":
         return rows
     return [row if "messages" in row else {"prompt": row["text"]} for row in rows]
 
 
 def find_run_recipe(reference: str) -> Recipe | None:
-    """The recipe of the run in this folder; None for any other model."""
+    """Returns the recipe of the run in this folder; None for any other model."""
     folder = Path(reference).expanduser()
     return RUN_FOLDER.read_recipe(folder) if reference and RUN_FOLDER.marks(folder) else None
 
 
 def has_list(given: Mapping[str, Any]) -> bool:
-    """Whether a call has a list of inputs (a conversation is one)."""
+    """Returns whether a call has a list of inputs; a conversation is a single input."""
     return any(isinstance(value, list) and not is_chat(value) for value in given.values())
 
 
 def is_record(spec: PipelineSpec, value: Any) -> bool:
+    """Returns whether a value is a dict with all arguments of the pipeline."""
     return isinstance(value, Mapping) and set(spec.columns) <= value.keys()
 
 
 def is_chat(value: Any) -> bool:
+    """Returns whether a value is a conversation: a list of messages with a role."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]
 
 
 @contextmanager
 def use_generation_settings(model: PlaitPreTrainedModel, options: Mapping[str, Any]) -> Iterator[None]:
-    """Other generation settings for a while."""
+    """Changes the model's generation settings for as long as the context lasts."""
     usual: Any = model.generation_config
     if options:
         model.generation_config = copy.deepcopy(usual)
@@ -240,7 +252,8 @@ def use_generation_settings(model: PlaitPreTrainedModel, options: Mapping[str, A
 
 
 class PlaitPipeline(Pipeline):
-    """What transformers' `pipeline` makes of the registered names: a call is that of `InferencePipeline`."""
+    """The class that transformers' `pipeline` builds for the registered names; its calls are those of
+    InferencePipeline."""
 
     _load_processor = True
     _load_tokenizer = False
@@ -271,7 +284,7 @@ class PlaitPipeline(Pipeline):
 
 
 def register_pipelines() -> None:
-    """Make `transformers.pipeline("plait-translation", ...)` and its like work."""
+    """Registers every pipeline with transformers: `transformers.pipeline("plait-translation", ...)`."""
     for name, kind in PIPELINES.items():
         own = type(
             f"Plait{name.title().replace('-', '')}Pipeline", (PlaitPipeline,), {"kind": name, "__module__": __name__}

@@ -27,16 +27,16 @@ from .loading import load_model
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NESTED_ANSWER_FIELDS = ("probabilities", "candidates")  # of an answer: no columns of a table
+NESTED_ANSWER_FIELDS = ("probabilities", "candidates")  # of an answer: left out of a .csv file
 
 
 def build_option_rows(task: Task, options: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """Rows of what the command line gives (`{"text": [...], "image": [...]}`), under the task's columns; a single value
-    goes with all rows.
+    """Returns the rows that the command line gives (`{"text": [...], "image": [...]}`), under the task's columns; a
+    single value goes with all rows.
 
     Raises:
-        RecipeError: nothing at all, an option that the task does not read, numbers that do not fit, or a missing
-            picture file.
+        RecipeError: no values, an option that the task does not read, numbers of values that do not match, or a missing
+            image file.
     """
     given = {name: values for name, values in options.items() if values}
     flags = [f"--{name}" for name in task.prompt_columns]
@@ -45,9 +45,9 @@ def build_option_rows(task: Task, options: Mapping[str, Sequence[str]]) -> list[
     count = max(map(len, given.values()))
     for name, values in given.items():
         if name not in task.prompt_columns:
-            raise RecipeError(f"--{name}: the task {task.name} reads {', '.join(flags)} or --data")
+            raise RecipeError(f"--{name}: the task {task.name} does not read it: give {', '.join(flags)} or --data")
         if len(values) not in (1, count):
-            raise RecipeError(f"{len(values)} --{name} for {count} rows: give one, or one a row")
+            raise RecipeError(f"{len(values)} --{name} for {count} rows: give one, or one per row")
     for image in given.get("image", ()):
         if not Path(image).is_file():
             raise RecipeError(f"--image {image}: no such file")
@@ -57,7 +57,7 @@ def build_option_rows(task: Task, options: Mapping[str, Sequence[str]]) -> list[
 
 
 def load_data_rows(recipe: Recipe) -> "Dataset":
-    """The rows of the recipe's data without what is to be answered; the columns need not have any."""
+    """Loads the rows of the recipe's data without their target columns, which may be missing."""
     task = find_task(recipe.task)
     columns = {role: name for role, name in recipe.data.columns.items() if role not in task.target_columns}
     roles = [role for role in task.roles if role not in task.target_columns]
@@ -70,7 +70,7 @@ def load_data_rows(recipe: Recipe) -> "Dataset":
 def predict(
     reference: str, rows: "Sequence[Mapping[str, Any]] | Dataset", recipe: Recipe, batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
-    """Answers row by row, as the task gives them."""
+    """Yields a prediction for each row, as the task returns it."""
     task = find_task(recipe.task)
     model, processor = load_model(reference, recipe, task)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,7 +84,7 @@ def predict(
 def predict_batch(
     model: PlaitPreTrainedModel, collator: PlaitDataCollator, rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One answer a row; one line that says which input cannot be read."""
+    """Returns a prediction per row. Raises RecipeError for an input that cannot be read."""
     try:
         return list(collator.task.predict_rows(model, collator, rows))
     except (OSError, TypeError, ValueError) as error:
@@ -94,9 +94,10 @@ def predict_batch(
 def write_predictions(
     rows: "Sequence[Mapping[str, Any]] | Dataset", predictions: Iterator[dict[str, Any]], output: Path | None
 ) -> int:
-    """Write answers beside the texts and picture paths as .jsonl or .csv, or (None) as JSON lines to the console."""
+    """Writes predictions with the texts and image paths of their rows to a .jsonl or .csv file, or without one as JSON
+    lines to the console, and returns their number."""
     if output is not None and output.suffix not in (".jsonl", ".csv"):
-        raise RecipeError(f"--output {output}: the suffixes are .jsonl and .csv")
+        raise RecipeError(f"--output {output}: the suffix must be .jsonl or .csv")
     lines = ({**_select_printable(rows[number]), **answer} for number, answer in enumerate(predictions))
     if output is None:
         return sum(1 for line in lines if sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n"))
@@ -105,7 +106,7 @@ def write_predictions(
 
 
 def _select_printable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's columns that can be written down: everything but the bytes of pictures."""
+    """Returns a row's columns that can be printed: everything but the bytes of images."""
     return {name: value["path"] if isinstance(value, Mapping) else value for name, value in row.items()}
 
 

@@ -1,4 +1,4 @@
-"""A recipe checked as a whole: its task, its settings and its training arguments."""
+"""Reads a recipe and checks it as a whole: its task, its settings and its training arguments."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,10 +14,10 @@ from ..tasks.registry import find_task
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe file, or one that comes with plait by its name, and put the overrides over it.
+    """Reads a recipe file, or by its name a recipe that comes with plait, and applies the overrides.
 
     Raises:
-        RecipeError: no such file, not yaml, an unknown key (with the nearest), a wrong kind of value.
+        RecipeError: a missing file, invalid YAML, an unknown key (with the nearest), a value of the wrong type.
     """
     content = read_yaml(find_recipe(path))
     content.pop(VERSION_KEY, None)
@@ -27,7 +27,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
 
 def build_recipe(content: Mapping[str, Any]) -> Recipe:
-    """A checked recipe from plain keys and values."""
+    """Builds a recipe from plain keys and values and checks it."""
     recipe = parse_recipe(content)
     _check_recipe(recipe)
     return recipe

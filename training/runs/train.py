@@ -1,4 +1,4 @@
-"""A run from its recipe to a folder that holds the model, its card, its metrics and how it was made."""
+"""A training run: from a recipe to a folder with the model, its card, its metrics and its recipe."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ Results = dict[str, dict[str, dict[str, float]]]
 
 @dataclass
 class TrainingRun:
-    """Everything that a recipe stands for, built."""
+    """All parts of a training run, built from its recipe."""
 
     recipe: Recipe
     task: Task
@@ -48,7 +48,8 @@ class TrainingRun:
 
 
 def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Results:
-    """Train as the recipe says and fill its output_dir; returns metrics beside the baselines, by split.
+    """Trains as the recipe says and fills its output_dir; returns the metrics of the model and of the baselines by
+    split.
 
     Raises:
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
@@ -70,11 +71,11 @@ def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = 
 
 
 def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> TrainingRun:
-    """Data, processor, model, metrics and trainer."""
+    """Builds the data, the processor, the model, the metrics and the trainer."""
     task = find_task(recipe.task)
     data = read_data(recipe, task)
     if data.train is None:
-        raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}; see data.splits")
+        raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}: name it in data.splits")
     set_seed(args.seed)
     processor, model = build_processor_and_model(recipe, task, folder, args, data)
     collator = build_collator(recipe, task, processor, data.labels, args.image_cache)
@@ -99,7 +100,7 @@ def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> Tra
 
 
 def evaluate_splits(run: TrainingRun) -> Results:
-    """Metrics of the trained model on validation and test, each beside what the baselines reach there."""
+    """Returns the metrics of the trained model on validation and test, with those that the baselines reach there."""
     results: Results = {}
     for split in ("validation", "test"):
         if split in run.data.splits:
@@ -117,11 +118,11 @@ def evaluate_splits(run: TrainingRun) -> Results:
 
 
 def format_results(results: Results) -> str:
-    """Lines with each metric of each split beside the baselines."""
+    """Returns a line for each metric of each split, with the values of the baselines."""
     lines = []
     for split, columns in results.items():
         for name, value in columns["model"].items():
             others = {kind: scores[name] for kind, scores in columns.items() if kind != "model" and name in scores}
-            beside = " ".join(f"{kind}={score:.4f}" for kind, score in others.items())
-            lines.append(f"{split:10s} {name}={value:.4f} {beside}".rstrip())
+            baselines = " ".join(f"{kind}={score:.4f}" for kind, score in others.items())
+            lines.append(f"{split:10s} {name}={value:.4f} {baselines}".rstrip())
     return "\n".join(lines) or "no validation or test split: nothing was measured"
