@@ -274,7 +274,7 @@ def test_hints_of_predict_name_options_that_exist(name: str, capsys: pytest.Capt
         (["train", "{recipe}", "--model.text", "./nowhere", "--tokenizer", "null"], "model: "),
         (["train", "{recipe}", "--model.text", "package:no_such_package/x"], "pip install no-such-package"),
         (["train", "{recipe}", "--model.text.config.hiden_size", "8"], "did you mean 'hidden_size'"),
-        (["train", "{recipe}", "--tokenizer", "null"], "a fresh text tower needs a tokenizer"),
+        (["train", "{recipe}", "--tokenizer", "null"], "a newly initialized text tower needs a tokenizer"),
         (["train", "{recipe}", "--tokenizer.train.vocabsize", "9"], "did you mean 'vocab_size'"),
         (["train", "{recipe}", "--metrics", "[mae]"], "no metric 'mae'"),
         (["train", "{recipe}", "--data.columns.label", "reply"], "has no column reply"),
@@ -316,9 +316,9 @@ def test_predict_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
             str(run),
             "--image",
             str(run),
-        ): "give one, or one a row",
+        ): "give one, or one per row",
         ("--image", str(tmp_path / "broken.png")): "broken.png",
-        ("--text", "a", "--output", "answers.txt"): "the suffixes are .jsonl and .csv",
+        ("--text", "a", "--output", "answers.txt"): "the suffix must be .jsonl or .csv",
     }.items():
         assert main(["predict", str(run), *arguments]) == 2
         assert message in capsys.readouterr().err

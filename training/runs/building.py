@@ -43,7 +43,7 @@ def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcess
         return processor
     parts = collect_recipe_parts(model)
     if task.generates and "decoder" not in parts:
-        raise RecipeError(f"model.decoder is missing: the task {task.name} generates text")
+        raise RecipeError(f"model.decoder is missing: the task {task.name} needs it to generate text")
     sources = {name: build_fresh_config(name, value) or resolve_reference(value) for name, value in parts.items()}
     sources |= build_part_tokenizers(recipe, task, sources, data)
     if sources.get("decoder") is sources.get("text"):

@@ -125,7 +125,7 @@ def test_intervals_are_refused_before_any_work_where_rows_have_no_score(capsys: 
     """Before the model or the data are looked for: here are neither."""
     given = ["--task", "masked_lm", "--data.source", "nowhere.txt"]
     assert main(["evaluate", "nowhere", "--intervals", *given]) == 2
-    assert "--intervals: the metrics of the task masked_lm" in capsys.readouterr().err
+    assert "--intervals: the task masked_lm has no metrics of single rows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -149,7 +149,7 @@ def test_intervals_need_a_metric_of_single_rows(
 ) -> None:
     run = str(finished("question_answering"))
     assert main(["evaluate", run, "--intervals", "--split", "validation", "--metrics", "[bleu, distinct]"]) == 2
-    assert "--intervals: bleu, distinct are of all rows together" in capsys.readouterr().err
+    assert "--intervals: bleu, distinct have no value for a single row" in capsys.readouterr().err
 
 
 def test_perplexities_of_other_tokens_are_not_compared() -> None:

@@ -351,8 +351,8 @@ def test_sacrebleu_and_rouge_are_imported_when_first_needed(tmp_path: Path) -> N
     lines = (
         "import sys, plait.training.metrics.text as t",
         "def loaded(): return sorted({'sacrebleu', 'rouge_score', 'nltk'} & set(sys.modules))",
-        "t.build_text_metrics(['cider', 'vqa_accuracy']); print(loaded())",
-        "t.build_text_metrics(['bleu']); print(loaded())",
+        "t.TextMetrics(['cider', 'vqa_accuracy']); print(loaded())",
+        "t.TextMetrics(['bleu']); print(loaded())",
     )
     command = [sys.executable, "-c", "\n".join(lines)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout

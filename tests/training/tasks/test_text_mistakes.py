@@ -18,7 +18,7 @@ from ..text_recipes import recipe_for
 BAD = [
     ("translation", {"data.columns": {"text": "text"}}, "the task generation needs a column for target"),
     ("translation", {"data.columns": {"target": "target"}}, "needs a column for text or image"),
-    ("translation", {"model.decoder": None}, "model.decoder is missing: the task generation writes text"),
+    ("translation", {"model.decoder": None}, "model.decoder is missing: the task generation needs it to generate text"),
     ("translation", {"model.decoder.config.vocab_size": 50}, "has a vocabulary of 50, but its tokenizer has 3"),
     ("translation", {"model.text.config.vocab_size": 50}, "model.text has a vocabulary of 50, but its tokenizer has 3"),
     (
@@ -28,7 +28,7 @@ BAD = [
     ),
     ("translation", {"generation.max_new_tokens": 49}, "max_new_tokens is 49, but the decoder has 48 positions"),
     ("translation", {"generation.num_beems": 2}, "generation has no setting num_beems"),
-    ("translation", {"generation.num_return_sequences": 2}, "one text a row"),
+    ("translation", {"generation.num_return_sequences": 2}, "num_return_sequences is 2: only 1 is supported"),
     ("translation", {"metrics": ["blue"]}, "did you mean 'bleu'"),
     (
         "translation",
@@ -116,6 +116,6 @@ def test_options_that_a_task_does_not_read_are_errors(
     finished: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(finished("translation")), "--text", "a", "--context", "b"]) == 2
-    assert "--context: the task generation reads --text, --image or --data" in capsys.readouterr().err
+    assert "--context: the task generation does not read it: give --text, --image or --data" in capsys.readouterr().err
     assert main(["predict", str(finished("question_answering")), "--text", "Where ?"]) == 2
     assert "needs a column for context" in capsys.readouterr().err

@@ -288,7 +288,9 @@ def test_settings_of_the_generation_are_saved_with_the_model(finished: Callable[
 def test_the_card_says_how_to_load_it(finished: Callable[[str], Path]) -> None:
     card = (finished("translation") / "README.md").read_text()
     assert (
-        "AutoModelForSeq2SeqLM" in card and "| validation | bleu |" in card and "copy: the text that was read" in card
+        "AutoModelForSeq2SeqLM" in card
+        and "| validation | bleu |" in card
+        and "copy: the input text, unchanged" in card
     )
     assert "AutoModelForQuestionAnswering" in (finished("question_answering") / "README.md").read_text()
 
