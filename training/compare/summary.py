@@ -21,19 +21,19 @@ class Comparison(NamedTuple):
     content: dict[str, Any]
 
 
-def summarize_comparison(bench: Experiment, answers: Mapping[str, TrialResult]) -> Comparison:
+def summarize_comparison(experiment: Experiment, answers: Mapping[str, TrialResult]) -> Comparison:
     """Computes everything that the tables show, as plain values."""
-    table = ComparisonTable(bench, answers)
-    singles = [system for system in bench.systems if not system.is_fusion]
-    fusions = [system for system in bench.systems if system.is_fusion]
+    table = ComparisonTable(experiment, answers)
+    singles = [system for system in experiment.systems if not system.is_fusion]
+    fusions = [system for system in experiment.systems if system.is_fusion]
     best_single, best_fusion = table.find_best(singles), table.find_best(fusions)
     difference = table.compute_gain(table.values[best_fusion.name], table.values[best_single.name])
-    options = bench.recipe.compare
+    options = experiment.recipe.compare
     content = {
-        "metric": bench.metric,
-        "greater_is_better": is_greater_better(bench.metric),
-        "rows": len(bench.rows),
-        "groups": int(bench.groups.max()) + 1,
+        "metric": experiment.metric,
+        "greater_is_better": is_greater_better(experiment.metric),
+        "rows": len(experiment.rows),
+        "groups": int(experiment.groups.max()) + 1,
         "folds": options.folds,
         "seeds": options.seeds,
         "bootstrap": options.bootstrap,
@@ -43,7 +43,7 @@ def summarize_comparison(bench: Experiment, answers: Mapping[str, TrialResult]) 
         "verdict": judge_interval(difference.interval),
         "chosen_elsewhere": table.compute_cross_fold_gain(singles, fusions),
         "majority": table.compute_majority(),
-        "systems": [table.build_row(system, best_single) for system in bench.systems],
+        "systems": [table.build_row(system, best_single) for system in experiment.systems],
         "audit": {system.name: table.measure_ablation(system) for system in fusions} if options.audit else {},
     }
     return Comparison(content)
@@ -59,13 +59,13 @@ def judge_interval(interval: Interval) -> str:
 class ComparisonTable:
     """The systems' predictions on all test rows, measured on the same bootstrap resamples."""
 
-    def __init__(self, bench: Experiment, answers: Mapping[str, TrialResult]) -> None:
-        self.bench, self.answers = bench, answers
-        self.metrics = LogitMetrics(bench.metric_names, bench.labels.problem_type)
-        self.decisive_metric = Metrics([bench.metric], bench.labels.problem_type)
-        options = bench.recipe.compare
-        self.resamples = Resamples(bench.groups, len(options.seeds), options.bootstrap, bench.recipe.seed)
-        self.values = {system.name: self.resample(system) for system in bench.systems}
+    def __init__(self, experiment: Experiment, answers: Mapping[str, TrialResult]) -> None:
+        self.bench, self.answers = experiment, answers
+        self.metrics = LogitMetrics(experiment.metric_names, experiment.labels.problem_type)
+        self.decisive_metric = Metrics([experiment.metric], experiment.labels.problem_type)
+        options = experiment.recipe.compare
+        self.resamples = Resamples(experiment.groups, len(options.seeds), options.bootstrap, experiment.recipe.seed)
+        self.values = {system.name: self.resample(system) for system in experiment.systems}
 
     def collect_logits(self, system: System, variation: str = "") -> list[np.ndarray]:
         """Returns for each seed the logits, (rows, labels), of all folds put together."""
@@ -165,10 +165,10 @@ class ComparisonTable:
 
     def compute_majority(self) -> float | None:
         """Returns the metric of always predicting the training rows' most frequent class or mean; None if undefined."""
-        bench, truth = self.bench, self.bench.truth
+        experiment, truth = self.bench, self.bench.truth
         predicted = np.zeros_like(truth)
-        for fold in bench.fold_names:
-            test = bench.find_test_rows(fold)
-            train = bench.collect_train_targets(fold)
-            predicted[test] = predict_majority(train, len(test), bench.labels.problem_type)
-        return self.decisive_metric.compute_constant(truth, predicted).get(bench.metric)
+        for fold in experiment.fold_names:
+            test = experiment.find_test_rows(fold)
+            train = experiment.collect_train_targets(fold)
+            predicted[test] = predict_majority(train, len(test), experiment.labels.problem_type)
+        return self.decisive_metric.compute_constant(truth, predicted).get(experiment.metric)

@@ -19,9 +19,7 @@ def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> 
     if not {"max_new_tokens", "max_length"} & settings.keys() and config.max_new_tokens is None:
         settings = {"max_new_tokens": DEFAULT_NEW_TOKENS, **settings}
     if settings.get("num_return_sequences", 1) != 1:
-        raise RecipeError(
-            f"generation.num_return_sequences is {settings['num_return_sequences']}: only 1 is supported, one text per row"
-        )
+        raise RecipeError(f"generation.num_return_sequences is {settings['num_return_sequences']}: only 1 is supported")
     try:
         unknown = config.update(**settings)
         config.validate()
