@@ -29,7 +29,7 @@ class PlaitDataCollator(RowEncoder):
     Attributes:
         features: cached outputs of frozen towers by modality (set by PlaitTrainer); they replace the inputs of a batch
             if all of these are cached.
-        pictures: cache of processed images in the memory of each worker; it holds none unless it is replaced.
+        image_cache: cache of processed images in the memory of each worker; it holds none unless it is replaced.
     """
 
     def __init__(
