@@ -41,8 +41,8 @@ class PlaitTextConfig(PlaitTowerConfig):
     `position_type` is `learned` (a table), `counted` (a table whose positions skip padding: RoBERTa), or `none` (rotary
     if `rope_parameters` is set). Positions begin at `position_offset`. Token embeddings are multiplied by
     `embedding_scale`. `embedding_size` other than `hidden_size` adds a projection (ELECTRA). `type_vocab_size` 0 means
-    no segment embeddings. `mlm_act` is the activation of the masked-LM head's transform (None: the head is a plain
-    projection), `mlm_norm_first` puts its norm before it.
+    no segment embeddings. `mlm_act` is the activation of the masked-LM head's transform, which a norm follows (None:
+    the head is a plain projection).
     """
 
     model_type = "plait_text"

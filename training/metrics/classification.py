@@ -16,11 +16,12 @@ from .sentiment import SENTIMENT_METRICS
 
 class Metric(NamedTuple):
     """A metric, `compute(references, predictions)`; with `scores` the predictions are probabilities instead of chosen
-    labels."""
+    labels. `needs_variation`: it is undefined for a constant prediction, as a correlation is."""
 
     compute: Callable[[np.ndarray, np.ndarray], float]
     scores: bool = False
     lower_is_better: bool = False
+    needs_variation: bool = False
 
 
 def _build_sklearn_metric(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -78,8 +79,8 @@ METRICS: dict[str, dict[str, Metric]] = {
         "mse": Metric(_build_sklearn_metric("mean_squared_error"), lower_is_better=True),
         "rmse": Metric(_build_sklearn_metric("root_mean_squared_error"), lower_is_better=True),
         "r2": Metric(_build_sklearn_metric("r2_score")),
-        "pearson": Metric(_build_correlation("pearsonr")),
-        "spearman": Metric(_build_correlation("spearmanr")),
+        "pearson": Metric(_build_correlation("pearsonr"), needs_variation=True),
+        "spearman": Metric(_build_correlation("spearmanr"), needs_variation=True),
         **{name: Metric(compute) for name, compute in SENTIMENT_METRICS.items()},
     },
     MASKED_LM_PROBLEM: {
@@ -89,6 +90,7 @@ METRICS: dict[str, dict[str, Metric]] = {
         ),
     },
 }
+CORRELATIONS = {"pearson", "pearsonr", "spearman", "spearmanr"}  # as the modules of `evaluate` are called
 DEFAULT_METRICS = {
     SINGLE: ("accuracy", "f1_macro"),
     MULTI: ("accuracy", "f1_macro"),
@@ -179,7 +181,7 @@ class Metrics:
     def compute_constant(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Computes the metrics of a baseline that predicts labels, without metrics that need probabilities or are
         undefined for constant predictions."""
-        kept = {name: metric for name, metric in self.metrics.items() if not metric.scores and _is_defined(name)}
+        kept = {name: metric for name, metric in self.metrics.items() if not (metric.scores or metric.needs_variation)}
         return {name: metric.compute(references, predictions) for name, metric in kept.items()}
 
     def _select_labels(self, predictions: np.ndarray) -> np.ndarray:
@@ -220,7 +222,7 @@ def _load_evaluate_module(name: str, problem_type: MetricProblemType) -> Metric:
         )
     import evaluate
 
-    return Metric(partial(_run_module, evaluate.load(name)))
+    return Metric(partial(_run_module, evaluate.load(name)), needs_variation=_shorten_name(name) in CORRELATIONS)
 
 
 def _run_module(module: Any, references: np.ndarray, predictions: np.ndarray) -> float:
@@ -230,8 +232,3 @@ def _run_module(module: Any, references: np.ndarray, predictions: np.ndarray) ->
 
 def _shorten_name(name: str) -> str:
     return Path(name).stem if "/" in name else name
-
-
-def _is_defined(name: str) -> bool:
-    # the correlation with a constant is undefined
-    return name not in ("pearson", "spearman")

@@ -87,7 +87,7 @@ def build_part_tokenizers(recipe: Recipe, task: Task, sources: dict[str, Any], d
     if fresh:
         raise RecipeError(
             f"a newly initialized {'text tower' if fresh[0] == 'text' else 'decoder'} needs a tokenizer: "
-            "set tokenizer to {train: {vocab_size: ...}} or {from_pretrained: ...}"
+            "set the recipe's top-level key tokenizer to {train: {vocab_size: ...}} or {from_pretrained: ...}"
         )
     return textual
 
