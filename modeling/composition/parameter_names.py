@@ -9,11 +9,10 @@ WRAPPER_PREFIX = re.compile(r"^(?:module\.|base_model\.model\.|_orig_mod\.)+")
 WRAPPER_SEGMENT = re.compile(r"(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 
 
-def part_of(parameter_name: str) -> str:
-    """Returns the part a parameter belongs to: a modality, "decoder", "fusion" or "head" (also inside DDP, FSDP or
-    PEFT)."""
-    name = WRAPPER_PREFIX.sub("", WRAPPER_SEGMENT.sub("", parameter_name))
-    path = name.removeprefix("model.").split(".")
+def part_of(name: str) -> str:
+    """Returns the part that the parameter of this name belongs to: a modality, "decoder", "fusion" or "head" (also
+    inside DDP, FSDP or PEFT)."""
+    path = WRAPPER_PREFIX.sub("", WRAPPER_SEGMENT.sub("", name)).removeprefix("model.").split(".")
     if path[0] == "towers":
         return path[1]
     return {"connectors": "fusion", "fusion": "fusion", "decoder": "decoder"}.get(path[0], "head")

@@ -266,3 +266,5 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             raise ValueError(f"nothing to encode: no {side} in {', '.join(inputs) or 'no inputs'}")
         output.pooler_output = self.project(side, pooled(output))
         return output
+
+    features = get_features  # its earlier name

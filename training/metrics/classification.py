@@ -160,8 +160,10 @@ class Metrics:
         self.references.append(references)
         self.predictions.append(predictions)
 
-    def compute(self) -> dict[str, float]:
-        """Returns `{name: value}` over all rows since `reset`."""
+    def compute(self, references: np.ndarray | None = None, predictions: np.ndarray | None = None) -> dict[str, float]:
+        """Returns `{name: value}` over all rows since `reset`, or of the rows given here alone (see `score`)."""
+        if references is not None and predictions is not None:
+            return self.score(references, predictions)
         expect_rows(len(self.references))
         return self.score(np.concatenate(self.references), np.concatenate(self.predictions))
 

@@ -7,7 +7,7 @@ from typing import Any
 from ...processing import PlaitProcessor
 from ..data.labels import LabelSpec
 from ..data.media import Row
-from ..data.row_encoder import RowEncoder
+from ..data.row_encoder import ImageCache, RowEncoder
 from .base import Task
 from .registry import find_task
 
@@ -57,3 +57,19 @@ class PlaitDataCollator(RowEncoder):
     def build_evaluation_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds a batch for the task's StreamedMetrics: the model's inputs, and the references of its predictions."""
         return self.task.build_evaluation_batch(self, rows)
+
+    # earlier names of public methods and of `image_cache`
+    training_batch = build_training_batch
+    evaluation_batch = build_evaluation_batch
+    inputs = RowEncoder.encode_inputs
+    images = RowEncoder.encode_images
+    start_epoch = RowEncoder.set_epoch
+
+    @property
+    def pictures(self) -> ImageCache:
+        """The `image_cache`."""
+        return self.image_cache
+
+    @pictures.setter
+    def pictures(self, cache: ImageCache) -> None:
+        self.image_cache = cache

@@ -141,3 +141,17 @@ def test_a_collator_goes_to_a_worker(processor: PlaitProcessor, data: DataSplits
     copy = pickle.loads(pickle.dumps(collator))
     rows = list(Dataset.from_list(list(data.train)))
     assert torch.equal(copy(rows)["pixel_values"], collator(rows)["pixel_values"])
+
+
+def test_earlier_names_are_the_same_methods(processor: PlaitProcessor) -> None:
+    collator = PlaitDataCollator(processor)
+    for earlier, name in {
+        "training_batch": "build_training_batch",
+        "evaluation_batch": "build_evaluation_batch",
+        "inputs": "encode_inputs",
+        "images": "encode_images",
+        "start_epoch": "set_epoch",
+    }.items():
+        assert getattr(collator, earlier) == getattr(collator, name)
+    collator.pictures = cache = type(collator.pictures)(1.0)
+    assert collator.image_cache is cache
