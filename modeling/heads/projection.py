@@ -3,21 +3,15 @@
 import math
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ...configuration import PlaitConfig, PlaitRetrievalConfig, PlaitRNNConfig, PlaitTowerConfig, width_of
-from ..core.pooling import compute_pooled_width, mean_token
+from ..core.pooling import compute_pooled_width
 from ..losses.contrastive import Similarity
-from ..outputs import TowerOutput
-
-
-def pooled(output: TowerOutput) -> Tensor:
-    """Returns a tower's pooled output, (batch, width), or the mean over its tokens without a pooler."""
-    return mean_token(output.last_hidden_state, output.mask) if output.pooler_output is None else output.pooler_output
 
 
 def compute_side_width(config: PlaitConfig, side: str) -> int:
-    """Computes the width of the vector that `pooled` returns for this side."""
+    """Computes the width of the vector that `pool_output` returns for this side."""
     modality = config.sides[side]
     tower: Any = config.towers.get(side) or config.towers[modality]
     if isinstance(tower, PlaitRNNConfig):

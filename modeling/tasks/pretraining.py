@@ -21,10 +21,11 @@ from ...configuration.objectives import (
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..core.distributed import is_distributed
+from ..core.pooling import pool_output
 from ..heads.language_model import add_lm_head, compute_token_loss, mask_until_last_label, shift_labels_right
 from ..heads.masked_image import MaskedImageHead
 from ..heads.masked_lm import MaskedLMHead
-from ..heads.projection import build_projections, build_similarity, compute_side_width, pooled
+from ..heads.projection import build_projections, build_similarity, compute_side_width
 from ..inputs import EncoderInputs, expand_signature, split_by_modality
 from ..losses.contrastive import ContrastiveLoss, Similarity, fingerprint
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
@@ -316,7 +317,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         """Projects pooled outputs to unit vectors, by modality (rows, width); {} without a contrastive head."""
         if self.similarity is None:
             return {}
-        vectors = {name: pooled(output) for name, output in outputs.items()}
+        vectors = {name: pool_output(output) for name, output in outputs.items()}
         projections = cast("Any", self.projections)
         if projections:
             vectors = {name: projections[name](vector) for name, vector in vectors.items()}

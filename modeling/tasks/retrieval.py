@@ -18,7 +18,8 @@ from ...configuration import (
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..composition.retrieval import compose_retrieval
-from ..heads.projection import build_projections, build_similarity, compute_side_width, pooled
+from ..core.pooling import pool_output
+from ..heads.projection import build_projections, build_similarity, compute_side_width
 from ..inputs import RetrievalInputs, expand_signature
 from ..losses.contrastive import NO_GROUP, ContrastiveLoss
 from ..outputs import PlaitRetrievalOutput, TowerOutput
@@ -170,7 +171,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         """Projects a tower's output to vectors of unit length."""
         present = output.mask.bool().any(dim=1)
         groups = torch.full_like(present, NO_GROUP, dtype=torch.long) if groups is None else groups
-        return SideEmbeddings(F.normalize(self.project(side, pooled(output)), dim=-1), present, groups)
+        return SideEmbeddings(F.normalize(self.project(side, pool_output(output)), dim=-1), present, groups)
 
     def embed_absent(self, side: str, like: SideEmbeddings) -> SideEmbeddings:
         """Builds the embeddings of a side that no row of the batch has; they keep its projection in the graph."""
@@ -264,7 +265,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         output = self.encode_side(side, {name: inputs[name] for name in inputs if name not in recorded}, recorded)
         if output is None:
             raise ValueError(f"nothing to encode: no {side} in {', '.join(inputs) or 'no inputs'}")
-        output.pooler_output = self.project(side, pooled(output))
+        output.pooler_output = self.project(side, pool_output(output))
         return output
 
     features = get_features  # its earlier name

@@ -10,7 +10,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import DOCUMENT, NEGATIVE, PlaitTextConfig
 from ...configuration.modalities import MODALITY_TABLE
-from ..heads.projection import pooled
+from ..core.pooling import pool_output
 from ..inputs import split_by_modality
 from ..losses.contrastive import NO_GROUP, fingerprint
 from ..outputs import TowerOutput
@@ -96,7 +96,7 @@ def compute_content_groups(modality: str, inputs: Mapping[str, Any], output: Tow
         numbers = fingerprint(inputs["pixel_values"])
         return fingerprint(torch.where(indices >= 0, numbers[indices.clamp(min=0)], -1))
     values = next((inputs[name] for name in CONTENT_INPUTS if inputs.get(name) is not None), None)
-    return fingerprint(pooled(output) if values is None else values)
+    return fingerprint(pool_output(output) if values is None else values)
 
 
 def build_side_outputs(sides: Mapping[str, SideEmbeddings]) -> dict[str, Any]:
