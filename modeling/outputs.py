@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers.cache_utils import Cache
+from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils.generic import ModelOutput
 
 # transformers requires a default for every field of an output, also for those that are always set
@@ -46,13 +47,14 @@ class ContextOutput(ModelOutput):
     """The context that a decoder cross-attends to: the fused tokens of all towers.
 
     last_hidden_state: (batch, tokens, width); mask: (batch, tokens), 1 for a token, 0 for padding; hidden_states,
-    attentions: of the fusion (of the tower, if there is only one), one tensor per layer if requested.
+    attentions, cross_attentions: of the fusion (of the tower, if there is only one), one tensor per layer if requested.
     """
 
     last_hidden_state: Tensor = REQUIRED
     mask: Tensor | None = None
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -61,7 +63,8 @@ class PlaitModelOutput(ModelOutput):
     single tower.
 
     last_hidden_state: (batch, length, width); mask: (batch, length), 1 for a token; pooler_output: (batch, width);
-    hidden_states, attentions: one tensor per layer if requested; cross_attentions: those of a decoder to its context;
+    hidden_states, attentions: one tensor per layer if requested; cross_attentions: those of a decoder to its context,
+    else those of a fusion that crosses, (batch, heads, length, keys) each, None without cross-attention;
     encoder_outputs: a `TowerOutput` for each modality, None without a fusion; context: that of the decoder.
     """
 
@@ -94,6 +97,7 @@ class PlaitClassifierOutput(ModelOutput):
     alone: dict[str, UnimodalOutput] | None = None
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -121,12 +125,20 @@ class PlaitRetrievalOutput(ModelOutput):
 @dataclass
 class PlaitMaskedLMOutput(ModelOutput):
     """The output of masked language modelling. loss: scalar, with labels; logits: (batch, length, vocab_size);
-    hidden_states, attentions as in `PlaitModelOutput`."""
+    hidden_states, attentions, cross_attentions as in `PlaitModelOutput`."""
 
     loss: Tensor | None = None
     logits: Tensor = REQUIRED
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PlaitQuestionAnsweringOutput(QuestionAnsweringModelOutput):
+    """The output of extractive question answering: transformers' with the `cross_attentions` of `PlaitModelOutput`."""
+
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -148,6 +160,7 @@ class PlaitPreTrainingOutput(ModelOutput):
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     mask: Tensor | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -166,8 +179,8 @@ class PlaitCausalLMOutput(ModelOutput):
 @dataclass
 class PlaitSeq2SeqLMOutput(ModelOutput):
     """The output of conditional generation. loss, logits, past_key_values as in `PlaitCausalLMOutput`, of the decoder's
-    tokens; encoder_last_hidden_state: (batch, tokens, width), the decoder's context, with encoder_hidden_states and
-    encoder_attentions of the fusion (of the tower, if there is only one)."""
+    tokens; encoder_last_hidden_state: (batch, tokens, width), the decoder's context, with encoder_hidden_states,
+    encoder_attentions and encoder_cross_attentions of the fusion (of the tower, if there is only one)."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -178,3 +191,4 @@ class PlaitSeq2SeqLMOutput(ModelOutput):
     encoder_last_hidden_state: Tensor | None = None
     encoder_hidden_states: tuple[Tensor | None, ...] | None = None
     encoder_attentions: tuple[Tensor, ...] | None = None
+    encoder_cross_attentions: tuple[Tensor, ...] | None = None

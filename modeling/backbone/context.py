@@ -30,7 +30,8 @@ def parse_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | 
         if mask.shape != tokens.shape[:2]:
             shapes = f"{tuple(tokens.shape[:2])} tokens, attention_mask is {tuple(mask.shape)}"
             raise ValueError(f"encoder_outputs have {shapes}: pass the mask of these tokens")
-    return ContextOutput(tokens, mask, given.get("hidden_states"), given.get("attentions"))
+    recorded = (given.get(name) for name in ("hidden_states", "attentions", "cross_attentions"))
+    return ContextOutput(tokens, mask, *recorded)
 
 
 def check_decoder_rows(inputs: Mapping[str, Tensor | None], context: ContextOutput) -> None:

@@ -139,7 +139,8 @@ class PlaitModel(PlaitPreTrainedModel):
         if given is not None and (context := parse_context(given, inputs["text"]["attention_mask"])) is not None:
             return context
         fused = self.encode_and_fuse(inputs, given, recorded)
-        return ContextOutput(fused.last_hidden_state, fused.mask, fused.hidden_states, fused.attentions)
+        recorded_layers = (fused.hidden_states, fused.attentions, fused.cross_attentions)
+        return ContextOutput(fused.last_hidden_state, fused.mask, *recorded_layers)
 
     def encode_context(self, **inputs: Any) -> ContextOutput:
         """Computes all towers and the fusion on the arguments of `forward`, without those of the decoder.
@@ -226,6 +227,7 @@ class PlaitModel(PlaitPreTrainedModel):
             pooler_output=pooled,
             hidden_states=fused.hidden_states,
             attentions=fused.attentions,
+            cross_attentions=fused.cross_attentions,
             mask=fused.mask.long(),
             encoder_outputs=outputs,
         )

@@ -60,7 +60,8 @@ class PlaitForClassification(PlaitPreTrainedModel):
         if labels is not None:
             loss = classification_loss(logits, labels, find_problem_type(self.config, labels), num_items_in_batch)
         alone = self.compute_unimodal_logits(outputs.encoder_outputs) if each_alone else None
-        return PlaitClassifierOutput(loss, logits, alone, outputs.hidden_states, outputs.attentions)
+        recorded = (outputs.hidden_states, outputs.attentions, outputs.cross_attentions)
+        return PlaitClassifierOutput(loss, logits, alone, *recorded)
 
     def compute_logits(self, outputs: PlaitModelOutput) -> Tensor:
         """Returns logits (batch, num_labels) of the pooled output."""

@@ -232,4 +232,5 @@ def build_seq2seq_output(loss: Tensor | None, logits: Tensor | None, outputs: Pl
         encoder_last_hidden_state=context.last_hidden_state,
         encoder_hidden_states=context.hidden_states,
         encoder_attentions=context.attentions,
+        encoder_cross_attentions=context.cross_attentions,
     )

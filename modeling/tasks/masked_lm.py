@@ -68,4 +68,5 @@ class PlaitForMaskedLM(PlaitPreTrainedModel):
         tokens = outputs.last_hidden_state[:, : text.last_hidden_state.shape[1]]
         logits = self.lm_head(self.mlm_head(tokens))
         loss = None if labels is None else masked_lm_loss(logits, labels, num_items_in_batch)
-        return PlaitMaskedLMOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        recorded = (outputs.hidden_states, outputs.attentions, outputs.cross_attentions)
+        return PlaitMaskedLMOutput(loss, logits, *recorded)

@@ -200,6 +200,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
             matching_logits=matched,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
             mask=outputs.mask,
         )
 

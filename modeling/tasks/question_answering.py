@@ -4,7 +4,6 @@ from typing import Unpack, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from ...configuration import PlaitConfig
@@ -12,6 +11,7 @@ from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..heads.masked_lm import check_text_config
 from ..inputs import QuestionAnsweringInputs, expand_signature
+from ..outputs import PlaitQuestionAnsweringOutput
 from ..towers.text import TextTower
 
 
@@ -47,7 +47,7 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
         end_positions: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **inputs: Unpack[QuestionAnsweringInputs],
-    ) -> QuestionAnsweringModelOutput:
+    ) -> PlaitQuestionAnsweringOutput:
         """Scores the tokens of the text. Takes the inputs of `PlaitModel`.
 
         Args:
@@ -66,9 +66,8 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
         if start_positions is not None and end_positions is not None:
             positions = torch.stack((start_positions, end_positions), dim=1).to(logits.device)
             loss = span_loss(logits, real, positions, num_items_in_batch, label_smoothing)
-        return QuestionAnsweringModelOutput(
-            loss, logits[..., 0], logits[..., 1], outputs.hidden_states, outputs.attentions
-        )
+        recorded = (outputs.hidden_states, outputs.attentions, outputs.cross_attentions)
+        return PlaitQuestionAnsweringOutput(loss, logits[..., 0], logits[..., 1], *recorded)
 
 
 def find_labelled_spans(positions: Tensor, length: int) -> Tensor:
