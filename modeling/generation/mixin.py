@@ -12,6 +12,7 @@ from ..core.attention import select_self_attention_cache
 from ..core.masks import is_dynamic_cache
 from ..inputs import MODALITY_INPUTS, OutputOptions
 from .cache import PreallocatedCacheLayer
+from .continuing import count_cached_tokens, repeat_cache_rows
 from .decode_step import DecodeStep, build_decode_step
 
 # inputs that only the prefill takes
@@ -91,6 +92,12 @@ class PlaitGenerationMixin:
         given = {"position_ids": position_ids, "decoder_attention_mask": decoder_attention_mask}
         if not is_step or not kwargs.keys() <= STEP_INPUTS:
             kwargs |= {name: value for name, value in given.items() if value is not None}
+            if (
+                self.config.is_encoder_decoder
+                and decoder_attention_mask is not None
+                and decoder_attention_mask.ndim == 2
+            ):
+                kwargs["decoder_position_ids"] = compute_last_positions(decoder_attention_mask, input_ids.shape[1])
             prepared = super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
                 input_ids,
                 next_sequence_length=next_sequence_length,
@@ -116,13 +123,19 @@ class PlaitGenerationMixin:
         encoder-decoder, and the images of a decoder-only model after its prefill (unless `with_images`)."""
         if self.config.is_encoder_decoder:
             prepared.pop("attention_mask", None)
-            mask, tokens = prepared.get("decoder_attention_mask"), prepared["decoder_input_ids"]
-            if isinstance(mask, Tensor) and mask.ndim == 2:
-                prepared["decoder_position_ids"] = compute_last_positions(mask, tokens.shape[1])
         elif not with_images:
             for name in ("encoder_outputs", *PROMPT_INPUTS - {"inputs_embeds"}):
                 prepared.pop(name, None)
         return prepared
+
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
+        """Repeats every row for beams or returned sequences as transformers does, and those of a cache that is
+        continued."""
+        cache = kwargs.get("past_key_values")
+        if expand_size > 1 and count_cached_tokens(cache):
+            repeat_cache_rows(cache, expand_size)
+        library: Any = super()
+        return library._expand_inputs_for_generation(expand_size, **kwargs)
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
         """Prepares the cache as transformers does, with preallocated layers in a plain `DynamicCache`; turns the cache

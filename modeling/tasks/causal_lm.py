@@ -1,5 +1,6 @@
 """Causal language modelling: a decoder alone, or with images inside its text."""
 
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,6 +14,7 @@ from ...configuration import PlaitConfig
 from ..backbone.image_tokens import count_image_tokens
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..generation.continuing import count_cached_tokens, is_whole_text
 from ..generation.mixin import PlaitGenerationMixin
 from ..heads.language_model import LanguageModelHead, add_lm_head, check_decoder_config, shift_labels_left
 from ..inputs import MODALITY_INPUTS, CausalLMInputs, expand_signature
@@ -76,6 +78,9 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         """
         kwargs["generation_config"] = generation_config
         image = {name: kwargs.pop(name) for name in MODALITY_INPUTS["image"] if name in kwargs}
+        new = self.select_new_tokens(inputs, kwargs)
+        if self.config.inline and new is not None and not bool((new == self.config.image_token_id).any()):
+            image = {}  # its tokens are in the cache
         if image.get("pixel_values") is not None:
             if self.find_option("prefill_chunk_size", kwargs):
                 raise ValueError("prefill_chunk_size cuts a prompt, and the images inside it, into parts: leave it out")
@@ -89,6 +94,17 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         library: Any = super()
         with self.use_decode_step():
             return library.generate(inputs, kwargs.pop("generation_config"), *args, **kwargs)
+
+    def select_new_tokens(self, inputs: Tensor | None, kwargs: Mapping[str, Any]) -> Tensor | None:
+        """Returns the token ids of the arguments of `generate` that are not in the cache; None without a cache, or for
+        embeddings. Raises ValueError as `is_whole_text` does."""
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        ids, embeds = kwargs.get("input_ids") if inputs is None else inputs, kwargs.get("inputs_embeds")
+        text = ids if embeds is None else embeds
+        if not (cached := count_cached_tokens(cache)) or text is None:
+            return None
+        whole = is_whole_text(text, mask, cache)
+        return None if text is embeds else text[:, cached:] if whole else text
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
         given = kwargs.get("encoder_outputs")

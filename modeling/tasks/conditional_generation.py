@@ -13,6 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..generation.continuing import count_cached_tokens, is_whole_text
 from ..generation.mixin import PlaitGenerationMixin
 from ..generation.whisper_prompt import PROMPT_OPTIONS, build_decoder_prompt, build_timestamp_processors
 from ..heads.language_model import (
@@ -64,9 +65,7 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         if "text" not in self.model.towers and "input_ids" in kwargs:
             kwargs["decoder_input_ids"] = kwargs.pop("input_ids")
             kwargs["decoder_attention_mask"] = kwargs.pop("attention_mask", None)
-        if kwargs.get("decoder_input_ids") is not None:
-            mask, start = kwargs.pop("decoder_attention_mask", None), self.find_option("decoder_start_token_id", kwargs)
-            kwargs |= prepend_start_token(kwargs["decoder_input_ids"], mask, start)
+        kwargs |= self.begin_text(kwargs)
         read = {
             name: kwargs.pop(name)
             for names in MODALITY_INPUTS.values()
@@ -105,6 +104,39 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         return {**model_kwargs, "encoder_outputs": own}
 
     _prepare_encoder_decoder_kwargs_for_generation = _maybe_prepare_encoder_kwargs_for_generation  # its older name
+
+    def begin_text(self, kwargs: dict[str, Any]) -> dict[str, Tensor]:
+        """Returns the decoder's text of the arguments of `generate`, from its start token, and its mask, without which
+        transformers computes cached tokens again; nothing if the text is not begun yet.
+
+        Raises ValueError for a cache without its text, and as `is_whole_text` does.
+        """
+        text, mask, cache = (
+            kwargs.get(name) for name in ("decoder_input_ids", "decoder_attention_mask", "past_key_values")
+        )
+        cached = count_cached_tokens(cache)
+        if text is None and cached:
+            raise ValueError(
+                f"past_key_values hold {cached} tokens of a text: pass it as decoder_input_ids to continue it"
+            )
+        if text is None or (cached and not is_whole_text(text, mask, cache)):
+            return {}
+        begun = prepend_start_token(text, mask, self.find_option("decoder_start_token_id", kwargs))
+        if not cached and bool(begun["decoder_attention_mask"].all()):  # no decode step needs the mask
+            kwargs.pop("decoder_attention_mask", None)
+            del begun["decoder_attention_mask"]
+        return begun
+
+    def _prepare_decoder_input_ids_for_generation(
+        self, batch_size: int, model_input_name: str, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Returns the decoder's text and the other arguments: that of `begin_text` as it is (transformers would put a
+        start token before new tokens of a cached text, and before padding)."""
+        if model_kwargs.get("decoder_input_ids") is not None:
+            return model_kwargs.pop("decoder_input_ids"), model_kwargs
+        library: Any = super()
+        given = (batch_size, model_input_name, model_kwargs, *args)
+        return library._prepare_decoder_input_ids_for_generation(*given, **kwargs)
 
     def add_decoder_prompt(self, context: ContextOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Replaces the prompt options of `generate` (language, task, ...) by the decoder prompt that they stand for, as
@@ -216,7 +248,7 @@ def prepend_start_token(tokens: Tensor, mask: Tensor | None, start: int | list[i
     if bool(lacking.any()):
         tokens = torch.cat((starts.expand(len(tokens), 1), tokens), dim=1)
         mask = torch.cat((lacking.to(mask.dtype), mask), dim=1)
-    return {"decoder_input_ids": tokens} | ({} if bool(mask.all()) else {"decoder_attention_mask": mask})
+    return {"decoder_input_ids": tokens, "decoder_attention_mask": mask}
 
 
 def build_seq2seq_output(loss: Tensor | None, logits: Tensor | None, outputs: PlaitModelOutput) -> PlaitSeq2SeqLMOutput:

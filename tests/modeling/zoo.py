@@ -105,7 +105,7 @@ CASES = [(class_name, shape) for class_name in CLASSES for shape in SHAPES[class
 
 def config_of(shape: str, **fields: object) -> PlaitConfig:
     tokens = TOKENS if "decoder_config" in CONFIGS[shape] else {}
-    return PlaitConfig(**CONFIGS[shape], **tokens, num_labels=3, initializer_range=0.2, **fields)
+    return PlaitConfig(**{**CONFIGS[shape], **tokens, "num_labels": 3, "initializer_range": 0.2, **fields})
 
 
 def build(class_name: str, shape: str, **fields: object) -> PlaitPreTrainedModel:
