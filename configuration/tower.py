@@ -8,8 +8,21 @@ from .base import LEFT_OUT, Size
 from .transformer import PlaitTransformerConfig
 
 Pooling = Literal[
-    "none", "first", "last", "final", "mean", "mean_of_rest", "mean_of_two", "first_and_mean", "eos", "attention"
+    "none",
+    "first",
+    "last",
+    "final",
+    "mean",
+    "mean_of_rest",
+    "mean_of_two",
+    "first_and_mean",
+    "eos",
+    "attention",
+    "max",
+    "mean_sqrt_len",
+    "weighted_mean",
 ]
+SentencePooling = Literal["first", "last", "mean", "max", "mean_sqrt_len", "weighted_mean"]
 
 
 @strict
@@ -18,7 +31,8 @@ class PlaitTowerConfig(PlaitTransformerConfig):
 
     `pooling` reads one vector from the tokens: `first` (a class token), `last`, `final` (the last position, padding or
     not), `mean`, `mean_of_rest` (without the first), `mean_of_two` (the first two), `first_and_mean` (the first and the
-    mean of the rest, concatenated), `eos`, `attention` (a learned query, SigLIP), `none`. If set, these follow:
+    mean of the rest, concatenated), `eos`, `attention` (a learned query, SigLIP), `max`, `mean_sqrt_len` (the sum over
+    the root of the length), `weighted_mean` (weighted by the place), `none`. If set, these follow:
     `pooler_norm` (a norm of type `norm_type`; its epsilon is `pooler_norm_eps`, by default `norm_eps`), a dense layer
     to `pooler_size`, and the activation `pooler_act`. `family` names the checkpoint's family (its model type in
     transformers); `source_config` keeps the checkpoint's config.json, so that the tower can be exported to its format.
@@ -43,6 +57,11 @@ class PlaitTextConfig(PlaitTowerConfig):
     `embedding_scale`. `embedding_size` other than `hidden_size` adds a projection (ELECTRA). `type_vocab_size` 0 means
     no segment embeddings. `mlm_act` is the activation of the masked-LM head's transform, which a norm follows (None:
     the head is a plain projection).
+
+    Of a sentence encoder (sentence-transformers), `sentence_pooling` lists the poolings, whose vectors are
+    concatenated, and `sentence_layers` the layers that follow, each a dict: `{type: dense, size, bias, act}`,
+    `{type: normalize}`, `{type: layer_norm}`, `{type: dropout, p}`. Its vector then takes the place of that of
+    `pooling`.
     """
 
     model_type = "plait_text"
@@ -61,6 +80,8 @@ class PlaitTextConfig(PlaitTowerConfig):
     mlm_norm: bool = True
     use_cache: bool = True
     tie_word_embeddings: bool = True
+    sentence_pooling: list[SentencePooling] | None = None
+    sentence_layers: list[dict[str, Any]] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._fill(embedding_size=self.hidden_size)

@@ -1,5 +1,6 @@
 """A feature extractor that turns audio into mel frames without padding, for recurrent towers."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -77,3 +78,11 @@ class PlaitMelFeatureExtractor(SequenceFeatureExtractor):
         return mel_filter_bank(
             count, self.feature_size, 0, highest, self.sampling_rate, norm="slaney", mel_scale="slaney"
         )
+
+
+def build_voice_feature_extractor(config: Mapping[str, Any]) -> PlaitMelFeatureExtractor | None:
+    """Builds the feature extractor (of power, not its logarithm) for a voice encoder's config.json; None for others."""
+    names = ("feature_size", "sampling_rate", "n_fft", "hop_length", "target_dbfs")
+    if "model_type" in config or any(name not in config for name in names):
+        return None
+    return PlaitMelFeatureExtractor(**{name: config[name] for name in names}, log=False, normalize="none")

@@ -20,6 +20,7 @@ from .images import collect_image_rows, process_images
 from .inline import ImageToken, add_image_token, check_image_token, encode_inline_texts
 from .options import split_options
 from .rows import check_required_input, check_row_counts, count_images
+from .sentence import add_prompt, find_prompts
 from .sources import (
     AudioSource,
     Checkpoint,
@@ -30,6 +31,7 @@ from .sources import (
     find_feature_extractor,
     find_image_processor,
     find_num_frames,
+    find_source_prompts,
     find_tokenizer,
     resolve_feature_extractor,
     resolve_frame_processor,
@@ -43,7 +45,7 @@ from .video import FrameSampling, collect_video_rows, process_videos
 logger = logging.get_logger(__name__)
 
 SAVED_PARTS = ("image_processor", "feature_extractor", "tokenizer", "decoder_tokenizer")
-SAVED_FIELDS = ("chat_template", "image_token", "num_image_tokens", "num_frames", "fps")
+SAVED_FIELDS = ("chat_template", "image_token", "num_image_tokens", "num_frames", "fps", "prompts")
 
 
 class PresentPartNames:
@@ -71,6 +73,7 @@ class PlaitProcessor(ProcessorMixin):
         frame_processor: processes the frames of videos, if it differs from the image processor.
         num_frames, fps: the frames to read of each video: `num_frames` at even distances, or `fps` per second (then at
             most `num_frames`); default: all.
+        prompts: texts to put before every text, by name: "default" unless a call gives another.
 
     Raises:
         ValueError: no part at all, a tokenizer with neither a pad nor an end-of-sequence token, or an image token
@@ -96,6 +99,7 @@ class PlaitProcessor(ProcessorMixin):
         frame_processor: BaseImageProcessor | None = None,
         num_frames: int | None = None,
         fps: float | None = None,
+        prompts: dict[str, str] | None = None,
     ) -> None:
         check_image_token(tokenizer, image_token, num_image_tokens)
         if tokenizer is not None:
@@ -111,7 +115,7 @@ class PlaitProcessor(ProcessorMixin):
         vars(self).update(parts)
         super().__init__(**parts, chat_template=chat_template)
         self.image_token, self.num_image_tokens = image_token, num_image_tokens
-        self.frame_processor, self.num_frames, self.fps = frame_processor, num_frames, fps
+        self.frame_processor, self.num_frames, self.fps, self.prompts = frame_processor, num_frames, fps, prompts
         self.reported_truncations: set[str] = set()
 
     @classmethod
@@ -159,14 +163,9 @@ class PlaitProcessor(ProcessorMixin):
             TypeError: a source of another type.
             ValueError: a source without a tokenizer, image processor or feature extractor.
         """
-        options = {
-            "revision": revision,
-            "subfolder": subfolder,
-            "token": token,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
-        }
-        options = {name: value for name, value in options.items() if value is not None}
+        place = {"revision": revision, "subfolder": subfolder, "token": token, "cache_dir": cache_dir}
+        place["local_files_only"] = local_files_only
+        options = {name: value for name, value in place.items() if value is not None}
         tokenizer, decoder_tokenizer = resolve_tokenizers(text, decoder, options)
         return cls(
             image_processor=None if image is None else resolve_image_processor(image, options),
@@ -178,6 +177,7 @@ class PlaitProcessor(ProcessorMixin):
             frame_processor=None if video is None else resolve_frame_processor(video, options),
             num_frames=num_frames or (None if video is None or fps is not None else find_num_frames(video, options)),
             fps=fps,
+            prompts=find_source_prompts(text, options),
         )
 
     @classmethod
@@ -203,8 +203,9 @@ class PlaitProcessor(ProcessorMixin):
                 f"{checkpoint} has neither a tokenizer nor an image processor nor a feature extractor; make one with "
                 "PlaitProcessor.compose(text=..., image=...) and save it there"
             )
-        fields = SAVED_FIELDS if checkpoint.is_own() else SAVED_FIELDS[:1]
-        return cls(**parts, frame_processor=frames, **{name: saved.get(name) for name in fields})
+        read = saved if checkpoint.is_own() else {**saved, "prompts": find_prompts(checkpoint.read_json)}
+        fields = SAVED_FIELDS if checkpoint.is_own() else ("chat_template", "prompts")
+        return cls(**parts, frame_processor=frames, **{name: read.get(name) for name in fields})
 
     def __call__(
         self,
@@ -220,6 +221,7 @@ class PlaitProcessor(ProcessorMixin):
         text_target: Any = None,
         max_target_length: int | None = None,
         num_images: Sequence[int] | None = None,
+        prompt: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Turns a batch of rows into model inputs.
@@ -241,6 +243,7 @@ class PlaitProcessor(ProcessorMixin):
             text_target: the target text of every row.
             max_target_length: maximum tokens of a target, end token included; default: its tokenizer's limit.
             num_images: number of images of each row, if they reach the model by another way than `images`.
+            prompt: text to put before every text; None: the default of `prompts`.
             kwargs: options of the parts' calls, flat or in the dicts `text_kwargs`, `images_kwargs`, `audio_kwargs` and
                 `videos_kwargs` (`num_frames`, `fps` and the options of the frame processor). By default texts are
                 padded to the longest and truncated at `tokenizer.model_max_length`.
@@ -264,10 +267,10 @@ class PlaitProcessor(ProcessorMixin):
         video_options = dict(kwargs.pop("videos_kwargs", None) or {})
         check_required_input("audio", audio, sampling_rate=sampling_rate)
         check_required_input("videos", videos, video_fps=video_fps)
-        check_required_input("text", text, text_pair=text_pair, num_images=num_images)
+        check_required_input("text", text, text_pair=text_pair, num_images=num_images, prompt=prompt)
         check_required_input("text_target", text_target, max_target_length=max_target_length)
         options = split_options(kwargs, self.image_processor, self.feature_extractor)
-        texts = None if text is None else collect_text_rows(text)
+        texts = None if text is None else add_prompt(collect_text_rows(text), prompt, self.prompts)
         image_rows = None if images is None else collect_image_rows(images)
         clips = None if audio is None else collect_audio_rows(audio)
         video_rows = None if videos is None else collect_video_rows(videos)
@@ -355,7 +358,7 @@ class PlaitProcessor(ProcessorMixin):
         if "text" not in self.reported_truncations and not {"truncation", "max_length"} & options.keys():
             row = find_truncated_row(tokenizer, texts, pairs, values)
             self._warn_truncation(
-                "text", row, f"longer than the {tokenizer.model_max_length} tokens that the model has positions for"
+                "text", row, f"longer than the {tokenizer.model_max_length} tokens that the model reads"
             )
         return values
 

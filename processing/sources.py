@@ -28,7 +28,8 @@ from transformers.utils.hub import cached_file
 
 from ..configuration import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitTextConfig, PlaitWaveformConfig
 from ..configuration.hub import select_hub_options
-from .mel import PlaitMelFeatureExtractor
+from .mel import PlaitMelFeatureExtractor, build_voice_feature_extractor
+from .sentence import find_prompts, follow_sentence_encoder
 
 logger = logging.get_logger(__name__)
 
@@ -252,7 +253,15 @@ def find_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
     if not any(checkpoint.find_file(name) for name in TOKENIZER_FILES):
         return None
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.options)
-    return tokenizer if checkpoint.is_own() else limit_length(tokenizer, checkpoint.read_model_config())
+    if checkpoint.is_own():
+        return tokenizer
+    return limit_length(follow_sentence_encoder(tokenizer, checkpoint.read_json), checkpoint.read_model_config())
+
+
+def find_source_prompts(source: TextSource | None, options: Mapping[str, Any]) -> dict[str, str] | None:
+    """Returns the prompts of a text source that is the folder or Hub id of a sentence encoder; None for any other."""
+    name = None if source is None else find_source_name(source)
+    return None if name is None else find_prompts(Checkpoint(name, options).read_json)
 
 
 def find_decoder_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
@@ -275,14 +284,6 @@ def find_feature_extractor(checkpoint: Checkpoint) -> SequenceFeatureExtractor |
         name: value for name, value in checkpoint.options.items() if name != "padding_side"
     }  # an option of tokenizers
     return AutoFeatureExtractor.from_pretrained(checkpoint.name, **options)
-
-
-def build_voice_feature_extractor(config: Mapping[str, Any]) -> SequenceFeatureExtractor | None:
-    """Builds the feature extractor (of power, not its logarithm) for a voice encoder's config.json; None for others."""
-    names = ("feature_size", "sampling_rate", "n_fft", "hop_length", "target_dbfs")
-    if "model_type" in config or any(name not in config for name in names):
-        return None
-    return PlaitMelFeatureExtractor(**{name: config[name] for name in names}, log=False, normalize="none")
 
 
 def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:

@@ -106,7 +106,7 @@ class PlaitSentenceModule(InputModule):
         side = self.find_side(modality, task)
         options: dict[str, Any] = build_text_options(self.model, side)
         if modality == "text":
-            rows = [prompt + row if prompt and isinstance(row, str) else row for row in rows]
+            options |= {} if prompt is None else {"prompt": prompt}
             options |= {} if max_length is None else {"max_length": max_length, "truncation": True}
         values = self.processor(**{MODALITY_TABLE[modality].processor_argument: rows}, return_tensors="pt", **options)
         return {**values, SIDE_KEY: side}

@@ -27,7 +27,7 @@ CHANGING_FIELDS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 # fields that do not change a tower's output, or that checkpoints do not have: export does not compare them
 UNCHECKED_FIELDS = frozenset(
     "activation_dropout attention_dropout hidden_dropout_prob initializer_range packing use_cache tie_word_embeddings "
-    "family source_config".split()
+    "family source_config sentence_pooling sentence_layers".split()
 )
 
 

@@ -25,6 +25,7 @@ from ...configuration import (
     PlaitWaveformConfig,
 )
 from ...configuration.hub import select_hub_options
+from ...configuration.sentence import pools_sentences
 from ..checkpoints.component import READY_MODEL, Component
 from ..checkpoints.families.registry import FAMILIES
 from ..checkpoints.lookup import build_component_config, find_family
@@ -35,6 +36,7 @@ from ..towers.wrapped_decoder import load_wrapped_decoder
 from ..towers.wrapped_inputs import is_video_family
 from .composable import ComposableModel
 from .hub import read_generation_config, read_model_type
+from .sentence import add_sentence_modules, drop_sentence_modules, keep_sentence_modules
 
 TowerArgument = Any  # a Hub id, a folder, a config (newly initialized weights) or a ready model
 
@@ -143,9 +145,14 @@ def read_folder_component(modality: str, name: Any, where: Mapping[str, Any]) ->
     source = open_checkpoint(name, **where)
     if find_family(source.config, modality) is not None:
         component = read_component(source, modality)
+        if modality == "text":
+            component = add_sentence_modules(component, source.path, where)
         generation = read_generation_config(source, hub) if modality == "decoder" else None
         return component._replace(generation=generation)
-    return read_wrapped_decoder(source, where) if modality == "decoder" else read_wrapped_tower(source, modality, where)
+    if modality == "decoder":
+        return read_wrapped_decoder(source, where)
+    component = read_wrapped_tower(source, modality, where)
+    return add_sentence_modules(component, source.path, where) if modality == "text" else component
 
 
 def read_wrapped_tower(source: OpenedCheckpoint, modality: str | None, where: Mapping[str, Any]) -> Component:
@@ -164,9 +171,23 @@ def read_wrapped_decoder(source: OpenedCheckpoint, where: Mapping[str, Any]) -> 
     return Component(config, weights, heads, source.path, config, generation)
 
 
+def select_pooler(component: Component, modality: str, pooled: bool) -> Component:
+    """Returns the component with the pooler that a model uses: none unless it reads pooled vectors, else that of a
+    sentence encoder, else the family's."""
+    if not pooled:
+        return without_unused_modules(component, modality)
+    return without_family_pooler(component, modality) if pools_sentences(component.config) else component
+
+
+def without_family_pooler(component: Component, modality: str) -> Component:
+    """Returns the component of a sentence encoder without the pooler of its family, which it does not use."""
+    return keep_sentence_modules(component, without_unused_modules(component, modality))
+
+
 def without_unused_modules(component: Component, modality: str) -> Component:
-    """Returns the component without its pooler and mask token: fusions and masked language models do not use them, so
+    """Returns the component without its poolers and mask token: fusions and masked language models do not use them, so
     they would never be trained."""
+    component = drop_sentence_modules(component)
     if type(component.config) not in OWN_CONFIGS.values():
         config, weights = without_pooler(component.config, component.weights, modality)
         return component._replace(config=config, weights=weights)

@@ -13,7 +13,7 @@ from ...configuration import (
 )
 from ..checkpoints.component import Component
 from .assembly import assemble_model
-from .components import TowerArgument, as_video_component, build_component, without_unused_modules
+from .components import TowerArgument, as_video_component, build_component, select_pooler
 from .composable import ComposableModel, Model
 from .decoder import build_decoder_component
 from .hub import pop_checkpoint_options
@@ -70,8 +70,8 @@ def compose(
     video = as_video_component(video, dict(video_config or {}), where)
     given = {"text": text, "image": image, "audio": audio, "video": video}
     components = {name: build_component(name, tower, where) for name, tower in given.items() if tower is not None}
-    if len(components) > 1 or fusion is not None or not model_class.reads_pooled:
-        components = {name: without_unused_modules(component, name) for name, component in components.items()}
+    pooled = len(components) == 1 and fusion is None and model_class.reads_pooled
+    components = {name: select_pooler(component, name, pooled) for name, component in components.items()}
     if decoder is not None:
         changes = dict(decoder_config or {})
         components["decoder"] = build_decoder_component(model_class, decoder, bool(components), changes, where)

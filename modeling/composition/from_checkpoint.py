@@ -10,19 +10,21 @@ from transformers.utils import CONFIG_NAME
 
 from ...configuration import PlaitConfig
 from ...configuration.hub import select_hub_options
+from ...configuration.sentence import pools_sentences
 from ..checkpoints.component import Component
 from ..checkpoints.dual_encoders import is_dual_encoder, read_dual_encoder
 from ..checkpoints.lookup import DUAL_ENCODERS, find_family
-from ..checkpoints.reading import read_components
+from ..checkpoints.reading import read_component, read_components
 from ..checkpoints.source import OpenedCheckpoint, open_checkpoint
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
 from ..towers.wrapped import find_family_modality
 from ..towers.wrapped_decoder import has_causal_lm
 from .assembly import collect_root_fields, collect_sub_configs
-from .components import read_wrapped_decoder, read_wrapped_tower, without_unused_modules
+from .components import read_wrapped_decoder, read_wrapped_tower, select_pooler
 from .composable import ComposableModel
 from .hub import find_start_token, read_generation_config, with_family_defaults
 from .parameter_names import find_base_prefix
+from .sentence import add_sentence_modules
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -43,8 +45,8 @@ def from_checkpoint(
         components, settings["retrieval_config"] = read_dual_encoder(source)
     else:
         components = read_parts(model_class, source, where)
-    if "text" in components and not model_class.reads_pooled:
-        components["text"] = without_unused_modules(components["text"], "text")
+    if "text" in components and find_base_prefix(model_class):  # a PlaitModel keeps its family's pooler, for export
+        components["text"] = select_pooler(components["text"], "text", model_class.reads_pooled)
     heads = {key: head for component in components.values() for key, head in component.heads.items()}
     heads = {key: head for key, head in heads.items() if key.split(".")[0] in model_class.checkpoint_heads}
     fields = {**collect_sub_configs(components), **settings, **collect_task_fields(components, heads), **overrides}
@@ -72,14 +74,29 @@ def read_parts(
         if generates and has_causal_lm(source.config):
             return {"decoder": read_wrapped_decoder(source, where)}
         component = read_wrapped_tower(source, None, where)
-        return {find_family_modality(component.config): component}
+        modality = find_family_modality(component.config)
+        return {modality: add_sentence_modules(component, source.path, where) if modality == "text" else component}
     components = read_components(source)
+    if model_class.reads_pooled and not generates:
+        components = read_sentence_encoder(components, source, where)
     if len(components) > 1 and model_class.checkpoint_heads and not generates:
         components.pop("decoder")
     if "decoder" in components:
         generation = read_generation_defaults(source, select_hub_options(where))
         components["decoder"] = components["decoder"]._replace(generation=generation)
     return components
+
+
+def read_sentence_encoder(
+    components: dict[str, Component], source: OpenedCheckpoint, where: Mapping[str, Any]
+) -> dict[str, Component]:
+    """Returns the components with the sentence pooler of the folder, if it is a sentence encoder: of a causal language
+    model as a text tower, since it generates nothing."""
+    if components.keys() == {"decoder"}:
+        tower = add_sentence_modules(read_component(source, "text"), source.path, where)
+        return {"text": tower} if pools_sentences(tower.config) else components
+    text = components.get("text")
+    return components if text is None else {**components, "text": add_sentence_modules(text, source.path, where)}
 
 
 def read_generation_defaults(source: OpenedCheckpoint, hub: Mapping[str, Any]) -> GenerationConfig:

@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 from ...configuration import SPECIAL_TOKENS, PlaitConfig
 from ...configuration.hub import HUB_OPTIONS
 from ..checkpoints.families.registry import FAMILIES
+from ..checkpoints.sentence_modules import describe_sentence_modules
 from ..checkpoints.source import OpenedCheckpoint
 
 CHECKPOINT_OPTIONS = (*HUB_OPTIONS, "variant", "use_safetensors")
@@ -24,9 +25,15 @@ def read_config_dict(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
     Raises OSError, which names the folder or repository, if there is none to read.
     """
     try:
-        return PreTrainedConfig.get_config_dict(name, **hub)[0]
+        found = PreTrainedConfig.get_config_dict(name, **hub)[0]
     except OSError as error:
         raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
+    if not found:  # transformers returns nothing for some folders without the file
+        modules = describe_sentence_modules(str(name), hub)
+        raise OSError(
+            f"there is no config.json in {str(name)!r}{modules}: pass the folder of a transformers checkpoint"
+        )
+    return found
 
 
 def read_model_type(name: Any, hub: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from ...configuration import (
     DOCUMENT,
     PlaitCNNConfig,
@@ -11,12 +13,14 @@ from ...configuration import (
     PlaitTextConfig,
     PlaitTowerConfig,
 )
+from ...configuration.sentence import pools_sentences
 from ..checkpoints.component import Component
 from ..checkpoints.lookup import DUAL_ENCODERS
 from .assembly import assemble_model
-from .components import TowerArgument, build_component, without_unused_modules
+from .components import TowerArgument, build_component, without_family_pooler, without_unused_modules
 from .composable import Model
 from .hub import pop_checkpoint_options
+from .sentence import build_default_retrieval_config
 
 POOLING_CHOICES = ("mean", "first", "last")
 
@@ -46,9 +50,10 @@ def compose_retrieval(
         document: the tower of the documents, inputs of `document_modality` that are separate from the queries:
             "shared" for the tower of that modality, or a tower of its own, given like the others.
         pooling: how one vector is read from a tower's tokens ("mean", "first", "last"), for all sides or by side.
-            Default: the tower's own pooling if it was trained for comparison (CLIP, SigLIP, a plait model), else the
-            last token of a causal tower, else the mean.
-        retrieval_config: a `PlaitRetrievalConfig` or fields of it: `projection_dim`, `loss`, ...
+            Default: the tower's own pooling if it was trained for comparison (CLIP, SigLIP, a sentence encoder, a plait
+            model), else the last token of a causal tower, else the mean.
+        retrieval_config: a `PlaitRetrievalConfig` or fields of it: `projection_dim`, `loss`, ... A sentence encoder
+            that is the only tower has no projection by default.
         freeze: parts to freeze: sides, or "head" for the projections.
         verbose: print the table of pretrained, newly initialized, frozen and trainable parameters.
         dtype, attn_implementation: as in `from_pretrained`.
@@ -70,13 +75,14 @@ def compose_retrieval(
         side: set_component_pooling(component, modalities[side], side, pooling)
         for side, component in components.items()
     }
-    settings = complete_retrieval_config(retrieval_config, None if document is None else document_modality)
+    towers = [component.config for component in components.values()]
+    settings = complete_retrieval_config(retrieval_config, None if document is None else document_modality, towers)
     fields: dict[str, Any] = {"retrieval_config": settings}
     return assemble_model(model_class, components, fields | options, freeze, verbose, dtype, attn_implementation)
 
 
 def complete_retrieval_config(
-    given: PlaitRetrievalConfig | Mapping[str, Any] | None, document: str | None
+    given: PlaitRetrievalConfig | Mapping[str, Any] | None, document: str | None, towers: Sequence[PreTrainedConfig]
 ) -> PlaitRetrievalConfig:
     """Builds the retrieval config from a config or its fields, with the modality of documents."""
     if isinstance(given, PlaitRetrievalConfig):
@@ -85,7 +91,7 @@ def complete_retrieval_config(
     fields: dict[str, Any] = dict(given or {})
     if document is not None:
         fields["document"] = document
-    return PlaitRetrievalConfig(**fields)
+    return build_default_retrieval_config(towers, **fields)
 
 
 def set_component_pooling(
@@ -106,6 +112,8 @@ def set_component_pooling(
         config = copy.deepcopy(config)
         config.pooling = "mean"
         return component._replace(config=config)
+    if choice is None and pools_sentences(config):
+        return without_family_pooler(component, modality)
     if choice is None and isinstance(config, PlaitTowerConfig) and is_comparable(config):
         return component
     component = without_unused_modules(component, modality)

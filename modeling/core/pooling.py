@@ -6,6 +6,7 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 
 from ...configuration import PlaitConfig, PlaitRNNConfig, PlaitTowerConfig
+from ...configuration.sentence import compute_sentence_widths, pools_sentences
 from ..outputs import PlaitModelOutput, TowerOutput
 from .attention import AttentionPlan, PlaitCrossAttention, find_attention_function
 from .layers import LearnedTokens, PlaitMLP, build_norm
@@ -49,6 +50,24 @@ def mean_of_two(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Ten
     return x[:, :2].mean(dim=1)
 
 
+def max_token(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """Computes the largest value of each channel over real tokens: (batch, width)."""
+    return x.masked_fill(~mask.bool().unsqueeze(-1), float("-inf")).max(dim=1).values
+
+
+def mean_sqrt_len(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """Computes the sum over real tokens, divided by the square root of their number: (batch, width)."""
+    weight = mask.unsqueeze(-1).to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1).clamp(min=1).sqrt()
+
+
+def weighted_mean(x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
+    """Computes the mean over real tokens, each weighted by its place from 1, (batch, width) (SGPT, Muennighoff
+    2022)."""
+    weight = (mask.int().cumsum(1) * mask).unsqueeze(-1).to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
 POOLINGS = {
     "first": first_token,
     "last": last_token,
@@ -57,6 +76,9 @@ POOLINGS = {
     "mean_of_rest": mean_of_rest,
     "first_and_mean": first_and_mean,
     "mean_of_two": mean_of_two,
+    "max": max_token,
+    "mean_sqrt_len": mean_sqrt_len,
+    "weighted_mean": weighted_mean,
 }
 
 
@@ -127,6 +149,8 @@ def compute_pooled_width(config: PlaitTowerConfig) -> int:
 def compute_vector_width(config: PlaitConfig) -> int:
     """Computes the width of the vector that `pool_output` gives."""
     single = config.single
+    if single is not None and pools_sentences(single):
+        return compute_sentence_widths(single, config.hidden_size)[-1]
     if isinstance(single, PlaitRNNConfig):
         return single.pooler_size or single.hidden_size
     return compute_pooled_width(single) if isinstance(single, PlaitTowerConfig) else config.hidden_size
@@ -147,7 +171,7 @@ def build_pooler(config: PlaitTowerConfig) -> Pooler | None:
 def build_tower_output(
     result: TransformerOutput,
     mask: Tensor,
-    pooler: Pooler | None,
+    pooler: nn.Module | None,
     input_ids: Tensor | None = None,
     past_key_values: Cache | None = None,
 ) -> TowerOutput:

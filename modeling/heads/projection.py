@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from ...configuration import PlaitConfig, PlaitRetrievalConfig, PlaitRNNConfig, PlaitTowerConfig, width_of
+from ...configuration.sentence import compute_sentence_widths, pools_sentences
 from ..core.pooling import compute_pooled_width
 from ..losses.contrastive import Similarity
 
@@ -14,6 +15,8 @@ def compute_side_width(config: PlaitConfig, side: str) -> int:
     """Computes the width of the vector that `pool_output` returns for this side."""
     modality = config.sides[side]
     tower: Any = config.towers.get(side) or config.towers[modality]
+    if pools_sentences(tower):
+        return compute_sentence_widths(tower, width_of(tower, modality))[-1]
     if isinstance(tower, PlaitRNNConfig):
         return tower.pooler_size or tower.hidden_size
     pools = isinstance(tower, PlaitTowerConfig) and tower.pooling != "none"

@@ -13,11 +13,11 @@ from ...configuration import (
     DOCUMENT,
     NEGATIVE,
     PlaitConfig,
-    PlaitRetrievalConfig,
 )
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..composition.retrieval import compose_retrieval
+from ..composition.sentence import build_default_retrieval_config
 from ..core.pooling import pool_output
 from ..heads.projection import build_projections, build_similarity, compute_side_width
 from ..inputs import RetrievalInputs, expand_signature
@@ -59,7 +59,8 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             raise ValueError(
                 "retrieval compares towers, and this config has a decoder: compose the model without decoder="
             )
-        settings = config.retrieval_config = config.retrieval_config or PlaitRetrievalConfig()
+        own = config.retrieval_config or build_default_retrieval_config(config.towers.values())
+        settings = config.retrieval_config = own
         self.model = PlaitModel(config)
         self.projections = build_projections(config, settings)
         self.similarity = build_similarity(settings)

@@ -39,7 +39,7 @@ def encode_rows(
     *,
     batch_size: int = 64,
     normalize: bool = True,
-    prompt: str = "",
+    prompt: str | None = None,
     show_progress: bool = True,
 ) -> Tensor:
     """Encodes any number of texts, images, audio clips or videos as vectors, (rows, width) on the CPU, in their order.
@@ -51,7 +51,7 @@ def encode_rows(
             text tower, else its first other side.
         batch_size: rows in each batch.
         normalize: scale every vector to unit length, so that the dot product of two is their cosine.
-        prompt: text to put before every text ("query: ").
+        prompt: text to put before every text ("query: "); None: the default of the processor, if it has prompts.
         show_progress: show a progress bar if there are several batches.
 
     Raises:
@@ -71,18 +71,28 @@ def encode_rows(
     vectors: list[Tensor] = []
     with use_eval_mode(model):
         for start in starts:
-            given = [prompt + rows[row] if texts else rows[row] for row in order[start : start + batch_size]]
-            vectors.append(encode_batch(model, given, processor, side))
+            given = [rows[row] for row in order[start : start + batch_size]]
+            vectors.append(encode_batch(model, given, processor, side, prompt))
     found = torch.cat(vectors)[torch.tensor(order).argsort()]
     return F.normalize(found, dim=-1) if normalize else found
 
 
 def encode_batch(
-    model: Embedder, rows: Sequence[Any], processor: Callable[..., Mapping[str, Any]], side: str
+    model: Embedder,
+    rows: Sequence[Any],
+    processor: Callable[..., Mapping[str, Any]],
+    side: str,
+    prompt: str | None = None,
 ) -> Tensor:
     """Encodes one batch as projected vectors, (rows, width), on the CPU."""
-    argument = MODALITY_TABLE[model.config.sides[side]].processor_argument
-    inputs = processor(**{argument: list(rows)}, return_tensors="pt", **build_text_options(model, side))
+    modality, options = model.config.sides[side], build_text_options(model, side)
+    if modality == "text" and prompt is not None:
+        if hasattr(processor, "prompts"):  # it puts a prompt of its own before the texts, unless it is told another
+            options["prompt"] = prompt
+        else:
+            rows = [prompt + row for row in rows]
+    argument = MODALITY_TABLE[modality].processor_argument
+    inputs = processor(**{argument: list(rows)}, return_tensors="pt", **options)
     given = {name: value.to(model.device) for name, value in inputs.items()}
     output: Any = model.get_features(side, given)
     return output.pooler_output.float().cpu()

@@ -9,6 +9,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTextConfig
 from ..core.pooling import build_pooler, build_tower_output
+from ..core.sentence import build_sentence_pooler
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
 
@@ -28,6 +29,7 @@ class TextTower(nn.Module):
         self.embeddings = TextEmbeddings(config)
         self.transformer = PlaitTransformer(config, input_size=config.embedding_size)
         self.pooler = build_pooler(config)
+        self.sentence = build_sentence_pooler(config, config.hidden_size)
 
     def forward(
         self,
@@ -53,9 +55,8 @@ class TextTower(nn.Module):
         x = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past)
         given = (attention_mask, position_ids, past_key_values, context, context_mask)
         result = self.transformer(x, *given, output_hidden_states, output_attentions, blocks=blocks)
-        return build_tower_output(
-            result, compute_token_mask(x, attention_mask), self.pooler, input_ids, past_key_values
-        )
+        pooler = self.pooler if self.sentence is None else self.sentence
+        return build_tower_output(result, compute_token_mask(x, attention_mask), pooler, input_ids, past_key_values)
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the token embedding."""

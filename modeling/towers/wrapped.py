@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 from ...configuration import CONFIG_FIELDS, width_of
 from ...configuration.modalities import MEDIA, MODALITY_TABLE
 from ..core.pooling import last_token
+from ..core.sentence import build_sentence_pooler
 from ..outputs import LayerChoice, TowerOutput
 from .wrapped_inputs import compute_clip_mask, disable_augmentation, is_video_family, rename_inputs
 from .wrapped_positions import PositionLimit
@@ -78,6 +79,7 @@ class WrappedTower(nn.Module):
         self.takes = find_accepted_arguments(self.model, modality)
         self.pools = getattr(config, "add_pooling_layer", True)
         self.pools_last = is_causal(config, modality)
+        self.sentence = build_sentence_pooler(config, self.width)
         if not self.pools:
             remove_pooler(config, self.model, modality)
         if modality == "audio":
@@ -157,7 +159,10 @@ class WrappedTower(nn.Module):
         return tokens
 
     def pool(self, pooled: Tensor | None, tokens: Tensor, mask: Tensor) -> Tensor | None:
-        """Returns the family's own pooled vector, (batch, width), else the last token of a causal family, else None."""
+        """Returns the vector of a sentence encoder; else the family's own pooled vector, (batch, width); else the last
+        token of a causal family, else None."""
+        if self.sentence is not None:
+            return self.sentence(tokens, mask)
         if pooled is not None and self.pools and pooled.flatten(1).shape[-1] == self.width:
             return pooled.flatten(1)
         return last_token(tokens, mask) if self.pools_last else None
