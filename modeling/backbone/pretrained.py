@@ -45,7 +45,8 @@ class PlaitPreTrainedModel(ComposableModel):
     ] = {}  # names of its heads in a PlaitForPreTraining folder (patterns) to its own
     loss_names: Sequence[str] = ()  # of the single losses, if the class's loss is a sum of several
     is_prepacked = False  # whether weights were packed since the last `train()`
-    _no_split_modules = ["PlaitLayer", "ResidualLayer"]
+    # layers, and modules that hold parameters of their own beside those of their children: offloading cannot cut these
+    _no_split_modules = ["PlaitLayer", "ResidualLayer", "ConvolutionalPositions", "MaskedImageHead"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -78,11 +79,13 @@ class PlaitPreTrainedModel(ComposableModel):
         share_attention_implementation(self.config)
 
     def post_init(self) -> None:
-        """Finishes initialization as transformers does, with `_no_split_modules` and `_keep_in_fp32_modules` collected
-        from models at any depth: transformers collects them only from direct children."""
+        """Finishes initialization as transformers does, with `_no_split_modules` (those that are in the model) and
+        `_keep_in_fp32_modules` collected from models at any depth: transformers collects them only from direct
+        children."""
         models = [module for module in self.modules() if isinstance(module, PreTrainedModel)]
         for field in ("_no_split_modules", "_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
             setattr(self, field, {name for model in models for name in getattr(model, field) or ()})
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
         super().post_init()
 
     @property

@@ -89,6 +89,8 @@ def trains_distributed() -> bool:
 
 
 def zero_with_grad(tower: nn.Module) -> Tensor:
-    """Returns a zero whose gradient is zero for every trainable weight of the tower, which is not run."""
-    parts = [weight.flatten()[:0].float().sum() for weight in tower.parameters() if weight.requires_grad]
+    """Returns a zero whose gradient is zero for every trainable weight of the tower, which is not run. Sharded weights
+    are left out: their processes exchange gradients by themselves."""
+    trained = [weight for weight in tower.parameters() if weight.requires_grad and type(weight) is nn.Parameter]
+    parts = [weight.flatten()[:0].float().sum() for weight in trained]
     return torch.stack(parts).sum() if parts else torch.zeros(())

@@ -1,27 +1,29 @@
 """The decode step: computes one new token by plain functions, which saves the overhead of calls between modules.
 
 `DecodeStep` computes what the decoder's modules compute, from the same parameters, for every field of the config. It is
-built when `generate` begins and is used until it ends. A leaf module that is not plain (it has a hook, an adapter, a
-packed or quantized weight) is called itself; a decoder with a hook on a larger module has no decode step.
+built when `generate` begins and is used until it ends, or until a hook is registered somewhere, when it is built again.
+A leaf module that is not plain (it has a hook, an adapter, a packed or quantized weight) is called itself; a decoder
+with a larger module that is not plain has no decode step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 from transformers.activations import GELUActivation, SiLUActivation
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
-from ..core.attention import PlaitAttention
+from ..core.attention import PlaitAttention, PlaitCrossAttention
 from ..core.layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
 from ..core.masks import build_step_mask
-from ..core.rotary import rotate
+from ..core.rotary import PlaitRotaryEmbedding, rotate
 from ..core.transformer import PlaitLayer, PlaitTransformer
-from ..kernels.install import is_plain
 from ..kernels.linear import has_linear_kernel
 from ..kernels.linear import linear as product
+from ..kernels.plain import is_exact_embedding, is_plain
 from ..towers.text import TextEmbeddings, TextTower
 
 TensorFunction = Callable[[Tensor], Tensor]
@@ -38,6 +40,20 @@ def build_function(module: nn.Module) -> TensorFunction:
     not in `FUNCTIONS` or it is not plain."""
     make = FUNCTIONS.get(type(module))
     return module if make is None or not is_plain(module) else make(module)
+
+
+def chain(*modules: nn.Module) -> TensorFunction:
+    """Builds the function that computes the modules one after another."""
+    functions = [function for function in map(build_function, modules) if function is not identity]
+    if len(functions) <= 1:
+        return functions[0] if functions else identity
+
+    def compute(x: Tensor) -> Tensor:
+        for function in functions:
+            x = function(x)
+        return x
+
+    return compute
 
 
 def build_linear(module: nn.Linear) -> TensorFunction:
@@ -67,13 +83,13 @@ def build_embedding(module: nn.Embedding) -> TensorFunction:
 
 def build_mlp(module: PlaitMLP) -> TensorFunction:
     """Builds the function of an MLP."""
-    up, act, down = build_function(module.up_proj), build_function(module.act), build_function(module.down_proj)
+    up, act, down = build_function(module.up_proj), build_function(module.act), chain(module.dropout, module.down_proj)
     return lambda x: down(act(up(x)))
 
 
 def build_gated_mlp(module: PlaitGatedMLP) -> TensorFunction:
     """Builds the function of a gated MLP."""
-    up, act, down = build_function(module.up_proj), build_function(module.act), build_function(module.down_proj)
+    up, act, down = build_function(module.up_proj), build_function(module.act), chain(module.dropout, module.down_proj)
     gate = build_function(module.gate_proj)
     return lambda x: down(act(gate(x)) * up(x))
 
@@ -171,7 +187,7 @@ class SublayerStep:
     def __init__(self, layer: PlaitLayer, name: str, function: Callable[..., Tensor]) -> None:
         self.function, self.pre_norm = function, layer.pre_norm[name]
         self.norm = build_function(layer.get_submodule(f"{name}_norm"))
-        self.scale = build_function(layer.get_submodule(f"{name}_scale"))
+        self.scale = chain(layer.get_submodule(f"{name}_scale"), layer.dropout)
 
     def __call__(self, x: Tensor, *inputs: Any) -> Tensor:
         if self.pre_norm:
@@ -211,9 +227,9 @@ class EmbeddingStep:
         self.whole = embeddings
         placed = embeddings.position_embedding
         self.known = embeddings.type_embedding is None and not embeddings.counted
-        self.known &= is_plain(embeddings) and (placed is None or (type(placed) is nn.Embedding and is_plain(placed)))
+        self.known &= placed is None or is_exact_embedding(placed)
         self.tokens, self.scale = build_function(embeddings.token_embedding), embeddings.scale
-        self.positions = None if placed is None else placed.weight
+        self.positions = placed.weight if placed is not None and self.known else None
         self.offset = embeddings.position_offset
 
     def __call__(self, input_ids: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
@@ -237,11 +253,11 @@ class DecodeStep:
 
     def __init__(self, decoder: TextTower, head: nn.Module) -> None:
         transformer = decoder.transformer
-        self.embeddings, self.rotary = EmbeddingStep(decoder.embeddings), transformer.rotary
-        self.enter = [build_function(module) for module in (transformer.input_norm, transformer.input_proj)]
+        self.hooks, self.rotary = RemovableHandle.next_id, build_rotary(transformer.rotary)
+        self.embeddings = EmbeddingStep(decoder.embeddings)
+        self.enter = chain(transformer.input_norm, transformer.dropout, transformer.input_proj)
         self.layers = [LayerStep(layer) for layer in transformer.layers]
-        self.leave = [build_function(module) for module in (transformer.output_norm, head)]
-        self.enter, self.leave = ([f for f in functions if f is not identity] for functions in (self.enter, self.leave))
+        self.leave = chain(transformer.output_norm, head)
 
     def __call__(
         self,
@@ -260,23 +276,42 @@ class DecodeStep:
         rotary = None
         if self.rotary is not None:
             positions = torch.full((1, 1), past, device=x.device) if position_ids is None else position_ids
-            rotary = self.rotary.forward(x, positions)
+            rotary = self.rotary(x, positions)
         masks = (build_step_mask(attention_mask), build_step_mask(context_mask))
-        for function in self.enter:
-            x = function(x)
+        x = self.enter(x)
         for layer in self.layers:
             x = layer(x, own, context, masks, rotary)
-        for function in self.leave:
-            x = function(x)
-        return x
+        return self.leave(x)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a hook was registered, on any module, since the step was built."""
+        return RemovableHandle.next_id != self.hooks
+
+
+def build_rotary(rotary: PlaitRotaryEmbedding | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """Returns the function of the rotary embedding: its `forward`, or the module itself if it is not plain."""
+    exact = rotary is not None and type(rotary) is PlaitRotaryEmbedding and is_plain(rotary)
+    return rotary.forward if exact else rotary
+
+
+def list_composite_parts(decoder: TextTower) -> Iterator[tuple[nn.Module, type[nn.Module]]]:
+    """Yields the modules that the decode step computes part by part, without a call, each with the class that it must
+    have."""
+    yield from ((decoder, TextTower), (decoder.embeddings, TextEmbeddings))
+    yield from ((decoder.transformer, PlaitTransformer), (decoder.transformer.layers, nn.ModuleList))
+    for layer in decoder.transformer.layers:
+        yield from ((layer, PlaitLayer), (layer.get_submodule("self_attn"), PlaitAttention))
+        if layer.crosses:
+            yield layer.get_submodule("cross_attn"), PlaitCrossAttention
 
 
 def build_decode_step(decoder: nn.Module, head: nn.Module) -> DecodeStep | None:
-    """Builds the decoder's decode step; None for a wrapped decoder, in training mode, with a hook on a part larger than
-    a leaf, or with sliding-window attention."""
-    composite = (TextTower, PlaitTransformer, PlaitLayer, PlaitAttention)
-    parts = [module for module in decoder.modules() if isinstance(module, composite)]
-    if type(decoder) is not TextTower or not all(is_plain(part) for part in parts):
+    """Builds the decoder's decode step; None for a wrapped decoder, in training mode, with a part larger than a leaf
+    that is not plain, or with sliding-window attention."""
+    if type(decoder) is not TextTower:
+        return None
+    if not all(type(part) is exact and is_plain(part) for part, exact in list_composite_parts(decoder)):
         return None
     if decoder.training or set(decoder.transformer.layer_types) != {"full_attention"}:
         return None

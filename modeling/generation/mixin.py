@@ -35,11 +35,16 @@ class PlaitGenerationMixin:
         """Computes each new token inside this context by the decode step, if the decoder has one."""
         model: Any = self
         if model.config.get_text_config()._attn_implementation == "sdpa" and not model.training:
-            self.decode_step = build_decode_step(model.model.decoder, model.lm_head)
+            self.decode_step = self.build_own_decode_step()
         try:
             yield
         finally:
             self.decode_step = None
+
+    def build_own_decode_step(self) -> DecodeStep | None:
+        """Builds the decode step of the model as it is now; None if its decoder has none."""
+        model: Any = self
+        return build_decode_step(model.model.decoder, model.lm_head)
 
     def find_option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
         """Returns an option of `generate`: the first that is set in the call, its generation config, the model's
@@ -64,6 +69,9 @@ class PlaitGenerationMixin:
             or torch.is_grad_enabled()
         ):
             return None
+        if self.decode_step.is_outdated:
+            self.decode_step = self.build_own_decode_step()
+            return self.compute_step_logits(inputs, prefix)
         own = select_self_attention_cache(cache)
         if not own.layers or type(own.layers[0]) is not PreallocatedCacheLayer or not own.get_seq_length():
             return None

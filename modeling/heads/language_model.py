@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitConfig, width_of
-from ..kernels.install import is_exact_linear
+from ..kernels.plain import is_exact_linear
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
 from ..losses.language_model import check_token_labels, language_model_loss, share_weight
 from ..outputs import PlaitModelOutput

@@ -120,13 +120,16 @@ class MaskedImageHead(SelfInitializing):
         hidden = hidden.repeat_interleave(self.patches.height, 2).repeat_interleave(self.patches.width, 3)
         return torch.where(hidden, self.mask_patch.tile(1, rows, columns).to(images.dtype), images)
 
-    def forward(self, tokens: Tensor, images: Tensor, masked: Tensor) -> Tensor:
-        """Computes the loss, a scalar.
+    def forward(self, tokens: Tensor | None, images: Tensor, masked: Tensor) -> Tensor:
+        """Computes the loss, a scalar; without tokens, returns the images with hidden patches (see `hide_patches`): a
+        call of the module, so that an adapter or offloading reaches the learned patch.
 
         tokens: (images, tokens, width), the tower's output for the masked images; images: (images, channels, height,
         width), without the mask; masked: (images, patches), True for a hidden patch. Raises ValueError if the tower did
         not make one token of each patch.
         """
+        if tokens is None:
+            return self.hide_patches(images, masked)
         first, patches = self.patches.first, masked.shape[1]
         if tokens.shape[1] != first + patches:
             raise ValueError(

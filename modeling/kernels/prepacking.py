@@ -18,15 +18,8 @@ from torch import Tensor, nn
 
 from ..core.layers import PlaitGatedMLP, PlaitMLP, build_activation, quick_gelu_
 from . import linear as products
-from .install import (
-    ForwardKernel,
-    find_kernel,
-    has_forward_hooks,
-    install_kernel,
-    is_plain_weight,
-    is_replaceable,
-    remove_kernels,
-)
+from .install import ForwardKernel, find_kernel, install_kernel, is_replaceable, remove_kernels
+from .plain import has_forward_hooks, is_plain_weight
 
 Kernel = Callable[[Tensor], Tensor]
 
@@ -112,7 +105,7 @@ class PackedLinear(ForwardKernel):
     """A linear layer's packed weight: one kernel for one row, one for several."""
 
     def __init__(self, linear: nn.Linear, layout: KernelLayout) -> None:
-        self.linear, self.version = linear, linear.weight._version
+        self.linear, self.weight, self.version = linear, linear.weight, linear.weight._version
         self.several: Kernel = layout.several(linear)
         self.one: Kernel = self.several if layout.one is layout.several else layout.one(linear)
 
@@ -131,38 +124,44 @@ class PackedLinear(ForwardKernel):
             raise RuntimeError(
                 "packed weights have no gradient: use torch.inference_mode(), or model.train() to drop them"
             )
-        if self.linear.weight._version != self.version:
+        weight = self.linear.weight
+        if weight is not self.weight or weight._version != self.version:
             raise RuntimeError("a weight changed after it was packed: call prepack_weights(model) again")
 
 
 class PackedMLP(ForwardKernel):
-    """down(act(up(x))), with the activation fused into the first product for several rows. With a hook on the first
-    layer or the activation, the class's own `forward` is used."""
+    """down(act(up(x))), with the activation fused into the first product for several rows. Where the first layer or the
+    activation was replaced since (by an adapter, for example) or has a hook, the class's own `forward` is used."""
 
     def __init__(self, mlp: PlaitMLP, up: PackedLinear, fused: Kernel) -> None:
-        self.mlp, self.up, self.fused = mlp, up, fused
+        self.mlp, self.up, self.fused, self.parts = mlp, up, fused, (mlp.up_proj, mlp.act)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps x: (batch, length, width) to the same shape. Raises RuntimeError as `PackedLinear.check` does."""
-        self.up.check()
-        if has_forward_hooks(self.mlp.up_proj, self.mlp.act):
+        up, act = self.parts
+        if self.mlp.up_proj is not up or self.mlp.act is not act or find_kernel(up) is not self.up:
             return type(self.mlp).forward(self.mlp, x)
+        if has_forward_hooks(up, act):
+            return type(self.mlp).forward(self.mlp, x)
+        self.up.check()
         inner = self.mlp.act(self.up.one(x)) if self.up.is_one_row(x) else self.fused(x)
         return self.mlp.down_proj(self.mlp.dropout(inner))
 
 
 class InPlaceMLP(ForwardKernel):
-    """down(act(up(x))) or down(act(gate(x)) * up(x)), with the activation in place. With gradients, or with a hook
-    (which may keep a layer's output), the class's own `forward` is used."""
+    """down(act(up(x))) or down(act(gate(x)) * up(x)), with the activation in place. With gradients, with a hook (which
+    may keep a layer's output), or where the layer or the activation was replaced since, the class's own `forward` is
+    used."""
 
     def __init__(self, mlp: PlaitMLP, act_: Callable[[Tensor], Tensor]) -> None:
-        self.mlp, self.act_ = mlp, act_
+        self.mlp, self.act_, self.act = mlp, act_, mlp.act
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps x: (batch, length, width) to the same shape."""
         mlp, gated = self.mlp, isinstance(self.mlp, PlaitGatedMLP)
         first: Any = mlp.gate_proj if gated else mlp.up_proj
-        if torch.is_grad_enabled() or has_forward_hooks(first, mlp.act):
+        replaced = type(first) is not nn.Linear or mlp.act is not self.act
+        if torch.is_grad_enabled() or replaced or has_forward_hooks(first, self.act):
             return type(mlp).forward(mlp, x)
         inner = self.act_(first(x))
         return mlp.down_proj(mlp.dropout(inner.mul_(mlp.up_proj(x)) if gated else inner))

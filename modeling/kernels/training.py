@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from .install import ForwardKernel, find_kernel, install_kernel, is_plain_weight, remove_kernels
+from .install import ForwardKernel, find_kernel, install_kernel, remove_kernels
+from .plain import is_plain_weight
 
 GemmKernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -91,10 +92,11 @@ class AutotunedLinear(ForwardKernel):
 
     def has_kernel_for(self, x: Tensor) -> bool:
         """Returns whether the kernels compute this input: float32 on a CPU, with gradients, of at least `FEWEST_ROWS`
-        rows, outside autocast and torch.compile."""
+        rows, outside autocast and torch.compile, and only with a plain weight."""
         if not torch.is_grad_enabled() or x.numel() < FEWEST_ROWS * self.linear.in_features:
             return False
-        single = x.dtype == self.linear.weight.dtype == torch.float32 and x.device.type == "cpu"
+        weight = self.linear.weight
+        single = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and is_plain_weight(weight)
         return single and not torch.is_autocast_enabled("cpu") and not is_torchdynamo_compiling()
 
 

@@ -193,11 +193,11 @@ class ContrastiveLoss:
         return partial(hard_info_nce, hardness=self.hardness) if self.hardness else info_nce
 
     def sum_losses(self, similarity: Similarity, anchors: Anchors) -> Tensor:
-        """Computes the sum of the rows' losses, in blocks of rows."""
+        """Computes the sum of the rows' losses, in blocks of rows; without rows, of one empty block: its zero has
+        gradients, so that a process without rows joins every exchange of gradients."""
         size = max(1, self.block // max(len(anchors.columns), 1))
-        starts = range(0, len(anchors.rows), size)
-        # a zero with gradients, so that a process without rows joins every exchange of gradients
-        total = torch.stack([0 * x.sum() for x in (anchors.columns, *similarity.parameters())]).sum()
+        starts = range(0, max(len(anchors.rows), 1), size)
+        total = anchors.rows.new_zeros((), dtype=torch.promote_types(anchors.rows.dtype, torch.float32))
         for start in starts:
             rows = slice(start, start + size)
             block = anchors._replace(

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels.install import ForwardKernel, find_kernel, install_kernel, remove_kernels
+from ..kernels.install import ForwardKernel, install_kernel, remove_kernels
 from ..kernels.linear import linear
+from ..kernels.plain import is_exact_embedding
 from .cross_entropy import IGNORE_INDEX
 
 LOGITS_PER_CHUNK = {"cpu": 15 * 2**20, "cuda": 40 * 2**20}  # logits in memory: 60 MiB in float32, on a GPU 160 MiB
@@ -52,10 +53,10 @@ class SparseLookup(ForwardKernel):
 def share_weight(embedding: Any, head: Any) -> Iterator[Tensor]:
     """Yields the weight to call `language_model_loss` with. Inside the context an embedding that is tied to the head
     uses `SparseLookup`, so that the two gradients of the shared weight are added in place. (Only on a CPU, with
-    gradients, and if nothing else replaces the embedding's `forward`; otherwise this is the head's plain weight.)"""
+    gradients, and if the embedding is a plain one; otherwise this is the head's plain weight.)"""
     weight: Any = head.weight
-    tied = type(embedding) is nn.Embedding and embedding.weight is weight and weight.device.type == "cpu"
-    if not tied or not torch.is_grad_enabled() or find_kernel(embedding) is not None:
+    shares = weight.device.type == "cpu" and torch.is_grad_enabled() and is_exact_embedding(embedding)
+    if not shares or embedding.weight is not weight:
         yield weight
         return
     rows, projection = SharedWeight.apply(weight)

@@ -54,7 +54,7 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
                 f"cannot set image_token_id {token_id}: a model with images in its text, and a token id of 0 or "
                 "more, are needed"
             )
-        if token_id >= len(self.get_input_embeddings().get_parameter("weight")):
+        if token_id >= self.config.get_text_config().vocab_size:
             self.resize_token_embeddings(token_id + 1)
         self.config.image_token_id = token_id
 

@@ -224,9 +224,10 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         return PlaitPreTrainingOutput(total, losses, matching_logits=logits, matching_labels=answers)
 
     def build_zero_loss(self) -> Tensor:
-        """Builds a loss of zero with a gradient, for a batch in which no objective has a row to learn from."""
-        trained = next((parameter for parameter in self.parameters() if parameter.requires_grad), torch.zeros(1))
-        return trained.flatten()[:0].float().sum()
+        """Builds a loss of zero, for a batch in which no objective has a row to learn from; it can be differentiated if
+        any parameter is trained."""
+        trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
+        return torch.zeros((), requires_grad=trained)
 
     def collect_pairs(self, encoded: EncodedBatch, inputs: InputsByModality, given: Mapping[str, Any]) -> ComparedPairs:
         """Collects the pairs that contrastive and matching compare; raises ValueError for a batch of one row."""
@@ -329,7 +330,7 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         nothing = self.build_zero_loss()
         first, second = (nothing.expand(0, compute_side_width(self.config, name)) for name in self.model.towers)
         if self.projections:
-            first, second = (each.get_parameter("weight")[:, :0].T for each in self.projections.values())
+            first, second = (project(x) for project, x in zip(self.projections.values(), (first, second), strict=True))
         return first, second
 
 

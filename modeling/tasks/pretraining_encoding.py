@@ -114,7 +114,7 @@ def encode_masked_images(
         return {}, None
     pixel_values = present.inputs["pixel_values"]
     masked = head.draw_mask(pixel_values) if masked_places is None else present.select(masked_places.flatten(0, -2))
-    variants = [pixel_values] * clean + [head.hide_patches(pixel_values, masked)]
+    variants = [pixel_values] * clean + [head(None, pixel_values, masked)]
     output = model.towers["image"](pixel_values=torch.cat(variants))
     *whole, hidden = split_output(output, len(variants))
     rows = {"image": scatter_items(whole[0], present.slots)} if whole else {}

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from ...configuration import PlaitAudioConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
 from ..core.layers import LearnedTokens, Sinusoids
 from ..core.pooling import build_pooler, build_tower_output
+from ..core.precision import cast_to_module
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
-from .patches import interpolate_positions, to_height_width
+from .patches import add_positions, to_height_width
 from .waveform import AudioTokens, WaveformEmbeddings
 
 
@@ -95,8 +96,9 @@ class AudioEmbeddings(nn.Module):
     def forward(self, input_features: Tensor, mask: Tensor | None = None) -> AudioTokens:
         """Returns one token for every two frames; input_features: (clips, mel bins, frames), mask: (clips, frames)."""
         self.check(input_features)
-        real = 1 if mask is None else mask[:, None].to(self.conv1.weight.dtype)
-        x = nn.functional.gelu(self.conv1(input_features.to(self.conv1.weight.dtype) * real)) * real
+        x = cast_to_module(input_features, self.conv1)
+        real = 1 if mask is None else mask[:, None].to(x.dtype)
+        x = nn.functional.gelu(self.conv1(x * real)) * real
         x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
         if self.position_embedding is not None:
             x = x + self.position_embedding(torch.arange(x.shape[1], device=x.device))
@@ -150,12 +152,12 @@ class SpectrogramEmbeddings(nn.Module):
     def forward(self, input_values: Tensor, mask: Tensor | None = None) -> AudioTokens:
         """Returns tokens (clips, tokens, width) of input_values (clips, frames, mel bins)."""
         self.check(input_values, mask)
-        spectrogram = input_values.to(self.patch_embedding.weight.dtype).transpose(1, 2)[:, None]
+        spectrogram = cast_to_module(input_values, self.patch_embedding).transpose(1, 2)[:, None]
         patches = self.patch_embedding(spectrogram)
         grid = (patches.shape[-2], patches.shape[-1])
         first = [token(len(patches)) for token in self.class_tokens]
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
-        return AudioTokens(x + interpolate_positions(self.position_embedding.weight, self.grid, grid, len(first)), None)
+        return AudioTokens(add_positions(x, self.position_embedding, self.grid, grid), None)
 
     def check(self, input_values: Tensor, mask: Tensor | None) -> None:
         """Raises ValueError for a wrong rank or number of mel bins, a clip shorter than a patch, or padded clips."""

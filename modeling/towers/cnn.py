@@ -10,6 +10,7 @@ from transformers.activations import ACT2FN
 
 from ...configuration import PlaitCNNConfig
 from ..core.pooling import mean_token
+from ..core.precision import cast_to_module
 from ..outputs import LayerChoice, TowerOutput, select_layers
 
 
@@ -39,7 +40,7 @@ class ConvolutionalTower(nn.Module):
         attentions. Raises ValueError for a wrong rank or number of channels.
         """
         self.check(pixel_values)
-        x, maps = pixel_values.to(self.stem.entry.convolution.weight.dtype), []
+        x, maps = cast_to_module(pixel_values, self.stem), []
         wanted = select_layers(output_hidden_states, 1 + len(self.stages))
         for number, step in enumerate((self.stem, *self.stages)):
             x = step(x)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from ...configuration import PlaitVisionConfig
 from ..core.layers import LearnedTokens
 from ..core.pooling import build_pooler, build_tower_output
+from ..core.precision import cast_to_module
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
-from .patches import interpolate_positions, to_height_width
+from .patches import add_positions, to_height_width
 
 
 class ImageTower(nn.Module):
@@ -62,13 +63,13 @@ class ImageEmbeddings(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Returns tokens (images, tokens, width) of pixel_values (images, channels, height, width)."""
         self.check(pixel_values)
-        patches = self.patch_embedding(pixel_values.to(next(self.patch_embedding.parameters()).dtype))
+        patches = self.patch_embedding(cast_to_module(pixel_values, self.patch_embedding))
         grid = (patches.shape[-2], patches.shape[-1])
         first = [token(len(patches)) for token in self.class_tokens]
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
         if self.position_embedding is None:
             return x
-        return x + interpolate_positions(self.position_embedding.weight, self.grid, grid, len(first))
+        return add_positions(x, self.position_embedding, self.grid, grid)
 
     def check(self, pixel_values: Tensor) -> None:
         """Raises ValueError for a wrong rank or number of channels, or an image smaller than one patch."""

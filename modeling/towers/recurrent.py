@@ -9,6 +9,7 @@ from transformers.activations import ACT2FN
 from ...configuration import PlaitRNNConfig
 from ..core.layers import SelfInitializing
 from ..core.pooling import mean_token
+from ..core.precision import cast_to_module
 from ..outputs import LayerChoice, TowerOutput, select_layers
 
 
@@ -117,7 +118,7 @@ class RecurrentTower(nn.Module):
             raise ValueError(f"a recurrent tower reads input_features (clips, {bins}, frames), not {shape}")
         if not input_features.shape[2]:
             raise ValueError("an audio clip has 0 frames: pass at least one, or mark it as absent in audio_present")
-        return self.norm(input_features.transpose(1, 2).to(next(self.rnn.parameters()).dtype))
+        return self.norm(cast_to_module(input_features.transpose(1, 2), self.rnn))
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the RNN, the first layer with weights of the input."""

@@ -9,6 +9,7 @@ from transformers import initialization as init
 from ...configuration import PlaitCNNConfig, PlaitTubeletConfig, PlaitVideoConfig, PlaitVisionConfig, width_of
 from ..core.layers import LearnedTokens, Sinusoids
 from ..core.pooling import build_pooler, build_tower_output, first_token, mean_token
+from ..core.precision import cast_to_module
 from ..core.transformer import PlaitTransformer, TransformerOutput
 from ..outputs import LayerChoice, TowerOutput
 from .cnn import ConvolutionalTower
@@ -103,6 +104,7 @@ class TemporalTransformer(nn.Module):
     def __init__(self, config: PlaitVideoConfig) -> None:
         super().__init__()
         width = width_of(config.image_config, "image")
+        self.num_frames = config.num_frames
         self.position_embedding = nn.Embedding(config.num_frames, width)
         self.transformer = PlaitTransformer(config, input_size=width)
 
@@ -115,9 +117,10 @@ class TemporalTransformer(nn.Module):
         Raises ValueError for more frames than there are positions.
         """
         frames, count = x.shape[1:3]
-        if frames > self.position_embedding.num_embeddings:
-            places = self.position_embedding.num_embeddings
-            raise ValueError(f"a video has {frames} frames, but the tower places {places}: sample fewer (num_frames)")
+        if frames > self.num_frames:
+            raise ValueError(
+                f"a video has {frames} frames, but the tower places {self.num_frames}: sample fewer (num_frames)"
+            )
         x = x + self.position_embedding(torch.arange(frames, device=x.device))[None, :, None]
         mask = present.repeat_interleave(count, dim=1)
         result = self.transformer(
@@ -184,7 +187,7 @@ class TubeletEmbeddings(nn.Module):
         if pixel_values_videos.shape[1:] != self.size:
             found = tuple(pixel_values_videos.shape[1:])
             raise ValueError(f"a video is {found} (frames, channels, height, width), but the tower reads {self.size}")
-        pixels = pixel_values_videos.to(self.patch_embedding.weight.dtype).transpose(1, 2)
+        pixels = cast_to_module(pixel_values_videos, self.patch_embedding).transpose(1, 2)
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
         x = torch.cat((*(token(len(patches)) for token in self.class_tokens), patches), dim=1)
         return x + self.position_embedding(torch.arange(x.shape[1], device=x.device))

@@ -11,6 +11,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitWaveformConfig
 from ..core.layers import LearnedTokens, SelfInitializing
+from ..core.precision import cast_to_module
 
 
 class AudioTokens(NamedTuple):
@@ -50,7 +51,7 @@ class WaveformEmbeddings(nn.Module):
         """Returns one token for each stride of samples; input_values and mask: (clips, samples)."""
         self.check(input_values, mask)
         short = max(self.receptive_field - input_values.shape[1], 0)
-        x = nn.functional.pad(input_values.to(self.projection.weight.dtype), (0, short))[:, None]
+        x = nn.functional.pad(cast_to_module(input_values, self.convolutions), (0, short))[:, None]
         lengths = None if mask is None else mask.long().sum(1).clamp(min=self.receptive_field)
         for convolution in self.convolutions:
             x, lengths = convolution(x, lengths)

@@ -9,13 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from plait import PlaitConfig, PlaitModel
-from plait.modeling.kernels.install import (
-    find_kernel,
-    install_kernel,
-    is_exact_linear,
-    is_plain,
-    remove_kernels,
-)
+from plait.modeling.kernels.install import find_kernel, install_kernel, remove_kernels
+from plait.modeling.kernels.plain import is_exact_linear, is_plain
 from plait.modeling.kernels.prepacking import InPlaceMLP, KernelLayout, PackedLinear, PlainLinear, prepack_weights
 from plait.modeling.kernels.training import TORCH_KERNELS, AutotunedLinear, is_autotunable
 
