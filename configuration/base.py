@@ -13,7 +13,8 @@ logger = logging.get_logger(__name__)
 Given = TypeVar("Given")
 Held = TypeVar("Held")
 
-_reading_a_file: ContextVar[bool] = ContextVar("plait_reading_a_file", default=False)
+# the file that a config is read from: its "own", that of a "foreign" model type (of which transformers warns), or none
+_reading_a_file: ContextVar[str] = ContextVar("plait_reading_a_file", default="")
 
 # keys that PreTrainedConfig removes from its keyword arguments or writes into config.json
 _LIBRARY_KEYS = frozenset(
@@ -58,7 +59,8 @@ class PlaitBaseConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
         """Builds a config from the content of a config.json; unknown keys are kept and warned about once."""
-        token = _reading_a_file.set(True)
+        foreign = config_dict.get("model_type", cls.model_type) != cls.model_type
+        token = _reading_a_file.set("foreign" if foreign else "own")
         try:
             return super().from_dict(config_dict, **kwargs)
         finally:
@@ -84,4 +86,5 @@ class PlaitBaseConfig(PreTrainedConfig):
             hint = suggest_nearest(key, self.__dataclass_fields__)
             if not _reading_a_file.get():
                 raise TypeError(f"{type(self).__name__} has no field {key!r}{hint}")
-            logger.warning_once(f"{type(self).__name__}: kept the unknown key {key!r} of the config file{hint}")
+            if _reading_a_file.get() == "own":
+                logger.warning_once(f"{type(self).__name__}: kept the unknown key {key!r} of the config file{hint}")

@@ -11,6 +11,7 @@ from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
 from .fusion import PlaitFusionConfig
+from .main_part import MainPartSize, PresentSubConfigs, VocabularySize
 from .modalities import CONFIG_FIELDS
 from .objectives import check_objective_weights
 from .retrieval import DOCUMENT, PlaitRetrievalConfig
@@ -42,6 +43,25 @@ OWN_CONFIGS = {
         PlaitRetrievalConfig,
     )
 }
+SUB_CONFIGS: dict[str, type[PreTrainedConfig]] = {
+    "text_config": PlaitTextConfig,
+    "vision_config": PlaitVisionConfig,
+    "audio_config": PlaitAudioConfig,
+    "video_config": PlaitVideoConfig,
+    "decoder_config": PlaitDecoderConfig,
+    "fusion_config": PlaitFusionConfig,
+    "document_config": PlaitTextConfig,
+    "retrieval_config": PlaitRetrievalConfig,
+}
+# what `to_dict` adds for tools that read a dict; a file does not hold it twice
+ANSWERED_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
 
 
 def build_sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: type[PreTrainedConfig]) -> Any:
@@ -85,16 +105,12 @@ class PlaitConfig(PlaitBaseConfig):
     model_type = "plait"
     # a Trainer's predictions are the logits only
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "encoder_last_hidden_state"]
-    sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {
-        "text_config": PlaitTextConfig,
-        "vision_config": PlaitVisionConfig,
-        "audio_config": PlaitAudioConfig,
-        "video_config": PlaitVideoConfig,
-        "decoder_config": PlaitDecoderConfig,
-        "fusion_config": PlaitFusionConfig,
-        "document_config": PlaitTextConfig,
-        "retrieval_config": PlaitRetrievalConfig,
-    }
+    sub_configs: ClassVar[Any] = PresentSubConfigs(SUB_CONFIGS)
+    vocab_size: ClassVar[Any] = VocabularySize()
+    num_hidden_layers: ClassVar[Any] = MainPartSize()
+    num_attention_heads: ClassVar[Any] = MainPartSize()
+    num_key_value_heads: ClassVar[Any] = MainPartSize()
+    head_dim: ClassVar[Any] = MainPartSize()
 
     text_config: SubConfig = LEFT_OUT
     vision_config: SubConfig = LEFT_OUT
@@ -124,9 +140,9 @@ class PlaitConfig(PlaitBaseConfig):
     auto_map: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for field, config_class in self.sub_configs.items():
+        for field, config_class in SUB_CONFIGS.items():
             setattr(self, field, build_sub_config(getattr(self, field), config_class))
-        super().__post_init__(**kwargs)
+        super().__post_init__(**self._drop_answers(kwargs))
         self._check_parts()
         self._lift_tokens()
         if self.objectives:
@@ -165,13 +181,40 @@ class PlaitConfig(PlaitBaseConfig):
         return self.fusion_config is not None and self.fusion_config.strategy == INLINE
 
     @property
+    def main_part(self) -> PreTrainedConfig | None:
+        """The config of the part whose tokens a head reads: the decoder, the only component or the fusion; of towers
+        apart, the text tower; None without such a part. Sizes that this config is asked for are this part's."""
+        parts = (self.decoder_config, self.single, self.fusion_config, self.text_config)
+        return next((part for part in parts if part is not None), None)
+
+    @property
     def hidden_size(self) -> int:
         """The width of the tokens that a head reads."""
-        if self.decoder_config is not None:
-            return width_of(self.decoder_config)
-        if self.single is not None:
-            return width_of(self.single, next(iter(self.encoders), None))
-        return (self.fusion_config or self.get_text_config()).hidden_size
+        if self.main_part is None:
+            raise AttributeError("these towers are apart: each has its own hidden_size")
+        modality = next(iter(self.encoders), None) if self.main_part is self.single else None
+        return width_of(self.main_part, modality if self.decoder_config is None else None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the config as a dict: without absent parts, and with the sizes of the main part, which tools such as
+        peft look for at the top."""
+        present = {name: value for name, value in super().to_dict().items() if value or name not in SUB_CONFIGS}
+        return present | self._collect_answers()
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Returns what a config.json holds: every part, None if absent, and each size once, in its part."""
+        content = {name: value for name, value in super().to_diff_dict().items() if name not in ANSWERED_SIZES}
+        return {**dict.fromkeys(SUB_CONFIGS), **content}
+
+    def _collect_answers(self) -> dict[str, Any]:
+        """Returns the sizes that this config answers from its parts."""
+        answers = {name: getattr(self, name, None) for name in ANSWERED_SIZES}
+        return {name: value for name, value in answers.items() if value is not None}
+
+    def _drop_answers(self, keys: dict[str, Any]) -> dict[str, Any]:
+        """Returns the keys without the sizes that `to_dict` added, if they are the parts'."""
+        answers = self._collect_answers() if not keys.keys().isdisjoint(ANSWERED_SIZES) else {}
+        return {name: value for name, value in keys.items() if name not in answers or answers[name] != value}
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Returns the decoder's config, else the text tower's, else this one: caches, beams and resizing use it."""

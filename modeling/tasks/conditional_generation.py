@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin
 from transformers.utils.generic import can_return_tuple
 
@@ -203,8 +204,10 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         """Builds the decoder's inputs from the labels; returns none if its text is given."""
         if inputs.get("decoder_input_ids") is not None or inputs.get("decoder_inputs_embeds") is not None:
             return {}
-        mask = inputs.get("decoder_attention_mask")
-        mask = mask_until_last_label(labels) if mask is None else mask
+        mask, cache = inputs.get("decoder_attention_mask"), inputs.get("past_key_values")
+        if mask is None:
+            past = 0 if cache is None else cache.get_seq_length()  # a tuned prefix
+            mask = F.pad(mask_until_last_label(labels), (past, 0), value=1)
         return {"decoder_input_ids": shift_labels_right(labels, self.config), "decoder_attention_mask": mask}
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
