@@ -13,6 +13,7 @@ from ...configuration import PlaitConfig, width_of
 from ...configuration.modalities import MEDIA, MODALITIES, MODALITY_TABLE
 from ..core.distributed import trains_distributed, zero_with_grad
 from ..core.pooling import POOLINGS
+from ..core.rows import check_present_rows, check_text_rows
 from ..fusion.base import Fusion, Stream
 from ..fusion.connectors import build_connector
 from ..fusion.inline import insert_image_tokens
@@ -107,6 +108,8 @@ class PlaitModel(PlaitPreTrainedModel):
             check_unused(inputs, DecoderInputs.__annotations__, "this decoder takes its text in input_ids")
             return self.continue_text(parts, given, *cached, recorded)
         context = self.build_context(parts, given, recorded)
+        if given is not None and context.mask is not None and not has_cached_tokens(cached[0]):
+            check_present_rows(context.mask.any(dim=1), self.towers)
         text = {name: inputs.get(f"decoder_{name}") for name in DECODER_TEXT_INPUTS}
         if text["input_ids"] is None and text["inputs_embeds"] is None:
             raise ValueError("the decoder has no text: pass decoder_input_ids, or labels, from which they are built")
@@ -124,11 +127,13 @@ class PlaitModel(PlaitPreTrainedModel):
         self, inputs: dict[str, dict[str, Any]], given: Mapping[str, Any] | None, recorded: dict[str, Any]
     ) -> PlaitModelOutput:
         """Computes towers, connectors and fusion, or the single tower of a model of one component."""
-        outputs = self.encode_all(inputs, given, recorded)
+        outputs = self.encode_all(inputs, given, recorded, complete=self.fusion is None)
         if self.fusion is None:
             if len(outputs) > 1:
                 raise ValueError(f"these towers have no fusion: pass {' or '.join(outputs)}, or use PlaitForRetrieval")
-            (output,) = outputs.values()
+            ((modality, output),) = outputs.items()
+            if given:
+                check_present_rows(output.mask.any(dim=1), (modality,))
             return build_single_output(output)
         return self.fuse(self.fusion, outputs, recorded)
 
@@ -175,16 +180,17 @@ class PlaitModel(PlaitPreTrainedModel):
         given: Mapping[str, Any] | None,
         recorded: dict[str, Any],
         optional: bool = False,
+        complete: bool = False,
     ) -> dict[str, TowerOutput]:
         """Encodes every modality that the batch has; returns those in `given` unchanged.
 
-        Raises ValueError if there is no modality at all, unless `optional`.
+        Raises ValueError if there is no modality at all, unless `optional`; with `complete`, for a row that lacks one.
         """
         outputs = {name: TowerOutput(**value) for name, value in (given or {}).items()}
         for modality in MODALITIES:
             own = {name: value for name, value in inputs.get(modality, {}).items() if value is not None}
             if own and modality not in outputs:
-                output = self.encode_tower(modality, modality, own, recorded)
+                output = self.encode_tower(modality, modality, own, recorded, complete)
                 outputs |= {} if output is None else {modality: output}
         if not outputs and not optional:
             raise ValueError(f"no inputs: pass those of one or more modalities ({', '.join(self.towers)})")
@@ -197,11 +203,16 @@ class PlaitModel(PlaitPreTrainedModel):
         return {"dimensions": self.get_encoder(tower).item_dimensions} if known else {}
 
     def encode_tower(
-        self, tower: str, modality: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any]
+        self,
+        tower: str,
+        modality: str,
+        inputs: Mapping[str, Any],
+        recorded: Mapping[str, Any],
+        complete: bool = False,
     ) -> TowerOutput | None:
         """Runs a tower on the present items of a modality's inputs; None if there are none.
 
-        Raises ValueError for inputs if the model has no such tower.
+        Raises ValueError for inputs if the model has no such tower; with `complete`, for a row without an item.
         """
         present = gather_items(modality, inputs, **self.collect_item_options(tower, modality))
         if present is None:
@@ -211,6 +222,8 @@ class PlaitModel(PlaitPreTrainedModel):
             raise ValueError(
                 f"got {modality} inputs, but this model has no {tower} tower (towers: {names}): leave them out"
             )
+        if complete and present.slots is not None:
+            check_present_rows((present.slots >= 0).any(dim=1), (modality,))
         return scatter_items(self.towers[tower](**present.inputs, **recorded), present.slots) if present.count else None
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
@@ -251,7 +264,9 @@ class PlaitModel(PlaitPreTrainedModel):
     ) -> PlaitModelOutput:
         """Computes a decoder without cross-attention on its own text (GPT-style), with images inline if it has an image
         tower. Raises ValueError for inputs that it does not take, or images without their prompt."""
-        text, begun = inputs["text"], past_key_values is not None and past_key_values.get_seq_length() > 0
+        text, begun = inputs["text"], has_cached_tokens(past_key_values)
+        if past_key_values is None and not use_cache:  # with a cache, the first part of a text may be padding alone
+            check_text_rows(text["attention_mask"])
         has_images = bool(given) or inputs["image"]["pixel_values"] is not None
         if has_images and not self.config.inline or has_audio_or_video(inputs):
             raise ValueError(
@@ -321,6 +336,11 @@ class PlaitModel(PlaitPreTrainedModel):
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """Returns the tower of this modality; the first tower without one."""
         return self.towers[modality or next(iter(self.towers))]
+
+
+def has_cached_tokens(cache: Cache | None) -> bool:
+    """Returns whether the call continues tokens in a KV cache."""
+    return cache is not None and bool(cache.get_seq_length() > 0)
 
 
 def has_audio_or_video(inputs: Mapping[str, Mapping[str, Any]]) -> bool:

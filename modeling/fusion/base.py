@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import MODALITIES, PlaitFusionConfig
+from ..core.rows import check_present_rows
 from ..outputs import LayerChoice
 
 
@@ -71,7 +71,7 @@ class Fusion(nn.Module):
         """
         complete = self.complete(streams)
         present = torch.stack([stream.present for stream in complete.values()], dim=1)
-        self.check_rows(present)
+        check_present_rows(present.any(dim=1), self.modalities)
         kept = self.modality_dropout(present).unbind(dim=1)
         clean = {modality: complete[modality].clean(rows) for modality, rows in zip(complete, kept, strict=True)}
         return self.fuse(clean, output_hidden_states, output_attentions)
@@ -93,20 +93,6 @@ class Fusion(nn.Module):
         batch, _, width = (tokens := next(iter(streams.values())).tokens).shape
         empty = Stream(tokens.new_zeros(batch, 0, width), tokens.new_zeros(batch, 0, dtype=torch.bool))
         return {modality: streams.get(modality, empty) for modality in self.modalities}
-
-    def check_rows(self, present: Tensor) -> None:
-        """Raises ValueError for a row without any modality; present: (batch, modalities).
-
-        The values are read on the host: one synchronisation a call on a GPU.
-        """
-        if is_torchdynamo_compiling():  # a compiled or exported graph cannot depend on values
-            return
-        rows = (~present.any(dim=1)).nonzero().flatten().tolist()
-        if rows:
-            raise ValueError(
-                f"row {', '.join(map(str, rows))} of the batch has no modality at all: every row needs at least one of "
-                f"{', '.join(self.modalities)}"
-            )
 
 
 class ModalityDropout(nn.Module):

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderD
 
 from ..core.attention import select_self_attention_cache
 from ..core.masks import is_dynamic_cache
+from ..core.rows import check_text_rows
 from ..inputs import MODALITY_INPUTS, OutputOptions
 from .cache import PreallocatedCacheLayer
 from .continuing import count_cached_tokens, repeat_cache_rows
@@ -147,10 +148,12 @@ class PlaitGenerationMixin:
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
         """Prepares the cache as transformers does, with preallocated layers in a plain `DynamicCache`; turns the cache
-        off for a decoder that does not support one."""
+        off for a decoder that does not support one. Raises ValueError for a row without a token."""
         if not cast("Any", self).model.decoder.keeps_cache:
             generation_config.use_cache = model_kwargs["use_cache"] = False
         given = model_kwargs.get("past_key_values")
+        if given is None and not self.config.is_encoder_decoder:
+            check_text_rows(model_kwargs.get("attention_mask"))
         super()._prepare_cache_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
             generation_config, model_kwargs, *args
         )

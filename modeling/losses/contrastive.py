@@ -53,8 +53,9 @@ class Similarity(SelfInitializing):
             init.constant_(self.logit_bias, self.bias)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Computes the logits, (rows, columns), of first: (rows, width), second: (columns, width), of unit length."""
-        logits = first @ second.T * self.logit_scale.exp()
+        """Computes the logits, (rows, columns), of first: (rows, width), second: (columns, width), of unit length; a
+        single vector, (width), has no axis of rows or columns."""
+        logits = first @ second.transpose(0, -1) * self.logit_scale.exp()
         return logits if self.logit_bias is None else logits + self.logit_bias
 
     def clamp_temperature(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...configuration.objectives import CAPTIONING, CONTRASTIVE, MASKED_IMAGE, MASKED_LM, MATCHING
 from ..backbone.model import PlaitModel
 from ..core.pooling import mean_token
+from ..core.rows import check_present_rows
 from ..heads.masked_image import MaskedImageHead
 from ..outputs import TowerOutput
 from ..towers.items import gather_items, scatter_items
@@ -66,6 +67,9 @@ def encode_clean_and_masked(
         masked_ids: (batch, length), the text with masked tokens.
         image_head: the head of masked image modelling, which masks patches.
         masked_places: `bool_masked_pos` of `PlaitForPreTraining.forward`; None: sampled.
+
+    Raises:
+        ValueError: a row with no modality at all.
     """
     wanted = set(wanted)
     rows = {name: TowerOutput(**output) for name, output in given.items()}
@@ -79,7 +83,24 @@ def encode_clean_and_masked(
         rows |= image
         read.discard("image")
     rows |= model.encode_all({name: dict(inputs[name]) for name in read}, None, {}, optional=True)
+    check_input_rows(model, inputs, rows)
     return EncodedBatch(rows, hidden)
+
+
+def check_input_rows(model: PlaitModel, inputs: InputsByModality, rows: Mapping[str, TowerOutput]) -> None:
+    """Raises ValueError for a row without any modality, in `rows` (encoded) or in the inputs that no objective
+    encodes."""
+    present = [output.mask.bool().any(dim=1) for output in rows.values()]
+    for modality in model.towers:
+        own = {name: value for name, value in inputs[modality].items() if value is not None}
+        if not own or modality in rows or (modality == "text" and MASKED_TEXT in rows):
+            continue
+        items = gather_items(modality, own, **model.collect_item_options(modality, modality))
+        if items is None or items.slots is None:  # every row has it
+            return
+        present.append((items.slots >= 0).any(dim=1))
+    if present:
+        check_present_rows(torch.stack(present).any(dim=0), model.towers)
 
 
 def encode_text_variants(

@@ -28,6 +28,7 @@ from .retrieval_sides import (
     SideEmbeddings,
     build_negative_arguments,
     build_side_outputs,
+    check_present_sides,
     check_side_rows,
     compute_content_groups,
     split_by_side,
@@ -100,8 +101,8 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             return_loss: compute the loss, over all pairs of sides; None: in training.
 
         Raises:
-            ValueError: nothing to encode; for a loss, a single side or sides of different lengths; hard negatives of
-                another shape or without a side of texts; vectors that are not finite.
+            ValueError: nothing to encode, or a row without any side; for a loss, a single side or sides of different
+                lengths; hard negatives of another shape or without a side of texts; vectors that are not finite.
         """
         with_loss = self.training if return_loss is None else return_loss
         sides = self.embed(inputs, with_loss)
@@ -160,13 +161,16 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         side = DOCUMENT if DOCUMENT in self.config.sides else "text"
         return side if self.config.sides.get(side) == "text" else None
 
-    def encode_side(self, side: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any]) -> TowerOutput | None:
-        """Runs the side's tower on its inputs; returns None without inputs."""
+    def encode_side(
+        self, side: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any], complete: bool = False
+    ) -> TowerOutput | None:
+        """Runs the side's tower on its inputs; returns None without inputs. With `complete`, raises ValueError for a
+        row that has nothing to read."""
         modality = self.config.sides[side]
         tower = side if side in self.model.towers else modality
         if modality == "text":
             warn_short_texts(self.config.towers[tower], inputs.get("input_ids"))
-        return self.model.encode_tower(tower, modality, inputs, recorded)
+        return self.model.encode_tower(tower, modality, inputs, recorded, complete)
 
     def embed_output(self, side: str, output: TowerOutput, groups: Tensor | None) -> SideEmbeddings:
         """Projects a tower's output to vectors of unit length."""
@@ -197,6 +201,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         if len(names) < 2:
             raise ValueError(f"a contrastive loss compares two sides, and this model has only {', '.join(names)}")
         check_side_rows(sides, groups, negative_groups)
+        check_present_sides(sides)
         if self.training:
             self.similarity.clamp_temperature()
         losses = []
@@ -215,6 +220,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
     def compare(self, sides: Mapping[str, SideEmbeddings]) -> dict[str, Tensor]:
         """Computes the scaled similarities of the first two sides: `logits` (rows of the first, rows of the second);
         for text and image also `logits_per_text` and `logits_per_image`."""
+        check_present_sides(sides)
         if len(sides) < 2:
             return {}
         first, second, *_ = sides
@@ -243,14 +249,12 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         """Returns the output of documents, as `get_text_features` does; inputs without the prefix "document_"."""
         return self.get_features(DOCUMENT, inputs)
 
-    def encode(
-        self, rows: Sequence[Any], processor: Callable[..., Any], side: str | None = None, **options: Any
-    ) -> Tensor:
-        """Encodes any number of rows, in batches: see `plait.modeling.tasks.retrieval_encoding.encode_rows`."""
+    def encode(self, rows: Any, processor: Callable[..., Any], side: str | None = None, **options: Any) -> Tensor:
+        """Encodes rows in batches, or one item: see `plait.modeling.tasks.retrieval_encoding.encode_rows`."""
         return encode_rows(self, rows, processor, side, **options)
 
     def zero_shot(
-        self, images: Sequence[Any], labels: Sequence[str], processor: Callable[..., Any], **options: Any
+        self, images: Any, labels: str | Sequence[str], processor: Callable[..., Any], **options: Any
     ) -> Tensor:
         """Classifies images by labels in words: see `plait.modeling.tasks.retrieval_encoding.classify_zero_shot`."""
         return classify_zero_shot(self, images, labels, processor, **options)
@@ -258,12 +262,13 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
     def get_features(self, side: str, inputs: Mapping[str, Any]) -> TowerOutput:
         """Returns the output of one side's tower, its pooled vector projected.
 
-        Raises ValueError for a side that the model lacks, or nothing to encode.
+        Raises ValueError for a side that the model lacks, or a row with nothing to encode.
         """
         if side not in self.config.sides:
             raise ValueError(f"this model has no {side} side, only {', '.join(self.config.sides)}")
         recorded = self.model.select_output_options(inputs)
-        output = self.encode_side(side, {name: inputs[name] for name in inputs if name not in recorded}, recorded)
+        own = {name: inputs[name] for name in inputs if name not in recorded}
+        output = self.encode_side(side, own, recorded, complete=True)
         if output is None:
             raise ValueError(f"nothing to encode: no {side} in {', '.join(inputs) or 'no inputs'}")
         output.pooler_output = self.project(side, pool_output(output))

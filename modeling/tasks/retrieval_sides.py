@@ -11,6 +11,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 from ...configuration import DOCUMENT, NEGATIVE, PlaitTextConfig
 from ...configuration.modalities import MODALITY_TABLE
 from ..core.pooling import pool_output
+from ..core.rows import check_present_rows
 from ..inputs import split_by_modality
 from ..losses.contrastive import NO_GROUP, fingerprint
 from ..outputs import TowerOutput
@@ -104,6 +105,17 @@ def build_side_outputs(sides: Mapping[str, SideEmbeddings]) -> dict[str, Any]:
     own = {side: embedded for side, embedded in sides.items() if side != NEGATIVE}
     kept = {side: embedded.output for side, embedded in own.items() if embedded.output is not None}
     return {f"{side}_embeds": own[side].vectors for side in own} | {"encoder_outputs": kept or None}
+
+
+def check_present_sides(sides: Mapping[str, SideEmbeddings]) -> None:
+    """Raises ValueError for a row without any side; if sides have different numbers of rows, which then do not belong
+    together, for a row of any side that has nothing to read."""
+    present = {side: embedded.present for side, embedded in sides.items() if side != NEGATIVE}
+    if len({len(rows) for rows in present.values()}) == 1:
+        check_present_rows(torch.stack(list(present.values())).any(dim=0), present)
+        return
+    for side, rows in present.items():
+        check_present_rows(rows, (side,))
 
 
 def check_side_rows(sides: Mapping[str, SideEmbeddings], groups: Tensor | None, negative_groups: Tensor | None) -> None:

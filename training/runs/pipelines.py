@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from ...configuration.messages import suggest
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.single_items import is_single_item
 from ...processing import PlaitProcessor
 from ..data.media import Row
 from ..recipes.schema import Recipe
@@ -146,10 +148,10 @@ class InferencePipeline:
         names = list(self.spec.columns)
         given = dict(zip(names, inputs, strict=False)) | {name: options.pop(name) for name in names if name in options}
         rows = build_call_rows(self.spec, given)
-        found = self.predict_rows(rows or [], {**self.options, **options})
+        found = self.predict_rows(rows, {**self.options, **options}) if rows else []
         if self.spec.task == "question_answering":
-            return found if has_list(given) else found[0]
-        return [[answer] for answer in found] if self.spec.nested and has_list(given) else found
+            return found if has_list(self.spec, given) else found[0]
+        return [[answer] for answer in found] if self.spec.nested and has_list(self.spec, given) else found
 
     def predict_rows(self, rows: Sequence[Row], options: dict[str, Any]) -> list[dict[str, Any]]:
         """Returns one answer per row, under the pipeline's key."""
@@ -187,27 +189,53 @@ class InferencePipeline:
 def build_call_rows(spec: PipelineSpec, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the rows of a call.
 
-    Raises TypeError for a missing argument, ValueError for lists of different lengths.
+    Raises TypeError for a missing argument, or a text that is not a string; ValueError for lists of different lengths,
+    or a row that is None.
     """
     first = next(iter(given.values()), None)
-    if isinstance(first, Mapping) or (isinstance(first, list) and first and is_record(spec, first[0])):
-        records = first if isinstance(first, list) else [first]
-        return [{column: record[name] for name, column in spec.columns.items()} for record in records]
-    if is_chat(first):
+    if is_record(spec, first) or (is_list(first) and len(first) and is_record(spec, first[0])):
+        records = [first] if isinstance(first, Mapping) else first
+        rows = [{column: record[name] for name, column in spec.columns.items()} for record in records]
+    elif is_chat(first):
         return [{"messages": first}]
-    if isinstance(first, list) and first and is_chat(first[0]):
+    elif is_list(first) and len(first) and is_chat(first[0]):
         return [{"messages": messages} for messages in first]
+    else:
+        rows = combine_columns(spec, given)
+    check_call_rows(spec, rows)
+    return rows
+
+
+def combine_columns(spec: PipelineSpec, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of arguments that are lists or single items; a single item goes with all rows."""
     missing = [name for name in spec.columns if given.get(name) is None]
     if missing:
         raise TypeError(f"missing {', '.join(missing)}: pass {', '.join(spec.columns)}")
-    values = {spec.columns[name]: value if isinstance(value, list) else [value] for name, value in given.items()}
+    values = {
+        spec.columns[name]: [value] if is_single_argument(spec, name, value) else list(value)
+        for name, value in given.items()
+    }
     count = max(map(len, values.values()))
     if any(len(value) not in (1, count) for value in values.values()):
         raise ValueError(
             f"lists of different lengths: { ({name: len(value) for name, value in values.items()}) }: give one length"
         )
-    columns = {name: value * (count // len(value)) for name, value in values.items()}
+    columns = {name: value * (count // len(value)) for name, value in values.items()} if count else {}
     return [{name: value[row] for name, value in columns.items()} for row in range(count)]
+
+
+def check_call_rows(spec: PipelineSpec, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Checks that each row has something to read.
+
+    Raises TypeError for a text that is not a string, ValueError for a value that is None.
+    """
+    for number, row in enumerate(rows):
+        for name, column in spec.columns.items():
+            value = row[column]
+            if value is None:
+                raise ValueError(f"{name}, row {number}: it is None: leave this row out")
+            if column != "image" and not isinstance(value, str):
+                raise TypeError(f"{name}, row {number}: {short(value)} ({type(value).__name__}) is not a string")
 
 
 def adapt_rows(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
@@ -223,9 +251,22 @@ def find_run_recipe(reference: str) -> Recipe | None:
     return RUN_FOLDER.read_recipe(folder) if reference and RUN_FOLDER.marks(folder) else None
 
 
-def has_list(given: Mapping[str, Any]) -> bool:
-    """Returns whether a call has a list of inputs; a conversation is a single input."""
-    return any(isinstance(value, list) and not is_chat(value) for value in given.values())
+def has_list(spec: PipelineSpec, given: Mapping[str, Any]) -> bool:
+    """Returns whether a call has a list of inputs; a conversation or a record is a single input."""
+    return any(
+        not (is_chat(value) or is_record(spec, value) or is_single_argument(spec, name, value))
+        for name, value in given.items()
+    )
+
+
+def is_single_argument(spec: PipelineSpec, name: str, value: Any) -> bool:
+    """Returns whether an argument of a call is one text or image, not a list."""
+    return is_single_item(value, "image" if spec.columns[name] == "image" else "text")
+
+
+def is_list(value: Any) -> bool:
+    """Returns whether a value is a list of inputs, as a column of a data set is, and not a single text or image."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def is_record(spec: PipelineSpec, value: Any) -> bool:

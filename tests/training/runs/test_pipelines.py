@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from datasets import Dataset
+from pandas import Series
 from PIL import Image
 from transformers import pipeline as hf_pipeline
 
@@ -132,3 +135,32 @@ def test_importing_plait_loads_no_pipelines() -> None:
     code = "import sys, plait; print(json.dumps([m for m in sys.modules if m.startswith('plait.training')]))"
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_one_input_is_one_row_however_it_is_given(folder: Callable[[str], str], pictures: dict[str, Path]) -> None:
+    """An array, bytes or a dict is one image, a string one text; a column, tuple or Series is a list."""
+    pipe = plait.pipeline("image-captioning", model=folder("captioning"))
+    file = pictures["red"]
+    expected, pixels = pipe(str(file)), np.asarray(Image.open(file))
+    for one in (file, file.read_bytes(), pixels, {"bytes": file.read_bytes(), "path": None}):
+        assert pipe(one) == expected
+    for several in ([pixels], (pixels,), np.stack([pixels, pixels]), Dataset.from_dict({"x": [str(file)]})["x"]):
+        assert pipe(several) == [expected] * len(several)
+    translate = plait.pipeline("translation", model=folder("translation"))
+    texts = [row["text"] for row in pairs(3)]
+    for column in (tuple(texts), np.array(texts), Series(texts, index=[2, 0, 1]), Dataset.from_dict({"x": texts})["x"]):
+        assert translate(column) == translate(texts)
+    assert translate([]) == pipe([]) == []
+
+
+def test_rows_that_cannot_be_read_are_named(folder: Callable[[str], str], pictures: dict[str, Path]) -> None:
+    translate = plait.pipeline("translation", model=folder("translation"))
+    with pytest.raises(ValueError, match="texts, row 0: it is None"):
+        translate([None, "a dog"])
+    with pytest.raises(TypeError, match="texts, row 1: .*Image.* is not a string"):
+        translate(["a dog", Image.open(pictures["red"])])
+    with pytest.raises(ValueError, match="images, row 1: it is None"):
+        plait.pipeline("image-captioning", model=folder("captioning"))([str(pictures["red"]), None])
+    ask = plait.pipeline("question-answering", model=folder("question_answering"))
+    with pytest.raises(ValueError, match="context, row 1: it is None"):
+        ask(question=["a", "b"], context=["c", None])
