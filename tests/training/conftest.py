@@ -188,7 +188,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]
     @cache
     def folder(name: str) -> Path:
         content = recipe_for(name, tmp_path_factory.mktemp(name), pictures)
-        if name == "captioning":  # which reference is drawn depends on the pictures' paths, new in every run
+        if name == "captioning":  # all references, in an order of their own
             content["settings"] = {"references": "each"}
         recipe = build_recipe(content)
         train(recipe, "plait train")

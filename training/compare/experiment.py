@@ -7,11 +7,12 @@ import numpy as np
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
-from ..data.feature_cache import FeatureStore, cache_features
+from ..data.feature_cache import FeatureStore, cache_features, find_frozen_tower
 from ..data.labels import LabelSpec
 from ..data.loading import load_data
 from ..data.media import find_columns
 from ..data.samplers import shuffle_indices
+from ..data.tower_digest import compute_tower_digest
 from ..data.unreadable_rows import select_readable_splits
 from ..metrics.classification import DEFAULT_METRICS, find_metric
 from ..optimization.arguments import PlaitTrainingArguments
@@ -139,23 +140,30 @@ class Experiment:
                     f"training.cache_features: the {modality} tower is newly initialized in every trial, so its "
                     "outputs cannot be shared: take a pretrained tower, or leave it out of cache_features"
                 )
-            if (modality, source) not in self.stores:
-                datasets = [self.rows] if self.recipe.compare.folds is not None else list(self.splits.values())
-                try:
-                    self.stores[modality, source] = cache_features(
-                        model,
-                        processor,
-                        datasets,
-                        modality,
-                        folder=args.feature_cache_dir,
-                        limit=args.feature_cache_limit,
-                        batch_size=args.per_device_eval_batch_size,
-                        max_length=self.recipe.max_length,
-                    )
-                except ValueError as error:
-                    raise RecipeError(f"training.cache_features: {error}") from error
-            found[modality] = self.stores[modality, source]
+            try:
+                tower = find_frozen_tower(model, modality)
+                key = modality, compute_tower_digest(model, tower, processor, modality)
+                if key not in self.stores:
+                    self.stores[key] = self._cache_features(model, processor, modality, args)
+            except ValueError as error:
+                raise RecipeError(f"training.cache_features: {error}") from error
+            found[modality] = self.stores[key]
         return found
+
+    def _cache_features(
+        self, model: PlaitPreTrainedModel, processor: PlaitProcessor, modality: str, args: PlaitTrainingArguments
+    ) -> FeatureStore:
+        """Computes the outputs of a frozen tower on all rows."""
+        return cache_features(
+            model,
+            processor,
+            [self.rows] if self.recipe.compare.folds is not None else list(self.splits.values()),
+            modality,
+            folder=args.feature_cache_dir,
+            limit=args.feature_cache_limit,
+            batch_size=args.per_device_eval_batch_size,
+            max_length=self.recipe.max_length,
+        )
 
     def _select_tested_rows(self) -> "Dataset":
         from datasets import concatenate_datasets

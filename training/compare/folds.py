@@ -1,13 +1,13 @@
 """Groups of rows that belong together, and how they are assigned to folds."""
 
-from collections.abc import Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...configuration.modalities import MEDIA
+from ..data.groups import Values, collect_media_values, join_rows
 from ..data.labels import REGRESSION, SINGLE, LabelSpec
-from ..data.media import Row, collect_items, find_columns
 from ..recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -20,48 +20,28 @@ def assign_groups(data: "Dataset", columns: Sequence[str]) -> np.ndarray:
     """Returns (rows,) group numbers: rows with an equal value in one of the columns, directly or by way of other rows,
     are in one group.
 
-    Texts are equal when they differ only in case and spaces, images when their bytes or paths are equal.
+    Texts are equal when they differ only in case and spaces, images when their content (or `image_id`) is equal.
 
     Raises:
         RecipeError: a column that the data do not have.
     """
-    parents = list(range(len(data)))
-    for column in columns:
-        first: dict[Hashable, int] = {}
-        for row, values in enumerate(collect_column_values(data, column)):
-            for value in values:
-                union_groups(parents, first.setdefault(value, row), row)
-    roots = [find_root(parents, row) for row in range(len(parents))]
-    return np.unique(roots, return_inverse=True)[1]
+    values = [found for column in columns for found in collect_column_values(data, column)]
+    return np.unique(join_rows(len(data), values), return_inverse=True)[1]
 
 
-def collect_column_values(data: "Dataset", column: str) -> Iterable[list[Hashable]]:
-    """Returns for each row the values that identify it in one column ("image": in all image columns, and so on)."""
+def collect_column_values(data: "Dataset", column: str) -> list[Values]:
+    """Returns the values that identify each row in one column ("image": in all image columns, and so on)."""
     names = [name for name in data.column_names if name.partition(".")[0] == column]
     if not names:
         raise RecipeError(f"compare.group_by: there is no column {column!r}, only {', '.join(data.column_names)}")
     if column in MEDIA:
-        names = find_columns(data.column_names, column)
-        return ([key for key, _ in collect_items(cast("Row", row), column)] for row in data.select_columns(names))
-    return ([normalize_value(value)] if value is not None else [] for value in data[names[0]])
+        return collect_media_values(data, column)
+    return [[[normalize_value(value)] if value is not None else [] for value in data[names[0]]]]
 
 
 def normalize_value(value: Any) -> str:
     """Returns a value as text in which case and spaces do not matter."""
     return " ".join(str(value).casefold().split())
-
-
-def union_groups(parents: list[int], one: int, other: int) -> None:
-    """Merges the groups of two rows."""
-    parents[find_root(parents, other)] = find_root(parents, one)
-
-
-def find_root(parents: list[int], row: int) -> int:
-    """Returns the row that represents the group of this row, and shortens the path to it."""
-    while parents[row] != row:
-        parents[row] = parents[parents[row]]
-        row = parents[row]
-    return row
 
 
 def assign_folds(groups: np.ndarray, targets: np.ndarray, labels: LabelSpec, folds: int, seed: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Computes the outputs of frozen towers once per distinct input and keeps them on disk.
 
-The folder's name is a digest of the tower's weights, its config and the settings of its preprocessing, so that
-outputs of another tower are never read. Rows of different length are concatenated, without padding, in safetensors
-files that are mapped into memory.
+The folder's name is a digest of the tower and its preprocessing (see `tower_digest`), so that outputs of another tower
+are never read; an input is known by its content. Rows of different length are concatenated, without padding, in
+safetensors files that are mapped into memory.
 """
 
 import json
@@ -19,33 +19,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import IterableDataset
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ...configuration import DOCUMENT, NEGATIVE
-from ...configuration.modalities import CONFIG_FIELDS, MODALITY_TABLE
 from ...processing import PlaitProcessor
-from ...processing.text import reads_padding
 from ..parameters import unwrap_plait
-from .inputs import (
-    compute_text_key,
-    encode_image_inputs,
-    encode_media_inputs,
-    encode_text_inputs,
-    find_images,
-    require_tokenizer,
+from .inputs import compute_text_key, encode_items, encode_text_inputs
+from .media import (
+    READ_ERRORS,
+    Row,
+    collect_items,
+    find_columns,
+    iterate_columns,
+    iterate_keys,
+    list_column_names,
+    name_error,
 )
-from .media import Row, collect_items, find_columns
+from .tower_digest import FEATURE_FORMAT, compute_tower_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.get_logger(__name__)
 
-FEATURE_FORMAT = "plait features 1"
 SHARD_BYTES = 2**28
-VOLATILE_KEYS = ("transformers_version", "_name_or_path")
 
 
 class CachedFeatures(NamedTuple):
@@ -53,6 +52,14 @@ class CachedFeatures(NamedTuple):
 
     tokens: Tensor
     pooled: Tensor | None
+
+
+class InputPlace(NamedTuple):
+    """Where an input is: the number of its data set, its row, and its position among the row's inputs."""
+
+    data: int
+    row: int
+    position: int
 
 
 class FeatureStore:
@@ -152,21 +159,32 @@ def cache_features(
         ValueError: the tower is not frozen, the model or processor lacks the modality, or the outputs exceed the limit
             or the free disk space.
     """
+    for data in datasets:
+        if isinstance(data, IterableDataset):
+            raise ValueError(
+                f"cache_features: a {type(data).__name__} is a stream, but the cache reads rows by number: load it as "
+                "a Dataset, or leave cache_features out"
+            )
     tower = find_frozen_tower(model, modality).eval()
     root = Path(folder).expanduser() if folder is not None else Path(HF_HOME) / "plait" / "features"
-    store = FeatureStore(root / f"{modality}-{compute_tower_digest(model, tower, processor, modality)[:24]}")
+    store = FeatureStore(root / name_folder(modality, compute_tower_digest(model, tower, processor, modality)))
     inputs = _find_distinct_inputs(datasets, modality, max_length)
     missing = {key: source for key, source in inputs.items() if key not in store.index}
     logger.info(f"{modality} features: {len(inputs)} distinct inputs, {len(missing)} to compute, in {store.folder}")
     if missing:
         _fill_store(
             store,
-            _compute_outputs(model, processor, datasets, modality, missing, batch_size, max_length),
+            _compute_outputs(model, processor, datasets, modality, list(missing.values()), batch_size, max_length),
             missing,
             limit,
         )
         store.refresh()
     return store
+
+
+def name_folder(modality: str, digest: str) -> str:
+    """Returns the name of the folder with the outputs of a tower, from its digest."""
+    return f"{modality}-{digest[:24]}"
 
 
 def find_frozen_tower(model: nn.Module, modality: str) -> nn.Module:
@@ -187,64 +205,32 @@ def find_frozen_tower(model: nn.Module, modality: str) -> nn.Module:
     return towers[modality]
 
 
-def compute_tower_digest(model: nn.Module, tower: nn.Module, processor: PlaitProcessor, modality: str) -> str:
-    """Computes a digest of everything that a tower's output depends on, except its input."""
-    digest = sha256(FEATURE_FORMAT.encode())
-    config = getattr(unwrap_plait(model).config, CONFIG_FIELDS[modality]).to_dict()
-    settings = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
-    digest.update(
-        json.dumps([settings, _collect_processing_settings(processor, modality)], sort_keys=True, default=str).encode()
-    )
-    for name, tensor in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _collect_processing_settings(processor: PlaitProcessor, modality: str) -> dict[str, Any]:
-    """Returns the settings of the processor's part that turns this modality into tensors."""
-    if modality == "text":
-        tokenizer = require_tokenizer(processor)
-        settings: dict[str, Any] = {"vocabulary": tokenizer.get_vocab(), "special": tokenizer.special_tokens_map}
-        if isinstance(tokenizer, PreTrainedTokenizerFast):
-            # padding and truncation are excluded, because every call sets them
-            whole = json.loads(tokenizer.backend_tokenizer.to_str())
-            settings = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
-        if reads_padding(tokenizer):
-            settings["reads_padding"] = True
-        return {**settings, "model_max_length": tokenizer.model_max_length, "side": tokenizer.truncation_side}
-    name = MODALITY_TABLE[modality].processor_part
-    part: Any = getattr(processor, name)
-    if part is None:
-        raise ValueError(f"the processor has no {name}, but the data have {modality}: compose the processor with one")
-    settings = part.to_dict()
-    if modality == "video":
-        settings |= {"num_frames": processor.num_frames, "fps": processor.fps}
-    return {key: value for key, value in settings.items() if key not in VOLATILE_KEYS}
-
-
 def _find_distinct_inputs(
     datasets: Sequence["Dataset"], modality: str, max_length: int | None
-) -> dict[str, tuple[int, int, int]]:
-    """Returns the first position of each distinct input by key: (data set, row, position in the row)."""
-    found: dict[str, tuple[int, int, int]] = {}
+) -> dict[str, InputPlace]:
+    """Returns the first place of each distinct input by key."""
+    found: dict[str, InputPlace] = {}
     for number, data in enumerate(datasets):
-        names = find_columns(data.column_names, modality)
-        if modality == "text" and DOCUMENT not in data.column_names and NEGATIVE in data.column_names:
-            names.append(NEGATIVE)  # hard negatives are encoded by the same text tower
-        if not names:
-            raise ValueError(
-                f"nothing to cache: the data have no {modality} column, only {', '.join(data.column_names)}"
-            )
-        for row, item in enumerate(data.select_columns(names)):
-            values = cast("Row", item)
-            texts = split_row_texts(values) if modality == "text" else ()
-            items = () if modality == "text" else collect_items(values, modality)
-            keys = [*(compute_text_key(one, max_length) for one in texts), *(key for key, _ in items)]
-            for place, key in enumerate(keys):
+        for row, keys in enumerate(_iterate_input_keys(data, modality, max_length)):
+            for position, key in enumerate(keys):
                 if key is not None:
-                    found.setdefault(key, (number, row, place))
+                    found.setdefault(key, InputPlace(number, row, position))
     return found
+
+
+def _iterate_input_keys(data: Any, modality: str, max_length: int | None) -> Iterator[Sequence[str | None]]:
+    """Yields the keys of the inputs of each row."""
+    columns = list_column_names(data)
+    names = find_columns(columns, modality)
+    if modality == "text" and DOCUMENT not in columns and NEGATIVE in columns:
+        names.append(NEGATIVE)  # hard negatives are encoded by the same text tower
+    if not names:
+        raise ValueError(f"nothing to cache: the data have no {modality} column, only {', '.join(columns)}")
+    if modality != "text":
+        yield from iterate_keys(data, modality)
+    else:
+        for row in iterate_columns(data, names):
+            yield [compute_text_key(one, max_length) for one in split_row_texts(row)]
 
 
 def split_row_texts(row: Row) -> list[Row]:
@@ -260,31 +246,39 @@ def _compute_outputs(
     processor: PlaitProcessor,
     datasets: Sequence["Dataset"],
     modality: str,
-    sources: Mapping[str, tuple[int, int, int]],
+    places: Sequence[InputPlace],
     batch_size: int,
     max_length: int | None,
 ) -> Iterator[tuple[list[str], list[CachedFeatures]]]:
     """Yields batches of keys with their outputs, on the CPU."""
-    plait, keys = unwrap_plait(model), list(sources)
+    plait = unwrap_plait(model)
     device = next(plait.parameters()).device
-    for start in tqdm(range(0, len(keys), batch_size), desc=f"{modality} features", unit="batch"):
-        part = keys[start : start + batch_size]
-        rows = [(datasets[number][row], place) for number, row, place in map(sources.__getitem__, part)]
+    for start in tqdm(range(0, len(places), batch_size), desc=f"{modality} features", unit="batch"):
+        part = places[start : start + batch_size]
+        rows = [cast("Row", datasets[place.data][place.row]) for place in part]
         if modality == "text":
-            inputs = encode_text_inputs(processor, [split_row_texts(row)[place] for row, place in rows], max_length)
-        elif modality == "image":
-            inputs = {
-                "pixel_values": encode_image_inputs(processor, [find_images(row)[place][1] for row, place in rows])
-            }
+            texts = [split_row_texts(row)[place.position] for row, place in zip(rows, part, strict=True)]
+            keys = [str(compute_text_key(text, max_length)) for text in texts]
+            inputs = encode_text_inputs(processor, texts, max_length)
         else:
-            inputs = encode_media_inputs(
-                processor, modality, [[collect_items(row, modality)[place][1]] for row, place in rows]
-            )
+            items = [_read_item(row, modality, place) for row, place in zip(rows, part, strict=True)]
+            # a file may have changed since the keys were collected: its output is stored under what was read now
+            keys = [key for key, _ in items]
+            names = [f"{modality}, row {place.row}" for place in part]
+            inputs = encode_items(processor, modality, [item for _, item in items], names)
         with torch.no_grad():
             output = plait.encode(modality, **{name: value.to(device) for name, value in inputs.items()})
         pooled = [None] * len(part) if output.pooler_output is None else list(output.pooler_output.cpu())
         tokens = [tokens[mask.bool()].cpu() for tokens, mask in zip(output.last_hidden_state, output.mask, strict=True)]
-        yield part, [CachedFeatures(*pair) for pair in zip(tokens, pooled, strict=True)]
+        yield keys, [CachedFeatures(*pair) for pair in zip(tokens, pooled, strict=True)]
+
+
+def _read_item(row: Row, modality: str, place: InputPlace) -> tuple[str, Any]:
+    """Returns the key and the content of one input; an error names its row."""
+    try:
+        return collect_items(row, modality)[place.position]
+    except READ_ERRORS as error:
+        raise name_error(error, f"{modality}, row {place.row}") from error
 
 
 def _fill_store(
@@ -330,5 +324,8 @@ def _read_shard(file: Path) -> tuple[list[str], dict[str, Tensor]]:
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged ({error}): delete it, and its features are computed again") from error
     if metadata.get("format") != FEATURE_FORMAT:
-        raise ValueError(f"{file} is not a file of features: remove it from the cache folder")
+        raise ValueError(
+            f"{file} is not a file of features of this version: remove it from the cache folder, and its features are "
+            "computed again"
+        )
     return json.loads(metadata["keys"]), tensors

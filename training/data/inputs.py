@@ -14,7 +14,7 @@ from ...configuration.modalities import MODALITY_TABLE
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...processing import PlaitProcessor
 from ...processing.images import read_image
-from .media import Row, collect_items
+from .media import READ_ERRORS, Row, collect_items, find_columns, iterate_keys, list_column_names, name_error
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,18 +37,15 @@ def find_images(row: Row) -> list[tuple[str, Any]]:
     return collect_items(row, "image")
 
 
-def find_image_groups(data: "Dataset") -> list[str | None]:
+def find_image_groups(data: Any) -> list[str | None]:
     """Returns for each row the key of its first image, equal for rows that share it; None for a row without an image.
 
     Raises ValueError if no column holds images.
     """
-    if "image_id" in data.column_names:
-        return [None if name is None else str(name) for name in data["image_id"]]
-    names = [name for name in data.column_names if name.startswith("image")]
-    if not names:
-        raise ValueError(f"the data have no images to share, only {', '.join(data.column_names)}")
-    found = [find_images(cast("Row", row)) for row in data.select_columns(names)]
-    return [images[0][0] if images else None for images in found]
+    names = list_column_names(data)
+    if not find_columns(names, "image"):
+        raise ValueError(f"the data have no images to share, only {', '.join(names)}")
+    return [keys[0] if keys else None for keys in iterate_keys(data, "image")]
 
 
 def compute_text_key(row: Row, max_length: int | None) -> str | None:
@@ -85,6 +82,23 @@ def encode_media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence
     items = [[open_frames(item) if modality == "video" else item for item in row] for row in rows]
     given: dict[str, Any] = {MODALITY_TABLE[modality].processor_argument: items}
     return dict(processor(return_tensors="pt", **given))
+
+
+def encode_items(
+    processor: PlaitProcessor, modality: str, items: Sequence[Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """Turns images, audio clips or videos, one for each row, into model inputs. The error about an item that cannot be
+    processed begins with its name."""
+    try:
+        if modality == "image":
+            return {"pixel_values": encode_image_inputs(processor, items)}
+        return encode_media_inputs(processor, modality, [[item] for item in items])
+    except READ_ERRORS as error:
+        if len(items) == 1:
+            raise name_error(error, names[0], str(error).partition(" row 0: ")[2]) from error
+        for item, name in zip(items, names, strict=True):
+            encode_items(processor, modality, [item], [name])
+        raise
 
 
 def open_frames(video: Any) -> Any:

@@ -8,7 +8,7 @@ from ...configuration.modalities import MODALITY_TABLE
 from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
 from .files import SPLIT_ALIASES, load_source
-from .inputs import find_image_groups
+from .groups import find_row_groups
 from .labels import LabelSpec, encode_labels, find_labels
 from .samplers import group_rows, shuffle_indices
 
@@ -149,7 +149,7 @@ def _find_labels(splits: dict[str, "Dataset"], recipe: DataRecipe, order: Sequen
 
 
 def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None, seed: int) -> dict[str, "Dataset"]:
-    """Splits a missing split off the training split, keeping rows that share an image or a context together."""
+    """Splits a missing split off the training split, keeping rows together that share an image, a clip or a context."""
     if fraction is None:
         return splits
     if not 0 < fraction < 1:
@@ -157,7 +157,7 @@ def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None,
     if split in splits or "train" not in splits:
         return splits
     train = splits["train"]
-    groups = group_rows(_find_shared_keys(train))
+    groups = group_rows(find_row_groups(train))
     order = shuffle_indices(len(groups), seed)
     cut = max(1, round(fraction * len(groups)))
     if cut == len(groups):
@@ -166,13 +166,6 @@ def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None,
         )
     held, kept = ([row for group in part for row in groups[group]] for part in (order[:cut], order[cut:]))
     return {**splits, "train": train.select(sorted(kept)), split: train.select(sorted(held))}
-
-
-def _find_shared_keys(data: "Dataset") -> Sequence[str | None]:
-    """Returns for each row the key that related rows share: of its image, or the context of its question."""
-    if any(name.startswith("image") for name in data.column_names):
-        return find_image_groups(data)
-    return data["context"][:] if "context" in data.column_names else [None] * len(data)
 
 
 def _limit(data: "Dataset", recipe: DataRecipe, split: str, seed: int) -> "Dataset":

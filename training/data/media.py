@@ -1,29 +1,103 @@
-"""Collects the images, audio clips and videos of a row, and computes keys that equal items share."""
+"""Collects the images, audio clips and videos of rows, with keys that items of equal content share."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...configuration.modalities import MODALITY_TABLE
+from .identity import compute_item_key, find_path, read_content
 
 Row = Mapping[str, Any]
+Items = list[tuple[str, Any]]
+READ_ERRORS = (OSError, TypeError, ValueError)
 
 
-def collect_items(row: Row, modality: str) -> list[tuple[str, Any]]:
-    """Returns the present items of a row as (key, item), from the columns `image`, or `image.0`, `image.1`, ...
+def list_present(row: Row, modality: str) -> list[Any]:
+    """Returns the present items of a row, unread, from the columns `image`, or `image.0`, `image.1`, ...
 
     A list is several images or clips, but for audio a list of numbers is one clip (with its rate in the column
     `sampling_rate`), and for video a list is the frames of one video.
     """
     columns = [modality] if modality in row else sorted(name for name in row if name.startswith(f"{modality}."))
     values = [item for name in columns for item in ITEM_READERS[modality](row[name], row.get("sampling_rate"))]
-    present = [value for value in values if value is not None]
-    if row.get(f"{modality}_id") is not None and len(present) == 1:
-        return [(f"id:{row[f'{modality}_id']}", present[0])]
-    return [(compute_item_key(value), value) for value in present]
+    return [value for value in values if value is not None]
+
+
+def collect_items(row: Row, modality: str, read: dict[str, tuple[str, Any]] | None = None) -> Items:
+    """Returns the present items of a row as (key, item), with the content of their files; the key is that of the
+    content, whatever the item's path or id. `read` keeps the items read so far by path: a batch reads each file once.
+
+    Raises OSError, TypeError or ValueError for an item without readable content.
+    """
+    known = {} if read is None else read
+    items: Items = []
+    for value in list_present(row, modality):
+        path = find_path(value)
+        if path is None or path not in known:
+            content = read_content(value)
+            item = compute_item_key(content), content
+            items.append(item if path is None else known.setdefault(path, item))
+        else:
+            items.append(known[path])
+    return items
+
+
+def collect_batch_items(rows: Sequence[Row], modality: str) -> list[Items]:
+    """Returns the present items of each row of a batch, as `collect_items`; every error names the row."""
+    read: dict[str, tuple[str, Any]] = {}
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            found.append(collect_items(row, modality, read))
+        except READ_ERRORS as error:
+            raise name_error(error, f"{MODALITY_TABLE[modality].processor_argument}, row {number}") from error
+    return found
+
+
+def name_error(error: Exception, name: str, message: str = "") -> Exception:
+    """Returns an error of the same kind whose message begins with a name."""
+    own = isinstance(error, OSError) or type(error) is TypeError
+    return (type(error) if own else ValueError)(f"{name}: {message or error}")
+
+
+def iterate_keys(data: Any, modality: str) -> Iterator[list[str]]:
+    """Yields the keys of each row's items, for a plan of which rows share items; every file is read once.
+
+    An item that cannot be read is known by its name alone: it is reported when the model needs it.
+    """
+    keys: dict[str, str] = {}
+    for row in iterate_columns(data, find_columns(list_column_names(data), modality)):
+        yield [find_planned_key(value, keys) for value in list_present(row, modality)]
+
+
+def find_planned_key(value: Any, keys: dict[str, str]) -> str:
+    """Returns the key of an item; `keys` keeps those of the files read so far."""
+    path = find_path(value)
+    if path is not None and path in keys:
+        return keys[path]
+    try:
+        key = compute_item_key(value)
+    except READ_ERRORS:
+        key = f"unreadable: {value!r}"
+    return key if path is None else keys.setdefault(path, key)
+
+
+def list_column_names(data: Any) -> list[str]:
+    """Returns the columns of a data set, or of a list of rows: those of its first row."""
+    names = getattr(data, "column_names", None)
+    return list(names) if names is not None else list(data[0]) if len(data) else []
+
+
+def iterate_columns(data: Any, names: Sequence[str]) -> Iterator[Row]:
+    """Yields the rows of a data set, or of a list of rows, with these columns."""
+    if hasattr(data, "select_columns"):
+        yield from data.select_columns(list(names)) if names else ({} for _ in range(len(data)))
+    else:
+        for number in range(len(data)):
+            row = data[number]
+            yield {name: row[name] for name in names if name in row}
 
 
 def find_columns(names: Iterable[str], modality: str) -> list[str]:
@@ -32,47 +106,37 @@ def find_columns(names: Iterable[str], modality: str) -> list[str]:
     return found + [name for name in names if name in MODALITY_TABLE[modality].columns and name not in found]
 
 
-def compute_item_key(value: Any) -> str:
-    """Computes the key of an item: its path, or the digest of its bytes, pixels, samples or frames."""
-    if isinstance(value, (str, Path)):
-        return f"path:{value}"
-    if isinstance(value, Mapping):
-        if value.get("bytes") is not None:
-            return sha256(value["bytes"]).hexdigest()
-        if value.get("array") is not None:
-            return compute_digest(np.asarray(value["array"]), value.get("sampling_rate"))
-        return f"path:{value['path']}"
-    if isinstance(value, (list, tuple)):
-        return sha256(" ".join(compute_item_key(frame) for frame in value).encode()).hexdigest()
-    if isinstance(value, bytes):
-        return sha256(value).hexdigest()
-    if hasattr(value, "tobytes") and hasattr(value, "mode"):  # a Pillow image
-        return sha256(f"{value.mode}{value.size}".encode() + value.tobytes()).hexdigest()
-    return compute_digest(np.asarray(value))
-
-
-def compute_digest(array: np.ndarray, *further: Any) -> str:
-    """Computes the digest of an array's values, type and shape, and of further values."""
-    head = f"{array.dtype} {array.shape} {further}".encode()
-    return sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
 def list_items(value: Any, sampling_rate: float | None = None) -> list[Any]:
     """Returns the items of a list, or a single item as a list."""
     return list(value) if isinstance(value, list) else [value]
 
 
 def list_clips(value: Any, sampling_rate: float | None) -> list[Any]:
-    """Returns audio clips; bare samples become one clip with its sampling rate (samples per second)."""
-    numbers = isinstance(value, np.ndarray) or (isinstance(value, list) and is_numbers(value))
-    if numbers:
-        return [{"array": np.asarray(value), "sampling_rate": sampling_rate}]
-    return list_items(value)
+    """Returns audio clips; bare samples become clips with their sampling rate (samples per second)."""
+    if isinstance(value, (np.ndarray, torch.Tensor)) or (isinstance(value, list) and is_numbers(value)):
+        return [add_rate(value, sampling_rate)]
+    return [add_rate(clip, sampling_rate) for clip in list_items(value)]
+
+
+def add_rate(clip: Any, sampling_rate: float | None) -> Any:
+    """Returns decoded samples as {"array", "sampling_rate"}, with the rate of the clip or else of the row; any other
+    clip unchanged."""
+    if isinstance(clip, Mapping) and clip.get("array") is not None:
+        array, sampling_rate = clip["array"], clip.get("sampling_rate") or sampling_rate
+    elif isinstance(clip, (np.ndarray, torch.Tensor)) or (isinstance(clip, list) and is_numbers(clip)):
+        array = clip
+    else:
+        return clip
+    return {"array": np.asarray(array) if isinstance(array, list) else array, "sampling_rate": sampling_rate}
 
 
 def is_numbers(values: Sequence[Any]) -> bool:
     """Returns whether a list holds samples, of one or several channels (an empty list is a clip without samples)."""
-    return not values or isinstance(values[0], (int, float)) or (isinstance(values[0], list) and is_numbers(values[0]))
+    return (
+        not values
+        or isinstance(values[0], (int, float, np.number))
+        or (isinstance(values[0], list) and is_numbers(values[0]))
+    )
 
 
 def wrap_item(value: Any, sampling_rate: float | None = None) -> list[Any]:

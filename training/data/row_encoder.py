@@ -12,9 +12,9 @@ from torch import Tensor
 from ...configuration import MODALITIES
 from ...processing import PlaitProcessor
 from .feature_cache import FeatureStore
-from .inputs import compute_text_key, encode_image_inputs, encode_media_inputs, encode_text_inputs, find_images
+from .inputs import compute_text_key, encode_items, encode_media_inputs, encode_text_inputs
 from .labels import LabelSpec
-from .media import Row, collect_items
+from .media import Row, collect_batch_items
 
 
 class ImageCache:
@@ -24,17 +24,34 @@ class ImageCache:
         self.limit = int(limit * 2**30)
         self.size = 0
         self.kept: OrderedDict[str, Tensor] = OrderedDict()
+        self.settings: dict[str, Any] | None = None
 
-    def process_images(self, processor: PlaitProcessor, images: Mapping[str, Any]) -> Tensor:
-        """Processes images by key, or takes them from the cache: (images, channels, height, width)."""
+    def process_images(self, processor: PlaitProcessor, images: Mapping[str, Any], names: Sequence[str] = ()) -> Tensor:
+        """Processes images by key, or takes them from the cache: (images, channels, height, width).
+
+        names: what an error calls each image; default: image 0, image 1, ...
+        """
+        self._check_settings(processor)
+        named = dict(zip(images, names or [f"image {number}" for number in range(len(images))], strict=True))
         new = [key for key in images if key not in self.kept]
-        processed = (
-            dict(zip(new, encode_image_inputs(processor, [images[key] for key in new]), strict=True)) if new else {}
-        )
+        processed: dict[str, Tensor] = {}
+        if new:
+            given = [images[key] for key in new]
+            values = encode_items(processor, "image", given, [named[key] for key in new])["pixel_values"]
+            processed = dict(zip(new, values, strict=True))
         result = torch.stack([processed[key] if key in processed else self.kept[key] for key in images])
         for key in images:
             self._store(key, processed.get(key))
         return result
+
+    def _check_settings(self, processor: PlaitProcessor) -> None:
+        """Forgets the images that were processed with other settings."""
+        if not self.limit or processor.image_processor is None:
+            return
+        settings = processor.image_processor.to_dict()
+        if settings != self.settings:
+            self.settings, self.size = settings, 0
+            self.kept.clear()
 
     def _store(self, key: str, pixels: Tensor | None) -> None:
         if pixels is None:
@@ -93,7 +110,7 @@ class RowEncoder:
 
     def encode_images(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Returns the inputs for the rows' images, each distinct image once; an empty dict if no row has an image."""
-        images = [find_images(row) for row in rows]
+        images = collect_batch_items(rows, "image")
         distinct = {key: image for row in images for key, image in row}
         if not distinct:
             return {}
@@ -101,11 +118,13 @@ class RowEncoder:
         if store is not None and store.has_keys(distinct):
             return store.gather([[key for key, _ in row] for row in images])
         numbers = {key: number for number, key in enumerate(distinct)}
-        indices = torch.full((len(rows), max(map(len, images))), -1)
+        indices, first = torch.full((len(rows), max(map(len, images))), -1), {}
         for row, named in enumerate(images):
             for place, (key, _) in enumerate(named):
                 indices[row, place] = numbers[key]
-        return {"pixel_values": self.image_cache.process_images(self.processor, distinct), "image_indices": indices}
+                first.setdefault(key, f"images, row {row}")
+        pixels = self.image_cache.process_images(self.processor, distinct, list(first.values()))
+        return {"pixel_values": pixels, "image_indices": indices}
 
     def _encode_text(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         if "text" not in rows[0]:
@@ -119,7 +138,7 @@ class RowEncoder:
 
     def _encode_media(self, rows: Sequence[Row], modality: str) -> dict[str, Tensor]:
         """Returns the inputs for the rows' audio clips or videos; an empty dict if no row has any."""
-        found = [collect_items(row, modality) for row in rows]
+        found = collect_batch_items(rows, modality)
         store, keys = self.features.get(modality), [[key for key, _ in row] for row in found]
         if store is not None and any(keys) and store.has_keys([key for row in keys for key in row]):
             return store.gather(keys)

@@ -10,7 +10,7 @@ from ...configuration.messages import to_one_line
 from ...configuration.modalities import MEDIA
 from ..recipes.errors import RecipeError
 from .loading import DataSplits
-from .media import Row, collect_items, find_columns
+from .media import READ_ERRORS, Row, collect_items, find_columns
 from .row_encoder import RowEncoder
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 MAX_SHOWN = 5  # rows named in a message
-READ_ERRORS = (OSError, TypeError, ValueError)
 
 
 def select_readable_splits(data: DataSplits, collator: RowEncoder, on_error: str) -> DataSplits:

@@ -14,10 +14,10 @@ from ...configuration import DOCUMENT, NEGATIVE
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
-from ..data.inputs import compute_text_key, find_images
+from ..data.inputs import compute_text_key
 from ..data.labels import LabelSpec
 from ..data.loading import DataSplits
-from ..data.media import Row
+from ..data.media import Row, collect_batch_items
 from ..data.row_encoder import RowEncoder
 from ..metrics.retrieval import DEPTHS, RetrievalMetrics
 from ..recipes.errors import RecipeError
@@ -137,16 +137,17 @@ class Retrieval(Task):
         if texts:
             inputs = collator.encode_inputs([{"text": text} for _, text in texts])
             sides["text"] = {"inputs": inputs, "rows": [row for row, _ in texts], "keys": [text for _, text in texts]}
-        shown = [row for row, values in enumerate(rows) if find_images(values)]
+        images = join_image_keys(rows)
+        shown = [row for row, key in enumerate(images) if key is not None]
         if shown:
-            keys = [" ".join(key for key, _ in find_images(rows[row])) for row in shown]
+            keys = [images[row] for row in shown]
             inputs = collator.encode_inputs([select_images(rows[row]) for row in shown])
             sides["image"] = {"inputs": inputs, "rows": shown, "keys": keys}
         held = [row for row, values in enumerate(rows) if values.get(DOCUMENT) is not None]
         if held:
             inputs = add_prefix(DOCUMENT, encode_uncached_texts(collator, [rows[row][DOCUMENT] for row in held]))
             sides[DOCUMENT] = {"inputs": inputs, "rows": held, "keys": [rows[row][DOCUMENT] for row in held]}
-        return {"rows": [compute_row_key(row) for row in rows], "sides": sides}
+        return {"rows": [compute_row_key(*pair) for pair in zip(rows, images, strict=True)], "sides": sides}
 
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
@@ -334,7 +335,7 @@ def hash_groups(rows: Sequence[Row]) -> Tensor:
     if "text" in names:
         kinds.append([row["text"] for row in rows])
     if "image" in names:
-        kinds.append([" ".join(key for key, _ in find_images(row)) or None for row in rows])
+        kinds.append(join_image_keys(rows))
     if DOCUMENT in names:
         kinds.append([row[DOCUMENT] for row in rows])
     return torch.tensor([[hash_key(key) for key in keys] for keys in kinds]).T
@@ -345,7 +346,11 @@ def hash_key(key: str | None) -> int:
     return -1 if key is None else int.from_bytes(sha256(key.encode()).digest()[:8], "big") >> 1
 
 
-def compute_row_key(row: Row) -> str:
-    """Returns a key of the content of a row: equal for rows with the same images, text and document."""
-    images = " ".join(key for key, _ in find_images(row))
+def join_image_keys(rows: Sequence[Row]) -> list[str | None]:
+    """Returns a key of the images of each row, by their content; None for a row without an image."""
+    return [" ".join(key for key, _ in items) or None for items in collect_batch_items(rows, "image")]
+
+
+def compute_row_key(row: Row, images: str | None) -> str:
+    """Returns a key of the content of a row: equal for rows with the same images (by their key), text and document."""
     return sha256(repr((images, row.get("text"), row.get(DOCUMENT))).encode()).hexdigest()[:24]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ..metrics.base import EvaluationMetrics
@@ -32,6 +33,16 @@ def check_gradient_cache(args: PlaitTrainingArguments, model: nn.Module) -> None
         raise ValueError(
             f"gradient_cache_rows is {args.gradient_cache_rows}, which needs unsharded parameters in every process: "
             "leave fsdp and deepspeed out"
+        )
+
+
+def check_shared_images(args: PlaitTrainingArguments, data: Any) -> None:
+    """Raises ValueError if rows that share an image are to be brought together in a stream, which has its own order."""
+    if args.share_images and isinstance(data, IterableDataset):
+        raise ValueError(
+            f"share_images puts rows that share an image into one batch, but a {type(data).__name__} is a stream, "
+            "whose rows cannot be reordered: load it as a Dataset, or leave share_images out (an image that several "
+            "rows of a batch share is encoded once in any case)"
         )
 
 

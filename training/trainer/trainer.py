@@ -16,7 +16,6 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...modeling.tasks.question_answering import find_labelled_spans
 from ...processing import PlaitProcessor
-from ..data.feature_cache import cache_features
 from ..data.inputs import find_image_groups
 from ..data.samplers import LengthSampler, SharedImageSampler, TokenBatchSampler
 from ..metrics.base import EvaluationMetrics, StreamedMetrics
@@ -36,10 +35,11 @@ from .callbacks import (
     WithoutTokenizer,
     build_early_stopping,
 )
-from .checks import check_best_metric, check_devices, check_gradient_cache
+from .checks import check_best_metric, check_devices, check_gradient_cache, check_shared_images
 from .loss_log import build_loss_log
 from .modality_patterns import evaluate_patterns
 from .streamed_evaluation import evaluate_streamed
+from .tower_features import TowerFeatures
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,8 +96,8 @@ class PlaitTrainer(Trainer):
         check_best_metric(args, compute_metrics)
         check_devices(args)
         check_gradient_cache(args, unwrap_peft_model(model))
-        if args.cache_features:
-            self._cache_features()
+        check_shared_images(args, train_dataset)
+        self.tower_features = TowerFeatures(args, self.model, data_collator, list_datasets(train_dataset, eval_dataset))
 
     def _build_callbacks(
         self, model: nn.Module, args: PlaitTrainingArguments, data_collator: Callable[..., Any] | None
@@ -307,6 +307,7 @@ class PlaitTrainer(Trainer):
         """
         collator = self.data_collator
         if isinstance(collator, PlaitDataCollator):
+            self.tower_features.install(self.model)
             measured = collator if self.streamed_metrics is None else collator.build_evaluation_batch
             return collator.build_training_batch if training else measured
         if self.streamed_metrics is not None and not training:
@@ -353,32 +354,11 @@ class PlaitTrainer(Trainer):
             )
         return collator.task.count_tokens(collator, data)
 
-    def _cache_features(self) -> None:
-        if not isinstance(self.data_collator, PlaitDataCollator):
-            raise ValueError(
-                f"cache_features is {self.args.cache_features}, but only a PlaitDataCollator puts cached outputs into "
-                "batches: give one as data_collator"
-            )
-        task = self.data_collator.task
-        for modality in self.args.cache_features:
-            if not task.is_cacheable(modality, self.data_collator.settings):
-                raise ValueError(
-                    f"cache_features: the {modality} inputs of the task {task.name} cannot be cached, because the task "
-                    f"masks or rearranges them: remove {modality!r}"
-                )
-        datasets: list[Any] = [data for data in (self.train_dataset, self.eval_dataset) if data is not None]
-        with self.args.main_process_first(local=False, desc="tower features"):
-            for modality in self.args.cache_features:
-                self.data_collator.features[modality] = cache_features(
-                    self.model,
-                    self.data_collator.processor,
-                    datasets,
-                    modality,
-                    folder=self.args.feature_cache_dir,
-                    limit=self.args.feature_cache_limit,
-                    batch_size=self.args.per_device_eval_batch_size,
-                    max_length=self.data_collator.max_length,
-                )
+
+def list_datasets(*datasets: Any) -> list[Any]:
+    """Returns the data sets that are given, and those of a dict of data sets."""
+    given = [data for data in datasets if data is not None]
+    return [part for data in given for part in (data.values() if isinstance(data, dict) else [data])]
 
 
 def build_row_labels(batch: dict[str, Tensor]) -> Tensor:

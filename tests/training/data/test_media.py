@@ -14,7 +14,7 @@ from plait import PlaitProcessor
 from plait.configuration import PlaitAudioConfig
 from plait.training.commands import run_recipe as train
 from plait.training.data.loading import _disable_decoding, load_data
-from plait.training.data.media import collect_items
+from plait.training.data.media import collect_batch_items, collect_items, list_present
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import DataRecipe
 from plait.training.runs.building import adjust_processor
@@ -48,10 +48,11 @@ def test_items_of_every_kind() -> None:
         {"audio.0": "a.wav", "audio.1": None},
         {"audio": None},
     ]
-    assert [len(collect_items(row, "audio")) for row in kinds] == [1, 1, 1, 2, 1, 0]
+    assert [len(list_present(row, "audio")) for row in kinds] == [1, 1, 1, 2, 1, 0]
     ((_, clip),) = collect_items(kinds[2], "audio")
     assert clip["sampling_rate"] == RATE and clip["array"].shape == samples.shape
-    assert [key for key, _ in collect_items(kinds[3], "audio")] == ["path:a.wav", "path:b.wav"]
+    with pytest.raises(FileNotFoundError, match=r"audio, row 3: there is no file 'a.wav'"):
+        collect_batch_items(kinds, "audio")
     frames = [Image.new("RGB", (4, 4), shade) for shade in ("red", "blue")]
     assert len(collect_items({"video": frames}, "video")) == 1
     assert len(collect_items({"image": frames}, "image")) == 2

@@ -115,16 +115,24 @@ def test_masked_tokens_are_the_texts_own(processor: PlaitProcessor, data: DataSp
     assert not set(plain[chosen].tolist()) & set(processor.tokenizer.all_special_ids)
 
 
-def test_kept_pictures_are_not_read_again(processor: PlaitProcessor, pictures: dict[str, Path], tmp_path: Path) -> None:
+def test_kept_pictures_are_not_processed_again(
+    processor: PlaitProcessor, pictures: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copies = {name: shutil.copy(path, tmp_path / path.name) for name, path in pictures.items()}
     rows = [{"text": "a", "image": str(path), "image_id": name} for name, path in copies.items()]
     keeping, forgetful = PlaitDataCollator(processor), PlaitDataCollator(processor)
     keeping.image_cache = ImageCache(1.0)
     expected = keeping(rows)["pixel_values"]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(processor), "__call__", lambda self, **given: {} if "images" not in given else 1 / 0)
+        assert torch.equal(keeping.encode_images(rows)["pixel_values"], expected)
+        with pytest.raises(ZeroDivisionError):
+            forgetful.encode_images(rows)
+    shutil.copy(copies["blue"], copies["red"])
+    assert keeping(rows)["image_indices"].flatten().tolist() == [0, 1, 0]
     copies["red"].unlink()
-    assert torch.equal(keeping(rows)["pixel_values"], expected)
-    with pytest.raises(FileNotFoundError):
-        forgetful(rows)
+    with pytest.raises(FileNotFoundError, match="images, row 0: there is no file"):
+        keeping(rows)
 
 
 def test_the_picture_cache_stays_below_its_limit(processor: PlaitProcessor, pictures: dict[str, Path]) -> None:
