@@ -63,6 +63,26 @@ class EncoderInputs(TextInputs, ImageInputs, AudioInputs, VideoInputs, OutputOpt
     encoder_outputs: Mapping[str, Any] | None
 
 
+class TextFeatureInputs(TextInputs, OutputOptions, total=False):
+    """Arguments of `get_text_features`."""
+
+
+class ImageFeatureInputs(ImageInputs, OutputOptions, total=False):
+    """Arguments of `get_image_features`."""
+
+
+class AudioFeatureInputs(AudioInputs, OutputOptions, total=False):
+    """Arguments of `get_audio_features`."""
+
+
+class VideoFeatureInputs(VideoInputs, OutputOptions, total=False):
+    """Arguments of `get_video_features`."""
+
+
+class DocumentFeatureInputs(TextInputs, ImageInputs, AudioInputs, OutputOptions, total=False):
+    """Arguments of `get_document_features`: those of the documents' modality."""
+
+
 class DocumentInputs(TypedDict, total=False):
     """Arguments of the side "document" in retrieval: a second input of one modality."""
 

@@ -104,10 +104,10 @@ class PlaitClassifierOutput(ModelOutput):
 class PlaitRetrievalOutput(ModelOutput):
     """The output of retrieval.
 
-    loss: scalar, if requested, and then there are no logits; logits: (rows of the first side, rows of the second),
-    scaled similarities; if the sides are text and image, they are logits_per_text and, transposed, logits_per_image;
-    text_embeds, ...: (rows, width), of unit length, for each side in the batch; encoder_outputs: a `TowerOutput` for
-    each side, if hidden states or attentions were requested.
+    loss: scalar, if requested; logits: (rows of the first side, rows of the second), scaled similarities; if the sides
+    are text and image, they are logits_per_text and, transposed, logits_per_image; text_embeds, ...: (rows, width), of
+    unit length, for each side in the batch; encoder_outputs: a `TowerOutput` for each side, if hidden states or
+    attentions were requested.
     """
 
     loss: Tensor | None = None

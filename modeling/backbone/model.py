@@ -200,7 +200,7 @@ class PlaitModel(PlaitPreTrainedModel):
         """Returns the number of dimensions of an audio clip, which depends on the tower (samples, or a spectrogram), as
         an argument of `gather_items`; nothing for other modalities."""
         known = modality == "audio" and tower in self.towers
-        return {"dimensions": self.get_encoder(tower).item_dimensions} if known else {}
+        return {"dimensions": cast("Any", self.towers[tower]).item_dimensions} if known else {}
 
     def encode_tower(
         self,
@@ -330,12 +330,12 @@ class PlaitModel(PlaitPreTrainedModel):
     @property
     def num_image_tokens(self) -> int:
         """The number of tokens of one image of the tower's `image_size` behind its connector: the processor repeats a
-        text's image token this many times. Raises ValueError without an image tower or its `image_size`."""
-        return count_image_tokens(self.config)
-
-    def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """Returns the tower of this modality; the first tower without one."""
-        return self.towers[modality or next(iter(self.towers))]
+        text's image token this many times. The attribute is absent without an image tower or its `image_size`: call
+        `count_image_tokens`, which says why."""
+        try:
+            return count_image_tokens(self.config)
+        except ValueError as error:
+            raise AttributeError(str(error)) from error
 
 
 def has_cached_tokens(cache: Cache | None) -> bool:

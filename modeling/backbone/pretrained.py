@@ -5,8 +5,10 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ...configuration import PlaitConfig, PlaitVideoConfig
+from ...configuration import DOCUMENT, PlaitConfig, PlaitVideoConfig
+from ...configuration.base import PlaitBaseConfig
 from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
 from ..checkpoints.writing import freeze_zeros
@@ -72,10 +74,27 @@ class PlaitPreTrainedModel(ComposableModel):
         first = "text" if config.inline else next(iter(config.encoders), "text")
         self.main_input_name = find_main_input(first, config.encoders.get(first))
 
-    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Returns the tower of a modality, None: the first; as in transformers, a model without it returns itself.
+
+        Raises ValueError for a name that is no modality.
+        """
+        towers = dict(cast("Any", self.base_model).towers.items())
+        if modality not in (None, DOCUMENT, *MODALITIES):
+            raise ValueError(f"there is no modality {modality!r}: choose {', '.join(MODALITIES)} or {DOCUMENT}")
+        name = next(iter(towers), None) if modality is None else modality
+        return self if name is None else towers.get(name, self)
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Sets the attention implementation as transformers does, of which older versions skip the image tower inside a
-        video tower."""
-        super().set_attn_implementation(*args, **kwargs)
+        video tower, and newer ones warn of parts that are no `PreTrainedModel`."""
+        before = set_native_attention(self.config, attn_implementation)
+        try:
+            super().set_attn_implementation(attn_implementation, *args, **kwargs)
+        except Exception:
+            for part, implementation in before:
+                part._attn_implementation_internal = implementation
+            raise
         share_attention_implementation(self.config)
 
     def post_init(self) -> None:
@@ -218,6 +237,21 @@ class PlaitPreTrainedModel(ComposableModel):
         Raises ValueError for a name that is no part of this model.
         """
         freeze(self, names)
+
+
+def set_native_attention(config: PreTrainedConfig, requested: str | dict[str, Any]) -> list[tuple[Any, str | None]]:
+    """Gives the native parts of a config, at any depth, the attention implementation that is requested for them if it
+    is known; returns these parts with what they had before."""
+    before: list[tuple[Any, str | None]] = []
+    for field in config.sub_configs:
+        part = getattr(config, field)
+        wanted = requested.get(field, part._attn_implementation) if isinstance(requested, dict) else requested
+        before += set_native_attention(part, wanted)
+        own = wanted.get("", part._attn_implementation) if isinstance(wanted, dict) else wanted
+        if isinstance(part, PlaitBaseConfig) and own in ("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()):
+            before.append((part, part._attn_implementation))
+            part._attn_implementation_internal = own
+    return before
 
 
 def share_attention_implementation(config: PlaitConfig) -> None:

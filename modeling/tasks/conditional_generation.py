@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin
 from transformers.utils.generic import can_return_tuple
@@ -46,10 +46,6 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         self.model = PlaitModel(config)
         add_lm_head(self)
         self.post_init()
-
-    def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """Returns the tower of a modality; None: the first tower."""
-        return self.model.get_encoder(modality)
 
     def generate(
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any

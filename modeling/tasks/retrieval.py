@@ -20,7 +20,15 @@ from ..composition.retrieval import compose_retrieval
 from ..composition.sentence import build_default_retrieval_config
 from ..core.pooling import pool_output
 from ..heads.projection import build_projections, build_similarity, compute_side_width
-from ..inputs import RetrievalInputs, expand_signature
+from ..inputs import (
+    AudioFeatureInputs,
+    DocumentFeatureInputs,
+    ImageFeatureInputs,
+    RetrievalInputs,
+    TextFeatureInputs,
+    VideoFeatureInputs,
+    expand_signature,
+)
 from ..losses.contrastive import NO_GROUP, ContrastiveLoss
 from ..outputs import PlaitRetrievalOutput, TowerOutput
 from .retrieval_encoding import classify_zero_shot, encode_rows
@@ -83,7 +91,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         return_loss: bool | None = None,
         **inputs: Unpack[RetrievalInputs],
     ) -> PlaitRetrievalOutput:
-        """Embeds every side in the batch. Also computes the similarities of the first two sides, or the loss.
+        """Embeds every side in the batch, and computes the similarities of the first two sides, and the loss.
 
         Takes the inputs of `PlaitModel`; the inputs of documents have the prefix "document_". Sides may have different
         numbers of rows, but for the loss row i of one side belongs to row i of every other; a row may lack a side. Hard
@@ -107,9 +115,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         with_loss = self.training if return_loss is None else return_loss
         sides = self.embed(inputs, with_loss)
         loss = self.contrast(sides, groups, negative_groups) if with_loss else None
-        return PlaitRetrievalOutput(
-            loss=loss, **({} if with_loss else self.compare(sides)), **build_side_outputs(sides)
-        )
+        return PlaitRetrievalOutput(loss=loss, **self.compare(sides, with_loss), **build_side_outputs(sides))
 
     def embed(self, inputs: Mapping[str, Any], every: bool = False) -> dict[str, SideEmbeddings]:
         """Embeds the sides that the batch holds, by side. With `every`, which a loss needs, it adds the groups of equal
@@ -217,10 +223,12 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             losses.append(self.loss(a.vectors, b.vectors, self.similarity, alike, a.present & b.present, **hard))
         return torch.stack(losses).mean()
 
-    def compare(self, sides: Mapping[str, SideEmbeddings]) -> dict[str, Tensor]:
+    def compare(self, sides: Mapping[str, SideEmbeddings], with_loss: bool = False) -> dict[str, Tensor]:
         """Computes the scaled similarities of the first two sides: `logits` (rows of the first, rows of the second);
-        for text and image also `logits_per_text` and `logits_per_image`."""
-        check_present_sides(sides)
+        for text and image also `logits_per_text` and `logits_per_image`. With a loss a row may lack a side; its
+        similarities to it mean nothing."""
+        if not with_loss:
+            check_present_sides(sides)
         if len(sides) < 2:
             return {}
         first, second, *_ = sides
@@ -229,23 +237,33 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
             return {"logits": logits}
         return {"logits": logits, "logits_per_text": logits, "logits_per_image": logits.T}
 
-    def get_text_features(self, **inputs: Any) -> TowerOutput:
+    @can_return_tuple
+    @expand_signature
+    def get_text_features(self, **inputs: Unpack[TextFeatureInputs]) -> TowerOutput:
         """Returns the text tower's output; `pooler_output` (batch, width) is projected, but not of unit length."""
         return self.get_features("text", inputs)
 
-    def get_image_features(self, **inputs: Any) -> TowerOutput:
+    @can_return_tuple
+    @expand_signature
+    def get_image_features(self, **inputs: Unpack[ImageFeatureInputs]) -> TowerOutput:
         """Returns the image tower's output, as `get_text_features` does."""
         return self.get_features("image", inputs)
 
-    def get_audio_features(self, **inputs: Any) -> TowerOutput:
+    @can_return_tuple
+    @expand_signature
+    def get_audio_features(self, **inputs: Unpack[AudioFeatureInputs]) -> TowerOutput:
         """Returns the audio tower's output, as `get_text_features` does."""
         return self.get_features("audio", inputs)
 
-    def get_video_features(self, **inputs: Any) -> TowerOutput:
+    @can_return_tuple
+    @expand_signature
+    def get_video_features(self, **inputs: Unpack[VideoFeatureInputs]) -> TowerOutput:
         """Returns the video tower's output, as `get_text_features` does."""
         return self.get_features("video", inputs)
 
-    def get_document_features(self, **inputs: Any) -> TowerOutput:
+    @can_return_tuple
+    @expand_signature
+    def get_document_features(self, **inputs: Unpack[DocumentFeatureInputs]) -> TowerOutput:
         """Returns the output of documents, as `get_text_features` does; inputs without the prefix "document_"."""
         return self.get_features(DOCUMENT, inputs)
 
@@ -267,7 +285,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         if side not in self.config.sides:
             raise ValueError(f"this model has no {side} side, only {', '.join(self.config.sides)}")
         recorded = self.model.select_output_options(inputs)
-        own = {name: inputs[name] for name in inputs if name not in recorded}
+        own = {name: value for name, value in inputs.items() if name not in recorded and value is not None}
         output = self.encode_side(side, own, recorded, complete=True)
         if output is None:
             raise ValueError(f"nothing to encode: no {side} in {', '.join(inputs) or 'no inputs'}")

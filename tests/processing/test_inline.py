@@ -11,6 +11,7 @@ from transformers import AutoProcessor, GPT2Config, GPT2LMHeadModel, PreTrainedT
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from plait.modeling import PlaitForCausalLM, PlaitForClassification
+from plait.modeling.backbone.image_tokens import count_image_tokens
 from plait.processing import PlaitProcessor
 
 Make = Callable[..., Image.Image]
@@ -194,8 +195,9 @@ def test_a_model_with_another_token_says_so(gpt_tokenizer: PreTrainedTokenizerFa
 
 def test_a_model_without_a_place_for_images_says_so(gpt_tokenizer: PreTrainedTokenizerFast) -> None:
     alone = PlaitForCausalLM.compose(decoder=gpt(20), verbose=False)
+    assert not hasattr(alone, "num_image_tokens")
     with pytest.raises(ValueError, match="no image tower"):
-        _ = alone.num_image_tokens
+        count_image_tokens(alone.config)
     with pytest.raises(ValueError, match="image_token_id 3: a model with images in its text"):
         alone.set_image_token_id(3)
     model = PlaitForCausalLM.compose(image=VIT, decoder=gpt(20), verbose=False)
