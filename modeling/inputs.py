@@ -119,6 +119,17 @@ class CacheInputs(TypedDict, total=False):
     use_cache: bool | None
 
 
+class FlattenedInputs(TypedDict, total=False):
+    """Arguments of a decoder alone for rows flattened into one, as DataCollatorWithFlattening makes them: the offsets
+    at which each row begins and the last one ends, or each token's row number. Their maximal lengths have no effect."""
+
+    cu_seq_lens_q: Tensor | None
+    cu_seq_lens_k: Tensor | None
+    max_length_q: int | Tensor | None
+    max_length_k: int | Tensor | None
+    seq_idx: Tensor | None
+
+
 class DecoderInputs(TypedDict, total=False):
     """Arguments for the text of a decoder that cross-attends to a context."""
 
@@ -128,7 +139,7 @@ class DecoderInputs(TypedDict, total=False):
     decoder_inputs_embeds: Tensor | None
 
 
-class ModelInputs(EncoderInputs, DecoderInputs, CacheInputs, total=False):
+class ModelInputs(EncoderInputs, DecoderInputs, CacheInputs, FlattenedInputs, total=False):
     """Arguments of `PlaitModel`."""
 
 
@@ -140,7 +151,7 @@ class LossOptions(TypedDict, total=False):
     label_smoothing: float
 
 
-class CausalLMInputs(EncoderInputs, CacheInputs, LossOptions, total=False):
+class CausalLMInputs(EncoderInputs, CacheInputs, FlattenedInputs, LossOptions, total=False):
     """Arguments of `PlaitForCausalLM`."""
 
 

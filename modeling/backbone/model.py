@@ -13,6 +13,7 @@ from ...configuration import PlaitConfig, width_of
 from ...configuration.modalities import MEDIA, MODALITIES, MODALITY_TABLE
 from ..core.distributed import trains_distributed, zero_with_grad
 from ..core.pooling import POOLINGS
+from ..core.positions import resolve_flattened_rows
 from ..core.rows import check_present_rows, check_text_rows
 from ..fusion.base import Fusion, Stream
 from ..fusion.connectors import build_connector
@@ -22,6 +23,7 @@ from ..inputs import (
     MODALITY_INPUTS,
     CacheInputs,
     DecoderInputs,
+    FlattenedInputs,
     ModelInputs,
     OutputOptions,
     expand_signature,
@@ -100,13 +102,12 @@ class PlaitModel(PlaitPreTrainedModel):
         )
         cached = (inputs.get("past_key_values"), inputs.get("use_cache"))
         if self.decoder is None:
-            check_unused(
-                inputs, (*DecoderInputs.__annotations__, *CacheInputs.__annotations__), "this model has no decoder"
-            )
+            check_unused(inputs, ENCODER_UNUSED, "this model has no decoder")
             return self.encode_and_fuse(parts, given, recorded)
         if not self.config.is_encoder_decoder:
             check_unused(inputs, DecoderInputs.__annotations__, "this decoder takes its text in input_ids")
-            return self.continue_text(parts, given, *cached, recorded)
+            return self.continue_text(parts, given, *resolve_text(parts, inputs), recorded)
+        check_unused(inputs, FlattenedInputs.__annotations__, "only a decoder alone takes flattened rows")
         context = self.build_context(parts, given, recorded)
         if given is not None and context.mask is not None and not has_cached_tokens(cached[0]):
             check_present_rows(context.mask.any(dim=1), self.towers)
@@ -361,5 +362,16 @@ def build_single_output(output: TowerOutput) -> PlaitModelOutput:
     )
 
 
+def resolve_text(parts: dict[str, dict[str, Any]], inputs: ModelInputs) -> tuple[Cache | None, bool | None]:
+    """Puts the positions of flattened rows into the text's arguments; returns the KV cache and whether to make one:
+    unless asked, not for flattened rows, of which only the last could be continued."""
+    changed, starts = resolve_flattened_rows(inputs)
+    parts["text"] |= changed
+    cache, use_cache = inputs.get("past_key_values"), inputs.get("use_cache")
+    return cache, False if starts is not None and use_cache is None else use_cache
+
+
+# what a model without a decoder does not take
+ENCODER_UNUSED = (*DecoderInputs.__annotations__, *CacheInputs.__annotations__, *FlattenedInputs.__annotations__)
 # the decoder's arguments without their prefix, which tells them from those of a text tower
 DECODER_TEXT_INPUTS = tuple(name.removeprefix("decoder_") for name in DecoderInputs.__annotations__)

@@ -1,9 +1,10 @@
 """Attention masks, built once per call in the form that the attention implementation takes."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.masking_utils import (
@@ -11,6 +12,7 @@ from transformers.masking_utils import (
     create_causal_mask,
     create_sliding_window_causal_mask,
 )
+from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTransformerConfig
 
@@ -29,24 +31,43 @@ def build_self_masks(
     """Builds the self-attention mask of each kind of layer ("full_attention", "sliding_attention").
 
     x: (batch, length, width); attention_mask: (batch, cached + new tokens), 4-D, or already one mask for each kind (as
-    `generate` makes them for a static cache); blocks: see `PlaitTransformer.forward`.
+    `generate` makes them for a static cache); blocks: see `PlaitTransformer.forward`. Without an attention_mask, rows
+    that `position_ids` flatten into one do not attend to each other: transformers sees to it where there is no cache.
     """
     if isinstance(attention_mask, Mapping):
         return dict(attention_mask)
     common = {"config": config, "inputs_embeds": x, "attention_mask": attention_mask}
     if not config.is_causal:
         return dict.fromkeys(kinds, create_bidirectional_mask(**common))
+    separate = None
+    if attention_mask is None and position_ids is not None and past_key_values is not None:
+        separate = separate_rows(position_ids.expand(len(x), -1), past_key_values.get_seq_length())
     if (
-        x.shape[1] == 1
+        separate is None
+        and x.shape[1] == 1
         and kinds == {"full_attention"}
         and is_dynamic_cache(past_key_values)
         and takes_tensor_mask(config)
     ):
         return {"full_attention": build_step_mask(attention_mask)}
     common |= {"past_key_values": past_key_values, "position_ids": position_ids}
+    if separate is not None:
+        common["and_mask_function"] = separate
     if blocks is not None:
         common["block_sequence_ids"] = blocks
     return {kind: CAUSAL_MASKS[kind](**common) for kind in kinds}
+
+
+def separate_rows(positions: Tensor, past: int | Tensor) -> Callable[..., Tensor] | None:
+    """Builds the mask function by which a token at position p attends to the p tokens before it alone: those of its own
+    row if rows are flattened into one, behind `past` cached tokens; None if the positions are the tokens' indices.
+
+    positions: (batch, length).
+    """
+    index = torch.arange(positions.shape[1], device=positions.device) + past
+    if not is_torchdynamo_compiling() and bool((positions == index).all()):
+        return None
+    return lambda batch, head, query, key: key >= query - positions[batch, query - past]
 
 
 def is_dynamic_cache(cache: Cache | None) -> bool:

@@ -87,8 +87,9 @@ def _take(x: Tensor, positions: Tensor) -> Tensor:
 
 
 class EndTokenPooling(nn.Module):
-    """Selects the end-of-text token (CLIP): the first `eos_token_id`, or the largest token id for old CLIP configs,
-    whose `eos_token_id` is wrongly 2."""
+    """Selects the end-of-text token (CLIP): the first `eos_token_id` (or the first real token without one), or the
+    largest token id for old CLIP configs, whose `eos_token_id` is wrongly 2; in each case of the real tokens, because
+    CLIP's padding is the same token."""
 
     def __init__(self, config: PlaitTowerConfig) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ class EndTokenPooling(nn.Module):
         if input_ids is None:
             raise ValueError("pooling at the end-of-text token needs input_ids: pass them instead of inputs_embeds")
         ends = input_ids if self.eos_token_id == 2 else (input_ids == self.eos_token_id).int()
-        return _take(x, ends.argmax(dim=-1))
+        return _take(x, ends.masked_fill(~mask, -1).argmax(dim=-1))
 
 
 class AttentionPooling(nn.Module):

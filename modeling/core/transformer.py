@@ -1,6 +1,7 @@
 """The transformer that every native tower, decoder and joint encoder is made of: a stack of layers between an embedder
 and a pooler."""
 
+from functools import partial
 from typing import NamedTuple, TypeGuard
 
 import torch
@@ -109,6 +110,8 @@ class PlaitTransformer(nn.Module):
             return TransformerOutput(self.run_packed(x, attention_mask, position_ids, context, context_mask))
         config = with_attention(self.config, "eager") if output_attentions else self.config
         attend = eager_attention if output_attentions else find_attention_function(config._attn_implementation)
+        if "flash" in (config._attn_implementation or "") and attention_mask is None and position_ids is not None:
+            attend = partial(attend, position_ids=position_ids)  # by which flash kernels separate flattened rows
         if attention_mask is None and not config.is_causal:
             masks = dict.fromkeys(self.layer_types)  # no mask: every token attends to every other
         else:

@@ -14,10 +14,12 @@ from ...configuration import PlaitConfig
 from ..backbone.image_tokens import count_image_tokens
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..core.positions import resolve_flattened_rows
 from ..generation.continuing import count_cached_tokens, is_whole_text
 from ..generation.mixin import PlaitGenerationMixin
 from ..heads.language_model import LanguageModelHead, add_lm_head, check_decoder_config, shift_labels_left
 from ..inputs import MODALITY_INPUTS, CausalLMInputs, expand_signature
+from ..losses.cross_entropy import IGNORE_INDEX
 from ..outputs import PlaitCausalLMOutput, TowerOutput
 
 
@@ -74,8 +76,10 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
     ) -> Any:
         """Generates text by transformers' `generate`; the image tower runs once for any number of beams or sequences.
 
-        Raises ValueError for images with `prefill_chunk_size`.
+        Raises ValueError for images with `prefill_chunk_size`, or flattened rows.
         """
+        if resolve_flattened_rows({"input_ids": inputs, **kwargs})[1] is not None:
+            raise ValueError("generate cannot continue flattened rows, only padded ones: pad the rows on the left")
         kwargs["generation_config"] = generation_config
         image = {name: kwargs.pop(name) for name in MODALITY_INPUTS["image"] if name in kwargs}
         new = self.select_new_tokens(inputs, kwargs)
@@ -140,7 +144,7 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         """
         targets, smoothing = inputs.pop("shift_labels", None), inputs.pop("label_smoothing", 0.0)
         if targets is None and labels is not None:
-            targets = shift_labels_left(labels)
+            targets = shift_labels_left(mask_row_starts(labels, inputs))
         if targets is not None:
             inputs["use_cache"] = False
         elif (step := self.compute_step_logits(inputs)) is not None:
@@ -148,6 +152,13 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         options = (logits_to_keep, num_items_in_batch, smoothing)
         loss, logits, outputs = self.predict_tokens(inputs, targets, *options)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
+
+
+def mask_row_starts(labels: Tensor, inputs: CausalLMInputs) -> Tensor:
+    """Returns the labels, (batch, length), with -100 where a flattened row begins behind another one, which does not
+    predict it."""
+    _, starts = resolve_flattened_rows(inputs)
+    return labels if starts is None else labels.masked_fill(starts.to(labels.device), IGNORE_INDEX)
 
 
 def repeat_rows(output: TowerOutput, times: int) -> TowerOutput:

@@ -1,6 +1,7 @@
 """The text tower, which is also the native decoder."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTextConfig
 from ..core.pooling import build_pooler, build_tower_output
+from ..core.positions import count_positions
 from ..core.sentence import build_sentence_pooler
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
@@ -49,14 +51,26 @@ class TextTower(nn.Module):
 
         input_ids: (batch, length); attention_mask: (batch, cached + new tokens), 1 for real tokens, or a 4-D mask, or a
         dict of masks by type of layer; context: (batch, tokens, context_size); context_mask: (batch, tokens); blocks:
-        (batch, length), tokens with the same number above -1 attend to each other in both directions.
+        (batch, length), tokens with the same number above -1 attend to each other in both directions; position_ids:
+        (batch, length), counted over the mask's real tokens if None.
         """
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if position_ids is None:
+            position_ids = self.count_positions(input_ids, inputs_embeds, attention_mask, past)
         x = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past)
         given = (attention_mask, position_ids, past_key_values, context, context_mask)
         result = self.transformer(x, *given, output_hidden_states, output_attentions, blocks=blocks)
         pooler = self.pooler if self.sentence is None else self.sentence
         return build_tower_output(result, compute_token_mask(x, attention_mask), pooler, input_ids, past_key_values)
+
+    def count_positions(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Any, past: int
+    ) -> Tensor | None:
+        """Counts the positions over real tokens: see `plait.modeling.core.positions.count_positions`."""
+        text = inputs_embeds if input_ids is None else input_ids
+        positions = None if text is None else count_positions(attention_mask, text.shape[1], past)
+        counted = positions is not None and self.embeddings.counted  # given positions index such a table as they are
+        return positions + self.embeddings.position_offset if counted else positions
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the token embedding."""

@@ -22,6 +22,7 @@ from ..core.sentence import build_sentence_pooler
 from ..outputs import LayerChoice, TowerOutput
 from .wrapped_inputs import compute_clip_mask, disable_augmentation, is_video_family, rename_inputs
 from .wrapped_positions import PositionLimit
+from .wrapped_rows import arrange_text, find_row_layout, restore_output
 
 # tokenizers make these for every family: they are dropped for a family that does not take them
 OPTIONAL_INPUTS = frozenset({"token_type_ids", "attention_mask"})
@@ -109,13 +110,15 @@ class WrappedTower(nn.Module):
         """
         inputs = rename_inputs(inputs, self.takes)
         wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        layout = find_row_layout(inputs) if self.modality == "text" else None
+        inputs = inputs if layout is None else arrange_text(inputs, layout)
         arguments = self.select_arguments(inputs) | {name: value for name, value in wanted.items() if value}
         with use_eager_attention(self.model) if output_attentions else nullcontext(), self.positions.guard(arguments):
             output = self.model(**arguments, return_dict=True)
         tokens = self.compute_tokens(output.get("last_hidden_state"))
         mask = self.compute_mask(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)
         states = output.get("hidden_states") or ()
-        return TowerOutput(
+        result = TowerOutput(
             last_hidden_state=tokens,
             mask=mask.long(),
             pooler_output=self.pool(output.get("pooler_output"), tokens, mask),
@@ -123,6 +126,7 @@ class WrappedTower(nn.Module):
             attentions=tuple(item for item in output.get("attentions") or () if item is not None) or None,
             past_key_values=output.get("past_key_values"),
         )
+        return result if layout is None else restore_output(result, layout)
 
     def select_arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the given inputs that the family takes; a KV cache is used only if one is given.

@@ -1,5 +1,6 @@
 """Wrapped decoders: causal families without a native tower, built and run by transformers, that generate text."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -42,9 +43,12 @@ class WrappedDecoder(WrappedTower):
         if context is not None:
             check_cross_attention(self.config)
             inputs |= {"encoder_hidden_states": context, "encoder_attention_mask": context_mask}
-        if "position_ids" not in self.takes:
-            inputs.pop("position_ids", None)
         return super().forward(**inputs)
+
+    def select_arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the given inputs that the family takes; without positions if it has none."""
+        dropped = {"position_ids"} - self.takes
+        return super().select_arguments({name: value for name, value in inputs.items() if name not in dropped})
 
 
 def check_cross_attention(config: PreTrainedConfig) -> None:
