@@ -95,12 +95,8 @@ class PlaitModel(PlaitPreTrainedModel):
             ValueError: an input without a tower, a row with no modality at all, no text for the decoder, or image
                 tokens that do not match the images.
         """
-        parts, given, recorded = (
-            split_by_modality(inputs),
-            inputs.get("encoder_outputs"),
-            self.select_output_options(inputs),
-        )
-        cached = (inputs.get("past_key_values"), inputs.get("use_cache"))
+        parts, given = split_by_modality(inputs), inputs.get("encoder_outputs")
+        recorded, cached = self.select_output_options(inputs), (inputs.get("past_key_values"), inputs.get("use_cache"))
         if self.decoder is None:
             check_unused(inputs, ENCODER_UNUSED, "this model has no decoder")
             return self.encode_and_fuse(parts, given, recorded)

@@ -252,7 +252,7 @@ class DecodeStep:
     """Computes a decoder and its head for one new token."""
 
     def __init__(self, decoder: TextTower, head: nn.Module) -> None:
-        transformer = decoder.transformer
+        transformer, self.count_positions = decoder.transformer, decoder.count_positions
         self.hooks, self.rotary = RemovableHandle.next_id, build_rotary(transformer.rotary)
         self.embeddings = EmbeddingStep(decoder.embeddings)
         self.enter = chain(transformer.input_norm, transformer.dropout, transformer.input_proj)
@@ -272,6 +272,8 @@ class DecodeStep:
         if isinstance(cache, EncoderDecoderCache):
             own, context = cache.self_attention_cache, cache.cross_attention_cache
         past = own.get_seq_length()
+        if position_ids is None and attention_mask is not None:
+            position_ids = self.count_positions(input_ids, None, attention_mask, past)
         x = self.embeddings(input_ids, position_ids, past)
         rotary = None
         if self.rotary is not None:
