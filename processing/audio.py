@@ -189,7 +189,10 @@ def extract_features(
         if arrays
         else build_empty_features(extractor, present, options)
     )
-    return AudioFeatures(values | {"audio_present": present}, find_overlong_clip(extractor, waveforms))
+    whole = options.get("truncation") is False
+    return AudioFeatures(
+        values | {"audio_present": present}, None if whole else find_overlong_clip(extractor, waveforms)
+    )
 
 
 def find_overlong_clip(

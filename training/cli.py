@@ -106,6 +106,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("model", help="a run folder, a model folder or a Hub id")
     parser.add_argument("--text", action="append", default=[], help="a text, question or prompt; may be repeated")
     parser.add_argument("--image", action="append", default=[], help="an image file; may be repeated")
+    parser.add_argument("--audio", action="append", default=[], help="an audio file; may be repeated")
     parser.add_argument(
         "--context", action="append", default=[], help="the text that holds a question's answer; may be repeated"
     )

@@ -69,7 +69,7 @@ def run_evaluate(options: argparse.Namespace, overrides: Sequence[str], argument
 def run_predict(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs `plait predict`: prints or writes predictions for inputs of the command line, or for the rows of --data."""
     recipe = load_model_recipe(options.model, build_data_overrides(options, overrides))
-    inputs = {"text": options.text, "image": options.image, "context": options.context}
+    inputs = {"text": options.text, "image": options.image, "audio": options.audio, "context": options.context}
     rows = load_data_rows(recipe) if options.data is not None else build_option_rows(find_task(recipe.task), inputs)
     output = None if options.output is None else Path(options.output)
     count = write_predictions(rows, predict_rows(options.model, rows, recipe, options.batch_size), output)

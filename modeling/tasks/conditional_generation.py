@@ -15,6 +15,7 @@ from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..generation.continuing import count_cached_tokens, is_whole_text
+from ..generation.long_audio import LongAudio, check_window_options, find_long_audio, generate_windows, pad_texts
 from ..generation.mixin import PlaitGenerationMixin
 from ..generation.whisper_prompt import PROMPT_OPTIONS, build_decoder_prompt, build_timestamp_processors
 from ..heads.language_model import (
@@ -54,11 +55,15 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         continues `decoder_input_ids` if given (without a text tower, `input_ids` too).
 
         Speech models (Whisper) also take `language` (a name or code, one for all rows or a list; None: detected by a
-        multilingual checkpoint), `task` ("transcribe" or "translate") and `return_timestamps`.
+        multilingual checkpoint), `task` ("transcribe" or "translate") and `return_timestamps`. A clip may be
+        longer than the audio tower reads (`processor(..., audio_kwargs={"truncation": False})`): it is read in windows,
+        whose tokens are returned without the decoder prompt.
         """
         kwargs["generation_config"] = generation_config
         if inputs is not None:
             kwargs[self.main_input_name] = inputs
+        if (audio := find_long_audio(self.config, kwargs)) is not None:
+            return self.generate_from_windows(audio, args, kwargs)
         if "text" not in self.model.towers and "input_ids" in kwargs:
             kwargs["decoder_input_ids"] = kwargs.pop("input_ids")
             kwargs["decoder_attention_mask"] = kwargs.pop("attention_mask", None)
@@ -83,6 +88,50 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         with self.use_decode_step(), use_assistant_context(kwargs.get("assistant_model"), read):
             given = kwargs.pop("generation_config")
             return library.generate(None, given, *args, encoder_outputs=context, **text_inputs, **kwargs)
+
+    def generate_from_windows(self, audio: LongAudio, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        """Generates the text of clips of which some are longer than the audio tower reads, these window by window: a
+        window begins where the last finished segment of the one before ends or, for a model without timestamps, behind
+        it. A clip of one window is read as it is alone.
+
+        Returns tokens (batch, length), with timestamps if they are requested. Raises ValueError for options that
+        concern one window alone.
+        """
+        without, wanted = (self.find_option(name, kwargs) for name in ("no_timestamps_token_id", "return_timestamps"))
+        check_window_options(kwargs, self.find_option("num_return_sequences", kwargs))
+        first = None if without is None else without + 1
+        end, texts = self.find_option("eos_token_id", kwargs), [list[int]() for _ in audio.frames]
+        for rows, timed in ((audio.short_rows, wanted), (audio.long_rows, wanted or first is not None)):
+            if rows:
+                clips, options = audio.select(rows), {**kwargs, "return_timestamps": timed}
+                prompts, rest = self.build_window_prompts(clips, options, rows)
+                generate = partial(self.generate, None, kwargs["generation_config"], *args, **rest)
+                seeking = first if rows == audio.long_rows else None
+                found = generate_windows(generate, clips, prompts, seeking, end)
+                for row, text in zip(rows, found, strict=True):
+                    texts[row] = text if wanted or first is None else [token for token in text if token < first]
+        return pad_texts(texts, self.find_option("pad_token_id", kwargs), audio.features)
+
+    def build_window_prompts(
+        self, audio: LongAudio, kwargs: dict[str, Any], rows: Sequence[int]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Builds the decoder prompts, (rows, tokens), of these rows' windows; a language is detected in the first.
+
+        Returns them with the arguments of `generate` that every window gets.
+        """
+        if isinstance(kwargs.get("language"), (list, tuple)):
+            kwargs["language"] = [kwargs["language"][row] for row in rows]
+        find_option = partial(self.find_option, kwargs=kwargs)
+        start = find_option("decoder_start_token_id")
+
+        def detect(languages: Sequence[int]) -> list[int]:
+            windows = audio.cut(range(len(rows)), [0] * len(rows))
+            return self.detect_language(self.model.encode_context(input_features=windows), start, languages)
+
+        prompts = build_decoder_prompt(find_option, len(rows), detect) or [[start]] * len(rows)
+        used = {*MODALITY_INPUTS["audio"], "attention_mask", "language", "task", "generation_config"}
+        rest = {name: value for name, value in kwargs.items() if name not in used}
+        return torch.tensor(prompts, device=audio.features.device), rest
 
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None = None, *args: Any

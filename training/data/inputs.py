@@ -1,7 +1,7 @@
 """Turns texts, images, audio and videos of rows into model inputs, and computes keys that equal inputs share."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -75,13 +75,18 @@ def encode_image_inputs(processor: PlaitProcessor, images: Sequence[Any]) -> Ten
     return processor(images=list(images), return_tensors="pt")["pixel_values"][:, 0]
 
 
-def encode_media_inputs(processor: PlaitProcessor, modality: str, rows: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
-    """Turns the audio clips or videos of each row into model inputs; returns an empty dict if no row has any."""
+def encode_media_inputs(
+    processor: PlaitProcessor, modality: str, rows: Sequence[Sequence[Any]], options: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
+    """Turns the audio clips or videos of each row into model inputs; returns an empty dict if no row has any.
+
+    options: further arguments of the processor's call.
+    """
     if not any(rows):
         return {}
     items = [[open_frames(item) if modality == "video" else item for item in row] for row in rows]
     given: dict[str, Any] = {MODALITY_TABLE[modality].processor_argument: items}
-    return dict(processor(return_tensors="pt", **given))
+    return dict(processor(return_tensors="pt", **given, **(options or {})))
 
 
 def encode_items(

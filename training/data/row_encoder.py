@@ -95,13 +95,16 @@ class RowEncoder:
         digest = sha256(json.dumps([self.seed, int(self.epoch), *about]).encode()).digest()
         return int.from_bytes(digest[:8], "big") % count
 
-    def encode_inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Returns the model inputs of each modality in the rows, or cached tower outputs (as `encoder_outputs`)."""
+    def encode_inputs(self, rows: Sequence[Row], whole_clips: bool = False) -> dict[str, Any]:
+        """Returns the model inputs of each modality in the rows, or cached tower outputs (as `encoder_outputs`).
+
+        whole_clips: keep audio clips that are longer than the feature extractor reads at once, for `generate`.
+        """
         batch: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
         read = {"text": self._encode_text, "image": self.encode_images}
         for modality in MODALITIES:
-            inputs = read[modality](rows) if modality in read else self._encode_media(rows, modality)
+            inputs = read[modality](rows) if modality in read else self._encode_media(rows, modality, whole_clips)
             if "last_hidden_state" in inputs:
                 outputs[modality] = inputs
             else:
@@ -136,10 +139,11 @@ class RowEncoder:
                 return store.gather([[] if key is None else [key] for key in keys])
         return encode_text_inputs(self.processor, rows, self.max_length)
 
-    def _encode_media(self, rows: Sequence[Row], modality: str) -> dict[str, Tensor]:
+    def _encode_media(self, rows: Sequence[Row], modality: str, whole_clips: bool) -> dict[str, Tensor]:
         """Returns the inputs for the rows' audio clips or videos; an empty dict if no row has any."""
         found = collect_batch_items(rows, modality)
         store, keys = self.features.get(modality), [[key for key, _ in row] for row in found]
         if store is not None and any(keys) and store.has_keys([key for row in keys for key in row]):
             return store.gather(keys)
-        return encode_media_inputs(self.processor, modality, [[item for _, item in row] for row in found])
+        options = {"audio_kwargs": {"truncation": False}} if whole_clips and modality == "audio" else {}
+        return encode_media_inputs(self.processor, modality, [[item for _, item in row] for row in found], options)

@@ -19,11 +19,13 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
     Pipeline,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ...configuration.messages import suggest
+from ...configuration.modalities import MEDIA
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.single_items import is_single_item
 from ...processing import PlaitProcessor
@@ -48,6 +50,7 @@ class PipelineSpec:
         key: the key of the answer.
         auto: the Auto class that loads the model.
         nested: for a list of inputs every answer is a list of its own, as in transformers.
+        alone: a single input gets its answer alone, not in a list.
         others: further tasks whose models fit.
     """
 
@@ -56,6 +59,7 @@ class PipelineSpec:
     key: str
     auto: Any
     nested: bool = False
+    alone: bool = False
     others: tuple[str, ...] = ()
 
     @property
@@ -76,12 +80,19 @@ PIPELINES = {
         nested=True,
         others=("classification",),
     ),
+    "automatic-speech-recognition": PipelineSpec(
+        "generation", {"audio": "audio"}, "text", AutoModelForSpeechSeq2Seq, alone=True
+    ),
     "translation": PipelineSpec("generation", {"texts": "text"}, "translation_text", AutoModelForSeq2SeqLM),
     "summarization": PipelineSpec(
         "generation", {"texts": "text"}, "summary_text", AutoModelForSeq2SeqLM, others=("dialogue",)
     ),
     "question-answering": PipelineSpec(
-        "question_answering", {"question": "question", "context": "context"}, "answer", AutoModelForQuestionAnswering
+        "question_answering",
+        {"question": "question", "context": "context"},
+        "answer",
+        AutoModelForQuestionAnswering,
+        alone=True,
     ),
     "text-generation": PipelineSpec(
         "causal_lm", {"texts": "text"}, "generated_text", AutoModelForCausalLM, nested=True, others=("dialogue",)
@@ -143,13 +154,13 @@ class InferencePipeline:
         self.run = find_run_recipe(model.name_or_path or "")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """Returns a list with an answer (a dict) for each row. Question answering returns the dict alone for a single
-        question, and with `top_k` above 1 a list of at most top_k answers in its place."""
+        """Returns a list with an answer (a dict) for each row. Question answering and speech recognition return the
+        dict alone for a single input; question answering with `top_k` above 1 a list of at most top_k answers."""
         names = list(self.spec.columns)
         given = dict(zip(names, inputs, strict=False)) | {name: options.pop(name) for name in names if name in options}
         rows = build_call_rows(self.spec, given)
         found = self.predict_rows(rows, {**self.options, **options}) if rows else []
-        if self.spec.task == "question_answering":
+        if self.spec.alone:
             return found if has_list(self.spec, given) else found[0]
         return [[answer] for answer in found] if self.spec.nested and has_list(self.spec, given) else found
 
@@ -157,6 +168,10 @@ class InferencePipeline:
         """Returns one answer per row, under the pipeline's key."""
         task = find_task("dialogue") if "messages" in rows[0] else self.task
         size = options.pop("batch_size", 8)
+        if options.get("return_timestamps"):
+            raise ValueError(
+                "a pipeline returns text alone: for timestamps, call the model's generate(return_timestamps=True)"
+            )
         run = self.run if self.run is not None and self.run.task == task.name else Recipe(task=task.name)
         given = {field.name: options.pop(field.name) for field in fields(task.settings) if field.name in options}
         settings = {**run.settings, **given}
@@ -234,7 +249,7 @@ def check_call_rows(spec: PipelineSpec, rows: Sequence[Mapping[str, Any]]) -> No
             value = row[column]
             if value is None:
                 raise ValueError(f"{name}, row {number}: it is None: leave this row out")
-            if column != "image" and not isinstance(value, str):
+            if column not in MEDIA and not isinstance(value, str):
                 raise TypeError(f"{name}, row {number}: {short(value)} ({type(value).__name__}) is not a string")
 
 
@@ -260,8 +275,9 @@ def has_list(spec: PipelineSpec, given: Mapping[str, Any]) -> bool:
 
 
 def is_single_argument(spec: PipelineSpec, name: str, value: Any) -> bool:
-    """Returns whether an argument of a call is one text or image, not a list."""
-    return is_single_item(value, "image" if spec.columns[name] == "image" else "text")
+    """Returns whether an argument of a call is one text, image or audio clip, not a list."""
+    column = spec.columns[name]
+    return is_single_item(value, column if column in MEDIA else "text")
 
 
 def is_list(value: Any) -> bool:
@@ -330,7 +346,8 @@ def register_pipelines() -> None:
         own = type(
             f"Plait{name.title().replace('-', '')}Pipeline", (PlaitPipeline,), {"kind": name, "__module__": __name__}
         )
-        modality = "multimodal" if "image" in kind.columns.values() else "text"
+        read = set(kind.columns.values())
+        modality = "audio" if "audio" in read else "multimodal" if "image" in read else "text"
         PIPELINE_REGISTRY.register_pipeline(f"plait-{name}", own, pt_model=kind.auto, type=modality)
 
 

@@ -48,9 +48,10 @@ def build_option_rows(task: Task, options: Mapping[str, Sequence[str]]) -> list[
             raise RecipeError(f"--{name}: the task {task.name} does not read it: give {', '.join(flags)} or --data")
         if len(values) not in (1, count):
             raise RecipeError(f"{len(values)} --{name} for {count} rows: give one, or one per row")
-    for image in given.get("image", ()):
-        if not Path(image).is_file():
-            raise RecipeError(f"--image {image}: no such file")
+    for name in ("image", "audio"):
+        for file in given.get(name, ()):
+            if not Path(file).is_file():
+                raise RecipeError(f"--{name} {file}: no such file")
     columns = {task.prompt_columns[name]: list(values) * (count // len(values)) for name, values in given.items()}
     task.check_columns(list(columns), "the command line", needs_targets=False)
     return [{name: values[row] for name, values in columns.items()} for row in range(count)]

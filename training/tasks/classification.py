@@ -33,6 +33,7 @@ class Classification(Task):
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForClassification
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "label", "group")
+    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", "audio": "audio"}
     target_columns: ClassVar[tuple[str, ...]] = ("label",)
     needs_labels: ClassVar[bool] = True
 

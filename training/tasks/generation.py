@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.generation.long_audio import count_window_frames
 from ...modeling.tasks.conditional_generation import PlaitForConditionalGeneration
 from ...processing import PlaitProcessor
 from ..data.inputs import count_row_tokens, count_target_tokens, encode_target_labels, find_images
@@ -45,8 +46,9 @@ class Generation(Task):
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForConditionalGeneration
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "target")
+    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", "audio": "audio"}
     target_columns: ClassVar[tuple[str, ...]] = ("target",)
-    needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text", "image"), ("target",))
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text", *MEDIA_ROLES), ("target",))
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
     settings: ClassVar[type[Settings]] = GenerationSettings
     generates: ClassVar[bool] = True
@@ -119,8 +121,9 @@ class Generation(Task):
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
-        """Yields `generated_text` for each row."""
-        inputs = move_to_device(collator.encode_inputs(rows), model)
+        """Yields `generated_text` for each row; a speech model reads long clips in windows."""
+        windows = count_window_frames(model.config) is not None
+        inputs = move_to_device(collator.encode_inputs(rows, whole_clips=windows), model)
         yield from ({"generated_text": text} for text in generate_texts(model, inputs, collator.processor))
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
