@@ -92,6 +92,9 @@ class PlaitConfig(PlaitBaseConfig):
     The special tokens of this config count, not those of a part's; they default to the decoder's, else the text
     tower's.
 
+    `target_mean` and `target_std`, one number or one for each output, are those of a regression's training targets: its
+    head computes standardized values, and its logits are in the targets' unit.
+
     `objectives` holds the loss weights of `PlaitForPreTraining` (None: all objectives that the parts allow, weighted
     equally). `image_mask_ratio` is the share of an image's patches that masked image modelling hides, 0..1; with
     `norm_pix_loss` the pixels to predict are normalized per patch.
@@ -124,6 +127,8 @@ class PlaitConfig(PlaitBaseConfig):
     classifier_dropout: float | int = 0.0
     classifier_bias: bool = True
     distillation_head: bool = False
+    target_mean: float | int | list[float | int] | None = None
+    target_std: float | int | list[float | int] | None = None
     initializer_range: float = 0.02
     image_token_id: int | None = None
     bidirectional_images: bool = False
@@ -147,9 +152,20 @@ class PlaitConfig(PlaitBaseConfig):
         self._lift_tokens()
         if self.objectives:
             check_objective_weights(self.objectives)
+        self.check_target_scale()
         if not 0 < self.image_mask_ratio < 1:
             raise ValueError(f"image_mask_ratio is {self.image_mask_ratio}: expected a share above 0 and below 1")
         self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline
+
+    def check_target_scale(self) -> None:
+        """Raises ValueError for a `target_std` that is not above 0, or without a `target_mean`."""
+        deviations = self.target_std if isinstance(self.target_std, list) else [self.target_std]
+        wrong = [std for std in deviations if std is not None and not 0 < std < float("inf")]
+        if wrong or (self.target_mean is None) != (self.target_std is None):
+            raise ValueError(
+                f"target_std is {self.target_std} and target_mean is {self.target_mean}: set both, the mean and the "
+                "standard deviation (above 0) of a regression's training targets, or neither"
+            )
 
     @property
     def encoders(self) -> dict[str, PreTrainedConfig]:

@@ -1,26 +1,32 @@
 """Cross-entropy and classification losses, which each class calls by name (transformers would choose one by the name of
 the class)."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ...configuration import PlaitConfig
-
-IGNORE_INDEX = -100
-LossProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+from .labels import (
+    IGNORE_INDEX,
+    LossProblemType,
+    check_label_vectors,
+    check_labels,
+    find_known_labels,
+    reshape_labels,
+)
 
 
 def find_problem_type(config: PlaitConfig, labels: Tensor) -> LossProblemType:
     """Returns the config's problem type. If that is None: regression for one output, else multi-label classification
-    for floating-point labels and single-label classification for integers."""
+    for floating-point labels and for vectors (batch, num_labels) of any type, and single-label classification for
+    other integers."""
     if config.problem_type is not None:
         return config.problem_type
     if config.num_labels == 1:
         return "regression"
-    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+    hot = labels.ndim == 2 and labels.shape[-1] == config.num_labels
+    return "multi_label_classification" if hot or labels.is_floating_point() else "single_label_classification"
 
 
 def classification_loss(
@@ -30,29 +36,40 @@ def classification_loss(
     num_items_in_batch: Tensor | int | None = None,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
+    target_std: float | Sequence[float] | None = None,
 ) -> Tensor:
-    """Computes the loss of logits: (batch, num_labels) against labels: (batch,) class ids, or (batch[, num_labels])
-    numbers; a scalar.
+    """Computes the loss of logits: (batch, num_labels) against labels; a scalar.
 
-    It is the mean over labels, or their sum divided by `num_items_in_batch`, which counts labels as the Trainer does
-    (one per row, or `num_labels` per row), so that accumulated micro-batches add up to the whole batch.
+    Labels are (batch,) class ids, -100 where unknown; for several classes (batch, num_labels) of 0 and 1 in any number
+    type, -100 or NaN where unknown; for regression (batch[, num_labels]) numbers, NaN where unknown, whose errors are
+    divided by `target_std` if the model standardizes its targets. An unknown label has no part in the loss.
+
+    It is the mean over known labels, or their sum divided by `num_items_in_batch`, which counts labels as the Trainer
+    does (one per row, or `num_labels` per row), so that accumulated micro-batches add up to the whole batch.
     `class_weights`, (num_labels,), multiply each row's loss in single-label classification; they do not change the
-    divisor. Raises ValueError for a label that is not a class.
+    divisor. Raises ValueError for a label of another value or shape, with its row.
     """
+    labels = reshape_labels(labels, logits, problem_type)
     if problem_type == "single_label_classification":
         check_labels(labels, logits.shape[-1])
         return cross_entropy(logits, labels, num_items_in_batch, label_smoothing, class_weights)
-    labels = labels.to(logits.dtype).view_as(logits)
-    criterion = nn.functional.mse_loss if problem_type == "regression" else build_smoothed_bce(label_smoothing)
-    total = criterion(logits, labels, reduction="sum")
-    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+    known = find_known_labels(labels, problem_type)
+    if problem_type == "regression":
+        if target_std is not None:
+            scale = logits.new_tensor(target_std)
+            logits, labels = logits / scale, labels.to(logits.dtype) / scale
+        criterion: Callable[..., Tensor] = nn.functional.mse_loss
+    else:
+        check_label_vectors(labels, known)
+        criterion = build_smoothed_bce(label_smoothing)
+    values = labels.to(logits.dtype).masked_fill(~known, 0.0)
+    total = criterion(logits, values, reduction="none").masked_fill(~known, 0.0).sum()
+    return total / (known.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
 
 
 def count_labels(labels: Tensor, problem_type: LossProblemType) -> Tensor | int:
     """Counts the labels over which `classification_loss` takes the mean."""
-    if problem_type == "single_label_classification":
-        return (labels != IGNORE_INDEX).sum().clamp(min=1)
-    return labels.numel()
+    return find_known_labels(labels, problem_type).sum().clamp(min=1)
 
 
 def cross_entropy(
@@ -75,16 +92,6 @@ def cross_entropy(
         logits, labels, weights, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
     )
     return total / count
-
-
-def check_labels(labels: Tensor, num_labels: int) -> None:
-    """Raises ValueError for a label that is neither -100 nor in 0 .. num_labels - 1."""
-    wrong = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels >= num_labels))]
-    if len(wrong):
-        raise ValueError(
-            f"label {wrong[0].item()} is not one of the {num_labels} classes 0 .. {num_labels - 1}: "
-            "check the labels, or set num_labels"
-        )
 
 
 def build_smoothed_bce(label_smoothing: float) -> Callable[..., Tensor]:

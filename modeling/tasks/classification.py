@@ -1,5 +1,6 @@
 """Classification and regression from any set of modalities."""
 
+from collections.abc import Sequence
 from typing import Unpack
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..core.pooling import compute_vector_width, pool_output
+from ..heads.target_scale import build_target_scale
 from ..inputs import EncoderInputs, expand_signature
 from ..losses.cross_entropy import classification_loss, find_problem_type
 from ..outputs import PlaitClassifierOutput, PlaitModelOutput, TowerOutput, UnimodalOutput
@@ -19,6 +21,8 @@ class PlaitForClassification(PlaitPreTrainedModel):
 
     `config.id2label` names the classes; `config.problem_type` is "single_label_classification",
     "multi_label_classification" or "regression"; if None, it follows from the number of classes and the labels' dtype.
+    A regressor with `config.target_mean` and `config.target_std` (see `set_target_scale`) learns standardized targets:
+    its logits and labels are in the targets' unit, its loss is that of (logits - labels) / target_std.
     """
 
     checkpoint_heads = ("classifier", "distillation_classifier")
@@ -30,6 +34,7 @@ class PlaitForClassification(PlaitPreTrainedModel):
         labels, distilled = len(config.id2label), config.distillation_head
         self.classifier = nn.Linear(compute_vector_width(config), labels, bias=config.classifier_bias)
         self.distillation_classifier = nn.Linear(config.hidden_size, labels) if distilled else None
+        self.target_scale = build_target_scale(config)
         self.post_init()
 
     @can_return_tuple
@@ -45,7 +50,8 @@ class PlaitForClassification(PlaitPreTrainedModel):
         """Classifies each row. Takes the inputs of `PlaitModel`.
 
         Args:
-            labels: (batch,) class ids, or (batch[, num_labels]) numbers.
+            labels: (batch,) class ids; (batch, num_labels) of 0 and 1 for several classes; (batch[, num_labels])
+                numbers for regression. -100 (of classes) and NaN are unknown and left out of the loss.
             num_items_in_batch: divides the summed loss, in place of the number of labels (gradient accumulation).
             each_alone: also compute logits from each modality without the others; no tower runs twice.
 
@@ -55,17 +61,28 @@ class PlaitForClassification(PlaitPreTrainedModel):
         outputs = self.model(**inputs, use_cache=False)
         logits = self.compute_logits(outputs)
         if self.distillation_classifier is not None:
-            logits = (logits + self.distillation_classifier(outputs.last_hidden_state[:, 1])) / 2
+            logits = (logits + self.target_scale(self.distillation_classifier(outputs.last_hidden_state[:, 1]))) / 2
         loss = None
         if labels is not None:
-            loss = classification_loss(logits, labels, find_problem_type(self.config, labels), num_items_in_batch)
+            problem_type, std = find_problem_type(self.config, labels), self.config.target_std
+            loss = classification_loss(logits, labels, problem_type, num_items_in_batch, target_std=std)
         alone = self.compute_unimodal_logits(outputs.encoder_outputs) if each_alone else None
         recorded = (outputs.hidden_states, outputs.attentions, outputs.cross_attentions)
         return PlaitClassifierOutput(loss, logits, alone, *recorded)
 
     def compute_logits(self, outputs: PlaitModelOutput) -> Tensor:
         """Returns logits (batch, num_labels) of the pooled output."""
-        return self.classifier(self.dropout(pool_output(outputs)))
+        return self.target_scale(self.classifier(self.dropout(pool_output(outputs))))
+
+    def set_target_scale(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        """Sets mean and standard deviation of a regressor's targets, one number or one for each output: from now on
+        its head computes standardized values. They are saved with the config.
+
+        Raises ValueError for a standard deviation that is not above 0.
+        """
+        self.config.target_mean, self.config.target_std = mean, std
+        self.config.check_target_scale()
+        self.target_scale = build_target_scale(self.config)
 
     def compute_unimodal_logits(self, encoded: dict[str, TowerOutput] | None) -> dict[str, UnimodalOutput]:
         """Returns the logits of one modality at a time, computed by the fusion from the tower outputs of one call.

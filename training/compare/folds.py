@@ -75,6 +75,6 @@ def build_strata(targets: np.ndarray, labels: LabelSpec) -> np.ndarray:
     if labels.problem_type == SINGLE:
         return targets
     if labels.problem_type == REGRESSION:
-        edges = np.unique(np.quantile(targets, np.linspace(0, 1, TARGET_BINS + 1)[1:-1]))
+        edges = np.unique(np.nanquantile(targets, np.linspace(0, 1, TARGET_BINS + 1)[1:-1]))
         return np.searchsorted(edges, targets)
     return np.zeros(len(targets), dtype=int)

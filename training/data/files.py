@@ -1,14 +1,23 @@
 """Reads data files, folders of images and Hub data sets, and resolves the paths in their columns."""
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...configuration.messages import to_one_line
 from ...configuration.modalities import MEDIA
 from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
+from .cells import (
+    NESTED_TEXT_COLUMNS,
+    TEXT_COLUMNS,
+    empty_to_none,
+    find_changed_columns,
+    read_label_numbers,
+    restore_json_columns,
+)
 from .sources import SOURCES
 from .squad import is_squad, read_squad_rows
 
@@ -27,26 +36,28 @@ FILE_READERS = {
 SPLIT_ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 
 
-def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
+def load_source(recipe: DataRecipe, needs_labels: bool = True) -> dict[str, "Dataset"]:
     """Loads `{split: Dataset}` from a registered source, a file, a folder, files by split, or a Hub data set.
+
+    needs_labels: whether the label column is read.
 
     Raises RecipeError for a source that is missing or cannot be read.
     """
-    source = recipe.source
+    source, read = recipe.source, partial(_read_files, recipe=recipe, needs_labels=needs_labels)
     if source is None:
         raise RecipeError(
             f"data.source is missing: set it to a file, a folder, a Hub id or one of {', '.join(SOURCES)}"
         )
     if isinstance(source, Mapping):
         files = {split: Path(file).expanduser() for split, file in source.items()}
-        return {split: _resolve_paths(_read_files([file]), recipe, file.parent) for split, file in files.items()}
+        return {split: _resolve_paths(read([file]), recipe, file.parent) for split, file in files.items()}
     if source in SOURCES:
         return SOURCES[source]()
     path = Path(source).expanduser()
     if path.is_dir():
-        return _read_folder(path, recipe)
+        return _read_folder(path, recipe, read)
     if path.is_file():
-        return {"train": _resolve_paths(_read_files([path]), recipe, path.parent)}
+        return {"train": _resolve_paths(read([path]), recipe, path.parent)}
     if path.suffix in FILE_READERS or source.startswith((".", "/", "~")):
         raise RecipeError(f"data.source: there is no file or folder {source}")
     from datasets import DatasetDict, load_dataset
@@ -60,7 +71,7 @@ def load_source(recipe: DataRecipe) -> dict[str, "Dataset"]:
     )
 
 
-def _read_files(paths: Sequence[Path]) -> "Dataset":
+def _read_files(paths: Sequence[Path], recipe: DataRecipe, needs_labels: bool) -> "Dataset":
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
@@ -73,24 +84,48 @@ def _read_files(paths: Sequence[Path]) -> "Dataset":
         raise RecipeError(f"data.source: {names}: expected one of the suffixes {', '.join(FILE_READERS)}")
     if is_squad(paths[0]):
         return Dataset.from_list(list(read_squad_rows(paths)))
-    reader = getattr(Dataset, f"from_{FILE_READERS[suffix]}")
-    options = {"sep": "\t"} if suffix == ".tsv" else {}
+    kind = FILE_READERS[suffix]
+    reader = getattr(Dataset, f"from_{kind}")
     try:
-        data = reader([str(path) for path in paths], **options)
+        data = reader([str(path) for path in paths], **(_find_csv_options(paths[0]) if kind == "csv" else {}))
     except (DatasetGenerationError, ValueError) as error:
         raise RecipeError(f"data.source: {names} cannot be read: {error.__cause__ or error}") from error
-    if suffix == ".txt":
-        data = data.filter(lambda line: bool(line.strip()), input_columns="text")
-    return data
+    return _restore_cells(data, paths, recipe, needs_labels)
 
 
-def _read_folder(folder: Path, recipe: DataRecipe) -> dict[str, "Dataset"]:
+def _find_csv_options(path: Path) -> dict[str, Any]:
+    """Returns the options that read every cell of a .csv or .tsv file as text, as it is written."""
+    import pandas
+    from datasets import Features, Value
+
+    separator = "\t" if path.suffix == ".tsv" else ","
+    names = pandas.read_csv(path, sep=separator, nrows=0).columns
+    features = Features({str(name): Value("string") for name in names})
+    return {"sep": separator, "features": features, "keep_default_na": False, "na_filter": False}
+
+
+def _restore_cells(data: "Dataset", paths: Sequence[Path], recipe: DataRecipe, needs_labels: bool) -> "Dataset":
+    """Returns the rows of files with the cells of texts and labels as they are written there; without empty lines."""
+    kind = FILE_READERS[paths[0].suffix]
+    label = recipe.columns.get("label", "label")
+    label = label if isinstance(label, str) and needs_labels else ""
+    if kind == "text":
+        return data.filter(lambda line: bool(line.strip()), input_columns="text")
+    if kind == "csv":
+        data = empty_to_none(data)
+        decided = recipe.labels is not None or recipe.regression or recipe.label_separator is not None
+        return data if decided else read_label_numbers(data, label)
+    changed = find_changed_columns(data, _find_text_columns(recipe), label) if kind == "json" else []
+    return restore_json_columns(data, paths, changed) if changed else data
+
+
+def _read_folder(folder: Path, recipe: DataRecipe, read: Callable[[Sequence[Path]], "Dataset"]) -> dict[str, "Dataset"]:
     found = {}
     for split in SPLITS:
         for alias in SPLIT_ALIASES[split]:
             matches = sorted(file for end in FILE_READERS for file in folder.glob(f"{glob.escape(alias)}*{end}"))
             if matches and split not in found:
-                found[split] = _resolve_paths(_read_files(matches), recipe, folder)
+                found[split] = _resolve_paths(read(matches), recipe, folder)
     return found or _read_images(folder)
 
 
@@ -120,13 +155,22 @@ def _resolve_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Datase
     return data.select_columns(names)
 
 
-def _make_absolute(root: Path, value: str | list[str] | None) -> str | list[str] | None:
+def _make_absolute(root: Path, value: str | list[str | None] | None) -> str | list[str | None] | None:
     if isinstance(value, list):
-        return [str((root / name).absolute()) for name in value]
-    return None if value is None else str((root / value).absolute())
+        return [str((root / name).absolute()) if name else None for name in value]
+    return str((root / value).absolute()) if value else None
 
 
 def _find_media_columns(recipe: DataRecipe) -> list[str]:
     """Returns the source's columns that may hold paths."""
-    found = [recipe.columns.get(modality, modality) for modality in MEDIA]
+    return _find_source_columns(recipe, MEDIA)
+
+
+def _find_text_columns(recipe: DataRecipe) -> list[str]:
+    """Returns the source's columns that hold texts, of the names that it may have."""
+    return _find_source_columns(recipe, (*TEXT_COLUMNS, *NESTED_TEXT_COLUMNS))
+
+
+def _find_source_columns(recipe: DataRecipe, roles: Sequence[str]) -> list[str]:
+    found = [recipe.columns.get(role, role) for role in roles]
     return [name for columns in found for name in ([columns] if isinstance(columns, str) else columns)]

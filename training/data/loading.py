@@ -1,15 +1,16 @@
 """Loads the splits of a recipe's data under one set of column names: text, image, label, target, ..."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...configuration.modalities import MODALITY_TABLE
 from ..recipes.errors import RecipeError
 from ..recipes.schema import SPLITS, DataRecipe
+from .columns import name_columns
 from .files import SPLIT_ALIASES, load_source
 from .groups import find_row_groups
-from .labels import LabelSpec, encode_labels, find_labels
+from .label_vectors import has_label_vectors
+from .labels import LabelSpec, check_label_column, encode_labels, find_labels, split_label_texts
 from .samplers import group_rows, shuffle_indices
 
 if TYPE_CHECKING:
@@ -66,14 +67,13 @@ def load_data(
         RecipeError: a missing file, split or column, an empty split, a label that does not occur in training; the
             message names what exists instead.
     """
-    raw = load_source(recipe)
+    raw = load_source(recipe, needs_labels)
     chosen = choose_splits(raw, recipe)
-    splits = {split: _rename(data, recipe, split, roles) for split, data in chosen.items()}
+    splits = {split: name_columns(data, recipe, split, roles) for split, data in chosen.items()}
     if recipe.words_per_row is not None:
         splits = {split: regroup_words(data, recipe.words_per_row) for split, data in splits.items()}
     if needs_labels:
-        labels = labels or _find_labels(splits, recipe, label_order)
-        splits = {split: encode_labels(data, labels, split) for split, data in splits.items()}
+        splits, labels = _encode_labels(splits, recipe, labels, label_order)
     for split in ("test", "validation"):
         splits = _split_off(splits, split, getattr(recipe, f"{split}_fraction"), seed)
     return DataSplits({split: _limit(data, recipe, split, seed) for split, data in splits.items()}, labels)
@@ -103,49 +103,29 @@ def regroup_words(data: "Dataset", words: int) -> "Dataset":
     """Regroups the text into rows of `words` words: joins short lines and cuts long ones."""
     from datasets import Dataset
 
+    others = [name for name in data.column_names if name != "text"]
+    if others:
+        raise RecipeError(
+            f"data.words_per_row regroups the texts into other rows, to which {', '.join(others)} cannot belong: leave "
+            "words_per_row out, or map text alone"
+        )
     flow = [word for line in data["text"] if line for word in line.split()]
     return Dataset.from_dict({"text": [" ".join(flow[at : at + words]) for at in range(0, len(flow), words)]})
 
 
-def _rename(data: "Dataset", recipe: DataRecipe, split: str, known: Sequence[str]) -> "Dataset":
-    """Returns the columns that the recipe maps, renamed to their roles; without a mapping, those named like a role."""
-    roles = {name: role for role, name in _map_roles(recipe, data.column_names, known).items()}
-    missing = [name for name in roles if name not in data.column_names]
-    if missing:
-        names = ", ".join(data.column_names)
-        raise RecipeError(f"data.columns: the split {split!r} has no column {', '.join(missing)}; it has {names}")
-    if not roles:
-        raise RecipeError(f"data.columns: map the columns of {split!r} ({', '.join(data.column_names)}) to roles")
-    data = data.select_columns(list(roles)).rename_columns({name: role for name, role in roles.items() if name != role})
-    return _disable_decoding(data)
-
-
-def _map_roles(recipe: DataRecipe, present: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    mapping = recipe.columns or {role: role for role in known if role in present}
-    roles = {}
-    for role, names in mapping.items():
-        if isinstance(names, str):
-            roles[role] = names
-        else:
-            roles |= {f"{role}.{number}": name for number, name in enumerate(names)}
-    return roles
-
-
-def _disable_decoding(data: "Dataset") -> "Dataset":
-    """Disables the decoding of images, audio and videos, which stay {"bytes", "path"}."""
-    from datasets import Audio, Image, List, Video
-
-    for name, feature in data.features.items():
-        inner = feature.feature if isinstance(feature, List) else feature
-        if isinstance(inner, (Audio, Image, Video)):
-            closed = replace(inner, decode=False)
-            data = data.cast_column(name, List(closed) if isinstance(feature, List) else closed)
-    return data
-
-
-def _find_labels(splits: dict[str, "Dataset"], recipe: DataRecipe, order: Sequence[str]) -> LabelSpec:
-    first = next(iter(splits.values()))
-    return find_labels(splits.get("train", first), recipe.labels, recipe.regression, order)
+def _encode_labels(
+    splits: dict[str, "Dataset"], recipe: DataRecipe, labels: LabelSpec | None, order: Sequence[str]
+) -> tuple[dict[str, "Dataset"], LabelSpec]:
+    """Returns the splits with encoded labels, and their meaning, found in the training split if it is not given."""
+    for data in splits.values():
+        check_label_column(data)
+    if recipe.label_separator is not None:
+        splits = {split: split_label_texts(data, recipe.label_separator) for split, data in splits.items()}
+    vectors = has_label_vectors(splits.values())
+    if labels is None:
+        first = splits.get("train", next(iter(splits.values())))
+        labels = find_labels(first, recipe.labels, recipe.regression, order, vectors)
+    return {split: encode_labels(data, labels, split, vectors) for split, data in splits.items()}, labels
 
 
 def _split_off(splits: dict[str, "Dataset"], split: str, fraction: float | None, seed: int) -> dict[str, "Dataset"]:

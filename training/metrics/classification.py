@@ -1,6 +1,6 @@
 """Metrics of classification, regression and masked language modeling by name, computed without keeping all logits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
+from ...modeling.losses.labels import IGNORE_INDEX
 from ..data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE, MetricProblemType
 from .base import expect_known, expect_rows
 from .sentiment import SENTIMENT_METRICS
@@ -16,12 +17,14 @@ from .sentiment import SENTIMENT_METRICS
 
 class Metric(NamedTuple):
     """A metric, `compute(references, predictions)`; with `scores` the predictions are probabilities instead of chosen
-    labels. `needs_variation`: it is undefined for a constant prediction, as a correlation is."""
+    labels. `needs_variation`: it is undefined for a constant prediction, as a correlation is. `reads_unknown`: of
+    several classes it gets -100 for labels that are not known; other metrics get 0 as their label and prediction."""
 
     compute: Callable[[np.ndarray, np.ndarray], float]
     scores: bool = False
     lower_is_better: bool = False
     needs_variation: bool = False
+    reads_unknown: bool = False
 
 
 def _build_sklearn_metric(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -54,6 +57,21 @@ def _compute_roc_auc(references: np.ndarray, probabilities: np.ndarray) -> float
     return float(roc_auc_score(references, probabilities, multi_class="ovr", average="macro"))
 
 
+def _compute_label_roc_auc(references: np.ndarray, probabilities: np.ndarray) -> float:
+    known = references != IGNORE_INDEX
+    if known.all():
+        return _compute_roc_auc(references, probabilities)
+    from sklearn.metrics import roc_auc_score
+
+    columns = zip(references.T, probabilities.T, known.T, strict=True)
+    return float(np.mean([roc_auc_score(labels[rows], scores[rows]) for labels, scores, rows in columns]))
+
+
+def _compute_hamming_loss(references: np.ndarray, predictions: np.ndarray) -> float:
+    known = references != IGNORE_INDEX
+    return float((references != predictions)[known].mean())
+
+
 AVERAGED_METRICS = {
     f"{short}_{average}": Metric(_build_averaged_metric(name, average))
     for short, name in (("f1", "f1_score"), ("precision", "precision_score"), ("recall", "recall_score"))
@@ -71,8 +89,8 @@ METRICS: dict[str, dict[str, Metric]] = {
     MULTI: {
         "accuracy": Metric(_build_sklearn_metric("accuracy_score")),
         **AVERAGED_METRICS,
-        "hamming_loss": Metric(_build_sklearn_metric("hamming_loss"), lower_is_better=True),
-        "roc_auc": Metric(_compute_roc_auc, scores=True),
+        "hamming_loss": Metric(_compute_hamming_loss, lower_is_better=True, reads_unknown=True),
+        "roc_auc": Metric(_compute_label_roc_auc, scores=True, reads_unknown=True),
     },
     REGRESSION: {
         "mae": Metric(_build_sklearn_metric("mean_absolute_error"), lower_is_better=True),
@@ -168,28 +186,50 @@ class Metrics:
         return self.score(np.concatenate(self.references), np.concatenate(self.predictions))
 
     def score(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        """Returns `{name: value}` of the given rows; predictions are chosen labels, or probabilities (rows, labels)."""
-        if self.problem_type == SINGLE:
-            known = references != -100
-            references, predictions = references[known], predictions[known]
+        """Returns `{name: value}` of the given rows, without labels that are not known (NaN if none is); predictions
+        are chosen labels, or probabilities (rows, labels)."""
         if self.problem_type == REGRESSION:
             references = references.reshape(predictions.shape)
-        chosen = self._select_labels(predictions)
-        return {
-            name: metric.compute(references, predictions if metric.scores else chosen)
-            for name, metric in self.metrics.items()
-        }
+        return self._compute(self.metrics, references, predictions, self._select_labels(predictions))
 
     def compute_constant(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Computes the metrics of a baseline that predicts labels, without metrics that need probabilities or are
         undefined for constant predictions."""
         kept = {name: metric for name, metric in self.metrics.items() if not (metric.scores or metric.needs_variation)}
-        return {name: metric.compute(references, predictions) for name, metric in kept.items()}
+        return self._compute(kept, references, predictions, predictions)
+
+    def _compute(
+        self, metrics: Mapping[str, Metric], references: np.ndarray, predictions: np.ndarray, chosen: np.ndarray
+    ) -> dict[str, float]:
+        known = find_known_rows(references, self.problem_type)
+        if not known.any():
+            return dict.fromkeys(metrics, float("nan"))
+        references, predictions, chosen = references[known], predictions[known], chosen[known]
+        filled, agreed = references, chosen
+        if self.problem_type == MULTI and (references == IGNORE_INDEX).any():
+            # equal 0s are neither hits nor misses: F1, precision, recall and exact matches are those of known labels
+            filled, agreed = (np.where(references == IGNORE_INDEX, 0, labels) for labels in (references, chosen))
+        return {
+            name: metric.compute(
+                references if metric.reads_unknown else filled,
+                predictions if metric.scores else chosen if metric.reads_unknown else agreed,
+            )
+            for name, metric in metrics.items()
+        }
 
     def _select_labels(self, predictions: np.ndarray) -> np.ndarray:
         if not any(metric.scores for metric in self.metrics.values()):
             return predictions
         return predictions.argmax(-1) if self.problem_type == SINGLE else predictions > 0.5
+
+
+def find_known_rows(references: np.ndarray, problem_type: MetricProblemType) -> np.ndarray:
+    """Returns (rows,) whether a row has a known label; of several classes one at least, of several numbers all."""
+    if problem_type == MASKED_LM_PROBLEM:
+        return np.ones(len(references), dtype=bool)
+    if problem_type == REGRESSION:
+        return ~np.isnan(references).reshape(len(references), -1).any(axis=1)
+    return (references != IGNORE_INDEX).reshape(len(references), -1).any(axis=1)
 
 
 def find_metric(name: str, problem_type: MetricProblemType) -> Metric:

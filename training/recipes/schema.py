@@ -53,14 +53,18 @@ class DataRecipe:
     source: the name of a registered source (`easy_vqa`), a file (parquet, csv, tsv, json, jsonl, txt), a folder (of
         such files named by split, or with one folder of images per class), `{split: file}`, or a Hub id.
     name, revision: configuration and revision of a data set on the Hub.
-    columns: maps the columns that the task reads (text, image, label, target, ...) to names in the source; `image` may
-        be a list of names.
+    columns: maps the columns that the task reads (text, image, label, target, ...) to names in the source. `image`,
+        `audio` and `video` may be lists of names, each an item of its row. Texts may be lists of names too: two for
+        `text` are the tokenizer's pair form (where the task reads pairs), otherwise they are joined (see templates).
+    templates: how the columns of a text are joined, by column of the task: `{text: "{title}. {body}"}`, with names in
+        the source in braces (default: one below the other, without the missing ones).
     splits: maps train, validation and test to names of the source's splits (null: not used).
     max_rows: the largest number of rows of every split, or `{split: rows}`; a seeded random sample is kept.
     test_fraction, validation_fraction: if the source has no such split, the fraction of the training rows that becomes
         the test split, then of the remaining ones the validation split; rows that share an image or context stay
         together.
     labels: names of the classes, in order (default: found in the training split).
+    label_separator: separates the names of several labels in one text, such as ";" in "red;warm".
     regression: whether the labels are numbers to predict (default: if they have a decimal point).
     image_root: folder of relative paths in the columns image, audio and video (default: the folder of the file).
     on_error: what to do about rows whose image, audio or video cannot be read. "stop": stop at the first such row met
@@ -73,11 +77,13 @@ class DataRecipe:
     name: str | None = None
     revision: str | None = None
     columns: dict[str, str | list[str]] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str | None] = field(default_factory=dict)
     max_rows: int | dict[str, int] | None = None
     validation_fraction: float | None = None
     test_fraction: float | None = None
     labels: list[str] | None = None
+    label_separator: str | None = None
     regression: bool = False
     image_root: str | None = None
     on_error: str = "stop"

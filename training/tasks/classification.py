@@ -11,6 +11,7 @@ from ...configuration.modalities import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.classification import PlaitForClassification
 from ...processing import PlaitProcessor
+from ..data.label_vectors import build_vectors
 from ..data.labels import MULTI, REGRESSION, SINGLE, LabelSpec, read_config_labels
 from ..data.loading import DataSplits
 from ..data.media import Row
@@ -60,7 +61,8 @@ class Classification(Task):
         majority = predict_majority(train, len(split), data.labels.problem_type)
         found = {"majority": metrics.compute_constant(truth, majority)}
         if "text" in split.column_names and any(name.startswith("image") for name in split.column_names):
-            blind = predict_blind((data.train["text"][:], train), split["text"][:], data.labels.problem_type)
+            texts = (collect_texts(data.train), train)
+            blind = predict_blind(texts, collect_texts(split), data.labels.problem_type)
             found["blind"] = metrics.compute_constant(truth, blind)
         return found
 
@@ -78,32 +80,34 @@ class Classification(Task):
         return HUB_TASKS.get(modalities, "image-text-to-text" if set(modalities) == {"text", "image"} else "any-to-any")
 
 
+def collect_texts(data: "Dataset") -> list[tuple[str | None, ...]]:
+    """Returns the texts of each row, with the second of a pair."""
+    names = [name for name in TEXT_ROLES if name in data.column_names]
+    return list(zip(*(data[name] for name in names), strict=True))
+
+
 def has_labels(collator: RowEncoder, rows: Sequence[Row]) -> bool:
     """Returns whether the collator has a LabelSpec and the rows a label column."""
     return collator.labels is not None and "label" in rows[0]
 
 
 def build_label_tensor(labels: LabelSpec | None, values: Sequence[Any]) -> dict[str, Tensor]:
-    """Builds `labels`: (batch,) class ids or numbers, or for several classes (batch, labels) of 0 and 1."""
+    """Builds `labels`: (batch,) class ids or numbers, or for several classes (batch, labels) of 0 and 1; -100 (in
+    regression NaN) where not known."""
     if labels is not None and labels.problem_type == REGRESSION:
         return {"labels": torch.tensor(values, dtype=torch.float)}
     if labels is None or labels.problem_type != MULTI:
         return {"labels": torch.tensor(values, dtype=torch.long)}
-    hot = torch.zeros(len(values), labels.count)
-    for row, ids in enumerate(values):
-        hot[row, ids] = 1.0
-    return {"labels": hot}
+    return {"labels": build_vectors(values, labels.count)}
 
 
 def build_label_array(data: "Dataset", labels: LabelSpec) -> np.ndarray:
-    """Builds the labels of a data set: (rows,) class ids or numbers; for several classes (rows, labels) of 0 and 1."""
+    """Builds the labels of a data set: (rows,) class ids or numbers; for several classes (rows, labels) of 0 and 1;
+    -100 (in regression NaN) where not known."""
     values = data["label"][:]
-    if labels.problem_type == SINGLE or not isinstance(values[0], list):
-        return np.asarray(values)
-    hot = np.zeros((len(values), labels.count), dtype=int)
-    for row, ids in enumerate(values):
-        hot[row, ids] = 1
-    return hot
+    return (
+        build_vectors(values, labels.count).numpy().astype(int) if labels.problem_type == MULTI else np.asarray(values)
+    )
 
 
 def format_class_answers(logits: Tensor, labels: LabelSpec) -> Iterator[dict[str, Any]]:

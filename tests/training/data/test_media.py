@@ -13,7 +13,8 @@ from PIL import Image
 from plait import PlaitProcessor
 from plait.configuration import PlaitAudioConfig
 from plait.training.commands import run_recipe as train
-from plait.training.data.loading import _disable_decoding, load_data
+from plait.training.data.columns import disable_decoding
+from plait.training.data.loading import load_data
 from plait.training.data.media import collect_batch_items, collect_items, list_present
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import DataRecipe
@@ -77,7 +78,7 @@ def test_an_audio_column_stays_closed() -> None:
     data = Dataset.from_dict({"audio": [{"bytes": as_file(tone(400)), "path": None}], "label": ["a"]})
     for decode in (True, False):
         typed = data.cast_column("audio", Audio(sampling_rate=RATE, decode=decode))
-        assert set(_disable_decoding(typed)[0]["audio"]) == {"bytes", "path"}
+        assert set(disable_decoding(typed)[0]["audio"]) == {"bytes", "path"}
 
 
 def write_rows(folder: Path, kind: str) -> Path:

@@ -101,8 +101,8 @@ def test_a_corrupt_picture_among_others(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_targets_that_are_no_finite_numbers(tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 0.5}\n{"text": "b", "label": NaN}\n')
-    with pytest.raises(RecipeError, match="the label in row 1 of 'train' is nan: expected a finite number"):
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 0.5}\n{"text": "b", "label": Infinity}\n')
+    with pytest.raises(RecipeError, match="the label in row 1 of 'train' is inf: expected a finite number"):
         load_data(DataRecipe(source=str(tmp_path / "train.jsonl"), regression=True))
 
 
