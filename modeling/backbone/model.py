@@ -109,7 +109,7 @@ class PlaitModel(PlaitPreTrainedModel):
             check_present_rows(context.mask.any(dim=1), self.towers)
         text = {name: inputs.get(f"decoder_{name}") for name in DECODER_TEXT_INPUTS}
         if text["input_ids"] is None and text["inputs_embeds"] is None:
-            raise ValueError("the decoder has no text: pass decoder_input_ids, or labels, from which they are built")
+            raise ValueError(NO_DECODER_TEXT)
         check_decoder_rows(text, context)
         output = self.decode({**text, **build_context_arguments(context)}, *cached, recorded)
         output.context = context
@@ -367,6 +367,10 @@ def resolve_text(parts: dict[str, dict[str, Any]], inputs: ModelInputs) -> tuple
     return cache, False if starts is not None and use_cache is None else use_cache
 
 
+NO_DECODER_TEXT = (
+    "the decoder has no text: pass decoder_input_ids, or labels, from which they are built (a Trainer with "
+    "label_smoothing_factor withholds the labels: use PlaitTrainer, or DataCollatorForSeq2Seq with model=...)"
+)
 # what a model without a decoder does not take
 ENCODER_UNUSED = (*DecoderInputs.__annotations__, *CacheInputs.__annotations__, *FlattenedInputs.__annotations__)
 # the decoder's arguments without their prefix, which tells them from those of a text tower

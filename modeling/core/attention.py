@@ -12,6 +12,8 @@ from ...configuration import PlaitTransformerConfig
 from .layers import build_norm
 from .rotary import rotate
 
+NO_CONTEXT = "cross-attention needs a context, but context is None and none is cached: pass one"
+
 
 def eager_attention(
     module: nn.Module,
@@ -142,7 +144,7 @@ class PlaitCrossAttention(PlaitAttention):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
         if context is None:
-            raise ValueError("cross-attention needs a context, but context is None and none is cached: pass one")
+            raise ValueError(NO_CONTEXT)
         key, value = self.k_norm(self.split_heads(self.k_proj(context))), self.split_heads(self.v_proj(context))
         if cache is not None:
             key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)

@@ -12,7 +12,14 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTransformerConfig
 from ..outputs import LayerChoice, select_layers
-from .attention import AttentionPlan, PlaitAttention, PlaitCrossAttention, eager_attention, find_attention_function
+from .attention import (
+    NO_CONTEXT,
+    AttentionPlan,
+    PlaitAttention,
+    PlaitCrossAttention,
+    eager_attention,
+    find_attention_function,
+)
 from .layers import PlaitGatedMLP, PlaitMLP, ResidualSublayers, build_norm
 from .masks import build_cross_mask, build_self_masks, with_attention
 from .packing import PackedMask, Packing, pack_rows, packed_attention
@@ -175,6 +182,8 @@ class PlaitTransformer(nn.Module):
         rotary = self.compute_rotary(x, position_ids, None, rows)
         plan = AttentionPlan(packed_attention, PackedMask(rows, rows, implementation), rotary)
         cross_plan = None
+        if context is None and any(layer.crosses for layer in self.layers):
+            raise ValueError(NO_CONTEXT)
         if context is not None and context_rows is not None:
             context = context_rows.pack(context)
             cross_plan = AttentionPlan(packed_attention, PackedMask(rows, context_rows, implementation))

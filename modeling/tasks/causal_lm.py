@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.masking_utils import create_masks_for_generate
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
 from ...configuration import PlaitConfig
@@ -33,9 +34,14 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
 
     decoder_kind = "inline"
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        register_causal_name(cls.__name__)
+
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         check_decoder_config(config, type(self).__name__, reads_context=False)
+        self.loss_type = "ForCausalLM"  # of a derived class too: by it the Trainer counts shifted labels
         self.model = PlaitModel(config)
         add_lm_head(self)
         self.post_init()
@@ -152,6 +158,15 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         options = (logits_to_keep, num_items_in_batch, smoothing)
         loss, logits, outputs = self.predict_tokens(inputs, targets, *options)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
+
+
+def register_causal_name(name: str) -> None:
+    """Tells transformers' Trainer that the labels of the class of this name are shifted: with label_smoothing_factor it
+    computes the loss itself, and shifts labels for these names alone."""
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[f"plait {name}"] = name
+
+
+register_causal_name(PlaitForCausalLM.__name__)
 
 
 def mask_row_starts(labels: Tensor, inputs: CausalLMInputs) -> Tensor:

@@ -7,7 +7,8 @@ import numpy as np
 
 from ..metrics.baselines import predict_majority
 from ..metrics.bootstrap import BootstrapValues, Interval, Resamples
-from ..metrics.classification import Metrics, is_greater_better
+from ..metrics.classification import Metrics
+from ..metrics.direction import is_greater_better
 from ..trainer.modality_patterns import list_modality_patterns
 from .experiment import Experiment
 from .modality_ablation import format_present

@@ -115,10 +115,6 @@ DEFAULT_METRICS = {
     REGRESSION: ("mae", "pearson"),
     MASKED_LM_PROBLEM: ("accuracy", "perplexity"),
 }
-LOWER_IS_BETTER = {
-    "loss",
-    *(name for metrics in METRICS.values() for name, metric in metrics.items() if metric.lower_is_better),
-}
 
 
 class Metrics:
@@ -241,11 +237,6 @@ def find_metric(name: str, problem_type: MetricProblemType) -> Metric:
         return _load_evaluate_module(name, problem_type)
     expect_known("metric", name, METRICS[problem_type], f" for {problem_type}")
     return METRICS[problem_type][name]
-
-
-def is_greater_better(name: str) -> bool:
-    """Returns whether higher values of a metric are better; False for losses, errors and the median rank."""
-    return name.removeprefix("eval_") not in LOWER_IS_BETTER and not name.endswith("median_rank")
 
 
 def count_masked_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from transformers import TrainingArguments
 
 from ...modeling.backbone.parts import check_parts
-from ..metrics.classification import is_greater_better
+from ..metrics.direction import is_greater_better
 from ..parameters import check_rate
 
 

@@ -167,6 +167,15 @@ def test_cross_attention_packed_equals_padded(implementation: str) -> None:
     assert difference.abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_cross_attention_without_a_context_is_an_error(packing: bool) -> None:
+    """Packed and padded alike: the layers are not skipped."""
+    model = transformer("sdpa", cross_attention=True, packing=packing)
+    for mask in (torch.tensor(MASKS["right"]), None):
+        with pytest.raises(ValueError, match="cross-attention needs a context"):
+            model(torch.randn(5, 9, 32), mask)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_packed_attention_over_the_grid_equals_that_by_groups(implementation: str, causal: bool) -> None:

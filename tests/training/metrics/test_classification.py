@@ -10,7 +10,8 @@ from transformers import EvalPrediction
 
 from plait.training.data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE
 from plait.training.metrics.baselines import predict_blind, predict_majority
-from plait.training.metrics.classification import METRICS, Metrics, is_greater_better
+from plait.training.metrics.classification import METRICS, Metrics
+from plait.training.metrics.direction import is_greater_better
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = torch.tensor(GENERATOR.normal(size=(40, 3)), dtype=torch.float)
