@@ -9,10 +9,14 @@ import numpy as np
 import torch
 from transformers import ASTFeatureExtractor, SequenceFeatureExtractor
 
+from .errors import name_error
 from .images import describe, read_file_content
+from .limits import check_number
 
 AUDIO_INSTALL_HINT = "install them with: pip install 'plait[audio]'"
 FEATURE_NAMES = ("input_features", "input_values")
+UNKNOWN_LENGTH = 2**62  # a number of samples that libsndfile gives a stream
+MAX_SAMPLES_PER_BYTE = 10_000  # digital silence in FLAC, the shortest code for sound, has about 5000
 MAX_AMPLITUDE = 100  # float samples lie in -1..1, or a little beyond if normalised; larger ones are 16-bit integers
 
 
@@ -80,13 +84,14 @@ def read_waveform(clip: Any, sampling_rate: float | None, target_rate: int) -> n
     Raises:
         FileNotFoundError: no file at this path.
         ImportError: a file to decode, or a rate to resample, without the package for it.
-        ValueError: an unreadable file, an array without a rate, no samples, or NaN or infinite samples.
+        ValueError: an unreadable file, an array without a rate, a rate outside `LIMITS` that is not the target's, no
+            samples, or NaN or infinite samples.
     """
     samples, rate = read_samples(clip, sampling_rate)
     if rate is None:
         raise ValueError(f"{describe(clip)} has no sampling rate: pass sampling_rate=... (samples per second)")
-    if not rate > 0:
-        raise ValueError(f"sampling_rate is {rate}: pass the samples per second, a number above 0")
+    if rate != target_rate:
+        check_number("sampling_rate", rate)
     samples = resample(mix_to_mono(samples), rate, target_rate) if samples.size else samples
     if not samples.size:
         raise ValueError(f"{describe(clip)} has no samples: leave this clip out, or pass None")
@@ -98,25 +103,31 @@ def read_waveform(clip: Any, sampling_rate: float | None, target_rate: int) -> n
 def read_samples(clip: Any, sampling_rate: float | None) -> tuple[np.ndarray, float | None]:
     """Returns raw samples and their rate, from an array, `datasets`' {"array", "sampling_rate"}, or a file."""
     if isinstance(clip, Mapping) and clip.get("array") is not None:
-        return read_samples(np.asarray(clip["array"]), clip.get("sampling_rate") or sampling_rate)
+        own = clip.get("sampling_rate")
+        return read_samples(np.asarray(clip["array"]), sampling_rate if own is None else own)
     if isinstance(clip, torch.Tensor):
         clip = clip.detach().cpu()
         clip = (clip.float() if clip.is_floating_point() else clip).numpy()
     if isinstance(clip, np.ndarray):
         return clip, sampling_rate
-    return decode_audio(read_file_content(clip))
+    return decode_audio(read_file_content(clip), describe(clip))
 
 
-def decode_audio(content: bytes) -> tuple[np.ndarray, float]:
-    """Decodes the bytes of an audio file: (samples, channels), and samples per second."""
+def decode_audio(content: bytes, name: str | None = None) -> tuple[np.ndarray, float]:
+    """Decodes the bytes of an audio file, which errors call `name`: (samples, channels), and samples per second."""
     try:
         import soundfile
     except ImportError as error:
         raise ImportError(f"audio files are read with soundfile and soxr; {AUDIO_INSTALL_HINT}") from error
     try:
-        return soundfile.read(BytesIO(content), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise ValueError(f"{describe(content)} are not a readable audio file: {error}") from error
+        with soundfile.SoundFile(BytesIO(content)) as file:
+            if file.frames >= UNKNOWN_LENGTH:
+                raise ValueError("its header does not say how long it is, as in a stream: convert it, as by ffmpeg")
+            if file.frames > MAX_SAMPLES_PER_BYTE * len(content):
+                raise ValueError(f"its header announces {file.frames} samples in {len(content)} bytes: it is damaged")
+            return file.read(dtype="float32", always_2d=True), file.samplerate
+    except Exception as error:  # decoders raise anything: their own errors, RuntimeError, MemoryError, TypeError, ...
+        raise ValueError(f"{name or describe(content)} is not a readable audio file: {error}") from error
 
 
 def mix_to_mono(samples: np.ndarray) -> np.ndarray:
@@ -174,6 +185,8 @@ def extract_features(
         (row, place): clip for row, clips in enumerate(rows) for place, clip in enumerate(clips) if clip is not None
     }
     target_rate = int(extractor.sampling_rate)
+    if sampling_rate != target_rate:
+        check_number("sampling_rate", sampling_rate)
     waveforms = {
         place: read_row_waveform(place[0], clip, sampling_rate, target_rate) for place, clip in clip_at.items()
     }
@@ -226,7 +239,9 @@ def read_row_waveform(row: int, clip: Any, sampling_rate: float | None, target_r
     try:
         return read_waveform(clip, sampling_rate, target_rate)
     except (OSError, ValueError, ImportError) as error:
-        raise type(error)(f"audio, row {row}: {error}") from error
+        raise name_error(error, f"audio, row {row}") from error
+    except MemoryError as error:
+        raise ValueError(f"audio, row {row}: {describe(clip)} does not fit into memory: {error}") from error
 
 
 def extract_clip_features(

@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from transformers import BaseImageProcessor
 from transformers.image_utils import SizeDict
 
+from .errors import name_error
+
 COLOR_MODES = {1: "L", 3: "RGB"}
 MAX_ASPECT_RATIO = 200  # beyond it, resizing the shortest edge of an image makes one too large for memory
 
@@ -75,6 +77,9 @@ def describe(value: Any) -> str:
         return f"an array of shape {tuple(value.shape)}, {value.dtype}"
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
+    if isinstance(value, Mapping):
+        held = next((value[name] for name in ("path", "bytes", "array") if value.get(name) is not None), None)
+        return f"{short(value)} ({type(value).__name__})" if held is None else describe(held)
     return f"{short(value)} ({type(value).__name__})"
 
 
@@ -232,7 +237,7 @@ def process_row_image(
     try:
         image = read_image(source, count_channels(image_processor), channels_first)
     except (OSError, ValueError) as error:
-        raise type(error)(f"images, row {row}: {error}") from error
+        raise name_error(error, f"images, row {row}") from error
     return process_image(image_processor, image, f"images, row {row}", options)
 
 

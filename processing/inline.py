@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from .limits import check_number
 from .text import encode_texts
 
 
@@ -35,10 +36,11 @@ def check_image_token(
         raise ValueError(
             f"image_token {image_token!r} stands in a text: pass a tokenizer too, and a token that is not blank"
         )
-    if num_image_tokens is not None and (image_token is None or num_image_tokens < 1):
+    check_number("num_image_tokens", num_image_tokens)
+    if num_image_tokens is not None and image_token is None:
         raise ValueError(
             f"num_image_tokens is {num_image_tokens}, and image_token is {image_token!r}: pass both, with the number "
-            "of tokens of one image, at least 1"
+            "of tokens of one image"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from transformers import BaseImageProcessor, SequenceFeatureExtractor
 
 from ..configuration.messages import suggest
+from .limits import check_numbers
 
 TEXT_OPTIONS = frozenset(
     "add_special_tokens padding truncation max_length pad_to_multiple_of padding_side return_token_type_ids "
@@ -32,7 +33,7 @@ def split_options(
     """Sorts options, given flat or in `text_kwargs`, `images_kwargs` and `audio_kwargs`, by the part that takes them.
 
     A flat option that several parts know (`padding`) goes to the tokenizer.
-    Raises TypeError for an unknown option, or one that is given twice.
+    Raises TypeError for an unknown option, or one that is given twice; ValueError for a number outside `LIMITS`.
     """
     kwargs = dict(kwargs)
     image_names: set[str] = set()
@@ -46,6 +47,8 @@ def split_options(
     for name in kwargs:
         if not any(name in names for names in (TEXT_OPTIONS, image_names, flat)):
             raise build_unknown_option_error(name, {*TEXT_OPTIONS, *image_names, *flat})
+    check_numbers(text)
+    check_numbers(audio)
     return ProcessorOptions(text, images, audio)
 
 

@@ -102,6 +102,7 @@ class PlaitProcessor(ProcessorMixin):
         prompts: dict[str, str] | None = None,
     ) -> None:
         check_image_token(tokenizer, image_token, num_image_tokens)
+        FrameSampling(num_frames, fps).check()
         if tokenizer is not None:
             tokenizer = add_pad_token(tokenizer)
             tokenizer = tokenizer if image_token is None else add_image_token(tokenizer, image_token)
@@ -175,7 +176,7 @@ class PlaitProcessor(ProcessorMixin):
             image_token=image_token,
             num_image_tokens=num_image_tokens,
             frame_processor=None if video is None else resolve_frame_processor(video, options),
-            num_frames=num_frames or (None if video is None or fps is not None else find_num_frames(video, options)),
+            num_frames=find_num_frames(video, options) if num_frames is None and fps is None else num_frames,
             fps=fps,
             prompts=find_source_prompts(text, options),
         )

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from .limits import check_number
+
+CHECKED_ARGUMENTS = ("video_fps", "max_target_length")  # a sampling rate is compared with the extractor's
+
 
 def count_images(
     texts: list[str | None], images: list[list[Any]] | None, num_images: Sequence[int] | None
@@ -14,14 +18,18 @@ def count_images(
         raise ValueError(
             f"num_images has {len(num_images)} rows, text {len(texts)}: pass one number per row, and no images"
         )
+    for number in num_images:
+        check_number("num_images", number)
     return num_images
 
 
 def check_required_input(name: str, value: Any, **dependents: Any) -> None:
-    """Raises ValueError for an argument that was passed without the input it belongs to."""
+    """Raises ValueError for an argument that was passed without the input it belongs to, or a number out of range."""
     for other, given in dependents.items():
         if value is None and given is not None:
             raise ValueError(f"{other} was passed without {name}: pass both or neither")
+        if other in CHECKED_ARGUMENTS:
+            check_number(other, given)
 
 
 def check_row_counts(inputs: dict[str, list[Any] | None]) -> None:

@@ -328,9 +328,9 @@ def build_frame_processor(fields: Mapping[str, Any] | None) -> BaseImageProcesso
         return AutoImageProcessor.from_pretrained(folder, backend="pil")
 
 
-def find_num_frames(source: ImageSource, options: Mapping[str, Any]) -> int | None:
+def find_num_frames(source: ImageSource | None, options: Mapping[str, Any]) -> int | None:
     """Returns the number of frames of a video that a checkpoint or config expects; None if it does not say."""
-    if isinstance(source, BaseImageProcessor):
+    if source is None or isinstance(source, BaseImageProcessor):
         return None
     if isinstance(source, (str, PathLike)):
         checkpoint = Checkpoint(fspath(source), options)

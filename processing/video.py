@@ -10,8 +10,11 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor
 
+from .errors import name_error
 from .images import count_channels, describe, is_image, process_image, read_file_content, read_image
+from .limits import check_number, check_numbers
 
+MAX_POSITIONS = 10_000_000  # a day at 100 frames per second
 VIDEO_INSTALL_HINT = "install it with: pip install 'plait[video]'"
 
 
@@ -26,10 +29,8 @@ class FrameSampling(NamedTuple):
     fps: float | None = None
 
     def check(self) -> None:
-        """Raises ValueError for a field that is not above 0."""
-        for name, value in self._asdict().items():
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}: it must be above 0")
+        """Raises ValueError for a field that is no number, or outside `LIMITS`."""
+        check_numbers(self._asdict())
 
     def select_frames(self, times: Sequence[float] | None, count: int) -> list[int]:
         """Returns the indices of the frames to read, among `count` frames at `times` (seconds; None: not known).
@@ -44,7 +45,10 @@ class FrameSampling(NamedTuple):
                 )
             ends = np.asarray(times) - times[0]
             length = ends[-1] + (ends[-1] / (count - 1) if count > 1 else 0)
-            wanted = np.arange(max(1, int(np.ceil(length * self.fps - 1e-6)))) / self.fps
+            number = length * self.fps
+            if not number <= MAX_POSITIONS:
+                raise ValueError(f"fps is {self.fps}, and the video has {length:g} s: {number:g} frames are too many")
+            wanted = np.arange(max(1, int(np.ceil(number - 1e-6)))) / self.fps
             places = (np.searchsorted(ends, wanted + 1e-6, side="right") - 1).clip(0, count - 1).tolist()
         if self.num_frames is None or (self.fps is not None and len(places) <= self.num_frames):
             return places
@@ -114,7 +118,7 @@ def read_frames(clip: Any, sampling: FrameSampling, video_fps: float | None) -> 
         FileNotFoundError, ImportError, ValueError: no file, no package that decodes it, or no frames in it.
     """
     if isinstance(clip, (str, PathLike, bytes, Mapping)):
-        return decode_video(read_file_content(clip), sampling)
+        return decode_video(read_file_content(clip), sampling, describe(clip))
     count = len(clip)
     if not count:
         raise ValueError("a video has no frames: leave it out, or pass None")
@@ -122,8 +126,8 @@ def read_frames(clip: Any, sampling: FrameSampling, video_fps: float | None) -> 
     return [clip[number] for number in sampling.select_frames(times, count)]
 
 
-def decode_video(content: bytes, sampling: FrameSampling) -> list[Image.Image]:
-    """Decodes the sampled frames of a video file's bytes, rotated upright."""
+def decode_video(content: bytes, sampling: FrameSampling, name: str | None = None) -> list[Image.Image]:
+    """Decodes the sampled frames of a video file's bytes, which errors call `name`, rotated upright."""
     try:
         import av
         import av.error
@@ -133,7 +137,7 @@ def decode_video(content: bytes, sampling: FrameSampling) -> list[Image.Image]:
         with av.open(BytesIO(content)) as container:
             times = [frame.time for frame in decode_frames(container)]
         if not times:
-            raise ValueError(f"{describe(content)} have no video frames: pass a file with a video stream")
+            raise ValueError(f"{name or describe(content)} has no video frames: pass a file with a video stream")
         known = [float(number if time is None else time) for number, time in enumerate(times)]
         wanted = sampling.select_frames(known, len(times))
         with av.open(BytesIO(content)) as container:
@@ -142,8 +146,8 @@ def decode_video(content: bytes, sampling: FrameSampling) -> list[Image.Image]:
                 for number, frame in enumerate(decode_frames(container))
                 if number in frozenset(wanted)
             }
-    except av.error.FFmpegError as error:
-        raise ValueError(f"{describe(content)} are not a readable video file: {error}") from error
+    except (av.error.FFmpegError, MemoryError, OverflowError, UnicodeError) as error:
+        raise ValueError(f"{name or describe(content)} is not a readable video file: {error}") from error
     return [images[number] for number in wanted]
 
 
@@ -176,6 +180,7 @@ def process_videos(
             frames that have different sizes once processed.
     """
     sampling.check()
+    check_number("video_fps", video_fps)
     arrays = {
         (row, place): process_row_video(image_processor, row, clip, sampling, video_fps, options)
         for row, clips in enumerate(rows)
@@ -217,7 +222,9 @@ def process_row_video(
         frames = read_frames(clip, sampling, video_fps)
         images = [read_image(frame, count_channels(image_processor)) for frame in frames]
     except (OSError, ValueError, ImportError) as error:
-        raise type(error)(f"{where}: {error}") from error
+        raise name_error(error, where) from error
+    except MemoryError as error:
+        raise ValueError(f"{where}: {describe(clip)} does not fit into memory: {error}") from error
     arrays = [process_image(image_processor, image, where, options) for image in images]
     if len({array.shape for array in arrays}) > 1:
         raise ValueError(f"{where}: its frames come out at different sizes: resize all to one size")

@@ -152,7 +152,7 @@ def test_rows_without_any_clip_keep_the_shape_of_one(listener: PlaitProcessor) -
         ([tone() * 32768], "audio, row 0: .* values up to 163.*: pass 16-bit samples as int16"),
         ([np.zeros((2, 3, 4))], r"audio, row 0: .* is not an audio clip: pass \(samples\) or \(channels, samples\)"),
         ([np.array(["a"])], "audio, row 0: .* does not hold audio samples"),
-        ([b"no sound"], "audio, row 0: 8 bytes are not a readable audio file"),
+        ([b"no sound"], "audio, row 0: 8 bytes is not a readable audio file"),
         ([{"array": None, "path": None}], "audio, row 0: .* has neither bytes nor a path"),
         (["nowhere.wav"], "audio, row 0: there is no file 'nowhere.wav'"),
         (["https://example.org/a.wav"], "audio, row 0: .* is a URL: download it first"),
@@ -172,7 +172,7 @@ def test_what_is_no_sound_is_a_clear_error(listener: PlaitProcessor, audio: Any,
     ("options", "message"),
     [
         ({}, r"audio, row 0: .* has no sampling rate: pass sampling_rate=\.\.\."),
-        ({"sampling_rate": 0}, "audio, row 0: sampling_rate is 0"),
+        ({"sampling_rate": 0}, "sampling_rate is 0: pass samples per second"),
         ({"sampling_rate": RATE, "text": ["a", "b"]}, "text has 2 rows, audio has 1 rows"),
         (
             {"sampling_rate": RATE, "audio_kwargs": {"doo_normalize": 1}},

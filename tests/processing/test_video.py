@@ -183,9 +183,9 @@ def sound() -> bytes:
     ("videos", "message"),
     [
         ([frames(), "nowhere.mp4"], "videos, row 1: there is no file 'nowhere.mp4'"),
-        ([b"no video"], "videos, row 0: 8 bytes are not a readable video file"),
-        ([file_of()[:300]], "videos, row 0: 300 bytes have no video frames"),
-        ([sound()], "videos, row 0: .* have no video frames"),
+        ([b"no video"], "videos, row 0: 8 bytes is not a readable video file"),
+        ([file_of()[:300]], "videos, row 0: 300 bytes has no video frames"),
+        ([sound()], "videos, row 0: .* has no video frames"),
         ([[]], "videos, row 0: a video has no frames"),
         ([np.zeros((0, 4, 4, 3), np.uint8)], "videos, row 0: a video has no frames"),
         ([], "videos is an empty list"),
@@ -203,7 +203,7 @@ def test_what_is_no_video_is_a_clear_error(videos: Any, message: str, viewer: Pl
 def test_calls_that_do_not_fit_are_a_clear_error(viewer: PlaitProcessor) -> None:
     with pytest.raises(ValueError, match="pass video_fps"):
         viewer(videos=frames(), videos_kwargs={"fps": 2})
-    with pytest.raises(ValueError, match="num_frames is 0: it must be above 0"):
+    with pytest.raises(ValueError, match="num_frames is 0: pass the number of frames"):
         viewer(videos=frames(), videos_kwargs={"num_frames": 0})
     with pytest.raises(ValueError, match="video_fps was passed without videos"):
         viewer(images=frames(1), video_fps=4)

@@ -25,6 +25,7 @@ from transformers.utils import logging
 
 from ...configuration import DOCUMENT, NEGATIVE
 from ...processing import PlaitProcessor
+from ...processing.errors import name_error
 from ..parameters import unwrap_plait
 from .inputs import compute_text_key, encode_items, encode_text_inputs
 from .media import (
@@ -35,7 +36,6 @@ from .media import (
     iterate_columns,
     iterate_keys,
     list_column_names,
-    name_error,
 )
 from .tower_digest import FEATURE_FORMAT, compute_tower_digest
 

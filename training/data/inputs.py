@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from ...configuration.modalities import MODALITY_TABLE
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...processing import PlaitProcessor
+from ...processing.errors import name_error
 from ...processing.images import read_image
-from .media import READ_ERRORS, Row, collect_items, find_columns, iterate_keys, list_column_names, name_error
+from .media import READ_ERRORS, Row, collect_items, find_columns, iterate_keys, list_column_names
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ...configuration.modalities import MODALITY_TABLE
+from ...processing.errors import name_error
 from .identity import compute_item_key, find_path, read_content
 
 Row = Mapping[str, Any]
@@ -54,12 +55,6 @@ def collect_batch_items(rows: Sequence[Row], modality: str) -> list[Items]:
         except READ_ERRORS as error:
             raise name_error(error, f"{MODALITY_TABLE[modality].processor_argument}, row {number}") from error
     return found
-
-
-def name_error(error: Exception, name: str, message: str = "") -> Exception:
-    """Returns an error of the same kind whose message begins with a name."""
-    own = isinstance(error, OSError) or type(error) is TypeError
-    return (type(error) if own else ValueError)(f"{name}: {message or error}")
 
 
 def iterate_keys(data: Any, modality: str) -> Iterator[list[str]]:
@@ -122,7 +117,8 @@ def add_rate(clip: Any, sampling_rate: float | None) -> Any:
     """Returns decoded samples as {"array", "sampling_rate"}, with the rate of the clip or else of the row; any other
     clip unchanged."""
     if isinstance(clip, Mapping) and clip.get("array") is not None:
-        array, sampling_rate = clip["array"], clip.get("sampling_rate") or sampling_rate
+        array, own = clip["array"], clip.get("sampling_rate")
+        sampling_rate = sampling_rate if own is None else own
     elif isinstance(clip, (np.ndarray, torch.Tensor)) or (isinstance(clip, list) and is_numbers(clip)):
         array = clip
     else:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from ...processing.limits import check_numbers
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError, check_choice, check_keys
 from ..recipes.files import VERSION_KEY, find_recipe, read_yaml, set_dotted
@@ -51,8 +52,20 @@ def _check_recipe(recipe: Recipe) -> None:
     for key in ("seed", "output_dir"):
         if key in recipe.training:
             raise RecipeError(f"training.{key} belongs at the top of the recipe, as {key}")
+    _check_numbers(recipe)
     hints = get_type_hints(PlaitTrainingArguments)
     for key, value in recipe.training.items():
         for kind, fitting in {float: (int, float), int: int, bool: bool}.items():
             if hints[key] is kind and not isinstance(value, fitting):
                 raise RecipeError(f"training.{key} is {value!r}: expected a {kind.__name__}")
+
+
+def _check_numbers(recipe: Recipe) -> None:
+    """Raises RecipeError for a number of the processor that is out of range."""
+    sections = {"": {"max_length": recipe.max_length}, "settings.": recipe.settings, "processor.": recipe.processor}
+    parts = {f"processor.{name}.": value for name, value in recipe.processor.items() if isinstance(value, dict)}
+    for place, values in (sections | parts).items():
+        try:
+            check_numbers(values)
+        except ValueError as error:
+            raise RecipeError(f"{place}{error}") from error

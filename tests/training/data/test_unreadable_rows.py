@@ -1,5 +1,6 @@
 """Inputs that cannot be read: named, or left out with a count, before anything is lost."""
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,23 @@ def samples(*values: float) -> np.ndarray:
     return np.array([*values, *np.zeros(1599)], dtype=np.float32)
 
 
+def write_damaged_mp3() -> bytes:
+    """A file whose header announces 4.5 TiB of samples."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(16000), 16000, format="MP3", subtype="MPEG_LAYER_III")
+    content = bytearray(file.getvalue())
+    place = max(content.find(b"Info"), content.find(b"Xing")) + 8
+    content[place : place + 4] = b"\x7f\xff\xff\xff"
+    return bytes(content)
+
+
 def write_sounds(folder: Path) -> list[str]:
     """Six clips, of which four cannot be read; each in a file of its own."""
     clips = {"good0": samples(0.5), "nan": samples(np.nan), "good1": samples(0.1), "infinite": samples(np.inf)}
     clips["empty"] = np.zeros(0, dtype=np.float32)
     for name, clip in clips.items():
         soundfile.write(folder / f"{name}.wav", clip, RATE, subtype="FLOAT")
-    (folder / "corrupt.wav").write_bytes(b"RIFF, and then nothing of a sound")
+    (folder / "corrupt.wav").write_bytes(write_damaged_mp3())
     return [f"{name}.wav" for name in (*clips, "corrupt")]
 
 

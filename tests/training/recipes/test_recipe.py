@@ -106,3 +106,20 @@ def test_differences_name_the_keys(file: Path) -> None:
 @pytest.mark.parametrize("path", sorted(find_recipe("easy_vqa").parent.glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_that_come_with_plait_are_valid(path: Path) -> None:
     assert isinstance(load_recipe(path.stem), Recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"max_length": 0}, "max_length is 0"),
+        ({"settings": {"max_target_length": -1}, "task": "generation"}, "settings.max_target_length is -1"),
+        ({"processor": {"num_frames": 0}}, "processor.num_frames is 0"),
+        ({"processor": {"fps": float("inf")}}, "processor.fps is inf"),
+        ({"processor": {"num_image_tokens": 2.5}}, "processor.num_image_tokens is 2.5"),
+        ({"processor": {"audio": {"sampling_rate": float("nan")}}}, "processor.audio.sampling_rate is nan"),
+    ],
+)
+def test_a_number_of_the_processor_out_of_range(changes: dict, named: str) -> None:
+    content = {"model": {"image": "x", "text": "y", "decoder": "z"}, "data": {"source": "train.csv"}, **changes}
+    with pytest.raises(RecipeError, match=named):
+        build_recipe(content)
