@@ -27,7 +27,6 @@ GREATER_IS_BETTER = frozenset(
         *(name for name in (*TEXT_METRICS, *RANK_METRICS) if name not in LOWER_IS_BETTER),
     )
 )
-PREFIXES = ("eval_", "test_", "validation_")
 
 
 def is_greater_better(name: str) -> bool:
@@ -36,8 +35,6 @@ def is_greater_better(name: str) -> bool:
     A name may begin with a split, a task, a direction or modalities ("eval_captions_perplexity", "image_to_text_r@1"):
     its longest known ending decides. An unknown metric is better when it is higher, as for the Trainer.
     """
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
     parts = name.replace("/", "_").split("_")
     endings = ("_".join(parts[start:]) for start in range(len(parts)))
     known = next((end for end in endings if end in LOWER_IS_BETTER or end in GREATER_IS_BETTER), None)
