@@ -56,7 +56,7 @@ class PlaitTextConfig(PlaitTowerConfig):
     if `rope_parameters` is set). Positions begin at `position_offset`. Token embeddings are multiplied by
     `embedding_scale`. `embedding_size` other than `hidden_size` adds a projection (ELECTRA). `type_vocab_size` 0 means
     no segment embeddings. `mlm_act` is the activation of the masked-LM head's transform, which a norm follows (None:
-    the head is a plain projection).
+    the head is a plain projection). With `lm_transform` the head of a decoder has that transform too (BERT as decoder).
 
     Of a sentence encoder (sentence-transformers), `sentence_pooling` lists the poolings, whose vectors are
     concatenated, and `sentence_layers` the layers that follow, each a dict: `{type: dense, size, bias, act}`,
@@ -78,6 +78,7 @@ class PlaitTextConfig(PlaitTowerConfig):
     eos_token_id: int | list[int] | None = None
     mlm_act: str | None = "gelu"
     mlm_norm: bool = True
+    lm_transform: bool = False
     use_cache: bool = True
     tie_word_embeddings: bool = True
     sentence_pooling: list[SentencePooling] | None = None

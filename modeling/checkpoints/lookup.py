@@ -58,6 +58,14 @@ def find_known_family(config: PreTrainedConfig, modality: str | None = None) -> 
     return family
 
 
+def holds_decoder_alone(config: PreTrainedConfig, names: TensorNames) -> bool:
+    """Returns whether a checkpoint of an encoder-decoder family has no encoder (BartForCausalLM), by its names on disk
+    or, without a file, by its config."""
+    if not names:
+        return config.is_decoder and not config.is_encoder_decoder
+    return not any(name.startswith(("encoder.", "shared.")) for name in names)
+
+
 def build_component_configs(
     config: PreTrainedConfig, modality: str | None = None, names: TensorNames | None = None
 ) -> dict[str, Any]:
@@ -74,8 +82,14 @@ def build_component_configs(
         find_tower_config(config, modality),
         names or TensorNames({}),
     )
-    fields = family.config(config, names)
     origin = {"family": config.model_type, "source_config": config.to_diff_dict()}
+    if family.decoder is not None and holds_decoder_alone(config, names):
+        if modality not in (None, "decoder"):
+            raise ValueError(
+                f"a {config.model_type} checkpoint of a decoder alone has no {modality} tower: pass it as decoder=..."
+            )
+        return {"decoder": PlaitDecoderConfig(**family.decoder(config, names), **origin)}
+    fields = family.config(config, names)
     if modality is None and family.generates and fields.get("is_causal"):
         return {"decoder": PlaitDecoderConfig(**fields, **origin)}
     configs: dict[str, Any] = {

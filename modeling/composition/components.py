@@ -27,6 +27,7 @@ from ...configuration import (
 from ...configuration.hub import select_hub_options
 from ...configuration.sentence import pools_sentences
 from ..checkpoints.component import READY_MODEL, Component
+from ..checkpoints.conversion.family import find_top_module
 from ..checkpoints.families.registry import FAMILIES
 from ..checkpoints.lookup import build_component_config, find_family
 from ..checkpoints.reading import read_component
@@ -38,6 +39,7 @@ from .composable import ComposableModel
 from .hub import read_generation_config, read_model_type
 from .sentence import add_sentence_modules, drop_sentence_modules, keep_sentence_modules
 
+DECODER_HEADS = ("lm_head", "lm_transform")
 TowerArgument = Any  # a Hub id, a folder, a config (newly initialized weights) or a ready model
 
 
@@ -57,8 +59,7 @@ def build_plait_component(modality: str, model: ComposableModel) -> Component:
         return Component(as_tower_config(config), weights, {}, origin)
     if not model.can_generate():
         return Component(config, weights, {}, origin, model.config)
-    head: Any = model.get_output_embeddings()
-    heads = {f"lm_head.{name}": weight for name, weight in head.state_dict().items()}
+    heads = {name: weight for name, weight in model.state_dict().items() if find_top_module(name) in DECODER_HEADS}
     return Component(config, weights, heads, origin, model.config, model.generation_config)
 
 

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from transformers.utils import logging
 
 from ...configuration import PlaitConfig, PlaitDecoderConfig, PlaitTextConfig
 from ..checkpoints.component import Component
 from ..towers.wrapped_decoder import check_cross_attention
-from .components import TowerArgument, build_component, without_unused_modules
+from .components import DECODER_HEADS, TowerArgument, build_component, without_unused_modules
 from .composable import ComposableModel
 from .weights import load_exactly
+
+logger = logging.get_logger(__name__)
 
 
 def build_decoder_component(
@@ -51,10 +54,11 @@ def build_decoder_component(
 
 def finish_decoder(model: ComposableModel, component: Component) -> None:
     """Loads the decoder's head unless tied, adds the image token to the vocabulary and sets the generation config."""
-    head: Any = model.get_output_embeddings()
-    if head is not None and (weights := select_head_weights(component, model.config)):
-        load_exactly(head, dict(head.state_dict()) | weights, component.origin)
-        model.origins["head"] = component.origin
+    for name, weights in select_head_weights(component, model.config).items():
+        head: Any = getattr(model, name, None)
+        if head is not None and weights and next(head.parameters(), None) is not None:
+            load_exactly(head, dict(head.state_dict()) | weights, component.origin)
+            model.origins["head"] = component.origin
     if model.config.inline:
         size, token = model.config.get_text_config().vocab_size, model.config.image_token_id
         model.config.image_token_id = token = size if token is None else token
@@ -64,10 +68,40 @@ def finish_decoder(model: ComposableModel, component: Component) -> None:
         model.generation_config = copy.deepcopy(component.generation)
 
 
-def select_head_weights(component: Component, config: PlaitConfig) -> dict[str, Tensor]:
-    """Returns the checkpoint's weights of the projection to the vocabulary that are not tied."""
+def select_head_weights(component: Component, config: PlaitConfig) -> dict[str, dict[str, Tensor]]:
+    """Returns the checkpoint's weights of the transform and of the projection to the vocabulary that are not tied, by
+    their names in each."""
     weights = {
-        key.removeprefix("lm_head."): head for key, head in component.heads.items() if key.startswith("lm_head.")
+        name: {
+            key.removeprefix(f"{name}."): head for key, head in component.heads.items() if key.startswith(f"{name}.")
+        }
+        for name in DECODER_HEADS
     }
     wanted = {"weight": not config.tie_word_embeddings, "bias": config.lm_head_bias}
-    return {name: weight for name, weight in weights.items() if wanted[name]}
+    return weights | {"lm_head": {name: weight for name, weight in weights["lm_head"].items() if wanted[name]}}
+
+
+def without_cross_attention(component: Component, model_class: type[ComposableModel]) -> Component:
+    """Returns a decoder that was saved alone without its cross-attention, which has no context to attend to
+    (transformers skips it then); warns of the weights that are left out.
+
+    Raises ValueError for a class whose decoder needs a context.
+    """
+    config = component.config
+    if not isinstance(config, PlaitDecoderConfig) or not config.cross_attention:
+        return component
+    if model_class.decoder_kind == "context":
+        raise ValueError(
+            f"{component.origin} holds a decoder alone, and its cross-attention has no towers to attend to: compose it "
+            f"with them, {model_class.__name__}.compose(image=..., decoder={component.origin!r}), or load it with "
+            "PlaitForCausalLM"
+        )
+    kept = {name: weight for name, weight in component.weights.items() if ".cross_attn" not in name}
+    logger.warning(
+        f"{component.origin} holds a decoder alone: {len(component.weights) - len(kept)} weights of its "
+        "cross-attention are left out, since there is no context; to use them, compose it with a tower: "
+        "PlaitForConditionalGeneration.compose(image=..., decoder=...)"
+    )
+    alone: Any = copy.copy(config)
+    alone.cross_attention = False
+    return component._replace(config=alone, weights=kept)

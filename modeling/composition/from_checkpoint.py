@@ -13,15 +13,16 @@ from ...configuration.hub import select_hub_options
 from ...configuration.sentence import pools_sentences
 from ..checkpoints.component import Component
 from ..checkpoints.dual_encoders import is_dual_encoder, read_dual_encoder
-from ..checkpoints.lookup import DUAL_ENCODERS, find_family
+from ..checkpoints.lookup import DUAL_ENCODERS, find_family, find_known_family
 from ..checkpoints.reading import read_component, read_components
 from ..checkpoints.source import OpenedCheckpoint, open_checkpoint
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
 from ..towers.wrapped import find_family_modality
-from ..towers.wrapped_decoder import has_causal_lm
+from ..towers.wrapped_decoder import has_causal_lm, is_decoder_of_pair
 from .assembly import collect_root_fields, collect_sub_configs
 from .components import read_wrapped_decoder, read_wrapped_tower, select_pooler
 from .composable import ComposableModel
+from .decoder import without_cross_attention
 from .hub import find_start_token, read_generation_config, with_family_defaults
 from .parameter_names import find_base_prefix
 from .sentence import add_sentence_modules
@@ -71,7 +72,8 @@ def read_parts(
     generates = model_class.decoder_kind is not None
     # a checkpoint of a two-tower type may hold only one of them
     if source.config.model_type not in DUAL_ENCODERS and find_family(source.config) is None:
-        if generates and has_causal_lm(source.config):
+        alone = is_decoder_of_pair(source.config) and source.config.is_decoder and not source.config.is_encoder_decoder
+        if alone or (generates and has_causal_lm(source.config)):
             return {"decoder": read_wrapped_decoder(source, where)}
         component = read_wrapped_tower(source, None, where)
         modality = find_family_modality(component.config)
@@ -84,6 +86,8 @@ def read_parts(
     if "decoder" in components:
         generation = read_generation_defaults(source, select_hub_options(where))
         components["decoder"] = components["decoder"]._replace(generation=generation)
+    if list(components) == ["decoder"]:
+        components["decoder"] = without_cross_attention(components["decoder"], model_class)
     return components
 
 
@@ -93,6 +97,8 @@ def read_sentence_encoder(
     """Returns the components with the sentence pooler of the folder, if it is a sentence encoder: of a causal language
     model as a text tower, since it generates nothing."""
     if components.keys() == {"decoder"}:
+        if find_known_family(source.config).decoder is not None:  # a decoder of a pair is no text tower
+            return components
         tower = add_sentence_modules(read_component(source, "text"), source.path, where)
         return {"text": tower} if pools_sentences(tower.config) else components
     text = components.get("text")

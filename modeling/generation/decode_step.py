@@ -249,15 +249,15 @@ class EmbeddingStep:
 
 
 class DecodeStep:
-    """Computes a decoder and its head for one new token."""
+    """Computes a decoder and its heads, one after the other, for one new token."""
 
-    def __init__(self, decoder: TextTower, head: nn.Module) -> None:
+    def __init__(self, decoder: TextTower, *heads: nn.Module) -> None:
         transformer, self.count_positions = decoder.transformer, decoder.count_positions
         self.hooks, self.rotary = RemovableHandle.next_id, build_rotary(transformer.rotary)
         self.embeddings = EmbeddingStep(decoder.embeddings)
         self.enter = chain(transformer.input_norm, transformer.dropout, transformer.input_proj)
         self.layers = [LayerStep(layer) for layer in transformer.layers]
-        self.leave = chain(transformer.output_norm, head)
+        self.leave = chain(transformer.output_norm, *heads)
 
     def __call__(
         self,
@@ -308,7 +308,7 @@ def list_composite_parts(decoder: TextTower) -> Iterator[tuple[nn.Module, type[n
             yield layer.get_submodule("cross_attn"), PlaitCrossAttention
 
 
-def build_decode_step(decoder: nn.Module, head: nn.Module) -> DecodeStep | None:
+def build_decode_step(decoder: nn.Module, *heads: nn.Module) -> DecodeStep | None:
     """Builds the decoder's decode step; None for a wrapped decoder, in training mode, with a part larger than a leaf
     that is not plain, or with sliding-window attention."""
     if type(decoder) is not TextTower:
@@ -317,4 +317,4 @@ def build_decode_step(decoder: nn.Module, head: nn.Module) -> DecodeStep | None:
         return None
     if decoder.training or set(decoder.transformer.layer_types) != {"full_attention"}:
         return None
-    return DecodeStep(decoder, head)
+    return DecodeStep(decoder, *heads)

@@ -45,7 +45,7 @@ class PlaitGenerationMixin:
     def build_own_decode_step(self) -> DecodeStep | None:
         """Builds the decode step of the model as it is now; None if its decoder has none."""
         model: Any = self
-        return build_decode_step(model.model.decoder, model.lm_head)
+        return build_decode_step(model.model.decoder, model.lm_transform, model.lm_head)
 
     def find_option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
         """Returns an option of `generate`: the first that is set in the call, its generation config, the model's

@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from ...configuration import PlaitConfig, width_of
+from ...configuration import PlaitConfig, PlaitTextConfig, width_of
 from ..kernels.plain import is_exact_linear
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
 from ..losses.language_model import check_token_labels, language_model_loss, share_weight
 from ..outputs import PlaitModelOutput
+from .masked_lm import MaskedLMHead
 
 
 class TokenPrediction(NamedTuple):
@@ -29,12 +30,13 @@ class TokenPrediction(NamedTuple):
 class LanguageModelHead:
     """A mixin of the classes that generate text: `lm_head` over the tokens of `model`'s decoder (see `add_lm_head`)."""
 
-    checkpoint_heads = ("lm_head",)
+    checkpoint_heads = ("lm_head", "lm_transform")
     reads_pooled = False
     smooths_labels = True
     training: bool
     model: Any
     lm_head: Any
+    lm_transform: Any
 
     def get_output_embeddings(self) -> nn.Module:
         """Returns the projection to the vocabulary."""
@@ -62,9 +64,10 @@ class LanguageModelHead:
         training = targets is not None and self.training
         with share_projection_weight(self) if training else nullcontext() as weight:
             outputs = self.model(**inputs)
-        x = outputs.last_hidden_state
         if targets is None:
-            return TokenPrediction(None, self.lm_head(select_positions(x, logits_to_keep)), outputs)
+            x = self.lm_transform(select_positions(outputs.last_hidden_state, logits_to_keep))
+            return TokenPrediction(None, self.lm_head(x), outputs)
+        x = self.lm_transform(outputs.last_hidden_state)
         items = (num_items_in_batch, label_smoothing)
         if training:
             return TokenPrediction(compute_token_loss(self.lm_head, x, targets, *items, weight=weight), None, outputs)
@@ -86,18 +89,22 @@ def check_decoder_config(config: PlaitConfig, name: str, reads_context: bool) ->
 
 def add_lm_head(model: PreTrainedModel) -> None:
     """Adds `lm_head` to the model, from the decoder's width to its vocabulary; its weight may be tied to the embedding.
+    Before it stands `lm_transform`, which changes nothing unless the decoder's config sets it.
 
     Raises ValueError if `tie_word_embeddings` is set and the embedding has another width than the decoder.
     """
     config: Any = model.config
-    embedding = model.get_input_embeddings()
-    width, embedded = width_of(config.decoder_config), embedding.get_parameter("weight").shape[1]
+    embedding, decoder = model.get_input_embeddings(), config.decoder_config
+    transformed = isinstance(decoder, PlaitTextConfig) and decoder.lm_transform
+    model.lm_transform = MaskedLMHead(decoder, decoder.hidden_size) if transformed else nn.Identity()
+    width = decoder.embedding_size if transformed else width_of(decoder)
+    embedded = embedding.get_parameter("weight").shape[1]
     if config.tie_word_embeddings and embedded != width:
         raise ValueError(
             f"tie_word_embeddings is set, but the decoder's tokens are {width} wide and its embeddings {embedded}: "
             "set it to False"
         )
-    model.lm_head = nn.Linear(width, config.decoder_config.vocab_size, bias=config.lm_head_bias)
+    model.lm_head = nn.Linear(width, decoder.vocab_size, bias=config.lm_head_bias)
     path = next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
     model._tied_weights_keys = {**(model._tied_weights_keys or {}), "lm_head.weight": path}
 

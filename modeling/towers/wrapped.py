@@ -76,7 +76,7 @@ class WrappedTower(nn.Module):
         self.config = config
         self.modality = modality
         self.width = width_of(config, modality)
-        self.model = find_part(build_wrapped_model(config), modality)
+        self.model = self.build_model()
         self.takes = find_accepted_arguments(self.model, modality)
         self.pools = getattr(config, "add_pooling_layer", True)
         self.pools_last = is_causal(config, modality)
@@ -89,6 +89,10 @@ class WrappedTower(nn.Module):
         self.fixed = tuple(name for name, weight in self.model.named_parameters() if is_fixed(name, weight))
         self.train(self.training)
         keep_names(self.model)
+
+    def build_model(self) -> PreTrainedModel:
+        """Builds the newly initialized part of the family's model that reads the modality."""
+        return find_part(build_wrapped_model(self.config), self.modality)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the training mode as in torch, and freezes again what never learns: `from_pretrained` unfreezes it."""
@@ -253,9 +257,14 @@ def select_wrapped_config(config: PreTrainedConfig, modality: str) -> PreTrained
 
 def build_wrapped_model(config: PreTrainedConfig) -> PreTrainedModel:
     """Builds a newly initialized model of the family, in torch's default dtype."""
+    return build_from_config(AutoModel, config)
+
+
+def build_from_config(auto_class: Any, config: PreTrainedConfig) -> Any:
+    """Builds a newly initialized model by one of transformers' Auto classes, in torch's default dtype."""
     if config._attn_implementation == "sdpa":  # the default: None falls back to eager in a family that has no other
         config._attn_implementation = None
-    return AutoModel.from_config(config, dtype=torch.get_default_dtype())
+    return auto_class.from_config(config, dtype=torch.get_default_dtype())
 
 
 def find_part(model: PreTrainedModel, modality: str) -> PreTrainedModel:

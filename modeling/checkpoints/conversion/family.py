@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 from .rules import NameTable, Rule
 
-HEAD_MODULES = frozenset({"classifier", "distillation_classifier", "lm_head", "mlm_head", "qa_outputs"})
+HEAD_MODULES = frozenset({"classifier", "distillation_classifier", "lm_head", "lm_transform", "mlm_head", "qa_outputs"})
 # the names of a module's tensors, on disk and ours; conversion adds TensorFlow's, which old files use for norms
 PARAMETER_NAMES = {name: name for name in "weight bias running_mean running_var num_batches_tracked".split()}
 
@@ -112,6 +112,12 @@ class Family:
 def find_head_modules(table: NameTable) -> Set[str]:
     """Returns the modules of our task class that a head's table loads weights into."""
     return HEAD_MODULES & {find_top_module(target) for _, rule in _collect_rules(table) for target in rule.targets}
+
+
+def move_transform(head: NameTable) -> NameTable:
+    """Returns the table of a decoder's head, whose transform is `lm_transform`, from that of the masked-LM head."""
+    moved = {"mlm_head.dense": "lm_transform.dense", "mlm_head.norm": "lm_transform.norm"}
+    return {name: moved.get(rule, rule) if isinstance(rule, str) else rule for name, rule in head.items()}
 
 
 def expect(settings: Mapping[str, Any], **supported: Any) -> None:

@@ -81,6 +81,7 @@ def bart_decoder_config(hub: Any, names: Set[str]) -> dict[str, Any]:
 
 HEADS: dict[str, NameTable] = {
     "ForConditionalGeneration": {"lm_head.weight": "lm_head.weight", "final_logits_bias": Leading("lm_head.bias", -1)},
+    "ForCausalLM": {"lm_head.weight": "lm_head.weight"},
     "ForSequenceClassification": {"classification_head.dense": None, "classification_head.out_proj": None},
     "ForQuestionAnswering": {"qa_outputs": None},
 }

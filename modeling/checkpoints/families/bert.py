@@ -4,14 +4,16 @@ from collections.abc import Set
 from typing import Any
 
 from ....configuration import PlaitTextConfig
-from ..conversion.family import Family, expect
+from ..conversion.family import Family, expect, move_transform
 from ..conversion.rules import Alias, NameTable
 
 
 def read_bert_fields(hub: Any) -> dict[str, Any]:
     """Returns the fields that BERT, RoBERTa and ELECTRA share."""
-    expect(hub.to_dict(), is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
-    return {
+    settings, decodes = hub.to_dict(), hub.is_decoder
+    expect(settings, position_embedding_type="absolute", **({} if decodes else {"add_cross_attention": False}))
+    decoder = {"is_causal": True, "cross_attention": hub.add_cross_attention, "lm_transform": True} if decodes else {}
+    return decoder | {
         "vocab_size": hub.vocab_size,
         "hidden_size": hub.hidden_size,
         "num_hidden_layers": hub.num_hidden_layers,
@@ -48,6 +50,7 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     )
 
 
+CROSS = {"self.query": "q_proj", "self.key": "k_proj", "self.value": "v_proj", "output.dense": "o_proj"}
 TABLE: NameTable = {
     "embeddings.word_embeddings": "embeddings.token_embedding",
     "embeddings.position_embeddings": "embeddings.position_embedding",
@@ -58,6 +61,11 @@ TABLE: NameTable = {
     "encoder.layer.{}.attention.self.value": "transformer.layers.{}.self_attn.v_proj",
     "encoder.layer.{}.attention.output.dense": "transformer.layers.{}.self_attn.o_proj",
     "encoder.layer.{}.attention.output.LayerNorm": "transformer.layers.{}.self_attn_norm",
+    **{
+        f"encoder.layer.{{}}.crossattention.{theirs}": f"transformer.layers.{{}}.cross_attn.{ours}"
+        for theirs, ours in CROSS.items()
+    },
+    "encoder.layer.{}.crossattention.output.LayerNorm": "transformer.layers.{}.cross_attn_norm",
     "encoder.layer.{}.intermediate.dense": "transformer.layers.{}.mlp.up_proj",
     "encoder.layer.{}.output.dense": "transformer.layers.{}.mlp.down_proj",
     "encoder.layer.{}.output.LayerNorm": "transformer.layers.{}.mlp_norm",
@@ -85,6 +93,7 @@ FAMILIES = (
         TABLE | POOLER,
         {
             "ForMaskedLM": MASKED_LM_HEAD,
+            "LMHeadModel": move_transform(MASKED_LM_HEAD),
             "ForSequenceClassification": POOLER | {"classifier": "classifier"},
             "ForPreTraining": MASKED_LM_HEAD | {"cls.seq_relationship": None},
             "ForNextSentencePrediction": {"cls.seq_relationship": None},

@@ -4,7 +4,8 @@ from collections.abc import Set
 from typing import Any
 
 from ....configuration import PlaitTextConfig
-from ..conversion.family import Family
+from ..conversion.family import Family, move_transform
+from ..conversion.rules import NameTable
 from .bert import BUFFERS, TABLE, TOKEN_TASKS, read_bert_fields, read_pooler_fields
 
 
@@ -14,6 +15,12 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     return read_bert_fields(hub) | own | (read_pooler_fields(hub, "gelu") if "classifier.dense.weight" in names else {})
 
 
+MASKED_LM_HEAD: NameTable = {
+    "generator_predictions.dense": "mlm_head.dense",
+    "generator_predictions.LayerNorm": "mlm_head.norm",
+    "generator_lm_head": "lm_head",
+}
+
 FAMILIES = (
     Family(
         model_types=("electra",),
@@ -21,11 +28,8 @@ FAMILIES = (
         config=config,
         table=TABLE | {"embeddings_project": "transformer.input_proj"},
         heads={
-            "ForMaskedLM": {
-                "generator_predictions.dense": "mlm_head.dense",
-                "generator_predictions.LayerNorm": "mlm_head.norm",
-                "generator_lm_head": "lm_head",
-            },
+            "ForMaskedLM": MASKED_LM_HEAD,
+            "ForCausalLM": move_transform(MASKED_LM_HEAD),
             "ForSequenceClassification": {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"},
             "ForPreTraining": {
                 "discriminator_predictions.dense": None,

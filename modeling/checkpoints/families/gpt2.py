@@ -4,13 +4,12 @@ from collections.abc import Set
 from typing import Any
 
 from ....configuration import PlaitTextConfig
-from ..conversion.family import Family, expect
+from ..conversion.family import Family
 from ..conversion.rules import Transposed, TransposedSplit
 
 
 def config(hub: Any, names: Set[str]) -> dict[str, Any]:
     """Returns GPT-2's fields; the dropout of embeddings and layers is `resid_pdrop`."""
-    expect(hub.to_dict(), add_cross_attention=False)
     return {
         "vocab_size": hub.vocab_size,
         "hidden_size": hub.n_embd,
@@ -23,6 +22,7 @@ def config(hub: Any, names: Set[str]) -> dict[str, Any]:
         "initializer_range": hub.initializer_range,
         "norm_eps": hub.layer_norm_epsilon,
         "is_causal": True,
+        "cross_attention": hub.add_cross_attention,
         "attention_scale": None if hub.scale_attn_weights else 1.0,
         "scale_by_layer": hub.scale_attn_by_inverse_layer_idx,
         "max_position_embeddings": hub.n_positions,
@@ -45,6 +45,12 @@ FAMILIES = (
             "h.{}.ln_1": "transformer.layers.{}.self_attn_norm",
             "h.{}.attn.c_attn": TransposedSplit(*(f"transformer.layers.{{}}.self_attn.{x}_proj" for x in "qkv")),
             "h.{}.attn.c_proj": Transposed("transformer.layers.{}.self_attn.o_proj"),
+            "h.{}.crossattention.q_attn": Transposed("transformer.layers.{}.cross_attn.q_proj"),
+            "h.{}.crossattention.c_attn": TransposedSplit(
+                *(f"transformer.layers.{{}}.cross_attn.{x}_proj" for x in "kv")
+            ),
+            "h.{}.crossattention.c_proj": Transposed("transformer.layers.{}.cross_attn.o_proj"),
+            "h.{}.ln_cross_attn": "transformer.layers.{}.cross_attn_norm",
             "h.{}.ln_2": "transformer.layers.{}.mlp_norm",
             "h.{}.mlp.c_fc": Transposed("transformer.layers.{}.mlp.up_proj"),
             "h.{}.mlp.c_proj": Transposed("transformer.layers.{}.mlp.down_proj"),
@@ -58,6 +64,6 @@ FAMILIES = (
             "ForQuestionAnswering": {"qa_outputs": None},
         },
         prefixes=("transformer.",),
-        ignored=(r"h\.\d+\.attn\.(masked_)?bias",),
+        ignored=(r"h\.\d+\.(attn|crossattention)\.(masked_)?bias",),
     ),
 )

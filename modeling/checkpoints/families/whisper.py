@@ -26,6 +26,7 @@ ZEROS = (
 )
 HEADS: dict[str, NameTable] = {
     "ForConditionalGeneration": {"proj_out": "lm_head"},
+    "ForCausalLM": {"proj_out": "lm_head"},
     "ForAudioClassification": {"projector": "encoder.pooler.dense", "classifier": "classifier"},
 }
 
