@@ -98,7 +98,8 @@ def build_fusion_fields(
         return {}
     decoder = components["decoder"].config
     strategy = INLINE if model_class.decoder_kind == "inline" else fusion or model_class.context_fusion
-    extra.setdefault("hidden_size", width_of(decoder))
+    embedded = strategy == INLINE and isinstance(decoder, PlaitDecoderConfig)  # inline tokens stand among embeddings
+    extra.setdefault("hidden_size", decoder.embedding_size if embedded else width_of(decoder))
     config = build_fusion_config(strategy, extra, towers)
     if isinstance(decoder, PlaitDecoderConfig):
         decoder.context_size = config.hidden_size

@@ -133,6 +133,15 @@ def test_a_composed_decoder_attends_with_its_own_weights(name: str, tmp_path: Pa
     )
 
 
+def test_images_stand_among_narrow_embeddings(tmp_path: Path) -> None:
+    save_decoder("ElectraForCausalLM", tmp_path)
+    model = PlaitForCausalLM.compose(image=VIT, decoder=tmp_path, verbose=False)
+    ids = torch.tensor([[5] + [model.config.image_token_id] * model.num_image_tokens + [7, 9]])
+    images = torch.randn(2, 3, 16, 16)
+    logits = model(input_ids=ids.expand(2, -1), pixel_values=images).logits
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("name", ["BertLMHeadModel", "GPT2LMHeadModel", "BartForCausalLM"])
 def test_a_class_that_needs_a_context_says_what_to_compose(name: str, tmp_path: Path) -> None:
     save_decoder(name, tmp_path)

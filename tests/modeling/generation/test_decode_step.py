@@ -99,6 +99,8 @@ CANNOT_MATTER = {
         ("pooling", "pooler_norm", "pooler_norm_eps", "pooler_size", "pooler_bias", "pooler_act"),
         "the pooler reads the decoder's tokens and adds nothing to the logits",
     ),
+    **dict.fromkeys(("sentence_layers", "sentence_pooling"), "a sentence encoder's, which is no decoder"),
+    "lm_transform": "belongs to the head: see test_a_head_with_a_transform",
     **dict.fromkeys(PreTrainedConfig.__dataclass_fields__, "transformers' own, read by no module of ours"),
 }
 OPTIONS = {"max_new_tokens": 6, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
@@ -130,6 +132,17 @@ def test_every_class_and_shape(case: tuple[str, str], beams: int, monkeypatch: p
     logits = logits_of(model, prompt, num_beams=beams)
     assert len(steps) == 5 and model.decode_step is None
     torch.testing.assert_close(logits, modules_alone(model, prompt, monkeypatch, num_beams=beams), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_a_head_with_a_transform(case: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = {**zoo.CONFIGS[case[1]]["decoder_config"], "lm_transform": True}
+    model, prompt, steps = zoo.build(*case, decoder_config=decoder), prompt_of(case[1]), count_steps(monkeypatch)
+    logits = logits_of(model, prompt)
+    assert len(steps) == 5
+    torch.testing.assert_close(logits, modules_alone(model, prompt, monkeypatch), atol=1e-5, rtol=1e-5)
+    model.lm_transform = torch.nn.Linear(32, 32)
+    assert (logits_of(model, prompt) - logits).abs().max() > 1e-3
 
 
 def test_every_field_is_tried_or_cannot_matter() -> None:
