@@ -88,8 +88,8 @@ def export_dual_encoder(model: Any, folder: str | Path) -> None:
         raise ValueError("these towers did not come from one checkpoint: export each alone, with modality=...")
     named = model.state_dict()
     tensors = {theirs: named[ours] for theirs, ours in select_joint_space_table(settings).items()}
-    if settings.family == SIGLIP:
-        tensors |= {name: tensors[name].view(1) for name in ("logit_scale", "logit_bias")}
+    shape = (1,) if settings.family == SIGLIP else ()
+    tensors |= {name: tensors[name].view(shape) for name in ("logit_scale", "logit_bias") if name in tensors}
     content = dict(settings.source_config)
     for modality, (field, prefix) in DUAL_ENCODER_TOWERS.items():
         component = Component(parts[modality].config, parts[modality].state_dict(), {})

@@ -9,6 +9,7 @@ from ...configuration import PlaitConfig, PlaitRetrievalConfig, PlaitRNNConfig, 
 from ...configuration.sentence import compute_sentence_widths, pools_sentences
 from ..core.pooling import compute_pooled_width
 from ..losses.contrastive import Similarity
+from .scalar_weights import register_scalar_weights
 
 
 def compute_side_width(config: PlaitConfig, side: str) -> int:
@@ -40,5 +41,6 @@ def build_projections(config: PlaitConfig, settings: PlaitRetrievalConfig) -> nn
 
 def build_similarity(settings: PlaitRetrievalConfig) -> Similarity:
     """Builds the similarity with the initial scale and bias of the retrieval config."""
+    register_scalar_weights()
     scale = math.exp(settings.logit_scale_init_value)
     return Similarity(scale, settings.logit_bias_init_value, max(scale, settings.max_logit_scale))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,9 @@ class Similarity(SelfInitializing):
         if not 0 < scale <= largest:
             raise ValueError(f"the scale of similarities is {scale}: expected a number above 0, at most {largest:g}")
         self.scale, self.bias, self.largest = scale, bias, largest
-        self.logit_scale = nn.Parameter(torch.empty(()))
-        self.logit_bias = None if bias is None else nn.Parameter(torch.empty(()))
+        # not scalars: FSDP cannot shard them
+        self.logit_scale = nn.Parameter(torch.empty(1))
+        self.logit_bias = None if bias is None else nn.Parameter(torch.empty(1))
 
     def init_weights(self, std: float) -> None:
         """Sets the temperature and the bias to their initial values."""
@@ -55,13 +56,29 @@ class Similarity(SelfInitializing):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Computes the logits, (rows, columns), of first: (rows, width), second: (columns, width), of unit length; a
         single vector, (width), has no axis of rows or columns."""
-        logits = first @ second.transpose(0, -1) * self.logit_scale.exp()
-        return logits if self.logit_bias is None else logits + self.logit_bias
+        logits = first @ second.transpose(0, -1) * self.logit_scale.exp().reshape(())
+        return logits if self.logit_bias is None else logits + self.logit_bias.reshape(())
 
     def clamp_temperature(self) -> None:
         """Lowers exp(t) to `largest` if training raised it above."""
         with torch.no_grad():
             self.logit_scale.clamp_(max=math.log(self.largest))
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Saves scalars, as CLIP does (unless they are sharded)."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self._parameters:
+            value = destination.get(f"{prefix}{name}")
+            if type(value) is Tensor:
+                destination[f"{prefix}{name}"] = value.reshape(())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Loads scalars and vectors of length 1."""
+        for name in self._parameters:
+            value = state_dict.get(f"{prefix}{name}")
+            if value is not None and value.ndim == 0:
+                state_dict[f"{prefix}{name}"] = value.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def info_nce(logits: Tensor, own: Tensor, negatives: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.gradient_cache import average_gradients, cached_backward
 from ..optimization.gradient_modulation import GradientModulation, GradientShares
 from ..optimization.loss import build_loss
+from ..optimization.optimizer_state import fit_states_to_parameters
 from ..optimization.weight_averaging import WeightAveraging
 from ..parameters import freeze, parameter_groups
 from ..tasks.collator import PlaitDataCollator
@@ -149,6 +150,7 @@ class PlaitTrainer(Trainer):
             return super().create_optimizer(model)
         groups = parameter_groups(trained, self.args.part_rates, self.args.weight_decay, self.args.learning_rate)
         self.optimizer = chosen(groups, **kwargs)
+        self.optimizer.register_load_state_dict_post_hook(fit_states_to_parameters)
         return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
