@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -106,6 +107,16 @@ class PlaitPreTrainedModel(ComposableModel):
             setattr(self, field, {name for model in models for name in getattr(model, field) or ()})
         self._no_split_modules &= {type(module).__name__ for module in self.modules()}
         super().post_init()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first weight that is not offloaded, where transformers says "meta"; if all are offloaded,
+        the device on which they are computed."""
+        devices = (parameter.device for parameter in self.parameters())
+        found = next((device for device in devices if device.type != "meta"), None)
+        if found is not None or not hasattr(self, "hf_device_map"):
+            return super().device if found is None else found
+        return torch.device(next((each for each in self.hf_device_map.values() if each not in ("cpu", "disk")), "cpu"))
 
     @property
     def parts(self) -> dict[str, Any]:

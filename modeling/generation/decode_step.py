@@ -148,7 +148,7 @@ class AttentionStep:
         self.heads = build_heads(attention)
         self.query, self.out = build_function(attention.q_proj), build_function(attention.o_proj)
         self.q_norm, self.k_norm = build_function(attention.q_norm), build_function(attention.k_norm)
-        self.normed = attention.config.qk_norm
+        self.normed = self.q_norm is not identity or self.k_norm is not identity
         self.head_dim, self.scale, self.layer_idx = attention.head_dim, attention.scaling, attention.layer_idx
         self.grouped = attention.num_key_value_groups > 1
 

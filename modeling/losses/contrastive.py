@@ -64,16 +64,8 @@ class Similarity(SelfInitializing):
         with torch.no_grad():
             self.logit_scale.clamp_(max=math.log(self.largest))
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Saves scalars, as CLIP does (unless they are sharded)."""
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name in self._parameters:
-            value = destination.get(f"{prefix}{name}")
-            if type(value) is Tensor:
-                destination[f"{prefix}{name}"] = value.reshape(())
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Loads scalars and vectors of length 1."""
+        """Loads scalars too, which CLIP and all saved folders hold."""
         for name in self._parameters:
             value = state_dict.get(f"{prefix}{name}")
             if value is not None and value.ndim == 0:

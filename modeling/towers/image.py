@@ -1,5 +1,6 @@
 """The image tower that cuts an image into patches (ViT)."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from math import log2
 
@@ -83,12 +84,10 @@ class ImageEmbeddings(nn.Module):
             )
 
 
-class PatchStem(nn.Conv2d):
-    """The stem of ViT: one linear map of each patch (Dosovitskiy et al. 2020, equation 1)."""
-
-    def __init__(self, config: PlaitVisionConfig) -> None:
-        size = to_height_width(config.patch_size)
-        super().__init__(config.num_channels, config.hidden_size, size, stride=size, bias=config.patch_bias)
+def build_patch_stem(config: PlaitVisionConfig) -> nn.Conv2d:
+    """Builds the stem of ViT: one linear map of each patch (Dosovitskiy et al. 2020, equation 1)."""
+    size = to_height_width(config.patch_size)
+    return nn.Conv2d(config.num_channels, config.hidden_size, size, stride=size, bias=config.patch_bias)
 
 
 class ConvolutionalStem(nn.Sequential):
@@ -112,4 +111,4 @@ class ConvolutionalStem(nn.Sequential):
         return self.get_parameter(f"{len(self) - 1}.weight")
 
 
-STEMS: dict[str, type[PatchStem] | type[ConvolutionalStem]] = {"patch": PatchStem, "conv": ConvolutionalStem}
+STEMS: dict[str, Callable[[PlaitVisionConfig], nn.Module]] = {"patch": build_patch_stem, "conv": ConvolutionalStem}
