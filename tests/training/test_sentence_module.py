@@ -42,7 +42,7 @@ def composed(**towers: Any) -> PlaitForRetrieval:
     torch.manual_seed(0)
     model = PlaitForRetrieval.compose(**towers, retrieval_config={"projection_dim": 8}, verbose=False)
     for parameter in model.parameters():
-        if parameter.ndim:
+        if parameter.numel() > 1:
             nn.init.normal_(parameter, std=0.2)
     return model
 

@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig
+from transformers import DynamicCache, EncoderDecoderCache, LogitsProcessorList, PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -227,6 +227,27 @@ def test_hooks_are_called(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = model.model.decoder.transformer.layers[1]
     layer.get_submodule(path).register_forward_hook(lambda *arguments: calls.append(1))
     assert len(logits_of(model, prompt)) == len(calls) == 6
+
+
+@pytest.mark.parametrize("path", ["transformer.rotary", "transformer.dropout", "transformer.layers.1.self_attn.q_norm"])
+def test_a_hook_is_called_where_there_is_no_weight(path: str) -> None:
+    model, calls = zoo.build("PlaitForCausalLM", "decoder"), []
+    model.model.decoder.get_submodule(path).register_forward_hook(lambda *arguments: calls.append(1))
+    assert len(logits_of(model, prompt_of("decoder"))) == len(calls) == 6
+
+
+@pytest.mark.parametrize("path", ["lm_head", "model.decoder.transformer.layers.1"])
+def test_a_hook_that_comes_during_generation_is_called(path: str) -> None:
+    model, calls = zoo.build("PlaitForCausalLM", "decoder"), []
+    part = model.get_submodule(path)
+
+    def register(input_ids: Tensor, scores: Tensor) -> Tensor:
+        if input_ids.shape[1] == 9:  # two tokens have been generated
+            part.register_forward_hook(lambda *arguments: calls.append(1))
+        return scores
+
+    logits_of(model, prompt_of("decoder"), logits_processor=LogitsProcessorList([register]))
+    assert len(calls) == 3
 
 
 def test_a_hook_may_change_what_a_leaf_gives(monkeypatch: pytest.MonkeyPatch) -> None:

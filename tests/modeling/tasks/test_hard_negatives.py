@@ -22,7 +22,7 @@ def composed(loss: str = "info_nce", **parts: Any) -> PlaitForRetrieval:
     given = {"text": TEXT, "retrieval_config": space, "initializer_range": 0.2, **parts}
     model = PlaitForRetrieval.compose(**given, verbose=False).double()
     for parameter in model.parameters():
-        if parameter.ndim:
+        if parameter.numel() > 1:
             nn.init.normal_(parameter, std=0.2)
     return model
 

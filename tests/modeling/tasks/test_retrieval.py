@@ -25,7 +25,7 @@ def composed(**parts: Any) -> PlaitForRetrieval:
     space = {**SPACE, **parts.pop("retrieval_config", {})}
     model = PlaitForRetrieval.compose(**parts, retrieval_config=space, initializer_range=0.2, verbose=False)
     for parameter in model.parameters():
-        if parameter.ndim:
+        if parameter.numel() > 1:
             nn.init.normal_(parameter, std=0.2)
     return model
 
