@@ -9,16 +9,16 @@ from transformers import (
     BaseImageProcessor,
     BatchFeature,
     PreTrainedTokenizerBase,
-    ProcessorMixin,
     SequenceFeatureExtractor,
 )
 from transformers.utils import logging
 
-from ..configuration.modalities import MODALITY_TABLE
 from .audio import collect_audio_rows, extract_features
+from .calls import find_extractor_defaults
 from .images import collect_image_rows, process_images
 from .inline import ImageToken, add_image_token, check_image_token, encode_inline_texts
-from .options import split_options
+from .options import CALL_NAMES, find_audio_options, split_options
+from .parts import PROCESSOR_PARTS, SAVED_PARTS, ProcessorParts
 from .rows import check_required_input, check_row_counts, count_images
 from .sentence import add_prompt, find_prompts
 from .sources import (
@@ -44,18 +44,16 @@ from .video import FrameSampling, collect_video_rows, process_videos
 
 logger = logging.get_logger(__name__)
 
-SAVED_PARTS = ("image_processor", "feature_extractor", "tokenizer", "decoder_tokenizer")
 SAVED_FIELDS = ("chat_template", "image_token", "num_image_tokens", "num_frames", "fps", "prompts")
+FINDERS: dict[str, Callable[[Checkpoint], Any]] = {
+    "image_processor": find_image_processor,
+    "feature_extractor": find_feature_extractor,
+    "tokenizer": find_tokenizer,
+    "decoder_tokenizer": find_decoder_tokenizer,
+}
 
 
-class PresentPartNames:
-    """Replaces `ProcessorMixin.get_attributes`, which saving calls: a class has all parts, a processor only its own."""
-
-    def __get__(self, processor: "PlaitProcessor | None", owner: type) -> Callable[[], list[str]]:
-        return lambda: [name for name in SAVED_PARTS if processor is None or getattr(processor, name) is not None]
-
-
-class PlaitProcessor(ProcessorMixin):
+class PlaitProcessor(ProcessorParts):
     """Turns texts, images, audio and videos into the inputs of a plait model, and target texts into labels.
 
     A tokenizer without a pad token is copied and pads with its end-of-sequence token. Texts are truncated at
@@ -79,13 +77,6 @@ class PlaitProcessor(ProcessorMixin):
         ValueError: no part at all, a tokenizer with neither a pad nor an end-of-sequence token, or an image token
             without a tokenizer.
     """
-
-    image_processor: BaseImageProcessor | None = None
-    tokenizer: PreTrainedTokenizerBase | None = None
-    feature_extractor: SequenceFeatureExtractor | None = None
-    decoder_tokenizer: PreTrainedTokenizerBase | None = None
-    frame_processor: BaseImageProcessor | None = None
-    get_attributes = PresentPartNames()  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self,
@@ -116,7 +107,9 @@ class PlaitProcessor(ProcessorMixin):
         vars(self).update(parts)
         super().__init__(**parts, chat_template=chat_template)
         self.image_token, self.num_image_tokens = image_token, num_image_tokens
-        self.frame_processor, self.num_frames, self.fps, self.prompts = frame_processor, num_frames, fps, prompts
+        self.num_frames, self.fps, self.prompts = num_frames, fps, prompts
+        if frame_processor is not None:
+            self.frame_processor = frame_processor
         self.reported_truncations: set[str] = set()
 
     @classmethod
@@ -185,20 +178,18 @@ class PlaitProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Self:
         """Loads a saved PlaitProcessor, or the parts of any pretrained checkpoint.
 
-        `kwargs` are loading options, and options of the parts (`padding_side="left"`, `do_resize=False`).
+        `kwargs` are loading options, options of the parts (`padding_side="left"`, `do_resize=False`, defaults of the
+        tokenizer's call such as `padding="max_length", max_length=10`), and ready parts (`tokenizer=...`) that replace
+        the saved ones.
 
         Raises:
             OSError: no such checkpoint, or one with neither a tokenizer, an image processor nor a feature extractor.
         """
+        ready = {name: kwargs.pop(name) for name in PROCESSOR_PARTS if name in kwargs}
         checkpoint = Checkpoint(fspath(pretrained_model_name_or_path), kwargs)
-        parts = {
-            "image_processor": find_image_processor(checkpoint),
-            "feature_extractor": find_feature_extractor(checkpoint),
-            "tokenizer": find_tokenizer(checkpoint),
-            "decoder_tokenizer": find_decoder_tokenizer(checkpoint),
-        }
+        parts = {name: ready[name] if name in ready else find(checkpoint) for name, find in FINDERS.items()}
         saved, _ = cls.get_processor_dict(checkpoint.name, **checkpoint.hub_options)
-        frames = build_frame_processor(saved.get("frame_processor"))
+        frames = ready.get("frame_processor") or build_frame_processor(saved.get("frame_processor"))
         if frames is None and all(part is None for part in parts.values()):
             raise OSError(
                 f"{checkpoint} has neither a tokenizer nor an image processor nor a feature extractor; make one with "
@@ -246,8 +237,10 @@ class PlaitProcessor(ProcessorMixin):
             num_images: number of images of each row, if they reach the model by another way than `images`.
             prompt: text to put before every text; None: the default of `prompts`.
             kwargs: options of the parts' calls, flat or in the dicts `text_kwargs`, `images_kwargs`, `audio_kwargs` and
-                `videos_kwargs` (`num_frames`, `fps` and the options of the frame processor). By default texts are
-                padded to the longest and truncated at `tokenizer.model_max_length`.
+                `videos_kwargs` (`num_frames`, `fps`, `do_sample_frames` and the options of the frame processor), or,
+                for all parts that know them, in `common_kwargs`. By default texts are padded to the longest and
+                truncated at `tokenizer.model_max_length`, unless the tokenizer was loaded with other defaults
+                (`padding="max_length", max_length=10`).
 
         Returns:
             `input_ids`, `attention_mask` (all 0 in a row without a text or tokens) and, if the tokenizer returns it,
@@ -261,16 +254,17 @@ class PlaitProcessor(ProcessorMixin):
 
         Raises:
             TypeError: a value of another type, an unknown option.
-            ValueError: an image or clip that cannot be read, different numbers of rows, a missing part, an image
-                token without an image or the reverse, truncated image tokens, an empty target.
+            ValueError: an option given twice, an image or clip that cannot be read, different numbers of rows, a
+                missing part, an image token without an image or the reverse, truncated image tokens, an empty target.
             FileNotFoundError: no file at the path of an image or clip.
         """
-        video_options = dict(kwargs.pop("videos_kwargs", None) or {})
+        named = {"return_tensors": return_tensors, "text_pair": text_pair, "text_target": text_target}
+        options = split_options(self, kwargs, named | {"sampling_rate": sampling_rate, "video_fps": video_fps})
+        return_tensors, text_pair, text_target, sampling_rate, video_fps = map(options.call.get, CALL_NAMES)
         check_required_input("audio", audio, sampling_rate=sampling_rate)
         check_required_input("videos", videos, video_fps=video_fps)
         check_required_input("text", text, text_pair=text_pair, num_images=num_images, prompt=prompt)
         check_required_input("text_target", text_target, max_target_length=max_target_length)
-        options = split_options(kwargs, self.image_processor, self.feature_extractor)
         texts = None if text is None else add_prompt(collect_text_rows(text), prompt, self.prompts)
         image_rows = None if images is None else collect_image_rows(images)
         clips = None if audio is None else collect_audio_rows(audio)
@@ -283,70 +277,20 @@ class PlaitProcessor(ProcessorMixin):
         if texts is not None:
             values |= self._encode_texts(texts, text_pair, count_images(texts, image_rows, num_images), options.text)
         if image_rows is not None:
-            values |= process_images(self._require_part("image", "images"), image_rows, options.images)
+            values |= process_images(self.require_part("image", "images"), image_rows, options.images)
         if clips is not None:
             values |= self._encode_audio(clips, sampling_rate, options.audio)
         if video_rows is not None:
-            values |= self._encode_videos(video_rows, video_fps, video_options)
+            values |= self._encode_videos(video_rows, video_fps, options.videos)
         if targets is not None:
             values["labels"] = self._encode_targets(targets, max_target_length)
         return BatchFeature(values, tensor_type=return_tensors)
-
-    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Decodes a batch of token ids with `target_tokenizer.batch_decode`."""
-        return self.target_tokenizer.batch_decode(*args, **kwargs)
-
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """Decodes token ids with `target_tokenizer.decode`."""
-        return self.target_tokenizer.decode(*args, **kwargs)
-
-    def post_process_image_text_to_text(
-        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
-    ) -> Any:
-        """Decodes generated ids, as transformers' image-text-to-text pipeline requires."""
-        return self.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
-
-    @property
-    def target_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of targets and generated texts; raises ValueError if there is none."""
-        if self.decoder_tokenizer is not None:
-            return self.decoder_tokenizer
-        return self._require_part("text", "token ids")
-
-    @property
-    def image_token_id(self) -> int | None:
-        """The id of `image_token`, which must equal `model.config.image_token_id`; None without an image token."""
-        if self.tokenizer is None or self.image_token is None:
-            return None
-        tokenizer: Any = self.tokenizer  # its annotation allows a list as well
-        return tokenizer.convert_tokens_to_ids(self.image_token)
-
-    @property
-    def model_input_names(self) -> list[str]:
-        """The names of the model inputs that a call returns, without labels."""
-        read = (self.tokenizer, self.image_processor, self.feature_extractor)
-        text, image, audio = (getattr(part, "model_input_names", []) for part in read)
-        names = [*text, *image, *(["image_present"] if image else [])]
-        names += [audio[0], "audio_present"] if audio else []
-        names += ["pixel_values_videos", "video_present"] if self.frame_processor is not None else []
-        return names
-
-    def _require_part(self, modality: str, what: str) -> Any:
-        """Returns the part that processes a modality; raises ValueError if there is none."""
-        name = MODALITY_TABLE[modality].processor_part
-        part = getattr(self, name)
-        if part is None:
-            raise ValueError(
-                f"this processor has no {name}, so it cannot read {what}; compose it with one: "
-                f"PlaitProcessor.compose({modality}=...)"
-            )
-        return part
 
     def _encode_texts(
         self, texts: list[str | None], text_pair: Any, counts: Sequence[int], options: dict[str, Any]
     ) -> dict[str, Any]:
         """Returns ids and masks, image tokens included; warns once about a text truncated by default."""
-        tokenizer = self._require_part("text", "text")
+        tokenizer = self.require_part("text", "text")
         pairs = collect_pair_rows(texts, text_pair)
         # transformers' chat templates request this to shift offsets; offsets here refer to the original text already
         options = {name: value for name, value in options.items() if name != "return_text_replacement_offsets"}
@@ -367,7 +311,9 @@ class PlaitProcessor(ProcessorMixin):
         self, clips: list[list[Any]], sampling_rate: float | None, options: dict[str, Any]
     ) -> dict[str, Any]:
         """Returns the features of the clips; warns once about a truncated clip."""
-        values, truncated = extract_features(self._require_part("audio", "audio"), clips, sampling_rate, options)
+        extractor = self.require_part("audio", "audio")
+        options = find_extractor_defaults(extractor, find_audio_options(type(extractor))) | options
+        values, truncated = extract_features(extractor, clips, sampling_rate, options)
         row, seconds = truncated or (None, 0.0)
         self._warn_truncation("audio", row, f"a clip of {seconds:.1f} s is longer than the feature extractor reads")
         return values
@@ -378,8 +324,10 @@ class PlaitProcessor(ProcessorMixin):
         """Returns the frames of the videos, sampled by the options of the call or else the processor's settings."""
         own = FrameSampling(self.num_frames, self.fps)
         requested = {name: options.pop(name) for name in FrameSampling._fields if name in options}
-        reader = self.frame_processor or self._require_part("image", "videos")
-        return process_videos(reader, videos, FrameSampling(**requested) if requested else own, video_fps, options)
+        sampled = options.pop("do_sample_frames", True)
+        sampling = FrameSampling(**requested) if requested else own
+        reader = self.find_part("frame_processor") or self.require_part("image", "videos")
+        return process_videos(reader, videos, sampling if sampled else FrameSampling(), video_fps, options)
 
     def _encode_targets(self, targets: list[str | None], limit: int | None) -> list[list[int]]:
         """Returns the labels of the targets; warns once about a target truncated by default."""

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from .calls import call_tokenizer, find_call_defaults
 from .text import UNLIMITED_LENGTH
 
 LABEL_PAD_TOKEN_ID = -100  # a label that the loss ignores
@@ -19,7 +20,7 @@ class TargetLabels(NamedTuple):
 def encode_targets(tokenizer: PreTrainedTokenizerBase, texts: list[str | None], limit: int | None) -> TargetLabels:
     """Encodes target texts with the tokenizer's special tokens and an end token, truncated to `limit` tokens in all.
 
-    The default limit is the tokenizer's `model_max_length`.
+    The default limit is the `max_length` that the tokenizer was loaded with, or else its `model_max_length`.
 
     Raises:
         ValueError: a row without a target, a limit below 2, or a tokenizer without an end token.
@@ -28,14 +29,13 @@ def encode_targets(tokenizer: PreTrainedTokenizerBase, texts: list[str | None], 
     if len(present) < len(texts):
         row, text = next((row, text) for row, text in enumerate(texts) if text is None or not text.strip())
         raise ValueError(f"text_target, row {row}: {text!r} is an empty target; leave this row out")
-    limit = limit if limit is not None else tokenizer.model_max_length
+    limit = limit if limit is not None else find_target_limit(tokenizer)
     if limit < 2:
         raise ValueError(
             f"max_target_length is {limit}: pass 2 or more, as a text and its end token are at least 2 tokens"
         )
-    encoded = tokenizer(
-        text_target=present, padding=False, truncation=False, return_attention_mask=False, verbose=False
-    )
+    options: dict[str, Any] = {"padding": False, "truncation": False, "verbose": False}
+    encoded = call_tokenizer(tokenizer, text_target=present, return_attention_mask=False, **options)
     rows = [add_end_token(tokenizer, ids) for ids in encoded["input_ids"]]
     truncated_row = (
         next((row for row, ids in enumerate(rows) if len(ids) > limit), None) if limit < UNLIMITED_LENGTH else None
@@ -43,6 +43,11 @@ def encode_targets(tokenizer: PreTrainedTokenizerBase, texts: list[str | None], 
     rows = [[*ids[: limit - 1], ids[-1]] if len(ids) > limit else ids for ids in rows]
     length = max(map(len, rows))
     return TargetLabels([ids + [LABEL_PAD_TOKEN_ID] * (length - len(ids)) for ids in rows], truncated_row)
+
+
+def find_target_limit(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Returns the largest number of tokens of a target, unless a call says otherwise."""
+    return find_call_defaults(tokenizer).get("max_length") or tokenizer.model_max_length
 
 
 def add_end_token(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:

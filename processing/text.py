@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from .calls import call_tokenizer, find_call_defaults
+
 UNLIMITED_LENGTH = 10**9  # a tokenizer without a limit has model_max_length 1e30
 
 
@@ -74,16 +76,17 @@ def encode_texts(
 ) -> dict[str, list[Any]]:
     """Encodes texts: ids and masks by name, nested lists (batch, length), of length 1 or more.
 
-    By default rows are padded to the longest and truncated at `model_max_length`; `options` of the tokenizer's call
-    override this. A row without a text, or whose text has no tokens (an empty string without special tokens), is
-    padding only. For a model that attends to padding (see `reads_padding`), every text is padded to one length, and the
-    mask of a row with a text is all 1.
+    By default rows are padded to the longest and truncated at `model_max_length`; options that the tokenizer was loaded
+    with override this, and `options` of the call override both. A row without a text, or whose text has no tokens (an
+    empty string without special tokens), is padding only. For a model that attends to padding (see `reads_padding`),
+    every text is padded to one length, and the mask of a row with a text is all 1.
     """
+    options = find_call_defaults(tokenizer) | options
     limited = "max_length" in options or tokenizer.model_max_length < UNLIMITED_LENGTH
     options = {"padding": True, "truncation": limited, "return_attention_mask": True} | options
     if reads_padding(tokenizer) and limited and options["padding"] is True:
         options["padding"] = "max_length"
-    values = dict(tokenizer([text or "" for text in texts], pairs, **options))
+    values = dict(call_tokenizer(tokenizer, [text or "" for text in texts], pairs, **options))
     if reads_padding(tokenizer) and options["padding"] == "max_length" and "attention_mask" in values:
         values["attention_mask"] = [[1] * len(ids) for ids in values["input_ids"]]
     return pad_absent_rows(tokenizer, texts, values)
@@ -123,7 +126,7 @@ def find_truncated_row(
     for row, (text, mask) in enumerate(zip(texts, values["attention_mask"], strict=True)):
         if text is not None and sum(mask) == tokenizer.model_max_length:
             pair = pairs[row] if pairs else None
-            uncut = tokenizer(text, pair, truncation=False, padding=False, verbose=False)["input_ids"]
+            uncut = call_tokenizer(tokenizer, text, pair, truncation=False, padding=False, verbose=False)["input_ids"]
             if len(uncut) > tokenizer.model_max_length:
                 return row
     return None

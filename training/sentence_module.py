@@ -50,8 +50,8 @@ class PlaitSentenceModule(InputModule):
 
     @property
     def tokenizer(self) -> Any:
-        """The processor's tokenizer."""
-        return self.processor.tokenizer
+        """The processor's tokenizer; None if it has none."""
+        return self.processor.find_part("tokenizer")
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:

@@ -110,7 +110,7 @@ def test_which_tokenizer_writes(
         assert same.get_attributes() == ["tokenizer"]
         assert same.target_tokenizer is same.tokenizer
         assert same.tokenizer.padding_side == "right"
-    assert PlaitProcessor.compose(text=tmp_path, decoder=str(tmp_path)).decoder_tokenizer is None
+    assert not hasattr(PlaitProcessor.compose(text=tmp_path, decoder=str(tmp_path)), "decoder_tokenizer")
     other = PlaitProcessor.compose(text=bert_tokenizer, decoder=gpt_tokenizer)
     assert other.get_attributes() == ["tokenizer", "decoder_tokenizer"]
     assert other.target_tokenizer is other.decoder_tokenizer

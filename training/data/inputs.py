@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ...configuration.modalities import MODALITY_TABLE
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...processing import PlaitProcessor
+from ...processing.calls import call_tokenizer
 from ...processing.errors import name_error
 from ...processing.images import read_image
 from .media import READ_ERRORS, Row, collect_items, find_columns, iterate_keys, list_column_names
@@ -58,9 +59,10 @@ def compute_text_key(row: Row, max_length: int | None) -> str | None:
 
 def require_tokenizer(processor: PlaitProcessor) -> PreTrainedTokenizerBase:
     """Returns the processor's tokenizer; raises ValueError if there is none."""
-    if processor.tokenizer is None:
+    tokenizer = processor.find_part("tokenizer")
+    if tokenizer is None:
         raise ValueError("the processor has no tokenizer, but the data have text: compose the processor with text=...")
-    return processor.tokenizer
+    return tokenizer
 
 
 def encode_text_inputs(processor: PlaitProcessor, rows: Sequence[Row], max_length: int | None) -> dict[str, Tensor]:
@@ -130,7 +132,7 @@ def count_tokens_per_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[st
     lengths: list[int] = []
     for start in range(0, len(texts), part):
         given = [text or "" for text in texts[start : start + part]]
-        lengths += [len(ids) for ids in tokenizer(given, verbose=False)["input_ids"]]
+        lengths += [len(ids) for ids in call_tokenizer(tokenizer, given, verbose=False)["input_ids"]]
     return lengths
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
+from ...processing.calls import call_tokenizer
 from ..recipes.errors import RecipeError
 from .inputs import pad_token_rows
 from .media import Row
@@ -52,13 +53,14 @@ def split_windows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], limit
     Raises RecipeError for a question that leaves too little room for its context.
     """
     for number, row in enumerate(rows):
-        room = limits.max_length - len(tokenizer(row["question"], "")["input_ids"])
+        room = limits.max_length - len(call_tokenizer(tokenizer, row["question"], "")["input_ids"])
         if room <= limits.stride:
             raise RecipeError(
                 f"the question of row {number} leaves {room} of {limits.max_length} tokens for its context, and windows"
                 f" share {limits.stride} (settings.doc_stride): raise max_length, lower doc_stride, or shorten it"
             )
-        encoded: Any = tokenizer(
+        encoded: Any = call_tokenizer(
+            tokenizer,
             row["question"],
             row["context"],
             truncation="only_second",

@@ -46,7 +46,7 @@ class ImageCache:
 
     def _check_settings(self, processor: PlaitProcessor) -> None:
         """Forgets the images that were processed with other settings."""
-        if not self.limit or processor.image_processor is None:
+        if not self.limit or not hasattr(processor, "image_processor"):
             return
         settings = processor.image_processor.to_dict()
         if settings != self.settings:

@@ -116,9 +116,9 @@ def collect_processing_settings(processor: PlaitProcessor, modality: str) -> dic
     if modality == "text":
         return collect_tokenizer_settings(processor)
     name = MODALITY_TABLE[modality].processor_part
-    part: Any = getattr(processor, name)
+    part: Any = processor.find_part(name)
     if part is None and modality == "video":
-        part = processor.image_processor
+        part = processor.find_part("image_processor")
     if part is None:
         raise ValueError(f"the processor has no {name}, but the data have {modality}: compose the processor with one")
     settings = drop_volatile(part.to_dict())
@@ -144,6 +144,7 @@ def collect_tokenizer_settings(processor: PlaitProcessor) -> dict[str, Any]:
         "special": tokenizer.special_tokens_map,
         "inputs": list(tokenizer.model_input_names),
         "reads_padding": reads_padding(tokenizer),
+        "prompts": processor.prompts,
         "model_max_length": tokenizer.model_max_length,
         "sides": [tokenizer.truncation_side, tokenizer.padding_side],
     }

@@ -61,7 +61,7 @@ def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcess
 def adjust_processor(processor: PlaitProcessor, name: str, fields: dict[str, Any]) -> None:
     """Changes settings of the part for one modality: `processor: {image: {size: {height: 160, width: 160}}}`."""
     attribute = MODALITY_TABLE[name].processor_part if name in MEDIA else None
-    part: Any = None if attribute is None else getattr(processor, attribute)
+    part: Any = None if attribute is None else processor.find_part(attribute)
     if attribute is None or part is None:
         raise RecipeError(f"processor.{name} takes a source; settings are for a tower of the model: {', '.join(MEDIA)}")
     settings = part.to_dict()

@@ -207,7 +207,7 @@ def build_call_rows(spec: PipelineSpec, given: Mapping[str, Any]) -> list[dict[s
     Raises TypeError for a missing argument, or a text that is not a string; ValueError for lists of different lengths,
     or a row that is None.
     """
-    first = next(iter(given.values()), None)
+    first: Any = next(iter(given.values()), None)
     if is_record(spec, first) or (is_list(first) and len(first) and is_record(spec, first[0])):
         records = [first] if isinstance(first, Mapping) else first
         rows = [{column: record[name] for name, column in spec.columns.items()} for record in records]

@@ -107,9 +107,9 @@ class Task:
 
     def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
         """Raises RecipeError for a model that this task cannot train, before training begins."""
-        text = model.config.text_config
-        if text is not None and processor.tokenizer is not None:
-            check_vocabulary("model.text", text.vocab_size, len(processor.tokenizer))
+        text, tokenizer = model.config.text_config, processor.find_part("tokenizer")
+        if text is not None and tokenizer is not None:
+            check_vocabulary("model.text", text.vocab_size, len(tokenizer))
         if self.generates:
             check_decoder_processor(model, processor)
 

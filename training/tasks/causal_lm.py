@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.causal_lm import PlaitForCausalLM
 from ...processing import PlaitProcessor
+from ...processing.calls import call_tokenizer
 from ..data.inputs import pad_token_rows, require_tokenizer
 from ..data.labels import LabelSpec
 from ..data.loading import DataSplits
@@ -140,7 +141,7 @@ class CausalLM(Task):
     ) -> Iterator[dict[str, Any]]:
         """Yields the continuation of each row's text, `generated_text`."""
         tokenizer = require_tokenizer(collator.processor)
-        ids = tokenizer([row["text"] or "" for row in rows])["input_ids"]
+        ids = call_tokenizer(tokenizer, [row["text"] or "" for row in rows])["input_ids"]
         prompt = pad_prompts([row or [get_begin_token(tokenizer)] for row in ids], tokenizer)
         texts = generate_texts(model, move_to_device(prompt, model), collator.processor, strip=False)
         yield from ({"generated_text": text} for text in texts)
@@ -156,7 +157,7 @@ def tokenize_documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str |
     part = 1000
     for start in range(0, len(texts), part):
         given = [text for text in texts[start : start + part] if text and text.strip()]
-        for ids in reader(given, verbose=False)["input_ids"] if given else []:
+        for ids in call_tokenizer(reader, given, verbose=False)["input_ids"] if given else []:
             yield ids if ids[-1] == reader.eos_token_id else [*ids, reader.eos_token_id]
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.causal_lm import PlaitForCausalLM
 from ...processing import PlaitProcessor
+from ...processing.calls import call_tokenizer
 from ..data.inputs import collect_rows, pad_token_rows, require_tokenizer
 from ..data.labels import LabelSpec
 from ..data.loading import DataSplits
@@ -223,7 +224,7 @@ def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages, 
     next reply starts."""
     reader: Any = tokenizer
     text = reader.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=begin)
-    return reader(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return call_tokenizer(reader, text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> TokenizedConversation:

@@ -123,9 +123,9 @@ class PlaitTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains as the Trainer does, but keeps the special tokens of a decoder that has its own tokenizer."""
         processor = self.processing_class
-        if isinstance(processor, PlaitProcessor) and processor.decoder_tokenizer is not None:
+        if isinstance(processor, PlaitProcessor) and hasattr(processor, "decoder_tokenizer"):
             self.decoder_tokens.store_tokens(self.model)
-        if isinstance(processor, PlaitProcessor) and processor.tokenizer is None:
+        if isinstance(processor, PlaitProcessor) and not hasattr(processor, "tokenizer"):
             self.processing_class = WithoutTokenizer(processor)
         try:
             return super().train(*args, **kwargs)
