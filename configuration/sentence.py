@@ -17,6 +17,12 @@ def pools_sentences(config: PreTrainedConfig) -> bool:
     return bool(getattr(config, "sentence_pooling", None))
 
 
+def has_unit_length(config: PreTrainedConfig) -> bool:
+    """Returns whether a sentence encoder's vectors are of unit length: the last layer but for dropout makes them so."""
+    kinds = [entry["type"] for entry in getattr(config, "sentence_layers", None) or [] if entry["type"] != "dropout"]
+    return pools_sentences(config) and kinds[-1:] == ["normalize"]
+
+
 def compute_sentence_widths(config: PreTrainedConfig, width: int) -> list[int]:
     """Returns the width of a sentence encoder's vector before each of its `sentence_layers` and, last, behind them all.
 

@@ -35,6 +35,15 @@ class UnitLength(nn.Module):
         return F.normalize(x, dim=-1)
 
 
+class VectorScale(nn.Module):
+    """Multiplies each vector by the square root of its width: a vector of unit length then has components of about 1,
+    which a head needs to learn at the usual learning rates."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scales x: (batch, width)."""
+        return x * x.shape[-1] ** 0.5
+
+
 def build_sentence_layer(width: int, entry: Mapping[str, Any]) -> nn.Module:
     """Builds one layer behind the pooling from its entry in `sentence_layers`.
 

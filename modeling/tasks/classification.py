@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
 from ...configuration import PlaitConfig
+from ...configuration.sentence import has_unit_length
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..core.pooling import compute_vector_width, pool_output
+from ..core.sentence import VectorScale
 from ..heads.target_scale import build_target_scale
 from ..inputs import EncoderInputs, expand_signature
 from ..losses.cross_entropy import classification_loss, find_problem_type
@@ -30,6 +32,8 @@ class PlaitForClassification(PlaitPreTrainedModel):
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
         self.model = PlaitModel(config)
+        unit = config.single is not None and has_unit_length(config.single)
+        self.rescale = VectorScale() if unit else nn.Identity()
         self.dropout = nn.Dropout(config.classifier_dropout)
         labels, distilled = len(config.id2label), config.distillation_head
         self.classifier = nn.Linear(compute_vector_width(config), labels, bias=config.classifier_bias)
@@ -72,7 +76,7 @@ class PlaitForClassification(PlaitPreTrainedModel):
 
     def compute_logits(self, outputs: PlaitModelOutput) -> Tensor:
         """Returns logits (batch, num_labels) of the pooled output."""
-        return self.target_scale(self.classifier(self.dropout(pool_output(outputs))))
+        return self.target_scale(self.classifier(self.dropout(self.rescale(pool_output(outputs)))))
 
     def set_target_scale(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
         """Sets mean and standard deviation of a regressor's targets, one number or one for each output: from now on

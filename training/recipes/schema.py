@@ -26,7 +26,8 @@ class ModelRecipe:
     decoder_config: fields to change in the decoder's config.
     fusion, query, connector, fusion_config: the fusion strategy, the modality that cross-attends to the others, the
         module between tower and fusion, and the fields of the fusion's config, as in `compose`.
-    freeze: parts that are not trained (text, image, decoder, ...).
+    freeze: parts that are not trained (text, image, decoder, ...). If these are all the pretrained parts, the default
+        of training.learning_rate is 1e-3, not 5e-5.
     options: further arguments of `compose` or `from_pretrained`, such as fields of the model's config.
     """
 

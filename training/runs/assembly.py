@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ...configuration.messages import to_one_line
+from ...configuration.modalities import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.labels import LabelSpec
@@ -19,13 +20,27 @@ from ..tasks.collator import PlaitDataCollator
 from .building import build_model, build_processor, read_label_names
 from .folder import PROCESSOR_FILE
 
+FRESH_LEARNING_RATE = 1e-3  # the default if all pretrained parts are frozen; transformers' 5e-5 is for these parts
+
 
 def build_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
-    """Returns the training arguments of a recipe. Raises RecipeError for invalid ones."""
+    """Returns the training arguments of a recipe, with a higher default learning rate if no pretrained weights are
+    trained. Raises RecipeError for invalid ones."""
+    defaults = {"learning_rate": FRESH_LEARNING_RATE} if trains_fresh_parts_alone(recipe) else {}
     try:
-        return PlaitTrainingArguments(output_dir=str(folder), seed=recipe.seed, **recipe.training)
+        return PlaitTrainingArguments(output_dir=str(folder), seed=recipe.seed, **{**defaults, **recipe.training})
     except (TypeError, ValueError) as error:
         raise RecipeError(f"training: {to_one_line(error)}") from error
+
+
+def trains_fresh_parts_alone(recipe: Recipe) -> bool:
+    """Returns whether the recipe composes pretrained parts and freezes all of them."""
+    model, rates = recipe.model, recipe.training.get("learning_rates")
+    frozen = {*model.freeze, *recipe.training.get("frozen", ())}
+    frozen |= {part for part, rate in rates.items() if not rate} if isinstance(rates, dict) else set()
+    parts = {part: getattr(model, part) for part in (*MODALITIES, "decoder")}
+    pretrained = {part for part, source in parts.items() if isinstance(source, str)}
+    return model.from_pretrained is None and bool(pretrained) and pretrained <= frozen
 
 
 def read_data(recipe: Recipe, task: Task) -> DataSplits:

@@ -126,9 +126,11 @@ def test_vectors_are_those_of_sentence_transformers(
             torch.testing.assert_close(base(**batch).pooler_output, expected, **CLOSE)
 
 
-def test_a_classifier_reads_the_vector(tokenizer: Any, tmp_path: Path) -> None:
-    """Its logits are those of its linear layer on the vectors of sentence-transformers, saved and reloaded as well."""
-    expected = theirs(save_encoder(tmp_path, tokenizer, "bert", "several", "chain"))
+@pytest.mark.parametrize(("layers", "scale"), [("chain", 6**0.5), ("dense", 1)])
+def test_a_classifier_reads_the_vector(tokenizer: Any, tmp_path: Path, layers: str, scale: float) -> None:
+    """Its logits are those of its linear layer on the vectors of sentence-transformers, saved and reloaded as well;
+    those of unit length are scaled to components of about 1."""
+    expected = theirs(save_encoder(tmp_path, tokenizer, "bert", "several", layers)) * scale
     model = PlaitForClassification.from_pretrained(tmp_path / "encoder", num_labels=3)
     model.save_pretrained(tmp_path / "again")
     batch = PlaitProcessor.from_pretrained(tmp_path / "encoder")(text=TEXTS, return_tensors="pt")
