@@ -38,6 +38,9 @@ class LabelSpec(NamedTuple):
         return max(1, len(self.names))
 
 
+Labels = LabelSpec  # its earlier name
+
+
 def read_config_labels(config: "PreTrainedConfig") -> LabelSpec:
     """Returns the labels that the config of a trained model names."""
     if config.problem_type == REGRESSION or (config.problem_type is None and config.num_labels == 1):

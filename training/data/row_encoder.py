@@ -142,8 +142,10 @@ class RowEncoder:
     def _encode_media(self, rows: Sequence[Row], modality: str, whole_clips: bool) -> dict[str, Tensor]:
         """Returns the inputs for the rows' audio clips or videos; an empty dict if no row has any."""
         found = collect_batch_items(rows, modality)
+        items = [[item for _, item in row] for row in found]
+        if whole_clips and modality == "audio":  # what is stored is of clips truncated at the extractor's limit
+            return encode_media_inputs(self.processor, modality, items, {"audio_kwargs": {"truncation": False}})
         store, keys = self.features.get(modality), [[key for key, _ in row] for row in found]
         if store is not None and any(keys) and store.has_keys([key for row in keys for key in row]):
             return store.gather(keys)
-        options = {"audio_kwargs": {"truncation": False}} if whole_clips and modality == "audio" else {}
-        return encode_media_inputs(self.processor, modality, [[item for _, item in row] for row in found], options)
+        return encode_media_inputs(self.processor, modality, items)

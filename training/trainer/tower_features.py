@@ -9,6 +9,7 @@ from transformers.utils import logging
 from ..data.feature_cache import FeatureStore, cache_features, name_folder
 from ..data.tower_digest import TowerDigest
 from ..optimization.arguments import PlaitTrainingArguments
+from ..parameters import unwrap_plait
 from ..tasks.collator import PlaitDataCollator
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class TowerFeatures:
         if args.cache_features:
             self._check_task()
             self._compute(model)
+            collator.features = dict(self.stores)
         elif isinstance(collator, PlaitDataCollator):
             self.stores = dict(collator.features)
             self.digests = {modality: TowerDigest(modality) for modality in self.stores}
@@ -47,11 +49,12 @@ class TowerFeatures:
 
     def _select_own(self, model: nn.Module) -> bool:
         """Drops the outputs that are not of the model's towers as they are now; returns whether all are."""
-        processor = self.collator.processor
+        processor, towers = self.collator.processor, unwrap_plait(model).towers
         found = {
             modality: store
             for modality, store in self.stores.items()
-            if store.folder.name == name_folder(modality, self.digests[modality].compute(model, processor))
+            if modality in towers
+            and store.folder.name == name_folder(modality, self.digests[modality].compute(model, processor))
         }
         for modality in self.stores.keys() - found.keys():
             logger.warning(
