@@ -59,16 +59,16 @@ def import_suite(folder: Path) -> tuple[Any, Any, list[str]]:
 def build_case(name: str, shape: Shape, models: Any, configs: Any, absent: list[str]) -> type[unittest.TestCase]:
     """Builds the test case of one shape: the suite's mixins with a tester of the shape."""
     tester = Tester(shape)
+    has_text = not {"text_config", "decoder_config"}.isdisjoint(shape.parts)
 
     def prepare(self: Any, inputs: dict[str, Any], kind: type, return_labels: bool = False) -> dict[str, Any]:
         copied = models.copy.deepcopy(inputs)
         return tester.add_labels(copied) if return_labels else copied
 
     def test_config(self: Any) -> None:
-        text = tester.get_config().get_text_config() is not tester.get_config()
         checks = configs.ConfigTester(self, plait.PlaitConfig, has_text_modality=False, common_properties=[])
         checks.run_common_tests()
-        wanted = ["hidden_size", "num_attention_heads", "num_hidden_layers", *(["vocab_size"] if text else [])]
+        wanted = ["hidden_size", "num_attention_heads", "num_hidden_layers", *(["vocab_size"] if has_text else [])]
         lacking = [size for size in wanted if not hasattr(tester.get_config(), size)]
         assert not lacking, f"the config has no {', '.join(lacking)}"
 
@@ -77,7 +77,7 @@ def build_case(name: str, shape: Shape, models: Any, configs: Any, absent: list[
         "is_encoder_decoder": "target" in shape.inputs,
         "_is_composite": True,
         "has_attentions": not any(test in shape.skips for test in ("test_attention_outputs",)),
-        "test_resize_embeddings": tester.get_config().get_text_config() is not tester.get_config(),
+        "test_resize_embeddings": has_text,
         "model_tester": tester,
         "_prepare_for_class": prepare,
         "test_config": test_config,

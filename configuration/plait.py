@@ -1,10 +1,13 @@
 """The config of a whole model."""
 
 import dataclasses
+from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.utils import CONFIG_NAME
 
 from .audio import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
 from .base import LEFT_OUT, PlaitBaseConfig, Resolved
@@ -14,6 +17,7 @@ from .fusion import PlaitFusionConfig
 from .main_part import MainPartSize, PresentSubConfigs, VocabularySize
 from .modalities import CONFIG_FIELDS
 from .objectives import check_objective_weights
+from .remote_code import MODULE, is_remote_code, write_remote_code
 from .retrieval import DOCUMENT, PlaitRetrievalConfig
 from .tower import PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
@@ -155,6 +159,7 @@ class PlaitConfig(PlaitBaseConfig):
         self.check_target_scale()
         if not 0 < self.image_mask_ratio < 1:
             raise ValueError(f"image_mask_ratio is {self.image_mask_ratio}: expected a share above 0 and below 1")
+        self.auto_map = {name: code for name, code in self.auto_map.items() if not is_remote_code(code)}
         self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline
 
     def check_target_scale(self) -> None:
@@ -220,7 +225,20 @@ class PlaitConfig(PlaitBaseConfig):
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns what a config.json holds: every part, None if absent, and each size once, in its part."""
         content = {name: value for name, value in super().to_diff_dict().items() if name not in ANSWERED_SIZES}
-        return {**dict.fromkeys(SUB_CONFIGS), **content}
+        code = {"auto_map": {**self.auto_map, "AutoConfig": f"{MODULE}.PlaitConfig"}}
+        return {**dict.fromkeys(SUB_CONFIGS), **content, **code}
+
+    def to_json_file(self, json_file_path: str | PathLike[str], use_diff: bool = True) -> None:
+        """Writes the config, and beside a config.json the code that its `auto_map` names."""
+        super().to_json_file(json_file_path, use_diff)
+        if use_diff and Path(json_file_path).name == CONFIG_NAME:
+            write_remote_code(json_file_path)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Does nothing for this class, whose folders name the installed plait; a subclass's code is saved with it."""
+        if cls is not PlaitConfig:
+            super().register_for_auto_class(auto_class)
 
     def _collect_answers(self) -> dict[str, Any]:
         """Returns the sizes that this config answers from its parts."""

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from transformers import BaseImageProcessor, PreTrainedTokenizerBase, ProcessorMixin, SequenceFeatureExtractor
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase, SequenceFeatureExtractor
 
 from ..configuration.modalities import MODALITY_TABLE
+from .saving import FolderProcessor
 
 SAVED_PARTS = ("image_processor", "feature_extractor", "tokenizer", "decoder_tokenizer")
 PROCESSOR_PARTS = (*SAVED_PARTS, "frame_processor")
@@ -18,7 +19,7 @@ class PresentPartNames:
         return lambda: [name for name in SAVED_PARTS if processor is None or name in vars(processor)]
 
 
-class ProcessorParts(ProcessorMixin):
+class ProcessorParts(FolderProcessor):
     """A processor with any of the parts; those that it lacks are not attributes: `hasattr` tells."""
 
     image_processor: BaseImageProcessor

@@ -60,10 +60,6 @@ class PlaitPreTrainedModel(ComposableModel):
 
     def __init__(self, config: PlaitConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        for field in config.sub_configs:  # transformers sets it only in models, and the parts are plain modules
-            part = getattr(config, field)
-            if part is not None and part._attn_implementation is None:
-                part._attn_implementation = config._attn_implementation
         share_attention_implementation(config)
         self.origins = {}
         self.fresh_names = set()
@@ -105,6 +101,7 @@ class PlaitPreTrainedModel(ComposableModel):
         models = [module for module in self.modules() if isinstance(module, PreTrainedModel)]
         for field in ("_no_split_modules", "_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
             setattr(self, field, {name for model in models for name in getattr(model, field) or ()})
+        share_attention_implementation(self.config)  # with the configs that the class's own `__init__` added
         self._no_split_modules &= {type(module).__name__ for module in self.modules()}
         super().post_init()
 
@@ -266,7 +263,11 @@ def set_native_attention(config: PreTrainedConfig, requested: str | dict[str, An
 
 
 def share_attention_implementation(config: PlaitConfig) -> None:
-    """Gives the image tower inside a video tower the attention implementation of the video tower."""
+    """Gives parts without an attention implementation that of the whole (transformers sets it only in models, and the
+    parts are plain modules), and the image tower inside a video tower that of the video tower."""
+    for part in (getattr(config, field) for field in config.sub_configs):
+        if part._attn_implementation is None:
+            part._attn_implementation = config._attn_implementation
     if isinstance(config.video_config, PlaitVideoConfig):
         config.video_config.image_config._attn_implementation = config.video_config._attn_implementation
 

@@ -108,18 +108,23 @@ class Sinusoids(SelfInitializing):
         super().__init__()
         if width % 2 or width < 4:
             raise ValueError(f"sinusoidal positions need an even width of at least 4, not {width}")
-        self.weight = nn.Buffer(torch.empty(count, width))
+        self.weight = nn.Buffer(compute_sinusoids(count, width))
 
     def init_weights(self, std: float) -> None:
-        """Computes the table."""
-        count, half = self.weight.shape[0], self.weight.shape[1] // 2
-        rates = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
-        angles = torch.arange(count)[:, None] * rates
-        init.copy_(self.weight, torch.cat((angles.sin(), angles.cos()), dim=1))
+        """Computes the table again, for a module that was built on the meta device."""
+        init.copy_(self.weight, compute_sinusoids(*self.weight.shape))
 
     def forward(self, positions: Tensor) -> Tensor:
         """Looks positions: (...) up in the table: (..., width)."""
         return self.weight[positions]
+
+
+def compute_sinusoids(count: int, width: int) -> Tensor:
+    """Computes the table of `Sinusoids`, (count, width)."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
+    angles = torch.arange(count)[:, None] * rates
+    return torch.cat((angles.sin(), angles.cos()), dim=1)
 
 
 class PlaitMLP(nn.Module):

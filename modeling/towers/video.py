@@ -199,14 +199,18 @@ class InterleavedSinusoids(Sinusoids):
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__(count, width)
-        self.weight = nn.Buffer(self.weight, persistent=False)
+        self.weight = nn.Buffer(compute_interleaved_sinusoids(count, width), persistent=False)
 
     def init_weights(self, std: float) -> None:
-        """Computes sin(p / 10000^(2i/d)) and cos of the same (Vaswani et al. 2017, section 3.5), first in float64."""
-        count, width = self.weight.shape
-        channels = torch.arange(width, dtype=torch.float64)
-        angles = torch.arange(count, dtype=torch.float64)[:, None] * 10000 ** (-2 * (channels // 2) / width)
-        init.copy_(self.weight, torch.where(channels % 2 == 0, angles.sin(), angles.cos()).float())
+        """Computes the table again, for a module that was built on the meta device."""
+        init.copy_(self.weight, compute_interleaved_sinusoids(*self.weight.shape))
+
+
+def compute_interleaved_sinusoids(count: int, width: int) -> Tensor:
+    """Computes sin(p / 10000^(2i/d)) and cos of the same, (count, width), first in float64 (Vaswani et al. 2017)."""
+    channels = torch.arange(width, dtype=torch.float64)
+    angles = torch.arange(count, dtype=torch.float64)[:, None] * 10000 ** (-2 * (channels // 2) / width)
+    return torch.where(channels % 2 == 0, angles.sin(), angles.cos()).float()
 
 
 TUBELET_POSITIONS: dict[str, Any] = {"learned": nn.Embedding, "sinusoidal": InterleavedSinusoids}

@@ -18,7 +18,7 @@ BIT_EQUAL = os.environ.get("PLAIT_BIT_EQUAL") == "1"
 TOLERANCE = 1e-5  # of the largest number, or of one
 UNREAL = 1e30  # the lowest number there is stands for a token that cannot be chosen
 # which versions wrote a file, and where a tokenizer was loaded from
-CIRCUMSTANCES = ("transformers_version", "__version__", "is_local", "local_files_only")
+CIRCUMSTANCES = ("transformers_version", "__version__", "is_local", "local_files_only", "auto_map")
 
 
 def read_json(file: Path) -> Any:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import plait
+from plait.configuration.remote_code import FILE_NAME
 
 from .answers import ask, embed, process, read_rows
 from .comparing import check_files, check_tensors, is_same_transformers, read_json
@@ -78,9 +79,9 @@ def group_shared_names(state: dict[str, Tensor]) -> list[set[str]]:
 
 
 def list_files(folder: Path) -> set[str]:
-    """Returns the paths of all files of a folder, what is expected of it apart."""
+    """Returns the paths of all files of a folder, apart from what is expected of it and from its `auto_map`'s code."""
     paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return {path for path in paths if not path.startswith("expected/")}
+    return {path for path in paths if not path.startswith("expected/") and path != FILE_NAME}
 
 
 def test_every_class_fusion_tower_and_processor_has_a_folder() -> None:
