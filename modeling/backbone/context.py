@@ -37,7 +37,7 @@ def parse_context(given: Any, attention_mask: Tensor | None) -> ContextOutput | 
 def check_decoder_rows(inputs: Mapping[str, Tensor | None], context: ContextOutput) -> None:
     """Raises ValueError if the decoder's text and its context do not have the same number of rows."""
     text = inputs["inputs_embeds"] if inputs["input_ids"] is None else inputs["input_ids"]
-    rows, expected = 0 if text is None else len(text), len(context.last_hidden_state)
+    rows, expected = 0 if text is None else text.shape[0], context.last_hidden_state.shape[0]
     if rows != expected:
         raise ValueError(f"the decoder's text has {rows} rows, but its context has {expected}: pass one text for each")
 

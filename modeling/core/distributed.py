@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
-from transformers.utils.import_utils import is_torchdynamo_compiling
+
+from .graphs import is_recording_graph
 
 
 class Gathered(NamedTuple):
@@ -83,7 +84,7 @@ def pad_rows(tensor: Tensor, length: int) -> Tensor:
 def trains_distributed() -> bool:
     """Returns whether this process trains in a distributed run, where the others wait for its gradient of every
     weight."""
-    if is_torchdynamo_compiling() or not torch.is_grad_enabled():
+    if is_recording_graph() or not torch.is_grad_enabled():
         return False
     return distributed.is_available() and distributed.is_initialized()
 

@@ -12,9 +12,9 @@ from transformers.masking_utils import (
     create_causal_mask,
     create_sliding_window_causal_mask,
 )
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTransformerConfig
+from .graphs import is_recording_graph
 
 CAUSAL_MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
 
@@ -41,7 +41,7 @@ def build_self_masks(
         return dict.fromkeys(kinds, create_bidirectional_mask(**common))
     separate = None
     if attention_mask is None and position_ids is not None and past_key_values is not None:
-        separate = separate_rows(position_ids.expand(len(x), -1), past_key_values.get_seq_length())
+        separate = separate_rows(position_ids.expand(x.shape[0], -1), past_key_values.get_seq_length())
     if (
         separate is None
         and x.shape[1] == 1
@@ -65,7 +65,7 @@ def separate_rows(positions: Tensor, past: int | Tensor) -> Callable[..., Tensor
     positions: (batch, length).
     """
     index = torch.arange(positions.shape[1], device=positions.device) + past
-    if not is_torchdynamo_compiling() and bool((positions == index).all()):
+    if not is_recording_graph() and bool((positions == index).all()):
         return None
     return lambda batch, head, query, key: key >= query - positions[batch, query - past]
 

@@ -83,7 +83,7 @@ POOLINGS = {
 
 
 def _take(x: Tensor, positions: Tensor) -> Tensor:
-    return x[torch.arange(len(x), device=x.device), positions]
+    return x[torch.arange(x.shape[0], device=x.device), positions]
 
 
 class EndTokenPooling(nn.Module):
@@ -117,7 +117,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, input_ids: Tensor | None = None) -> Tensor:
         """Maps x: (batch, length, width), mask: (batch, length) to (batch, width)."""
-        query = self.query(len(x))
+        query = self.query(x.shape[0])
         attend = find_attention_function(self.config._attn_implementation)
         pooled, _ = self.attention(
             query, AttentionPlan(attend, build_cross_mask(self.config, query, x, mask)), context=x

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils.import_utils import is_torchdynamo_compiling
+
+from .graphs import is_recording_graph
 
 
 def count_positions(mask: Tensor | Mapping[str, Tensor] | None, length: int, past: int = 0) -> Tensor | None:
@@ -17,7 +18,7 @@ def count_positions(mask: Tensor | Mapping[str, Tensor] | None, length: int, pas
     if is_padded_behind(mask):
         return None
     # in a compiled graph padding at the end keeps its index, as it does outside
-    padding = torch.arange(past + length, device=mask.device) if is_torchdynamo_compiling() else 0
+    padding = torch.arange(past + length, device=mask.device) if is_recording_graph() else 0
     return torch.where(mask.bool(), mask.bool().cumsum(1) - 1, padding)[:, past:]
 
 
@@ -25,7 +26,7 @@ def is_padded_behind(mask: Tensor) -> bool:
     """Returns whether the rows of a mask, (batch, length), have padding only at their end, or none; always False in a
     compiled graph, which cannot depend on it. Reads the mask on the host."""
     real = mask.bool()
-    return not is_torchdynamo_compiling() and bool((real[:, 1:] <= real[:, :-1]).all())
+    return not is_recording_graph() and bool((real[:, 1:] <= real[:, :-1]).all())
 
 
 def flatten_positions(inputs: Mapping[str, Any]) -> Tensor | None:
@@ -79,8 +80,8 @@ def resolve_flattened_rows(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], T
     (batch, length), None if no row does: `position_ids` by `flatten_positions`, and no `attention_mask`, because
     positions then separate the rows (see `build_self_masks`) and causal attention excludes padding behind them."""
     positions, mask, cache = flatten_positions(inputs), inputs.get("attention_mask"), inputs.get("past_key_values")
-    begun = cache is not None and not is_torchdynamo_compiling() and cache.get_seq_length() > 0
-    if positions is None or positions.shape[-1] < 2 or begun or is_torchdynamo_compiling():
+    begun = cache is not None and not is_recording_graph() and cache.get_seq_length() > 0
+    if positions is None or positions.shape[-1] < 2 or begun or is_recording_graph():
         return {"position_ids": positions}, None
     if mask is not None and (not isinstance(mask, Tensor) or mask.shape[1:] != positions.shape[1:]):
         return {"position_ids": positions}, None

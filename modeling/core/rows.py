@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from transformers.utils.import_utils import is_torchdynamo_compiling
+
+from .graphs import is_recording_graph
 
 
 def check_present_rows(present: Tensor, modalities: Iterable[str]) -> None:
@@ -13,7 +14,7 @@ def check_present_rows(present: Tensor, modalities: Iterable[str]) -> None:
     The values are read on the host: one synchronisation on a GPU. A compiled or exported graph cannot depend on values,
     and checks nothing.
     """
-    if is_torchdynamo_compiling():
+    if is_recording_graph():
         return
     if not bool(present.all()):
         raise ValueError(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTransformerConfig
 from ..outputs import LayerChoice, select_layers
@@ -20,6 +19,7 @@ from .attention import (
     eager_attention,
     find_attention_function,
 )
+from .graphs import is_recording_graph
 from .layers import PlaitGatedMLP, PlaitMLP, ResidualSublayers, build_norm
 from .masks import build_cross_mask, build_self_masks, with_attention
 from .packing import PackedMask, Packing, pack_rows, packed_attention
@@ -197,7 +197,7 @@ class PlaitTransformer(nn.Module):
             return False
         if not self.config.packing or not len(self.layers):
             return False
-        if is_torchdynamo_compiling() or self.config._attn_implementation not in ("eager", "sdpa"):
+        if is_recording_graph() or self.config._attn_implementation not in ("eager", "sdpa"):
             return False
         window = self.config.sliding_window if "sliding_attention" in self.layer_types else None
         if window is not None and attention_mask.shape[1] > window:

@@ -66,7 +66,7 @@ class ResamplerConnector(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         """Maps the tokens, (batch, length, width), to (batch, num_queries, hidden_size)."""
         x, mask = stream.clean()
-        x, queries = self.proj(x), self.queries(len(x))
+        x, queries = self.proj(x), self.queries(x.shape[0])
         plan = self.build_plan(queries, x, mask)
         for layer in self.layers:
             queries = layer(queries, x, plan)
@@ -124,7 +124,7 @@ class QFormerConnector(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         """Maps the tokens, (batch, length, width), to (batch, num_queries, hidden_size)."""
         x, mask = stream.clean()
-        x, queries = self.proj(x), self.queries(len(x))
+        x, queries = self.proj(x), self.queries(x.shape[0])
         # attention over no tokens at all is undefined
         x, mask = insert_missing_token(Stream(x, mask), torch.zeros_like(queries[:, :1]))
         attend = find_attention_function(self.config._attn_implementation)

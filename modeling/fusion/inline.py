@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
+from ..core.graphs import is_recording_graph
 from .base import Stream
 
 
@@ -40,7 +40,7 @@ def check_image_places(places: Tensor, present: Tensor, each: int) -> None:
 
     The numbers are read on the host: one synchronisation a prompt on a GPU.
     """
-    if is_torchdynamo_compiling():  # a compiled or exported graph cannot depend on values
+    if is_recording_graph():  # a compiled or exported graph cannot depend on values
         return
     wanted, given = places.sum(1), present.sum(1)
     if not torch.equal(wanted, given):

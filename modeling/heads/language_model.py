@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitConfig, PlaitTextConfig, width_of
+from ..core.graphs import is_recording_graph
 from ..kernels.plain import is_exact_linear
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
 from ..losses.language_model import check_token_labels, language_model_loss, share_weight
@@ -112,7 +112,7 @@ def add_lm_head(model: PreTrainedModel) -> None:
 def reads_weight(head: nn.Module) -> bool:
     """Returns whether the loss can be computed from the head's weight without a call of the head: it is a plain linear
     layer (no adapter, no hook), and the call is not compiled."""
-    return not is_torchdynamo_compiling() and is_exact_linear(head)
+    return not is_recording_graph() and is_exact_linear(head)
 
 
 def share_projection_weight(model: Any) -> AbstractContextManager[Tensor | None]:
@@ -164,7 +164,7 @@ def shift_labels_right(labels: Tensor, config: PlaitConfig) -> Tensor:
         raise ValueError("config.decoder_start_token_id is None: set it to the id of the decoder's first token")
     if pad is None and bool((labels == IGNORE_INDEX).any()):
         raise ValueError("config.pad_token_id is None, but labels are padded: set it to the decoder's padding token id")
-    shifted = torch.cat((labels.new_full((len(labels), 1), start), labels[:, :-1]), dim=1)
+    shifted = torch.cat((labels.new_full((labels.shape[0], 1), start), labels[:, :-1]), dim=1)
     return shifted if pad is None else shifted.masked_fill(shifted == IGNORE_INDEX, pad)
 
 
@@ -172,4 +172,4 @@ def mask_until_last_label(labels: Tensor) -> Tensor:
     """Builds the decoder's attention mask from labels, (batch, length): 1 up to a row's last label and at the start, so
     that padding is not computed."""
     left = (labels != IGNORE_INDEX).flip(1).cumsum(1).flip(1) > 0
-    return torch.cat((left.new_ones(len(left), 1), left[:, 1:]), dim=1).long()
+    return torch.cat((left.new_ones(left.shape[0], 1), left[:, 1:]), dim=1).long()

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.utils import logging
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ..core.distributed import gather_rows
+from ..core.graphs import is_recording_graph
 from ..core.layers import SelfInitializing
 
 logger = logging.get_logger(__name__)
@@ -263,7 +263,7 @@ def check_contrastive_batch(pairs: VectorPairs, further: HardNegatives) -> None:
 
     Raises ValueError, in every process, for vectors that are not finite.
     """
-    if is_torchdynamo_compiling():
+    if is_recording_graph():
         return
     finite = (pairs.first.isfinite() & pairs.second.isfinite()).all(dim=1)
     alike = ((pairs.groups == pairs.groups[:1]) & (pairs.groups != NO_GROUP)).all(dim=0).any()

@@ -186,7 +186,9 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
 
     def embed_absent(self, side: str, like: SideEmbeddings) -> SideEmbeddings:
         """Builds the embeddings of a side that no row of the batch has; they keep its projection in the graph."""
-        vectors = self.project(side, like.vectors.new_zeros(len(like.vectors), compute_side_width(self.config, side)))
+        vectors = self.project(
+            side, like.vectors.new_zeros(like.vectors.shape[0], compute_side_width(self.config, side))
+        )
         return SideEmbeddings(vectors, torch.zeros_like(like.present), torch.full_like(like.groups, NO_GROUP))
 
     def project(self, side: str, vectors: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from transformers.utils import logging
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import DOCUMENT, NEGATIVE, PlaitTextConfig
 from ...configuration.modalities import MODALITY_TABLE
+from ..core.graphs import is_recording_graph
 from ..core.pooling import pool_output
 from ..core.rows import check_present_rows
 from ..inputs import split_by_modality
@@ -37,7 +37,7 @@ def warn_short_texts(config: Any, input_ids: Tensor | None) -> None:
     if input_ids is None or not isinstance(config, PlaitTextConfig) or config.pooling != "final":
         return
     length, positions = input_ids.shape[1], config.max_position_embeddings
-    if length < positions and not is_torchdynamo_compiling():
+    if length < positions and not is_recording_graph():
         logger.warning_once(
             f"texts of {length} tokens: this tower was trained on texts padded to {positions} tokens, and pools the "
             f"last one; pad them to that length, with padding='max_length', max_length={positions}"
@@ -111,7 +111,8 @@ def check_present_sides(sides: Mapping[str, SideEmbeddings]) -> None:
     """Raises ValueError for a row without any side; if sides have different numbers of rows, which then do not belong
     together, for a row of any side that has nothing to read."""
     present = {side: embedded.present for side, embedded in sides.items() if side != NEGATIVE}
-    if len({len(rows) for rows in present.values()}) == 1:
+    first, *others = present.values()
+    if all(rows.shape[0] == first.shape[0] for rows in others):
         check_present_rows(torch.stack(list(present.values())).any(dim=0), present)
         return
     for side, rows in present.items():

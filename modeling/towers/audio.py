@@ -155,7 +155,7 @@ class SpectrogramEmbeddings(nn.Module):
         spectrogram = cast_to_module(input_values, self.patch_embedding).transpose(1, 2)[:, None]
         patches = self.patch_embedding(spectrogram)
         grid = (patches.shape[-2], patches.shape[-1])
-        first = [token(len(patches)) for token in self.class_tokens]
+        first = [token(patches.shape[0]) for token in self.class_tokens]
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
         return AudioTokens(add_positions(x, self.position_embedding, self.grid, grid), None)
 

@@ -66,7 +66,7 @@ class ImageEmbeddings(nn.Module):
         self.check(pixel_values)
         patches = self.patch_embedding(cast_to_module(pixel_values, self.patch_embedding))
         grid = (patches.shape[-2], patches.shape[-1])
-        first = [token(len(patches)) for token in self.class_tokens]
+        first = [token(patches.shape[0]) for token in self.class_tokens]
         x = torch.cat((*first, patches.flatten(2).transpose(1, 2)), dim=1)
         if self.position_embedding is None:
             return x

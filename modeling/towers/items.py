@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration.modalities import MODALITY_TABLE, ItemInput
+from ..core.graphs import is_recording_graph
 from ..inputs import MODALITY_INPUTS
 from ..outputs import TowerOutput
 
@@ -28,7 +28,7 @@ class ItemBatch(NamedTuple):
 
     def select(self, values: Tensor) -> Tensor:
         """Returns the values, (batch * items, ...), of the present items: (count, ...)."""
-        return values if self.slots is None or len(values) == self.count else values[self.slots.flatten() >= 0]
+        return values if self.slots is None or values.shape[0] == self.count else values[self.slots.flatten() >= 0]
 
 
 def gather_items(modality: str, inputs: Mapping[str, Tensor | None], dimensions: int | None = None) -> ItemBatch | None:
@@ -77,11 +77,11 @@ def gather_text_rows(inputs: Mapping[str, Tensor | None]) -> ItemBatch | None:
         return None
     given = {name: value for name, value in inputs.items() if value is not None}
     mask = given.get("attention_mask")
-    if mask is None or mask.ndim != 2 or is_torchdynamo_compiling():
-        return ItemBatch(given, len(tokens))
+    if mask is None or mask.ndim != 2 or is_recording_graph():
+        return ItemBatch(given, tokens.shape[0])
     rows = mask.any(dim=1)
     if bool(rows.all()):
-        return ItemBatch(given, len(tokens))
+        return ItemBatch(given, tokens.shape[0])
     kept = {name: value[rows] if len(value) == len(rows) else value for name, value in given.items()}
     return ItemBatch(kept, int(rows.sum()), _number_present(rows)[:, None])
 
@@ -94,7 +94,7 @@ def gather_shared_images(pixel_values: Tensor, image_indices: Tensor) -> ItemBat
         raise ValueError(
             f"image_indices of shape {shape} must be (batch, images), with indices below the {len(pixel_values)} images"
         )
-    return ItemBatch({"pixel_values": pixel_values}, len(pixel_values), image_indices)
+    return ItemBatch({"pixel_values": pixel_values}, pixel_values.shape[0], image_indices)
 
 
 def add_item_axis(item: ItemInput, values: Tensor, dimensions: int) -> Tensor:
@@ -119,7 +119,7 @@ def gather_present(item: ItemInput, values: Tensor, present: Tensor | None, mask
     if mask is not None and item.tower_mask is not None:
         given[item.tower_mask] = mask = align_item_mask(item.name, mask, values)
         is_present = is_present & mask.any(dim=-1)
-    if is_torchdynamo_compiling():
+    if is_recording_graph():
         return ItemBatch(
             {key: value.flatten(0, 1) for key, value in given.items()}, batch * count, _number_all(is_present)
         )
@@ -179,7 +179,7 @@ def scatter_items(output: TowerOutput, slots: Tensor | None) -> TowerOutput:
 
 def _number_all(present: Tensor) -> Tensor:
     """Returns every item's index among all items, -1 if it is absent: a compiled graph has fixed shapes."""
-    numbers = torch.arange(present.numel(), device=present.device).view_as(present)
+    numbers = torch.arange(present.shape[0] * present.shape[1], device=present.device).view_as(present)
     return torch.where(present, numbers, -1)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitTextConfig
+from ..core.graphs import is_recording_graph
 from ..core.pooling import build_pooler, build_tower_output
 from ..core.positions import count_positions
 from ..core.sentence import build_sentence_pooler
@@ -148,7 +148,7 @@ class TextEmbeddings(nn.Module):
     def check(self, position_ids: Tensor, length: int) -> None:
         """Raises ValueError for a position beyond the table. The values are read (a GPU synchronisation) only if the
         length exceeds the table, which padding alone may explain."""
-        if length <= self.available or is_torchdynamo_compiling():
+        if length <= self.available or is_recording_graph():
             return
         last = int(position_ids.max()) - (self.position_offset if self.counted else 0)
         if last >= self.available:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
 from ...configuration import PlaitWaveformConfig
+from ..core.graphs import is_recording_graph
 from ..core.layers import LearnedTokens, SelfInitializing
 from ..core.precision import cast_to_module
 
@@ -66,7 +66,7 @@ class WaveformEmbeddings(nn.Module):
             raise ValueError(
                 f"audio clips have shape {tuple(input_values.shape)}, not (clips, samples) with at least one sample"
             )
-        if mask is not None and not is_torchdynamo_compiling() and bool((mask[:, 1:] > mask[:, :-1]).any()):
+        if mask is not None and not is_recording_graph() and bool((mask[:, 1:] > mask[:, :-1]).any()):
             raise ValueError("input_values_mask has padding before the end of a clip: pad on the right")
 
 

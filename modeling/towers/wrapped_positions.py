@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.utils.import_utils import is_torchdynamo_compiling
+
+from ..core.graphs import is_recording_graph
 
 
 class PositionLimit:
@@ -24,7 +25,7 @@ class PositionLimit:
         """Returns a context in which to call the model. A text longer than the config's positions raises ValueError: at
         once if positions are learned, else only if the family fails on it (computed positions may have no end)."""
         length = count_text_tokens(arguments)
-        if self.limit is None or length <= self.limit or is_torchdynamo_compiling():
+        if self.limit is None or length <= self.limit or is_recording_graph():
             return nullcontext()
         error = ValueError(
             f"{length} tokens, but the wrapped {self.family} has {self.limit} positions: truncate the text, or "

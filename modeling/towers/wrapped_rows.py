@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.utils.import_utils import is_torchdynamo_compiling
 
+from ..core.graphs import is_recording_graph
 from ..core.positions import find_row_starts, is_padded_behind
 from ..outputs import TowerOutput
 
@@ -44,7 +44,7 @@ class RowLayout(NamedTuple):
 def align_rows(mask: Tensor) -> RowLayout:
     """Builds the layout with the real tokens of each row first, in their order; mask: (batch, length)."""
     order = mask.bool().logical_not().int().argsort(dim=1, stable=True)
-    offsets = torch.arange(len(mask), device=mask.device)[:, None] * mask.shape[1]
+    offsets = torch.arange(mask.shape[0], device=mask.device)[:, None] * mask.shape[1]
     return RowLayout(order + offsets, order.argsort(dim=1) + offsets, mask.bool().gather(1, order))
 
 
@@ -70,7 +70,7 @@ def find_row_layout(inputs: Mapping[str, Any]) -> RowLayout | None:
     if positions is None:
         padded = cache is None and isinstance(mask, Tensor) and mask.ndim == 2
         return align_rows(mask) if padded and not is_padded_behind(mask) else None
-    if mask is not None or positions.shape[1] < 2 or is_torchdynamo_compiling():
+    if mask is not None or positions.shape[1] < 2 or is_recording_graph():
         return None
     starts = find_row_starts(positions)
     if not bool(starts.any()):

@@ -40,7 +40,7 @@ class BottleneckFusion(Fusion):
     ) -> FusionOutput:
         """Runs the layers of all streams, exchanging the shared tokens after each layer."""
         present = torch.stack([stream.present for stream in streams.values()], dim=1)
-        shared = self.bottlenecks(len(present))
+        shared = self.bottlenecks(present.shape[0])
         share = (present / present.sum(dim=1, keepdim=True)).to(shared.dtype)
         x = {m: stream.tokens for m, stream in zip(streams, add_modality_types(streams, self.types), strict=True)}
         plans = {m: self.plan_attention(x[m], streams[m].mask, shared, output_attentions) for m in x}

@@ -57,7 +57,7 @@ class CoAttentionFusion(Fusion):
         self, streams: dict[str, Stream], output_hidden_states: LayerChoice, output_attentions: bool
     ) -> FusionOutput:
         """Runs the layers of all streams, each with the others as context."""
-        filled = [insert_missing_token(stream, self.missing[m](len(stream.mask))) for m, stream in streams.items()]
+        filled = [insert_missing_token(stream, self.missing[m](stream.mask.shape[0])) for m, stream in streams.items()]
         full = dict(zip(streams, add_modality_types(dict(zip(streams, filled, strict=True)), self.types), strict=True))
         plans = self.plan_attention(full, output_attentions)
         x = {modality: stream.tokens for modality, stream in full.items()}

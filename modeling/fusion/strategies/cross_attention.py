@@ -41,7 +41,7 @@ class QueryFusion(Fusion):
 
     def split_query(self, streams: dict[str, Stream]) -> tuple[Stream, Stream]:
         """Returns the query stream and the context, each with at least one token in every row."""
-        batch = len(streams[self.query].mask)
+        batch = streams[self.query].mask.shape[0]
         others = {modality: stream for modality, stream in streams.items() if modality != self.query}
         query = insert_missing_token(streams[self.query], self.missing_query(batch))
         return query, insert_missing_token(

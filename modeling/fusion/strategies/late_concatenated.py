@@ -26,5 +26,5 @@ class LateConcatenatedFusion(PooledFusion):
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         """Concatenates the vectors, and projects them to the joint width."""
         columns = zip(vectors.items(), present.split(1, dim=1), strict=True)
-        filled = [torch.where(mask, x, self.missing[m](len(x))[:, 0]) for (m, x), mask in columns]
+        filled = [torch.where(mask, x, self.missing[m](x.shape[0])[:, 0]) for (m, x), mask in columns]
         return self.proj(torch.cat(filled, dim=-1))

@@ -25,7 +25,7 @@ class LateWeightedFusion(PooledFusion):
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         """Sums the vectors, weighted by the softmax of the learned weights."""
-        scores = torch.cat([self.weights[modality](len(present)) for modality in vectors], dim=1)
+        scores = torch.cat([self.weights[modality](present.shape[0]) for modality in vectors], dim=1)
         return weighted_sum(masked_softmax(scores, present), vectors)
 
 

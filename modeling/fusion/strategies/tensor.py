@@ -41,7 +41,7 @@ class TensorFusion(PooledFusion):
 
     def combine(self, vectors: dict[str, Tensor], present: Tensor) -> Tensor:
         """Computes the products of the features, and maps them to the joint width."""
-        product = next(iter(vectors.values())).new_ones(len(present), 1)
+        product = next(iter(vectors.values())).new_ones(present.shape[0], 1)
         for modality, x in vectors.items():
             extended = nn.functional.pad(self.maps[modality](x), (0, 1), value=1.0)
             product = (product[:, :, None] * extended[:, None]).flatten(1)

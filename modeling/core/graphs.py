@@ -1,0 +1,10 @@
+"""Whether a call is recorded as a graph, which cannot depend on the values of tensors."""
+
+import torch
+from transformers.utils.import_utils import is_torchdynamo_compiling
+
+
+def is_recording_graph() -> bool:
+    """Returns whether the call is compiled, exported or traced. Its graph serves other inputs too: checks of values are
+    left out, no branch depends on values, and a batch is `x.shape[0]`, for `len(x)` would be a constant."""
+    return is_torchdynamo_compiling() or torch.jit.is_tracing()
