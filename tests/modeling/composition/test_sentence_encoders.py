@@ -25,6 +25,8 @@ library = pytest.importorskip("sentence_transformers")
 
 from sentence_transformers.sentence_transformer import modules as parts  # noqa: E402
 
+from plait.training.sentence_module import PlaitSentenceModule  # noqa: E402
+
 TEXTS = ["a red square", "A Red Square", "it is all over green , and square and red and it is all over", "blue", "it"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 TOWERS = {
@@ -137,6 +139,21 @@ def test_a_classifier_reads_the_vector(tokenizer: Any, tmp_path: Path, layers: s
     with torch.no_grad():
         logits = PlaitForClassification.from_pretrained(tmp_path / "again")(**batch).logits
         torch.testing.assert_close(logits, model.classifier(expected), **CLOSE)
+
+
+def test_the_module_of_sentence_transformers_gives_the_same(tokenizer: Any, tmp_path: Path) -> None:
+    """Read by plait, and saved as one folder that both libraries read."""
+    expected = theirs(save_encoder(tmp_path, tokenizer, "bert", "several", "chain"))
+    module = PlaitSentenceModule.load(str(tmp_path / "encoder"), init_defaults={"normalize": False})
+    embedder = library.SentenceTransformer(modules=[module], device="cpu")
+    assert embedder.get_embedding_dimension() == 6 and embedder.max_seq_length == 9
+    torch.testing.assert_close(theirs(embedder), expected, **CLOSE)
+    embedder.save(str(tmp_path / "saved"))
+    again = library.SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True, device="cpu")
+    torch.testing.assert_close(theirs(again), expected, **CLOSE)
+    model = PlaitForRetrieval.from_pretrained(tmp_path / "saved")
+    found = model.encode(TEXTS, PlaitProcessor.from_pretrained(tmp_path / "saved"), normalize=False)
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 def test_with_other_towers_its_vector_is_projected(tokenizer: Any, tmp_path: Path) -> None:
