@@ -303,7 +303,7 @@ def test_mistakes_are_one_line(
 def test_predict_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     for arguments, message in {
-        (): "give --text, --image or --data",
+        (): "give --text, --image, --audio or --data",
         ("--image", "nowhere.png"): "--image nowhere.png: no such file",
         (
             "--text",
