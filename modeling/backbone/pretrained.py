@@ -235,6 +235,11 @@ class PlaitPreTrainedModel(ComposableModel):
         """Composes towers into one model: see `plait.modeling.composition.compose.compose`."""
         return compose(cls, **parts)
 
+    def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        """Returns a tensor with one number for each target of the loss of these inputs, -100 where `forward` leaves it
+        out: the loss is the mean over the others. None if the loss is no mean over single targets."""
+        return inputs.get("labels")
+
     def composition(self) -> Any:
         """Returns a table of which weights are pretrained, newly initialized, frozen and trainable, by part."""
         return ModelSummary.from_model(self)

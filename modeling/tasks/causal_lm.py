@@ -77,6 +77,17 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         pixel_values = processor(images=[np.zeros((64, 64, 3), dtype=np.uint8)], return_tensors="pt")["pixel_values"]
         processor.num_image_tokens = count_image_tokens(self.config, tuple(pixel_values.shape[-2:]))
 
+    def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        """Returns `shift_labels`, or the labels at the positions that predict them, (batch, length): -100 also where no
+        token comes before, as at the beginning of a flattened row."""
+        given, labels = inputs.get("shift_labels"), inputs.get("labels")
+        if given is not None or labels is None:
+            return given
+        _, starts = resolve_flattened_rows(inputs)
+        return shift_labels_left(
+            labels if starts is None else labels.masked_fill(starts.to(labels.device), IGNORE_INDEX)
+        )
+
     def generate(
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
     ) -> Any:
@@ -150,7 +161,7 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         """
         targets, smoothing = inputs.pop("shift_labels", None), inputs.pop("label_smoothing", 0.0)
         if targets is None and labels is not None:
-            targets = shift_labels_left(mask_row_starts(labels, inputs))
+            targets = self.select_targets({**inputs, "labels": labels})
         if targets is not None:
             inputs["use_cache"] = False
         elif (step := self.compute_step_logits(inputs)) is not None:
@@ -167,13 +178,6 @@ def register_causal_name(name: str) -> None:
 
 
 register_causal_name(PlaitForCausalLM.__name__)
-
-
-def mask_row_starts(labels: Tensor, inputs: CausalLMInputs) -> Tensor:
-    """Returns the labels, (batch, length), with -100 where a flattened row begins behind another one, which does not
-    predict it."""
-    _, starts = resolve_flattened_rows(inputs)
-    return labels if starts is None else labels.masked_fill(starts.to(labels.device), IGNORE_INDEX)
 
 
 def repeat_rows(output: TowerOutput, times: int) -> TowerOutput:

@@ -1,8 +1,9 @@
 """Classification and regression from any set of modalities."""
 
-from collections.abc import Sequence
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
@@ -15,6 +16,7 @@ from ..core.sentence import VectorScale
 from ..heads.target_scale import build_target_scale
 from ..inputs import EncoderInputs, expand_signature
 from ..losses.cross_entropy import classification_loss, find_problem_type
+from ..losses.labels import IGNORE_INDEX, find_known_labels
 from ..outputs import PlaitClassifierOutput, PlaitModelOutput, TowerOutput, UnimodalOutput
 
 
@@ -73,6 +75,14 @@ class PlaitForClassification(PlaitPreTrainedModel):
         alone = self.compute_unimodal_logits(outputs.encoder_outputs) if each_alone else None
         recorded = (outputs.hidden_states, outputs.attentions, outputs.cross_attentions)
         return PlaitClassifierOutput(loss, logits, alone, *recorded)
+
+    def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        """Returns zeros in the shape of the labels, -100 where one is unknown."""
+        labels = inputs.get("labels")
+        if labels is None:
+            return None
+        known = find_known_labels(labels, find_problem_type(self.config, labels))
+        return torch.where(known, 0, IGNORE_INDEX)
 
     def compute_logits(self, outputs: PlaitModelOutput) -> Tensor:
         """Returns logits (batch, num_labels) of the pooled output."""

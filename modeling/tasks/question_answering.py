@@ -1,6 +1,7 @@
 """Extractive question answering: the first and the last token of the answer in a text."""
 
-from typing import Unpack, cast
+from collections.abc import Mapping
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..heads.masked_lm import check_text_config
 from ..inputs import QuestionAnsweringInputs, expand_signature
+from ..losses.labels import IGNORE_INDEX
 from ..outputs import PlaitQuestionAnsweringOutput
 from ..towers.text import TextTower
 
@@ -68,6 +70,15 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
             loss = span_loss(logits, real, positions, num_items_in_batch, label_smoothing)
         recorded = (outputs.hidden_states, outputs.attentions, outputs.cross_attentions)
         return PlaitQuestionAnsweringOutput(loss, logits[..., 0], logits[..., 1], *recorded)
+
+    def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        """Returns zeros, (batch,), -100 for a row whose answer is not in its text."""
+        ends = [inputs.get(name) for name in ("start_positions", "end_positions")]
+        mask, text = inputs.get("attention_mask"), inputs.get("input_ids", inputs.get("inputs_embeds"))
+        read = text if mask is None else mask
+        if ends[0] is None or ends[1] is None or read is None:
+            return None
+        return torch.where(find_labelled_spans(torch.stack(ends, dim=1), read.shape[1]), 0, IGNORE_INDEX)
 
 
 def find_labelled_spans(positions: Tensor, length: int) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ...modeling.heads.language_model import shift_labels_left
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...processing import PlaitProcessor
 from .per_row import RowScores, build_perplexity_scores, collect_text_scores
@@ -90,7 +89,7 @@ def compute_row_losses(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) -
     """Returns the summed cross-entropy of each row's labels, (batch,), without label smoothing, and the number of
     labels, (batch,)."""
     logits = model(**inputs).logits
-    labels = inputs["labels"] if model.config.is_encoder_decoder else shift_labels_left(inputs["labels"])
+    labels: Any = model.select_targets(inputs)
     known = labels != IGNORE_INDEX  # often few of a conversation's tokens, so only theirs are computed
     losses = torch.zeros(labels.shape, device=logits.device)
     losses[known] = F.cross_entropy(logits[known].float(), labels[known], reduction="none")

@@ -13,8 +13,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
-from ...modeling.losses.cross_entropy import IGNORE_INDEX
-from ...modeling.tasks.question_answering import find_labelled_spans
 from ...processing import PlaitProcessor
 from ..data.inputs import find_image_groups
 from ..data.samplers import LengthSampler, SharedImageSampler, TokenBatchSampler
@@ -37,6 +35,7 @@ from .callbacks import (
     build_early_stopping,
 )
 from .checks import check_best_metric, check_devices, check_gradient_cache, check_shared_images
+from .evaluation_loss import EvaluationLoss, count_real_rows, count_targets, hide_fill_rows, select_targets
 from .loss_log import build_loss_log
 from .modality_patterns import evaluate_patterns
 from .streamed_evaluation import evaluate_streamed
@@ -82,6 +81,7 @@ class PlaitTrainer(Trainer):
         self.smooths_labels = getattr(unwrap_peft_model(model), "smooths_labels", False)
         kwargs["compute_loss_func"] = build_loss(model, args, train_dataset, kwargs.get("compute_loss_func"))
         self.loss_log = build_loss_log(model)
+        self.evaluation_loss: EvaluationLoss | None = None  # only set during an evaluation
         super().__init__(
             model,
             args,
@@ -227,9 +227,33 @@ class PlaitTrainer(Trainer):
         with self._use_average():
             if self.streamed_metrics is None:
                 options = (prediction_loss_only, ignore_keys, metric_key_prefix)
-                return super().evaluation_loop(dataloader, description, *options)
+                return self._measure_loss(super().evaluation_loop, dataloader, description, *options)
             keeps = description == "Prediction"
             return evaluate_streamed(self, self.streamed_metrics, dataloader, metric_key_prefix, keeps)
+
+    def _measure_loss(self, evaluate: Callable[..., EvalLoopOutput], *args: Any) -> EvalLoopOutput:
+        """Runs the Trainer's evaluation loop, the last of its arguments being the prefix of the metrics, and replaces
+        its loss, a mean over batches, by the mean over all targets."""
+        self.evaluation_loss = EvaluationLoss(self.args.device)
+        try:
+            output = evaluate(*args)
+            loss = self.evaluation_loss.compute(self)
+        finally:
+            self.evaluation_loss = None
+        if loss is not None and output.metrics is not None:
+            output.metrics[f"{args[-1]}_loss"] = loss
+        return output
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Predicts a batch as the Trainer does, and adds its loss to that of the evaluation."""
+        real = count_real_rows(self, inputs)
+        inputs = hide_fill_rows(self, inputs, real)
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if loss is not None and self.evaluation_loss is not None:
+            self.evaluation_loss.update(loss, count_targets(self, inputs, real, loss.device))
+        return loss, logits, labels
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the model as the Trainer does; with `average_decay` the averaged weights, and during training also the
@@ -287,9 +311,13 @@ class PlaitTrainer(Trainer):
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
-        """Counts labels as the Trainer does; for question answering, which has no `labels`, the rows with an answer."""
-        if batch_samples and "start_positions" in batch_samples[0]:
-            batch_samples = [{"labels": build_row_labels(batch)} for batch in batch_samples]
+        """Counts the targets over which the model takes the mean; none in an evaluation, which weights each batch's own
+        mean by them (see `EvaluationLoss`)."""
+        if self.evaluation_loss is not None:
+            return None
+        targets = [select_targets(self, batch) for batch in batch_samples]
+        if all(target is not None for target in targets):
+            batch_samples = [{"labels": target, "shift_labels": target} for target in targets]
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
@@ -361,10 +389,3 @@ def list_datasets(*datasets: Any) -> list[Any]:
     """Returns the data sets that are given, and those of a dict of data sets."""
     given = [data for data in datasets if data is not None]
     return [part for data in given for part in (data.values() if isinstance(data, dict) else [data])]
-
-
-def build_row_labels(batch: dict[str, Tensor]) -> Tensor:
-    """Builds a label for each row of a question answering batch, (batch,): -100 if its answer is not in the text."""
-    positions = torch.stack((batch["start_positions"], batch["end_positions"]), dim=1)
-    known = find_labelled_spans(positions, batch["attention_mask"].shape[1])
-    return torch.where(known, 0, IGNORE_INDEX)
