@@ -1,14 +1,14 @@
 """The loss of an evaluation: the mean over the targets (tokens, rows, labels) of the whole split, whatever the batch
 size and the number of processes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from accelerate.utils import find_batch_size
 from torch import Tensor
 from transformers import Trainer
-from transformers.trainer_utils import unwrap_peft_model
+from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.losses.labels import IGNORE_INDEX
@@ -42,10 +42,11 @@ def count_real_rows(trainer: Trainer, inputs: Mapping[str, Any]) -> int:
     return min(max(state.remainder - trainer.accelerator.process_index * rows, 0), rows)
 
 
-def hide_fill_rows(trainer: Trainer, inputs: Mapping[str, Any], real: int) -> dict[str, Any]:
-    """Returns the inputs with the labels of all rows from `real` on unknown: -100, or NaN for numbers."""
-    names = {*trainer.label_names, "shift_labels"}
-    return {name: hide_labels(value, real) if name in names else value for name, value in inputs.items()}
+def hide_fill_rows(trainer: Trainer, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Returns the inputs with the labels of rows that only fill the batch unknown, -100, or NaN for numbers; and the
+    number of the others, which come first."""
+    names, real = {*trainer.label_names, "shift_labels"}, count_real_rows(trainer, inputs)
+    return {name: hide_labels(value, real) if name in names else value for name, value in inputs.items()}, real
 
 
 def hide_labels(labels: Any, real: int) -> Any:
@@ -69,3 +70,17 @@ def count_targets(trainer: Trainer, inputs: Mapping[str, Any], real: int, device
     """Counts the targets of a batch; the `real` rows if its loss is no mean over targets."""
     targets = select_targets(trainer, inputs)
     return torch.tensor(real, device=device) if targets is None else (targets != IGNORE_INDEX).sum().to(device)
+
+
+def measure_loss(trainer: Any, evaluate: Callable[..., EvalLoopOutput], *args: Any) -> EvalLoopOutput:
+    """Runs the Trainer's evaluation loop, the last of its arguments being the prefix of the metrics, and replaces its
+    loss, a mean over batches, by the mean over all targets."""
+    trainer.evaluation_loss = EvaluationLoss(trainer.args.device)
+    try:
+        output = evaluate(*args)
+        loss = trainer.evaluation_loss.compute(trainer)
+    finally:
+        trainer.evaluation_loss = None
+    if loss is not None and output.metrics is not None:
+        output.metrics[f"{args[-1]}_loss"] = loss
+    return output

@@ -20,10 +20,9 @@ from ..metrics.base import EvaluationMetrics, StreamedMetrics
 from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.gradient_cache import average_gradients, cached_backward
-from ..optimization.gradient_modulation import GradientModulation, GradientShares
+from ..optimization.gradient_modulation import GradientShares
 from ..optimization.loss import build_loss
 from ..optimization.optimizer_state import fit_states_to_parameters
-from ..optimization.weight_averaging import WeightAveraging
 from ..parameters import freeze, parameter_groups
 from ..tasks.collator import PlaitDataCollator
 from .callbacks import (
@@ -34,10 +33,11 @@ from .callbacks import (
     WithoutTokenizer,
     build_early_stopping,
 )
-from .checks import check_best_metric, check_devices, check_gradient_cache, check_shared_images
-from .evaluation_loss import EvaluationLoss, count_real_rows, count_targets, hide_fill_rows, select_targets
+from .checks import check_best_metric, check_devices, check_gradient_cache, check_streams
+from .evaluation_loss import EvaluationLoss, count_targets, hide_fill_rows, measure_loss, select_targets
 from .loss_log import build_loss_log
 from .modality_patterns import evaluate_patterns
+from .model_init import adopt_model, build_model_callbacks, choose_model
 from .streamed_evaluation import evaluate_streamed
 from .tower_features import TowerFeatures
 
@@ -50,10 +50,10 @@ class PlaitTrainer(Trainer):
     losses, batches of rows with shared images or of similar length, cached outputs of frozen towers, and an evaluation
     that generates or keeps only the logits it needs.
 
-    Takes every argument of the Trainer; `args` are PlaitTrainingArguments. `compute_metrics` decides how a model is
-    evaluated: with a function or `Metrics` the Trainer collects the logits (with `Metrics` reduced by its `reduce`) and
-    computes the metrics from all of them; `StreamedMetrics` such as `GenerationMetrics` measure each batch with the
-    model, and no logits are kept.
+    Takes every argument of the Trainer, also `model_init` in place of a model; `args` are PlaitTrainingArguments.
+    `compute_metrics` decides how a model is evaluated: with a function or `Metrics` the Trainer collects the logits
+    (with `Metrics` reduced by its `reduce`) and computes the metrics from all of them; `StreamedMetrics` such as
+    `GenerationMetrics` measure each batch with the model, and no logits are kept.
 
     Raises:
         ValueError: a contradiction between model, arguments and data; the message names both sides.
@@ -64,8 +64,8 @@ class PlaitTrainer(Trainer):
 
     def __init__(
         self,
-        model: nn.Module,
-        args: PlaitTrainingArguments,
+        model: nn.Module | None = None,
+        args: PlaitTrainingArguments | None = None,
         data_collator: Callable[..., Any] | None = None,
         train_dataset: "Dataset | None" = None,
         eval_dataset: "Dataset | None" = None,
@@ -73,13 +73,18 @@ class PlaitTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
         **kwargs: Any,
     ) -> None:
+        args = PlaitTrainingArguments("tmp_trainer") if args is None else args
+        model_init = kwargs.pop("model_init", None)
+        model = choose_model(self, model, model_init, args)
         freeze(model, args.frozen)
+        check_streams(args, train_dataset, eval_dataset)
         if isinstance(compute_metrics, Metrics):
             kwargs.setdefault("preprocess_logits_for_metrics", compute_metrics.reduce)
         self.streamed_metrics = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
         function: Any = None if self.streamed_metrics is not None else compute_metrics
         self.smooths_labels = getattr(unwrap_peft_model(model), "smooths_labels", False)
-        kwargs["compute_loss_func"] = build_loss(model, args, train_dataset, kwargs.get("compute_loss_func"))
+        self.given_loss = kwargs.get("compute_loss_func")
+        kwargs["compute_loss_func"] = build_loss(model, args, train_dataset, self.given_loss)
         self.loss_log = build_loss_log(model)
         self.evaluation_loss: EvaluationLoss | None = None  # only set during an evaluation
         super().__init__(
@@ -92,12 +97,12 @@ class PlaitTrainer(Trainer):
             callbacks=[*callbacks, *self._build_callbacks(model, args, data_collator)],
             **kwargs,
         )
+        self.model_init = model_init
         if self.smooths_labels:
             self.label_smoother = None  # the Trainer's removes the labels from the inputs
         check_best_metric(args, compute_metrics)
         check_devices(args)
         check_gradient_cache(args, unwrap_peft_model(model))
-        check_shared_images(args, train_dataset)
         self.tower_features = TowerFeatures(args, self.model, data_collator, list_datasets(train_dataset, eval_dataset))
 
     def _build_callbacks(
@@ -105,11 +110,8 @@ class PlaitTrainer(Trainer):
     ) -> list[TrainerCallback]:
         """Builds the callbacks that are added to the user's; those that the trainer uses itself become attributes."""
         self.rate_logger, self.decoder_tokens = LearningRateLogger(), DecoderTokensCallback()
-        self.weight_averaging = None if args.average_decay is None else WeightAveraging(model, args.average_decay)
+        self.weight_averaging, self.gradient_modulation = build_model_callbacks(model, args)
         self.gradient_shares = GradientShares() if args.log_gradient_share else None
-        self.gradient_modulation = None
-        if args.ogm_alpha is not None:
-            self.gradient_modulation = GradientModulation(model, args.ogm_alpha, args.ogm_noise, args.seed)
         starts = CollatorEpochCallback(data_collator) if isinstance(data_collator, PlaitDataCollator) else None
         products = KernelAutotuning() if args.probes_products else None
         own = (self.weight_averaging, self.gradient_shares, self.gradient_modulation, starts, products)
@@ -119,6 +121,12 @@ class PlaitTrainer(Trainer):
             *build_early_stopping(args),
             *(part for part in own if part is not None),
         ]
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Builds a new model by `model_init`, as the Trainer does, with all that belongs to it."""
+        model = super().call_model_init(trial)
+        adopt_model(self, model)
+        return model
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains as the Trainer does, but keeps the special tokens of a decoder that has its own tokenizer."""
@@ -227,29 +235,15 @@ class PlaitTrainer(Trainer):
         with self._use_average():
             if self.streamed_metrics is None:
                 options = (prediction_loss_only, ignore_keys, metric_key_prefix)
-                return self._measure_loss(super().evaluation_loop, dataloader, description, *options)
+                return measure_loss(self, super().evaluation_loop, dataloader, description, *options)
             keeps = description == "Prediction"
             return evaluate_streamed(self, self.streamed_metrics, dataloader, metric_key_prefix, keeps)
-
-    def _measure_loss(self, evaluate: Callable[..., EvalLoopOutput], *args: Any) -> EvalLoopOutput:
-        """Runs the Trainer's evaluation loop, the last of its arguments being the prefix of the metrics, and replaces
-        its loss, a mean over batches, by the mean over all targets."""
-        self.evaluation_loss = EvaluationLoss(self.args.device)
-        try:
-            output = evaluate(*args)
-            loss = self.evaluation_loss.compute(self)
-        finally:
-            self.evaluation_loss = None
-        if loss is not None and output.metrics is not None:
-            output.metrics[f"{args[-1]}_loss"] = loss
-        return output
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor | None, Any, Any]:
         """Predicts a batch as the Trainer does, and adds its loss to that of the evaluation."""
-        real = count_real_rows(self, inputs)
-        inputs = hide_fill_rows(self, inputs, real)
+        inputs, real = hide_fill_rows(self, inputs)
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if loss is not None and self.evaluation_loss is not None:
             self.evaluation_loss.update(loss, count_targets(self, inputs, real, loss.device))
@@ -351,10 +345,20 @@ class PlaitTrainer(Trainer):
         data: Any = self.train_dataset if train_dataset is None else train_dataset
         if self.args.share_images:
             return SharedImageSampler(find_image_groups(data), self._seed, self._get_epoch)
+        if (
+            self.args.train_sampling_strategy == "batch_rebalance"
+            and self.args.length_column_name not in data.column_names
+        ):
+            return super()._get_train_sampler(data.add_column(self.args.length_column_name, self._count_tokens(data)))
         if self.args.train_sampling_strategy == "group_by_length":
             rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
             return LengthSampler(self._count_tokens(data), rows, self._seed, self._get_epoch)
         return super()._get_train_sampler(train_dataset)
+
+    def _add_lengths(self, data: Any) -> Any:
+        """Returns the data with the column of token counts by which the Trainer balances processes."""
+        column = self.args.length_column_name
+        return data if column in data.column_names else data.add_column(column, self._count_tokens(data))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         if self.args.train_sampling_strategy == "group_by_length" and self.args.world_size == 1:
