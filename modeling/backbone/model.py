@@ -261,10 +261,11 @@ class PlaitModel(PlaitPreTrainedModel):
     ) -> PlaitModelOutput:
         """Computes a decoder without cross-attention on its own text (GPT-style), with images inline if it has an image
         tower. Raises ValueError for inputs that it does not take, or images without their prompt."""
-        text, begun = inputs["text"], has_cached_tokens(past_key_values)
+        text = inputs["text"]
         if past_key_values is None and not use_cache:  # with a cache, the first part of a text may be padding alone
             check_text_rows(text["attention_mask"])
         has_images = bool(given) or inputs["image"]["pixel_values"] is not None
+        begun = has_cached_tokens(past_key_values) and not (has_images and is_recording_graph())
         if has_images and not self.config.inline or has_audio_or_video(inputs):
             raise ValueError(
                 "this model is a decoder alone: it takes text, leave image, audio, video and encoder_outputs out"
@@ -336,8 +337,10 @@ class PlaitModel(PlaitPreTrainedModel):
 
 
 def has_cached_tokens(cache: Cache | None) -> bool:
-    """Returns whether the call continues tokens in a KV cache."""
-    return cache is not None and bool(cache.get_seq_length() > 0)
+    """Returns whether the call continues tokens in a KV cache; in a compiled graph, which cannot depend on the length of
+    a static cache, whether that cache has its memory."""
+    length = 0 if cache is None else cache.get_seq_length()
+    return (isinstance(length, Tensor) and is_recording_graph()) or bool(length > 0)
 
 
 def has_audio_or_video(inputs: Mapping[str, Mapping[str, Any]]) -> bool:

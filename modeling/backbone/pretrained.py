@@ -103,6 +103,7 @@ class PlaitPreTrainedModel(ComposableModel):
             setattr(self, field, {name for model in models for name in getattr(model, field) or ()})
         share_attention_implementation(self.config)  # with the configs that the class's own `__init__` added
         self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+        self._can_compile_fullgraph = all(type(model)._can_compile_fullgraph for model in models)
         super().post_init()
 
     @property

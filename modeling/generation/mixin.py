@@ -146,6 +146,12 @@ class PlaitGenerationMixin:
         library: Any = super()
         return library._expand_inputs_for_generation(expand_size, **kwargs)
 
+    def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
+        """Returns whether `generate` compiles the decode steps over a static cache: as transformers says, but not with a
+        wrapped part that cannot be compiled as one graph."""
+        model, library = cast("Any", self), cast("Any", super())
+        return library._valid_auto_compile_criteria(*args, **kwargs) and model._can_compile_fullgraph
+
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
         """Prepares the cache as transformers does, with preallocated layers in a plain `DynamicCache`; turns the cache
         off for a decoder that does not support one. Raises ValueError for a row without a token."""

@@ -111,7 +111,7 @@ class TextEmbeddings(nn.Module):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        past: int = 0,
+        past: int | Tensor = 0,
     ) -> Tensor:
         """Embeds input_ids (batch, length) or inputs_embeds (batch, length, width) as (batch, length, width).
 
@@ -134,21 +134,22 @@ class TextEmbeddings(nn.Module):
             x = x + self.position_embedding(position_ids)
         return x
 
-    def compute_positions(self, x: Tensor, input_ids: Tensor | None, past: int) -> Tensor:
+    def compute_positions(self, x: Tensor, input_ids: Tensor | None, past: int | Tensor) -> Tensor:
         """Returns position ids (1 or batch, length): the index in the row, or counted over real tokens only (RoBERTa,
         where padding has the position `pad_token_id`)."""
         length, pad = x.shape[1] + past, self.pad_token_id
-        if length > self.available:
-            raise self.build_length_error(length)
+        known = not isinstance(length, Tensor) or not is_recording_graph()  # that of a static cache is no number
+        if known and length > self.available:
+            raise self.build_length_error(int(length))
         if self.counted and input_ids is not None and pad is not None:
             real = input_ids.ne(pad).long()
             return (real.cumsum(1) + past) * real + pad
-        return torch.arange(past + self.position_offset, length + self.position_offset, device=x.device)[None]
+        return torch.arange(x.shape[1], device=x.device)[None] + (past + self.position_offset)
 
-    def check(self, position_ids: Tensor, length: int) -> None:
+    def check(self, position_ids: Tensor, length: int | Tensor) -> None:
         """Raises ValueError for a position beyond the table. The values are read (a GPU synchronisation) only if the
         length exceeds the table, which padding alone may explain."""
-        if length <= self.available or is_recording_graph():
+        if is_recording_graph() or length <= self.available:
             return
         last = int(position_ids.max()) - (self.position_offset if self.counted else 0)
         if last >= self.available:
