@@ -36,8 +36,17 @@ def check_gradient_cache(args: PlaitTrainingArguments, model: nn.Module) -> None
         )
 
 
+def check_shared_images(args: PlaitTrainingArguments, data: Any) -> None:
+    """Raises ValueError if rows that share an image are to be brought together in a stream, which has its own order."""
+    if args.share_images and isinstance(data, IterableDataset):
+        raise ValueError(
+            f"share_images puts rows that share an image into one batch, but a {type(data).__name__} is a stream, "
+            "whose rows cannot be reordered: load it as a Dataset, or leave share_images out (an image that several "
+            "rows of a batch share is encoded once in any case)"
+        )
+
+
 STREAM_REMEDIES = {
-    "share_images": "an image that several rows of a batch share is encoded once in any case",
     "tokens_per_batch": "set per_device_train_batch_size",
     "class_weights": "give the weights by class",
     "train_sampling_strategy": "a stream has its own order",
@@ -48,8 +57,8 @@ STREAM_REMEDIES = {
 def check_streams(args: PlaitTrainingArguments, train: Any, evaluated: Any) -> None:
     """Raises ValueError for an argument that needs to know all rows beforehand, if the data are a stream, which is read
     once and in its own order."""
+    check_shared_images(args, train)
     needs = {
-        "share_images": (args.share_images, train),
         "tokens_per_batch": (args.tokens_per_batch is not None, train),
         "class_weights": (args.class_weights == "balanced", train),
         "train_sampling_strategy": (args.train_sampling_strategy in ("group_by_length", "batch_rebalance"), train),

@@ -1,5 +1,6 @@
 """The evaluation loop of StreamedMetrics, which keeps no logits."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,16 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..metrics.base import StreamedMetrics
+from .evaluation_loss import count_real_rows, hide_fill_rows
+
+
+def hide_streamed_rows(trainer: Trainer, batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns an evaluation batch whose `inputs` have no labels in the rows that only fill the batch, if it has any
+    other row."""
+    inputs: Any = batch.get("inputs")
+    if not isinstance(inputs, Mapping) or not count_real_rows(trainer, inputs):
+        return batch
+    return {**batch, "inputs": hide_fill_rows(trainer, inputs)[0]}
 
 
 def evaluate_streamed(
@@ -29,7 +40,7 @@ def evaluate_streamed(
     for batch in dataloader:
         # metrics also call other methods of the model, but only its forward is prepared for mixed precision
         with torch.no_grad(), trainer.accelerator.autocast():
-            own = metrics.measure_batch(model, trainer._prepare_inputs(batch))
+            own = metrics.measure_batch(model, hide_streamed_rows(trainer, trainer._prepare_inputs(batch)))
         # gathered over all processes, without the rows that only fill the last round of batches
         records: Any = trainer.accelerator.gather_for_metrics(own, use_gather_object=True)
         metrics.update(records)
