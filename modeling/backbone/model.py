@@ -337,8 +337,8 @@ class PlaitModel(PlaitPreTrainedModel):
 
 
 def has_cached_tokens(cache: Cache | None) -> bool:
-    """Returns whether the call continues tokens in a KV cache; in a compiled graph, which cannot depend on the length of
-    a static cache, whether that cache has its memory."""
+    """Returns whether the call continues tokens in a KV cache; in a compiled graph, which cannot depend on the length
+    of a static cache, whether that cache has its memory."""
     length = 0 if cache is None else cache.get_seq_length()
     return (isinstance(length, Tensor) and is_recording_graph()) or bool(length > 0)
 

@@ -147,8 +147,8 @@ class PlaitGenerationMixin:
         return library._expand_inputs_for_generation(expand_size, **kwargs)
 
     def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
-        """Returns whether `generate` compiles the decode steps over a static cache: as transformers says, but not with a
-        wrapped part that cannot be compiled as one graph."""
+        """Returns whether `generate` compiles the decode steps over a static cache: as transformers says, but not with
+        a wrapped part that cannot be compiled as one graph."""
         model, library = cast("Any", self), cast("Any", super())
         return library._valid_auto_compile_criteria(*args, **kwargs) and model._can_compile_fullgraph
 

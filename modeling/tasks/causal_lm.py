@@ -79,14 +79,18 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
 
     def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
         """Returns `shift_labels`, or the labels at the positions that predict them, (batch, length): -100 also where no
-        token comes before, as at the beginning of a flattened row."""
-        given, labels = inputs.get("shift_labels"), inputs.get("labels")
-        if given is not None or labels is None:
-            return given
-        _, starts = resolve_flattened_rows(inputs)
-        return shift_labels_left(
-            labels if starts is None else labels.masked_fill(starts.to(labels.device), IGNORE_INDEX)
-        )
+        token comes before, as at the beginning of a flattened row, and for image tokens, which stand for embeddings."""
+        targets, labels, ids = (inputs.get(name) for name in ("shift_labels", "labels", "input_ids"))
+        if targets is None and labels is not None:
+            _, starts = resolve_flattened_rows(inputs)
+            known = labels if starts is None else labels.masked_fill(starts.to(labels.device), IGNORE_INDEX)
+            targets = shift_labels_left(known)
+        if targets is None or not self.config.inline:
+            return targets
+        images = targets == self.config.image_token_id
+        if ids is not None and ids.shape == targets.shape:
+            images |= (shift_labels_left(ids) == self.config.image_token_id).to(images.device)
+        return targets.masked_fill(images, IGNORE_INDEX)
 
     def generate(
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
@@ -153,15 +157,15 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         """Predicts the next token at each position. Takes the inputs of `PlaitModel`.
 
         Args:
-            labels: (batch, length), the input ids, -100 where nothing is to be predicted; they are shifted here.
+            labels: (batch, length), the input ids, -100 where nothing is to be predicted; they are shifted here. Image
+                tokens are never targets (a plain Trainer counts them in num_items_in_batch; PlaitTrainer does not).
             shift_labels: (batch, length), already shifted labels, in place of `labels`.
             logits_to_keep: the number of last positions to compute logits for (0: all), or a tensor of positions.
             num_items_in_batch: divides the summed loss, in place of the number of labels (gradient accumulation).
             label_smoothing: of the loss (0..1).
         """
-        targets, smoothing = inputs.pop("shift_labels", None), inputs.pop("label_smoothing", 0.0)
-        if targets is None and labels is not None:
-            targets = self.select_targets({**inputs, "labels": labels})
+        targets, smoothing = self.select_targets({**inputs, "labels": labels}), inputs.pop("label_smoothing", 0.0)
+        inputs.pop("shift_labels", None)
         if targets is not None:
             inputs["use_cache"] = False
         elif (step := self.compute_step_logits(inputs)) is not None:

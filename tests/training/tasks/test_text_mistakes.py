@@ -116,6 +116,9 @@ def test_options_that_a_task_does_not_read_are_errors(
     finished: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(finished("translation")), "--text", "a", "--context", "b"]) == 2
-    assert "--context: the task generation does not read it: give --text, --image, --audio or --data" in capsys.readouterr().err
+    assert (
+        "--context: the task generation does not read it: give --text, --image, --audio or --data"
+        in capsys.readouterr().err
+    )
     assert main(["predict", str(finished("question_answering")), "--text", "Where ?"]) == 2
     assert "needs a column for context" in capsys.readouterr().err
