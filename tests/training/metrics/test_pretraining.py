@@ -1,4 +1,4 @@
-"""The losses of pretraining objectives over a split: means over the tokens that they predict, in batches of any size."""
+"""Losses of pretraining objectives over a split: means over the tokens predicted, in batches of any size."""
 
 from typing import Any
 
