@@ -22,7 +22,7 @@ $(1)/bin/python -m pip install ".[test,demo]" -c $(2)
 touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-oldest lint parity matrix bench clean
+.PHONY: help demo test test-oldest lint parity matrix conformance bench clean
 
 help:
 	@echo "make demo         train on questions about images, save, reload, answer (about ten minutes on two cores)"
@@ -31,6 +31,7 @@ help:
 	@echo "make lint         ruff and pyright"
 	@echo "make parity       every family beside transformers: relative difference and error to float64"
 	@echo "make matrix       every text family x every image family x every fusion at tiny size"
+	@echo "make conformance  transformers' common suite over every class: ARGS=\"FOLDER [SHAPE ...]\", FOLDER its tests/"
 	@echo "make bench        speed beside transformers"
 	@echo "make clean        remove environments and builds"
 
@@ -69,6 +70,10 @@ parity: $(VENV)/.installed
 
 matrix: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/matrix.py $(ARGS)
+
+conformance: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install parameterized
+	$(VENV)/bin/python benchmarks/conformance.py $(ARGS)
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/speed.py $(ARGS)
