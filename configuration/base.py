@@ -1,7 +1,7 @@
 """The base class of all configs: annotated fields, and a check of unknown keys."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
@@ -65,6 +65,17 @@ class PlaitBaseConfig(PreTrainedConfig):
             return super().from_dict(config_dict, **kwargs)
         finally:
             _reading_a_file.reset(token)
+
+    # fields that a saved config holds only if they are set: it is then as it was before they existed
+    saved_if_set: ClassVar[tuple[str, ...]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the config as a dict, without fields of `saved_if_set` that are None."""
+        return {
+            name: value
+            for name, value in super().to_dict().items()
+            if value is not None or name not in self.saved_if_set
+        }
 
     def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Leaves `rope_parameters` None (no rotary positions), where transformers would fill in its default."""

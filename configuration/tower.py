@@ -66,6 +66,7 @@ class PlaitTextConfig(PlaitTowerConfig):
 
     model_type = "plait_text"
     base_config_key = "text_config"
+    saved_if_set: ClassVar[tuple[str, ...]] = ("sentence_pooling", "sentence_layers")
 
     vocab_size: int = 30522
     embedding_size: Size = LEFT_OUT

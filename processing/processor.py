@@ -78,6 +78,8 @@ class PlaitProcessor(ProcessorParts):
             without a tokenizer.
     """
 
+    prompts: dict[str, str] | None = None
+
     def __init__(
         self,
         image_processor: BaseImageProcessor | None = None,
@@ -107,7 +109,9 @@ class PlaitProcessor(ProcessorParts):
         vars(self).update(parts)
         super().__init__(**parts, chat_template=chat_template)
         self.image_token, self.num_image_tokens = image_token, num_image_tokens
-        self.num_frames, self.fps, self.prompts = num_frames, fps, prompts
+        self.num_frames, self.fps = num_frames, fps
+        if prompts is not None:
+            self.prompts = prompts
         if frame_processor is not None:
             self.frame_processor = frame_processor
         self.reported_truncations: set[str] = set()
