@@ -36,6 +36,11 @@ class ProcessorParts(FolderProcessor):
             raise AttributeError(f"this processor has no {name}: compose it with one, PlaitProcessor.compose(...)")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings that are saved: None for an absent frame processor, prompts only if there are any."""
+        saved = {"frame_processor": None, **super().to_dict()}
+        return {name: value for name, value in saved.items() if name != "prompts" or value is not None}
+
     def find_part(self, name: str) -> Any:
         """Returns the part of this name, such as "tokenizer"; None if the processor lacks it."""
         return vars(self).get(name)

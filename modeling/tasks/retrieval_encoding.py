@@ -88,8 +88,9 @@ def encode_rows(
 
 def as_sequence(rows: Any) -> Any:
     """Returns a collection that is not indexed from 0 (a pandas Series, a set) as a list, any other value unchanged."""
+    collected: Any = rows
     kept = isinstance(rows, (Sequence, Mapping, np.ndarray, Tensor)) or not isinstance(rows, Sized)
-    return rows if kept else list(rows)
+    return rows if kept else list(collected)
 
 
 def check_rows(rows: Sequence[Any], side: str, modality: str) -> None:
@@ -128,7 +129,7 @@ def encode_batch(
 
     Raises ValueError for a row with nothing to read.
     """
-    modality, options = model.config.sides[side], build_text_options(model, side) | options
+    modality, options = model.config.sides[side], {**build_text_options(model, side), **options}
     given = list(rows.values())
     for number, row in rows.items():
         if row is None:

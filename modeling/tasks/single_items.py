@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Sized
 from os import PathLike
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import Tensor
@@ -33,7 +33,7 @@ def is_single_item(value: Any, modality: str) -> bool:
     return modality == "video" and isinstance(value, Sequence) and bool(value) and all(map(is_decoded_frame, value))
 
 
-def is_number_array(value: Any) -> bool:
+def is_number_array(value: Any) -> TypeGuard[np.ndarray | Tensor]:
     """Returns whether a value is an array or tensor of numbers (an array of strings or objects is a list)."""
     return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind not in "OUS")
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,16 @@ def test_chats_keep_each_conversations_images_videos_and_clips(
     assert found["pixel_values_videos"].shape[2] == 2
     with pytest.raises(ValueError, match="2 audio blocks in the messages, but 1 clips"):
         every.apply_chat_template([chat("the", clip, {"type": "audio"})], tokenize=True)
+
+
+def test_threads_with_options_of_every_part_do_not_meet(every: PlaitProcessor, row: dict[str, Any]) -> None:
+    settings: list[dict[str, Any]] = [{}, *({group: options} for group, (options, _, _) in OPTIONS.items())]
+    settings += [
+        {"size": {"height": size, "width": size}, "num_frames": size, "padding_side": "left"} for size in (5, 6)
+    ]
+    expected = [every(**row, return_tensors="pt", **given) for given in settings]
+    with ThreadPoolExecutor(len(settings)) as pool:
+        jobs = [pool.submit(every, **row, return_tensors="pt", **given) for given in settings * 6]
+        for number, job in enumerate(jobs):
+            found, alone = job.result(), expected[number % len(settings)]
+            assert found.keys() == alone.keys() and all(torch.equal(found[name], alone[name]) for name in alone)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from reprlib import repr as short
+from threading import RLock
 from typing import Any, ClassVar
 
 import torch
@@ -152,6 +153,7 @@ class InferencePipeline:
             raise ValueError(f"the pipeline {name!r} needs a {wanted}, and the model is a {type(model).__name__}")
         self.task = fitting[0]
         self.run = find_run_recipe(model.name_or_path or "")
+        self.lock = RLock()  # a call's generation settings are set on the model, which threads share
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Returns a list with an answer (a dict) for each row. Question answering and speech recognition return the
@@ -180,7 +182,7 @@ class InferencePipeline:
         if options and not task.generates:
             known = ", ".join(field.name for field in fields(task.settings))
             raise TypeError(f"unknown option {', '.join(options)}: the options are batch_size, max_length, {known}")
-        with use_generation_settings(self.model, options) if task.generates else nullcontext():
+        with self.lock, use_generation_settings(self.model, options) if task.generates else nullcontext():
             batches = (rows[start : start + size] for start in range(0, len(rows), size))
             found = [
                 answer

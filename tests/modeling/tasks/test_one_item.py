@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,16 @@ def test_the_similarity_of_single_vectors_is_that_of_rows(model: PlaitForRetriev
         torch.testing.assert_close(model.similarity(texts[1], images), full[1])
         torch.testing.assert_close(model.similarity(texts, images[0]), full[:, 0])
         torch.testing.assert_close(model.similarity(texts[1], images[0]), full[1, 0])
+
+
+def test_threads_that_encode_with_other_lengths_do_not_meet(
+    model: PlaitForRetrieval, processor: PlaitProcessor
+) -> None:
+    """One model and one processor, prompts and lengths of each call."""
+    texts = ["a cat", "red", "a dog a cat red photo of a cat"]
+    settings: list[dict[str, Any]] = [{}, {"max_length": 2}, {"prompt": "photo of "}, {"padding": "max_length"}]
+    expected = [model.encode(texts, processor, batch_size=2, **given) for given in settings]
+    with ThreadPoolExecutor(len(settings)) as pool:
+        jobs = [pool.submit(model.encode, texts, processor, batch_size=2, **given) for given in settings * 10]
+        for number, job in enumerate(jobs):
+            torch.testing.assert_close(job.result(), expected[number % len(settings)], rtol=0, atol=0)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,13 @@ def test_rows_that_cannot_be_read_are_named(folder: Callable[[str], str], pictur
     ask = plait.pipeline("question-answering", model=folder("question_answering"))
     with pytest.raises(ValueError, match="context, row 1: it is None"):
         ask(question=["a", "b"], context=["c", None])
+
+
+def test_threads_with_other_settings_do_not_meet(folder: Callable[[str], str]) -> None:
+    """The generation settings of a call are those of no other call of the same pipeline."""
+    pipe = plait.pipeline("text-generation", model=folder("causal_lm"))
+    settings = [{"max_new_tokens": count} for count in (1, 4)]
+    expected = [pipe(["a dog", "a"], **given) for given in settings]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(pipe, ["a dog", "a"], **given) for given in settings * 6]
+        assert [job.result() for job in jobs] == expected * 6
