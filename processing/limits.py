@@ -30,7 +30,7 @@ LIMITS = {
 def check_number(name: str, value: Any) -> None:
     """Raises ValueError for a value that is no number, or outside its `LIMITS`; None is no value."""
     limits = LIMITS[name]
-    number = value.item() if getattr(value, "ndim", None) == 0 else value  # of an array or a tensor
+    number: Any = value.item() if getattr(value, "ndim", None) == 0 else value  # of an array or a tensor
     if value is None or (
         isinstance(number, Integral if limits.whole else Real)
         and not isinstance(number, bool)

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ...configuration.modalities import CONFIG_FIELDS, MODALITY_TABLE
 from ...configuration.version import VERSION
+from ...modeling.backbone.pretrained import require_grad
 from ...modeling.kernels.install import find_kernel, is_replaceable
 from ...processing import PlaitProcessor
 from ...processing.text import reads_padding
@@ -24,7 +25,10 @@ from ..parameters import unwrap_plait
 from .inputs import require_tokenizer
 
 FEATURE_FORMAT = "plait features 2"  # 1 knew images, audio and videos by their path or id
-VOLATILE_KEYS = ("transformers_version", "_name_or_path", "name_or_path", "training", "processor_class", "auto_map")
+VOLATILE_KEYS = frozenset(  # they change no output
+    "transformers_version _name_or_path name_or_path processor_class auto_map is_local local_files_only token revision "
+    "cache_dir subfolder _commit_hash training gradient_checkpointing".split()
+)
 THIS_PROCESS = uuid4().hex
 READING_PACKAGES = {
     "text": ("tokenizers",),
@@ -57,7 +61,8 @@ def compute_weights_digest(tower: nn.Module) -> str:
                 "memory, or leave cache_features out"
             )
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -84,7 +89,8 @@ def describe_module(name: str, module: nn.Module) -> list[Any]:
     """Describes a module by its class and its plain attributes, such as an adapter's scaling. A hook, or a `forward`
     that is not the class's own, may do anything: it is known only in this process."""
     alien = [] if is_replaceable(module) else [id(find_kernel(module))]
-    hooks = [*alien, *module._forward_hooks, *module._forward_pre_hooks]
+    own = [number for number, hook in module._forward_hooks.items() if hook is not require_grad]  # it changes no value
+    hooks = [*alien, *own, *module._forward_pre_hooks]
     simple = {key: value for key, value in vars(module).items() if key[:4] != "_is_" and is_simple_value(value)}
     return [name, type(module).__qualname__, drop_volatile(simple), [THIS_PROCESS, *hooks] if hooks else []]
 
@@ -99,7 +105,7 @@ def is_simple_value(value: Any) -> bool:
 
 
 def drop_volatile(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings without those that say where something was loaded from."""
+    """Returns settings without those that say where something was loaded from, or how it is trained."""
     return {key: value for key, value in settings.items() if key not in VOLATILE_KEYS}
 
 

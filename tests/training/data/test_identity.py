@@ -338,6 +338,9 @@ def test_a_digest_sees_weights_adapters_and_hooks(model: PlaitPreTrainedModel, p
     digest = TowerDigest("image")
     first = digest.compute(model, processor)
     assert digest.compute(model, processor) == first == TowerDigest("image").compute(model, processor)
+    model.train().gradient_checkpointing_enable()
+    assert digest.compute(model, processor) == first
+    model.eval().gradient_checkpointing_disable()
     handle = model.model.towers["image"].register_forward_hook(lambda module, args, output: output)
     assert digest.compute(model, processor) != first
     handle.remove()
