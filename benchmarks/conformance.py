@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 import transformers
-from conformance_shapes import SHAPES, Shape, Tester
+from conformance_shapes import COMMON, SHAPES, Shape, Tester
 from transformers.models.auto import modeling_auto
 
 import plait
@@ -82,7 +82,7 @@ def build_case(name: str, shape: Shape, models: Any, configs: Any, absent: list[
         "_prepare_for_class": prepare,
         "test_config": test_config,
     }
-    for start, reason in shape.skips.items():
+    for start, reason in (COMMON | shape.skips).items():
         for test in (name for name in dir(models.ModelTesterMixin) if name.startswith(start)):
             members[test] = unittest.skip(reason)(lambda self: None)
     bases = [models.ModelTesterMixin, unittest.TestCase]

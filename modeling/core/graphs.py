@@ -7,4 +7,4 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 def is_recording_graph() -> bool:
     """Returns whether the call is compiled, exported or traced. Its graph serves other inputs too: checks of values are
     left out, no branch depends on values, and a batch is `x.shape[0]`, for `len(x)` would be a constant."""
-    return is_torchdynamo_compiling() or torch.jit.is_tracing()
+    return is_torchdynamo_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
