@@ -45,11 +45,14 @@ def collect_media_values(data: Any, modality: str) -> list[Values]:
     return [iterate_keys(data, modality), ([str(row[name])] if row[name] is not None else [] for row in ids)]
 
 
+def collect_values(data: Any, name: str) -> Values:
+    """Returns the value of each row in a column; nothing for None."""
+    return ([row[name]] if row[name] is not None else [] for row in iterate_columns(data, [name]))
+
+
 def find_row_groups(data: Any) -> list[int]:
     """Returns for each row the number of a row of its group: rows that share an image, an audio clip, a video, an id of
-    these, or a context."""
+    these, a context, or a value of the column `group`."""
     shared = [values for modality in MEDIA for values in collect_media_values(data, modality)]
-    if "context" in list_column_names(data):
-        contexts = iterate_columns(data, ["context"])
-        shared.append([row["context"]] if row["context"] is not None else [] for row in contexts)
+    shared += [collect_values(data, name) for name in ("context", "group") if name in list_column_names(data)]
     return join_rows(len(data), shared)

@@ -149,10 +149,12 @@ def build_multitask_model(
         raise
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {to_one_line(error)}") from error
-    for name, (own, task, _) in setups.items():
+    for name, (own, task, data) in setups.items():
         if task.generates:
             set_generation(heads[name], own.generation)
         task.check_model(heads[name], processor)
+        rows: Any = data.train
+        task.check_inputs(rows.column_names, heads[name])
     return model
 
 

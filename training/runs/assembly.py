@@ -73,7 +73,9 @@ def build_processor_and_model(
             if not (folder / PROCESSOR_FILE).exists():
                 build_processor(recipe, task, train).save_pretrained(folder)
         processor = PlaitProcessor.from_pretrained(folder)
-        return processor, build_model(recipe, task, data.labels, processor, verbose=verbose and bool(args.should_log))
+        model = build_model(recipe, task, data.labels, processor, verbose=verbose and bool(args.should_log))
+        task.check_inputs(train.column_names, model)
+        return processor, model
     except RecipeError:
         raise
     except (OSError, TypeError, ValueError) as error:

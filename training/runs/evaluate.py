@@ -91,6 +91,7 @@ def measure(reference: str, recipe: Recipe, task: Task, split: str | None = None
     data = load_data(recipe.data, recipe.seed, labels, needs_labels=task.needs_labels, roles=task.roles)
     rows = choose_split(data.splits, split)
     task.check_columns(rows.column_names, split or "evaluated")
+    task.check_inputs(rows.column_names, model)
     collator = build_collator(recipe, task, processor, labels)
     rows = select_readable(rows, "evaluated", collator, recipe.data.on_error)
     rows: Any = task.prepare(rows, "evaluated", processor, recipe)

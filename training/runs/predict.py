@@ -74,6 +74,7 @@ def predict(
     """Yields a prediction for each row, as the task returns it."""
     task = find_task(recipe.task)
     model, processor = load_model(reference, recipe, task)
+    task.check_inputs(getattr(rows, "column_names", None) or list(rows[0] if len(rows) else ()), model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     Module.to(model, device).eval()
     collator = build_collator(recipe, task, processor, None)

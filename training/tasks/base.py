@@ -12,7 +12,7 @@ from ...processing import PlaitProcessor
 from ..data.inputs import count_row_tokens
 from ..data.labels import LabelSpec
 from ..data.loading import DataSplits
-from ..data.media import Row
+from ..data.media import Row, find_columns
 from ..data.row_encoder import RowEncoder
 from ..data.tokenizer import TARGET_TEMPLATE
 from ..metrics.base import StreamedMetrics
@@ -105,6 +105,17 @@ class Task:
                     f"{', '.join(names)}: map a column of the data to it"
                 )
 
+    def check_inputs(self, names: Sequence[str], model: PlaitPreTrainedModel) -> None:
+        """Raises RecipeError for a column of a modality that the model has no tower for, before training begins."""
+        for modality in MODALITY_TABLE:
+            columns = find_columns(names, modality)
+            if columns and modality not in model.config.encoders:
+                towers = ", ".join(model.config.encoders) or "none"
+                raise RecipeError(
+                    f"data.columns: nothing reads {columns[0]}, as the model has no {modality} tower (only {towers}): "
+                    f"add model.{modality}, or name in data.columns the columns to read, without {columns[0]}"
+                )
+
     def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
         """Raises RecipeError for a model that this task cannot train, before training begins."""
         text, tokenizer = model.config.text_config, processor.find_part("tokenizer")
@@ -133,7 +144,8 @@ class Task:
 
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterable[str | None]:
         """Returns the texts on which a new tokenizer of this part ("text" or "decoder") is trained."""
-        return data["text"] if part == "text" and "text" in data.column_names else []
+        names = [name for name in TEXT_ROLES if part == "text" and name in data.column_names]
+        return (text for name in names for text in data[name])
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
         """Prepares a split for this task's collator; the number of rows may change.

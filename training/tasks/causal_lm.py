@@ -54,6 +54,9 @@ class CausalLM(Task):
     can_cache_text: ClassVar[bool] = False
     decoder_template: ClassVar[str] = PREFIX_TEMPLATE
 
+    def check_inputs(self, names: Sequence[str], model: PlaitPreTrainedModel) -> None:
+        """Checks nothing: the decoder reads the text."""
+
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> list[str | None]:
         """Returns the column `text`."""
         return data["text"][:]

@@ -113,6 +113,12 @@ class Dialogue(Task):
         """
         from datasets import Dataset
 
+        unread = [name for name in ("prompt", "target") if name in recipe.data.columns]
+        if unread and "messages" in data.column_names and None not in data["messages"][:]:
+            raise RecipeError(
+                f"data.columns: nothing reads {unread[0]}, as every row of {split!r} has messages: map messages, or "
+                "prompt and target"
+            )
         tokenizer, limits = require_tokenizer(processor), compute_limits(processor, recipe)
         prompted = map(self.build_settings(recipe.settings).apply_prompt_template, collect_rows(data))
         found = [check_conversations(row, f"row {number} of {split!r}") for number, row in enumerate(prompted)]

@@ -97,6 +97,10 @@ class PreTraining(Task):
                 "map one of the columns to text or image"
             )
 
+    def check_inputs(self, names: Sequence[str], model: PlaitPreTrainedModel) -> None:
+        """Raises RecipeError for a column without a tower; texts may also be captions that a decoder generates."""
+        super().check_inputs([name for name in names if name != "text" or model.config.decoder_config is None], model)
+
     def check_training(self, data: "Dataset", args: PlaitTrainingArguments, recipe: Recipe) -> None:
         """Raises RecipeError if a batch would hold a single pair, or if a column is missing."""
         names = set(parse_objective_weights(self.build_settings(recipe.settings).objectives))

@@ -80,7 +80,13 @@ class QuestionAnswering(Task):
 
         Raises RecipeError for answers that are not in their context or lack a position.
         """
-        given = [normalize_answers(row) for row in check_answer_form(collect_rows(data), split)]
+        read = check_answer_form(collect_rows(data), split)
+        if "answer_start" in recipe.data.columns and not has_flat_answers(read[0]):
+            raise RecipeError(
+                f"data.columns: nothing reads answer_start, as the answers of {split!r} hold their own positions: "
+                "leave it out"
+            )
+        given = [normalize_answers(row) for row in read]
         check_answers(given, split)
         limits = build_window_limits(self.build_settings(recipe.settings), processor, recipe.max_length)
         found = list(split_windows(require_tokenizer(processor), given, limits))
@@ -186,14 +192,18 @@ def sample_spans(texts: Sequence[str], words: int, seed: int = 0) -> list[str]:
 
 def check_answer_form(rows: Sequence[Row], split: str) -> Sequence[Row]:
     """Returns the rows; raises RecipeError if their answers have no positions in the context."""
-    answers = rows[0]["answers"]
-    flat = isinstance(answers, str) or (isinstance(answers, Sequence) and any(isinstance(a, str) for a in answers))
-    if flat and "answer_start" not in rows[0]:
+    if has_flat_answers(rows[0]) and "answer_start" not in rows[0]:
         raise RecipeError(
             f"data.columns: the answers of {split!r} are texts without positions: map a column to answer_start, the "
             "character of the context at which each answer begins"
         )
     return rows
+
+
+def has_flat_answers(row: Row) -> bool:
+    """Returns whether the answers of a row are texts, without their positions."""
+    answers = row["answers"]
+    return isinstance(answers, str) or (isinstance(answers, Sequence) and any(isinstance(a, str) for a in answers))
 
 
 def drop_answers(row: Row) -> dict[str, Any]:

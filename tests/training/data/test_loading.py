@@ -282,3 +282,12 @@ def test_easy_vqa_source() -> None:
     row = data.train[0]
     assert Path(row["image"]).is_file()
     assert row["image_id"].startswith("train-")
+
+
+def test_rows_of_one_group_stay_together(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "data.csv", [{"text": f"{n}", "label": "ab"[n % 2], "group": f"{n // 4}"} for n in range(24)]
+    )
+    data = load_data(DataRecipe(source=str(file), validation_fraction=0.3), roles=("text", "label", "group"))
+    train, validation = (set(data.splits[split]["group"]) for split in ("train", "validation"))
+    assert validation and not train & validation

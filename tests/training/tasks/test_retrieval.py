@@ -238,7 +238,10 @@ def test_data_in_which_nothing_differs_are_refused(tmp_path: Path, pictures: dic
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [([None, [], None], "no row of 'train' has a hard negative"), ([3, 4, 5], "row 0 of 'train' has 3, neither")],
+    [
+        ([None, [], None], "no row of 'train' has a hard negative"),
+        ([{"a": 3}, {"a": 4}, {"a": 5}], "row 0 of 'train' has {'a': 3}, neither"),
+    ],
 )
 def test_hard_negatives_that_are_none_are_refused(
     tmp_path: Path, pictures: dict[str, Path], values: list[Any], message: str
