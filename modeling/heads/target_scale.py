@@ -25,7 +25,9 @@ class TargetScale(nn.Module):
 
 
 def build_target_scale(config: PlaitConfig) -> nn.Module:
-    """Builds the module that the config asks for: the identity if it has no `target_mean` and `target_std`."""
-    if config.target_mean is None or config.target_std is None:
+    """Builds the module that the config asks for: the identity without `target_mean` and `target_std`, or for classes
+    (of a model that was a regressor before)."""
+    regression = config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
+    if not regression or config.target_mean is None or config.target_std is None:
         return nn.Identity()
     return TargetScale(config.target_mean, config.target_std)

@@ -12,6 +12,7 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.loading import DataSplits
 from ..optimization.arguments import PlaitTrainingArguments
+from ..optimization.target_scale import fit_target_scale
 from ..recipes.errors import RecipeError
 from ..recipes.multitask import build_task_recipes, collect_task_weights
 from ..recipes.schema import Recipe
@@ -155,6 +156,7 @@ def build_multitask_model(
         task.check_model(heads[name], processor)
         rows: Any = data.train
         task.check_inputs(rows.column_names, heads[name])
+        fit_target_scale(heads[name], rows)
     return model
 
 

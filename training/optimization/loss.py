@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
 
 from ...modeling.losses.cross_entropy import classification_loss, count_labels, find_problem_type, masked_lm_loss
+from ...modeling.losses.labels import IGNORE_INDEX
 from ...modeling.tasks.classification import PlaitForClassification
 from ...modeling.tasks.masked_lm import PlaitForMaskedLM
+from ..data.label_columns import collect_labels
 from ..data.labels import MULTI, REGRESSION, read_config_labels
 from .arguments import PlaitTrainingArguments
 
@@ -96,7 +98,8 @@ def build_weighted_loss(
         problem_type = find_problem_type(model.config, labels)
 
         def of(logits: Tensor, labels: Tensor, count: Tensor | int | None) -> Tensor:
-            return classification_loss(logits, labels, problem_type, count, epsilon, weights)
+            std = model.config.target_std
+            return classification_loss(logits, labels, problem_type, count, epsilon, weights, std)
 
         whole, alone = of(outputs["logits"], labels, num_items_in_batch), outputs.get("alone")
         if not alone:
@@ -122,10 +125,17 @@ def compute_class_weights(model: PlaitForClassification, given: Mapping[str, flo
         if unknown:
             raise ValueError(f"class_weights: there is no class {unknown[0]!r}, only {', '.join(names)}")
         return torch.tensor([float(given.get(name, 1.0)) for name in names])
-    if data is None or "label" not in data.column_names:
+    labels = collect_labels(data)
+    if labels is None:
         raise ValueError(
-            "class_weights is 'balanced', but train_dataset has no column 'label' to count classes in: give the "
-            "weights by class, or a train_dataset with labels"
+            "class_weights is 'balanced', but train_dataset has no labels to count before training (a column 'label' "
+            "or 'labels', and no stream): give the weights by class, or a train_dataset with labels"
         )
-    counts = Counter(data["label"])
-    return torch.tensor([len(data) / (len(names) * max(1, counts[number])) for number in range(len(names))])
+    counts = Counter(int(label) for label in labels if label is not None and int(label) != IGNORE_INDEX)
+    if not counts or min(counts) < 0 or max(counts) >= len(names):
+        raise ValueError(
+            f"class_weights is 'balanced', but the labels of train_dataset are {sorted(counts)}, and the model has the "
+            f"classes 0 .. {len(names) - 1}: encode the labels as class numbers, or give the weights by class"
+        )
+    rows = sum(counts.values())
+    return torch.tensor([rows / (len(names) * max(1, counts[number])) for number in range(len(names))])

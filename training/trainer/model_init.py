@@ -8,6 +8,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.gradient_modulation import GradientModulation
 from ..optimization.loss import build_loss
+from ..optimization.target_scale import fit_target_scale
 from ..optimization.weight_averaging import WeightAveraging
 from ..parameters import freeze
 from .callbacks import DecoderTokensCallback
@@ -42,6 +43,7 @@ def adopt_model(trainer: Any, model: nn.Module) -> None:
     """Does for a new model what the trainer did for its first one: freezes parts, builds its loss, its logs and the
     callbacks that belong to it, and stores its special tokens."""
     freeze(model, trainer.args.frozen)
+    fit_target_scale(model, trainer.train_dataset)
     trainer.compute_loss_func = build_loss(model, trainer.args, trainer.train_dataset, trainer.given_loss)
     trainer.loss_log = build_loss_log(model)
     before: tuple[TrainerCallback | None, ...] = (trainer.weight_averaging, trainer.gradient_modulation)

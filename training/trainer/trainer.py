@@ -23,6 +23,7 @@ from ..optimization.gradient_cache import average_gradients, cached_backward
 from ..optimization.gradient_modulation import GradientShares
 from ..optimization.loss import build_loss
 from ..optimization.optimizer_state import fit_states_to_parameters
+from ..optimization.target_scale import fit_target_scale
 from ..parameters import freeze, parameter_groups
 from ..tasks.collator import PlaitDataCollator
 from .callbacks import (
@@ -83,6 +84,7 @@ class PlaitTrainer(Trainer):
         self.streamed_metrics = compute_metrics if isinstance(compute_metrics, StreamedMetrics) else None
         function: Any = None if self.streamed_metrics is not None else compute_metrics
         self.smooths_labels = getattr(unwrap_peft_model(model), "smooths_labels", False)
+        fit_target_scale(model, train_dataset)
         self.given_loss = kwargs.get("compute_loss_func")
         kwargs["compute_loss_func"] = build_loss(model, args, train_dataset, self.given_loss)
         self.loss_log = build_loss_log(model)
