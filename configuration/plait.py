@@ -223,8 +223,12 @@ class PlaitConfig(PlaitBaseConfig):
         return present | self._collect_answers()
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Returns what a config.json holds: every part, None if absent, and each size once, in its part."""
+        """Returns what a config.json holds: every part, None if absent, and each size once, in its part; the scale of
+        targets only if it is set."""
         content = {name: value for name, value in super().to_diff_dict().items() if name not in ANSWERED_SIZES}
+        for name in ("target_mean", "target_std"):
+            if content.get(name) is None:
+                content.pop(name, None)
         code = {"auto_map": {**self.auto_map, "AutoConfig": f"{MODULE}.PlaitConfig"}}
         return {**dict.fromkeys(SUB_CONFIGS), **content, **code}
 
