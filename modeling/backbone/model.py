@@ -270,7 +270,8 @@ class PlaitModel(PlaitPreTrainedModel):
             raise ValueError(
                 "this model is a decoder alone: it takes text, leave image, audio, video and encoder_outputs out"
             )
-        if self.config.inline and text["input_ids"] is not None and not begun:
+        given_text = text["input_ids"] is not None or text["inputs_embeds"] is not None
+        if self.config.inline and given_text and not begun:
             text = self.insert_images(text, inputs["image"], given)
         elif has_images or self.has_new_image_tokens(text["input_ids"]):
             raise ValueError(
@@ -286,6 +287,14 @@ class PlaitModel(PlaitPreTrainedModel):
             return False
         return bool((input_ids == self.config.image_token_id).any())
 
+    def find_image_places(self, text: Mapping[str, Any]) -> Tensor:
+        """Returns where image tokens stand in the text, (batch, length): in `inputs_embeds` those that are equal to the
+        image token's embedding."""
+        embeds, token = text["inputs_embeds"], self.config.image_token_id
+        if embeds is None:
+            return text["input_ids"] == token
+        return (embeds == self.get_input_embeddings()(torch.tensor(token, device=embeds.device))).all(dim=-1)
+
     def insert_images(
         self, text: dict[str, Any], image: dict[str, Any], given: Mapping[str, Any] | None
     ) -> dict[str, Any]:
@@ -293,7 +302,7 @@ class PlaitModel(PlaitPreTrainedModel):
 
         Raises ValueError for image tokens without images, or images of another number of rows.
         """
-        is_image = text["input_ids"] == self.config.image_token_id
+        is_image = self.find_image_places(text)
         mask = text["attention_mask"]  # with a static cache: one mask for each kind of layer
         if isinstance(mask, Tensor) and mask.ndim == 2:
             is_image &= mask[:, -is_image.shape[1] :].bool()
@@ -307,7 +316,8 @@ class PlaitModel(PlaitPreTrainedModel):
         if tower.mask.shape[0] != is_image.shape[0]:
             raise ValueError(f"images of {len(tower.mask)} rows, but texts of {len(is_image)}: pass each row's images")
         stream = self.connectors["image"](Stream(tower.last_hidden_state, tower.mask.bool()))
-        embeds = self.get_input_embeddings()(text["input_ids"])
+        embeds = text["inputs_embeds"]
+        embeds = self.get_input_embeddings()(text["input_ids"]) if embeds is None else embeds
         each = tower.item_length or tower.mask.shape[1]
         inline = insert_image_tokens(embeds, is_image, stream, tower.mask.shape[1] // each)
         blocks = {"blocks": inline.blocks} if self.config.bidirectional_images else {}

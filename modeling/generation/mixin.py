@@ -107,6 +107,9 @@ class PlaitGenerationMixin:
                 and decoder_attention_mask.ndim == 2
             ):
                 kwargs["decoder_position_ids"] = compute_last_positions(decoder_attention_mask, input_ids.shape[1])
+            begins = bool(is_first_iteration) or not kwargs.get("use_cache", True)
+            if kwargs.get("encoder_outputs") is not None and getattr(self, "assistant_images", None):
+                begins = begins or not count_cached_tokens(past_key_values)  # transformers begins no assistant's text
             prepared = super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
                 input_ids,
                 next_sequence_length=next_sequence_length,
@@ -116,7 +119,7 @@ class PlaitGenerationMixin:
                 is_first_iteration=is_first_iteration,
                 **kwargs,
             )
-            return self.select_step_inputs(prepared, bool(is_first_iteration) or not kwargs.get("use_cache", True))
+            return self.select_step_inputs(prepared, begins)
         step = {name: value for name, value in kwargs.items() if name not in PROMPT_INPUTS}
         if self.config.is_encoder_decoder:
             step |= {"decoder_input_ids": input_ids[:, -1:], "decoder_attention_mask": decoder_attention_mask}

@@ -1,6 +1,7 @@
 """Causal language modelling: a decoder alone, or with images inside its text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Unpack
 
 import numpy as np
@@ -33,6 +34,8 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
     """
 
     decoder_kind = "inline"
+    # set only in an assistant model during `generate`: the outputs of its own image tower, empty without one
+    assistant_images: dict[str, TowerOutput] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -106,18 +109,22 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         new = self.select_new_tokens(inputs, kwargs)
         if self.config.inline and new is not None and not bool((new == self.config.image_token_id).any()):
             image = {}  # its tokens are in the cache
+            kwargs.pop("encoder_outputs", None)
+        assistant = use_assistant_images(kwargs.get("assistant_model"), image, kwargs.get("encoder_outputs"))
         if image.get("pixel_values") is not None:
             if self.find_option("prefill_chunk_size", kwargs):
                 raise ValueError("prefill_chunk_size cuts a prompt, and the images inside it, into parts: leave it out")
             with torch.no_grad():
                 kwargs["encoder_outputs"] = {"image": self.model.encode("image", **image)}
+        if self.assistant_images is not None:  # not those of the model that it assists
+            kwargs["encoder_outputs"] = self.assistant_images or None
         if self.config.inline:  # an image token stands for an image, which the model cannot generate
             kwargs["suppress_tokens"] = [
                 *(self.find_option("suppress_tokens", kwargs) or ()),
                 self.config.image_token_id,
             ]
         library: Any = super()
-        with self.use_decode_step():
+        with self.use_decode_step(), assistant:
             return library.generate(inputs, kwargs.pop("generation_config"), *args, **kwargs)
 
     def select_new_tokens(self, inputs: Tensor | None, kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -173,6 +180,26 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         options = (logits_to_keep, num_items_in_batch, smoothing)
         loss, logits, outputs = self.predict_tokens(inputs, targets, *options)
         return PlaitCausalLMOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
+
+
+@contextmanager
+def use_assistant_images(assistant: Any, image: Mapping[str, Any], given: Any) -> Iterator[None]:
+    """Encodes the images by the assistant model's own tower, and keeps the result in it inside this block.
+
+    Raises ValueError for an assistant with an image tower and images that are encoded already (`given`).
+    """
+    if not isinstance(assistant, PlaitForCausalLM):
+        yield
+        return
+    if assistant.config.inline and given:
+        raise ValueError("assistant_model has an image tower of its own: pass pixel_values instead of encoder_outputs")
+    with torch.no_grad():
+        reads = assistant.config.inline and image.get("pixel_values") is not None
+        assistant.assistant_images = {"image": assistant.model.encode("image", **image)} if reads else {}
+    try:
+        yield
+    finally:
+        assistant.assistant_images = None
 
 
 def register_causal_name(name: str) -> None:
