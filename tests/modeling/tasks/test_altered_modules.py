@@ -108,6 +108,8 @@ def build_tower(name: str) -> tuple[PlaitModel, dict[str, Tensor]]:
 def arguments_of(case: tuple[str, str, bool]) -> dict[str, Any]:
     inputs = zoo.inputs_of(case[1], batch=2)  # of two rows, matching has no choice of negatives
     given = {**inputs, **zoo.labels_of(case[0], inputs)}
+    if case[0] == "PlaitModel" and "attention_mask" in given:  # it returns padded tokens too, which are not computed
+        given["attention_mask"] = torch.ones_like(given["attention_mask"])
     if case[0] == "PlaitForRetrieval":
         given["return_loss"] = True
     if case[0] == "PlaitForPreTraining" and "pixel_values" in given:
