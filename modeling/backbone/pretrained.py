@@ -102,7 +102,8 @@ class PlaitPreTrainedModel(ComposableModel):
         for field in ("_no_split_modules", "_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
             setattr(self, field, {name for model in models for name in getattr(model, field) or ()})
         share_attention_implementation(self.config)  # with the configs that the class's own `__init__` added
-        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = present.intersection(self._no_split_modules or ())
         self._can_compile_fullgraph = all(type(model)._can_compile_fullgraph for model in models)
         super().post_init()
 
@@ -114,7 +115,8 @@ class PlaitPreTrainedModel(ComposableModel):
         found = next((device for device in devices if device.type != "meta"), None)
         if found is not None or not hasattr(self, "hf_device_map"):
             return super().device if found is None else found
-        return torch.device(next((each for each in self.hf_device_map.values() if each not in ("cpu", "disk")), "cpu"))
+        places = cast("dict[str, Any]", self.hf_device_map).values()
+        return torch.device(next((place for place in places if place not in ("cpu", "disk")), "cpu"))
 
     @property
     def parts(self) -> dict[str, Any]:

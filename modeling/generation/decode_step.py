@@ -293,8 +293,9 @@ class DecodeStep:
 
 def build_rotary(rotary: PlaitRotaryEmbedding | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """Returns the function of the rotary embedding: its `forward`, or the module itself if it is not plain."""
-    exact = rotary is not None and type(rotary) is PlaitRotaryEmbedding and is_plain(rotary)
-    return rotary.forward if exact else rotary
+    if rotary is None or type(rotary) is not PlaitRotaryEmbedding or not is_plain(rotary):
+        return rotary
+    return rotary.forward
 
 
 def list_composite_parts(decoder: TextTower) -> Iterator[tuple[nn.Module, type[nn.Module]]]:

@@ -329,8 +329,8 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         """Builds embeddings of zero rows, for a batch without a pair in a run of several processes."""
         nothing = self.build_zero_loss()
         first, second = (nothing.expand(0, compute_side_width(self.config, name)) for name in self.model.towers)
-        if self.projections:
-            first, second = (project(x) for project, x in zip(self.projections.values(), (first, second), strict=True))
+        if projections := cast("Any", self.projections):
+            first, second = (project(x) for project, x in zip(projections.values(), (first, second), strict=True))
         return first, second
 
 
