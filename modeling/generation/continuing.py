@@ -13,7 +13,7 @@ def count_cached_tokens(cache: Cache | None) -> int:
     return 0 if cache is None else int(cache.get_seq_length())
 
 
-def is_whole_text(tokens: Tensor, mask: Tensor | None, cache: Cache) -> bool:
+def is_whole_text(tokens: Tensor, mask: Tensor | None, cache: Any) -> bool:
     """Returns whether `tokens` are the cached tokens and new ones behind them; False if they are only the new ones.
 
     tokens: (batch, length) or their embeddings; mask: of the same length for a whole text (None too), of cached and new
@@ -36,7 +36,7 @@ def is_whole_text(tokens: Tensor, mask: Tensor | None, cache: Cache) -> bool:
     )
 
 
-def repeat_cache_rows(cache: Cache, times: int) -> None:
+def repeat_cache_rows(cache: Any, times: int) -> None:
     """Repeats every row of the cache for beams or returned sequences; copies of a row are adjacent.
 
     Raises ValueError for a static cache, whose rows are fixed.
