@@ -37,10 +37,10 @@ def lower_texts(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ValueError(
             f"do_lower_case needs a fast tokenizer, not a {type(tokenizer).__name__}: lower the texts first"
         )
-    own = tokenizer.backend_tokenizer.normalizer
-    parts = [] if own is None else list(own) if isinstance(own, Sequence) else [own]
+    own: Any = tokenizer.backend_tokenizer.normalizer
+    parts: list[Any] = [] if own is None else [*own] if type(own) is Sequence else [own]
     if not any(isinstance(part, Lowercase) for part in parts):
-        tokenizer.backend_tokenizer.normalizer = Sequence([Lowercase(), *parts])  # pyright: ignore[reportAttributeAccessIssue]
+        tokenizer.backend_tokenizer.normalizer = Sequence([Lowercase(), *parts])
 
 
 def find_prompts(read_json: JsonReader) -> dict[str, str] | None:

@@ -28,7 +28,7 @@ from sentence_transformers.sentence_transformer import modules as parts  # noqa:
 from plait.training.sentence_module import PlaitSentenceModule  # noqa: E402
 
 TEXTS = ["a red square", "A Red Square", "it is all over green , and square and red and it is all over", "blue", "it"]
-SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 TOWERS = {
     "bert": lambda size: hf.BertModel(hf.BertConfig(vocab_size=size, max_position_embeddings=24, **SIZES)),
     "mpnet": lambda size: hf.MPNetModel(
@@ -166,7 +166,8 @@ def test_with_other_towers_its_vector_is_projected(tokenizer: Any, tmp_path: Pat
         projected = model.projections["text"](expected)
     torch.testing.assert_close(model.encode(TEXTS, processor, normalize=False), projected, **CLOSE)
     given = PlaitForRetrieval.compose(text=tmp_path / "encoder", image=image, pooling="last", verbose=False)
-    assert given.config.text_config.sentence_pooling is None and given.config.text_config.pooling == "last"
+    tower: Any = given.config.text_config
+    assert tower.sentence_pooling is None and tower.pooling == "last"
     fused = PlaitForClassification.compose(text=tmp_path / "encoder", image=image, labels=2, verbose=False)
     masked = PlaitForMaskedLM.from_pretrained(tmp_path / "encoder")
     for other in (fused, masked):
@@ -262,4 +263,5 @@ def test_what_plait_does_not_have_is_an_error(tokenizer: Any, tmp_path: Path) ->
     with pytest.raises(OSError, match="a sentence encoder of StaticEmbedding"):
         PlaitForRetrieval.from_pretrained(static)
     tower = hf.AutoModel.from_pretrained(folder)
-    assert PlaitForRetrieval.compose(text=tower, verbose=False).config.text_config.sentence_pooling is None
+    alone: Any = PlaitForRetrieval.compose(text=tower, verbose=False).config.text_config
+    assert alone.sentence_pooling is None

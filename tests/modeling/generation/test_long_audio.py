@@ -24,8 +24,19 @@ MODELS = ("english", "multilingual", "timeless")
 
 def save_whisper(folder: Path, kind: str) -> Path:
     torch.manual_seed(3)
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
-    tokens = {"bos_token_id": START, "eos_token_id": END, "pad_token_id": END, "decoder_start_token_id": START}
+    sizes: dict[str, Any] = {
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 24,
+        "decoder_ffn_dim": 24,
+    }
+    tokens: dict[str, Any] = {
+        "bos_token_id": START,
+        "eos_token_id": END,
+        "pad_token_id": END,
+        "decoder_start_token_id": START,
+    }
     model = hf.WhisperForConditionalGeneration(
         hf.WhisperConfig(
             vocab_size=TIMELESS + 52,
@@ -43,7 +54,7 @@ def save_whisper(folder: Path, kind: str) -> Path:
     for name, parameter in model.named_parameters():
         if "embed_positions" not in name:
             nn.init.normal_(parameter, std=0.5)
-    config = hf.GenerationConfig(**tokens, max_new_tokens=14, is_multilingual=kind == "multilingual")
+    config: Any = hf.GenerationConfig(**tokens, max_new_tokens=14, is_multilingual=kind == "multilingual")
     if kind != "timeless":
         config.update(no_timestamps_token_id=TIMELESS, return_timestamps=False)
         config.no_timestamps_token_id, config.return_timestamps = TIMELESS, False
@@ -83,7 +94,7 @@ def strip(tokens: Tensor) -> list[int]:
 def test_windows_give_the_tokens_of_transformers(folders: dict[str, Path], kind: str) -> None:
     """Each long clip, with its timestamps, greedily and by beams; without them the same tokens but for these."""
     model, processor = read(folders[kind])
-    theirs = hf.WhisperForConditionalGeneration.from_pretrained(folders[kind]).eval()
+    theirs: Any = hf.WhisperForConditionalGeneration.from_pretrained(folders[kind]).eval()
     for clip in (clip for clip in make_clips() if len(clip) > WINDOW):
         inputs = encode(processor, [clip])
         features = inputs["input_features"][:, 0]

@@ -34,7 +34,12 @@ def test_the_head_learns_what_logistic_regression_does(tmp_path: Path) -> None:
     texts = [" ".join(drawn.choices(WORDS, k=drawn.randint(3, 9))) for _ in range(900)]
     tokenizer = train_tokenizer(texts, 24, vocab_size=300, min_frequency=1)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     tower = hf.BertModel(hf.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=24, **sizes))
     for parameter in (parameter for parameter in tower.parameters() if parameter.ndim > 1):
         nn.init.normal_(parameter, std=0.3)
