@@ -94,8 +94,9 @@ class PlaitForClassification(PlaitPreTrainedModel):
 
         Raises ValueError for a standard deviation that is not above 0.
         """
-        self.config.target_mean, self.config.target_std = mean, std
-        self.config.check_target_scale()
+        config: Any = self.config
+        config.target_mean, config.target_std = mean, std
+        config.check_target_scale()
         self.target_scale = build_target_scale(self.config)
 
     def compute_unimodal_logits(self, encoded: dict[str, TowerOutput] | None) -> dict[str, UnimodalOutput]:

@@ -46,7 +46,8 @@ def read_text_column(data: "Dataset", name: str) -> "Dataset":
         import pyarrow.compute
 
         compute: Any = pyarrow.compute  # its functions are made at run time
-        column = data.select_columns([name]).with_format("arrow")[:].column(name)
+        table: Any = data.select_columns([name]).with_format("arrow")[:]
+        column = table.column(name)
         empty = compute.equal(column, "")
         return replace_column(data, name, compute.if_else(empty, None, column)) if compute.any(empty).as_py() else data
     if is_nested_text(feature):

@@ -93,7 +93,8 @@ def check_mapping(mapping: Mapping[str, str | list[str]], templates: Mapping[str
             )
     check_keys(templates, [role for role in mapping if role in TEXT_COLUMNS], "data.templates")
     for role, template in templates.items():
-        names = [mapping[role]] if isinstance(mapping[role], str) else mapping[role]
+        given = mapping[role]
+        names = [given] if isinstance(given, str) else given
         if set(PLACEHOLDER.findall(template)) != set(names):
             raise RecipeError(
                 f"data.templates.{role} is {template!r}, but data.columns.{role} has {', '.join(names)}: name each "

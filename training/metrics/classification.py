@@ -130,7 +130,7 @@ class Metrics:
     """
 
     def __init__(self, names: Sequence[str], problem_type: MetricProblemType) -> None:
-        self.problem_type = problem_type
+        self.problem_type: MetricProblemType = problem_type
         self.metrics = {
             _shorten_name(name): find_metric(name, problem_type) for name in names or DEFAULT_METRICS[problem_type]
         }
@@ -224,7 +224,7 @@ def find_known_rows(references: np.ndarray, problem_type: MetricProblemType) -> 
     if problem_type == MASKED_LM_PROBLEM:
         return np.ones(len(references), dtype=bool)
     if problem_type == REGRESSION:
-        return ~np.isnan(references).reshape(len(references), -1).any(axis=1)
+        return np.logical_not(np.isnan(references).reshape(len(references), -1).any(axis=1))
     return (references != IGNORE_INDEX).reshape(len(references), -1).any(axis=1)
 
 

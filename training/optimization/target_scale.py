@@ -25,7 +25,7 @@ def fit_target_scale(model: nn.Module, data: Any) -> None:
     inner: Any = unwrap_peft_model(model)
     if not isinstance(inner, PlaitForClassification) or read_config_labels(inner.config).problem_type != REGRESSION:
         return
-    targets = collect_targets(data, inner.config.num_labels)
+    targets = collect_targets(data, len(inner.config.id2label or {}))
     if inner.config.target_std is not None or targets is None or not has_new_head(inner):
         return
     mean, std = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
