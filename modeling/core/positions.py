@@ -17,9 +17,8 @@ def count_positions(mask: Tensor | Mapping[str, Tensor] | None, length: int, pas
         return None
     if is_padded_behind(mask):
         return None
-    # in a compiled graph padding at the end keeps its index, as it does outside
-    padding = torch.arange(past + length, device=mask.device) if is_recording_graph() else 0
-    return torch.where(mask.bool(), mask.bool().cumsum(1) - 1, padding)[:, past:]
+    index = torch.arange(past + length, device=mask.device)
+    return torch.where(mask.bool(), mask.bool().cumsum(1) - 1, index)[:, past:]
 
 
 def is_padded_behind(mask: Tensor) -> bool:
@@ -27,6 +26,14 @@ def is_padded_behind(mask: Tensor) -> bool:
     compiled graph, which cannot depend on it. Reads the mask on the host."""
     real = mask.bool()
     return not is_recording_graph() and bool((real[:, 1:] <= real[:, :-1]).all())
+
+
+def is_unbroken(mask: Tensor) -> bool:
+    """Returns whether the real tokens of each row of a mask, (batch, length), stand without padding between them: their
+    distances are then those of their indices. False in a compiled graph, which cannot depend on it."""
+    real = mask.bool()
+    begins = (real[:, 1:] & ~real[:, :-1]).sum(1) + real[:, 0]
+    return not is_recording_graph() and bool((begins <= 1).all())
 
 
 def flatten_positions(inputs: Mapping[str, Any]) -> Tensor | None:

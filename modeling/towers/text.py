@@ -10,7 +10,7 @@ from transformers.cache_utils import Cache
 from ...configuration import PlaitTextConfig
 from ..core.graphs import is_recording_graph
 from ..core.pooling import build_pooler, build_tower_output
-from ..core.positions import count_positions
+from ..core.positions import count_positions, is_unbroken
 from ..core.sentence import build_sentence_pooler
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
@@ -66,11 +66,23 @@ class TextTower(nn.Module):
     def count_positions(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Any, past: int
     ) -> Tensor | None:
-        """Counts the positions over real tokens: see `plait.modeling.core.positions.count_positions`."""
-        text = inputs_embeds if input_ids is None else input_ids
+        """Counts the positions over real tokens: see `plait.modeling.core.positions.count_positions`. None also if the
+        tower sees only distances (rotary positions), and padding does not change those."""
+        text, table = inputs_embeds if input_ids is None else input_ids, self.embeddings
         positions = None if text is None else count_positions(attention_mask, text.shape[1], past)
-        counted = positions is not None and self.embeddings.counted  # given positions index such a table as they are
-        return positions + self.embeddings.position_offset if counted else positions
+        if positions is None or (
+            table.position_embedding is None and self.sees_distances and is_unbroken(attention_mask)
+        ):
+            return None
+        if table.position_embedding is not None and past + text.shape[1] > table.available:
+            positions = positions.masked_fill(~attention_mask[:, past:].bool(), 0)  # padding alone exceeds the table
+        return positions + table.position_offset if table.counted else positions  # such a table is indexed as it is
+
+    @property
+    def sees_distances(self) -> bool:
+        """Whether attention depends on distances alone: no rotary scaling that changes with the largest position."""
+        rotary = self.transformer.rotary
+        return rotary is None or rotary.rope_type not in ("dynamic", "longrope")
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the token embedding."""
