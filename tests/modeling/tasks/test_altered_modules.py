@@ -28,13 +28,9 @@ from plait.configuration import (
 
 from .. import zoo
 
-# one shape of each class, where leaves of one name are altered together; every shape and every single leaf is slow
+# of these, leaves of one name are altered together; every class and shape, leaf by leaf, is slow
 SHAPES = {
-    "PlaitModel": "resampled",
-    "PlaitForClassification": "cross_attention",
     "PlaitForMaskedLM": "text",
-    "PlaitForPreTraining": "early",
-    "PlaitForQuestionAnswering": "text",
     "PlaitForCausalLM": "inline",
     "PlaitForConditionalGeneration": "captioner",
     "PlaitForRetrieval": "apart",
@@ -80,6 +76,7 @@ TOWERS: dict[str, tuple[str, Any, dict[str, tuple[int, ...]]]] = {
     ),
     "recurrent": ("audio_config", PlaitRNNConfig(num_mel_bins=4, rnn_size=8), {"input_features": (2, 4, 6)}),
 }
+QUICK_TOWERS = ("spectrogram", "waveform")
 # they compute nothing that a batch with every modality, or a loss, depends on
 UNREAD = re.compile(r"missing|modality_dropout|mask_token|pooler\.(norm|dense|act)$")
 GENERATE = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
@@ -266,7 +263,9 @@ def test_any_leaf_may_be_offloaded(case: tuple[str, str, bool]) -> None:
         check_offloading(model, groups, lambda: generated_logits(model, case[1], use_cache=True))
 
 
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK_TOWERS else pytest.mark.slow) for name in TOWERS]
+)
 def test_every_leaf_of_every_tower(name: str) -> None:
     """Hooks, parametrizations, adapters and offloading, as above, in the towers that the shapes do not have."""
     model, inputs = build_tower(name)

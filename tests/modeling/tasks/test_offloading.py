@@ -73,7 +73,7 @@ def check_cuts(case: tuple[str, str], folder: Path, every: int) -> None:
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 @torch.no_grad()
 def test_some_cuts_of_every_class(case: tuple[str, str], tmp_path: Path) -> None:
-    check_cuts(case, tmp_path, every=9)
+    check_cuts(case, tmp_path, every=16)
 
 
 @pytest.mark.parametrize("case", ALL)

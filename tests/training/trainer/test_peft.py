@@ -84,7 +84,7 @@ def adapt(model: PlaitPreTrainedModel, first: str) -> torch.nn.Module:
     return adapted
 
 
-QUICK = ("early", "captioner", "inline", "apart")
+QUICK = ("captioner", "apart")
 CASES = [
     pytest.param(case, id="-".join(case), marks=[] if case[1] in QUICK else pytest.mark.slow) for case in zoo.CASES
 ]
