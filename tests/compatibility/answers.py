@@ -25,7 +25,11 @@ def name_tensors(output: Any, path: str = "") -> dict[str, Tensor]:
 
 @torch.no_grad()
 def ask(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns what a model answers: outputs, with targets the losses ("learned."), and ids of greedy decoding."""
+    """Returns what a model answers: outputs, with targets the losses ("learned."), and ids of greedy decoding.
+
+    Rows with padding on the left were saved when decoders counted positions over the padding too: they are given so.
+    """
+    inputs = {**inputs, **give_places(inputs)}
     plain = {name: value for name, value in inputs.items() if name not in TARGETS}
     torch.manual_seed(0)
     answers = name_tensors(model.eval()(**plain))
@@ -35,9 +39,17 @@ def ask(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         given = {name: value for name, value in inputs.items() if "labels" not in inputs or name != "decoder_input_ids"}
         answers |= name_tensors(model(**given), "learned")
     if type(model).__name__ in GENERATING:
-        read = {name: value for name, value in plain.items() if name != "decoder_input_ids"}
+        read = {name: value for name, value in plain.items() if name not in ("decoder_input_ids", "position_ids")}
         answers["generated"] = model.generate(**read, max_new_tokens=5)
     return answers
+
+
+def give_places(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the places of the tokens as `position_ids` if there is padding on the left of a text, else nothing."""
+    mask = inputs.get("attention_mask")
+    if mask is None or bool(mask[:, 0].all()):
+        return {}
+    return {"position_ids": torch.arange(mask.shape[1]).expand(mask.shape)}
 
 
 def process(processor: Any, rows: Mapping[str, Any]) -> dict[str, Tensor]:
