@@ -70,11 +70,11 @@ class PlaitBaseConfig(PreTrainedConfig):
     saved_if_set: ClassVar[tuple[str, ...]] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the config as a dict, without fields of `saved_if_set` that are None."""
+        """Returns the config as a dict, without fields of `saved_if_set` that are None or False."""
         return {
             name: value
             for name, value in super().to_dict().items()
-            if value is not None or name not in self.saved_if_set
+            if not (value is None or value is False) or name not in self.saved_if_set
         }
 
     def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:

@@ -27,9 +27,11 @@ def name_tensors(output: Any, path: str = "") -> dict[str, Tensor]:
 def ask(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns what a model answers: outputs, with targets the losses ("learned."), and ids of greedy decoding.
 
-    Rows with padding on the left were saved when decoders counted positions over the padding too: they are given so.
+    Rows with padding on the left were saved when native decoders counted positions over the padding too: they are given
+    so.
     """
-    inputs = {**inputs, **give_places(inputs)}
+    wrapped = any(type(module).__name__ == "WrappedDecoder" for module in model.modules())
+    inputs = dict(inputs) if wrapped else {**inputs, **give_places(inputs)}
     plain = {name: value for name, value in inputs.items() if name not in TARGETS}
     torch.manual_seed(0)
     answers = name_tensors(model.eval()(**plain))
@@ -50,6 +52,17 @@ def give_places(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if mask is None or bool(mask[:, 0].all()):
         return {}
     return {"position_ids": torch.arange(mask.shape[1]).expand(mask.shape)}
+
+
+def hide_padding(answers: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the answers with zeros at the padding on the left of a text, where a number means nothing."""
+    if not give_places(inputs):
+        return dict(answers)
+    mask = inputs["attention_mask"]
+    return {
+        name: answer * mask.view(*mask.shape, *[1] * (answer.ndim - 2)) if answer.shape[:2] == mask.shape else answer
+        for name, answer in answers.items()
+    }
 
 
 def process(processor: Any, rows: Mapping[str, Any]) -> dict[str, Tensor]:
