@@ -57,7 +57,7 @@ def flatten_positions(inputs: Mapping[str, Any]) -> Tensor | None:
     begins = torch.zeros_like(index, dtype=torch.bool)
     if ends is not None:
         begins[ends[:-1][ends[:-1] < ends[1:]].to(index)] = True
-    else:
+    elif numbers is not None:
         begins[0], begins[1:] = True, numbers[0, 1:] != numbers[0, :-1]
     counted = (index - torch.where(begins, index, 0).cummax(0).values)[None]
     if positions is not None and not torch.equal(find_row_starts(positions), find_row_starts(counted)):

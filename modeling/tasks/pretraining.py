@@ -312,7 +312,9 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         labels = cast("Tensor", step.targets.labels)[rows]
         text = {"input_ids": shift_labels_right(labels, self.config), "attention_mask": mask_until_last_label(labels)}
         context = {"context": fused.tokens, "context_mask": fused.mask}
-        x = self.lm_transform(self.model.decode({**text, **context}, None, False, {}).last_hidden_state)
+        x = cast("nn.Module", self.lm_transform)(
+            self.model.decode({**text, **context}, None, False, {}).last_hidden_state
+        )
         return compute_token_loss(cast("nn.Linear", self.lm_head), x, labels)
 
     def compute_embeds(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:

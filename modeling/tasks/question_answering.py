@@ -73,12 +73,12 @@ class PlaitForQuestionAnswering(PlaitPreTrainedModel):
 
     def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
         """Returns zeros, (batch,), -100 for a row whose answer is not in its text."""
-        ends = [inputs.get(name) for name in ("start_positions", "end_positions")]
+        start, end = inputs.get("start_positions"), inputs.get("end_positions")
         mask, text = inputs.get("attention_mask"), inputs.get("input_ids", inputs.get("inputs_embeds"))
         read = text if mask is None else mask
-        if ends[0] is None or ends[1] is None or read is None:
+        if start is None or end is None or read is None:
             return None
-        return torch.where(find_labelled_spans(torch.stack(ends, dim=1), read.shape[1]), 0, IGNORE_INDEX)
+        return torch.where(find_labelled_spans(torch.stack((start, end), dim=1), read.shape[1]), 0, IGNORE_INDEX)
 
 
 def find_labelled_spans(positions: Tensor, length: int) -> Tensor:

@@ -70,8 +70,10 @@ class TextTower(nn.Module):
         tower sees only distances (rotary positions), and padding does not change those."""
         text, table = inputs_embeds if input_ids is None else input_ids, self.embeddings
         positions = None if text is None else count_positions(attention_mask, text.shape[1], past)
-        if positions is None or (
-            table.position_embedding is None and self.sees_distances and is_unbroken(attention_mask)
+        if (
+            text is None
+            or positions is None
+            or (table.position_embedding is None and self.sees_distances and is_unbroken(attention_mask))
         ):
             return None
         if table.position_embedding is not None and past + text.shape[1] > table.available:

@@ -68,8 +68,9 @@ def find_row_layout(inputs: Mapping[str, Any]) -> RowLayout | None:
     """
     mask, positions, cache = (inputs.get(name) for name in ("attention_mask", "position_ids", "past_key_values"))
     if positions is None:
-        padded = cache is None and isinstance(mask, Tensor) and mask.ndim == 2
-        return align_rows(mask) if padded and not is_padded_behind(mask) else None
+        if cache is not None or not isinstance(mask, Tensor) or mask.ndim != 2 or is_padded_behind(mask):
+            return None
+        return align_rows(mask)
     if mask is not None or positions.shape[1] < 2 or is_recording_graph():
         return None
     starts = find_row_starts(positions)
