@@ -311,11 +311,9 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         rows, fused = next(iter(step.plan[CAPTIONING].values())), step.fused[CAPTIONING]
         labels = cast("Tensor", step.targets.labels)[rows]
         text = {"input_ids": shift_labels_right(labels, self.config), "attention_mask": mask_until_last_label(labels)}
-        context = {"context": fused.tokens, "context_mask": fused.mask}
-        x = cast("nn.Module", self.lm_transform)(
-            self.model.decode({**text, **context}, None, False, {}).last_hidden_state
-        )
-        return compute_token_loss(cast("nn.Linear", self.lm_head), x, labels)
+        text |= {"context": fused.tokens, "context_mask": fused.mask}
+        decoded = self.model.decode(text, None, False, {}).last_hidden_state
+        return compute_token_loss(cast("nn.Linear", self.lm_head), cast("nn.Module", self.lm_transform)(decoded), labels)
 
     def compute_embeds(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Projects pooled outputs to unit vectors, by modality (rows, width); {} without a contrastive head."""
