@@ -312,8 +312,8 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         labels = cast("Tensor", step.targets.labels)[rows]
         text = {"input_ids": shift_labels_right(labels, self.config), "attention_mask": mask_until_last_label(labels)}
         text |= {"context": fused.tokens, "context_mask": fused.mask}
-        decoded = self.model.decode(text, None, False, {}).last_hidden_state
-        return compute_token_loss(cast("nn.Linear", self.lm_head), cast("nn.Module", self.lm_transform)(decoded), labels)
+        x = self.model.decode(text, None, False, {}).last_hidden_state
+        return compute_token_loss(cast("nn.Linear", self.lm_head), cast("nn.Module", self.lm_transform)(x), labels)
 
     def compute_embeds(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Projects pooled outputs to unit vectors, by modality (rows, width); {} without a contrastive head."""
