@@ -22,11 +22,12 @@ $(1)/bin/python -m pip install ".[test,demo]" -c $(2)
 touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-oldest lint parity matrix conformance bench clean
+.PHONY: help demo test test-slow test-oldest lint parity matrix conformance bench clean
 
 help:
 	@echo "make demo         train on questions about images, save, reload, answer (about ten minutes on two cores)"
-	@echo "make test         the tests against the built package, then make lint"
+	@echo "make test         the tests against the built package (under ten minutes on two cores), then make lint"
+	@echo "make test-slow    the tests marked slow: every class against every module, cut of an offload, compilation"
 	@echo "make test-oldest  the tests on the oldest supported transformers"
 	@echo "make lint         ruff and pyright"
 	@echo "make parity       every family beside transformers: relative difference and error to float64"
@@ -52,11 +53,14 @@ demo: $(VENV)/.installed
 
 # one thread a worker: the workers already fill the cores
 test: $(VENV)/.installed
-	PLAIT_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) $(ARGS)
+	PLAIT_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) -m "not slow" $(ARGS)
 	$(MAKE) lint
 
+test-slow: $(VENV)/.installed
+	PLAIT_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) -m slow $(ARGS)
+
 test-oldest: $(VENV_OLDEST)/.installed
-	PLAIT_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(VENV_OLDEST)/bin/pytest -n $(WORKERS) $(ARGS)
+	PLAIT_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(VENV_OLDEST)/bin/pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
