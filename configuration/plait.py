@@ -213,8 +213,8 @@ class PlaitConfig(PlaitBaseConfig):
         """The width of the tokens that a head reads."""
         if self.main_part is None:
             raise AttributeError("these towers are apart: each has its own hidden_size")
-        modality = next(iter(self.encoders), None) if self.main_part is self.single else None
-        return width_of(self.main_part, modality if self.decoder_config is None else None)
+        names = {id(config): modality for modality, config in self.encoders.items()}  # of a config of two towers
+        return width_of(self.main_part, names.get(id(self.main_part)))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as a dict: without absent parts, and with the sizes of the main part, which tools such as

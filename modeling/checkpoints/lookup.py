@@ -62,7 +62,7 @@ def holds_decoder_alone(config: PreTrainedConfig, names: TensorNames) -> bool:
     """Returns whether a checkpoint of an encoder-decoder family has no encoder (BartForCausalLM), by its names on disk
     or, without a file, by its config."""
     if not names:
-        return config.is_decoder and not config.is_encoder_decoder
+        return getattr(config, "is_decoder", False) and not config.is_encoder_decoder
     return not any(name.startswith(("encoder.", "shared.")) for name in names)
 
 

@@ -72,7 +72,11 @@ def read_parts(
     generates = model_class.decoder_kind is not None
     # a checkpoint of a two-tower type may hold only one of them
     if source.config.model_type not in DUAL_ENCODERS and find_family(source.config) is None:
-        alone = is_decoder_of_pair(source.config) and source.config.is_decoder and not source.config.is_encoder_decoder
+        alone = (
+            is_decoder_of_pair(source.config)
+            and getattr(source.config, "is_decoder", False)
+            and not source.config.is_encoder_decoder
+        )
         if alone or (generates and has_causal_lm(source.config)):
             return {"decoder": read_wrapped_decoder(source, where)}
         component = read_wrapped_tower(source, None, where)

@@ -190,7 +190,7 @@ class TubeletEmbeddings(nn.Module):
         pixels = cast_to_module(pixel_values_videos, self.patch_embedding).transpose(1, 2)
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
         x = torch.cat((*(token(patches.shape[0]) for token in self.class_tokens), patches), dim=1)
-        return x + self.position_embedding(torch.arange(x.shape[1], device=x.device))
+        return x + self.position_embedding(torch.arange(x.shape[1], device=x.device)).to(x.dtype)
 
 
 class InterleavedSinusoids(Sinusoids):

@@ -345,12 +345,6 @@ def test_a_setting_that_the_core_lacks_is_refused(
         PlaitForConditionalGeneration.from_pretrained(tmp_path)
 
 
-def test_a_decoder_without_its_encoder_is_refused(tmp_path: Path) -> None:
-    save(bart("ForCausalLM"), tmp_path)
-    with pytest.raises(ValueError, match=r"lacks encoder\."):
-        PlaitForCausalLM.from_pretrained(tmp_path)
-
-
 def test_a_component_is_not_written_alone(saved: Callable[[str], Saved], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="an encoder with its decoder"):
         write_component(read_component(open_checkpoint(saved("bart").folder), "decoder"), tmp_path / "out")

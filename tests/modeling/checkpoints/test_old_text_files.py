@@ -110,9 +110,7 @@ def test_old_rope_settings_are_read(saved: Callable[[str], Saved], tmp_path: Pat
     ("name", "key", "value"),
     [
         ("bert", "position_embedding_type", "relative_key"),
-        ("bert", "is_decoder", True),
         ("roberta", "add_cross_attention", True),
-        ("gpt2", "add_cross_attention", True),
         ("gpt-neo", "attention_layers", ["sparse", "global"]),
         ("mistral", "layer_types", ["full_attention", "sliding_attention"]),
         ("qwen2", "layer_types", ["full_attention", "chunked_attention"]),

@@ -12,6 +12,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from plait import PlaitConfig, PlaitForCausalLM, PlaitForConditionalGeneration
+from plait.configuration import PlaitRetrievalConfig
 from plait.configuration.plait import ANSWERED_SIZES, SUB_CONFIGS
 
 from ..zoo import CASES, CONFIGS, build, config_of, inputs_of, main_tensor
@@ -34,6 +35,14 @@ CHECKPOINTS = {
 }  # fmt: skip
 PROMPTS = (peft.PromptTuningConfig, peft.PromptEncoderConfig, peft.PrefixTuningConfig)
 TEXT_CASES = [case for case in CASES if case[1] in ("text", "decoder", "translator", "inline", "documents")]
+
+
+def test_towers_apart_have_the_sizes_of_their_text_tower() -> None:
+    """A text tower taken from a checkpoint of two towers too, whose config has no size of its own at the top."""
+    towers = {"text_config": hf.AlignConfig(), "vision_config": hf.Dinov2Config()}
+    config = PlaitConfig(**towers, retrieval_config=PlaitRetrievalConfig())
+    assert config.hidden_size == towers["text_config"].text_config.hidden_size
+    assert "hidden_size" not in config.to_diff_dict()
 
 
 @pytest.mark.parametrize("shape", CONFIGS)

@@ -89,12 +89,12 @@ def test_where_a_sound_stands_matters_only_with_positions() -> None:
 
 
 @torch.no_grad()
-def test_a_row_may_have_several_clips_or_none() -> None:
+def test_a_row_may_have_several_clips() -> None:
     model = built()
-    sounds, present = clips(2, 3, 8, 20), torch.tensor([[True, False, True], [False, False, False]])
+    sounds, present = clips(2, 3, 8, 20), torch.tensor([[True, False, True], [False, True, False]])
     output = model(input_features=sounds, audio_present=present)
     assert output.last_hidden_state.shape == (2, 30, 32)
-    assert output.mask.tolist() == [[1] * 10 + [0] * 10 + [1] * 10, [0] * 30]
+    assert output.mask.tolist() == [[1] * 10 + [0] * 10 + [1] * 10, [0] * 10 + [1] * 10 + [0] * 10]
     for number in (0, 2):
         alone = model(input_features=sounds[0, number][None]).last_hidden_state[0]
         found = output.last_hidden_state[0, 10 * number : 10 * number + 10]

@@ -79,11 +79,11 @@ def test_the_order_of_frames_matters_to_the_transformer_alone() -> None:
 
 
 @torch.no_grad()
-def test_a_row_may_have_several_videos_or_none() -> None:
+def test_a_row_may_have_several_videos() -> None:
     model = built()
-    clips, present = videos(2, 2, 3), torch.tensor([[True, True], [False, False]])
+    clips, present = videos(2, 2, 3), torch.tensor([[True, True], [False, True]])
     output = model(pixel_values_videos=clips, video_present=present)
-    assert output.mask.tolist() == [[1] * 6, [0] * 6]
+    assert output.mask.tolist() == [[1] * 6, [0] * 3 + [1] * 3]
     alone = model(pixel_values_videos=clips[0, 1][None]).last_hidden_state[0]
     assert (output.last_hidden_state[0, 3:] - alone).abs().max() <= 1e-5
 
