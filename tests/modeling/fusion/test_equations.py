@@ -188,6 +188,22 @@ def test_bottleneck_reaches_the_others_through_the_shared_tokens_alone(build, ma
     assert not seen_by_text(fusion, streams, "image").any()
 
 
+def test_bottleneck_shares_the_mean_over_the_modalities_that_a_row_has(build, make_streams) -> None:
+    fusion, streams = build("bottleneck", num_hidden_layers=2), make_streams([[True, True, True], [True, True, False]])
+    given, made = [], []
+
+    def recorded(layers, x, shared, *rest):
+        result = type(fusion).run_layer(fusion, layers, x, shared, *rest)
+        given.append(shared)
+        made.append(result[1])
+        return result
+
+    fusion.run_layer = recorded
+    fusion(streams)
+    torch.testing.assert_close(given[1][0], made[0][:, 0].mean(0))
+    torch.testing.assert_close(given[1][1], made[0][:2, 1].mean(0))
+
+
 def test_bottleneck_of_one_modality_is_its_own_stack(build, make_streams) -> None:
     """With text alone: a plain stack over the text and the shared tokens."""
     fusion, streams = build("bottleneck"), make_streams([[True, False, False]] * 2)
