@@ -192,7 +192,7 @@ def test_bottleneck_shares_the_mean_over_the_modalities_that_a_row_has(build, ma
     fusion, streams = build("bottleneck", num_hidden_layers=2), make_streams([[True, True, True], [True, True, False]])
     given, made = [], []
 
-    def recorded(layers, x, shared, *rest):
+    def recorded(layers: nn.Module, x: dict[str, Tensor], shared: Tensor, *rest: object) -> tuple:
         result = type(fusion).run_layer(fusion, layers, x, shared, *rest)
         given.append(shared)
         made.append(result[1])
