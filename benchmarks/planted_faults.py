@@ -157,19 +157,19 @@ def find_functions(file: Path) -> dict[int, str]:
 
 
 def rank_tests(fault: Fault, known: dict[str, Any]) -> list[str]:
-    """Orders the tests that enter the fault's function: those of the mirrored folder first, then the quick ones."""
-    found = known["entered"].get(f"{fault.path}:{fault.function}")
-    if found is None:  # a function of a class body, a lambda at the top: whoever runs a line of the file
-        found = known["entered"].get(f"{fault.path}:{OUTSIDE}", [])
-    file = Path(fault.path)
+    """Orders the tests that enter the fault's function: one case of every test, then a second case of each, and so on;
+    among these those of the mirrored folder first, then the quick ones."""
+    entered = known["entered"]  # by a lambda at the top, say, no function is known: whoever runs a line of the file
+    found = entered.get(f"{fault.path}:{fault.function}", entered.get(f"{fault.path}:{OUTSIDE}", []))
+    file, seconds = Path(fault.path), known["seconds"]
     beside = (f"tests/{file.parent}/test_{file.stem}", f"tests/{file.parent}/")
-    passed = set(known["passed"])
-
-    def key(test: str) -> tuple[int, float]:
+    cases: Counter[str] = Counter()
+    ranks = {}
+    for test in sorted(set(found) & set(known["passed"]), key=lambda test: (seconds.get(test, 0.0), test)):
         place = next((rank for rank, start in enumerate(beside) if test.startswith(start)), len(beside))
-        return place, known["seconds"].get(test, 0.0)
-
-    return sorted((test for test in found if test in passed), key=key)
+        ranks[test] = (cases[test.partition("[")[0]], place, seconds.get(test, 0.0))
+        cases[test.partition("[")[0]] += 1
+    return sorted(ranks, key=lambda test: ranks[test])
 
 
 def batches(tests: list[str], seconds: dict[str, float], budget: float) -> Iterator[list[str]]:
