@@ -82,7 +82,7 @@ def test_no_answer_is_given_where_it_is_likelier() -> None:
     assert select_answer(found, LIMITS._replace(no_answer=2.0)) == "Rome"
     metrics = SpanMetrics(["exact_match", "token_f1"], LIMITS._replace(no_answer=1.0))
     metrics.update([found, found._replace(row=1, references=["Rome"], no_answer_score=0.0)])
-    assert [len(scores) for scores in metrics.compute_per_row().values()] == [2, 2]  # the last one too
+    assert [len(scores.totals) for scores in metrics.compute_per_row().values()] == [2, 2]  # the last one too
     assert metrics.compute() == {"loss": 0.0, "exact_match": 1.0, "token_f1": 1.0}
 
 
