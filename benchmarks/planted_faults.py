@@ -129,7 +129,7 @@ def make_map(folder: Path, workers: int, tests: list[str]) -> None:
 
 
 def list_tests(target: Path, parent: Path) -> set[str]:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     found = subprocess.run(command, cwd=target, env=environment(parent), capture_output=True, text=True, check=True)
     return {line for line in found.stdout.splitlines() if "::" in line}
 
