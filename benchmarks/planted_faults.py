@@ -7,6 +7,7 @@ folder first, until one fails. A fault is
 
 - noticed: a test failed, an import failed, or a test took so long that it was stopped;
 - a survivor: every test that reaches it passed, or those that fit into `--budget` seconds of processor time did;
+- unclear: pytest failed but named no test (it counts as not noticed);
 - unreached: no test enters the function.
 
 The faults are drawn with a seed, spread over the folders of configuration, modeling, processing and training in
@@ -21,16 +22,13 @@ Results stand in `--folder` (default: build/planted_faults): map.json, one line 
 """
 
 import argparse
-import ast
 import gc
 import json
 import math
 import os
 import random
 import resource
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
@@ -46,12 +44,11 @@ from typing import Any
 
 import pytest
 from fault_kinds import OUTSIDE, Fault, FaultFinder
+from fault_map import QUIET, ROOT, environment, make_copy, make_map
 
-ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("configuration", "modeling", "processing", "training")
 CANNOT_PLANT = 77  # an exit status that pytest does not have
 PRELOADED = ("torch", "transformers", "datasets", "PIL.Image")  # once, before the forks; plait is not
-QUIET = ("-p", "no:cacheprovider", "-q", "--no-header", "--tb=line", "-rfE")
 
 
 def find_faults(root: Path) -> dict[str, list[Fault]]:
@@ -74,83 +71,6 @@ def draw_faults(root: Path, count: int, seed: int) -> list[Fault]:
         drawn += generator.sample(faults, share)
     generator.shuffle(drawn)
     return drawn[:count]
-
-
-def make_copy(folder: Path) -> Path:
-    """Copies the tracked files into FOLDER/plait, so that `import plait` means the copy with FOLDER in sys.path."""
-    target = folder / "plait"
-    shutil.rmtree(folder, ignore_errors=True)
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    for file in filter(None, files):
-        if (ROOT / file).is_file():
-            (target / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, target / file)
-    return target
-
-
-def environment(parent: Path) -> dict[str, str]:
-    paths = os.pathsep.join(filter(None, [str(parent), os.environ.get("PYTHONPATH", "")]))
-    single = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **single, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": ""}
-
-
-def make_map(folder: Path, workers: int, tests: list[str]) -> None:
-    """Runs the suite (with TESTS, these files of it again) and writes the tests of each function to map.json."""
-    parent, file = folder / "map", folder / "map.json"
-    target = make_copy(parent)
-    for record in folder.glob("record-*.json"):
-        record.unlink()
-    shutil.copy2(Path(__file__).with_name("fault_recorder.py"), parent)
-    command = [sys.executable, "-m", "pytest", "-n", str(workers), "-p", "fault_recorder", *QUIET, *tests]
-    subprocess.run(command, cwd=target, env=environment(parent) | {"PLAIT_RECORDS": str(folder)}, check=False)
-    entered: dict[str, set[str]] = defaultdict(set)
-    seconds: dict[str, float] = {}
-    passed: set[str] = set()
-    if tests:
-        earlier, existing = json.loads(file.read_text()), list_tests(target, parent)
-        passed = {test for test in earlier["passed"] if test in existing and not test.startswith(tuple(tests))}
-        seconds = {test: earlier["seconds"][test] for test in passed}
-        entered |= {key: passed & set(names) for key, names in earlier["entered"].items()}
-        for key in earlier["at_import"]:
-            entered[key].add("")
-    for record in map(json.loads, (each.read_text() for each in folder.glob("record-*.json"))):
-        seconds |= record["seconds"]
-        passed |= set(record["passed"])
-        for path, lines in record["lines"].items():
-            functions = find_functions(target / path)
-            for line, names in lines.items():
-                if function := functions.get(int(line)):
-                    entered[f"{path}:{function}"] |= set(names)
-                entered[f"{path}:{OUTSIDE}"] |= set(names)
-    result = {"entered": {key: sorted(names & passed) for key, names in entered.items()}}
-    result["at_import"] = sorted(key for key, names in entered.items() if "" in names)
-    file.write_text(json.dumps({**result, "seconds": seconds, "passed": sorted(passed)}))
-    print(f"{len(passed)} tests passed, {len(entered)} functions and files entered -> {file}")
-
-
-def list_tests(target: Path, parent: Path) -> set[str]:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
-    found = subprocess.run(command, cwd=target, env=environment(parent), capture_output=True, text=True, check=True)
-    return {line for line in found.stdout.splitlines() if "::" in line}
-
-
-def find_functions(file: Path) -> dict[int, str]:
-    """Returns the dotted name of the innermost function of each line of a function's body."""
-    names: dict[int, str] = {}
-
-    def walk(node: ast.AST, scope: list[str]) -> None:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                inner = [*scope, child.name]
-                if not isinstance(child, ast.ClassDef):
-                    lines = range(child.body[0].lineno, (child.end_lineno or 0) + 1)
-                    names.update(dict.fromkeys(lines, ".".join(inner)))
-                walk(child, inner)
-            else:
-                walk(child, scope)
-
-    walk(ast.parse(file.read_bytes()), [])
-    return names
 
 
 # one fault: planted, tested, taken out
@@ -201,7 +121,9 @@ def run_tests(tests: list[str], parent: Path, log: Path, limit: float, fault: Fa
             os.dup2(file.fileno(), 2)
         if fault is not None and not plant_in_memory(fault, parent / "plait" / fault.path):
             os._exit(CANNOT_PLANT)
-        os._exit(int(pytest.main([*QUIET, *tests])))  # no teardown that could hang
+        code = int(pytest.main([*QUIET, *tests]))
+        sys.stdout.flush()  # the names of the failed tests may stand in the buffer
+        os._exit(code)  # no teardown that could hang
     deadline = time.monotonic() + 6 * limit + 60
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -256,7 +178,9 @@ def try_fault(fault: Fault, tests: list[str], seconds: dict[str, float], parent:
             raise RuntimeError(f"the tests of the map are not these of the checkout, make it anew:\n{log.read_text()}")
         result["run"] += len(batch)
         if code != 0:
-            return {**result, "outcome": "noticed", "code": code, "by": read_failures(log)[:1]}
+            by = read_failures(log)[:1]
+            outcome = "unclear" if code == pytest.ExitCode.TESTS_FAILED and not by else "noticed"
+            return {**result, "outcome": outcome, "code": code, "by": by}
     return result
 
 
@@ -307,12 +231,18 @@ def enter_copy(parent: Path, collect: bool) -> None:
 
 def check_without_faults(folder: Path) -> None:
     """Runs the tests that noticed something in a copy without a fault; records those that fail."""
-    tests = sorted({test for result in read_results(folder) for test in result.get("by", [])})
+    found = {test for result in read_results(folder) for test in result.get("by", [])}
+    known = set(json.loads((folder / "map.json").read_text())["passed"])
+    tests = sorted(found & known)  # the others are files that could not be imported
     parent = folder / "copy-check"
     enter_copy(parent, collect=False)
     if tests:
-        run_tests(tests, parent, parent / "log.txt", limit=7200)
-        (folder / "failing_without_fault.json").write_text(json.dumps(read_failures(parent / "log.txt")))
+        code = run_tests(tests, parent, parent / "log.txt", limit=7200)
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            raise RuntimeError(f"pytest ended with {code}:\n{(parent / 'log.txt').read_text()}")
+        failures = read_failures(parent / "log.txt")
+        print(f"without a fault: {len(failures)} of {len(tests)} tests fail")
+        (folder / "failing_without_fault.json").write_text(json.dumps(failures))
 
 
 def start_and_join(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
