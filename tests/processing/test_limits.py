@@ -15,7 +15,8 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from plait.configuration import PlaitVisionConfig
 from plait.processing import PlaitProcessor
-from plait.processing.limits import LIMITS, check_number
+from plait.processing.audio import decode_audio, scale_to_float
+from plait.processing.limits import LIMITS, check_number, check_numbers
 from plait.training.data.tokenizer import train_tokenizer
 
 ABSURD = (0, -1, float("inf"), float("-inf"), float("nan"), 1e-300, 1e300, True, "16", 2**63, 1j, [8])
@@ -75,6 +76,40 @@ def test_numbers_of_every_type_within_the_range(name: str) -> None:
             check_number(name, value)
 
 
+# the last number on either side that means something, and the first beyond it
+EDGES = {
+    "sampling_rate": ((99.9, 100), (10**7, 10**7 + 1)),
+    "video_fps": ((0.99e-6, 1e-6), (10_000, 10_000.5)),
+    "fps": ((0.99e-6, 1e-6), (10_000, 10_000.5)),
+    "num_frames": ((0, 1), (10**5, 10**5 + 1)),
+    "num_image_tokens": ((0, 1), (10**6, 10**6 + 1)),
+    "num_images": ((-1, 0), (10**6, 10**6 + 1)),
+    "max_target_length": ((0, 1), (2**60, 2**60 + 1)),
+    "max_length": ((0, 1), (2**60, 2**60 + 1)),
+    "pad_to_multiple_of": ((0, 1), (10**6, 10**6 + 1)),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_range_ends_where_it_says(name: str) -> None:
+    (below, lowest), (highest, above) = EDGES[name]
+    for value in (lowest, highest):
+        check_numbers({name: value, "other": -1})
+    for value in (below, above):
+        with pytest.raises(ValueError, match=f"{name} is {value}: pass .* from .* to "):
+            check_numbers({"other": -1, name: value})
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_counts_are_whole(name: str) -> None:
+    if LIMITS[name].whole:
+        with pytest.raises(ValueError, match=rf"{name} is 8\.5: pass .*, a whole number from"):
+            check_number(name, 8.5)
+    else:
+        with pytest.raises(ValueError, match=rf"{name} is -1: pass .*, a number from"):
+            check_number(name, -1)
+
+
 def test_a_clip_with_the_rate_of_its_extractor_needs_no_usual_rate() -> None:
     slow = PlaitProcessor(feature_extractor=Wav2Vec2FeatureExtractor(sampling_rate=50))
     assert slow(audio=[SAMPLES], sampling_rate=50)["input_values"].shape == (1, 1, 1600)
@@ -102,6 +137,22 @@ def damage_header(kind: str) -> bytes:
 def test_a_header_that_asks_for_terabytes(kind: str) -> None:
     with pytest.raises(ValueError, match=r"audio, row 1: .* not a readable audio file: its header announces \d+ sam"):
         PROCESSOR(audio=[SAMPLES, damage_header(kind)], sampling_rate=16000)
+
+
+def test_more_samples_than_silence_takes_are_not_believed() -> None:
+    """A header may announce 10,000 samples for every byte of its file, and not one more."""
+    content = write_audio("FLAC", np.zeros(16))
+    content[18:26] = (int.from_bytes(content[18:26], "big") & ~(2**36 - 1) | 10_000 * len(content) + 1).to_bytes(
+        8, "big"
+    )
+    with pytest.raises(ValueError, match=f"its header announces {10_000 * len(content) + 1} samples in"):
+        decode_audio(bytes(content))
+
+
+def test_floats_far_beyond_one_are_integers_in_disguise() -> None:
+    assert scale_to_float(np.array([0.5, -100.0])).tolist() == [0.5, -100.0]
+    with pytest.raises(ValueError, match=r"has values up to 100\.5, but floats must be within -1\.\.1"):
+        scale_to_float(np.array([0.5, -100.5]))
 
 
 def test_a_stream_that_does_not_say_how_long_it_is() -> None:

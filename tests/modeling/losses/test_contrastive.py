@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
-from plait.modeling.losses.contrastive import ContrastiveLoss, Similarity, fingerprint
+from plait.modeling.losses.contrastive import ContrastiveLoss, Similarity, fingerprint, mix_bits
 
 BATCH, WIDTH = 7, 5
 
@@ -271,3 +271,41 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     of_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+
+
+def mix(number: int) -> int:
+    """splitmix64's finalizer in Python's integers, from the paper's constants; 0..2^64 - 1."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        number = (number ^ (number >> shift)) * factor % 2**64
+    return number ^ (number >> 31)
+
+
+def test_bits_are_mixed_as_splitmix64_does() -> None:
+    numbers = [0, 1, 2, 2**31, 2**62 + 5, 2**63 - 1, -1, -(2**63), -12345678901]
+    expected = [mix(number % 2**64) for number in numbers]
+    assert [number % 2**64 for number in mix_bits(torch.tensor(numbers)).tolist()] == expected
+    assert expected[0] == 0 and len(set(expected)) == len(numbers)
+
+
+def test_a_fingerprint_depends_on_every_place_and_on_the_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randint(-1000, 1000, (6,), generator=generator)
+    changed = row + torch.eye(6, dtype=torch.long)
+    orders = torch.stack([row.roll(places) for places in range(6)])
+    repeated = torch.tensor([[1, 1, 2, 2, 0, 0], [2, 2, 1, 1, 0, 0], [1, 2, 1, 2, 0, 0]])
+    numbers = fingerprint(torch.cat((orders, changed, row.sort().values[None], repeated)))
+    assert len(set(numbers.tolist())) == 6 + 6 + 1 + 3
+    assert numbers.min() >= 0
+    total = sum(mix(value % 2**64) * mix(place) for place, value in enumerate(row.tolist(), 1))
+    assert int(numbers[0]) == mix(total % 2**64) % 2**63
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.bool]
+)
+def test_fingerprints_of_any_type_ignore_zeros_at_the_end(dtype: torch.dtype) -> None:
+    rows = torch.tensor([[1.0, 0.0, 3.0], [0.0, 1.0, 3.0], [1.0, 0.0, 3.0]]).to(dtype)
+    first, other, again = fingerprint(rows).tolist()
+    assert first == again != other
+    padded = torch.cat((rows, torch.zeros(3, 2, dtype=dtype)), dim=1)
+    assert fingerprint(padded).tolist() == [first, other, again] == fingerprint(rows[:, :, None]).tolist()

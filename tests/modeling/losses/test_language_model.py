@@ -11,6 +11,7 @@ from torch import nn
 
 from plait import PlaitConfig, PlaitForCausalLM, PlaitForConditionalGeneration
 from plait.modeling.kernels.install import find_kernel
+from plait.modeling.losses.language_model import check_label_ids, check_token_labels
 
 CORE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 5000, "pad_token_id": 0}
 Make = Callable[[], Any]
@@ -140,3 +141,21 @@ def test_an_adapter_on_the_head_is_trained(make: Make) -> None:
     trained = {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert trained == {"lora_A", "lora_B"}
     torch.testing.assert_close(model.eval()(input_ids=ids, labels=ids).loss, loss)
+
+
+@pytest.mark.parametrize("labels", [[0, 9], [-100, 9], [-100], [], [3]])
+def test_labels_within_the_vocabulary_pass(labels: list[int]) -> None:
+    check_label_ids(torch.tensor(labels, dtype=torch.long), 10)
+
+
+@pytest.mark.parametrize(("labels", "wrong"), [([0, 10], 10), ([-1, 3], -1), ([-101, 3], -101), ([-100, 11], 11)])
+def test_a_label_beside_the_vocabulary_is_named(labels: list[int], wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"label {wrong} is no token of a vocabulary of 10"):
+        check_label_ids(torch.tensor(labels), 10)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 4), (2, 4, 1)])
+def test_labels_of_another_shape_than_the_text(shape: tuple[int, ...]) -> None:
+    check_token_labels(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, 8), 10)
+    with pytest.raises(ValueError, match=r"but the text is \(2, 4\): pass one label for each token"):
+        check_token_labels(torch.zeros(shape, dtype=torch.long), torch.zeros(2, 4, 8), 10)
