@@ -4,21 +4,25 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from ...modeling.backbone.parts import check_parts
 from ..metrics.direction import is_greater_better
 from ..parameters import check_rate
 
+MUON = "muon"  # the optimizer that transformers does not know
+
 
 @dataclass
 class PlaitTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments`, and arguments for learning rates, freezing, losses, batches, evaluation and
-    caches of models with several parts (each described in its field's help).
+    caches of models with several parts (each described in its field's help). `optim` may also be "muon": Muon for the
+    matrices of the layers, AdamW for the other parameters (see `MuonWithAdamW`).
 
     Raises:
         ValueError: an unknown part; a part both frozen and given a learning rate; early stopping without
-            load_best_model_at_end or metric_for_best_model; two ways of choosing the rows of a batch; a number out of
-            its range.
+            load_best_model_at_end or metric_for_best_model; two ways of choosing the rows of a batch; Muon with sharded
+            parameters; a number out of its range.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates", "class_weights"]
@@ -31,6 +35,12 @@ class PlaitTrainingArguments(TrainingArguments):
         },
     )
     frozen: list[str] = field(default_factory=list, metadata={"help": "Parts whose weights are not trained."})
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "With optim: muon, the learning rate of the matrices that Muon updates. None: that of their part."
+        },
+    )
     class_weights: dict | str | None = field(
         default=None,
         metadata={
@@ -67,6 +77,13 @@ class PlaitTrainingArguments(TrainingArguments):
         metadata={
             "help": "Decay of an exponential moving average of the weights, which is measured and saved: 0.999 "
             "averages about the last 1000 steps. None: the weights themselves."
+        },
+    )
+    average_warmup: bool = field(
+        default=True,
+        metadata={
+            "help": "With average_decay: the decay after step n is at most (1 + n) / (10 + n), so that the average "
+            "forgets the first weights. False: average_decay from the first step."
         },
     )
     log_gradient_share: bool = field(
@@ -127,13 +144,14 @@ class PlaitTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = is_greater_better(self.metric_for_best_model)
-        super().__post_init__()
+        self._initialize_library_arguments()
         if self.use_cpu or not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # pinned memory needs an accelerator; torch warns without one
         if self.ddp_find_unused_parameters is None:
             # a batch without images leaves the image tower without gradients: other processes must not wait for them
             self.ddp_find_unused_parameters = True
         self._check_rates()
+        self._check_muon()
         self._check_weights()
         self._check_early_stopping()
         self._check_sampling()
@@ -155,6 +173,31 @@ class PlaitTrainingArguments(TrainingArguments):
         """Whether training begins with timing the matrix products (see `probe_products`)."""
         excluded = self.full_determinism or self.torch_compile or self.fsdp or self.deepspeed
         return self.probe_products and self.device.type == "cpu" and not excluded
+
+    def _initialize_library_arguments(self) -> None:
+        """Initializes the arguments of the Trainer, which does not know the optimizer "muon"."""
+        chosen = self.optim
+        if chosen == MUON:
+            self.optim = OptimizerNames.ADAMW_TORCH
+        super().__post_init__()
+        if chosen == MUON:
+            self.optim = MUON
+
+    def _check_muon(self) -> None:
+        if self.optim != MUON:
+            if self.muon_learning_rate is not None:
+                raise ValueError(
+                    f"muon_learning_rate is {self.muon_learning_rate}, but optim is {str(self.optim.value)!r}: set "
+                    f"optim to {MUON!r}, or leave muon_learning_rate out"
+                )
+            return
+        if self.muon_learning_rate is not None and not 0 < self.muon_learning_rate < float("inf"):
+            raise ValueError(f"muon_learning_rate is {self.muon_learning_rate}: expected more than 0")
+        if self.fsdp or self.deepspeed:
+            raise ValueError(
+                f"optim is {MUON!r}, which needs whole matrices in every process, but fsdp or deepspeed shards them: "
+                "leave these out, or choose another optim"
+            )
 
     def _check_rates(self) -> None:
         if isinstance(self.learning_rates, str):

@@ -23,11 +23,13 @@ class WeightAveraging(TrainerCallback):
     Args:
         model: whose weights are averaged.
         decay: above 0 and below 1.
+        warmup: whether the decay is lower early in training; else it is `decay` from the first step.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, warmup: bool = True) -> None:
         self.model = model
         self.decay = decay
+        self.warmup = warmup
         self.average: AveragedModel | None = None
 
     def on_train_begin(
@@ -58,9 +60,9 @@ class WeightAveraging(TrainerCallback):
 
     @torch.no_grad()
     def update_average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
-        """Moves the averages towards the weights; the share of the average that is kept at step n is
-        min(decay, (1 + n) / (10 + n))."""
-        kept = min(self.decay, (1 + int(steps)) / (10 + int(steps)))
+        """Moves the averages towards the weights; the share of the average that is kept at step n is the decay, with
+        `warmup` min(decay, (1 + n) / (10 + n))."""
+        kept = min(self.decay, (1 + int(steps)) / (10 + int(steps))) if self.warmup else self.decay
         for average, weight in zip(averages, weights, strict=True):
             average.lerp_(weight.to(average.dtype), 1 - kept)
 

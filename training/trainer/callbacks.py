@@ -36,9 +36,10 @@ class LearningRateLogger(TrainerCallback):
         optimizer: torch.optim.Optimizer | None = None,
         **kwargs: Any,
     ) -> None:
-        """Reads the learning rates from the optimizer's groups."""
-        groups = [] if optimizer is None else optimizer.param_groups
-        self.rates = {f"learning_rate_{group['part']}": float(group["lr"]) for group in groups if "part" in group}
+        """Reads the learning rates from the optimizer's groups; those of Muon's groups end with "_muon"."""
+        groups = [] if optimizer is None else [group for group in optimizer.param_groups if "part" in group]
+        names = [f"learning_rate_{group['part']}{'_muon' if group.get('muon') else ''}" for group in groups]
+        self.rates = {name: float(group["lr"]) for name, group in zip(names, groups, strict=True)}
 
 
 class DecoderTokensCallback(TrainerCallback):

@@ -33,7 +33,9 @@ def build_model_callbacks(
     model: nn.Module, args: PlaitTrainingArguments
 ) -> tuple[WeightAveraging | None, GradientModulation | None]:
     """Builds the callbacks that belong to one model, as far as the arguments ask for them."""
-    averaging = None if args.average_decay is None else WeightAveraging(model, args.average_decay)
+    averaging = None
+    if args.average_decay is not None:
+        averaging = WeightAveraging(model, args.average_decay, args.average_warmup)
     if args.ogm_alpha is None:
         return averaging, None
     return averaging, GradientModulation(model, args.ogm_alpha, args.ogm_noise, args.seed)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
 from ...processing import PlaitProcessor
@@ -18,13 +17,14 @@ from ..data.inputs import find_image_groups
 from ..data.samplers import LengthSampler, SharedImageSampler, TokenBatchSampler
 from ..metrics.base import EvaluationMetrics, StreamedMetrics
 from ..metrics.classification import Metrics
-from ..optimization.arguments import PlaitTrainingArguments
+from ..optimization.arguments import MUON, PlaitTrainingArguments
 from ..optimization.gradient_cache import average_gradients, cached_backward
 from ..optimization.gradient_modulation import GradientShares
 from ..optimization.loss import build_loss
-from ..optimization.optimizer_state import fit_states_to_parameters
+from ..optimization.muon import build_muon
+from ..optimization.optimizer import build_optimizer
 from ..optimization.target_scale import fit_target_scale
-from ..parameters import freeze, parameter_groups
+from ..parameters import freeze
 from ..tasks.collator import PlaitDataCollator
 from .callbacks import (
     CollatorEpochCallback,
@@ -150,17 +150,11 @@ class PlaitTrainer(Trainer):
         if self.optimizer is not None:
             return self.optimizer
         trained = self.model if model is None else model
-        chosen, kwargs = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, trained)
-        if is_optimizer_factory(chosen) or {"params", "model", "optimizer_dict"} & set(kwargs):
-            if self.args.learning_rates:
-                raise ValueError(
-                    f"learning_rates cannot be used with {chosen.__name__}, which builds its own parameter groups: "
-                    "leave learning_rates out, or choose another optimizer"
-                )
-            return super().create_optimizer(model)
-        groups = parameter_groups(trained, self.args.part_rates, self.args.weight_decay, self.args.learning_rate)
-        self.optimizer = chosen(groups, **kwargs)
-        self.optimizer.register_load_state_dict_post_hook(fit_states_to_parameters)
+        if self.optimizer_cls_and_kwargs is None and self.args.optim == MUON:
+            self.optimizer = build_muon(trained, self.args)
+        else:
+            chosen = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, trained)
+            self.optimizer = build_optimizer(trained, self.args, *chosen) or super().create_optimizer(model)
         return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
