@@ -1,5 +1,6 @@
 """CLIP, SigLIP and VisionTextDualEncoder checkpoints as one model of two towers, against transformers, and back."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,3 +164,14 @@ def test_the_loss_is_that_of_transformers(pair: tuple[nn.Module, Path]) -> None:
     with torch.no_grad():
         expected, found = (model(**inputs, return_loss=True).loss for model in (theirs, ours))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [siglip, lambda: clip(END)])
+def test_an_exported_config_names_the_type_of_its_weights(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path / "theirs")
+    ours = PlaitForRetrieval.from_pretrained(tmp_path / "theirs")
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        export(ours.to(dtype), tmp_path / name)
+        content = json.loads((tmp_path / name / "config.json").read_text())
+        assert content["dtype"] == name
+        assert {tensor.dtype for tensor in load_file(tmp_path / name / "model.safetensors").values()} == {dtype}

@@ -2,15 +2,17 @@
 
 import dataclasses
 import itertools
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from plait import PlaitForRetrieval
 from plait.configuration import PlaitCNNConfig, PlaitTextConfig, PlaitVisionConfig
-from plait.training.optimization.gradient_cache import cached_backward, join_chunks, split_chunks
+from plait.training.optimization.gradient_cache import average_gradients, cached_backward, join_chunks, split_chunks
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = PlaitTextConfig(vocab_size=40, pad_token_id=0, max_position_embeddings=12, **SIZES)
@@ -171,3 +173,38 @@ def test_what_cannot_be_cut_is_said() -> None:
         cached_backward(model, {**inputs, "token_type_ids": torch.zeros(2, 6)}, 3)
     with pytest.raises(ValueError, match="nothing in the batch tells"):
         list(split_chunks({"return_loss": True}, 3))
+
+
+def average_in_process(rank: int, folder: Path) -> None:
+    """One of two processes: its gradient of the first layer, and none of the others."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 1, bias=False) for name in ("both", "one", "none", "frozen")})
+    model["frozen"].weight.requires_grad_(False)
+    model["both"].weight.grad = torch.tensor([[1.0, 8.0]]) + rank
+    if rank == 1:
+        model["one"].weight.grad = torch.tensor([[3.0, -5.0]])
+    average_gradients(model)
+    torch.save({name: layer.weight.grad for name, layer in model.items()}, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_gradients_are_the_mean_over_processes(tmp_path: Path) -> None:
+    """A parameter that only one process used counts as zero in the other."""
+    processes = [get_context("fork").Process(target=average_in_process, args=(rank, tmp_path)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found["both"].tolist() == [[1.5, 8.5]]
+        assert found["one"].tolist() == [[1.5, -2.5]]
+        assert found["none"].tolist() == [[0.0, 0.0]] and found["frozen"] is None
+
+
+def test_one_process_keeps_its_gradients() -> None:
+    layer = torch.nn.Linear(2, 1)
+    layer.weight.grad = torch.tensor([[1.0, 8.0]])
+    average_gradients(layer)
+    assert layer.weight.grad.tolist() == [[1.0, 8.0]] and layer.bias.grad is None

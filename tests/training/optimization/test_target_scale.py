@@ -14,6 +14,7 @@ from plait import PlaitConfig, PlaitForClassification, PlaitProcessor, PlaitTrai
 from plait.configuration import PlaitTextConfig
 from plait.training.commands import run_recipe
 from plait.training.data.labels import REGRESSION, LabelSpec
+from plait.training.optimization.target_scale import collect_targets, fit_target_scale, has_new_head
 from plait.training.runs.evaluate import evaluate
 from plait.training.runs.predict import predict
 from plait.training.runs.recipe import build_recipe
@@ -176,3 +177,52 @@ def test_balanced_weights_of_plain_rows(tmp_path: Path) -> None:
         weigh([{"text": "a"}])
     with pytest.raises(ValueError, match="encode the labels as class numbers"):
         weigh([{"label": 0}, {"label": 2}])
+
+
+@pytest.mark.parametrize(
+    ("targets", "scale"),
+    [
+        ([1.0, 3.0], (2.0, 1.0)),
+        ([4.0, 4.0, 4.0], None),
+        ([5.0], None),
+        ([None, 1.0, 3.0], (2.0, 1.0)),
+    ],
+)
+def test_targets_that_do_not_vary_give_no_scale(targets: list[float | None], scale: tuple[float, float] | None) -> None:
+    """There is nothing to divide by."""
+    model = PlaitForClassification(PlaitConfig(text_config={**TEXT, "vocab_size": 9}, num_labels=1))
+    fit_target_scale(model, [{"label": target} for target in targets])
+    assert (model.config.target_mean, model.config.target_std) == (scale or (None, None))
+
+
+def test_each_of_two_outputs_has_its_own_scale_or_neither() -> None:
+    for column, scale in (([1.0, 5.0], ([2.0, 3.0], [1.0, 2.0])), ([4.0, 4.0], (None, None))):
+        config = PlaitConfig(text_config={**TEXT, "vocab_size": 9}, num_labels=2, problem_type="regression")
+        model = PlaitForClassification(config)
+        fit_target_scale(model, [{"label": list(pair)} for pair in zip((1.0, 3.0), column, strict=True)])
+        assert (model.config.target_mean, model.config.target_std) == scale
+
+
+def test_a_trained_head_a_known_scale_and_classes_stay_as_they_are() -> None:
+    rows = [{"label": 1.0}, {"label": 3.0}]
+    for fields in ({"num_labels": 2}, {"num_labels": 2, "problem_type": "multi_label_classification"}):
+        classifier = PlaitForClassification(PlaitConfig(text_config={**TEXT, "vocab_size": 9}, **fields))
+        fit_target_scale(classifier, [{"label": [0.0, 1.0]}, {"label": [1.0, 3.0]}])
+        assert classifier.config.target_std is None
+    trained, known, new = (
+        PlaitForClassification(PlaitConfig(text_config={**TEXT, "vocab_size": 9}, num_labels=1)) for _ in range(3)
+    )
+    trained.classifier.bias.data.fill_(0.5)
+    known.set_target_scale(7.0, 8.0)
+    for model, scale in ((trained, (None, None)), (known, (7.0, 8.0)), (new, (2.0, 1.0))):
+        fit_target_scale(model, rows)
+        assert (model.config.target_mean, model.config.target_std) == scale
+    assert not has_new_head(trained) and has_new_head(new)
+    new.classifier = torch.nn.Identity()
+    assert has_new_head(new) is False
+
+
+def test_numbers_written_as_words_and_gaps() -> None:
+    assert np.array_equal(collect_targets([{"label": "1.5"}, {"label": None}], 1), [[1.5], [np.nan]], equal_nan=True)
+    assert collect_targets([{"label": "many"}], 1) is None
+    assert collect_targets([{"label": [1.0, 2.0]}], 1) is None
