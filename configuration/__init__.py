@@ -6,6 +6,7 @@ from .audio import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
 from .base import PlaitBaseConfig
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
+from .denoiser import PlaitDenoiserConfig
 from .fusion import PlaitFusionConfig
 from .modalities import CONFIG_FIELDS, MODALITIES
 from .plait import INLINE, OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig
@@ -31,6 +32,7 @@ __all__ = [
     "PlaitCNNConfig",
     "PlaitConfig",
     "PlaitDecoderConfig",
+    "PlaitDenoiserConfig",
     "PlaitFusionConfig",
     "PlaitRNNConfig",
     "PlaitRetrievalConfig",

@@ -13,6 +13,7 @@ from .audio import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
 from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
+from .denoiser import PlaitDenoiserConfig
 from .fusion import PlaitFusionConfig
 from .main_part import MainPartSize, PresentSubConfigs, VocabularySize
 from .modalities import CONFIG_FIELDS
@@ -27,6 +28,7 @@ SubConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PreTrainedConfig 
 LabelNames = Resolved[dict[int, str] | dict[str, str] | None, dict[int, str]]
 FusionConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitFusionConfig | None]
 RetrievalConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitRetrievalConfig | None]
+DenoiserConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitDenoiserConfig | None]
 
 INLINE = "inline"
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -45,6 +47,7 @@ OWN_CONFIGS = {
         PlaitDecoderConfig,
         PlaitFusionConfig,
         PlaitRetrievalConfig,
+        PlaitDenoiserConfig,
     )
 }
 SUB_CONFIGS: dict[str, type[PreTrainedConfig]] = {
@@ -56,7 +59,9 @@ SUB_CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "fusion_config": PlaitFusionConfig,
     "document_config": PlaitTextConfig,
     "retrieval_config": PlaitRetrievalConfig,
+    "denoiser_config": PlaitDenoiserConfig,
 }
+SAVED_IF_SET = ("target_mean", "target_std", "denoiser_config")
 # what `to_dict` adds for tools that read a dict; a file does not hold it twice
 ANSWERED_SIZES = (
     "vocab_size",
@@ -93,6 +98,9 @@ class PlaitConfig(PlaitBaseConfig):
     A `retrieval_config` says how the towers' vectors are compared in one space; then towers need no fusion.
     `document_config` is a second tower for one of the modalities, which encodes the documents that are searched.
 
+    A `denoiser_config` is that of the denoiser of `PlaitForImageGeneration`, which turns noise into an image under the
+    condition of the towers.
+
     The special tokens of this config count, not those of a part's; they default to the decoder's, else the text
     tower's.
 
@@ -127,6 +135,7 @@ class PlaitConfig(PlaitBaseConfig):
     fusion_config: FusionConfig = LEFT_OUT
     document_config: SubConfig = LEFT_OUT
     retrieval_config: RetrievalConfig = LEFT_OUT
+    denoiser_config: DenoiserConfig = LEFT_OUT
     id2label: LabelNames = LEFT_OUT
     classifier_dropout: float | int = 0.0
     classifier_bias: bool = True
@@ -224,13 +233,11 @@ class PlaitConfig(PlaitBaseConfig):
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns what a config.json holds: every part, None if absent, and each size once, in its part; the scale of
-        targets only if it is set."""
+        targets and the denoiser only if they are set."""
         content = {name: value for name, value in super().to_diff_dict().items() if name not in ANSWERED_SIZES}
-        for name in ("target_mean", "target_std"):
-            if content.get(name) is None:
-                content.pop(name, None)
         code = {"auto_map": {**self.auto_map, "AutoConfig": f"{MODULE}.PlaitConfig"}}
-        return {**dict.fromkeys(SUB_CONFIGS), **content, **code}
+        whole = {**dict.fromkeys(SUB_CONFIGS), **content, **code}
+        return {name: value for name, value in whole.items() if value is not None or name not in SAVED_IF_SET}
 
     def to_json_file(self, json_file_path: str | PathLike[str], use_diff: bool = True) -> None:
         """Writes the config, and beside a config.json the code that its `auto_map` names."""

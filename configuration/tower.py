@@ -66,7 +66,12 @@ class PlaitTextConfig(PlaitTowerConfig):
 
     model_type = "plait_text"
     base_config_key = "text_config"
-    saved_if_set: ClassVar[tuple[str, ...]] = ("sentence_pooling", "sentence_layers", "lm_transform")
+    saved_if_set: ClassVar[tuple[str, ...]] = (
+        *PlaitTowerConfig.saved_if_set,
+        "sentence_pooling",
+        "sentence_layers",
+        "lm_transform",
+    )
 
     vocab_size: int = 30522
     embedding_size: Size = LEFT_OUT

@@ -1,6 +1,6 @@
 """The config of the transformer that all towers, decoders and fusions share."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -22,12 +22,25 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     `hidden_states` is the output after the norm (so in text families, not in vision families). `packing` computes only
     on real tokens when a batch has padding.
 
+    With `adaptive_norm` a vector of width `condition_size` scales, shifts and gates every self-attention and MLP (DiT,
+    Peebles and Xie 2023, https://arxiv.org/abs/2212.09748, section 3.2); its gates start at `adaptive_gate` (None: 0,
+    the identity). `relative_grid` [rows, columns] adds to the scores of self-attention a learned number for each head
+    and offset on that grid, which starts at minus `relative_decay` (one number for each head; None: 0) times the
+    squared distance in eighths of the grid: such a head is local at first.
+
     Raises:
         ValueError: numbers of heads or a width that do not divide; `layer_types` of another length than the layers;
-            `cross_attention_layers` that do not exist.
+            `cross_attention_layers` that do not exist; a `relative_decay` for another number of heads.
     """
 
     model_type = "plait_transformer"
+    saved_if_set: ClassVar[tuple[str, ...]] = (
+        "adaptive_norm",
+        "adaptive_gate",
+        "condition_size",
+        "relative_grid",
+        "relative_decay",
+    )
 
     hidden_size: int = 256
     num_hidden_layers: int = 4
@@ -64,6 +77,11 @@ class PlaitTransformerConfig(PlaitBaseConfig):
     max_position_embeddings: int = 512
     tie_last_hidden_state: bool = True
     packing: bool = True
+    adaptive_norm: bool = False
+    adaptive_gate: float | int | None = None
+    condition_size: int | None = None
+    relative_grid: list[int] | None = None
+    relative_decay: list[float | int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._fill(
@@ -94,6 +112,12 @@ class PlaitTransformerConfig(PlaitBaseConfig):
         if others:
             last = self.num_hidden_layers - 1
             raise ValueError(f"cross_attention_layers has {min(others)}, but the layers are 0 to {last}")
+
+        if self.relative_decay is not None and len(self.relative_decay) != self.num_attention_heads:
+            raise ValueError(
+                f"relative_decay has {len(self.relative_decay)} numbers for {self.num_attention_heads} heads: give one "
+                "each"
+            )
 
     def has_cross_attention(self, layer_idx: int) -> bool:
         """Returns whether layer `layer_idx` has cross-attention."""

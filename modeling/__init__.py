@@ -7,6 +7,7 @@ from .outputs import (
     ContextOutput,
     PlaitCausalLMOutput,
     PlaitClassifierOutput,
+    PlaitImageGenerationOutput,
     PlaitMaskedLMOutput,
     PlaitModelOutput,
     PlaitPreTrainingOutput,
@@ -17,6 +18,7 @@ from .outputs import (
 from .tasks.causal_lm import PlaitForCausalLM
 from .tasks.classification import PlaitForClassification
 from .tasks.conditional_generation import PlaitForConditionalGeneration
+from .tasks.image_generation import PlaitForImageGeneration
 from .tasks.masked_lm import PlaitForMaskedLM
 from .tasks.pretraining import PlaitForPreTraining
 from .tasks.question_answering import PlaitForQuestionAnswering
@@ -29,10 +31,12 @@ __all__ = [
     "PlaitForCausalLM",
     "PlaitForClassification",
     "PlaitForConditionalGeneration",
+    "PlaitForImageGeneration",
     "PlaitForMaskedLM",
     "PlaitForPreTraining",
     "PlaitForQuestionAnswering",
     "PlaitForRetrieval",
+    "PlaitImageGenerationOutput",
     "PlaitMaskedLMOutput",
     "PlaitModel",
     "PlaitModelOutput",

@@ -123,6 +123,15 @@ class PlaitRetrievalOutput(ModelOutput):
 
 
 @dataclass
+class PlaitImageGenerationOutput(ModelOutput):
+    """The output of training image generation. loss: scalar; prediction: (batch, channels, height, width), the image
+    (or velocity) that the denoiser predicts."""
+
+    loss: Tensor | None = None
+    prediction: Tensor = REQUIRED
+
+
+@dataclass
 class PlaitMaskedLMOutput(ModelOutput):
     """The output of masked language modelling. loss: scalar, with labels; logits: (batch, length, vocab_size);
     hidden_states, attentions, cross_attentions as in `PlaitModelOutput`."""

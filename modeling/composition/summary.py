@@ -54,6 +54,8 @@ def describe_kind(config: PlaitConfig, part: str) -> str:
     fusion = config.fusion_config
     if part == "fusion" and fusion is not None:
         return f"{fusion.strategy}, {fusion.connector}"
+    if part == "denoiser" and config.denoiser_config is not None:
+        return f"rectified flow, {config.denoiser_config.prediction}"
     tower = config.decoder_config if part == "decoder" else config.towers.get(part)
     if tower is None:
         return "-"

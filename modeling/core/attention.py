@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...configuration import PlaitTransformerConfig
+from .grid import GridOffsets, GridPositionBias
 from .layers import build_norm
 from .rotary import rotate
 
@@ -58,12 +59,14 @@ class AttentionPlan(NamedTuple):
     """How all layers compute attention in one call of the model; made once, outside the layers.
 
     `attend` has the signature of transformers' attention interface; `mask` is what that function takes (None, a tensor,
-    a block mask, or the packing of the batch); `rotary` is the cosine and sine of the positions, or None.
+    a block mask, or the packing of the batch); `rotary` is the cosine and sine of the positions, or None; `offsets` are
+    those between the patches of a grid, or None.
     """
 
     attend: Callable[..., tuple[Tensor, Tensor | None]]
     mask: Any = None
     rotary: tuple[Tensor, Tensor] | None = None
+    offsets: GridOffsets | None = None
 
 
 class PlaitAttention(nn.Module):
@@ -122,6 +125,22 @@ def compute_score_scale(config: PlaitTransformerConfig, layer_idx: int) -> float
     `scale_by_layer`."""
     scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
     return scale / (layer_idx + 1) if config.scale_by_layer else scale
+
+
+class PlaitGridAttention(PlaitAttention):
+    """Multi-head self-attention of the patches of a grid, with learned relative positions: softmax(Q K^T / sqrt(d_k) +
+    B) V (Liu et al. 2021, https://arxiv.org/abs/2103.14030, equation 4)."""
+
+    def __init__(self, config: PlaitTransformerConfig, layer_idx: int = 0, is_causal: bool = False) -> None:
+        super().__init__(config, layer_idx, is_causal)
+        self.position_bias = GridPositionBias(config)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor | None]:
+        """Attends with the bias of the plan's `offsets`; raises ValueError if it has none."""
+        if plan.offsets is None:
+            raise ValueError("relative positions on a grid need its size: pass grid=(rows, columns)")
+        bias = self.position_bias(plan.offsets, plan.mask, like=query)
+        return super().attend(query, key, value, plan._replace(mask=bias))
 
 
 class PlaitCrossAttention(PlaitAttention):

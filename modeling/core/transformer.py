@@ -2,7 +2,7 @@
 and a pooler."""
 
 from functools import partial
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...configuration import PlaitTransformerConfig
 from ..outputs import LayerChoice, select_layers
+from .adaptive import AdaptiveModulation, Modulation, build_plain_norm, modulate
 from .attention import (
     NO_CONTEXT,
     AttentionPlan,
     PlaitAttention,
     PlaitCrossAttention,
+    PlaitGridAttention,
     eager_attention,
     find_attention_function,
 )
 from .graphs import is_recording_graph
+from .grid import GridOffsets, check_takes_bias, compute_grid_offsets
 from .layers import PlaitGatedMLP, PlaitMLP, ResidualSublayers, build_norm
 from .masks import build_cross_mask, build_self_masks, with_attention
 from .packing import PackedMask, Packing, pack_rows, packed_attention
@@ -38,10 +41,12 @@ class TransformerOutput(NamedTuple):
 
 
 class LayerPlans(NamedTuple):
-    """The plans of a layer's self-attention (`own`) and cross-attention (`cross`; None skips it)."""
+    """The plans of a layer's self-attention (`own`) and cross-attention (`cross`; None skips it), and the `condition`
+    of adaptive norms, (batch, condition width)."""
 
     own: AttentionPlan
     cross: AttentionPlan | None = None
+    condition: Tensor | None = None
 
 
 class LayerOutput(NamedTuple):
@@ -59,7 +64,8 @@ class PlaitLayer(ResidualSublayers, GradientCheckpointingLayer):
 
     def __init__(self, config: PlaitTransformerConfig, layer_idx: int) -> None:
         super().__init__(config)
-        self.add_sublayer("self_attn", PlaitAttention(config, layer_idx, is_causal=config.is_causal))
+        attention = PlaitAttention if config.relative_grid is None else PlaitGridAttention
+        self.add_sublayer("self_attn", attention(config, layer_idx, is_causal=config.is_causal))
         self.crosses = config.has_cross_attention(layer_idx)
         if self.crosses:
             cross_attn = PlaitCrossAttention(config, layer_idx, context_size=config.context_size)
@@ -78,6 +84,36 @@ class PlaitLayer(ResidualSublayers, GradientCheckpointingLayer):
         return LayerOutput(x, weights, cross_weights)
 
 
+class PlaitAdaptiveLayer(PlaitLayer):
+    """A transformer layer whose self-attention and MLP are scaled, shifted and gated by a condition:
+    x + gate f(norm(x) (1 + scale) + shift) (DiT, Peebles and Xie 2023, https://arxiv.org/abs/2212.09748, figure 3)."""
+
+    def __init__(self, config: PlaitTransformerConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.self_attn_norm, self.mlp_norm = build_plain_norm(config), build_plain_norm(config)
+        self.modulation = AdaptiveModulation(config, sublayers=2)
+
+    def forward(
+        self, x: Tensor, plans: LayerPlans, context: Tensor | None = None, past_key_values: Cache | None = None
+    ) -> LayerOutput:
+        """Maps x: (batch, length, width) to the same shape; context: (batch, tokens, context width)."""
+        own, mlp = self.modulation(plans.condition)
+        x, weights = self.adapt(x, "self_attn", own, plans.own, past_key_values)
+        cross_weights = None
+        if self.crosses and plans.cross is not None:
+            x, cross_weights = self.residual(x, "cross_attn", plans.cross, past_key_values, context)
+        x, _ = self.adapt(x, "mlp", mlp)
+        return LayerOutput(x, weights, cross_weights)
+
+    def adapt(self, x: Tensor, name: str, modulation: Modulation, *inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """Maps x: (batch, length, width) through one modulated sublayer to the same shape and, for attention, its
+        weights."""
+        output = getattr(self, name)(modulate(x, getattr(self, f"{name}_norm"), modulation), *inputs)
+        update, weights = output if isinstance(output, tuple) else (output, None)
+        update = self.dropout(getattr(self, f"{name}_scale")(update))
+        return torch.addcmul(x, modulation.gate, update), weights
+
+
 class PlaitTransformer(nn.Module):
     """A stack of layers over embedded tokens, (batch, length, width) in and out."""
 
@@ -90,7 +126,8 @@ class PlaitTransformer(nn.Module):
         projected = input_size != config.hidden_size
         self.input_proj = nn.Linear(input_size, config.hidden_size) if projected else nn.Identity()
         self.rotary = PlaitRotaryEmbedding(config) if config.rope_parameters is not None else None
-        self.layers = nn.ModuleList(PlaitLayer(config, number) for number in range(config.num_hidden_layers))
+        layer = PlaitAdaptiveLayer if config.adaptive_norm else PlaitLayer
+        self.layers = nn.ModuleList(layer(config, number) for number in range(config.num_hidden_layers))
         self.output_norm = build_norm(config) if config.output_norm else nn.Identity()
         self.layer_types = config.layer_types
 
@@ -105,12 +142,16 @@ class PlaitTransformer(nn.Module):
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
         blocks: Tensor | None = None,
+        condition: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> TransformerOutput:
         """Runs all layers on x: (batch, length, width).
 
         attention_mask: (batch, cached + new tokens), non-zero for a token, or a 4-D mask, or one mask for each kind of
         layer; position_ids: (batch or 1, length); context: (batch, tokens, width), context_mask: (batch, tokens);
-        blocks: (batch, length), -1 or a block's number: tokens of one block attend to each other even if causal.
+        blocks: (batch, length), -1 or a block's number: tokens of one block attend to each other even if causal;
+        condition: (batch, condition width), of adaptive norms; grid: the rows and columns of the patches that x holds,
+        for relative positions.
         """
         recorded = output_hidden_states or output_attentions
         if not recorded and past_key_values is None and blocks is None and self.can_pack(attention_mask):
@@ -126,11 +167,13 @@ class PlaitTransformer(nn.Module):
                 config, set(self.layer_types), x, attention_mask, position_ids, past_key_values, blocks
             )
         rotary = self.compute_rotary(x, position_ids, past_key_values)
-        plans = {kind: AttentionPlan(attend, mask, rotary) for kind, mask in masks.items()}
+        offsets = self.compute_offsets(grid, x)
+        plans = {kind: AttentionPlan(attend, mask, rotary, offsets) for kind, mask in masks.items()}
         cross_plan = None
         if self.config.cross_attention:
             cross_plan = AttentionPlan(attend, build_cross_mask(config, x, context, context_mask))
-        return self.run(x, plans, cross_plan, context, past_key_values, output_hidden_states, output_attentions)
+        options = (output_hidden_states, output_attentions, condition)
+        return self.run(x, plans, cross_plan, context, past_key_values, *options)
 
     def run(
         self,
@@ -141,16 +184,18 @@ class PlaitTransformer(nn.Module):
         past_key_values: Cache | None = None,
         output_hidden_states: LayerChoice = False,
         output_attentions: bool = False,
+        condition: Tensor | None = None,
     ) -> TransformerOutput:
         """Runs the layers on x: (batch, length, width) by the attention plan of each kind of layer.
 
-        context: (batch, tokens, width).
+        context: (batch, tokens, width); condition: (batch, condition width).
         """
         x = self.input_proj(self.dropout(self.input_norm(x)))
         recorded = select_layers(output_hidden_states, 1 + len(self.layers)) if output_hidden_states else ()
         states, weights, cross_weights = [x if 0 in recorded else None], [], []
         for number, (layer, kind) in enumerate(zip(self.layers, self.layer_types, strict=True), start=1):
-            x, *scores = layer(x, LayerPlans(plans[kind], cross_plan), context, past_key_values=past_key_values)
+            own = LayerPlans(plans[kind], cross_plan, condition)
+            x, *scores = layer(x, own, context, past_key_values=past_key_values)
             states.append(x if number in recorded else None)
             if output_attentions:
                 weights.append(scores[0])
@@ -197,6 +242,8 @@ class PlaitTransformer(nn.Module):
             return False
         if not self.config.packing or not len(self.layers):
             return False
+        if self.config.adaptive_norm or self.config.relative_grid is not None:
+            return False  # a condition is one vector for each row, and offsets are those of a whole grid
         if is_recording_graph() or self.config._attn_implementation not in ("eager", "sdpa"):
             return False
         window = self.config.sliding_window if "sliding_attention" in self.layer_types else None
@@ -215,3 +262,13 @@ class PlaitTransformer(nn.Module):
             past = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(x.shape[1], device=x.device)[None] + past
         return self.rotary(x, position_ids if packing is None else packing.pack(position_ids))
+
+    def compute_offsets(self, grid: tuple[int, int] | None, x: Tensor) -> GridOffsets | None:
+        """Computes the offsets between the patches x: (batch, length, width) of a grid; None without relative
+        positions. Raises ValueError for a grid that does not have this length."""
+        if self.config.relative_grid is None or grid is None:
+            return None
+        check_takes_bias(self.config)
+        if grid[0] * grid[1] != x.shape[1]:
+            raise ValueError(f"x has {x.shape[1]} tokens, but the grid {grid} has {grid[0] * grid[1]}")
+        return compute_grid_offsets(grid, x.device)

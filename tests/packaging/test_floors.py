@@ -16,7 +16,7 @@ FLOORS = {
         "kernels",
         "losses",
         "towers fusion",
-        "generation",
+        "generation diffusion",
         "heads",
         "checkpoints.conversion",
         "checkpoints.families",

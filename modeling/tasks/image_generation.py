@@ -1,0 +1,233 @@
+"""Image generation: text, or any other modality, to an image by rectified flow."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Self, Unpack, cast
+
+import torch
+from torch import Tensor
+from transformers.utils.generic import can_return_tuple
+
+from ...configuration import MODALITIES, PlaitConfig
+from ..backbone.model import PlaitModel
+from ..backbone.pretrained import PlaitPreTrainedModel
+from ..composition.image_generation import compose_image_generation
+from ..core.rows import check_present_rows
+from ..diffusion.condition import Condition, ConditionScale, NullCondition
+from ..diffusion.denoiser import PlaitDenoiser
+from ..diffusion.flow import draw_times, flow_loss, mix
+from ..diffusion.generation import ImageGenerationMixin
+from ..inputs import MODALITY_INPUTS, EncoderInputs, expand_signature, split_by_modality
+from ..outputs import PlaitImageGenerationOutput, TowerOutput
+
+INPUT_NAMES = frozenset(name for names in MODALITY_INPUTS.values() for name in names) | {"encoder_outputs"}
+
+
+class PlaitForImageGeneration(ImageGenerationMixin, PlaitPreTrainedModel):
+    """Generates images under the condition of any towers: a denoiser (`config.denoiser_config`) follows the flow from
+    noise to an image and reads the towers' tokens, fused if there are several. See `PlaitDenoiserConfig` for the
+    equations.
+
+    A row without any condition gets a learned token in its place; training also hides conditions
+    (`condition_dropout`), so that generation can be guided (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598).
+
+    Raises:
+        ValueError: a config without denoiser, or with a decoder; a denoiser that reads another width than the condition
+            has; a `condition_dropout` of a modality without a tower.
+    """
+
+    reads_pooled = False
+
+    def __init__(self, config: PlaitConfig) -> None:
+        super().__init__(config)
+        settings = config.denoiser_config
+        check_denoiser(config)
+        self.model = PlaitModel(config)
+        self.condition_scale = ConditionScale(config.hidden_size)
+        self.null_condition = NullCondition(config.hidden_size)
+        self.denoiser = PlaitDenoiser(cast("Any", settings))
+        self.post_init()
+
+    @classmethod
+    def compose(cls, **parts: Any) -> Self:
+        """Composes towers and a new denoiser: see
+        `plait.modeling.composition.image_generation.compose_image_generation`."""
+        return compose_image_generation(cls, **parts)
+
+    @can_return_tuple
+    @expand_signature
+    def forward(
+        self,
+        *,
+        target_pixel_values: Tensor | None = None,
+        times: Tensor | None = None,
+        noise: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> PlaitImageGenerationOutput:
+        """Computes the loss of images under their conditions. Takes the inputs of `PlaitModel`; to generate images, see
+        `generate_images`.
+
+        Args:
+            target_pixel_values: (batch, channels, height, width), the images to learn, -1 to 1; another size than the
+                config's is a multiple of the patch size.
+            times: (batch,), 0 (noise) to 1 (image); noise: like target_pixel_values, standard normal. Default: drawn at
+                random in training; in evaluation mode by a generator that is seeded with the row's own image, so that
+                the loss depends on nothing else.
+            num_items_in_batch: divides the summed loss, in place of the number of rows (gradient accumulation).
+
+        Raises:
+            ValueError: no target, or one of another shape; a row without a condition if none is hidden in training.
+        """
+        if target_pixel_values is None:
+            raise ValueError("no target_pixel_values: pass the images to learn, or call generate_images")
+        images = self.check_images("target_pixel_values", target_pixel_values)
+        times, noise = self.complete_noise(images, times, noise)
+        condition = self.encode_condition(inputs, len(images), hide=self.training)
+        settings = self.denoiser.config
+        prediction = self.denoiser(mix(images, noise, times), times, *condition)
+        losses = flow_loss(prediction, images, noise, times, settings.prediction)
+        loss = losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch
+        return PlaitImageGenerationOutput(loss, prediction)
+
+    def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        """Returns a zero for each row: the loss is the mean over the rows."""
+        images = inputs.get("target_pixel_values")
+        return None if images is None else images.new_zeros(len(images), dtype=torch.long)
+
+    def check_images(self, name: str, images: Tensor) -> Tensor:
+        """Returns images in the denoiser's dtype, or raises ValueError, with their name, for another shape than (batch,
+        channels, height, width), or a side that is no multiple of the patch size."""
+        settings = self.denoiser.config
+        size, channels = settings.patch_size, settings.num_channels
+        if images.ndim != 4 or images.shape[1] != channels or any(side % size or not side for side in images.shape[2:]):
+            raise ValueError(
+                f"{name} has shape {tuple(images.shape)}: expected (batch, {channels}, height, width) with a height "
+                f"and width that are multiples of patch_size {size}"
+            )
+        return images.to(torch.promote_types(images.dtype, torch.float))
+
+    def complete_noise(self, images: Tensor, times: Tensor | None, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns times and noise, drawn where they are None; see `forward`."""
+        seeds = None if self.training else [compute_seed(image) for image in images]
+        settings = self.denoiser.config
+        if noise is None:
+            noise = draw_normal(images.shape, images, seeds, stream=0)
+        if times is None:
+            times = draw_times(settings, len(images), lambda rows: draw_normal((rows,), images, seeds, stream=1))
+        return times, noise
+
+    def encode_condition(
+        self, inputs: Mapping[str, Any], rows: int, hide: bool = False, keep: Iterable[str] = MODALITIES
+    ) -> Condition:
+        """Computes the condition of each row: towers, fusion, standardized features.
+
+        inputs: the arguments of `PlaitModel`; rows: their number; hide: whether to hide conditions at random, as in
+        training; keep: the modalities to read, without the others.
+        Raises ValueError for a row without any condition, if training hides none.
+        """
+        outputs = self.encode_towers(inputs)
+        wrong = next((name for name, output in outputs.items() if len(output.mask) != rows), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong} has {len(outputs[wrong].mask)} rows for {rows} images: pass one for each")
+        outputs = {name: output for name, output in outputs.items() if name in set(keep)}
+        condition = self.fuse_condition(outputs, rows, self.draw_hidden(outputs, rows) if hide else {})
+        if not self.denoiser.config.hides_conditions:
+            check_present_rows(condition.mask.any(dim=1), self.model.towers)
+        return self.null_condition.fill(condition)
+
+    def encode_towers(self, inputs: Mapping[str, Any]) -> dict[str, TowerOutput]:
+        """Runs the towers on the arguments of `PlaitModel`; nothing for a modality that the batch lacks."""
+        recorded = {"output_attentions": False, "output_hidden_states": False}
+        parts = split_by_modality(inputs)
+        return self.model.encode_all(parts, inputs.get("encoder_outputs"), recorded, optional=True)
+
+    def draw_hidden(self, outputs: Mapping[str, TowerOutput], rows: int) -> dict[str, Tensor]:
+        """Draws the rows, (rows,) bool, whose condition is hidden, for each modality."""
+        chance, device = self.denoiser.config.condition_dropout, self.null_condition.tokens.device
+        if isinstance(chance, dict):
+            return {name: torch.rand(rows, device=device) < chance.get(name, 0.0) for name in outputs}
+        return dict.fromkeys(outputs, torch.rand(rows, device=device) < chance)
+
+    def fuse_condition(self, outputs: Mapping[str, TowerOutput], rows: int, hidden: Mapping[str, Tensor]) -> Condition:
+        """Fuses the towers' outputs without the hidden rows of each modality; a row that nothing is left of has no
+        token, and does not enter the fusion."""
+        kept = {}
+        for name, output in outputs.items():
+            kept[name] = output.mask.bool() & ~hidden[name][:, None] if name in hidden else output.mask.bool()
+        null = self.null_condition.tokens
+        present = torch.zeros(rows, dtype=torch.bool, device=null.device)
+        for mask in kept.values():
+            present = present | mask.any(dim=1)
+        if not outputs or not bool(present.any()):
+            return Condition(null.new_zeros(rows, 0, null.shape[-1]), present.new_zeros(rows, 0))
+        if self.model.fusion is None:
+            ((name, output),) = outputs.items()
+            return Condition(self.condition_scale(output.last_hidden_state), kept[name])
+        own = {
+            name: TowerOutput(output.last_hidden_state[present], kept[name][present])
+            for name, output in outputs.items()
+        }
+        fused = self.model.fuse(self.model.fusion, own, {})
+        tokens, mask = self.condition_scale(fused.last_hidden_state), fused.mask.bool()
+        whole = Condition(tokens.new_zeros(rows, *tokens.shape[1:]), mask.new_zeros(rows, mask.shape[1]))
+        whole.tokens[present], whole.mask[present] = tokens, mask
+        return whole
+
+    def fit_condition_scale(self, batches: Iterable[Mapping[str, Any]]) -> int:
+        """Sets the scale of the condition's features (see `ConditionScale`) to that of these batches of arguments of
+        `forward`; returns the number of tokens it was computed from. Call it once, before training."""
+        scale, training = self.condition_scale, self.training
+        scale.init_weights(0.0)
+        self.eval()
+        try:
+            with torch.no_grad():
+                return scale.fit(self.read_unscaled(batch) for batch in batches)
+        finally:
+            self.train(training)
+
+    def read_unscaled(self, inputs: Mapping[str, Any]) -> Condition:
+        """Computes the condition of arguments of `forward` without scale and without the token for none."""
+        outputs = self.encode_towers({name: value for name, value in inputs.items() if name in INPUT_NAMES})
+        rows = len(next(iter(outputs.values())).mask) if outputs else 0
+        tokens, mask = self.fuse_condition(outputs, rows, {})
+        scale = self.condition_scale
+        return Condition(tokens * (scale.std + 1e-3) + scale.mean, mask)
+
+
+def check_denoiser(config: PlaitConfig) -> None:
+    """Raises ValueError for a config that `PlaitForImageGeneration` cannot use."""
+    settings = config.denoiser_config
+    if settings is None:
+        raise ValueError("image generation needs a denoiser_config: compose the class with image_size=...")
+    if config.decoder_config is not None:
+        raise ValueError("image generation has no decoder, and this config has one: compose it without decoder=...")
+    if not config.encoders:
+        raise ValueError("image generation needs a condition: compose it with text=... or another tower")
+    if settings.context_size != config.hidden_size:
+        raise ValueError(
+            f"denoiser_config.context_size is {settings.context_size}, but the condition is {config.hidden_size} wide"
+        )
+    chances = settings.condition_dropout if isinstance(settings.condition_dropout, dict) else {}
+    others = sorted(set(chances) - set(config.encoders))
+    if others:
+        towers = ", ".join(config.encoders)
+        raise ValueError(f"condition_dropout names {', '.join(others)}, but the towers are {towers}: name one of them")
+
+
+def compute_seed(image: Tensor) -> int:
+    """Computes a seed from the content of an image, (channels, height, width)."""
+    content = image.detach().to("cpu", torch.float).contiguous().numpy().tobytes()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest(), "little")
+
+
+def draw_normal(shape: tuple[int, ...], like: Tensor, seeds: list[int] | None, stream: int) -> Tensor:
+    """Draws standard normal numbers of a shape (rows, ...): at random, or each row with its own seed and the number of
+    its stream, on the CPU."""
+    if seeds is None:
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
+    rows = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(2 * seed + stream)
+        rows.append(torch.randn(shape[1:], generator=generator))
+    return torch.stack(rows).to(like)
