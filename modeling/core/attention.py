@@ -143,6 +143,12 @@ class PlaitGridAttention(PlaitAttention):
         return super().attend(query, key, value, plan._replace(mask=bias))
 
 
+def build_self_attention(config: PlaitTransformerConfig, layer_idx: int) -> PlaitAttention:
+    """Builds the self-attention of a layer."""
+    kind = PlaitAttention if config.relative_grid is None else PlaitGridAttention
+    return kind(config, layer_idx, is_causal=config.is_causal)
+
+
 class PlaitCrossAttention(PlaitAttention):
     """Multi-head cross-attention to a context; with a cache, the context's keys and values are computed once."""
 

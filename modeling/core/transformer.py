@@ -15,9 +15,8 @@ from .adaptive import AdaptiveModulation, Modulation, build_plain_norm, modulate
 from .attention import (
     NO_CONTEXT,
     AttentionPlan,
-    PlaitAttention,
     PlaitCrossAttention,
-    PlaitGridAttention,
+    build_self_attention,
     eager_attention,
     find_attention_function,
 )
@@ -64,8 +63,7 @@ class PlaitLayer(ResidualSublayers, GradientCheckpointingLayer):
 
     def __init__(self, config: PlaitTransformerConfig, layer_idx: int) -> None:
         super().__init__(config)
-        attention = PlaitAttention if config.relative_grid is None else PlaitGridAttention
-        self.add_sublayer("self_attn", attention(config, layer_idx, is_causal=config.is_causal))
+        self.add_sublayer("self_attn", build_self_attention(config, layer_idx))
         self.crosses = config.has_cross_attention(layer_idx)
         if self.crosses:
             cross_attn = PlaitCrossAttention(config, layer_idx, context_size=config.context_size)
