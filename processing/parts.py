@@ -9,7 +9,7 @@ from ..configuration.modalities import MODALITY_TABLE
 from .saving import FolderProcessor
 
 SAVED_PARTS = ("image_processor", "feature_extractor", "tokenizer", "decoder_tokenizer")
-PROCESSOR_PARTS = (*SAVED_PARTS, "frame_processor")
+PROCESSOR_PARTS = (*SAVED_PARTS, "frame_processor", "target_image_processor")
 
 
 class PresentPartNames:
@@ -27,6 +27,7 @@ class ProcessorParts(FolderProcessor):
     feature_extractor: SequenceFeatureExtractor
     decoder_tokenizer: PreTrainedTokenizerBase
     frame_processor: BaseImageProcessor
+    target_image_processor: BaseImageProcessor
     image_token: str | None
     get_attributes = PresentPartNames()  # pyright: ignore[reportAssignmentType]
 
@@ -56,6 +57,16 @@ class ProcessorParts(FolderProcessor):
             )
         return part
 
+    def require_target_processor(self) -> BaseImageProcessor:
+        """Returns the part that processes target images; raises ValueError if there is none."""
+        part = self.find_part("target_image_processor")
+        if part is None:
+            raise ValueError(
+                "this processor has no target_image_processor, so it cannot read target_images; compose it with one: "
+                "PlaitProcessor.compose(target_image_size=...)"
+            )
+        return part
+
     @property
     def target_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of targets and generated texts; raises ValueError if there is none."""
@@ -77,6 +88,7 @@ class ProcessorParts(FolderProcessor):
         names = [*text, *image, *(["image_present"] if image else [])]
         names += [audio[0], "audio_present"] if audio else []
         names += ["pixel_values_videos", "video_present"] if self.find_part("frame_processor") else []
+        names += ["target_pixel_values"] if self.find_part("target_image_processor") else []
         return names
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:

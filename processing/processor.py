@@ -38,6 +38,7 @@ from .sources import (
     resolve_image_processor,
     resolve_tokenizers,
 )
+from .target_images import build_target_processor, collect_target_images, process_target_images
 from .targets import encode_targets
 from .text import add_pad_token, collect_pair_rows, collect_text_rows, encode_texts, find_truncated_row
 from .video import FrameSampling, collect_video_rows, process_videos
@@ -72,6 +73,7 @@ class PlaitProcessor(ProcessorParts):
         num_frames, fps: the frames to read of each video: `num_frames` at even distances, or `fps` per second (then at
             most `num_frames`); default: all.
         prompts: texts to put before every text, by name: "default" unless a call gives another.
+        target_image_processor: processes the images that a model learns to generate.
 
     Raises:
         ValueError: no part at all, a tokenizer with neither a pad nor an end-of-sequence token, or an image token
@@ -93,6 +95,7 @@ class PlaitProcessor(ProcessorParts):
         num_frames: int | None = None,
         fps: float | None = None,
         prompts: dict[str, str] | None = None,
+        target_image_processor: BaseImageProcessor | None = None,
     ) -> None:
         check_image_token(tokenizer, image_token, num_image_tokens)
         FrameSampling(num_frames, fps).check()
@@ -104,7 +107,7 @@ class PlaitProcessor(ProcessorParts):
             decoder_tokenizer = add_pad_token(decoder_tokenizer)
         given = (image_processor, feature_extractor, tokenizer, decoder_tokenizer)
         parts = {name: part for name, part in zip(SAVED_PARTS, given, strict=True) if part is not None}
-        if not parts and frame_processor is None:
+        if not parts and frame_processor is None and target_image_processor is None:
             raise ValueError("a PlaitProcessor needs a tokenizer, an image processor, a feature extractor, or several")
         vars(self).update(parts)
         super().__init__(**parts, chat_template=chat_template)
@@ -114,6 +117,8 @@ class PlaitProcessor(ProcessorParts):
             self.prompts = prompts
         if frame_processor is not None:
             self.frame_processor = frame_processor
+        if target_image_processor is not None:
+            self.target_image_processor = target_image_processor
         self.reported_truncations: set[str] = set()
 
     @classmethod
@@ -129,6 +134,8 @@ class PlaitProcessor(ProcessorParts):
         decoder: TextSource | None = None,
         image_token: str | None = None,
         num_image_tokens: int | None = None,
+        target_image_size: int | Sequence[int] | None = None,
+        target_channels: int = 3,
         revision: str | None = None,
         subfolder: str | None = None,
         token: str | bool | None = None,
@@ -155,6 +162,9 @@ class PlaitProcessor(ProcessorParts):
             decoder: as `text`. Without `text` its tokenizer serves for all texts, and pads on the left, as generation
                 requires; with a different `text` it serves for targets and generated texts.
             image_token, num_image_tokens: as in the class.
+            target_image_size: pixels, or (height, width), of the images that the model learns to generate; they are
+                cropped at their centre, with values in -1..1. None: no such images.
+            target_channels: 3 for RGB, 1 for grey images.
             revision, subfolder, token, cache_dir, local_files_only: as in `from_pretrained`.
 
         Raises:
@@ -176,6 +186,9 @@ class PlaitProcessor(ProcessorParts):
             num_frames=find_num_frames(video, options) if num_frames is None and fps is None else num_frames,
             fps=fps,
             prompts=find_source_prompts(text, options),
+            target_image_processor=(
+                None if target_image_size is None else build_target_processor(target_image_size, target_channels)
+            ),
         )
 
     @classmethod
@@ -193,15 +206,19 @@ class PlaitProcessor(ProcessorParts):
         checkpoint = Checkpoint(fspath(pretrained_model_name_or_path), kwargs)
         parts = {name: ready[name] if name in ready else find(checkpoint) for name, find in FINDERS.items()}
         saved, _ = cls.get_processor_dict(checkpoint.name, **checkpoint.hub_options)
-        frames = ready.get("frame_processor") or build_frame_processor(saved.get("frame_processor"))
-        if frames is None and all(part is None for part in parts.values()):
+        frames, drawn = (
+            ready.get(name) or build_frame_processor(saved.get(name))
+            for name in ("frame_processor", "target_image_processor")
+        )
+        if frames is None and drawn is None and all(part is None for part in parts.values()):
             raise OSError(
                 f"{checkpoint} has neither a tokenizer nor an image processor nor a feature extractor; make one with "
                 "PlaitProcessor.compose(text=..., image=...) and save it there"
             )
         read = saved if checkpoint.is_own() else {**saved, "prompts": find_prompts(checkpoint.read_json)}
         fields = SAVED_FIELDS if checkpoint.is_own() else ("chat_template", "prompts")
-        return cls(**parts, frame_processor=frames, **{name: read.get(name) for name in fields})
+        settings = {name: read.get(name) for name in fields}
+        return cls(**parts, frame_processor=frames, target_image_processor=drawn, **settings)
 
     def __call__(
         self,
@@ -218,6 +235,7 @@ class PlaitProcessor(ProcessorParts):
         max_target_length: int | None = None,
         num_images: Sequence[int] | None = None,
         prompt: str | None = None,
+        target_images: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Turns a batch of rows into model inputs.
@@ -240,6 +258,7 @@ class PlaitProcessor(ProcessorParts):
             max_target_length: maximum tokens of a target, end token included; default: its tokenizer's limit.
             num_images: number of images of each row, if they reach the model by another way than `images`.
             prompt: text to put before every text; None: the default of `prompts`.
+            target_images: the image of every row that the model learns to generate, each as in `images`.
             kwargs: options of the parts' calls, flat or in the dicts `text_kwargs`, `images_kwargs`, `audio_kwargs` and
                 `videos_kwargs` (`num_frames`, `fps`, `do_sample_frames` and the options of the frame processor), or,
                 for all parts that know them, in `common_kwargs`. By default texts are padded to the longest and
@@ -253,8 +272,9 @@ class PlaitProcessor(ProcessorParts):
             or `input_values` (batch, clips, samples), zeros for absent clips, and `audio_present` (batch, clips) bool;
             `pixel_values_videos` (batch, clips, frames, channels, height, width) and `video_present` (batch, clips)
             bool; `input_features_mask`, `input_values_mask` or `pixel_values_videos_mask` (batch, clips, length) if
-            clips have different lengths; `labels` (batch, length), padded with -100. A row may be empty here; the model
-            rejects it unless it gets another input for it.
+            clips have different lengths; `labels` (batch, length), padded with -100; `target_pixel_values` (batch,
+            channels, height, width) in -1..1. A row may be empty here; the model rejects it unless it gets another
+            input for it.
 
         Raises:
             TypeError: a value of another type, an unknown option.
@@ -274,9 +294,9 @@ class PlaitProcessor(ProcessorParts):
         clips = None if audio is None else collect_audio_rows(audio)
         video_rows = None if videos is None else collect_video_rows(videos)
         targets = None if text_target is None else collect_text_rows(text_target, "text_target")
-        check_row_counts(
-            {"text": texts, "images": image_rows, "audio": clips, "videos": video_rows, "text_target": targets}
-        )
+        drawn = None if target_images is None else collect_target_images(target_images)
+        rows = {"text": texts, "images": image_rows, "audio": clips, "videos": video_rows}
+        check_row_counts({**rows, "text_target": targets, "target_images": drawn})
         values: dict[str, Any] = {}
         if texts is not None:
             values |= self._encode_texts(texts, text_pair, count_images(texts, image_rows, num_images), options.text)
@@ -288,6 +308,8 @@ class PlaitProcessor(ProcessorParts):
             values |= self._encode_videos(video_rows, video_fps, options.videos)
         if targets is not None:
             values["labels"] = self._encode_targets(targets, max_target_length)
+        if drawn is not None:
+            values["target_pixel_values"] = process_target_images(self.require_target_processor(), drawn)
         return BatchFeature(values, tensor_type=return_tensors)
 
     def _encode_texts(
