@@ -39,7 +39,9 @@ def every(bert_tokenizer: PreTrainedTokenizerFast) -> PlaitProcessor:
     audio = Wav2Vec2FeatureExtractor(sampling_rate=RATE, padding=True)
     pixels = ViTImageProcessorPil(size={"height": 8, "width": 8})
     decoder = copy.deepcopy(bert_tokenizer)
-    return PlaitProcessor(pixels, bert_tokenizer, TEMPLATE, audio, decoder, frame_processor=small)
+    return PlaitProcessor(
+        pixels, bert_tokenizer, TEMPLATE, audio, decoder, frame_processor=small, target_image_processor=small
+    )
 
 
 @pytest.fixture
