@@ -1,0 +1,91 @@
+"""Near copies of training images, and diversity within a prompt."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from plait.training.metrics.images import copies
+from plait.training.metrics.images.copies import (
+    compute_nearest_distances,
+    measure_diversity,
+    measure_near_copies,
+)
+
+
+def draw(count: int, seed: int) -> torch.Tensor:
+    return torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("block", [40, 2**24])
+def test_the_distance_is_the_smallest_rms_over_pooled_pixels(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "DISTANCES_PER_BLOCK", block)
+    images, train = draw(6, 0), draw(9, 1)
+    pooled, known = (F.avg_pool2d(x.double(), 2).numpy() for x in (images, train))
+    for mirrored in (False, True):
+        both = [known, known[..., ::-1]] if mirrored else [known]
+        expected = [min(np.sqrt(((x - y) ** 2).mean()) for part in both for y in part) for x in pooled]
+        found = compute_nearest_distances(images, train, mirrored=mirrored)
+        assert found == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_a_copy_and_a_mirrored_copy_have_no_distance() -> None:
+    train = draw(20, 1)
+    assert (compute_nearest_distances(train[3:8], train) == 0).all()
+    assert (compute_nearest_distances(train[3:8].flip(3), train) < 1e-6).all()  # summed in another order
+    assert (compute_nearest_distances(train[3:8].flip(3), train, mirrored=False) > 0.1).all()
+
+
+def test_memorised_images_are_near_copies_and_new_ones_are_not() -> None:
+    train, test = draw(50, 1), draw(200, 2)
+    memorised = (train[:30] + 0.02 * torch.randn(30, 3, 8, 8, generator=torch.Generator().manual_seed(3))).clamp(-1, 1)
+    found = measure_near_copies(torch.cat([memorised, draw(30, 4)]), test, train)
+    assert found.share.value == pytest.approx(0.5, abs=0.04)
+    assert found.distance.value < found.real_distance.value
+    new = measure_near_copies(draw(300, 5), test, train)
+    assert new.share.low <= 0.01 <= new.share.high
+    assert new.real_distance == found.real_distance
+
+
+def test_the_percentile_needs_enough_test_images() -> None:
+    with pytest.raises(ValueError, match=r"50 test images: percentile 1.0 needs at least 100"):
+        measure_near_copies(draw(5, 0), draw(50, 1), draw(5, 2))
+    assert measure_near_copies(draw(5, 0), draw(50, 1), draw(5, 2), percentile=2).share.value <= 1
+
+
+def test_diversity_is_the_mean_distance_of_two_images_of_a_prompt() -> None:
+    features = np.random.default_rng(0).normal(size=(7, 6))
+    prompts = np.array([4, 4, 4, 1, 1, 1, 1])
+    means = []
+    for rows in (features[:3], features[3:]):
+        pairs = [(x, y) for n, x in enumerate(rows) for y in rows[n + 1 :]]
+        means.append(np.mean([np.sqrt(((x - y) ** 2).mean()) for x, y in pairs]))
+    found = measure_diversity(features, prompts)
+    assert found.value == pytest.approx(np.mean(means))
+    assert found.low == pytest.approx(min(means)) and found.high == pytest.approx(max(means))
+    single = measure_diversity(features[3:], prompts[3:])
+    assert single.value == pytest.approx(means[1])
+    assert single.low < single.value < single.high
+
+
+def test_equal_images_of_a_prompt_have_no_diversity() -> None:
+    images = draw(5, 0).repeat_interleave(3, dim=0)
+    assert measure_diversity(images, torch.arange(5).repeat_interleave(3)) == (0, 0, 0)
+    with pytest.raises(ValueError, match="each of the 15 prompts has one image"):
+        measure_diversity(images, torch.arange(15))
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.full((2, 3, 8, 8), 255.0), ValueError, "images reach 255: expected values in -1..1"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), TypeError, "images are torch.uint8: expected floats"),
+        (torch.zeros(3, 8, 8), ValueError, r"images have shape \(3, 8, 8\): expected \(images, channels"),
+        (torch.full((2, 3, 8, 8), torch.nan), ValueError, "images have NaN or infinity in 2 of 2 rows"),
+        (torch.zeros(2, 3, 9, 8), ValueError, "pool is 2: it does not divide the 9 x 8 pixels of the images"),
+        (torch.zeros(2, 3, 6, 8), ValueError, "resize them to one size"),
+    ],
+)
+def test_bad_images_are_errors(images: torch.Tensor, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        compute_nearest_distances(images, draw(4, 0))

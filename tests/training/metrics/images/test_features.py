@@ -1,0 +1,70 @@
+"""Features of images by the name of a tower: of plait, of a known family, wrapped."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import ConvNextConfig, ConvNextModel, RegNetConfig, RegNetModel, ViTConfig, ViTModel
+
+import plait
+from plait.configuration import PlaitVisionConfig
+from plait.training.metrics.images.features import ImageFeatures
+
+SIDE = 32
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def pixels(count: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 3, 20, 20), dtype=np.uint8)
+
+
+def images(count: int = 3) -> np.ndarray:
+    return pixels(count) / 127.5 - 1
+
+
+def save(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    processor = plait.PlaitProcessor.compose(image=PlaitVisionConfig(image_size=SIDE, patch_size=8, **SIZES))
+    processor.image_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "width"),
+    [
+        (ViTModel(ViTConfig(image_size=SIDE, patch_size=8, **SIZES)), 16),
+        (ConvNextModel(ConvNextConfig(hidden_sizes=[8, 8, 16, 24], depths=[1, 1, 1, 1], image_size=SIDE)), 24),
+        (RegNetModel(RegNetConfig(hidden_sizes=[8, 8, 8, 12], depths=[1, 1, 1, 1], groups_width=4)), 12),
+    ],
+    ids=["vit", "convnext", "wrapped"],
+)
+def test_features_by_name_are_those_of_the_tower(model: Any, width: int, tmp_path: Path) -> None:
+    features = ImageFeatures.from_pretrained(save(model, tmp_path), batch_size=2)
+    found = features(images())
+    assert found.shape == (3, width)
+    values: Any = features.processor(images=list(pixels()), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        output = model.eval()(pixel_values=values.reshape(3, *values.shape[-3:]))
+    assert found == pytest.approx(output.pooler_output.flatten(1).numpy(), abs=1e-5)
+
+
+def test_a_tower_without_a_pooler_gives_the_mean_of_its_tokens(tmp_path: Path) -> None:
+    config = PlaitVisionConfig(image_size=SIDE, patch_size=8, pooling="none", **SIZES)
+    model = plait.PlaitModel.compose(image=config, verbose=False)
+    save(model, tmp_path)
+    features = ImageFeatures.from_pretrained(tmp_path)
+    found, inputs = features(images()), features.processor(images=list(pixels()), return_tensors="pt")
+    with torch.no_grad():
+        tokens = model(**inputs).last_hidden_state
+    assert found == pytest.approx(tokens.mean(dim=1).numpy(), abs=1e-5)
+
+
+def test_features_do_not_depend_on_the_batch() -> None:
+    config = PlaitVisionConfig(image_size=SIDE, patch_size=8, **SIZES)
+    model, processor = plait.PlaitModel.compose(image=config, verbose=False), plait.PlaitProcessor.compose(image=config)
+    parts = [ImageFeatures(model, processor, batch_size=size)(images(5)) for size in (1, 5)]
+    assert np.abs(parts[0] - parts[1]).max() < 1e-6
+    assert parts[0].dtype == np.float32
+    assert np.abs(parts[0] - parts[0][:1]).max() > 0
