@@ -20,6 +20,7 @@ from plait import (
     PlaitModel,
 )
 from plait.configuration.objectives import OBJECTIVES
+from plait.modeling.tasks.pretraining_encoding import encode_clean_and_masked
 
 from ..zoo import DECODER, TOKENS, fused
 
@@ -358,3 +359,22 @@ def test_half_precision(batch: dict[str, Tensor]) -> None:
     assert output.loss.dtype == torch.float32 and torch.isfinite(output.loss)
     for name, value in losses(build(), batch).items():
         torch.testing.assert_close(output.losses[name].float(), value, atol=0.2, rtol=0.1, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "encoded"),
+    [
+        ({"masked_lm"}, {"masked text", "image"}),
+        ({"contrastive"}, {"text", "image", "masked text"}),
+        ({"matching"}, {"text", "image", "masked text"}),
+        (set(), {"masked text"}),
+    ],
+)
+def test_only_what_an_objective_reads_is_encoded(
+    model: PlaitForPreTraining, batch: dict[str, Tensor], wanted: set[str], encoded: set[str]
+) -> None:
+    """The masked text is encoded because it is given."""
+    text = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    inputs = {"text": text, "image": {"pixel_values": batch["pixel_values"]}}
+    rows = encode_clean_and_masked(model.model, inputs, {}, wanted, masked_ids=batch["input_ids"]).rows
+    assert set(rows) == encoded

@@ -220,3 +220,32 @@ def test_cache_with_workers(make_model: MakeModel, make_trainer: MakeTrainer, da
     )
     batch = next(iter(trainer.get_train_dataloader()))
     assert "text" in batch["encoder_outputs"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_the_limit_is_the_size_of_what_is_written(
+    make_model: MakeModel, cache: Callable[..., FeatureStore], tmp_path: Path, batch_size: int
+) -> None:
+    """Estimated from the first batch: pictures of one size, in batches of any."""
+    model = make_model(freeze=["image"], image={"pooling": "mean"})
+    stored = cache(model, "image", folder=tmp_path / "whole")
+    found = [stored[key] for key in stored.index]
+    size = sum(value.nbytes for output in found for value in output if value is not None) / 2**30
+    with pytest.raises(ValueError, match=f"features would take about {size:.3g} GiB in .*limit {0.999 * size:.3g}"):
+        cache(model, "image", folder=tmp_path / "small", batch_size=batch_size, limit=0.999 * size)
+    assert len(cache(model, "image", folder=tmp_path / "large", batch_size=batch_size, limit=1.001 * size)) == 3
+
+
+def test_outputs_are_written_in_files_of_a_bounded_size(
+    make_model: MakeModel, cache: Callable[..., FeatureStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as what is in memory reaches the bound; what is left comes last, and every output can be found."""
+    model = make_model(freeze=["image"])
+    whole = cache(model, "image", folder=tmp_path / "whole")
+    one = sum(value.nbytes for value in whole[next(iter(whole.index))] if value is not None)
+    for bound, files in ((one, 3), (one + 1, 2), (2 * one, 2), (3 * one, 1), (9 * one, 1)):
+        monkeypatch.setattr("plait.training.data.feature_cache.SHARD_BYTES", bound)
+        parts = cache(model, "image", folder=tmp_path / str(bound), batch_size=1)
+        assert len(list(parts.folder.glob("*.safetensors"))) == len(parts.shards) == files
+        assert parts.index.keys() == whole.index.keys()
+        assert all(torch.equal(parts[key].tokens, whole[key].tokens) for key in whole.index)

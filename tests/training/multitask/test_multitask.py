@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from plait import PlaitForPreTraining
+from plait import PlaitConfig, PlaitForClassification, PlaitForPreTraining, PlaitModel
 from plait.training.commands import run_recipe as train
+from plait.training.multitask.model import copy_head
 from plait.training.multitask.sampler import TaskBatchSampler, TaskRows, compute_task_shares
 from plait.training.recipes.errors import RecipeError
 from plait.training.runs.loading import load_model_recipe
@@ -141,3 +142,47 @@ def test_mistakes_name_the_task(content: dict[str, Any], key: str, value: Any, m
     place[last] = value
     with pytest.raises(RecipeError, match=message):
         train(build_recipe(content), "plait train")
+
+
+class OtherClassification(PlaitForClassification):
+    """Another class with a head of the same names and sizes."""
+
+
+def build_classifier(model_class: type[PlaitForClassification] = PlaitForClassification) -> PlaitForClassification:
+    model = model_class(PlaitConfig(text_config={**TINY, "vocab_size": 20, "max_position_embeddings": 8}, num_labels=3))
+    torch.nn.init.normal_(model.classifier.weight)
+    return model
+
+
+def test_a_checkpoint_gives_its_head_to_heads_of_its_class() -> None:
+    source, same, other = build_classifier(), build_classifier(), build_classifier(OtherClassification)
+    kept, body = other.classifier.weight.clone(), {name: p.clone() for name, p in same.model.named_parameters()}
+    copy_head(source, [other, same])
+    assert torch.equal(same.classifier.weight, source.classifier.weight)
+    assert torch.equal(other.classifier.weight, kept)
+    assert all(torch.equal(p, body[name]) for name, p in same.model.named_parameters())
+    bare = PlaitModel(source.config)
+    copy_head(bare, [same])
+    assert torch.equal(same.classifier.weight, source.classifier.weight)
+
+
+def test_rows_of_all_tasks_are_numbered_one_task_after_the_other() -> None:
+    data = TaskRows({"a": ["x", "y"], "b": ["z"]})
+    assert [data[number] for number in range(len(data))] == [("a", "x"), ("a", "y"), ("b", "z")]
+    for outside in (-1, 3):
+        with pytest.raises(IndexError):
+            data[outside]
+
+
+def test_an_epoch_has_the_batches_that_all_rows_fill_and_at_least_one() -> None:
+    data = TaskRows({"a": list(range(9)), "b": list(range(8))})
+    for rows, processes, count in ((1, 1, 17), (4, 1, 4), (4, 2, 2), (17, 1, 1), (18, 1, 1), (9, 2, 1)):
+        sampler = TaskBatchSampler(data, rows, 1.0, 0, lambda: 0, processes)
+        assert len(sampler) == count == len(list(sampler))
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan")])
+def test_no_temperature_at_or_below_zero(temperature: float) -> None:
+    with pytest.raises(ValueError, match="expected a number above 0"):
+        compute_task_shares([1, 2], temperature)
+    assert compute_task_shares([1, 3], float("inf")) == [0.5, 0.5]

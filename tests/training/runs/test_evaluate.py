@@ -8,7 +8,7 @@ import pytest
 
 from plait.training.commands import run_recipe as train
 from plait.training.recipes.errors import RecipeError
-from plait.training.runs.evaluate import evaluate
+from plait.training.runs.evaluate import build_evaluation_arguments, choose_split, evaluate
 from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.recipe import build_recipe
 
@@ -51,3 +51,29 @@ def test_float16_needs_a_gpu(finished: Callable[[str], Path], make_content: Call
         evaluate(run, load_model_recipe(run, {"training.fp16": True}))
     with pytest.raises(RecipeError, match="training: fp16 is mixed precision of a GPU"):
         train(build_recipe(make_content("translation", fp16=True)), "plait train")
+
+
+def test_an_evaluation_keeps_the_seed_and_what_matters_there(tmp_path: Path) -> None:
+    training = {
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "per_device_eval_batch_size": 3,
+        "per_device_train_batch_size": 5,
+    }
+    training |= {"num_train_epochs": 9, "learning_rate": 0.5, "bf16": True, "dataloader_num_workers": 1}
+    recipe = build_recipe({"seed": 17, "training": training, "model": {"text": "a/model"}, "data": {"source": "a.csv"}})
+    found = build_evaluation_arguments(recipe, str(tmp_path / "here"))
+    assert (found.seed, found.output_dir) == (17, str(tmp_path / "here"))
+    assert (found.per_device_eval_batch_size, found.dataloader_num_workers) == (3, 1)
+    assert found.bf16 and found.use_cpu and found.disable_tqdm and not found.fp16
+    assert (found.num_train_epochs, found.learning_rate, found.per_device_train_batch_size) == (3, 5e-5, 8)
+
+
+def test_the_split_is_named_or_the_one_that_training_saw_least() -> None:
+    splits: Any = {name: [name] for name in ("train", "validation", "test")}
+    assert choose_split(splits, None) == ["test"] and choose_split(splits, "train") == ["train"]
+    del splits["test"]
+    assert choose_split(splits, None) == ["validation"]
+    assert choose_split({"train": splits["train"]}, None) == ["train"]
+    with pytest.raises(RecipeError, match="there is no split 'test': choose one of train, validation"):
+        choose_split(splits, "test")
