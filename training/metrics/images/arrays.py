@@ -5,6 +5,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ....modeling.diffusion.images import to_pil_images
+
 Array = np.ndarray | Tensor
 
 RANGE_TOLERANCE = 1e-3  # values of images may exceed -1..1 by rounding
@@ -98,8 +100,7 @@ def build_pil_images(images: Array) -> list[Image.Image]:
     tensor = read_images(images)
     if tensor.shape[1] not in (1, 3):
         raise ValueError(f"images have {tensor.shape[1]} channels: PIL images have 1 or 3")
-    pixels = ((tensor.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in pixels]
+    return to_pil_images(tensor)
 
 
 def _as_tensor(values: Array, name: str) -> Tensor:

@@ -13,6 +13,7 @@ from .intervals import compute_wilson_interval, draw_weights, estimate_mean
 
 DISTANCES_PER_BLOCK = 2**24  # 64 MiB in float32
 PERCENTILE = 1.0  # of real test images' distances: as many of them count as copies
+SAME_IMAGE = 1e-6  # a distance below is that of equal images, rounded
 
 
 class NearCopies(NamedTuple):
@@ -38,13 +39,19 @@ def measure_near_copies(
         pool, mirrored: as in `compute_nearest_distances`.
         percentile: of the test images' distances, the threshold of a copy.
 
-    Raises as `compute_nearest_distances`, and ValueError for too few test images.
+    Raises as `compute_nearest_distances`, and ValueError for too few test images, or so many that are training images
+    that the threshold is 0.
     """
     real = compute_nearest_distances(test, train, pool, mirrored)
     if real.size < 100 / percentile:
         raise ValueError(f"{real.size} test images: percentile {percentile} needs at least {100 / percentile:.0f}")
     found = compute_nearest_distances(images, train, pool, mirrored)
     threshold = float(np.percentile(real, percentile))
+    if threshold < SAME_IMAGE:
+        raise ValueError(
+            f"{(real < SAME_IMAGE).sum()} of {real.size} test images are training images: leave them out, or the "
+            "threshold of a near copy is 0"
+        )
     share = compute_wilson_interval(int((found < threshold).sum()), found.size)
     return NearCopies(share, estimate_mean(found), estimate_mean(real), threshold)
 

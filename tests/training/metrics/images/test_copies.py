@@ -53,6 +53,12 @@ def test_the_percentile_needs_enough_test_images() -> None:
     assert measure_near_copies(draw(5, 0), draw(50, 1), draw(5, 2), percentile=2).share.value <= 1
 
 
+def test_test_images_that_were_trained_on_are_an_error() -> None:
+    train = draw(20, 1)
+    with pytest.raises(ValueError, match="3 of 103 test images are training images: leave them out"):
+        measure_near_copies(draw(5, 0), torch.cat([draw(100, 2), train[:2], train[4:5].flip(3)]), train)
+
+
 def test_diversity_is_the_mean_distance_of_two_images_of_a_prompt() -> None:
     features = np.random.default_rng(0).normal(size=(7, 6))
     prompts = np.array([4, 4, 4, 1, 1, 1, 1])
