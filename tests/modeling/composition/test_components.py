@@ -8,7 +8,7 @@ import torch
 from plait import PlaitConfig, PlaitForCausalLM, PlaitModel
 from plait.configuration import PlaitDecoderConfig, PlaitTextConfig
 from plait.modeling.checkpoints.component import READY_MODEL
-from plait.modeling.composition.components import build_plait_component, find_component_config
+from plait.modeling.composition.components import as_tower_config, build_plait_component, find_component_config
 
 CORE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -41,6 +41,11 @@ def test_a_decoder_may_become_a_causal_text_tower() -> None:
     assert component.source_config is None and component.heads == {} and component.generation is None
     name, weight = next(iter(component.weights.items()))
     assert torch.equal(weight, model.model.decoder.state_dict()[name])
+
+
+def test_another_tower_stays_as_it_is() -> None:
+    config = PlaitConfig(vision_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2})
+    assert as_tower_config(config.vision_config) is config.vision_config
 
 
 def test_a_part_that_is_not_there_is_named() -> None:

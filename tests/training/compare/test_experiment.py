@@ -11,7 +11,9 @@ from transformers import set_seed
 
 from plait.training.compare.experiment import Experiment
 from plait.training.data.feature_cache import FeatureStore
+from plait.training.data.labels import SINGLE
 from plait.training.data.loading import DataSplits
+from plait.training.metrics.classification import DEFAULT_METRICS
 from plait.training.recipes.errors import RecipeError
 from plait.training.runs.assembly import build_arguments, build_processor_and_model
 
@@ -49,6 +51,14 @@ def test_every_row_is_tested_once_and_trained_on_or_held_out_otherwise(experimen
     assert not kept_groups & held_groups
     assert len(held_groups) == round(0.25 * len(kept_groups | held_groups)) > 0
     assert np.array_equal(experiment.collect_train_targets(fold), experiment.truth[experiment.folds != fold])
+
+
+def test_with_folds_all_rows_are_one_data_set_in_their_order(experiment: Experiment, tmp_path: Path) -> None:
+    """No fraction of them is split off first."""
+    assert list(experiment.splits) == ["train"] and experiment.fold_names == [0, 1]
+    assert read_texts(experiment.rows) == [f"row {number}" for number in range(40)]
+    tested = build_experiment(tmp_path, data__test_fraction=0.5, compare__folds=4)
+    assert list(tested.splits) == ["train"] and tested.fold_names == [0, 1, 2, 3]
 
 
 def test_the_best_model_learns_from_all_rows(experiment: Experiment, split: Experiment) -> None:
@@ -108,6 +118,27 @@ def test_without_a_fraction_nothing_is_held_out(tmp_path: Path) -> None:
     assert [part if part is None else len(part) for part in whole.select_all_data(whole.systems[0])] == [40, None, 0]
     train, held, test = whole.select_trial_data(whole.systems[0], 1)
     assert held is None and len(train) + len(test) == 40
+
+
+def test_metrics_are_the_recipes_or_those_of_the_problem(tmp_path: Path) -> None:
+    assert build_experiment(tmp_path, metrics=["f1_micro"]).metric_names == ["f1_micro"]
+    assert build_experiment(tmp_path, metrics=None).metric_names == list(DEFAULT_METRICS[SINGLE])
+
+
+def test_an_unreadable_picture_is_left_out_or_stops_the_comparison_later(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "rows.jsonl", 40)
+    (tmp_path / "3.png").write_bytes(b"no picture")  # that of rows 6 and 7
+    assert len(build_experiment(tmp_path, source, data__on_error="skip").rows) == 38
+    assert len(build_experiment(tmp_path, source).rows) == 40
+
+
+def test_what_cannot_be_compared(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "rows.jsonl", 40)
+    with pytest.raises(RecipeError, match="data: there is no training split, only test"):
+        build_experiment(tmp_path, {"test": source}, compare__folds=None)
+    (tmp_path / "bare.jsonl").write_text('{"text": "a"}\n' * 40)
+    with pytest.raises(RecipeError, match="label"):
+        build_experiment(tmp_path, str(tmp_path / "bare.jsonl"))
 
 
 def test_another_seed_holds_out_other_rows(tmp_path: Path, experiment: Experiment) -> None:

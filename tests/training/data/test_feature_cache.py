@@ -2,8 +2,10 @@
 
 import copy
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -249,3 +251,18 @@ def test_outputs_are_written_in_files_of_a_bounded_size(
         assert len(list(parts.folder.glob("*.safetensors"))) == len(parts.shards) == files
         assert parts.index.keys() == whole.index.keys()
         assert all(torch.equal(parts[key].tokens, whole[key].tokens) for key in whole.index)
+
+
+def test_outputs_must_fit_on_the_disk(
+    make_model: MakeModel, cache: Callable[..., FeatureStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(freeze=["image"])
+    stored = cache(model, "image", folder=tmp_path / "whole")
+    size = sum(value.nbytes for key in stored.index for value in stored[key] if value is not None)
+    for free, fits in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        if fits:
+            assert len(cache(model, "image", folder=tmp_path / "fits")) == 3
+            continue
+        with pytest.raises(ValueError, match=f"features would take about .*free {free / 2**30:.3g}"):
+            cache(model, "image", folder=tmp_path / "full")

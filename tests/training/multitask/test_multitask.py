@@ -186,3 +186,10 @@ def test_no_temperature_at_or_below_zero(temperature: float) -> None:
     with pytest.raises(ValueError, match="expected a number above 0"):
         compute_task_shares([1, 2], temperature)
     assert compute_task_shares([1, 3], float("inf")) == [0.5, 0.5]
+
+
+def test_every_pass_over_a_task_has_an_order_of_its_own() -> None:
+    sampler = TaskBatchSampler(TaskRows({"first": "ab", "second": list(range(30))}), 2, 1.0, 0, lambda: 0)
+    rows = sampler.iterate_rows(1, seed=5)
+    one, two = ([next(rows) for _ in range(30)] for _ in range(2))
+    assert sorted(one) == sorted(two) == list(range(2, 32)) and one != two
