@@ -14,7 +14,7 @@ from .flow import compute_velocity, space_times
 from .sampling import sample
 
 
-class ImageGenerationMixin(PreTrainedModel):
+class ImageSampler(PreTrainedModel):
     """The method `generate_images` of a model with a denoiser."""
 
     denoiser: PlaitDenoiser

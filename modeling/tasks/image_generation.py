@@ -16,14 +16,14 @@ from ..core.rows import check_present_rows
 from ..diffusion.condition import Condition, ConditionScale, NullCondition
 from ..diffusion.denoiser import PlaitDenoiser
 from ..diffusion.flow import draw_times, flow_loss, mix
-from ..diffusion.generation import ImageGenerationMixin
+from ..diffusion.generation import ImageSampler
 from ..inputs import MODALITY_INPUTS, EncoderInputs, expand_signature, split_by_modality
 from ..outputs import PlaitImageGenerationOutput, TowerOutput
 
 INPUT_NAMES = frozenset(name for names in MODALITY_INPUTS.values() for name in names) | {"encoder_outputs"}
 
 
-class PlaitForImageGeneration(ImageGenerationMixin, PlaitPreTrainedModel):
+class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
     """Generates images under the condition of any towers: a denoiser (`config.denoiser_config`) follows the flow from
     noise to an image and reads the towers' tokens, fused if there are several. See `PlaitDenoiserConfig` for the
     equations.

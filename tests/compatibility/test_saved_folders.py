@@ -34,6 +34,7 @@ AUTO_CLASSES = {
         "AutoModelForSpeechSeq2Seq",
         "AutoModelForImageTextToText",
     ),
+    "PlaitForImageGeneration": (),  # transformers has no Auto class for it
     "PlaitForMaskedLM": ("AutoModelForMaskedLM",),
     "PlaitForPreTraining": ("AutoModelForPreTraining",),
     "PlaitForQuestionAnswering": ("AutoModelForQuestionAnswering",),

@@ -302,6 +302,27 @@ def list_pretraining_models() -> dict[str, TinyModel]:
     }
 
 
+def list_image_generators() -> dict[str, TinyModel]:
+    """Returns models that generate images from a text, and from a text and an image."""
+    targets = {"target_pixel_values": draw(2, 3, 8, 8, seed=4), "times": torch.tensor([0.2, 0.9])}
+    targets["noise"] = draw(2, 3, 8, 8, seed=5)
+    grid = {**SIZES, "image_size": 8, "patch_size": 4, "context_size": 8}
+    plain = {
+        "prediction": "velocity",
+        "relative_positions": False,
+        "adaptive_gate": None,
+        "cross_attention_layers": [0],
+    }
+    configs = {
+        "image_generation_text": {"text_config": TEXT, "denoiser_config": grid},
+        "image_generation_text_image": {**join_towers(), "denoiser_config": grid | plain},
+    }
+    return {
+        name: TinyModel("PlaitForImageGeneration", config, make_inputs(config) | targets)
+        for name, config in configs.items()
+    }
+
+
 @cache
 def list_tiny_models() -> dict[str, TinyModel]:
     """Returns all tiny models that are made from a config, by the name of their folder."""
@@ -313,6 +334,7 @@ def list_tiny_models() -> dict[str, TinyModel]:
         **list_retrieval_models(),
         **list_readers_of_text(),
         **list_pretraining_models(),
+        **list_image_generators(),
     }
 
 
