@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from plait.training.compare.folds import assign_folds, assign_groups
+from plait.training.compare.folds import assign_folds, assign_groups, build_strata
 from plait.training.data.labels import MULTI, REGRESSION, SINGLE, LabelSpec
 from plait.training.recipes.errors import RecipeError
 
@@ -65,3 +65,33 @@ def test_rows_that_cannot_be_cut_are_an_error() -> None:
         assign_folds(np.arange(9), np.zeros(9), LABELS, 1, 0)
     with pytest.raises(RecipeError, match="8 of 10 rows belong together"):
         assign_folds(np.array([0] * 8 + [1, 2]), np.zeros(10), LABELS, 3, 0)
+
+
+def test_at_least_two_folds_and_a_group_for_each() -> None:
+    groups, targets = np.array([0, 0, 1, 1]), np.zeros(4)
+    assert sorted(assign_folds(groups, targets, LABELS, 2, 0).tolist()) == [0, 0, 1, 1]
+    with pytest.raises(RecipeError, match="compare.folds is 3: expected 2 or more, and at most the 2 groups"):
+        assign_folds(groups, targets, LABELS, 3, 0)
+
+
+@pytest.mark.parametrize(("largest", "fits"), [(6, True), (7, False)])
+def test_a_group_may_fill_two_folds_of_three(largest: int, fits: bool) -> None:
+    """Of nine rows a fold's share is three."""
+    groups = np.array([0] * largest + list(range(1, 10 - largest)))
+    if fits:
+        assert len(assign_folds(groups, np.zeros(9), LABELS, 3, 0)) == 9
+        return
+    with pytest.raises(RecipeError, match=f"{largest} of 9 rows belong together, more than twice"):
+        assign_folds(groups, np.zeros(9), LABELS, 3, 0)
+
+
+def test_another_seed_makes_other_folds() -> None:
+    folds = [assign_folds(np.arange(30), np.arange(30) % 3, LABELS, 3, seed).tolist() for seed in (0, 1)]
+    assert folds[0] != folds[1]
+
+
+def test_a_regression_is_spread_by_ten_bins() -> None:
+    spec = LabelSpec((), REGRESSION)
+    assert np.bincount(build_strata(np.random.default_rng(0).permutation(200) / 2, spec)).tolist() == [20] * 10
+    assert set(build_strata(np.array([1.0, 1.0, np.nan, 2.0]), spec)[:2].tolist()) <= {0, 1}
+    assert build_strata(np.array([2, 0, 1]), LABELS).tolist() == [2, 0, 1]
