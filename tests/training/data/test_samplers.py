@@ -6,6 +6,8 @@ from plait.training.data.samplers import (
     LengthSampler,
     SharedImageSampler,
     TokenBatchSampler,
+    balance_cuts,
+    cut_batches,
     group_rows,
     shuffle_indices,
 )
@@ -96,3 +98,39 @@ def test_rows_of_like_length_stand_together() -> None:
     spread = [max(LENGTHS[row] for row in batch) - min(LENGTHS[row] for row in batch) for batch in batches]
     assert sorted(spread)[:-1] <= [5] * (len(spread) - 1)  # but for the longest
     assert rows != list(LengthSampler(LENGTHS, 4, seed=0, epoch=lambda: 1))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens", "cuts"),
+    [
+        ([2, 2, 2], 6, [(0, 3)]),
+        ([2, 2, 2], 5, [(0, 2), (2, 3)]),
+        ([1, 1, 3], 6, [(0, 2), (2, 3)]),
+        ([1, 1, 3], 9, [(0, 3)]),
+        ([9, 9], 5, [(0, 1), (1, 2)]),
+        ([4], 4, [(0, 1)]),
+    ],
+)
+def test_a_batch_is_full_at_its_tokens_with_padding(
+    lengths: list[int], tokens: int, cuts: list[tuple[int, int]]
+) -> None:
+    assert cut_batches(lengths, tokens) == cuts
+
+
+def test_the_largest_batches_are_halved_until_every_process_has_as_many() -> None:
+    assert balance_cuts([(0, 1), (1, 6)], 3) == [(0, 1), (1, 3), (3, 6)]
+    assert balance_cuts([(0, 1), (1, 6)], 2) == [(0, 1), (1, 6)]
+    assert balance_cuts([(0, 2)], 2) == [(0, 1), (1, 2)]
+    with pytest.raises(ValueError, match="1 batches of one row cannot be shared by 2 processes"):
+        balance_cuts([(0, 1)], 2)
+
+
+def test_the_incomplete_batch_has_the_shortest_rows_and_comes_last() -> None:
+    lengths = [5, 1, 4, 2, 3, 6, 7]
+    rows = list(LengthSampler(lengths, 3, 0, lambda: 0))
+    assert rows[6:] == [1] and sorted(rows) == list(range(7))
+    assert {frozenset(lengths[row] for row in part) for part in (rows[:3], rows[3:6])} == {
+        frozenset((2, 3, 4)),
+        frozenset((5, 6, 7)),
+    }
+    assert len(LengthSampler(lengths, 3, 0, lambda: 0)) == 7
