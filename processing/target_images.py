@@ -77,12 +77,12 @@ def process_target_images(processor: BaseImageProcessor, images: Sequence[Any]) 
 
     Raises OSError or ValueError for an image that cannot be read; the message names its row.
     """
-    return np.stack([process_target_image(processor, row, image) for row, image in enumerate(images)])
+    rows = enumerate(images)
+    return np.stack([process_target_image(processor, image, f"{TARGET_IMAGES}, row {row}") for row, image in rows])
 
 
-def process_target_image(processor: BaseImageProcessor, row: int, source: Any) -> np.ndarray:
-    """Reads and processes one image: (channels, height, width); every error names the row."""
-    where = f"{TARGET_IMAGES}, row {row}"
+def process_target_image(processor: BaseImageProcessor, source: Any, where: str) -> np.ndarray:
+    """Reads and processes one image: (channels, height, width); every error begins with `where`."""
     try:
         image = read_image(source, count_channels(processor))
     except (OSError, ValueError) as error:

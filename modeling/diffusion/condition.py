@@ -43,6 +43,11 @@ class ConditionScale(SelfInitializing):
         init.zeros_(self.mean)
         init.ones_(self.std)
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the scale is another than that of `init_weights`."""
+        return bool((self.mean != 0).any() or (self.std != 1).any())
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Standardizes tokens: (batch, tokens, width)."""
         return (tokens - self.mean) / (self.std + 1e-3)

@@ -18,6 +18,7 @@ from .cells import (
     read_label_numbers,
     restore_json_columns,
 )
+from .media import TARGET_IMAGE
 from .sources import SOURCES
 from .squad import is_squad, read_squad_rows
 
@@ -163,7 +164,7 @@ def _make_absolute(root: Path, value: str | list[str | None] | None) -> str | li
 
 def _find_media_columns(recipe: DataRecipe) -> list[str]:
     """Returns the source's columns that may hold paths."""
-    return _find_source_columns(recipe, MEDIA)
+    return _find_source_columns(recipe, (*MEDIA, TARGET_IMAGE))
 
 
 def _find_text_columns(recipe: DataRecipe) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from ...configuration.modalities import MEDIA
-from .media import find_columns, iterate_columns, iterate_keys, list_column_names
+from .media import TARGET_IMAGE, find_columns, iterate_columns, iterate_keys, iterate_target_keys, list_column_names
 
 Values = Iterable[Iterable[Hashable]]
 
@@ -51,8 +51,9 @@ def collect_values(data: Any, name: str) -> Values:
 
 
 def find_row_groups(data: Any) -> list[int]:
-    """Returns for each row the number of a row of its group: rows that share an image, an audio clip, a video, an id of
-    these, a context, or a value of the column `group`."""
+    """Returns for each row the number of a row of its group: rows that share an image (also as a target), an audio
+    clip, a video, an id of these, a context, or a value of the column `group`."""
     shared = [values for modality in MEDIA for values in collect_media_values(data, modality)]
+    shared += [iterate_target_keys(data)] if TARGET_IMAGE in list_column_names(data) else []
     shared += [collect_values(data, name) for name in ("context", "group") if name in list_column_names(data)]
     return join_rows(len(data), shared)

@@ -69,6 +69,8 @@ def load_data(
     """
     raw = load_source(recipe, needs_labels)
     chosen = choose_splits(raw, recipe)
+    if recipe.leave_out and "train" in chosen:
+        chosen["train"] = leave_out_rows(chosen["train"], recipe.leave_out, "train")
     splits = {split: name_columns(data, recipe, split, roles) for split, data in chosen.items()}
     if recipe.words_per_row is not None:
         splits = {split: regroup_words(data, recipe.words_per_row) for split, data in splits.items()}
@@ -97,6 +99,26 @@ def choose_splits(raw: Mapping[str, "Dataset"], recipe: DataRecipe) -> dict[str,
         if len(data) == 0:
             raise RecipeError(f"data: the split {split!r} is empty: map it to another split in data.splits, or to null")
     return chosen
+
+
+def leave_out_rows(data: "Dataset", left_out: Mapping[str, Sequence[object]], split: str) -> "Dataset":
+    """Returns the rows without those that have one of the values in a column: `{column: [value, ...]}`.
+
+    Raises RecipeError for an unknown column, a value that no row has, or if no row is left.
+    """
+    for column, values in left_out.items():
+        if column not in data.column_names:
+            raise RecipeError(
+                f"data.leave_out: {split!r} has no column {column!r}; it has {', '.join(data.column_names)}"
+            )
+        cells = data[column][:]
+        absent = [value for value in values if value not in set(cells)]
+        if absent:
+            raise RecipeError(f"data.leave_out.{column}: no row of {split!r} has {absent[0]!r}: correct it")
+        data = data.select([row for row, cell in enumerate(cells) if cell not in values])
+    if not len(data):
+        raise RecipeError(f"data.leave_out leaves no row of {split!r}: leave out less")
+    return data
 
 
 def regroup_words(data: "Dataset", words: int) -> "Dataset":

@@ -13,6 +13,7 @@ from .identity import compute_item_key, find_path, read_content
 Row = Mapping[str, Any]
 Items = list[tuple[str, Any]]
 READ_ERRORS = (OSError, TypeError, ValueError)
+TARGET_IMAGE = "target_image"  # the column of the image that a model learns to generate
 
 
 def list_present(row: Row, modality: str) -> list[Any]:
@@ -65,6 +66,13 @@ def iterate_keys(data: Any, modality: str) -> Iterator[list[str]]:
     keys: dict[str, str] = {}
     for row in iterate_columns(data, find_columns(list_column_names(data), modality)):
         yield [find_planned_key(value, keys) for value in list_present(row, modality)]
+
+
+def iterate_target_keys(data: Any) -> Iterator[list[str]]:
+    """Yields the key of each row's target image, as `iterate_keys`."""
+    keys: dict[str, str] = {}
+    for row in iterate_columns(data, [TARGET_IMAGE]):
+        yield [find_planned_key(value, keys) for value in list_present(row, TARGET_IMAGE)]
 
 
 def find_planned_key(value: Any, keys: dict[str, str]) -> str:
@@ -140,4 +148,9 @@ def wrap_item(value: Any, sampling_rate: float | None = None) -> list[Any]:
     return [value]
 
 
-ITEM_READERS: dict[str, Callable[..., list[Any]]] = {"image": list_items, "audio": list_clips, "video": wrap_item}
+ITEM_READERS: dict[str, Callable[..., list[Any]]] = {
+    "image": list_items,
+    "audio": list_clips,
+    "video": wrap_item,
+    TARGET_IMAGE: wrap_item,
+}

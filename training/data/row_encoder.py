@@ -11,14 +11,18 @@ from torch import Tensor
 
 from ...configuration import MODALITIES
 from ...processing import PlaitProcessor
+from ...processing.errors import name_error
+from ...processing.target_images import TARGET_IMAGES, process_target_image
 from .feature_cache import FeatureStore
 from .inputs import compute_text_key, encode_items, encode_media_inputs, encode_text_inputs
 from .labels import LabelSpec
-from .media import Row, collect_batch_items
+from .media import READ_ERRORS, TARGET_IMAGE, Row, collect_batch_items, collect_items
 
 
 class ImageCache:
     """A cache of processed images that keeps the most recently used, up to `limit` GiB (0: none)."""
+
+    part = "image_processor"
 
     def __init__(self, limit: float) -> None:
         self.limit = int(limit * 2**30)
@@ -36,8 +40,7 @@ class ImageCache:
         new = [key for key in images if key not in self.kept]
         processed: dict[str, Tensor] = {}
         if new:
-            given = [images[key] for key in new]
-            values = encode_items(processor, "image", given, [named[key] for key in new])["pixel_values"]
+            values = self._process([images[key] for key in new], processor, [named[key] for key in new])
             processed = dict(zip(new, values, strict=True))
         result = torch.stack([processed[key] if key in processed else self.kept[key] for key in images])
         for key in images:
@@ -46,12 +49,16 @@ class ImageCache:
 
     def _check_settings(self, processor: PlaitProcessor) -> None:
         """Forgets the images that were processed with other settings."""
-        if not self.limit or not hasattr(processor, "image_processor"):
+        part = processor.find_part(self.part)
+        if not self.limit or part is None:
             return
-        settings = processor.image_processor.to_dict()
+        settings = part.to_dict()
         if settings != self.settings:
             self.settings, self.size = settings, 0
             self.kept.clear()
+
+    def _process(self, images: Sequence[Any], processor: PlaitProcessor, names: Sequence[str]) -> Tensor:
+        return encode_items(processor, "image", images, names)["pixel_values"]
 
     def _store(self, key: str, pixels: Tensor | None) -> None:
         if pixels is None:
@@ -61,6 +68,17 @@ class ImageCache:
             self.size += pixels.nbytes
             while self.size > self.limit:
                 self.size -= self.kept.popitem(last=False)[1].nbytes
+
+
+class TargetImageCache(ImageCache):
+    """An `ImageCache` of target images."""
+
+    part = "target_image_processor"
+
+    def _process(self, images: Sequence[Any], processor: PlaitProcessor, names: Sequence[str]) -> Tensor:
+        part = processor.require_target_processor()
+        pairs = zip(images, names, strict=True)
+        return torch.stack([torch.from_numpy(process_target_image(part, image, name)) for image, name in pairs])
 
 
 class RowEncoder:
@@ -84,6 +102,7 @@ class RowEncoder:
         self.seed = seed
         self.features: dict[str, FeatureStore] = {}
         self.image_cache = ImageCache(0.0)
+        self.target_cache = TargetImageCache(0.0)
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # the loader's workers see it change
 
     def set_epoch(self, number: int) -> None:
@@ -128,6 +147,26 @@ class RowEncoder:
                 first.setdefault(key, f"images, row {row}")
         pixels = self.image_cache.process_images(self.processor, distinct, list(first.values()))
         return {"pixel_values": pixels, "image_indices": indices}
+
+    def encode_target_images(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Returns `target_pixel_values` (batch, channels, height, width) of the column `target_image`, each distinct
+        image processed once; every error names the row."""
+        keys, distinct, names = [], {}, []
+        for number, row in enumerate(rows):
+            where = f"{TARGET_IMAGES}, row {number}"
+            try:
+                ((key, image),) = collect_items(row, TARGET_IMAGE) or [("", None)]
+            except READ_ERRORS as error:
+                raise name_error(error, where) from error
+            if image is None:
+                raise ValueError(f"{where}: there is no image: leave this row out")
+            keys.append(key)
+            if key not in distinct:
+                distinct[key] = image
+                names.append(where)
+        pixels = self.target_cache.process_images(self.processor, distinct, names)
+        numbers = {key: number for number, key in enumerate(distinct)}
+        return {"target_pixel_values": pixels[[numbers[key] for key in keys]]}
 
     def _encode_text(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         if "text" not in rows[0]:

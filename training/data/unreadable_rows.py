@@ -10,7 +10,7 @@ from ...configuration.messages import to_one_line
 from ...configuration.modalities import MEDIA
 from ..recipes.errors import RecipeError
 from .loading import DataSplits
-from .media import READ_ERRORS, Row, collect_items, find_columns
+from .media import READ_ERRORS, TARGET_IMAGE, Row, collect_items, find_columns
 from .row_encoder import RowEncoder
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def select_readable(data: "Dataset", split: str, collator: RowEncoder, on_error:
 def find_unreadable(data: "Dataset", split: str, collator: RowEncoder) -> Iterator[UnreadableRow]:
     """Yields the rows with an input that the collator cannot encode; reads each distinct input once."""
     names = [name for modality in MEDIA for name in find_columns(data.column_names, modality)]
+    names += [TARGET_IMAGE] if TARGET_IMAGE in data.column_names else []
     known: dict[tuple[str, str], str | None] = {}
     columns = data.select_columns(names) if names else []
     for number, row in enumerate(tqdm(columns, desc=f"reading {split}", unit="row")):
@@ -74,7 +75,7 @@ def find_unreadable(data: "Dataset", split: str, collator: RowEncoder) -> Iterat
 
 def find_problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], str | None]) -> Iterator[str]:
     """Yields the problems of a row's inputs; `known` caches the problem (or None) of each input by modality and key."""
-    for modality in MEDIA:
+    for modality in (*MEDIA, TARGET_IMAGE):
         try:
             found = collect_items(row, modality)
         except READ_ERRORS as error:
@@ -91,7 +92,8 @@ def find_problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], s
 def find_problem(value: Any, modality: str, collator: RowEncoder) -> str | None:
     """Returns why an input cannot be read; None if it can."""
     try:
-        collator.encode_inputs([{modality: value}])
+        encode = collator.encode_target_images if modality == TARGET_IMAGE else collator.encode_inputs
+        encode([{modality: value}])
     except READ_ERRORS as error:
         return to_one_line(error)
     return None

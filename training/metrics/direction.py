@@ -2,6 +2,7 @@
 
 from ...configuration.objectives import OBJECTIVES
 from .classification import METRICS
+from .image_generation import IMAGE_ERROR
 from .pretraining import MATCHING_ACCURACY
 from .retrieval import RANK_METRICS
 from .text import TEXT_METRICS
@@ -15,6 +16,7 @@ LOWER_IS_BETTER = frozenset(
         "error_rate",
         "perplexity",
         "median_rank",
+        IMAGE_ERROR,
         *ERRORS,
         *OBJECTIVES,  # each is the name of its loss
         *(name for metrics in METRICS.values() for name, metric in metrics.items() if metric.lower_is_better),

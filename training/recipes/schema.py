@@ -71,6 +71,8 @@ class DataRecipe:
     on_error: what to do about rows whose image, audio or video cannot be read. "stop": stop at the first such row met
         in training; "check": read all rows before the first step and name those that fail; "skip": leave those out
         and count them.
+    leave_out: training rows to leave out, by a column of the source and its values: `{combination: [red circle]}`, to
+        test a model on what it has never seen.
     words_per_row: number of words of a row, into which the texts are joined and split (default: unchanged).
     """
 
@@ -88,6 +90,7 @@ class DataRecipe:
     regression: bool = False
     image_root: str | None = None
     on_error: str = "stop"
+    leave_out: dict[str, list[Any]] = field(default_factory=dict)
     words_per_row: int | None = None
 
 

@@ -9,7 +9,7 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.labels import LabelSpec
 from ..data.loading import DataSplits, load_data
-from ..data.row_encoder import ImageCache
+from ..data.row_encoder import ImageCache, TargetImageCache
 from ..metrics.base import StreamedMetrics
 from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
@@ -99,5 +99,5 @@ def build_collator(
     collator = PlaitDataCollator(
         processor, labels, task=task, settings=recipe.settings, max_length=recipe.max_length, seed=recipe.seed
     )
-    collator.image_cache = ImageCache(image_cache)
+    collator.image_cache, collator.target_cache = ImageCache(image_cache), TargetImageCache(image_cache)
     return collator

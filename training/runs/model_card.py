@@ -34,8 +34,7 @@ CARD_TEMPLATE = """---
 A plait model for {task}, trained with plait {plait}.
 
 ```python
-import plait
-from transformers import {auto}, AutoProcessor
+{imports}
 
 model = {auto}.from_pretrained("{name}")
 processor = AutoProcessor.from_pretrained("{name}")
@@ -84,6 +83,7 @@ def write_card(
         name=folder.name,
         task=task.name.replace("_", " "),
         auto=task.auto_class,
+        imports=_write_imports(task.auto_class),
         plait=VERSION,
         composition=model.composition(),
         labels=_describe_labels(data),
@@ -109,6 +109,13 @@ def render_results_table(results: dict[str, Any]) -> str:
             cells = [f"{columns[kind][name]:.4f}" if name in columns.get(kind, {}) else "-" for kind in kinds]
             lines.append(f"| {split} | {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", " ".join(note for kind, note in BASELINE_NOTES.items() if kind in kinds)]).rstrip()
+
+
+def _write_imports(name: str) -> str:
+    """Returns the imports of an auto class of transformers, or of plait's own class where there is none."""
+    if name.startswith("Plait"):
+        return f"from plait import {name}\nfrom transformers import AutoProcessor"
+    return f"import plait\nfrom transformers import {name}, AutoProcessor"
 
 
 def _has_modality(data: "Dataset", modality: str) -> bool:

@@ -6,6 +6,7 @@ from .causal_lm import CausalLM
 from .classification import Classification
 from .dialogue import Dialogue
 from .generation import Generation
+from .image_generation import ImageGeneration
 from .masked_lm import MaskedLM
 from .pretraining import PreTraining
 from .question_answering import QuestionAnswering
@@ -22,6 +23,7 @@ TASKS: dict[str, Task] = {
         QuestionAnswering(),
         PreTraining(),
         Retrieval(),
+        ImageGeneration(),
     )
 }
 

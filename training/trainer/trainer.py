@@ -34,7 +34,8 @@ from .callbacks import (
     WithoutTokenizer,
     build_early_stopping,
 )
-from .checks import check_best_metric, check_devices, check_gradient_cache, check_streams
+from .checks import check_best_metric, check_devices, check_finite_loss, check_gradient_cache, check_streams
+from .condition_scale import build_standardization
 from .evaluation_loss import EvaluationLoss, count_targets, hide_fill_rows, measure_loss, select_targets
 from .loss_log import build_loss_log
 from .modality_patterns import evaluate_patterns
@@ -116,7 +117,8 @@ class PlaitTrainer(Trainer):
         self.gradient_shares = GradientShares() if args.log_gradient_share else None
         starts = CollatorEpochCallback(data_collator) if isinstance(data_collator, PlaitDataCollator) else None
         products = KernelAutotuning() if args.probes_products else None
-        own = (self.weight_averaging, self.gradient_shares, self.gradient_modulation, starts, products)
+        scale = build_standardization(model, data_collator)
+        own = (self.weight_averaging, self.gradient_shares, self.gradient_modulation, starts, products, scale)
         return [
             self.rate_logger,
             self.decoder_tokens,
@@ -194,7 +196,8 @@ class PlaitTrainer(Trainer):
     ) -> Tensor:
         """Runs a training step as the Trainer does; with `gradient_cache_rows` in chunks (see `cached_backward`)."""
         if self.args.gradient_cache_rows is None:
-            return super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
+            return check_finite_loss(self.args, self.model, loss, self.state.global_step)
         model.train()
         trained: Any = unwrap_peft_model(self.accelerator.unwrap_model(model))
         steps = self.current_gradient_accumulation_steps

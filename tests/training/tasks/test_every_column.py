@@ -42,6 +42,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "pretraining": {"text": TEXT, "image": IMAGE, **FUSION},
     "retrieval": {"text": TEXT, "image": IMAGE},
     "retrieval of documents": {"text": TEXT, "options": {"document": "shared"}},
+    "image_generation": {
+        "text": TEXT,
+        "image": IMAGE,
+        "audio": AUDIO,
+        "fusion_config": TINY,
+        "options": {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1},
+    },
 }
 WORDS = ["a red dog", "the blue cat", "one green bird", "two small cats"]
 OTHER = "some quite different words"
@@ -118,16 +125,21 @@ for many in (["words 0"], W[:2], W):
     case("pretraining", many, text=one, image="image 0")
     case("retrieval", many, text=one, image="image 0")
     case("retrieval", many, text="context", image="image 0", negative=one)
+    case("image_generation", text=one, target_image="image 0")
     case("retrieval of documents", many, text="context", document=one)
     case("retrieval of documents", many, text=one, document="context")
-for task in ("classification", "masked_lm", "generation"):
-    rest = {"classification": {"label": "class"}, "generation": {"target": "context"}}.get(task, {})
+TARGETS = {
+    "classification": {"label": "class"},
+    "generation": {"target": "context"},
+    "image_generation": {"target_image": "image 2"},
+}
+for task in ("classification", "masked_lm", "generation", "image_generation"):
+    rest = TARGETS.get(task, {})
     case(task, W[:2], text="words 0", text_pair="words 1", **rest)
     case(task, W, text="words 0", text_pair=["words 1", "words 2"], **rest)
     case(task, ["image 0"], text="words 0", image="image 0", **rest)
     case(task, ["image 0", "image 1"], text="words 0", image=["image 0", "image 1"], **rest)
-for task in ("classification", "generation"):
-    rest = {"classification": {"label": "class"}, "generation": {"target": "context"}}[task]
+for task, rest in TARGETS.items():
     case(task, ["audio 0", "rate"], audio="audio 0", sampling_rate="rate", **rest)
     case(task, ["audio 0", "audio 1"], audio=["audio 0", "audio 1"], sampling_rate="rate", **rest)
 case(
@@ -186,6 +198,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory, columns: dict[str, list[Any
             "text": "context",
             "document": "context",
             "image": "image 0",
+            "target_image": "image 1",
             "target": "context",
             "prompt": "context",
             "label": "class",
@@ -200,7 +213,11 @@ def set_up(tmp_path_factory: pytest.TempPathFactory, columns: dict[str, list[Any
         )
         data = DataSplits({"train": train}, LabelSpec(("x", "y"), SINGLE) if task.needs_labels else None)
         args = build_arguments(recipe, folder)
-        return Setup(recipe, task, *build_processor_and_model(recipe, task, folder, args, data, verbose=False))
+        processor, model = build_processor_and_model(recipe, task, folder, args, data, verbose=False)
+        if task.name == "image_generation":  # what a new denoiser adds is zero, whatever its condition
+            for parameter in model.get_submodule("denoiser").parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+        return Setup(recipe, task, processor, model)
 
     return build
 

@@ -1,0 +1,59 @@
+"""Standardizes the conditions of image generation by those of the training data, before the first step."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import unwrap_peft_model
+
+from ...modeling.tasks.image_generation import PlaitForImageGeneration
+from ..data.media import TARGET_IMAGE
+from ..data.samplers import shuffle_indices
+from ..tasks.base import move_to_device
+from ..tasks.collator import PlaitDataCollator
+from ..tasks.image_generation import ImageGenerationSettings
+
+
+class ConditionStandardization(TrainerCallback):
+    """Sets the mean and standard deviation of a new model's conditions from the training data, also from cached tower
+    outputs (see `PlaitForImageGeneration.fit_condition_scale`)."""
+
+    def __init__(self, collator: PlaitDataCollator) -> None:
+        self.collator = collator
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        train_dataloader: DataLoader | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Standardizes, unless training is resumed or the model is standardized already."""
+        plait: Any = unwrap_peft_model(model) if model is not None else None
+        limit = self.collator.settings.standardize_rows
+        if not limit or train_dataloader is None or state.global_step or plait.condition_scale.is_fitted:
+            return
+        batches = self.encode_conditions(train_dataloader.dataset, limit, args.eval_batch_size)
+        plait.fit_condition_scale(move_to_device(batch, plait) for batch in batches)
+
+    def encode_conditions(self, data: Any, limit: int, size: int) -> Iterator[dict[str, Any]]:
+        """Yields the conditions of at most `limit` rows, at random (of a stream the first), in batches of `size`."""
+        if isinstance(data, IterableDataset):
+            rows = islice(data, limit)
+        else:
+            rows = (data[row] for row in sorted(shuffle_indices(len(data), self.collator.seed)[:limit]))
+        while batch := list(islice(rows, size)):
+            conditions = [{name: value for name, value in row.items() if name != TARGET_IMAGE} for row in batch]
+            yield self.collator.encode_inputs(conditions)
+
+
+def build_standardization(model: nn.Module, collator: Any) -> ConditionStandardization | None:
+    """Builds the callback for a model of image generation and the collator of its task; None for others."""
+    is_generation = isinstance(unwrap_peft_model(model), PlaitForImageGeneration)
+    known = isinstance(collator, PlaitDataCollator) and isinstance(collator.settings, ImageGenerationSettings)
+    return ConditionStandardization(collator) if is_generation and known else None
