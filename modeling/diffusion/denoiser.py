@@ -27,8 +27,9 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, times: Tensor) -> Tensor:
         """Maps times: (batch,) to (batch, width)."""
-        places = torch.logit(times.float().clamp(SHORTEST, LONGEST)) + 10
-        number = torch.arange(TIME_FREQUENCIES, device=times.device)
+        times = times.to(torch.promote_types(times.dtype, torch.float))
+        places = torch.logit(times.clamp(SHORTEST, LONGEST)) + 10
+        number = torch.arange(TIME_FREQUENCIES, dtype=times.dtype, device=times.device)
         angles = places[:, None] * 50 * torch.exp(-math.log(10_000) * number / TIME_FREQUENCIES)
         waves = torch.cat((angles.cos(), angles.sin()), dim=1).to(self.up_proj.weight.dtype)
         return self.down_proj(nn.functional.silu(self.up_proj(waves)))

@@ -16,11 +16,9 @@ from ..core.rows import check_present_rows
 from ..diffusion.condition import Condition, ConditionScale, NullCondition
 from ..diffusion.denoiser import PlaitDenoiser
 from ..diffusion.flow import draw_times, flow_loss, mix
-from ..diffusion.generation import ImageSampler
-from ..inputs import MODALITY_INPUTS, EncoderInputs, expand_signature, split_by_modality
+from ..diffusion.generation import INPUT_NAMES, ImageSampler
+from ..inputs import EncoderInputs, expand_signature, split_by_modality
 from ..outputs import PlaitImageGenerationOutput, TowerOutput
-
-INPUT_NAMES = frozenset(name for names in MODALITY_INPUTS.values() for name in names) | {"encoder_outputs"}
 
 
 class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
