@@ -1,6 +1,6 @@
 """Agreement of generated images with their condition, as a classifier or a retrieval model sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....modeling.tasks.retrieval_encoding import use_eval_mode
+from ....modeling.tasks.retrieval_encoding import Embedder, encode_rows, use_eval_mode
 from ..bootstrap import Interval
 from .arrays import Array, build_pil_images, read_features, read_images, read_numbers
 from .intervals import compute_wilson_interval, estimate_mean
@@ -102,6 +102,34 @@ def classify_images(
     with evaluated, torch.inference_mode():
         found = [_compute_logits(model, batch, processor) for batch in pixels.split(batch_size)]
     return torch.cat(found)
+
+
+def compute_condition_similarities(
+    model: Embedder,
+    images: Array,
+    conditions: Sequence[Any],
+    processor: Callable[..., Any],
+    *,
+    side: str = "text",
+    batch_size: int = 64,
+) -> Tensor:
+    """Computes the cosines, (images, conditions) float32 on the CPU, of images and conditions in a retrieval model.
+
+    `measure_agreement` reads them as logits: how often an image is nearest to its own condition.
+
+    Args:
+        model: `PlaitForRetrieval` with an image tower.
+        images: (images, channels, height, width) in -1..1.
+        conditions: the distinct conditions: texts, or inputs of another side.
+        processor: the model's own.
+        side: of the conditions.
+        batch_size: rows at a time.
+
+    Raises as `read_images` and `encode_rows`.
+    """
+    options: dict[str, Any] = {"batch_size": batch_size, "show_progress": False}
+    seen = encode_rows(model, build_pil_images(images), processor, "image", **options)
+    return seen.float() @ encode_rows(model, list(conditions), processor, side, **options).float().T
 
 
 def _compute_logits(model: Any, images: Tensor, processor: Callable[..., Any] | None) -> Tensor:

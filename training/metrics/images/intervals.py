@@ -69,4 +69,8 @@ def draw_weights(count: int, resamples: int, seed: int) -> np.ndarray:
     """
     if resamples < 100:
         raise ValueError(f"resamples is {resamples}: expected at least 100")
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    generator = np.random.default_rng(seed)
+    weights = np.empty((resamples, count))
+    for row in weights:
+        row[:] = np.bincount(generator.integers(count, size=count), minlength=count)
+    return weights

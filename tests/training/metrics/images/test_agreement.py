@@ -8,10 +8,17 @@ import torch
 from torch import Tensor, nn
 
 import plait
-from plait.configuration import PlaitVisionConfig
-from plait.training.metrics.images.agreement import classify_images, measure_agreement, measure_similarity
+from plait.configuration import PlaitTextConfig, PlaitVisionConfig
+from plait.training.data.tokenizer import train_tokenizer
+from plait.training.metrics.images.agreement import (
+    classify_images,
+    compute_condition_similarities,
+    measure_agreement,
+    measure_similarity,
+)
 from plait.training.metrics.images.intervals import compute_wilson_interval
 
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 WANTED = np.random.default_rng(0).integers(5, size=400)
 
 
@@ -87,9 +94,7 @@ def test_a_callable_gets_the_images_in_batches() -> None:
 
 def test_a_classifier_of_plait_sees_what_a_user_shows_it() -> None:
     """The same logits as for the same images as 8-bit PIL images through the processor."""
-    config = PlaitVisionConfig(
-        image_size=16, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
+    config = PlaitVisionConfig(image_size=16, patch_size=8, **SIZES)
     model: Any = plait.PlaitForClassification.compose(image=config, labels=["a", "b", "c"], verbose=False)
     processor = plait.PlaitProcessor.compose(image=config)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -97,6 +102,28 @@ def test_a_classifier_of_plait_sees_what_a_user_shows_it() -> None:
     with torch.no_grad():
         expected = model(**processor(images=list(pixels), return_tensors="pt")).logits
     assert torch.allclose(classify_images(model, images, processor), expected, atol=1e-6)
+
+
+def test_a_retrieval_model_says_which_condition_an_image_is_nearest_to() -> None:
+    torch.manual_seed(0)
+    image = PlaitVisionConfig(image_size=16, patch_size=8, **SIZES)
+    tokenizer = train_tokenizer(["red one", "green two", "blue"], 16)
+    text = PlaitTextConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SIZES)
+    space = {"projection_dim": 8}
+    model: Any = plait.PlaitForRetrieval.compose(text=text, image=image, retrieval_config=space, verbose=False)
+    processor = plait.PlaitProcessor.compose(text=tokenizer, image=image)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    captions = ["red one", "green two two", "blue"]
+    found = compute_condition_similarities(model, pixels.transpose(0, 3, 1, 2) / 127.5 - 1, captions, processor)
+    assert found.shape == (4, 3)
+    with torch.no_grad():
+        images = model.get_image_features(**processor(images=list(pixels), return_tensors="pt"))
+        texts = model.get_text_features(**processor(text=captions, return_tensors="pt"))
+    first, second = (getattr(part, "pooler_output", part) for part in (images, texts))
+    expected = torch.nn.functional.cosine_similarity(first[:, None], second[None], dim=2)
+    assert torch.allclose(found, expected, atol=1e-5)
+    nearest = measure_agreement(found, expected.argmax(dim=1))
+    assert nearest.own.value == 1
 
 
 @pytest.mark.parametrize(
