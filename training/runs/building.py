@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 FRESH_CONFIGS = {
     part: PlaitConfig.sub_configs[field] for part, field in {**CONFIG_FIELDS, "decoder": "decoder_config"}.items()
 }
-PROCESSOR_OPTIONS = ("image_token", "num_image_tokens", "num_frames", "fps")  # arguments of PlaitProcessor.compose
+# arguments of PlaitProcessor.compose
+PROCESSOR_OPTIONS = ("image_token", "num_image_tokens", "num_frames", "fps", "target_image_size", "target_channels")
 TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
 
 
