@@ -7,6 +7,7 @@ import pytest
 import yaml
 from datasets import Dataset
 
+from plait import PlaitForImageGeneration
 from plait.training.commands import run_recipe as train
 from plait.training.recipes.files import find_recipe
 from plait.training.runs.recipe import load_recipe
@@ -96,3 +97,31 @@ def test_a_recipe_of_sound_or_video_runs(tmp_path: Path, modality: str) -> None:
     results = train(load_recipe(f"{modality}_classification", changes), "plait train")
     assert {"loss", "accuracy", "f1_macro"} <= set(results["validation"]["model"])
     assert f"{modality}-classification" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["image_generation", "easy_vqa_pictures"])
+def test_a_recipe_of_image_generation_runs(tmp_path: Path, pictures: dict[str, Path], name: str) -> None:
+    """Everything as it is shipped but the pretrained text tower and the sizes."""
+    rows = [{"text": f"a {colour} square", "image": str(path)} for colour, path in pictures.items()] * 30
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 24}
+    sizes = {"image_size": 16, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    changes = {
+        **SHORT,
+        "output_dir": str(tmp_path / "run"),
+        "data.source": str(tmp_path / "rows.parquet"),
+        "data.columns": {"text": "text", "target_image": "image"},
+        "data.validation_fraction": 0.4,
+        "tokenizer": SMALL,
+        "model.text": {"config": text},
+        "model.options": {**load_recipe(name).model.options, **sizes},
+        "settings.num_inference_steps": 2,
+        "training.feature_cache_dir": str(tmp_path / "features"),
+    }
+    if name == "easy_vqa_pictures":
+        changes["training.lr_scheduler_kwargs"] = {"num_decay_steps": 1}
+    results = train(load_recipe(name, changes), "plait train")
+    assert results["validation"]["model"]["loss"] > 0
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "text-to-image" in card and "from plait import PlaitForImageGeneration" in card
+    assert PlaitForImageGeneration.from_pretrained(tmp_path / "run").condition_scale.is_fitted
