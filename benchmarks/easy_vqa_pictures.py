@@ -15,7 +15,6 @@ the same of real images, of shuffled captions, and chance. Last line:
 """  # noqa: E501
 
 import argparse
-import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from image_judge import (
 from PIL import Image
 from torch import Tensor
 
+from plait.training.data.easy_vqa import COLOURS, SHAPES, TEST_CAPTIONS, derive_scenes
 from plait.training.data.image_grid import draw_grid
 from plait.training.metrics.bootstrap import Interval
 from plait.training.metrics.images.agreement import measure_agreement
@@ -43,20 +43,8 @@ from plait.training.metrics.images.distribution import estimate_kid
 from plait.training.metrics.images.intervals import estimate_share
 from plait.training.metrics.images.report import ImageMeasure, ImageReport
 
-SHAPES = ("circle", "rectangle", "triangle")
-COLOURS = {
-    "black": (0, 0, 0),
-    "blue": (0, 0, 255),
-    "brown": (165, 42, 42),
-    "gray": (128, 128, 128),
-    "green": (0, 255, 0),
-    "red": (255, 0, 0),
-    "teal": (0, 128, 128),
-    "yellow": (255, 255, 0),
-}
-NAMES = tuple(COLOURS)
-PALETTE = np.array(list(COLOURS.values())) / 127.5 - 1
-WORDINGS = ("an image showing a {c} {s}", "draw me a {s} that is {c}", "{s}, coloured {c}")
+RGB = "000000 0000ff a52a2a 808080 00ff00 ff0000 008080 ffff00"  # of COLOURS
+PALETTE = np.array([list(bytes.fromhex(colour)) for colour in RGB.split()]) / 127.5 - 1
 LEFT_OUT = (("circle", "red"), ("rectangle", "blue"), ("triangle", "yellow"), ("rectangle", "green"))
 CHANCES = {"shape": 1 / 3, "colour": 1 / 8, "both": 1 / 24, "all at once": None}
 NOTHING = -1  # the class of an image that does not show exactly one shape
@@ -90,28 +78,13 @@ def read_split(split: str) -> RealImages:
     """All images of a split, with the shapes and colours that no question and answer excludes."""
     import easy_vqa as package
 
-    read_questions = getattr(package, f"get_{split}_questions")
+    scenes = derive_scenes(*getattr(package, f"get_{split}_questions")())
     paths = getattr(package, f"get_{split}_image_paths")()
-    order = {image: number for number, image in enumerate(sorted(paths))}
-    masks = [np.ones((len(order), len(words)), dtype=bool) for words in (SHAPES, NAMES)]
-    for question, answer, image in zip(*read_questions(), strict=True):
-        for words, mask in zip((SHAPES, NAMES), masks, strict=True):
-            mask[order[image]] &= find_candidates(question, answer, words)
+    order = sorted(scenes)
+    shapes = [[name in scenes[image].shapes for name in SHAPES] for image in order]
+    colours = [[name in scenes[image].colours for name in COLOURS] for image in order]
     pixels = np.stack([np.asarray(Image.open(paths[image]).convert("RGB")) for image in order])
-    return RealImages(as_tensor(pixels), *(torch.from_numpy(mask) for mask in masks))
-
-
-def find_candidates(question: str, answer: str, words: tuple[str, ...]) -> np.ndarray:
-    """The words that a question and its answer leave possible, (words,) bool: "is no red shape present?" with "yes"
-    leaves all but red; "what is the red shape?" says that it is red, whatever the answer."""
-    said = set(re.findall("[a-z]+", question))
-    numbers = np.array([word in said for word in words])
-    if answer in words:
-        return np.array([word == answer for word in words])
-    if not numbers.any():
-        return np.ones(len(words), dtype=bool)
-    denied = answer in ("yes", "no") and (answer == "yes") == bool(said & {"no", "not"})
-    return ~numbers if denied else numbers
+    return RealImages(as_tensor(pixels), torch.tensor(shapes), torch.tensor(colours))
 
 
 class Bench:
@@ -156,7 +129,7 @@ class Bench:
             agreement = measure_agreement(*own)
             report.measures[name] = ImageMeasure.from_agreement(agreement, measure_agreement(*truth).own, chance)
         report.measures["exactly one shape"] = ImageMeasure(estimate_share(found.single), estimate_share(real.single))
-        if len(np.unique(number)) == len(SHAPES) * len(NAMES):
+        if len(np.unique(number)) == len(SHAPES) * len(COLOURS):
             report.measures["KID"] = self.measure_kid(found.features)
         copies = measure_near_copies(images, self.test.images, self.train.images)
         report.measures["near copies"] = ImageMeasure(copies.share, chance=0.01)
@@ -175,7 +148,7 @@ class Bench:
 
 def combine(wanted: np.ndarray) -> np.ndarray:
     """The number of the combination, (images,), of shape and colour, (images, 2)."""
-    return wanted[:, 0] * len(NAMES) + wanted[:, 1]
+    return wanted[:, 0] * len(COLOURS) + wanted[:, 1]
 
 
 def select_classes(found: Judged, wanted: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -192,12 +165,12 @@ def select_classes(found: Judged, wanted: np.ndarray, name: str) -> tuple[np.nda
 
 def list_all(each: int) -> np.ndarray:
     """Every combination, `each` times in turn: (images, 2)."""
-    grid = [(shape, colour) for shape in range(len(SHAPES)) for colour in range(len(NAMES))]
+    grid = [(shape, colour) for shape in range(len(SHAPES)) for colour in range(len(COLOURS))]
     return np.array(grid * each)
 
 
 def list_left_out(each: int) -> np.ndarray:
-    return np.array([(SHAPES.index(shape), NAMES.index(colour)) for shape, colour in LEFT_OUT] * each)
+    return np.array([(SHAPES.index(shape), COLOURS.index(colour)) for shape, colour in LEFT_OUT] * each)
 
 
 def write_captions(wanted: np.ndarray) -> list[str]:
@@ -206,7 +179,7 @@ def write_captions(wanted: np.ndarray) -> list[str]:
     captions = []
     for shape, colour in map(tuple, wanted.tolist()):
         number = counts[shape, colour] = counts.get((shape, colour), -1) + 1
-        captions.append(WORDINGS[number % len(WORDINGS)].format(s=SHAPES[shape], c=NAMES[colour]))
+        captions.append(TEST_CAPTIONS[number % len(TEST_CAPTIONS)].format(shape=SHAPES[shape], colour=COLOURS[colour]))
     return captions
 
 
@@ -238,9 +211,9 @@ def measure_runs(runs: list[str], wanted: np.ndarray, bench: Bench, arguments: a
 
 def draw(images: Tensor, wanted: np.ndarray, rows: int = 4) -> Image.Image:
     """The first images of each combination, eight colours in a row."""
-    columns = len(NAMES) if len(set(map(tuple, wanted.tolist()))) > len(LEFT_OUT) else len(LEFT_OUT)
+    columns = len(COLOURS) if len(set(map(tuple, wanted.tolist()))) > len(LEFT_OUT) else len(LEFT_OUT)
     count = min(len(images), columns * rows * len(SHAPES))
-    labels = [f"{NAMES[colour]} {SHAPES[shape]}" for shape, colour in wanted[:count]]
+    labels = [f"{COLOURS[colour]} {SHAPES[shape]}" for shape, colour in wanted[:count]]
     return draw_grid(images[:count], columns, labels)
 
 
