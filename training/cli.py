@@ -111,7 +111,12 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "--context", action="append", default=[], help="the text that holds a question's answer; may be repeated"
     )
     parser.add_argument("--data", help="predict for the rows of a file, a folder, a Hub id or a registered source")
-    parser.add_argument("--output", help="write to this .jsonl or .csv file (default: print lines of JSON)")
+    parser.add_argument(
+        "--output",
+        help="write to this .jsonl or .csv file (default: print lines of JSON); for generated images also a .png file, "
+        "a grid of them, or a folder",
+    )
+    parser.add_argument("--num-images", type=int, default=1, help="images to generate for each row (default: 1)")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.epilog = "--key value overrides a value of the run's recipe: --generation.num_beams 5 --max_length 256"
 

@@ -28,6 +28,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from ...configuration.messages import suggest
 from ...configuration.modalities import MEDIA
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.tasks.image_generation import PlaitForImageGeneration
 from ...modeling.tasks.single_items import is_single_item
 from ...processing import PlaitProcessor
 from ..data.media import Row
@@ -38,6 +39,7 @@ from ..tasks.registry import find_task
 from .building import resolve_reference
 from .folder import RUN_FOLDER
 from .generation_settings import set_generation
+from .image_output import find_drawing_options, generate_batches, join_batches
 from .loading import find_default_task
 
 
@@ -98,6 +100,7 @@ PIPELINES = {
     "text-generation": PipelineSpec(
         "causal_lm", {"texts": "text"}, "generated_text", AutoModelForCausalLM, nested=True, others=("dialogue",)
     ),
+    "text-to-image": PipelineSpec("image_generation", {"texts": "text"}, "image", PlaitForImageGeneration),
 }
 
 
@@ -157,7 +160,8 @@ class InferencePipeline:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Returns a list with an answer (a dict) for each row. Question answering and speech recognition return the
-        dict alone for a single input; question answering with `top_k` above 1 a list of at most top_k answers."""
+        dict alone for a single input; question answering with `top_k` above 1 a list of at most top_k answers;
+        text-to-image what `generate_images` returns, with its options."""
         names = list(self.spec.columns)
         given = dict(zip(names, inputs, strict=False)) | {name: options.pop(name) for name in names if name in options}
         rows = build_call_rows(self.spec, given)
@@ -170,6 +174,8 @@ class InferencePipeline:
         """Returns one answer per row, under the pipeline's key."""
         task = find_task("dialogue") if "messages" in rows[0] else self.task
         size = options.pop("batch_size", 8)
+        if task.name == "image_generation":
+            return self.generate_images(rows, size, options)
         if options.get("return_timestamps"):
             raise ValueError(
                 "a pipeline returns text alone: for timestamps, call the model's generate(return_timestamps=True)"
@@ -190,6 +196,14 @@ class InferencePipeline:
                 for answer in task.predict_rows(self.model, collator, adapt_rows(task, batch))
             ]
         return [self.format_answer(row, answer) for row, answer in zip(rows, found, strict=True)]
+
+    def generate_images(self, rows: Sequence[Row], batch_size: int, options: dict[str, Any]) -> Any:
+        """Returns the images of all rows; the guidance and the steps default to those of the run's recipe."""
+        run = self.run if self.run is not None and self.run.task == self.task.name else Recipe(task=self.task.name)
+        length = options.pop("max_length", run.max_length)
+        collator = PlaitDataCollator(self.processor, task=self.task, settings=run.settings, max_length=length)
+        options = {**find_drawing_options(run), **options}
+        return join_batches(list(generate_batches(self.model, collator, rows, batch_size, options)))
 
     def format_answer(self, row: Row, answer: dict[str, Any]) -> dict[str, Any]:
         """Returns an answer in the form of transformers' pipeline of this name."""

@@ -72,15 +72,25 @@ def predict(
     reference: str, rows: "Sequence[Mapping[str, Any]] | Dataset", recipe: Recipe, batch_size: int = 32
 ) -> Iterator[dict[str, Any]]:
     """Yields a prediction for each row, as the task returns it."""
+    model, collator = load_predictor(reference, rows, recipe)
+    for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=len(rows) <= batch_size):
+        batch = [rows[row] for row in range(start, min(start + batch_size, len(rows)))]
+        yield from predict_batch(model, collator, batch)
+
+
+def load_predictor(
+    reference: str, rows: "Sequence[Mapping[str, Any]] | Dataset", recipe: Recipe
+) -> tuple[PlaitPreTrainedModel, PlaitDataCollator]:
+    """Loads a model, on the accelerator if there is one, and builds the collator of its rows.
+
+    Raises RecipeError for a model that cannot be loaded or does not read these rows.
+    """
     task = find_task(recipe.task)
     model, processor = load_model(reference, recipe, task)
     task.check_inputs(getattr(rows, "column_names", None) or list(rows[0] if len(rows) else ()), model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     Module.to(model, device).eval()
-    collator = build_collator(recipe, task, processor, None)
-    for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=len(rows) <= batch_size):
-        batch = [rows[row] for row in range(start, min(start + batch_size, len(rows)))]
-        yield from predict_batch(model, collator, batch)
+    return model, build_collator(recipe, task, processor, None)
 
 
 def predict_batch(
