@@ -38,20 +38,21 @@ class ImageGenerationSettings(Settings):
     `standardize_rows`: number of training rows, at random, by whose conditions the model's standardization is set
     before the first step, unless the model has one already (0: never). `prompts`: texts to draw an image of at every
     evaluation (default: the conditions of the first `grid_images` rows; 0: no grid). `guidance_scale`,
-    `num_inference_steps`: of the images that are drawn. `image_folder`: where predicted images are written."""
+    `num_inference_steps`: of the images that are drawn, as in `generate_images`. `image_folder`: where predicted images
+    are written."""
 
     flip: bool = False
     standardize_rows: int = 4096
     prompts: list[str] | None = None
     grid_images: int = 8
-    guidance_scale: float | int = 2.0
+    guidance_scale: float | int | None = None
     num_inference_steps: int = 20
     image_folder: str = "generated"
 
     @property
     def drawing(self) -> dict[str, Any]:
         """The arguments of `generate_images`."""
-        return {"guidance_scale": float(self.guidance_scale), "num_inference_steps": self.num_inference_steps}
+        return {"guidance_scale": self.guidance_scale, "num_inference_steps": self.num_inference_steps}
 
 
 class ImageGeneration(Task):
@@ -196,7 +197,7 @@ def check_target_images(data: "Dataset", split: str) -> None:
 def check_guidance(settings: ImageGenerationSettings, model: PlaitPreTrainedModel) -> None:
     """Raises RecipeError for guidance of a model whose conditions are never hidden in training."""
     denoiser: Any = model.config.denoiser_config
-    if settings.guidance_scale != 1 and not denoiser.hides_conditions:
+    if settings.guidance_scale not in (None, 1) and not denoiser.hides_conditions:
         raise RecipeError(
             f"settings.guidance_scale is {settings.guidance_scale}, which needs a model that is also trained without "
             f"conditions, but condition_dropout is {denoiser.condition_dropout}: set it to 0.1 in "

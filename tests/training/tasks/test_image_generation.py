@@ -3,8 +3,10 @@
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -115,6 +117,18 @@ def test_a_grid_is_drawn_at_every_evaluation(finished: Path) -> None:
     grids = sorted(path.name for path in (finished / "run" / "images").iterdir())
     assert grids == ["step-000002.png", "step-000004.png"]
     assert Image.open(finished / "run" / "images" / grids[0]).width > 3 * 8
+
+
+def test_a_grid_goes_to_the_loggers(make: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """wandb is not installed here: a stand-in for the module records what it gets."""
+    sent: list[dict[str, Any]] = []
+    wandb = SimpleNamespace(log=sent.append, Image=np.asarray)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    run = make()
+    run.trainer.args.report_to = ["wandb"]
+    run.trainer.evaluate()
+    (grid,) = (Path(str(run.recipe.output_dir)) / "images").iterdir()
+    assert np.array_equal(sent[0]["images"], np.asarray(Image.open(grid))) and sent[0]["train/global_step"] == 0
 
 
 def test_a_grid_shows_the_weights_that_are_measured(make: MakeRun) -> None:
@@ -264,7 +278,10 @@ MISTAKES = {
     "a size of no patches": ({"model__options": {**SIZES, "image_size": 10}}, "image_size 10 is no multiple"),
     "a large batch": ({"training__per_device_train_batch_size": 13}, "12 images are fewer than a batch of 13"),
     "guidance": (
-        {"model__options": {**SIZES, "denoiser_config": {"condition_dropout": 0}}},
+        {
+            "model__options": {**SIZES, "denoiser_config": {"condition_dropout": 0}},
+            "settings__guidance_scale": 2.0,
+        },
         "settings.guidance_scale is 2.0, which needs .* but condition_dropout is 0",
     ),
     "a metric": ({"metrics": ["bleu"]}, "no metric 'bleu' of image generation"),
