@@ -63,7 +63,8 @@ class ImageFeatures:
 
     @torch.inference_mode()
     def _compute(self, images: Tensor) -> Tensor:
-        inputs = self.processor(images=build_pil_images(images), return_tensors="pt").to(self.model.device)
+        shown = [image.convert("RGB") for image in build_pil_images(images)]
+        inputs = self.processor(images=shown, return_tensors="pt").to(self.model.device)
         output = self.model(**inputs)
         if output.pooler_output is not None:
             return output.pooler_output.flatten(1).float().cpu()

@@ -1,11 +1,14 @@
 """Features of images by the name of a tower: of plait, of a known family, wrapped."""
 
+import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import ConvNextConfig, ConvNextModel, RegNetConfig, RegNetModel, ViTConfig, ViTModel
 
 import plait
@@ -68,3 +71,21 @@ def test_features_do_not_depend_on_the_batch() -> None:
     assert np.abs(parts[0] - parts[1]).max() < 1e-6
     assert parts[0].dtype == np.float32
     assert np.abs(parts[0] - parts[0][:1]).max() > 0
+
+
+def test_grey_images_are_those_of_three_equal_channels(tmp_path: Path) -> None:
+    features = ImageFeatures.from_pretrained(
+        save(ViTModel(ViTConfig(image_size=SIDE, patch_size=8, **SIZES)), tmp_path)
+    )
+    grey = images()[:, :1]
+    assert np.array_equal(features(grey), features(grey.repeat(3, axis=1)))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_a_checkpoint_of_timm_asks_for_timm(tmp_path: Path) -> None:
+    """Its config.json names an architecture and no model type."""
+    content = {"architecture": "resnet18", "num_classes": 10, "num_features": 512, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ImportError, match="timm"):
+        ImageFeatures.from_pretrained(tmp_path)
