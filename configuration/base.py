@@ -70,12 +70,11 @@ class PlaitBaseConfig(PreTrainedConfig):
     saved_if_set: ClassVar[tuple[str, ...]] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the config as a dict, without fields of `saved_if_set` that are None or False."""
-        return {
-            name: value
-            for name, value in super().to_dict().items()
-            if not (value is None or value is False) or name not in self.saved_if_set
-        }
+        """Returns the config as a dict, without fields of `saved_if_set` that are None or False by default, and are."""
+        fields = self.__dataclass_fields__
+        absent = {name for name in self.saved_if_set if is_unset(fields[name].default)}
+        content = super().to_dict().items()
+        return {name: value for name, value in content if name not in absent or not is_unset(value)}
 
     def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Leaves `rope_parameters` None (no rotary positions), where transformers would fill in its default."""
@@ -99,3 +98,8 @@ class PlaitBaseConfig(PreTrainedConfig):
                 raise TypeError(f"{type(self).__name__} has no field {key!r}{hint}")
             if _reading_a_file.get() == "own":
                 logger.warning_once(f"{type(self).__name__}: kept the unknown key {key!r} of the config file{hint}")
+
+
+def is_unset(value: Any) -> bool:
+    """Returns whether a value is None or False (0 is neither)."""
+    return value is None or value is False

@@ -47,6 +47,12 @@ class PlaitTowerConfig(PlaitTransformerConfig):
     family: str | None = None
     source_config: dict[str, Any] | None = None
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.adaptive_norm or self.relative_grid is not None:
+            name = "adaptive_norm" if self.adaptive_norm else "relative_grid"
+            raise ValueError(f"{name} is {getattr(self, name)}: a tower has no condition and no grid, leave it out")
+
 
 @strict
 class PlaitTextConfig(PlaitTowerConfig):

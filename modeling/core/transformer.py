@@ -165,6 +165,8 @@ class PlaitTransformer(nn.Module):
                 config, set(self.layer_types), x, attention_mask, position_ids, past_key_values, blocks
             )
         rotary = self.compute_rotary(x, position_ids, past_key_values)
+        if self.config.adaptive_norm and condition is None:
+            raise ValueError("adaptive norms need a condition: pass condition, (batch, condition width)")
         offsets = self.compute_offsets(grid, x)
         plans = {kind: AttentionPlan(attend, mask, rotary, offsets) for kind, mask in masks.items()}
         cross_plan = None

@@ -100,6 +100,10 @@ CANNOT_MATTER = {
         "the pooler reads the decoder's tokens and adds nothing to the logits",
     ),
     **dict.fromkeys(("sentence_layers", "sentence_pooling"), "a sentence encoder's, which is no decoder"),
+    **dict.fromkeys(
+        ("adaptive_norm", "adaptive_gate", "condition_size", "relative_grid", "relative_decay"),
+        "a tower or decoder with them is refused",
+    ),
     "saved_if_set": "no field: names of those that a config.json holds only if they are set",
     "lm_transform": "belongs to the head: see test_a_head_with_a_transform",
     **dict.fromkeys(PreTrainedConfig.__dataclass_fields__, "transformers' own, read by no module of ours"),
