@@ -77,7 +77,7 @@ class FlowMetrics:
 def compute_flow_errors(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Computes the loss of each row, (batch,), of arguments of the model, and the mean squared error of its predicted
     image, (batch,)."""
-    plait: PlaitForImageGeneration = unwrap_peft_model(model)  # pyright: ignore[reportAssignmentType]
+    plait: PlaitForImageGeneration = unwrap_peft_model(model)
     images = plait.check_images("target_pixel_values", inputs["target_pixel_values"])
     times, noise = plait.complete_noise(images, inputs.get("times"), inputs.get("noise"))
     prediction = model(**{**inputs, "times": times, "noise": noise}).prediction

@@ -186,9 +186,10 @@ class PlaitTrainingArguments(TrainingArguments):
     def _check_muon(self) -> None:
         if self.optim != MUON:
             if self.muon_learning_rate is not None:
+                chosen = OptimizerNames(self.optim).value
                 raise ValueError(
-                    f"muon_learning_rate is {self.muon_learning_rate}, but optim is {str(self.optim.value)!r}: set "
-                    f"optim to {MUON!r}, or leave muon_learning_rate out"
+                    f"muon_learning_rate is {self.muon_learning_rate}, but optim is {chosen!r}: set optim to {MUON!r}, "
+                    "or leave muon_learning_rate out"
                 )
             return
         if self.muon_learning_rate is not None and not 0 < self.muon_learning_rate < float("inf"):

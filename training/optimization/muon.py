@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from ...modeling.core.attention import PlaitAttention
@@ -83,7 +83,7 @@ def split_group(group: dict[str, Any], matrices: set[int], rate: float | None) -
     ]
 
 
-def find_matrices(model: nn.Module) -> list[nn.Parameter]:
+def find_matrices(model: nn.Module) -> list[Tensor]:
     """Returns the trainable matrices of attention and MLPs in the layers of the denoiser, or without a trainable one in
     the layers of all of plait's transformers; those of norms, modulations, embeddings and adapters are left out."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, PlaitLayer)}
@@ -92,7 +92,7 @@ def find_matrices(model: nn.Module) -> list[nn.Parameter]:
     return own or [matrix for matrices in found.values() for matrix in matrices]
 
 
-def list_layer_matrices(layer: PlaitLayer) -> list[nn.Parameter]:
+def list_layer_matrices(layer: PlaitLayer) -> list[Tensor]:
     """Returns the trainable matrices of a layer's attention and MLP."""
     functions = [module for module in layer.children() if isinstance(module, PlaitAttention | PlaitMLP)]
     linear = [module for function in functions for module in function.children() if isinstance(module, nn.Linear)]

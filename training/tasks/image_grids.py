@@ -72,11 +72,12 @@ class ImageGrids(TrainerCallback):
 
     def report(self, grid: Image.Image, args: TrainingArguments, step: int) -> None:
         """Sends the grid to the loggers of the run that show images."""
-        if "wandb" in args.report_to:
-            import wandb
+        loggers = args.report_to or ()
+        if "wandb" in loggers:
+            import wandb  # pyright: ignore[reportMissingImports]
 
             wandb.log({"images": wandb.Image(grid), "train/global_step": step})
-        if "tensorboard" in args.report_to:
+        if "tensorboard" in loggers:
             import numpy as np
             from torch.utils.tensorboard import SummaryWriter
 

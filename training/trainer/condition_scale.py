@@ -1,9 +1,10 @@
-"""Standardizes the conditions of image generation by those of the training data, before the first step."""
+"""Prepares image generation before the first step: standardizes the conditions by those of the training data."""
 
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,7 +20,7 @@ from ..tasks.image_generation import ImageGenerationSettings
 
 class ConditionStandardization(TrainerCallback):
     """Sets the mean and standard deviation of a new model's conditions from the training data, also from cached tower
-    outputs (see `PlaitForImageGeneration.fit_condition_scale`)."""
+    outputs (see `PlaitForImageGeneration.fit_condition_scale`), and lets every process draw noise of its own."""
 
     def __init__(self, collator: PlaitDataCollator) -> None:
         self.collator = collator
@@ -34,6 +35,8 @@ class ConditionStandardization(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Standardizes, unless training is resumed or the model is standardized already."""
+        if args.world_size > 1 and not state.global_step:
+            torch.manual_seed(args.seed + args.process_index)
         plait: Any = unwrap_peft_model(model) if model is not None else None
         limit = self.collator.settings.standardize_rows
         if not limit or train_dataloader is None or state.global_step or plait.condition_scale.is_fitted:

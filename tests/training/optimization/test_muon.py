@@ -26,7 +26,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def names_of(model: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
+def names_of(model: nn.Module, parameters: list[torch.Tensor]) -> set[str]:
     wanted = {id(parameter) for parameter in parameters}
     return {name for name, parameter in model.named_parameters() if id(parameter) in wanted}
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -26,6 +27,8 @@ from plait.training.runs.predict import build_option_rows, predict
 from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import TrainingRun, build_run, train
 from plait.training.tasks.registry import find_task
+
+from ..launching import run_module
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 24}
@@ -357,3 +360,16 @@ def test_a_grey_target_and_another_modality(make: MakeRun, tmp_path: Path) -> No
     run.trainer.train()
     batch = run.trainer.data_collator(collect_rows(run.data.train)[:2])
     assert batch["target_pixel_values"].shape == (2, 1, 8, 8) and batch["pixel_values"].shape == (2, 3, 8, 8)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_measure(tmp_path: Path) -> None:
+    """Their weights are equal; what they measure together is what one process measures, though the last round of
+    batches is not full."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe_in(tmp_path, training__cache_features=["text"])))
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    run_module(*launcher, "plait", "train", str(path))
+    run = tmp_path / "run"
+    recorded = json.loads((run / "metrics.json").read_text())["validation"]["model"]
+    assert evaluate(str(run), load_model_recipe(str(run), {})) == pytest.approx(recorded, rel=1e-5)
