@@ -50,15 +50,21 @@ class GridPositionBias(SelfInitializing):
         """Returns the bias, (1, heads, patches, patches), or (batch, heads, patches, patches) with a mask of (batch or
         1, 1, patches or 1, patches) added to it, in the dtype of `like`; of another grid than its own it is
         interpolated."""
-        table = self.weight
-        if offsets.grid != self.own:
-            size = [2 * count - 1 for count in offsets.grid]
-            table = nn.functional.interpolate(table[None].float(), size=size, mode="bilinear", align_corners=True)[0]
+        table = self.weight if offsets.grid == self.own else self.interpolate(offsets.grid)
         bias = table.flatten(1).index_select(1, offsets.index.flatten()).unflatten(1, offsets.index.shape)
         bias = bias[None].to(like.dtype)
         if mask is None:
             return bias
         return bias.masked_fill(~mask, torch.finfo(bias.dtype).min) if mask.dtype == torch.bool else bias + mask
+
+    def interpolate(self, grid: tuple[int, int]) -> Tensor:
+        """Interpolates the table for another grid: (heads, 2 rows - 1, 2 columns - 1), the outermost offsets like the
+        outermost; of a single row or column, whose only offset is 0, the middle."""
+        table = self.weight.float()
+        for dim, count in enumerate(grid, start=1):
+            table = table.narrow(dim, table.shape[dim] // 2, 1) if count == 1 else table
+        size = [2 * count - 1 for count in grid]
+        return nn.functional.interpolate(table[None], size=size, mode="bilinear", align_corners=True)[0]
 
 
 def check_takes_bias(config: Any) -> None:
