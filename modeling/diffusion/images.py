@@ -39,7 +39,9 @@ def read_given_images(images: Any, channels: int, size: tuple[int, int]) -> Tens
     """
     if not isinstance(images, Tensor):
         mode = find_mode(channels)
-        arrays = [np.asarray(flatten_image(each, mode).resize(size[::-1])) for each in list_images("image", images)]
+        arrays = [
+            np.asarray(flatten_image(each, mode).resize((size[1], size[0]))) for each in list_images("image", images)
+        ]
         pixels = torch.from_numpy(np.stack(arrays).astype(np.float32)) / 127.5 - 1
         return pixels[:, None] if channels == 1 else pixels.permute(0, 3, 1, 2)
     images = images[None] if images.ndim == 3 else images
@@ -59,7 +61,7 @@ def read_masks(masks: Any, size: tuple[int, int]) -> Tensor:
     Raises TypeError for anything else, ValueError for a tensor of another shape or with other values.
     """
     if not isinstance(masks, Tensor):
-        resized = [flatten_image(each, "L").resize(size[::-1], 0) for each in list_images("mask_image", masks)]
+        resized = [flatten_image(each, "L").resize((size[1], size[0]), 0) for each in list_images("mask_image", masks)]
         return torch.from_numpy(np.stack([np.asarray(each) for each in resized]))[:, None] >= 128
     values = masks.float()[(None,) * (4 - masks.ndim)]
     if values.ndim != 4 or tuple(values.shape[1:]) != (1, *size):
@@ -77,7 +79,7 @@ def check_values(name: str, values: Tensor, lowest: float) -> None:
 
 def list_images(name: str, images: Any) -> list[Image.Image]:
     """Returns Pillow images as a list; raises TypeError for anything else."""
-    listed = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+    listed: list[Any] = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
     wrong = next((each for each in listed if not isinstance(each, Image.Image)), None)
     if wrong is not None or not listed:
         raise TypeError(

@@ -40,7 +40,11 @@ def find_drawing_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def generate_batches(
-    model: PlaitPreTrainedModel, encoder: RowEncoder, rows: Sequence[Row], batch_size: int, options: Mapping[str, Any]
+    model: PlaitPreTrainedModel,
+    encoder: RowEncoder,
+    rows: "Sequence[Row] | Dataset",
+    batch_size: int,
+    options: Mapping[str, Any],
 ) -> Iterator[Any]:
     """Yields the images of each batch of rows, as `generate_images` returns them with these options."""
     sampler: Any = model
