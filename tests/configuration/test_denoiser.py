@@ -44,7 +44,9 @@ def test_defaults_follow_the_sizes() -> None:
     assert config.cross_attention_layers == [0, 2] and config.condition_size == 32
 
 
-@pytest.mark.parametrize(("chance", "hides"), [(0.0, False), (0.1, True), ({"text": 0.0}, False), ({"text": 0.3}, True)])
+@pytest.mark.parametrize(
+    ("chance", "hides"), [(0.0, False), (0.1, True), ({"text": 0.0}, False), ({"text": 0.3}, True)]
+)
 def test_hidden_conditions_are_known(chance: Any, hides: bool) -> None:
     assert PlaitDenoiserConfig(**SIZES, condition_dropout=chance).hides_conditions is hides
 

@@ -112,10 +112,11 @@ def identify_cell(value: Any) -> Any:
 
 @torch.no_grad()
 def draw_images(model: PlaitPreTrainedModel, encoder: RowEncoder, rows: Sequence[Row]) -> Tensor:
-    """Generates an image for each row, (rows, channels, height, width) in -1..1, from noise of the encoder's seed."""
+    """Generates an image for each row, (rows, channels, height, width) in -1..1, from noise that depends on nothing but
+    the row and the encoder's seed."""
     plait: Any = unwrap_peft_model(model)
     inputs = move_to_device(encoder.encode_inputs(rows), plait)
-    noise = torch.Generator().manual_seed(encoder.seed)
+    noise = [torch.Generator().manual_seed(encoder.draw(2**62, *identify_row(row))) for row in rows]
     return plait.generate_images(**inputs, generator=noise, output_type="pt", **encoder.settings.drawing).float().cpu()
 
 

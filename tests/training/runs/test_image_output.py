@@ -15,6 +15,8 @@ from plait import PlaitForImageGeneration, PlaitProcessor
 from plait.configuration import PlaitTextConfig
 from plait.training.cli import main
 from plait.training.data.tokenizer import train_tokenizer
+from plait.training.runs.loading import load_model_recipe
+from plait.training.runs.predict import predict
 
 TEXTS = ["a red circle", "a blue square", "a green ball on the grass"]
 
@@ -106,6 +108,18 @@ def test_predict_draws_a_grid_of_rows(folder: str, tmp_path: Path, capsys: pytes
     single = tmp_path / "deep" / "single.png"
     assert main(["predict", folder, *texts, "--output", str(single), "--settings.num_inference_steps", "2"]) == 0
     assert Image.open(single).size[0] == 4 + 3 * 20
+
+
+def test_predicted_files_depend_on_the_row_alone(folder: str, tmp_path: Path) -> None:
+    recipe = load_model_recipe(folder, {"settings.image_folder": str(tmp_path), "settings.num_inference_steps": 2})
+    rows = [{"text": text} for text in TEXTS]
+    whole, single = (list(predict(folder, rows, recipe, batch_size=size)) for size in (3, 1))
+    images = [
+        [np.asarray(Image.open(row["generated_image"])).astype(int) for row in found] for found in (whole, single)
+    ]
+    assert max(np.abs(first - second).max() for first, second in zip(*images, strict=True)) <= 1
+    again = list(predict(folder, rows[::-1], recipe, batch_size=3))[::-1]
+    assert np.abs(images[0][0] - np.asarray(Image.open(again[0]["generated_image"])).astype(int)).max() <= 1
 
 
 def test_predict_fills_a_folder(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
