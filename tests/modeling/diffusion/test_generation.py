@@ -1,5 +1,6 @@
 """The arguments of `generate_images`."""
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,30 @@ def test_no_graph_is_kept_and_every_step_frees_the_last() -> None:
     assert [step for step, _, _ in seen] == [0, 1, 2, 3]
     assert seen[-1][1] == 1
     assert sorted(seen) == seen
+
+
+def test_memory_is_constant_in_the_steps() -> None:
+    """No state outlives the next step."""
+    states: list[Any] = []
+    alive = []
+
+    def look(model: Any, step: int, time: float, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        states.append(weakref.ref(values["latents"]))
+        alive.append(sum(state() is not None for state in states))
+        return {}
+
+    generate(callback_on_step_end=look, num_inference_steps=12)
+    assert len(states) == 12
+    assert max(alive) <= 2
+
+
+def test_many_steps_of_euler_and_few_of_heun_agree() -> None:
+    model = build_model(denoiser_config={"prediction": "velocity", "time_mean": 0.0}, spread=0.05)
+    one = rows_of(INPUTS, 0)
+    few, many = (generate(model, one, num_inference_steps=steps) for steps in (4, 250))
+    heun = generate(model, one, num_inference_steps=50, solver="heun")
+    assert (few - many).abs().max() > 0.01
+    assert (heun - many).abs().max() < 0.001
 
 
 def test_a_callback_replaces_the_images_so_far() -> None:

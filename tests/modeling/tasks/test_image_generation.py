@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plait import PlaitForImageGeneration
-from plait.configuration import PlaitTextConfig, PlaitVisionConfig
+from plait.configuration import PlaitRNNConfig, PlaitTextConfig, PlaitVisionConfig
 from plait.modeling.fusion import FUSIONS
 
 SIZE, PATCH, ROWS = 16, 4, 3
@@ -77,6 +77,35 @@ def test_every_fusion_is_a_condition(fusion: str) -> None:
         for parameter in model.parameters():
             parameter -= 1e-4 * parameter.grad
         assert sum(model(**fixed_noise(each)).loss for each in (batch, holes)) < sum(losses)
+
+
+@pytest.mark.parametrize(
+    ("tower", "inputs"),
+    [
+        ({"image": PlaitVisionConfig(image_size=8, patch_size=4, **TOWER)}, {"pixel_values": (ROWS, 3, 8, 8)}),
+        ({"audio": PlaitRNNConfig(num_mel_bins=4, rnn_size=8)}, {"input_features": (ROWS, 4, 6)}),
+        (
+            {"video": PlaitVisionConfig(image_size=8, patch_size=4, **TOWER)},
+            {"pixel_values_videos": (ROWS, 2, 3, 8, 8)},
+        ),
+    ],
+    ids=["image", "audio", "video"],
+)
+def test_any_tower_alone_is_a_condition(tower: dict[str, Any], inputs: dict[str, tuple[int, ...]]) -> None:
+    torch.manual_seed(0)
+    sizes = {"image_size": SIZE, "patch_size": PATCH, "hidden_size": 16, "num_hidden_layers": 1}
+    model = PlaitForImageGeneration.compose(**tower, **sizes, num_attention_heads=2, verbose=False)
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    batch = {name: torch.randn(shape) for name, shape in inputs.items()}
+    model(**fixed_noise({**batch, "target_pixel_values": torch.zeros(ROWS, 3, SIZE, SIZE)})).loss.backward()
+    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+    images = generate(model, batch, guidance_scale=3)
+    other = generate(model, {name: value.flip(0) for name, value in batch.items()}, guidance_scale=3)
+    assert images.shape == (ROWS, 3, SIZE, SIZE)
+    assert (images[0] - other[0]).abs().max() > 1e-3
+    assert (images[1] - other[1]).abs().max() < 1e-5
 
 
 @torch.no_grad()
