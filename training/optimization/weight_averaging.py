@@ -17,8 +17,9 @@ TRAINED_WEIGHTS_FILE = "trained_weights.safetensors"
 class WeightAveraging(TrainerCallback):
     """Keeps an exponential moving average of a model's weights over the training steps.
 
-    A step counts `decay` times as much as the next; early in training the decay is lower (see `update_average`). In a
-    checkpoint, the model file holds the average, and TRAINED_WEIGHTS_FILE the weights from which training resumes.
+    A step counts `decay` times as much as the next; early in training the decay is lower (see `update_average`). Weights
+    that are frozen when training begins are their own average. In a checkpoint, the model file holds the average, and
+    TRAINED_WEIGHTS_FILE the weights from which training resumes.
 
     Args:
         model: whose weights are averaged.
@@ -30,6 +31,7 @@ class WeightAveraging(TrainerCallback):
         self.model = model
         self.decay = decay
         self.warmup = warmup
+        self.trained = nn.ParameterList()
         self.average: AveragedModel | None = None
 
     def on_train_begin(
@@ -42,7 +44,7 @@ class WeightAveraging(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Updates the average with the weights after the step."""
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update_parameters(self.trained)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -55,7 +57,8 @@ class WeightAveraging(TrainerCallback):
 
     def start_average(self, steps: int = 0) -> None:
         """Starts from the model's weights, as the average after `steps` steps."""
-        self.average = AveragedModel(self.model, multi_avg_fn=self.update_average)
+        self.trained = nn.ParameterList(weight for weight in self.model.parameters() if weight.requires_grad)
+        self.average = AveragedModel(self.trained, multi_avg_fn=self.update_average)
         self.average.n_averaged.fill_(steps + 1)
 
     @torch.no_grad()
@@ -78,7 +81,7 @@ class WeightAveraging(TrainerCallback):
     def swap_weights(self) -> None:
         """Swaps the model's weights and the average."""
         if self.average is not None:
-            for weight, average in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
+            for weight, average in zip(self.trained, self.average.module.parameters(), strict=True):
                 weight.data, average.data = average.data, weight.data
 
     def save_trained_weights(self, folder: Path) -> None:
