@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from transformers import BaseImageProcessor
 from transformers.image_utils import SizeDict
 
@@ -109,6 +109,23 @@ def decode_image(source: Any) -> Image.Image:
     try:
         image = content if isinstance(content, Image.Image) else Image.open(BytesIO(content))
         return ImageOps.exif_transpose(image)
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"{describe(source)} is not a readable image: {error}") from error
+
+
+def read_image_size(source: Any) -> tuple[int, int]:
+    """Returns the height and width of an image of any kind, upright; of a file its header alone is read.
+
+    Raises as `read_image`.
+    """
+    content = read_file_content(source)
+    if not isinstance(content, bytes):
+        width, height = read_image(content).size
+        return height, width
+    try:
+        with Image.open(BytesIO(content)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # by a quarter
+            return image.size if turned else (image.height, image.width)
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
         raise ValueError(f"{describe(source)} is not a readable image: {error}") from error
 

@@ -81,22 +81,31 @@ def process_target_images(processor: BaseImageProcessor, images: Sequence[Any]) 
     return np.stack([process_target_image(processor, image, f"{TARGET_IMAGES}, row {row}") for row, image in rows])
 
 
-def process_target_image(processor: BaseImageProcessor, source: Any, where: str) -> np.ndarray:
-    """Reads and processes one image: (channels, height, width); every error begins with `where`."""
+def process_target_image(
+    processor: BaseImageProcessor, source: Any, where: str, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Reads and processes one image: (channels, height, width); every error begins with `where`.
+
+    size: height and width to crop to, in place of the processor's.
+    """
     try:
         image = read_image(source, count_channels(processor))
     except (OSError, ValueError) as error:
         raise name_error(error, where) from error
     check_aspect_ratio(image, getattr(processor, "size", None), where)
-    return process_image(processor, image, where, find_covering_size(processor, image))
+    return process_image(processor, image, where, find_crop_options(processor, image, size))
 
 
-def find_covering_size(processor: BaseImageProcessor, image: Image.Image) -> dict[str, Any]:
-    """Returns the option `size` that resizes an image, in its own aspect ratio, to cover the processor's crop; empty
-    for a processor that does not crop."""
+def find_crop_options(
+    processor: BaseImageProcessor, image: Image.Image, size: tuple[int, int] | None
+) -> dict[str, Any]:
+    """Returns the options that resize an image, in its own aspect ratio, to cover `size` (height and width, or None for
+    the processor's own) and crop it to that; none for a processor that does not crop."""
     crop: Any = getattr(processor, "crop_size", None)
     if crop is None or not getattr(processor, "do_center_crop", False):
         return {}
-    scale = max(crop["height"] / image.height, crop["width"] / image.width)
+    own = (crop["height"], crop["width"]) if size is None else size
+    scale = max(own[0] / image.height, own[1] / image.width)
     height, width = (max(1, round(edge * scale)) for edge in (image.height, image.width))
-    return {"size": {"height": height, "width": width}}
+    cropped = {} if size is None else {"crop_size": {"height": own[0], "width": own[1]}}
+    return {"size": {"height": height, "width": width}, **cropped}

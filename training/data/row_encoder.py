@@ -74,11 +74,13 @@ class TargetImageCache(ImageCache):
     """An `ImageCache` of target images."""
 
     part = "target_image_processor"
+    size: tuple[int, int] | None = None  # of the images that are processed next, in place of the processor's
 
     def _process(self, images: Sequence[Any], processor: PlaitProcessor, names: Sequence[str]) -> Tensor:
         part = processor.require_target_processor()
         pairs = zip(images, names, strict=True)
-        return torch.stack([torch.from_numpy(process_target_image(part, image, name)) for image, name in pairs])
+        arrays = [process_target_image(part, image, name, self.size) for image, name in pairs]
+        return torch.stack([torch.from_numpy(array) for array in arrays])
 
 
 class RowEncoder:
@@ -148,9 +150,9 @@ class RowEncoder:
         pixels = self.image_cache.process_images(self.processor, distinct, list(first.values()))
         return {"pixel_values": pixels, "image_indices": indices}
 
-    def encode_target_images(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def encode_target_images(self, rows: Sequence[Row], size: tuple[int, int] | None = None) -> dict[str, Tensor]:
         """Returns `target_pixel_values` (batch, channels, height, width) of the column `target_image`, each distinct
-        image processed once; every error names the row."""
+        image processed once; every error names the row. size: height and width, in place of the processor's."""
         keys, distinct, names = [], {}, []
         for number, row in enumerate(rows):
             where = f"{TARGET_IMAGES}, row {number}"
@@ -160,10 +162,11 @@ class RowEncoder:
                 raise name_error(error, where) from error
             if image is None:
                 raise ValueError(f"{where}: there is no image: leave this row out")
-            keys.append(key)
-            if key not in distinct:
-                distinct[key] = image
+            keys.append(f"{key}{size or ''}")
+            if keys[-1] not in distinct:
+                distinct[keys[-1]] = image
                 names.append(where)
+        self.target_cache.size = size
         pixels = self.target_cache.process_images(self.processor, distinct, names)
         numbers = {key: number for number, key in enumerate(distinct)}
         return {"target_pixel_values": pixels[[numbers[key] for key in keys]]}

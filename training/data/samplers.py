@@ -37,6 +37,36 @@ class SharedImageSampler(Sampler[int]):
             yield from self.groups[group]
 
 
+class BucketSampler(Sampler[int]):
+    """A sampler whose consecutive `batch_size` rows are of one bucket; batches and their rows are reshuffled in every
+    epoch. Every row is yielded once; random rows of its bucket, yielded again, fill the last batch of each.
+
+    Args:
+        buckets: the bucket of each row.
+        batch_size: rows of a batch, at least 1.
+        seed, epoch: as in `SharedImageSampler`.
+    """
+
+    def __init__(self, buckets: Sequence[Hashable], batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.groups = group_rows(buckets)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(-(-len(group) // self.batch_size) * self.batch_size for group in self.groups)
+
+    def __iter__(self) -> Iterator[int]:
+        seed = self.seed * SEED_STRIDE + self.epoch()
+        batches: list[list[int]] = []
+        for group in self.groups:
+            order = [group[place] for place in shuffle_indices(len(group), seed)]
+            order += (order * self.batch_size)[: -len(order) % self.batch_size]
+            batches += [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        for number in shuffle_indices(len(batches), seed):
+            yield from batches[number]
+
+
 class LengthSampler(Sampler[int]):
     """A sampler whose consecutive `batch_size` rows have similar lengths; batches, and rows of equal length, are
     reshuffled in every epoch. `seed` and `epoch` are as in `SharedImageSampler`."""

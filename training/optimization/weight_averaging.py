@@ -17,8 +17,8 @@ TRAINED_WEIGHTS_FILE = "trained_weights.safetensors"
 class WeightAveraging(TrainerCallback):
     """Keeps an exponential moving average of a model's weights over the training steps.
 
-    A step counts `decay` times as much as the next; early in training the decay is lower (see `update_average`). Weights
-    that are frozen when training begins are their own average. In a checkpoint, the model file holds the average, and
+    A step counts `decay` times as much as the next; early in training the decay is lower (see `update_average`). Only
+    weights that train when training begins are averaged. In a checkpoint, the model file holds the average, and
     TRAINED_WEIGHTS_FILE the weights from which training resumes.
 
     Args:

@@ -23,12 +23,14 @@ from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from .base import MEDIA_ROLES, TEXT_ROLES, Settings, Task
+from .buckets import check_buckets, choose_batch_size, read_buckets
 from .image_grids import ImageGrids, draw_images, identify_row, name_image
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FLIP = "flip"  # of a row, set in training: whether its target image is mirrored
+# of a row, set in training: whether its target image is mirrored; its height and width, None for the processor's
+FLIP, SIZE = "flip", "size"
 
 
 @strict
@@ -39,7 +41,8 @@ class ImageGenerationSettings(Settings):
     before the first step, unless the model has one already (0: never). `prompts`: texts to draw an image of at every
     evaluation (default: the conditions of the first `grid_images` rows; 0: no grid). `guidance_scale`,
     `num_inference_steps`: of the images that are drawn, as in `generate_images`. `image_folder`: where predicted images
-    are written."""
+    are written. `buckets`: sizes [height, width] of several aspect ratios: a training image has that of the nearest, a
+    batch has one; evaluation has the model's own size."""
 
     flip: bool = False
     standardize_rows: int = 4096
@@ -48,6 +51,7 @@ class ImageGenerationSettings(Settings):
     guidance_scale: float | int | None = None
     num_inference_steps: int = 20
     image_folder: str = "generated"
+    buckets: list[list[int]] | None = None
 
     @property
     def drawing(self) -> dict[str, Any]:
@@ -72,6 +76,7 @@ class ImageGeneration(Task):
         """Raises RecipeError for wrong settings."""
         super().check_recipe(recipe)
         settings: ImageGenerationSettings = self.build_settings(recipe.settings)
+        read_buckets(settings.buckets)
         least = {"standardize_rows": 0, "grid_images": 0, "num_inference_steps": 1}
         for name, low in least.items():
             if getattr(settings, name) < low:
@@ -126,6 +131,8 @@ class ImageGeneration(Task):
         Raises RecipeError for guidance of a model that learns no image without its condition.
         """
         settings: ImageGenerationSettings = self.build_settings(recipe.settings)
+        denoiser: Any = model.config.denoiser_config
+        check_buckets(read_buckets(settings.buckets), denoiser.patch_size)
         if not settings.grid_images and not settings.prompts:
             return []
         check_guidance(settings, model)
@@ -134,16 +141,19 @@ class ImageGeneration(Task):
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds `target_pixel_values` (batch, channels, height, width) and the inputs of the condition."""
-        targets = collator.encode_target_images(rows)["target_pixel_values"]
+        size = rows[0].get(SIZE)
+        targets = collator.encode_target_images(rows, size)["target_pixel_values"]
         flipped = torch.tensor([bool(row.get(FLIP)) for row in rows])
         targets = torch.where(flipped[:, None, None, None], targets.flip(-1), targets)
         return {"target_pixel_values": targets, **collator.encode_inputs(rows)}
 
     def sample_rows(self, collator: RowEncoder, rows: Sequence[Row]) -> Sequence[Row]:
-        """Returns the rows with a random choice, with the setting `flip`, of whether the target image is mirrored."""
-        if not collator.settings.flip:
-            return rows
-        return [{**row, FLIP: collator.draw(2, *identify_row(row)) == 1} for row in rows]
+        """Returns the rows with a random choice, with the setting `flip`, of whether the target image is mirrored, and
+        with `buckets` the size of the batch."""
+        settings: ImageGenerationSettings = collator.settings
+        size = choose_batch_size(rows, read_buckets(settings.buckets))
+        flips = [settings.flip and collator.draw(2, *identify_row(row)) == 1 for row in rows]
+        return [{**row, FLIP: flip, SIZE: size} for row, flip in zip(rows, flips, strict=True)]
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds `inputs` of the model with the target images."""

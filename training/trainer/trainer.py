@@ -14,7 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_
 
 from ...processing import PlaitProcessor
 from ..data.inputs import find_image_groups
-from ..data.samplers import LengthSampler, SharedImageSampler, TokenBatchSampler
+from ..data.samplers import BucketSampler, LengthSampler, SharedImageSampler, TokenBatchSampler
 from ..metrics.base import EvaluationMetrics, StreamedMetrics
 from ..metrics.classification import Metrics
 from ..optimization.arguments import MUON, PlaitTrainingArguments
@@ -35,8 +35,8 @@ from .callbacks import (
     build_early_stopping,
 )
 from .checks import check_best_metric, check_devices, check_finite_loss, check_gradient_cache, check_streams
-from .condition_scale import build_standardization
 from .evaluation_loss import EvaluationLoss, count_targets, hide_fill_rows, measure_loss, select_targets
+from .image_generation import build_standardization, find_data_buckets
 from .loss_log import build_loss_log
 from .modality_patterns import evaluate_patterns
 from .model_init import adopt_model, build_model_callbacks, choose_model
@@ -342,6 +342,9 @@ class PlaitTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         data: Any = self.train_dataset if train_dataset is None else train_dataset
+        buckets = find_data_buckets(self.args, data, self.data_collator)
+        if buckets is not None:
+            return BucketSampler(buckets, self.args.train_batch_size, self._seed, self._get_epoch)
         if self.args.share_images:
             return SharedImageSampler(find_image_groups(data), self._seed, self._get_epoch)
         if (

@@ -1,4 +1,5 @@
-"""Prepares image generation before the first step: standardizes the conditions by those of the training data."""
+"""What PlaitTrainer does for image generation: standardizes conditions before the first step, and finds the buckets of
+the rows."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -13,7 +14,9 @@ from transformers.trainer_utils import unwrap_peft_model
 from ...modeling.tasks.image_generation import PlaitForImageGeneration
 from ..data.media import TARGET_IMAGE
 from ..data.samplers import shuffle_indices
+from ..optimization.arguments import PlaitTrainingArguments
 from ..tasks.base import move_to_device
+from ..tasks.buckets import iterate_row_buckets, read_buckets
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.image_generation import ImageGenerationSettings
 
@@ -53,6 +56,26 @@ class ConditionStandardization(TrainerCallback):
         while batch := list(islice(rows, size)):
             conditions = [{name: value for name, value in row.items() if name != TARGET_IMAGE} for row in batch]
             yield self.collator.encode_inputs(conditions)
+
+
+def find_data_buckets(args: PlaitTrainingArguments, data: Any, collator: Any) -> list[int] | None:
+    """Returns the number of each row's bucket for a collator of image generation with the setting `buckets`; None for
+    any other.
+
+    Raises ValueError for another way of choosing the rows of a batch, or a stream.
+    """
+    collator = getattr(collator, "__self__", collator)  # while a loader is built, the collator is one of its methods
+    settings = getattr(collator, "settings", None)
+    if not isinstance(settings, ImageGenerationSettings) or not settings.buckets:
+        return None
+    if args.share_images or args.tokens_per_batch is not None or args.train_sampling_strategy != "random":
+        raise ValueError(
+            "settings.buckets cannot be used with share_images, tokens_per_batch or train_sampling_strategy: each "
+            "chooses the rows of a batch, so set only one"
+        )
+    if isinstance(data, IterableDataset):
+        raise ValueError(f"settings.buckets needs all rows beforehand, but a {type(data).__name__} is a stream")
+    return list(iterate_row_buckets(data, read_buckets(settings.buckets)))
 
 
 def build_standardization(model: nn.Module, collator: Any) -> ConditionStandardization | None:
