@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ...configuration.messages import to_one_line
+from ...configuration.modalities import MEDIA
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.identity import find_path
 from ..data.image_grid import draw_grid
@@ -120,5 +121,6 @@ def write_images(rows: "Sequence[Row] | Dataset", images: Iterator[list[Image.Im
 
 def describe_row(row: Row) -> str:
     """Returns a row's texts, and the names of the files of its images and clips."""
-    words = [value if isinstance(value, str) else Path(find_path(value) or "").name for value in row.values() if value]
-    return ", ".join(word for word in words if word)
+    files = [Path(find_path(value) or "").name for name, value in row.items() if name in MEDIA]
+    texts = [value for name, value in row.items() if name not in MEDIA and isinstance(value, str)]
+    return ", ".join(word for word in (*texts, *files) if word)

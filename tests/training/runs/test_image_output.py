@@ -15,6 +15,7 @@ from plait import PlaitForImageGeneration, PlaitProcessor
 from plait.configuration import PlaitTextConfig
 from plait.training.cli import main
 from plait.training.data.tokenizer import train_tokenizer
+from plait.training.runs.image_output import describe_row
 from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
 
@@ -136,3 +137,9 @@ def test_predict_fills_a_folder(folder: str, tmp_path: Path, capsys: pytest.Capt
     assert main(["predict", folder, *texts, "--num-images", "0", "--output", str(output)]) == 2
     assert "--num-images 0" in capsys.readouterr().err
     assert main(["predict", folder, *texts, "--output", "answers.txt"]) == 2
+
+
+def test_a_row_is_described_by_its_texts_and_the_names_of_its_files() -> None:
+    row = {"text": "a dog", "image": "/data/dog.png", "audio": {"path": "/data/bark.wav", "bytes": None}, "video": None}
+    assert describe_row(row) == "a dog, dog.png, bark.wav"
+    assert describe_row({"text": None}) == ""
