@@ -134,8 +134,9 @@ class Bench:
         copies = measure_near_copies(images, self.test.images, self.train.images)
         report.measures["near copies"] = ImageMeasure(copies.share, chance=0.01)
         report.measures["distance to training"] = ImageMeasure(copies.distance, copies.real_distance)
-        diversity = measure_diversity(images, number), measure_diversity(real_images, real_number[rows])
-        report.measures["diversity"] = ImageMeasure(*diversity)
+        if len(images) > len(np.unique(number)):
+            diversity = measure_diversity(images, number), measure_diversity(real_images, real_number[rows])
+            report.measures["diversity"] = ImageMeasure(*diversity)
         return report
 
     def measure_kid(self, features: Tensor) -> ImageMeasure:
@@ -204,7 +205,8 @@ def measure_runs(runs: list[str], wanted: np.ndarray, bench: Bench, arguments: a
         started = time.perf_counter()
         made.append(make_images(run, wanted, bench, arguments))
         reports[run] = bench.measure(made[-1], wanted)
-        print(f"{run}: {len(wanted)} images in {time.perf_counter() - started:.0f} s", flush=True)
+        seconds = time.perf_counter() - started
+        print(f"{run}: {seconds:.0f} s, {describe(reports[run])}", flush=True)
     together = bench.measure(torch.cat(made), np.concatenate([wanted] * len(runs)))
     return {"runs": reports, "together": together, "images": made[0]}
 
@@ -241,15 +243,16 @@ def main() -> None:
         content["runs"] = {run: report.to_dict() for run, report in other["runs"].items()}
         grid = draw(other["images"], wanted)
         write_report(folder, "easy_vqa_left_out", content, other["together"].format_table(), grid)
-    print(summarize(found["together"], len(arguments.runs), left_out))
+    end = "" if left_out is None else f" left_out={left_out.value:.3f}"
+    print(f"plait easy-vqa pictures: runs={len(arguments.runs)} {describe(found['together'])}{end}")
 
 
-def summarize(report: ImageReport, runs: int, left_out: Interval | None) -> str:
+def describe(report: ImageReport) -> str:
+    """The values of a report in one line."""
     names = {"shape": "shape", "colour": "colour", "both": "both", "exactly one shape": "one", "all at once": "all"}
     names |= {"KID": "kid", "near copies": "copies"}
-    numbers = [f"{short}={report.measures[name].generated.value:.3f}" for name, short in names.items()]
-    end = "" if left_out is None else f" left_out={left_out.value:.3f}"
-    return f"plait easy-vqa pictures: runs={runs} images={report.count} {' '.join(numbers)}{end}"
+    known = {short: report.measures[name].generated.value for name, short in names.items() if name in report.measures}
+    return f"images={report.count} {' '.join(f'{name}={value:.3f}' for name, value in known.items())}"
 
 
 if __name__ == "__main__":

@@ -87,8 +87,9 @@ class Bench:
         copies = measure_near_copies(images, self.new_images, self.train.images)
         report.measures["near copies"] = ImageMeasure(copies.share, chance=0.01)
         report.measures["distance to training"] = ImageMeasure(copies.distance, copies.real_distance)
-        real = measure_diversity(self.test.images, self.test.concepts)
-        report.measures["diversity"] = ImageMeasure(measure_diversity(images, asked.concepts), real)
+        if len(images) > len(np.unique(asked.concepts)):
+            real = measure_diversity(self.test.images, self.test.concepts)
+            report.measures["diversity"] = ImageMeasure(measure_diversity(images, asked.concepts), real)
         return report
 
     def measure_kid(self, features: Tensor) -> ImageMeasure:

@@ -102,6 +102,21 @@ def test_the_fid_interval_is_as_wide_as_new_draws_scatter() -> None:
     assert np.mean([interval.high - interval.low for interval in found]) == pytest.approx(expected, rel=0.25)
 
 
+def test_the_kid_interval_is_as_wide_as_new_draws_scatter() -> None:
+    pairs = [(draw(150, seed=2 * n), draw(150, seed=2 * n + 1, shift=2.0)) for n in range(1, 101)]
+    found = [estimate_kid(*pair, 400) for pair in pairs[:20]]
+    expected = np.std([compute_kid(*pair) for pair in pairs])
+    below = np.mean([interval.value - interval.low for interval in found])
+    above = np.mean([interval.high - interval.value for interval in found])
+    assert (below, above) == pytest.approx((1.96 * expected, 1.96 * expected), rel=0.25)
+
+
+def test_the_fid_interval_of_one_distribution_ends_at_zero() -> None:
+    nearly = draw(2000, 2, seed=3)
+    found = estimate_fid(nearly, nearly + np.random.default_rng(0).normal(0, 1e-3, nearly.shape))
+    assert found.low == 0 < found.value < found.high
+
+
 def test_fid_of_too_few_images_says_how_many_it_needs() -> None:
     with pytest.raises(ValueError, match="FID of 49 images in 5 features .* needs 50 images"):
         compute_fid(draw(49), draw(500))

@@ -13,6 +13,7 @@ def test_wilson_is_that_of_scipy(successes: int, count: int) -> None:
     found = compute_wilson_interval(successes, count)
     assert found == pytest.approx((successes / count, expected.low, expected.high), abs=1e-12)
     assert found.low <= found.value <= found.high
+    assert (found.low == 0) == (successes == 0) and (found.high == 1) == (successes == count)
 
 
 @pytest.mark.parametrize(("successes", "count"), [(1, 0), (-1, 5), (6, 5)])
@@ -49,9 +50,14 @@ def test_rows_of_a_group_count_once() -> None:
         (np.array([1.0, np.nan]), None, 100, "expected .rows,. finite numbers"),
         (np.ones(4), np.zeros(4, dtype=int), 100, "all rows are in one group"),
         (np.ones(4), np.zeros(3, dtype=int), 100, "groups have shape .3,.: expected .4,."),
-        (np.ones(4), None, 9, "resamples is 9: expected at least 100"),
+        (np.ones(4), None, 99, "resamples is 99: expected at least 100"),
     ],
 )
 def test_bad_values_are_errors(values: np.ndarray, groups: np.ndarray, resamples: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         estimate_mean(values, groups, resamples)
+
+
+def test_the_fewest_groups_and_resamples() -> None:
+    found = estimate_mean(np.array([1.0, 1.0, 4.0]), np.array([7, 7, 2]), 100)
+    assert found == (2, 1, 4)  # one group alone has the mean 1 or 4
