@@ -12,10 +12,10 @@ from ..data.identity import find_path
 from ..data.media import READ_ERRORS, TARGET_IMAGE, Row, iterate_columns
 from ..recipes.errors import RecipeError
 
-Size = tuple[int, int]  # height and width in pixels
+HeightWidth = tuple[int, int]  # height and width in pixels
 
 
-def read_buckets(buckets: Sequence[Sequence[int]] | None) -> list[Size]:
+def read_buckets(buckets: Sequence[Sequence[int]] | None) -> list[HeightWidth]:
     """Returns the setting `buckets` as sizes; raises RecipeError for an entry that is no height and width."""
     for bucket in buckets or ():
         if len(bucket) != 2 or min(bucket) < 1:
@@ -23,7 +23,7 @@ def read_buckets(buckets: Sequence[Sequence[int]] | None) -> list[Size]:
     return [(height, width) for height, width in buckets or ()]
 
 
-def check_buckets(buckets: Sequence[Size], patch_size: int) -> None:
+def check_buckets(buckets: Sequence[HeightWidth], patch_size: int) -> None:
     """Raises RecipeError for a size that is no multiple of the patch size."""
     wrong = [bucket for bucket in buckets if any(side % patch_size for side in bucket)]
     if wrong:
@@ -32,13 +32,13 @@ def check_buckets(buckets: Sequence[Size], patch_size: int) -> None:
         )
 
 
-def choose_bucket(size: Size, buckets: Sequence[Size]) -> int:
+def choose_bucket(size: HeightWidth, buckets: Sequence[HeightWidth]) -> int:
     """Returns the number of the bucket whose aspect ratio is nearest to that of a size."""
     ratio = math.log(size[0] / size[1])
     return min(range(len(buckets)), key=lambda number: abs(math.log(buckets[number][0] / buckets[number][1]) - ratio))
 
 
-def iterate_row_buckets(data: Any, buckets: Sequence[Size]) -> Iterator[int]:
+def iterate_row_buckets(data: Any, buckets: Sequence[HeightWidth]) -> Iterator[int]:
     """Yields the number of each row's bucket; each file is read once.
 
     Raises OSError or ValueError for an image that cannot be read; the message names its row.
@@ -57,7 +57,7 @@ def iterate_row_buckets(data: Any, buckets: Sequence[Size]) -> Iterator[int]:
         yield found
 
 
-def choose_batch_size(rows: Sequence[Row], buckets: Sequence[Size]) -> Size | None:
+def choose_batch_size(rows: Sequence[Row], buckets: Sequence[HeightWidth]) -> HeightWidth | None:
     """Returns the size of most images of a batch, None without buckets."""
     if not buckets:
         return None
