@@ -199,8 +199,8 @@ def main() -> None:
         "--run", type=Path, help="folder of a trained model; default: train one, saved in work/run-SEED"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--audio-epochs", type=int, default=10)
-    parser.add_argument("--train-steps", type=int, default=1000)
+    parser.add_argument("--audio-epochs", type=int, default=8)
+    parser.add_argument("--train-steps", type=int, default=900)
     add_arguments(parser)
     arguments = parser.parse_args()
     started, heard = time.process_time(), float("nan")
