@@ -3,6 +3,7 @@
 from transformers import AutoConfig
 
 from .audio import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
+from .autoencoder import ImageShape, PlaitAutoencoderConfig
 from .base import PlaitBaseConfig
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
@@ -27,7 +28,9 @@ __all__ = [
     "NEGATIVE",
     "OWN_CONFIGS",
     "SPECIAL_TOKENS",
+    "ImageShape",
     "PlaitAudioConfig",
+    "PlaitAutoencoderConfig",
     "PlaitBaseConfig",
     "PlaitCNNConfig",
     "PlaitConfig",

@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from .audio import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
+from .autoencoder import ImageShape, PlaitAutoencoderConfig
 from .base import LEFT_OUT, PlaitBaseConfig, Resolved
 from .cnn import PlaitCNNConfig
 from .decoder import PlaitDecoderConfig
@@ -29,6 +30,7 @@ LabelNames = Resolved[dict[int, str] | dict[str, str] | None, dict[int, str]]
 FusionConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitFusionConfig | None]
 RetrievalConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitRetrievalConfig | None]
 DenoiserConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitDenoiserConfig | None]
+AutoencoderConfig = Resolved[dict[str, Any] | PreTrainedConfig | None, PlaitAutoencoderConfig | None]
 
 INLINE = "inline"
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -48,6 +50,7 @@ OWN_CONFIGS = {
         PlaitFusionConfig,
         PlaitRetrievalConfig,
         PlaitDenoiserConfig,
+        PlaitAutoencoderConfig,
     )
 }
 SUB_CONFIGS: dict[str, type[PreTrainedConfig]] = {
@@ -60,8 +63,9 @@ SUB_CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "document_config": PlaitTextConfig,
     "retrieval_config": PlaitRetrievalConfig,
     "denoiser_config": PlaitDenoiserConfig,
+    "autoencoder_config": PlaitAutoencoderConfig,
 }
-SAVED_IF_SET = ("target_mean", "target_std", "denoiser_config")
+SAVED_IF_SET = ("target_mean", "target_std", "denoiser_config", "autoencoder_config")
 # what `to_dict` adds for tools that read a dict; a file does not hold it twice
 ANSWERED_SIZES = (
     "vocab_size",
@@ -99,7 +103,7 @@ class PlaitConfig(PlaitBaseConfig):
     `document_config` is a second tower for one of the modalities, which encodes the documents that are searched.
 
     A `denoiser_config` is that of the denoiser of `PlaitForImageGeneration`, which turns noise into an image under the
-    condition of the towers.
+    condition of the towers; an `autoencoder_config`, that of the autoencoder on whose latents the denoiser works.
 
     The special tokens of this config count, not those of a part's; they default to the decoder's, else the text
     tower's.
@@ -136,6 +140,7 @@ class PlaitConfig(PlaitBaseConfig):
     document_config: SubConfig = LEFT_OUT
     retrieval_config: RetrievalConfig = LEFT_OUT
     denoiser_config: DenoiserConfig = LEFT_OUT
+    autoencoder_config: AutoencoderConfig = LEFT_OUT
     id2label: LabelNames = LEFT_OUT
     classifier_dropout: float | int = 0.0
     classifier_bias: bool = True
@@ -211,6 +216,17 @@ class PlaitConfig(PlaitBaseConfig):
         return self.fusion_config is not None and self.fusion_config.strategy == INLINE
 
     @property
+    def image_shape(self) -> ImageShape:
+        """The shape of the generated images, of a config with a denoiser."""
+        denoiser, autoencoder = self.denoiser_config, self.autoencoder_config
+        if denoiser is None:
+            raise AttributeError("this config has no denoiser_config: it generates no images")
+        factor = 1 if autoencoder is None else autoencoder.downsampling
+        channels = denoiser.num_channels if autoencoder is None else autoencoder.num_channels
+        height, width = denoiser.height_width
+        return ImageShape(channels, height * factor, width * factor, denoiser.patch_size, factor)
+
+    @property
     def main_part(self) -> PreTrainedConfig | None:
         """The config of the part whose tokens a head reads: the decoder, the only component or the fusion; of towers
         apart, the text tower; None without such a part. Sizes that this config is asked for are this part's."""
@@ -233,7 +249,7 @@ class PlaitConfig(PlaitBaseConfig):
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns what a config.json holds: every part, None if absent, and each size once, in its part; the scale of
-        targets and the denoiser only if they are set."""
+        targets, the denoiser and its autoencoder only if they are set."""
         content = {name: value for name, value in super().to_diff_dict().items() if name not in ANSWERED_SIZES}
         code = {"auto_map": {**self.auto_map, "AutoConfig": f"{MODULE}.PlaitConfig"}}
         whole = {**dict.fromkeys(SUB_CONFIGS), **content, **code}

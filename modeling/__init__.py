@@ -7,6 +7,7 @@ from .outputs import (
     ContextOutput,
     PlaitCausalLMOutput,
     PlaitClassifierOutput,
+    PlaitImageAutoencodingOutput,
     PlaitImageGenerationOutput,
     PlaitMaskedLMOutput,
     PlaitModelOutput,
@@ -18,6 +19,7 @@ from .outputs import (
 from .tasks.causal_lm import PlaitForCausalLM
 from .tasks.classification import PlaitForClassification
 from .tasks.conditional_generation import PlaitForConditionalGeneration
+from .tasks.image_autoencoding import PlaitForImageAutoencoding
 from .tasks.image_generation import PlaitForImageGeneration
 from .tasks.masked_lm import PlaitForMaskedLM
 from .tasks.pretraining import PlaitForPreTraining
@@ -31,11 +33,13 @@ __all__ = [
     "PlaitForCausalLM",
     "PlaitForClassification",
     "PlaitForConditionalGeneration",
+    "PlaitForImageAutoencoding",
     "PlaitForImageGeneration",
     "PlaitForMaskedLM",
     "PlaitForPreTraining",
     "PlaitForQuestionAnswering",
     "PlaitForRetrieval",
+    "PlaitImageAutoencodingOutput",
     "PlaitImageGenerationOutput",
     "PlaitMaskedLMOutput",
     "PlaitModel",

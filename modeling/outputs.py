@@ -132,6 +132,16 @@ class PlaitImageGenerationOutput(ModelOutput):
 
 
 @dataclass
+class PlaitImageAutoencodingOutput(ModelOutput):
+    """The output of an autoencoder. loss: scalar; reconstruction: (batch, channels, height, width); latents: (batch,
+    latent channels, height / downsampling, width / downsampling), those that the image is reconstructed from."""
+
+    loss: Tensor | None = None
+    reconstruction: Tensor = REQUIRED
+    latents: Tensor = REQUIRED
+
+
+@dataclass
 class PlaitMaskedLMOutput(ModelOutput):
     """The output of masked language modelling. loss: scalar, with labels; logits: (batch, length, vocab_size);
     hidden_states, attentions, cross_attentions as in `PlaitModelOutput`."""

@@ -8,7 +8,7 @@ from ...configuration import DOCUMENT
 from ...configuration.modalities import MODALITIES
 from ..composition.parameter_names import part_of
 
-PARTS = (*MODALITIES, DOCUMENT, "fusion", "decoder", "denoiser", "head")
+PARTS = (*MODALITIES, DOCUMENT, "fusion", "decoder", "denoiser", "autoencoder", "head")
 
 
 def check_parts(names: Iterable[str]) -> None:

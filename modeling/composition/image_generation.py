@@ -6,10 +6,13 @@ from typing import Any
 from ...configuration import PlaitConfig, PlaitDenoiserConfig
 from ..checkpoints.component import Component
 from .assembly import assemble_model, collect_sub_configs
+from .autoencoder import AutoencoderArgument, LoadedAutoencoder, load_autoencoder, read_autoencoder
 from .components import TowerArgument, as_video_component, build_component, select_pooler
 from .composable import Model
 from .compose import build_fusion_fields
 from .hub import pop_checkpoint_options
+
+PATCH_SIZE, LATENT_PATCH_SIZE = 8, 2
 
 
 def compose_image_generation(
@@ -19,8 +22,9 @@ def compose_image_generation(
     audio: TowerArgument = None,
     video: TowerArgument = None,
     *,
+    autoencoder: AutoencoderArgument | None = None,
     image_size: int | list[int] = 64,
-    patch_size: int = 8,
+    patch_size: int | None = None,
     hidden_size: int = 192,
     num_hidden_layers: int = 6,
     num_attention_heads: int | None = None,
@@ -41,15 +45,17 @@ def compose_image_generation(
     Args:
         text, image, audio, video, fusion, query, connector, fusion_config, video_config: the towers and how several are
             fused, as in `plait.modeling.composition.compose.compose`.
+        autoencoder: the denoiser works on the latents of this one, whose weights are fixed (`read_autoencoder`).
         image_size: of the generated images in pixels, [height, width] or one number for a square.
-        patch_size, hidden_size, num_hidden_layers, num_attention_heads: of the denoiser; default: a head for each 48
-            channels.
-        denoiser_config: further fields of `PlaitDenoiserConfig`, or a whole one.
+        patch_size, hidden_size, num_hidden_layers, num_attention_heads: of the denoiser; default: patches of 8 pixels,
+            or of 2 latents, and a head for each 48 channels.
+        denoiser_config: further fields of `PlaitDenoiserConfig`, or a whole one, whose sizes are those of the latents.
         freeze: parts to freeze: modalities, "fusion", "denoiser".
         verbose, dtype, attn_implementation, options: as in `compose`.
 
     Raises:
         ValueError: no tower; a size that is no multiple of the patch size; an unknown part; an unusable checkpoint.
+        ImportError: an autoencoder of diffusers without diffusers.
     """
     where = pop_checkpoint_options(options)
     given = {"text": text, "image": image, "audio": audio}
@@ -60,16 +66,40 @@ def compose_image_generation(
     components = {name: select_pooler(component, name, pooled=False) for name, component in components.items()}
     extra = {"query": query, "connector": connector, **(fusion_config or {})}
     fields = build_fusion_fields(model_class, components, fusion, extra)
+    latents = None if autoencoder is None else read_autoencoder(autoencoder, where)
     sizes = {
-        "image_size": image_size,
-        "patch_size": patch_size,
+        **find_latent_sizes(latents, image_size),
+        "patch_size": patch_size or (PATCH_SIZE if latents is None else LATENT_PATCH_SIZE),
         "hidden_size": hidden_size,
         "num_hidden_layers": num_hidden_layers,
         "num_attention_heads": num_attention_heads or max(1, hidden_size // 48),
     }
     settings = build_denoiser_config(denoiser_config, sizes, find_condition_width(components, fields))
     fields = {**fields, "denoiser_config": settings, **options}
-    return assemble_model(model_class, components, fields, freeze, verbose, dtype, attn_implementation)
+    if latents is None:
+        return assemble_model(model_class, components, fields, freeze, verbose, dtype, attn_implementation)
+    fields["autoencoder_config"] = latents.config
+    model = assemble_model(model_class, components, fields, freeze, False, dtype, attn_implementation)
+    load_autoencoder(model, latents)
+    if verbose:
+        print(model.composition())
+    return model
+
+
+def find_latent_sizes(autoencoder: LoadedAutoencoder | None, image_size: int | list[int]) -> dict[str, Any]:
+    """Returns the sizes of what the denoiser of images of `image_size` pixels works on; raises ValueError for no
+    multiple of the autoencoder's downsampling."""
+    if autoencoder is None:
+        return {"image_size": image_size}
+    factor = autoencoder.config.downsampling
+    sides = image_size if isinstance(image_size, list) else [image_size]
+    if any(side % factor for side in sides):
+        raise ValueError(
+            f"image_size {image_size} is no multiple of the autoencoder's downsampling {factor}: change image_size"
+        )
+    size = [side // factor for side in sides]
+    channels = autoencoder.config.latent_channels
+    return {"image_size": size if isinstance(image_size, list) else size[0], "num_channels": channels}
 
 
 def find_condition_width(components: Mapping[str, Component], fields: Mapping[str, Any]) -> int:

@@ -7,12 +7,12 @@ from transformers import PreTrainedModel
 # prefixes and path segments that DistributedDataParallel, PEFT, FSDP and torch.compile add to names
 WRAPPER_PREFIX = re.compile(r"^(?:module\.|base_model\.model\.|_orig_mod\.)+")
 WRAPPER_SEGMENT = re.compile(r"(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
-OWN_PARTS = ("fusion", "decoder", "denoiser")
+OWN_PARTS = ("fusion", "decoder", "denoiser", "autoencoder")
 
 
 def part_of(name: str) -> str:
-    """Returns the part that the parameter of this name belongs to: a modality, "decoder", "fusion", "denoiser" or
-    "head" (also inside DDP, FSDP or PEFT)."""
+    """Returns the part that the parameter of this name belongs to: a modality, "decoder", "fusion", "denoiser",
+    "autoencoder" or "head" (also inside DDP, FSDP or PEFT)."""
     path = WRAPPER_PREFIX.sub("", WRAPPER_SEGMENT.sub("", name)).removeprefix("model.").split(".")
     if path[0] == "towers":
         return path[1]

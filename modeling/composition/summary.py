@@ -40,12 +40,15 @@ class ModelSummary:
         return cls(list(rows.values()))
 
     def __str__(self) -> str:
-        head = f"{'part':10s} {'made of':28s} {'parameters':>12s} {'pretrained':>12s} {'fresh':>12s}"
+        width = max(10, *(len(row.part) for row in self.rows))
+        head = f"{'part':{width}s} {'made of':28s} {'parameters':>12s} {'pretrained':>12s} {'fresh':>12s}"
         lines = [f"{head} {'frozen':>12s} {'trainable':>12s}  weights from"]
         for row in self.rows:
             pretrained, frozen = row.parameters - row.fresh, row.parameters - row.trainable
             numbers = (row.parameters, pretrained, row.fresh, frozen, row.trainable)
-            lines.append(f"{row.part:10s} {row.kind:28s} " + " ".join(f"{n:12,d}" for n in numbers) + f"  {row.origin}")
+            lines.append(
+                f"{row.part:{width}s} {row.kind:28s} " + " ".join(f"{n:12,d}" for n in numbers) + f"  {row.origin}"
+            )
         return "\n".join(lines)
 
 
@@ -56,6 +59,9 @@ def describe_kind(config: PlaitConfig, part: str) -> str:
         return f"{fusion.strategy}, {fusion.connector}"
     if part == "denoiser" and config.denoiser_config is not None:
         return f"rectified flow, {config.denoiser_config.prediction}"
+    if part == "autoencoder" and config.autoencoder_config is not None:
+        content = config.autoencoder_config.diffusers_config
+        return "plait_autoencoder" if content is None else f"{content['_class_name']} (diffusers)"
     tower = config.decoder_config if part == "decoder" else config.towers.get(part)
     if tower is None:
         return "-"

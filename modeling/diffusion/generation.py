@@ -4,18 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...configuration import MODALITIES, PlaitDenoiserConfig
+from ...configuration import MODALITIES, ImageShape, PlaitDenoiserConfig
 from ..core.rows import check_present_rows
 from ..inputs import MODALITY_INPUTS
 from ..outputs import TowerOutput
+from .autoencoder import ImageAutoencoder, PixelCoder
 from .condition import Condition, NullCondition
 from .denoiser import PlaitDenoiser
 from .flow import space_times
 from .guidance import GuidanceTerm, GuidedVelocity, Scale, build_terms
-from .images import convert_images, find_mode, read_given_images, read_masks
+from .images import GivenImages, convert_images, find_mode, read_given, repeat_given
 from .noise import build_generators, draw_noise
 from .sampling import Canvas, FlowSolver, Solver, cut_times, sample
 from .schedulers import SchedulerSolver
@@ -29,6 +30,7 @@ class ImageSampler(PreTrainedModel):
 
     model: Any
     denoiser: PlaitDenoiser
+    autoencoder: ImageAutoencoder | PixelCoder
     null_condition: NullCondition
     encode_towers: Callable[..., dict[str, TowerOutput]]
     fuse_condition: Callable[..., Condition]
@@ -49,7 +51,7 @@ class ImageSampler(PreTrainedModel):
         mask_image: Any = None,
         height: int | None = None,
         width: int | None = None,
-        output_type: Literal["pil", "pt", "np"] = "pil",
+        output_type: Literal["pil", "pt", "np", "latent"] = "pil",
         solver: Literal["euler", "heun"] = "euler",
         scheduler: Any = None,
         callback_on_step_end: Callable[..., Mapping[str, Any]] | None = None,
@@ -76,14 +78,14 @@ class ImageSampler(PreTrainedModel):
                 strength: how much of it is noise at the beginning, at time 1 - strength; 0 leaves it, 1 ignores it.
                 Default: 0.8, or 1 with a mask.
             mask_image: where to generate (white); elsewhere the result is `image` (`read_masks`).
-            height, width: in pixels, multiples of the patch size; default: those of an `image` tensor, else the
-                trained ones. Other sizes than the trained ones have interpolated positions.
+            height, width: in pixels, multiples of the patch size (times the autoencoder's downsampling); default: those
+                of an `image` tensor, else the trained ones. Other sizes have interpolated positions.
             output_type: "pil", a list; "pt", (images, channels, height, width) from -1 to 1; "np", (images, height,
-                width, channels) from 0 to 1.
+                width, channels) from 0 to 1; "latent", the standardized latents of a model with an autoencoder.
             solver: "euler", one prediction a step, or "heun", two, of second order (`FlowSolver`).
             scheduler: one of diffusers, in place of `solver` (`SchedulerSolver`).
-            callback_on_step_end: called as (model, step, time that is reached, {"latents": images so far}); what it
-                returns under "latents", if anything, replaces them.
+            callback_on_step_end: called as (model, step, time that is reached, {"latents": images, or their latents, so
+                far}); what it returns under "latents", if anything, replaces them.
             progress: whether to show a progress bar.
             inputs: the arguments of `PlaitModel`, as tensors or as a processor's lists; none: a single row without
                 condition.
@@ -93,24 +95,29 @@ class ImageSampler(PreTrainedModel):
             ValueError: an argument out of its range; numbers of rows that do not match; guidance that the model was not
                 trained for; a prediction that is not finite.
         """
-        settings = self.denoiser.config
-        size = find_size(settings, height, width, image)
+        settings, shape = self.denoiser.config, self.config.image_shape
+        size = find_size(shape, height, width, image)
         start = find_start(image, strength, mask_image)
-        check_options(settings, num_inference_steps, num_images_per_prompt, output_type, solver)
+        check_options(num_inference_steps, num_images_per_prompt, solver)
+        check_output(output_type, self.autoencoder.output_types, shape.channels)
         negative = encode_negative(negative_text, negative_inputs, processor)
         velocity, rows = self.build_velocity(inputs, guidance_scale, negative, num_images_per_prompt)
         generators = build_generators(generator, rows * num_images_per_prompt)
         dtype = torch.promote_types(self.dtype, torch.float)
-        noise = draw_noise(generators, (settings.num_channels, *size)).to(self.device, dtype)
-        canvas = build_canvas(noise, image, mask_image, num_images_per_prompt)
+        given = read_given(image, mask_image, shape.channels, size)
+        latent_size = (settings.num_channels, *(side // shape.downsampling for side in size))
+        noise = draw_noise(generators, latent_size).to(self.device, dtype)
+        canvas = build_canvas(noise, given, self.autoencoder, num_images_per_prompt)
         times = space_times(num_inference_steps, settings.time_mean)
         method = build_solver(solver, scheduler, times, start, generators, noise.device)
 
         def report(step: int, time: float, x: Tensor) -> Tensor:
             return x if callback_on_step_end is None else call_back(callback_on_step_end, self, step, time, x)
 
-        images = sample(method, velocity, canvas, report, progress)
-        return convert_images(images.clamp(-1, 1), output_type)
+        latents = sample(method, velocity, canvas, report, progress)
+        if output_type == "latent":
+            return latents
+        return convert_images(given.restore(self.autoencoder.decode(latents), num_images_per_prompt), output_type)
 
     def build_velocity(
         self, inputs: Mapping[str, Any], scale: Scale | None, negative: Mapping[str, Any] | None, count: int
@@ -157,12 +164,12 @@ class ImageSampler(PreTrainedModel):
         return self.null_condition.fill(condition)
 
 
-def find_size(settings: PlaitDenoiserConfig, height: int | None, width: int | None, image: Any) -> tuple[int, int]:
+def find_size(shape: ImageShape, height: int | None, width: int | None, image: Any) -> tuple[int, int]:
     """Returns the height and width of the images in pixels; raises ValueError for no multiples of the patch size."""
-    usual = tuple(image.shape[-2:]) if isinstance(image, Tensor) and image.ndim >= 2 else settings.height_width
+    usual = tuple(image.shape[-2:]) if isinstance(image, Tensor) and image.ndim >= 2 else (shape.height, shape.width)
     size = (usual[0] if height is None else height, usual[1] if width is None else width)
-    if any(side < 1 or side % settings.patch_size for side in size):
-        raise ValueError(f"height {size[0]} and width {size[1]} must be multiples of patch_size {settings.patch_size}")
+    if any(side < 1 or side % shape.multiple for side in size):
+        raise ValueError(f"height {size[0]} and width {size[1]} must be multiples of {shape.rule}")
     return size
 
 
@@ -180,19 +187,21 @@ def find_start(image: Any, strength: float | None, mask: Any) -> float:
     return 1.0 - chosen
 
 
-def check_options(settings: PlaitDenoiserConfig, steps: int, count: int, output_type: str, solver: str) -> None:
+def check_options(steps: int, count: int, solver: str) -> None:
     """Raises ValueError for an option that is out of its range."""
     for name, number in (("num_inference_steps", steps), ("num_images_per_prompt", count)):
         if number < 1:
             raise ValueError(f"{name} is {number}: expected at least 1")
-    for name, choice, choices in (
-        ("output_type", output_type, ("pil", "pt", "np")),
-        ("solver", solver, ("euler", "heun")),
-    ):
-        if choice not in choices:
-            raise ValueError(f"{name} is {choice!r}: expected {', '.join(choices)}")
+    if solver not in ("euler", "heun"):
+        raise ValueError(f"solver is {solver!r}: expected euler, heun")
+
+
+def check_output(output_type: str, choices: Sequence[str], channels: int) -> None:
+    """Raises ValueError for an `output_type` that a model without an autoencoder, or of such images, does not have."""
+    if output_type not in choices:
+        raise ValueError(f"output_type is {output_type!r}: expected {', '.join(choices)}")
     if output_type == "pil":
-        find_mode(settings.num_channels)
+        find_mode(channels)
 
 
 def encode_negative(
@@ -247,23 +256,17 @@ def check_terms(
         raise ValueError(f"negative inputs have no effect with guidance_scale {scale}: pass a number above 1")
 
 
-def build_canvas(noise: Tensor, image: Any, mask: Any, count: int) -> Canvas:
-    """Builds what images are generated from; see `generate_images`."""
-    if image is None:
+def build_canvas(noise: Tensor, given: GivenImages, autoencoder: ImageAutoencoder | PixelCoder, count: int) -> Canvas:
+    """Builds what images are generated from; see `generate_images`. Where any pixel of a latent is generated anew, the
+    whole latent is."""
+    if given.image is None:
         return Canvas(noise)
-    given = read_given_images(image, noise.shape[1], (noise.shape[2], noise.shape[3]))
-    whole = repeat_given("image", given.to(noise), len(noise), count)
-    if mask is None:
-        return Canvas(noise, whole)
-    masks = read_masks(mask, (noise.shape[2], noise.shape[3])).to(noise.device)
-    return Canvas(noise, whole, repeat_given("mask_image", masks, len(noise), count))
-
-
-def repeat_given(name: str, given: Tensor, images: int, count: int) -> Tensor:
-    """Repeats one image for all, or each row's image `count` times."""
-    if len(given) not in (1, images // count):
-        raise ValueError(f"{len(given)} of {name} for {images // count} rows: pass one for all, or one for each")
-    return given.expand(images, -1, -1, -1) if len(given) == 1 else given.repeat_interleave(count, dim=0)
+    latents = repeat_given("image", autoencoder.encode(given.image.to(noise)).to(noise), len(noise), count)
+    if given.mask is None:
+        return Canvas(noise, latents)
+    factor = given.mask.shape[-1] // noise.shape[-1]
+    covered = nn.functional.max_pool2d(given.mask.to(noise), factor) > 0
+    return Canvas(noise, latents, repeat_given("mask_image", covered, len(noise), count))
 
 
 def build_solver(

@@ -1,12 +1,14 @@
 """Images between Pillow and tensors of values from -1 to 1, and the arguments `image` and `mask_image`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from ...configuration import ImageShape
 
 MODES = {1: "L", 3: "RGB"}
 MARGIN = 1e-3  # by which the values of a given tensor may be out of range
@@ -26,6 +28,35 @@ def convert_images(images: Tensor, output_type: str) -> Any:
     if output_type == "pil":
         return to_pil_images(images)
     return images if output_type == "pt" else ((images + 1) / 2).permute(0, 2, 3, 1).float().cpu().numpy()
+
+
+class GivenImages(NamedTuple):
+    """The arguments `image`, (images, channels, height, width) from -1 to 1, and `mask_image`, (images, 1, height,
+    width), True where to generate; None if they are absent. Both have one for all rows, or one for each."""
+
+    image: Tensor | None
+    mask: Tensor | None
+
+    def restore(self, images: Tensor, count: int) -> Tensor:
+        """Puts the given image wherever nothing is to be generated; clips generated images, `count` for each row, to -1
+        to 1."""
+        if self.image is None or self.mask is None:
+            return images.clamp(-1, 1)
+        mask = repeat_given("mask_image", self.mask.to(images.device), len(images), count)
+        return torch.where(mask, images, repeat_given("image", self.image.to(images), len(images), count)).clamp(-1, 1)
+
+
+def read_given(image: Any, mask: Any, channels: int, size: tuple[int, int]) -> GivenImages:
+    """Reads the arguments `image` and `mask_image`, for images of a number of channels and a size (height, width)."""
+    images = None if image is None else read_given_images(image, channels, size)
+    return GivenImages(images, None if mask is None else read_masks(mask, size))
+
+
+def repeat_given(name: str, given: Tensor, images: int, count: int) -> Tensor:
+    """Repeats one image for all, or each row's image `count` times."""
+    if len(given) not in (1, images // count):
+        raise ValueError(f"{len(given)} of {name} for {images // count} rows: pass one for all, or one for each")
+    return given.expand(images, -1, -1, -1) if len(given) == 1 else given.repeat_interleave(count, dim=0)
 
 
 def read_given_images(images: Any, channels: int, size: tuple[int, int]) -> Tensor:
@@ -68,6 +99,18 @@ def read_masks(masks: Any, size: tuple[int, int]) -> Tensor:
         raise ValueError(f"mask_image has shape {tuple(masks.shape)}: expected (images, 1, {size[0]}, {size[1]})")
     check_values("mask_image", values, 0)
     return values >= 0.5
+
+
+def check_pixels(name: str, images: Tensor, shape: ImageShape) -> Tensor:
+    """Returns images or latents as float32 or wider, or raises ValueError, with their name, for another shape than
+    (batch, channels, height, width), or a side that is no multiple."""
+    sides, channels = images.shape[2:], shape.channels
+    if images.ndim != 4 or images.shape[1] != channels or any(side % shape.multiple or not side for side in sides):
+        raise ValueError(
+            f"{name} has shape {tuple(images.shape)}: expected (batch, {channels}, height, width) with a height and "
+            f"width that are multiples of {shape.rule}"
+        )
+    return images.to(torch.promote_types(images.dtype, torch.float))
 
 
 def check_values(name: str, values: Tensor, lowest: float) -> None:

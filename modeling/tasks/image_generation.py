@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import can_return_tuple
 
-from ...configuration import MODALITIES, PlaitConfig
+from ...configuration import MODALITIES, ImageShape, PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..composition.image_generation import compose_image_generation
 from ..core.rows import check_present_rows
+from ..diffusion.autoencoder import build_autoencoder
 from ..diffusion.condition import Condition, ConditionScale, NullCondition
 from ..diffusion.denoiser import PlaitDenoiser
 from ..diffusion.flow import draw_times, flow_loss, mix
 from ..diffusion.generation import INPUT_NAMES, ImageSampler
+from ..diffusion.images import check_pixels
 from ..inputs import EncoderInputs, expand_signature, split_by_modality
 from ..outputs import PlaitImageGenerationOutput, TowerOutput
 
@@ -24,7 +26,9 @@ from ..outputs import PlaitImageGenerationOutput, TowerOutput
 class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
     """Generates images under the condition of any towers: a denoiser (`config.denoiser_config`) follows the flow from
     noise to an image and reads the towers' tokens, fused if there are several. See `PlaitDenoiserConfig` for the
-    equations.
+    equations. With an autoencoder (`config.autoencoder_config`), whose weights are fixed, it works on latents: images
+    are encoded before training, and decoded at the end of generation (Rombach et al. 2022,
+    https://arxiv.org/abs/2112.10752).
 
     A row without any condition gets a learned token in its place; training also hides conditions
     (`condition_dropout`), so that generation can be guided (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598).
@@ -44,6 +48,7 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
         self.condition_scale = ConditionScale(config.hidden_size)
         self.null_condition = NullCondition(config.hidden_size)
         self.denoiser = PlaitDenoiser(cast("Any", settings))
+        self.autoencoder = build_autoencoder(config.autoencoder_config)
         self.post_init()
 
     @classmethod
@@ -52,12 +57,21 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
         `plait.modeling.composition.image_generation.compose_image_generation`."""
         return compose_image_generation(cls, **parts)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """Loads a model: see `PlaitPreTrainedModel.from_pretrained`. The weights of its autoencoder are fixed."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.autoencoder.requires_grad_(False)
+        return loaded
+
     @can_return_tuple
     @expand_signature
     def forward(
         self,
         *,
         target_pixel_values: Tensor | None = None,
+        target_latents: Tensor | None = None,
         times: Tensor | None = None,
         noise: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -68,19 +82,23 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
 
         Args:
             target_pixel_values: (batch, channels, height, width), the images to learn, -1 to 1; another size than the
-                config's is a multiple of the patch size.
-            times: (batch,), 0 (noise) to 1 (image); noise: like target_pixel_values, standard normal. Default: drawn at
-                random in training; in evaluation mode by a generator that is seeded with the row's own image, so that
-                the loss depends on nothing else.
+                config's is a multiple of the patch size. An autoencoder encodes them without gradients: to the mean of
+                the latents' distribution, in training to random latents.
+            target_latents: (batch, latent channels, height, width), in place of target_pixel_values: what
+                `encode_targets` returned.
+            times: (batch,), 0 (noise) to 1 (image); noise: like the images, or with an autoencoder like their latents,
+                standard normal. Default: drawn at random in training; in evaluation mode by a generator that is seeded
+                with the row's own image, so that the loss depends on nothing else.
             num_items_in_batch: divides the summed loss, in place of the number of rows (gradient accumulation).
 
         Raises:
             ValueError: no target, or one of another shape; a row without a condition if none is hidden in training.
         """
-        if target_pixel_values is None:
+        given = target_latents if target_pixel_values is None else target_pixel_values
+        if given is None:
             raise ValueError("no target_pixel_values: pass the images to learn, or call generate_images")
-        images = self.check_images("target_pixel_values", target_pixel_values)
-        times, noise = self.complete_noise(images, times, noise)
+        images = self.encode_targets(target_pixel_values, target_latents)
+        times, noise = self.complete_noise(images, times, noise, given)
         condition = self.encode_condition(inputs, len(images), hide=self.training)
         settings = self.denoiser.config
         prediction = self.denoiser(mix(images, noise, times), times, *condition)
@@ -90,24 +108,28 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
 
     def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
         """Returns a zero for each row: the loss is the mean over the rows."""
-        images = inputs.get("target_pixel_values")
+        named = (inputs.get(name) for name in ("target_pixel_values", "target_latents"))
+        images = next((each for each in named if each is not None), None)
         return None if images is None else images.new_zeros(len(images), dtype=torch.long)
 
-    def check_images(self, name: str, images: Tensor) -> Tensor:
-        """Returns images in the denoiser's dtype, or raises ValueError, with their name, for another shape than (batch,
-        channels, height, width), or a side that is no multiple of the patch size."""
+    def encode_targets(self, pixel_values: Tensor | None, latents: Tensor | None = None) -> Tensor:
+        """Returns what the denoiser learns, (batch, channels, height, width): the latents, or those of the images (the
+        images themselves without an autoencoder). Raises ValueError for both, or for another shape."""
         settings = self.denoiser.config
-        size, channels = settings.patch_size, settings.num_channels
-        if images.ndim != 4 or images.shape[1] != channels or any(side % size or not side for side in images.shape[2:]):
-            raise ValueError(
-                f"{name} has shape {tuple(images.shape)}: expected (batch, {channels}, height, width) with a height "
-                f"and width that are multiples of patch_size {size}"
-            )
-        return images.to(torch.promote_types(images.dtype, torch.float))
+        if latents is not None and pixel_values is not None:
+            raise ValueError("target_pixel_values and target_latents say the same: pass one of them")
+        if pixel_values is None:
+            shape = ImageShape(settings.num_channels, *settings.height_width, settings.patch_size)
+            return check_pixels("target_latents", cast("Tensor", latents), shape)
+        images = check_pixels("target_pixel_values", pixel_values, self.config.image_shape)
+        return self.autoencoder.encode(images, draw=self.training)
 
-    def complete_noise(self, images: Tensor, times: Tensor | None, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns times and noise, drawn where they are None; see `forward`."""
-        seeds = None if self.training else [compute_seed(image) for image in images]
+    def complete_noise(
+        self, images: Tensor, times: Tensor | None, noise: Tensor | None, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns times and noise for images or latents, drawn where they are None; see `forward`. given: what seeds
+        those of each row in evaluation mode, default: `images`."""
+        seeds = None if self.training else [compute_seed(image) for image in (images if given is None else given)]
         settings = self.denoiser.config
         if noise is None:
             noise = draw_normal(images.shape, images, seeds, stream=0)
@@ -184,6 +206,19 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
         finally:
             self.train(training)
 
+    def fit_latent_scale(self, batches: Iterable[Mapping[str, Any]]) -> int:
+        """Sets the scale of the autoencoder's latents to that of the target images of these batches of arguments of
+        `forward`; returns the number of positions it was computed from. Call it once, before training.
+
+        Raises ValueError for a model without an autoencoder, or batches without images.
+        """
+        if self.config.autoencoder_config is None:
+            raise ValueError("this model has no autoencoder whose latents could be standardized")
+        shape = self.config.image_shape
+        return self.autoencoder.fit_scale(
+            check_pixels("target_pixel_values", batch["target_pixel_values"], shape) for batch in batches
+        )
+
     def read_unscaled(self, inputs: Mapping[str, Any]) -> Condition:
         """Computes the condition of arguments of `forward` without scale and without the token for none."""
         outputs = self.encode_towers({name: value for name, value in inputs.items() if name in INPUT_NAMES})
@@ -205,6 +240,12 @@ def check_denoiser(config: PlaitConfig) -> None:
     if settings.context_size != config.hidden_size:
         raise ValueError(
             f"denoiser_config.context_size is {settings.context_size}, but the condition is {config.hidden_size} wide"
+        )
+    latents = config.autoencoder_config
+    if latents is not None and latents.latent_channels != settings.num_channels:
+        raise ValueError(
+            f"denoiser_config.num_channels is {settings.num_channels}, but the autoencoder's latents have "
+            f"{latents.latent_channels} channels: leave it out"
         )
     chances = settings.condition_dropout if isinstance(settings.condition_dropout, dict) else {}
     others = sorted(set(chances) - set(config.encoders))

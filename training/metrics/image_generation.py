@@ -17,8 +17,8 @@ IMAGE_ERROR = "image_mse"
 
 
 class FlowRow(NamedTuple):
-    """The record of a row: its loss, and the mean squared error of the image that the model predicts (values in -1..1)
-    at the row's time."""
+    """The record of a row: its loss, and the mean squared error of the image that the model predicts (values in -1..1;
+    with an autoencoder its standardized latents) at the row's time."""
 
     loss: float
     image_error: float
@@ -78,9 +78,11 @@ def compute_flow_errors(model: PlaitPreTrainedModel, inputs: Mapping[str, Any]) 
     """Computes the loss of each row, (batch,), of arguments of the model, and the mean squared error of its predicted
     image, (batch,)."""
     plait: PlaitForImageGeneration = unwrap_peft_model(model)
-    images = plait.check_images("target_pixel_values", inputs["target_pixel_values"])
-    times, noise = plait.complete_noise(images, inputs.get("times"), inputs.get("noise"))
-    prediction = model(**{**inputs, "times": times, "noise": noise}).prediction
+    given = inputs["target_pixel_values"]
+    images = plait.encode_targets(given)
+    times, noise = plait.complete_noise(images, inputs.get("times"), inputs.get("noise"), given)
+    encoded = {"target_pixel_values": None, "target_latents": images, "times": times, "noise": noise}
+    prediction = model(**{**inputs, **encoded}).prediction
     kind = plait.denoiser.config.prediction
     losses = flow_loss(prediction, images, noise, times, kind)
     if kind == "velocity":

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ...configuration import ImageShape
 from ...processing.errors import name_error
 from ...processing.images import read_image_size
 from ...processing.target_images import TARGET_IMAGES
@@ -23,12 +24,12 @@ def read_buckets(buckets: Sequence[Sequence[int]] | None) -> list[HeightWidth]:
     return [(height, width) for height, width in buckets or ()]
 
 
-def check_buckets(buckets: Sequence[HeightWidth], patch_size: int) -> None:
-    """Raises RecipeError for a size that is no multiple of the patch size."""
-    wrong = [bucket for bucket in buckets if any(side % patch_size for side in bucket)]
+def check_buckets(buckets: Sequence[HeightWidth], shape: ImageShape) -> None:
+    """Raises RecipeError for a size that is no multiple of the patch size of a model's images."""
+    wrong = [bucket for bucket in buckets if any(side % shape.multiple for side in bucket)]
     if wrong:
         raise RecipeError(
-            f"settings.buckets has {list(wrong[0])}, which is no multiple of patch_size {patch_size}: change one"
+            f"settings.buckets has {list(wrong[0])}, which is no multiple of {shape.rule}: change one of them"
         )
 
 

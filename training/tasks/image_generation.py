@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from ...configuration import PlaitDenoiserConfig
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.composition.autoencoder import read_autoencoder_config
 from ...modeling.diffusion.images import to_pil_images
 from ...modeling.tasks.image_generation import PlaitForImageGeneration
 from ...processing import PlaitProcessor
@@ -85,25 +86,23 @@ class ImageGeneration(Task):
             raise RecipeError("settings.prompts are texts, but the model reads none: add model.text, or leave them out")
 
     def finish_processor(self, processor: PlaitProcessor, recipe: Recipe) -> None:
-        """Adds the part for target images to a new processor, with the size of the recipe's denoiser."""
+        """Adds the part for target images to a new processor, with the size of the recipe's images."""
         if processor.find_part("target_image_processor") is not None or recipe.model.from_pretrained is not None:
             return
-        fields = read_denoiser_fields(recipe)
-        size = fields.get("image_size", PlaitDenoiserConfig.image_size)
-        channels = fields.get("num_channels", PlaitDenoiserConfig.num_channels)
+        size, channels = find_target_shape(recipe)
         processor.target_image_processor = build_target_processor(cast("Any", size), channels)
 
     def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
         """Raises RecipeError for a processor whose target images have another size or number of channels than those of
         the model."""
         super().check_model(model, processor)
-        settings: Any = model.config.denoiser_config
+        shape = model.config.image_shape
         part: Any = processor.require_target_processor()
         given = (part.crop_size["height"], part.crop_size["width"])
-        if given != settings.height_width or len(part.image_mean) != settings.num_channels:
+        if given != (shape.height, shape.width) or len(part.image_mean) != shape.channels:
             raise RecipeError(
                 f"processor.target_image_size is {list(given)} with {len(part.image_mean)} channels, but the model "
-                f"generates {list(settings.height_width)} with {settings.num_channels}: change "
+                f"generates {[shape.height, shape.width]} with {shape.channels}: change "
                 "model.options.image_size, or the processor's target_image_size and target_channels"
             )
 
@@ -131,8 +130,7 @@ class ImageGeneration(Task):
         Raises RecipeError for guidance of a model that learns no image without its condition.
         """
         settings: ImageGenerationSettings = self.build_settings(recipe.settings)
-        denoiser: Any = model.config.denoiser_config
-        check_buckets(read_buckets(settings.buckets), denoiser.patch_size)
+        check_buckets(read_buckets(settings.buckets), model.config.image_shape)
         if not settings.grid_images and not settings.prompts:
             return []
         check_guidance(settings, model)
@@ -183,11 +181,17 @@ class ImageGeneration(Task):
         return next((name for part, name in known.items() if part in modalities), "unconditional-image-generation")
 
 
-def read_denoiser_fields(recipe: Recipe) -> dict[str, Any]:
-    """Returns the fields of the denoiser's config that a recipe gives, among the model's options or in its
-    `denoiser_config`."""
+def find_target_shape(recipe: Recipe) -> tuple[Any, int]:
+    """Returns the size in pixels and the channels of the images that a recipe's new model learns: those of its denoiser
+    (among the model's options or in its `denoiser_config`), with an autoencoder the option `image_size` and the
+    autoencoder's channels."""
     options = recipe.model.options
-    return {**options, **(options.get("denoiser_config") or {})}
+    if options.get("autoencoder") is not None:
+        content = read_autoencoder_config(options["autoencoder"], options)
+        return options.get("image_size", PlaitDenoiserConfig.image_size), content.num_channels
+    fields = {**options, **(options.get("denoiser_config") or {})}
+    size = fields.get("image_size", PlaitDenoiserConfig.image_size)
+    return size, fields.get("num_channels", PlaitDenoiserConfig.num_channels)
 
 
 def check_target_images(data: "Dataset", split: str) -> None:

@@ -1,7 +1,8 @@
-"""What PlaitTrainer does for image generation: standardizes conditions before the first step, and finds the buckets of
-the rows."""
+"""What PlaitTrainer does for image generation: standardizes conditions and latents before the first step, and finds the
+buckets of the rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import unwrap_peft_model
 
 from ...modeling.tasks.image_generation import PlaitForImageGeneration
-from ..data.media import TARGET_IMAGE
+from ..data.media import TARGET_IMAGE, Row
 from ..data.samplers import shuffle_indices
 from ..optimization.arguments import PlaitTrainingArguments
 from ..tasks.base import move_to_device
@@ -23,7 +24,8 @@ from ..tasks.image_generation import ImageGenerationSettings
 
 class ConditionStandardization(TrainerCallback):
     """Sets the mean and standard deviation of a new model's conditions from the training data, also from cached tower
-    outputs (see `PlaitForImageGeneration.fit_condition_scale`), and lets every process draw noise of its own."""
+    outputs (see `PlaitForImageGeneration.fit_condition_scale`), and of the latents of our own autoencoder
+    (`fit_latent_scale`), and lets every process draw noise of its own."""
 
     def __init__(self, collator: PlaitDataCollator) -> None:
         self.collator = collator
@@ -42,20 +44,36 @@ class ConditionStandardization(TrainerCallback):
             torch.manual_seed(args.seed + args.process_index)
         plait: Any = unwrap_peft_model(model) if model is not None else None
         limit = self.collator.settings.standardize_rows
-        if not limit or train_dataloader is None or state.global_step or plait.condition_scale.is_fitted:
+        if not limit or train_dataloader is None or state.global_step:
             return
-        batches = self.encode_conditions(train_dataloader.dataset, limit, args.eval_batch_size)
-        plait.fit_condition_scale(move_to_device(batch, plait) for batch in batches)
+        batches = partial(self.select_batches, train_dataloader.dataset, limit, args.eval_batch_size)
+        if not plait.condition_scale.is_fitted:
+            conditions = map(self.encode_condition, batches())
+            plait.fit_condition_scale(move_to_device(batch, plait) for batch in conditions)
+        if needs_latent_scale(plait):
+            targets = map(self.collator.encode_target_images, batches())
+            plait.fit_latent_scale(move_to_device(batch, plait) for batch in targets)
 
-    def encode_conditions(self, data: Any, limit: int, size: int) -> Iterator[dict[str, Any]]:
-        """Yields the conditions of at most `limit` rows, at random (of a stream the first), in batches of `size`."""
+    def encode_condition(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Encodes the conditions of rows, without their target images."""
+        return self.collator.encode_inputs(
+            [{name: value for name, value in row.items() if name != TARGET_IMAGE} for row in rows]
+        )
+
+    def select_batches(self, data: Any, limit: int, size: int) -> Iterator[list[Row]]:
+        """Yields at most `limit` rows, at random (of a stream the first), in batches of `size`."""
         if isinstance(data, IterableDataset):
             rows = islice(data, limit)
         else:
             rows = (data[row] for row in sorted(shuffle_indices(len(data), self.collator.seed)[:limit]))
         while batch := list(islice(rows, size)):
-            conditions = [{name: value for name, value in row.items() if name != TARGET_IMAGE} for row in batch]
-            yield self.collator.encode_inputs(conditions)
+            yield batch
+
+
+def needs_latent_scale(model: PlaitForImageGeneration) -> bool:
+    """Returns whether a model has an autoencoder of our own whose latents are not standardized yet."""
+    config = model.config.autoencoder_config
+    return config is not None and config.diffusers_config is None and not model.autoencoder.scale.is_fitted
 
 
 def find_data_buckets(args: PlaitTrainingArguments, data: Any, collator: Any) -> list[int] | None:
