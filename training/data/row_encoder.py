@@ -74,12 +74,14 @@ class TargetImageCache(ImageCache):
     """An `ImageCache` of target images."""
 
     part = "target_image_processor"
-    size: tuple[int, int] | None = None  # of the images that are processed next, in place of the processor's
+    crop: tuple[int, int] | None = (
+        None  # height and width of the images that are processed next, if not the processor's
+    )
 
     def _process(self, images: Sequence[Any], processor: PlaitProcessor, names: Sequence[str]) -> Tensor:
         part = processor.require_target_processor()
         pairs = zip(images, names, strict=True)
-        arrays = [process_target_image(part, image, name, self.size) for image, name in pairs]
+        arrays = [process_target_image(part, image, name, self.crop) for image, name in pairs]
         return torch.stack([torch.from_numpy(array) for array in arrays])
 
 
@@ -166,7 +168,7 @@ class RowEncoder:
             if keys[-1] not in distinct:
                 distinct[keys[-1]] = image
                 names.append(where)
-        self.target_cache.size = size
+        self.target_cache.crop = size
         pixels = self.target_cache.process_images(self.processor, distinct, names)
         numbers = {key: number for number, key in enumerate(distinct)}
         return {"target_pixel_values": pixels[[numbers[key] for key in keys]]}
