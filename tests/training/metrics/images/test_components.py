@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from plait.training.metrics.images import components
 from plait.training.metrics.images.components import (
+    ImageComponents,
     count_components,
     find_single_shapes,
     measure_components,
@@ -66,6 +68,13 @@ def test_the_background_is_the_colour_of_the_border(background: float) -> None:
     assert given.shares is None
 
 
+def test_the_border_is_every_outermost_pixel_once() -> None:
+    pixels = np.random.default_rng(1).uniform(-1, 1, (9, 4, 5, 3))
+    outermost = np.ones((4, 5), dtype=bool)
+    outermost[1:-1, 1:-1] = False
+    assert components._find_backgrounds(pixels) == pytest.approx(np.median(pixels[:, outermost], axis=1))
+
+
 def test_a_mirrored_or_turned_shape_measures_the_same() -> None:
     images = canvas(1)
     images[0, :, 2:12, 3:5] = images[0, :, 2:4, 3:14] = PALETTE[0][:, None, None]
@@ -84,11 +93,22 @@ def test_one_shape_is_one_component_of_a_real_size_in_the_wanted_colour() -> Non
     assert find_single_shapes(found, np.array([14, 16, 18])).tolist() == [True, False, False, False]
 
 
+def test_the_bounds_of_one_shape() -> None:
+    """Areas from the 1st to the 99th percentile of 0 to 100, and more than half in the wanted colour."""
+    areas = np.array([0, 1, 50, 99, 100, 50, 50, 50])
+    counts = np.array([1, 1, 1, 1, 1, 0, 2, 1])
+    shares = np.array([1, 1, 1, 1, 1, 1, 1, 0.5])
+    expected = [False, True, True, True, False, False, False, False]
+    assert find_single_shapes(ImageComponents(counts, areas, shares), np.arange(101)).tolist() == expected
+    assert find_single_shapes(ImageComponents(counts, areas, None), np.arange(101)).tolist() == [*expected[:-1], True]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"palette": np.zeros((2, 4))}, r"palette has shape \(2, 4\): expected \(colours, 3\)"),
         ({"palette": PALETTE * 255}, "palette reaches 255: expected colours in -1..1"),
+        ({"palette": PALETTE * 1.5}, "palette reaches 1.5: expected colours in -1..1"),
         ({"wanted": np.array([0, 1])}, "wanted colours 0 to 1 without a palette"),
         ({"palette": PALETTE, "wanted": np.array([0, 3])}, "wanted colours 0 to 3 of a palette of 3"),
         ({"background": np.zeros(2)}, r"background has shape \(2,\): expected \(3,\) or \(2, 3\)"),
