@@ -62,7 +62,8 @@ class ImageCache:
 
     def _store(self, key: str, pixels: Tensor | None) -> None:
         if pixels is None:
-            self.kept.move_to_end(key)
+            if key in self.kept:  # an image stored just now may have displaced it
+                self.kept.move_to_end(key)
         elif self.limit:
             self.kept[key] = pixels.clone()
             self.size += pixels.nbytes
