@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 OUTSIDE = "<module>"
 # words, and a check of lengths that are equal anyway
-UNREAD_KEYWORDS = ("help", "metavar", "metadata", "description", "epilog", "stacklevel", "strict", "category")
+UNREAD_KEYWORDS = (
+    "help",
+    "metavar",
+    "metadata",
+    "description",
+    "epilog",
+    "stacklevel",
+    "strict",
+    "category",
+    "device",
+    "zorder",
+)  # of devices, a processor knows one only
 UNREAD_CALLS = ("logger.", "logging.", "warnings.warn", "print")
 
 TURNED: dict[type[ast.AST], type[ast.AST]] = {

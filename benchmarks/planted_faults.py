@@ -1,4 +1,4 @@
-"""Do the tests notice a fault? `python benchmarks/planted_faults.py map|run|show [--faults 500] [--seed 0]`.
+"""Do the tests notice a fault? `python benchmarks/planted_faults.py map|run|more|show [--faults 500] [--seed 0]`.
 
 `map` runs the suite once in a copy of the checkout, under coverage (`pip install coverage`), and records which tests
 enter which function, and how long each test takes. `run` plants small faults, one at a time, in such a copy, and runs
@@ -9,6 +9,9 @@ folder first, until one fails. A fault is
 - a survivor: every test that reaches it passed, or those that fit into `--budget` seconds of processor time did;
 - unclear: pytest failed but named no test (it counts as not noticed);
 - unreached: no test enters the function.
+
+`more` goes on with the survivors of which not all tests fitted into the budget, by those that did not run and a budget
+of its own.
 
 The faults are drawn with a seed, spread over the folders of configuration, modeling, processing and training in
 proportion to the square root of the possible faults there. The kinds: a comparison turned or moved by one (`<` to
@@ -198,17 +201,24 @@ def try_in_file(fault: Fault, number: int, tests: list[str], seconds: dict[str, 
         os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
-def work(index: int, faults: list[tuple[int, Fault]], folder: Path, budget: float, in_memory: bool) -> None:
-    """Tries a worker's share of the faults, in memory or in their files; appends a line for each to faults.jsonl."""
+def work(
+    index: int, faults: list[tuple[int, Fault]], folder: Path, budget: float, in_memory: bool, tried: dict[str, int]
+) -> None:
+    """Tries a worker's share of the faults, in memory or in their files; appends a line for each to faults.jsonl.
+
+    tried: the number of tests that ran before, by the fault's name.
+    """
     known = json.loads((folder / "map.json").read_text())
     parent = folder / f"copy-{index}"
     enter_copy(parent, in_memory)
     for number, fault in faults:
-        start, tests, seconds = time.monotonic(), rank_tests(fault, known), known["seconds"]
+        start, seconds, before = time.monotonic(), known["seconds"], tried.get(fault.name, 0)
+        tests = rank_tests(fault, known)[before:]
         if in_memory:
             result = try_fault(fault, tests, seconds, parent, budget, in_memory=True)
         else:
             result = try_in_file(fault, number, tests, seconds, parent, budget)
+        result |= {"tests": result["tests"] + before, "run": result["run"] + before}
         result |= {**asdict(fault), "in_memory": in_memory, "wall": round(time.monotonic() - start, 1)}
         with (folder / "faults.jsonl").open("a") as file:
             file.write(json.dumps(result) + "\n")
@@ -264,7 +274,21 @@ def run(folder: Path, count: int, seed: int, workers: int, budget: float) -> Non
         if in_memory:
             left = [(number, fault) for number, fault in left if runs_late(fault, early)]
         print(f"{len(left)} faults to try in {'memory' if in_memory else 'files'}")
-        start_and_join(work, [(index, left[index::workers], folder, budget, in_memory) for index in range(workers)])
+        start_and_join(work, [(index, left[index::workers], folder, budget, in_memory, {}) for index in range(workers)])
+    start_and_join(check_without_faults, [(folder,)])
+    show(folder)
+
+
+def run_more(folder: Path, workers: int, budget: float) -> None:
+    """Goes on with the survivors of which not all tests ran."""
+    last = {read_fault(result).name: result for result in read_results(folder)}
+    left = [result for result in last.values() if result["outcome"] == "survivor" and result["run"] < result["tests"]]
+    tried = {read_fault(result).name: result["run"] for result in left}
+    for in_memory in (True, False):
+        faults = [(number, read_fault(r)) for number, r in enumerate(left) if r["in_memory"] is in_memory]
+        print(f"{len(faults)} survivors to go on with in {'memory' if in_memory else 'files'}", flush=True)
+        shares = [(index, faults[index::workers], folder, budget, in_memory, tried) for index in range(workers)]
+        start_and_join(work, shares)
     start_and_join(check_without_faults, [(folder,)])
     show(folder)
 
@@ -308,7 +332,7 @@ def show(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("map", "run", "show"))
+    parser.add_argument("action", choices=("map", "run", "more", "show"))
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "planted_faults")
     parser.add_argument("--faults", type=int, default=500, help="how many faults to draw")
     parser.add_argument("--seed", type=int, default=0)
@@ -322,6 +346,8 @@ def main() -> None:
         make_map(folder, arguments.workers, arguments.tests)
     elif arguments.action == "run":
         run(folder, arguments.faults, arguments.seed, arguments.workers, arguments.budget)
+    elif arguments.action == "more":
+        run_more(folder, arguments.workers, arguments.budget)
     else:
         show(folder)
 
