@@ -104,3 +104,9 @@ def test_a_plain_forward_takes_vectors_of_any_type() -> None:
     torch.testing.assert_close(model(input_ids=ids, labels=unknown).loss, expected)
     one = model(input_ids=ids, labels=torch.tensor([[2], [0]])).loss
     torch.testing.assert_close(one, F.cross_entropy(logits, torch.tensor([2, 0])))
+
+
+def test_a_batch_without_a_known_label_counts_as_one() -> None:
+    """A divisor of 0 would make the loss NaN."""
+    assert count_labels(torch.full((3,), -100), "single_label_classification") == 1
+    assert count_labels(torch.tensor([1, -100]), "single_label_classification") == 1

@@ -11,7 +11,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from plait import PlaitForCausalLM, PlaitForConditionalGeneration
-from plait.modeling.towers.wrapped_decoder import WrappedDecoder
+from plait.modeling.towers.wrapped_decoder import WrappedDecoder, check_cross_attention
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"intermediate_size": 48, "max_position_embeddings": 64}
@@ -209,3 +209,21 @@ def test_beyond_the_native_positions_is_an_error_that_says_so() -> None:
         model.set_attn_implementation(implementation)
         with pytest.raises(ValueError, match=message):
             model.generate(input_ids=long, attention_mask=left, max_new_tokens=5, eos_token_id=None)
+
+
+@pytest.mark.parametrize(
+    ("config", "crosses"),
+    [
+        (hf.BertConfig(is_decoder=True, add_cross_attention=True), True),
+        (hf.BertConfig(is_decoder=True), False),
+        (hf.BloomConfig(), False),
+        (hf.MBartConfig(is_decoder=True), True),
+    ],
+    ids=lambda value: getattr(value, "model_type", str(value)),
+)
+def test_a_decoder_for_a_context_needs_cross_attention(config: Any, crosses: bool) -> None:
+    if crosses:
+        check_cross_attention(config)
+        return
+    with pytest.raises(ValueError, match=f"a {config.model_type} decoder has no cross-attention"):
+        check_cross_attention(config)

@@ -1,5 +1,6 @@
 """A text tower of static word vectors: built from a file or a matrix, saved with its tokenizer, composed."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,10 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ValueError, match="has no word vectors"):
         save_word_tower(file, tmp_path / "tower")
+
+
+@pytest.mark.parametrize("word", ["cat", "[PAD]"])
+def test_a_word_that_stands_twice_is_named(word: str, tmp_path: Path) -> None:
+    words = ["the", "red", "cat", "sat", word]
+    with pytest.raises(ValueError, match=f"the word '{re.escape(word)}' appears twice or is reserved"):
+        save_word_tower(matrix(), tmp_path, words)
