@@ -19,6 +19,7 @@ from plait.training.runs.image_output import describe_row
 from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
 
+QUICK = ["--settings.num_inference_steps", "2"]
 TEXTS = ["a red circle", "a blue square", "a green ball on the grass"]
 
 
@@ -94,7 +95,7 @@ def test_a_long_text_is_cut_with_a_warning(folder: str, caplog: pytest.LogCaptur
 
 
 def test_predict_draws_a_grid_of_rows(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    texts = [argument for text in TEXTS for argument in ("--text", text)]
+    texts = [argument for text in TEXTS for argument in ("--text", text)] + QUICK
     grids = []
     for size in ("2", "32"):
         output = tmp_path / f"grid{size}.png"
@@ -107,7 +108,7 @@ def test_predict_draws_a_grid_of_rows(folder: str, tmp_path: Path, capsys: pytes
     assert grids[0].shape[0] >= 4 + 3 * (20 + 14)
     assert np.abs(grids[0] - grids[1]).max() <= 1
     single = tmp_path / "deep" / "single.png"
-    assert main(["predict", folder, *texts, "--output", str(single), "--settings.num_inference_steps", "2"]) == 0
+    assert main(["predict", folder, *texts, "--output", str(single)]) == 0
     assert Image.open(single).size[0] == 4 + 3 * 20
 
 
@@ -124,7 +125,7 @@ def test_predicted_files_depend_on_the_row_alone(folder: str, tmp_path: Path) ->
 
 
 def test_predict_fills_a_folder(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output, texts = tmp_path / "images", ["--text", TEXTS[0], "--text", TEXTS[1]]
+    output, texts = tmp_path / "images", ["--text", TEXTS[0], "--text", TEXTS[1], *QUICK]
     assert main(["predict", folder, *texts, "--output", str(output), "--num-images", "2"]) == 0
     names = sorted(path.name for path in output.iterdir())
     assert len(names) == 4
