@@ -79,7 +79,7 @@ def test_a_step_is_one_of_each_optimizer(make_model: MakeModel, make_trainer: Ma
         assert torch.equal(value, other), name
 
 
-@pytest.mark.parametrize("stopped", [2, 4])
+@pytest.mark.parametrize("stopped", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted(
     make_model: MakeModel, make_trainer: MakeTrainer, tmp_path: Path, stopped: int
 ) -> None:

@@ -47,7 +47,7 @@ def draw(model: Any, processor: PlaitProcessor) -> torch.Tensor:
     return model.eval().generate_images(**inputs, num_inference_steps=3, generator=noise, output_type="pt")
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_adapters_of_the_denoiser(
     trained: PlaitForImageGeneration, processor: PlaitProcessor, tmp_path: Path, checkpointing: bool
 ) -> None:
