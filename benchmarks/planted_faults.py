@@ -50,6 +50,7 @@ from fault_kinds import OUTSIDE, Fault, FaultFinder
 from fault_map import QUIET, ROOT, environment, make_copy, make_map
 
 PARTS = ("configuration", "modeling", "processing", "training")
+CONFTEST_ERROR = "ImportError while loading conftest"
 CANNOT_PLANT = 77  # an exit status that pytest does not have
 PRELOADED = ("torch", "transformers", "datasets", "PIL.Image")  # once, before the forks; plait is not
 
@@ -177,6 +178,8 @@ def try_fault(fault: Fault, tests: list[str], seconds: dict[str, float], parent:
         code = run_tests(["-x", *batch], parent, log, limit, fault if in_memory else None)
         if code == CANNOT_PLANT:
             return {**result, "outcome": "not planted"}
+        if code == pytest.ExitCode.USAGE_ERROR and CONFTEST_ERROR in log.read_text(errors="replace"):
+            return {**result, "outcome": "noticed", "code": code, "by": ["conftest.py"]}
         if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED) and not read_failures(log):
             raise RuntimeError(f"the tests of the map are not these of the checkout, make it anew:\n{log.read_text()}")
         result["run"] += len(batch)
