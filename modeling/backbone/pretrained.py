@@ -130,6 +130,11 @@ class PlaitPreTrainedModel(ComposableModel):
         else:
             super()._init_weights(module)
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """Initializes a module's weights that are not loaded. transformers leaves out modules of other packages without
+        parameters of their own, such as the denoiser; ours initialize tensor by tensor, as it does itself."""
+        super()._initialize_weights(module, is_custom_code and not isinstance(module, SelfInitializing))
+
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, except for towers without trainable parameters: they stay in eval mode, without dropout
         and with fixed batch-norm statistics. Drops packed weights (see `prepack_weights`)."""
