@@ -50,10 +50,11 @@ class ConvolutionalCoder(SelfInitializing):
             if isinstance(module, nn.Conv2d):
                 bound = (module.in_channels * module.kernel_size[0] * module.kernel_size[1]) ** -0.5
                 init.uniform_(module.weight, -bound, bound)
-                init.zeros_(module.bias)
+                if module.bias is not None:
+                    init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, ResidualConvolutions):
-                init.zeros_(module.second[2].weight)
+                init.zeros_(module.second[2].get_parameter("weight"))
 
     def compute_moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the mean and the standard deviation of the latents, each (batch, latent channels, height /

@@ -1,6 +1,7 @@
 """The denoiser: noisy images, their times and a condition to predicted images."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +63,10 @@ class PlaitDenoiser(SelfInitializing):
         for linear in self.modules():
             if isinstance(linear, nn.Linear) and linear not in modulations:
                 init_linear(linear)
-        for layer in self.transformer.layers:
+        layers: Any = self.transformer.layers
+        for layer in layers:
             for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
-                init_linear(linear, len(self.transformer.layers) ** -0.5)
+                init_linear(linear, len(layers) ** -0.5)
             if layer.crosses:
                 init.zeros_(layer.cross_attn.o_proj.weight)
         init.zeros_(self.output_proj.weight)

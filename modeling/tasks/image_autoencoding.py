@@ -33,7 +33,7 @@ class PlaitForImageAutoencoding(PlaitPreTrainedModel):
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
-        settings = config.autoencoder_config
+        settings: Any = config.autoencoder_config
         check_autoencoder(config)
         self.main_input_name = IMAGES
         self.autoencoder = ImageAutoencoder(settings).requires_grad_(True)

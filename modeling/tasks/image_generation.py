@@ -48,7 +48,7 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
         self.condition_scale = ConditionScale(config.hidden_size)
         self.null_condition = NullCondition(config.hidden_size)
         self.denoiser = PlaitDenoiser(cast("Any", settings))
-        self.autoencoder = build_autoencoder(config.autoencoder_config)
+        self.autoencoder: Any = build_autoencoder(config.autoencoder_config)
         self.post_init()
 
     @classmethod
