@@ -134,11 +134,13 @@ class PlaitImageGenerationOutput(ModelOutput):
 @dataclass
 class PlaitImageAutoencodingOutput(ModelOutput):
     """The output of an autoencoder. loss: scalar; reconstruction: (batch, channels, height, width); latents: (batch,
-    latent channels, height / downsampling, width / downsampling), those that the image is reconstructed from."""
+    latent channels, height / downsampling, width / downsampling), those that the image is reconstructed from;
+    divergence: (batch,), of their distribution from the standard normal."""
 
     loss: Tensor | None = None
     reconstruction: Tensor = REQUIRED
     latents: Tensor = REQUIRED
+    divergence: Tensor = REQUIRED
 
 
 @dataclass

@@ -12,6 +12,7 @@ class ComposableModel(PreTrainedModel):
 
     config: PlaitConfig
     checkpoint_heads: tuple[str, ...] = ()  # the modules of this class that a checkpoint's heads are loaded into
+    has_towers = True  # whether the class has towers
     reads_pooled = True  # whether the class uses the towers' pooled vectors
     reads_apart = False  # whether the class accepts several towers without a fusion
     context_fusion = "concatenate"  # the default fusion of the towers that a decoder cross-attends to

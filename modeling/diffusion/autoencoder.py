@@ -158,3 +158,11 @@ def build_coder(config: PlaitAutoencoderConfig) -> Any:
 def build_autoencoder(config: PlaitAutoencoderConfig | None) -> ImageAutoencoder | PixelCoder:
     """Builds the autoencoder of a model's config; without one, what stands in its place."""
     return PixelCoder() if config is None else ImageAutoencoder(config)
+
+
+def compute_reconstruction_losses(images: Tensor, references: Tensor, divergence: Tensor, weight: float) -> Tensor:
+    """Computes each row's loss, (batch,), of reconstructed images of n values: (|x - x'|_1 + weight * divergence) / n.
+
+    images, references: (batch, channels, height, width); divergence: (batch,)."""
+    errors = (images - references).abs().flatten(1).mean(dim=1)
+    return errors + weight / references[0].numel() * divergence

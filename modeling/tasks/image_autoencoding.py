@@ -9,7 +9,7 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..composition.image_autoencoding import compose_image_autoencoding
-from ..diffusion.autoencoder import ImageAutoencoder
+from ..diffusion.autoencoder import ImageAutoencoder, compute_reconstruction_losses
 from ..diffusion.images import check_pixels
 from ..outputs import PlaitImageAutoencodingOutput
 
@@ -30,6 +30,8 @@ class PlaitForImageAutoencoding(PlaitPreTrainedModel):
         ValueError: a config without autoencoder, with towers, or with diffusers' AutoencoderTiny, which has no
             distribution.
     """
+
+    has_towers = False
 
     def __init__(self, config: PlaitConfig) -> None:
         super().__init__(config)
@@ -63,11 +65,10 @@ class PlaitForImageAutoencoding(PlaitPreTrainedModel):
         posterior = self.autoencoder.compute_posterior(images)
         latents = posterior.draw() if self.training else posterior.mean
         reconstruction = self.autoencoder.coder.decode(latents).to(images.dtype)
-        errors = (reconstruction - images).abs().flatten(1).mean(dim=1)
-        divergence = posterior.compute_divergence().to(images.dtype) / images[0].numel()
-        losses = errors + settings.kl_weight * divergence
+        divergence = posterior.compute_divergence().to(images.dtype)
+        losses = compute_reconstruction_losses(reconstruction, images, divergence, settings.kl_weight)
         loss = losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch
-        return PlaitImageAutoencodingOutput(loss, reconstruction, latents)
+        return PlaitImageAutoencodingOutput(loss, reconstruction, latents, divergence)
 
     @property
     def parts(self) -> dict[str, Any]:

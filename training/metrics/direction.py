@@ -2,6 +2,7 @@
 
 from ...configuration.objectives import OBJECTIVES
 from .classification import METRICS
+from .image_autoencoding import PSNR
 from .image_generation import IMAGE_ERROR
 from .pretraining import MATCHING_ACCURACY
 from .retrieval import RANK_METRICS
@@ -25,6 +26,7 @@ LOWER_IS_BETTER = frozenset(
 GREATER_IS_BETTER = frozenset(
     (
         MATCHING_ACCURACY,
+        PSNR,
         *(name for metrics in METRICS.values() for name, metric in metrics.items() if not metric.lower_is_better),
         *(name for name in (*TEXT_METRICS, *RANK_METRICS) if name not in LOWER_IS_BETTER),
     )

@@ -42,7 +42,7 @@ def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcess
         processor = PlaitProcessor.from_pretrained(resolve_reference(model.from_pretrained))
         task.finish_processor(processor, recipe)
         return processor
-    parts = collect_recipe_parts(model)
+    parts = collect_recipe_parts(model, task.model_class)
     if task.generates and "decoder" not in parts:
         raise RecipeError(f"model.decoder is missing: the task {task.name} needs it to generate text")
     sources = {name: build_fresh_config(name, value) or resolve_reference(value) for name, value in parts.items()}
@@ -119,6 +119,8 @@ def build_unchecked_model(
     fields = {**fields, **model.options}
     if model.from_pretrained is not None:
         return load_pretrained(model_class, resolve_reference(model.from_pretrained), labels, fields)
+    if not model_class.has_towers:
+        return model_class.compose(verbose=verbose, **fields)
     if model.fusion is not None:
         check_choice("model.fusion", model.fusion, FUSIONS)
     check_choice("model.connector", model.connector, CONNECTORS)
@@ -171,11 +173,18 @@ def read_label_names(reference: str) -> tuple[str, ...]:
     return tuple(name for _, name in sorted((int(number), name) for number, name in config.get("id2label", {}).items()))
 
 
-def collect_recipe_parts(model: ModelRecipe) -> dict[str, str | dict[str, Any]]:
-    """Returns the towers that the recipe names, in the order of the modalities, and its decoder."""
+def collect_recipe_parts(
+    model: ModelRecipe, model_class: type[PlaitPreTrainedModel] = PlaitPreTrainedModel
+) -> dict[str, str | dict[str, Any]]:
+    """Returns the towers that the recipe names, in the order of the modalities, and its decoder.
+
+    Raises RecipeError for none, or for any if the model's class has none.
+    """
     parts = {name: getattr(model, name) for name in (*MODALITIES, "decoder")}
     parts = {name: part for name, part in parts.items() if part is not None}
-    if not parts:
+    if parts and not model_class.has_towers:
+        raise RecipeError(f"model.{next(iter(parts))}: a {model_class.__name__} has no towers: leave it out")
+    if not parts and model_class.has_towers:
         raise RecipeError(f"model names no tower ({', '.join(MODALITIES)}) and no from_pretrained: give one of them")
     return parts
 

@@ -23,6 +23,7 @@ BASELINE_NOTES = {
     "blind": "blind: for each text its most frequent training answer, without the image.",
     "most_frequent": "most_frequent: always the most frequent training target.",
     "copy": "copy: the input text, unchanged.",
+    "mean_image": "mean_image: always the mean training image.",
 }
 
 CARD_TEMPLATE = """---

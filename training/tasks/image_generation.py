@@ -108,12 +108,7 @@ class ImageGeneration(Task):
 
     def check_training(self, data: "Dataset", args: PlaitTrainingArguments, recipe: Recipe) -> None:
         """Raises RecipeError for fewer rows than a batch has."""
-        rows = args.train_batch_size * args.world_size
-        if len(data) < rows:
-            raise RecipeError(
-                f"training: {len(data)} images are fewer than a batch of {rows}: lower per_device_train_batch_size "
-                f"({args.train_batch_size})"
-            )
+        check_image_count(data, args)
 
     def prepare(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
         """Returns the data, once their target images are known to be there.
@@ -192,6 +187,16 @@ def find_target_shape(recipe: Recipe) -> tuple[Any, int]:
     fields = {**options, **(options.get("denoiser_config") or {})}
     size = fields.get("image_size", PlaitDenoiserConfig.image_size)
     return size, fields.get("num_channels", PlaitDenoiserConfig.num_channels)
+
+
+def check_image_count(data: "Dataset", args: PlaitTrainingArguments) -> None:
+    """Raises RecipeError for fewer rows than a batch has."""
+    rows = args.train_batch_size * args.world_size
+    if len(data) < rows:
+        raise RecipeError(
+            f"training: {len(data)} images are fewer than a batch of {rows}: lower per_device_train_batch_size "
+            f"({args.train_batch_size})"
+        )
 
 
 def check_target_images(data: "Dataset", split: str) -> None:

@@ -6,6 +6,7 @@ from .causal_lm import CausalLM
 from .classification import Classification
 from .dialogue import Dialogue
 from .generation import Generation
+from .image_autoencoding import ImageAutoencoding
 from .image_generation import ImageGeneration
 from .masked_lm import MaskedLM
 from .pretraining import PreTraining
@@ -24,6 +25,7 @@ TASKS: dict[str, Task] = {
         PreTraining(),
         Retrieval(),
         ImageGeneration(),
+        ImageAutoencoding(),
     )
 }
 
