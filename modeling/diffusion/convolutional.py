@@ -1,11 +1,15 @@
 """Our own convolutional coder: images to the distribution of their latents, and latents to images."""
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
 from ...configuration import PlaitAutoencoderConfig
 from ..core.layers import SelfInitializing
 
+FIRST_LOG_VARIANCE = -6.0
 LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE = -30.0, 20.0
 
 
@@ -45,7 +49,8 @@ class ConvolutionalCoder(SelfInitializing):
         self.decoder.append(build_activated_convolution(widths[0], config.num_channels, group))
 
     def init_weights(self, std: float) -> None:
-        """Initializes the convolutions uniformly within 1 / sqrt(inputs), the last one of each update with 0."""
+        """Initializes the convolutions uniformly within 1 / sqrt(inputs), the last one of each update with 0. Latents
+        begin with little variance, e^-6, so that training begins with the images and not with the noise."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 bound = (module.in_channels * module.kernel_size[0] * module.kernel_size[1]) ** -0.5
@@ -55,6 +60,10 @@ class ConvolutionalCoder(SelfInitializing):
         for module in self.modules():
             if isinstance(module, ResidualConvolutions):
                 init.zeros_(module.second[2].get_parameter("weight"))
+        moments: Any = self.encoder[-1][2]
+        begin = torch.zeros(moments.out_channels)
+        begin[moments.out_channels // 2 :] = FIRST_LOG_VARIANCE
+        init.copy_(moments.bias, begin)
 
     def compute_moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the mean and the standard deviation of the latents, each (batch, latent channels, height /

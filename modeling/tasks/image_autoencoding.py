@@ -38,6 +38,7 @@ class PlaitForImageAutoencoding(PlaitPreTrainedModel):
         settings: Any = config.autoencoder_config
         check_autoencoder(config)
         self.main_input_name = IMAGES
+        self.towers, self.fusion, self.decoder = nn.ModuleDict(), None, None  # the parts of `PlaitModel`: there is none
         self.autoencoder = ImageAutoencoder(settings).requires_grad_(True)
         self.post_init()
 
@@ -69,11 +70,6 @@ class PlaitForImageAutoencoding(PlaitPreTrainedModel):
         losses = compute_reconstruction_losses(reconstruction, images, divergence, settings.kl_weight)
         loss = losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch
         return PlaitImageAutoencodingOutput(loss, reconstruction, latents, divergence)
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """Nothing: there is neither a tower nor a decoder."""
-        return {}
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the autoencoder's coder, which reads the images."""
