@@ -216,7 +216,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory, columns: dict[str, list[Any
         processor, model = build_processor_and_model(recipe, task, folder, args, data, verbose=False)
         if task.name == "image_generation":  # what a new denoiser adds is zero, whatever its condition
             for parameter in model.get_submodule("denoiser").parameters():
-                torch.nn.init.normal_(parameter, std=0.3)
+                parameter.data.add_(torch.randn(parameter.shape) * 0.3)
         return Setup(recipe, task, processor, model)
 
     return build
