@@ -82,16 +82,16 @@ def draw_faults(root: Path, count: int, seed: int) -> list[Fault]:
 
 def rank_tests(fault: Fault, known: dict[str, Any]) -> list[str]:
     """Orders the tests that enter the fault's function: one case of every test, then a second case of each, and so on;
-    among these those of the mirrored folder first, then the quick ones."""
+    among these those of the mirrored folder first, then those that enter few functions: they are about this one."""
     entered = known["entered"]  # by a lambda at the top, say, no function is known: whoever runs a line of the file
     found = entered.get(f"{fault.path}:{fault.function}", entered.get(f"{fault.path}:{OUTSIDE}", []))
-    file, seconds = Path(fault.path), known["seconds"]
+    file, seconds, breadth = Path(fault.path), known["seconds"], known["breadth"]
     beside = (f"tests/{file.parent}/test_{file.stem}", f"tests/{file.parent}/")
     cases: Counter[str] = Counter()
     ranks = {}
     for test in sorted(set(found) & set(known["passed"]), key=lambda test: (seconds.get(test, 0.0), test)):
         place = next((rank for rank, start in enumerate(beside) if test.startswith(start)), len(beside))
-        ranks[test] = (cases[test.partition("[")[0]], place, seconds.get(test, 0.0))
+        ranks[test] = (cases[test.partition("[")[0]], place, breadth[test], seconds.get(test, 0.0))
         cases[test.partition("[")[0]] += 1
     return sorted(ranks, key=lambda test: ranks[test])
 
@@ -211,7 +211,7 @@ def work(
 
     tried: the number of tests that ran before, by the fault's name.
     """
-    known = json.loads((folder / "map.json").read_text())
+    known = read_map(folder)
     parent = folder / f"copy-{index}"
     enter_copy(parent, in_memory)
     for number, fault in faults:
@@ -226,6 +226,12 @@ def work(
         with (folder / "faults.jsonl").open("a") as file:
             file.write(json.dumps(result) + "\n")
         print(f"{result['outcome']:9s} {result['wall']:6.1f} s  {fault.name[:150]}", flush=True)
+
+
+def read_map(folder: Path) -> dict[str, Any]:
+    """Reads map.json, and counts the functions that each test enters (`breadth`)."""
+    known = json.loads((folder / "map.json").read_text())
+    return {**known, "breadth": Counter(test for tests in known["entered"].values() for test in tests)}
 
 
 def enter_copy(parent: Path, collect: bool) -> None:
