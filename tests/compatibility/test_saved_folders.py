@@ -34,7 +34,8 @@ AUTO_CLASSES = {
         "AutoModelForSpeechSeq2Seq",
         "AutoModelForImageTextToText",
     ),
-    "PlaitForImageGeneration": (),  # transformers has no Auto class for it
+    "PlaitForImageAutoencoding": (),  # transformers has no Auto class for these two
+    "PlaitForImageGeneration": (),
     "PlaitForMaskedLM": ("AutoModelForMaskedLM",),
     "PlaitForPreTraining": ("AutoModelForPreTraining",),
     "PlaitForQuestionAnswering": ("AutoModelForQuestionAnswering",),

@@ -303,7 +303,8 @@ def list_pretraining_models() -> dict[str, TinyModel]:
 
 
 def list_image_generators() -> dict[str, TinyModel]:
-    """Returns models that generate images from a text, and from a text and an image."""
+    """Returns models that generate images from a text, also by latents, and from a text and an image, and an
+    autoencoder."""
     targets = {"target_pixel_values": draw(2, 3, 8, 8, seed=4), "times": torch.tensor([0.2, 0.9])}
     targets["noise"] = draw(2, 3, 8, 8, seed=5)
     grid = {**SIZES, "image_size": 8, "patch_size": 4, "context_size": 8}
@@ -313,14 +314,20 @@ def list_image_generators() -> dict[str, TinyModel]:
         "adaptive_gate": None,
         "cross_attention_layers": [0],
     }
+    coder = {"latent_channels": 2, "hidden_sizes": [4, 8], "group_size": 4}
+    latents = {"image_size": 4, "patch_size": 2, "num_channels": 2, "relative_decay": [0.0, 1.0]}
     configs = {
         "image_generation_text": {"text_config": TEXT, "denoiser_config": grid},
         "image_generation_text_image": {**join_towers(), "denoiser_config": grid | plain},
+        "image_generation_latents": {"text_config": TEXT, "denoiser_config": grid | latents}
+        | {"autoencoder_config": coder},
     }
-    return {
-        name: TinyModel("PlaitForImageGeneration", config, make_inputs(config) | targets)
-        for name, config in configs.items()
-    }
+    made = {name: make_inputs(config) | targets for name, config in configs.items()}
+    made["image_generation_latents"] |= {"noise": draw(2, 2, 4, 4, seed=5)}
+    found = {name: TinyModel("PlaitForImageGeneration", configs[name], inputs) for name, inputs in made.items()}
+    images = {"target_pixel_values": targets["target_pixel_values"]}
+    found["image_autoencoding"] = TinyModel("PlaitForImageAutoencoding", {"autoencoder_config": coder}, images)
+    return found
 
 
 @cache
