@@ -52,7 +52,7 @@ class PlaitDenoiser(SelfInitializing):
         self.pooled_proj = nn.Linear(config.context_size, config.condition_size or width)
         self.transformer = PlaitTransformer(config)
         self.output_norm = build_plain_norm(config)
-        self.output_modulation = AdaptiveModulation(config, sublayers=1)
+        self.output_modulation = AdaptiveModulation(config, sublayers=0)
         self.output_proj = nn.Linear(width, pixels)
 
     def init_weights(self, std: float) -> None:

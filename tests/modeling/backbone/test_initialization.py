@@ -56,7 +56,9 @@ def test_a_new_denoiser_begins_at_zero_with_its_gates_open() -> None:
     assert torch.equal(denoiser.position_embedding.weight, build_grid_sinusoids(2, 2, 16))
     for modulation in (each for each in denoiser.modules() if isinstance(each, AdaptiveModulation)):
         condition = torch.randn(1, 16)
-        assert all(torch.equal(each.gate, torch.ones(1, 1, 16)) for each in modulation(condition))
+        gates = [each.gate for each in modulation(condition) if each.gate is not None]
+        assert len(gates) == modulation.sublayers
+        assert all(torch.equal(gate, torch.ones(1, 1, 16)) for gate in gates)
         assert not any(each.scale.any() or each.shift.any() for each in modulation(condition))
 
 

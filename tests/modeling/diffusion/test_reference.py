@@ -28,7 +28,7 @@ class Reference:
         return x if name is None else x * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
 
     def modulations(self, name: str, condition: Tensor, count: int) -> list[Tensor]:
-        return list(self.linear(f"{name}.proj", condition).view(3 * count, -1))
+        return list(self.linear(f"{name}.proj", condition).view(count, -1))
 
     def attend(self, name: str, x: Tensor, context: Tensor, bias: Tensor | None) -> Tensor:
         query, key, value = (
@@ -58,7 +58,7 @@ class Reference:
 
     def layer(self, number: int, x: Tensor, context: Tensor, condition: Tensor) -> Tensor:
         name = f"transformer.layers.{number}"
-        scale, shift, gate, mlp_scale, mlp_shift, mlp_gate = self.modulations(f"{name}.modulation", condition, 2)
+        scale, shift, gate, mlp_scale, mlp_shift, mlp_gate = self.modulations(f"{name}.modulation", condition, 6)
         own = self.norm(x) * (1 + scale) + shift
         x = x + gate * self.attend(f"{name}.self_attn", own, own, self.position_bias(f"{name}.self_attn"))
         if number % 2 == 0:
@@ -76,7 +76,7 @@ class Reference:
         condition = condition / (1 + (-condition).exp())
         for number in range(2):
             x = self.layer(number, x, self.norm(tokens, "context_norm"), condition)
-        scale, shift, _ = self.modulations("output_modulation", condition, 1)
+        scale, shift = self.modulations("output_modulation", condition, 2)
         x = self.linear("output_proj", self.norm(x) * (1 + scale) + shift)
         image = torch.zeros_like(noisy)
         for (top, left), patch in zip(corners, x, strict=True):
