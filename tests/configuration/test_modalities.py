@@ -14,7 +14,7 @@ from plait.modeling.composition.compose import compose
 from plait.modeling.composition.retrieval import compose_retrieval
 from plait.modeling.inputs import MODALITY_INPUTS, DocumentInputs, EncoderInputs
 from plait.training.compare.modality_ablation import build_blank_value
-from plait.training.data.media import ITEM_READERS
+from plait.training.data.media import ITEM_READERS, TARGET_IMAGE
 from plait.training.recipes.schema import ModelRecipe
 
 
@@ -73,5 +73,5 @@ def test_retrieval_gives_the_features_of_every_modality(modality: str) -> None:
 
 
 def test_rows_of_data_hold_every_modality() -> None:
-    assert tuple(ITEM_READERS) == MEDIA == MODALITIES[1:]
+    assert MODALITIES[1:] == MEDIA and tuple(ITEM_READERS) == (*MEDIA, TARGET_IMAGE)
     assert all(build_blank_value("given", modality) is not None for modality in MODALITIES)

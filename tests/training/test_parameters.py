@@ -66,7 +66,11 @@ def test_a_rate_of_zero_freezes_a_part(make_model: MakeModel) -> None:
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
-        ({"txt": 1.0}, "unknown part 'txt': the parts are text, image, audio, video, document, fusion, decoder, head"),
+        (
+            {"txt": 1.0},
+            "unknown part 'txt': the parts are text, image, audio, video, document, fusion, decoder, denoiser, "
+            "autoencoder, head",
+        ),
         ({"audio": 1.0}, "the model has no part 'audio': it has text, image, fusion, head"),
         ({"image": 1e-4}, "'image' has a learning rate of 0.0001 but is frozen"),
         ({"text": -1.0}, "pass 0 or more"),

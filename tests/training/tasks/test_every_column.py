@@ -49,6 +49,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "fusion_config": TINY,
         "options": {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1},
     },
+    "image_autoencoding": {"options": {"autoencoder_config": {"hidden_sizes": [8, 16], "group_size": 4}}},
 }
 WORDS = ["a red dog", "the blue cat", "one green bird", "two small cats"]
 OTHER = "some quite different words"
@@ -159,6 +160,7 @@ case(
     answer_start="start",
 )
 case("dialogue", messages="chat")
+case("image_autoencoding", target_image="image 0")
 case("pretraining", ["image 0", "image 1"], text="context", image=["image 0", "image 1"])
 case("retrieval", ["image 0", "image 1"], text="words 0", image=["image 0", "image 1"])
 
@@ -182,11 +184,13 @@ def set_up(tmp_path_factory: pytest.TempPathFactory, columns: dict[str, list[Any
     @cache
     def build(name: str) -> Setup:
         task, folder = find_task(name.partition(" ")[0]), tmp_path_factory.mktemp("run")
-        sizes = {"audio": {"chunk_length": 1, "n_samples": 16000, "nb_max_frames": 100}}
+        sizes: dict[str, Any] = {"audio": {"chunk_length": 1, "n_samples": 16000, "nb_max_frames": 100}}
+        if name == "image_autoencoding":
+            sizes = {"target_image_size": 8}
         content = {
             "task": task.name,
             "model": MODELS[name],
-            "processor": sizes if "audio" in MODELS[name] else {},
+            "processor": sizes if "audio" in MODELS[name] or name == "image_autoencoding" else {},
             "tokenizer": {"train": {"vocab_size": 400, "min_frequency": 1}},
             "data": {"source": "columns of a test"},
             "settings": {"doc_stride": 4} if name == "question_answering" else {},
