@@ -30,8 +30,8 @@ class PlaitTrainingArguments(TrainingArguments):
     learning_rates: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Learning rate by part (text, image, audio, video, fusion, decoder, denoiser, head), as a dict or as "
-            "JSON; other parts use learning_rate. 0 freezes the part."
+            "help": "Learning rate by part (text, image, audio, video, fusion, decoder, denoiser, head), as a dict or "
+            "as JSON; other parts use learning_rate. 0 freezes the part."
         },
     )
     frozen: list[str] = field(default_factory=list, metadata={"help": "Parts whose weights are not trained."})
