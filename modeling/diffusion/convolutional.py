@@ -60,7 +60,8 @@ class ConvolutionalCoder(SelfInitializing):
         for module in self.modules():
             if isinstance(module, ResidualConvolutions):
                 init.zeros_(module.second[2].get_parameter("weight"))
-        moments: Any = self.encoder[-1][2]
+        last: Any = self.encoder[-1]
+        moments = last[2]
         begin = torch.zeros(moments.out_channels)
         begin[moments.out_channels // 2 :] = FIRST_LOG_VARIANCE
         init.copy_(moments.bias, begin)

@@ -109,7 +109,8 @@ class ImageAutoencoding(Task):
         if data.train is None:
             return {}
         encoder = RowEncoder(metrics.processor, None, None, None, 0)
-        mean = sum(images.double().sum(dim=0) for images in iterate_images(encoder, data.train)) / len(data.train)
+        total: Any = sum(images.double().sum(dim=0) for images in iterate_images(encoder, data.train))
+        mean = total / len(data.train)
         ratios = [compute_psnr(mean.expand_as(images), images) for images in iterate_images(encoder, split)]
         values = torch.cat(ratios).numpy()
         return {MEAN_IMAGE: {PSNR: RowScore(values, np.ones_like(values))}}
