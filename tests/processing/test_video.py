@@ -232,3 +232,19 @@ def test_a_missing_package_is_named() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'plait[video]'" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count", "expected"),
+    [(1, 5, [2]), (2, 5, [1, 3]), (3, 6, [1, 3, 5]), (4, 4, [0, 1, 2, 3]), (4, 2, [0, 0, 1, 1])],
+)
+def test_a_frame_is_the_middle_of_its_part(wanted: int, count: int, expected: list[int]) -> None:
+    assert FrameSampling(num_frames=wanted).select_frames(None, count) == expected
+
+
+@pytest.mark.parametrize("begin", [0.0, 7.5])
+def test_times_count_from_the_first_frame(begin: float) -> None:
+    """A clip cut out of a film begins at some second of it."""
+    times = [begin + number / 10 for number in range(20)]
+    assert FrameSampling(fps=2.0).select_frames(times, 20) == [0, 5, 10, 15]
+    assert FrameSampling(fps=2.0, num_frames=2).select_frames(times, 20) == [5, 15]
