@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from transformers import BaseImageProcessor, PreTrainedTokenizerBase, SequenceFeatureExtractor
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase, ProcessorMixin, SequenceFeatureExtractor
+from transformers import __version__ as transformers_version
 
 from ..configuration.modalities import MODALITY_TABLE
 from .saving import FolderProcessor
 
 SAVED_PARTS = ("image_processor", "feature_extractor", "tokenizer", "decoder_tokenizer")
+CLIPS_METHOD = "_multimodal_inputs_from_conversations"  # of newer versions of transformers
 PROCESSOR_PARTS = (*SAVED_PARTS, "frame_processor", "target_image_processor")
 
 
@@ -104,6 +106,23 @@ class ProcessorParts(FolderProcessor):
     ) -> Any:
         """Decodes generated ids, as transformers' image-text-to-text pipeline requires."""
         return self.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Does what it does in transformers, also in one of its versions that gives all clips in one list.
+
+        Raises ValueError for several conversations with audio or video at once if a clip could reach another one.
+        """
+        batched = (
+            isinstance(conversation, (list, tuple)) and conversation and isinstance(conversation[0], (list, tuple))
+        )
+        if kwargs.get("tokenize") and batched and len(conversation) > 1 and not hasattr(ProcessorMixin, CLIPS_METHOD):
+            kinds = {block["type"] for messages in conversation for block in iterate_blocks(messages)}
+            if kinds & {"audio", "video"}:
+                raise ValueError(
+                    f"transformers {transformers_version} mixes the clips of several conversations: pass one at a "
+                    "time, or install a newer version"
+                )
+        return super().apply_chat_template(conversation, *args, **kwargs)
 
     def _multimodal_inputs_from_conversations(
         self, conversations: Sequence[Sequence[Mapping[str, Any]]], *args: Any, **kwargs: Any

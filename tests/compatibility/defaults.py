@@ -39,7 +39,7 @@ def collect_defaults() -> dict[str, dict[str, str]]:
 def collect_public(name: str, value: Any, module: ModuleType) -> dict[str, dict[str, str]]:
     if inspect.isclass(value) and issubclass(value, PreTrainedConfig):
         own, theirs = value(), PreTrainedConfig()
-        return {name: {key: repr(getattr(own, key)) for key in collect_own_fields(value, theirs)}}
+        return {name: {key: describe(getattr(own, key)) for key in collect_own_fields(value, theirs)}}
     if inspect.isclass(value) and issubclass(value, TrainingArguments):
         inherited = collect_fields(TrainingArguments)
         return {name: {key: own for key, own in collect_fields(value).items() if inherited.get(key) != own}}
@@ -48,6 +48,14 @@ def collect_public(name: str, value: Any, module: ModuleType) -> dict[str, dict[
         functions = {key: getattr(each, "__func__", each) for key, each in methods.items()}
         return {key: collect_signature(each) for key, each in functions.items() if inspect.isfunction(each)}
     return {name: collect_signature(value)} if inspect.isfunction(value) else {}
+
+
+def describe(value: Any) -> str:
+    """Returns the repr of a default; of a config that of its own fields, whatever the version of transformers."""
+    if not isinstance(value, PreTrainedConfig):
+        return repr(value)
+    fields = collect_own_fields(type(value), PreTrainedConfig())
+    return f"{type(value).__name__}({', '.join(f'{name}={getattr(value, name)!r}' for name in sorted(fields))})"
 
 
 def collect_own_fields(config: type[PreTrainedConfig], theirs: PreTrainedConfig) -> list[str]:

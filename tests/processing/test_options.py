@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import PreTrainedTokenizerFast, Wav2Vec2FeatureExtractor
+from transformers import PreTrainedTokenizerFast, ProcessorMixin, Wav2Vec2FeatureExtractor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from plait.processing import PlaitProcessor
-from plait.processing.parts import PROCESSOR_PARTS
+from plait.processing.parts import CLIPS_METHOD, PROCESSOR_PARTS
 
 Make = Callable[..., Image.Image]
 RATE = 100
@@ -174,6 +174,10 @@ def test_chats_keep_each_conversations_images_videos_and_clips(
     clip, video = {"type": "audio", "audio": row["audio"]}, {"type": "video", "video": row["videos"]}
     monkeypatch.setattr("transformers.processing_utils.load_audio", lambda given, **_: given["array"])
     chats = [chat("the cat", clip, clip), chat("the", video, {"type": "image", "image": picture()}), chat("dog", clip)]
+    if not hasattr(ProcessorMixin, CLIPS_METHOD):
+        with pytest.raises(ValueError, match="mixes the clips of several conversations"):
+            every.apply_chat_template(chats, tokenize=True, return_dict=True)
+        return
     found = every.apply_chat_template(
         chats, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"num_frames": 2}
     )
