@@ -122,7 +122,8 @@ class ProcessorParts(FolderProcessor):
                     f"transformers {transformers_version} mixes the clips of several conversations: pass one at a "
                     "time, or install a newer version"
                 )
-        return super().apply_chat_template(conversation, *args, **kwargs)
+        library: Any = super()
+        return library.apply_chat_template(conversation, *args, **kwargs)
 
     def _multimodal_inputs_from_conversations(
         self, conversations: Sequence[Sequence[Mapping[str, Any]]], *args: Any, **kwargs: Any
