@@ -1,4 +1,4 @@
-"""The map of `planted_faults.py`: copies of the checkout, and which tests enter which of their functions."""
+"""The map of `planted_faults.py`: copies of the checkout, and which tests enter which functions and statements."""
 
 import ast
 import json
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from fault_kinds import OUTSIDE
@@ -34,7 +35,8 @@ def environment(parent: Path) -> dict[str, str]:
 
 
 def make_map(folder: Path, workers: int, tests: list[str]) -> None:
-    """Runs the suite (with TESTS, these files of it again) and writes the tests of each function to map.json."""
+    """Runs the suite (with TESTS, these files of it again) and writes the tests of each function and statement to
+    map.json: lists of places in `passed`."""
     parent, file = folder / "map", folder / "map.json"
     target = make_copy(parent)
     for record in folder.glob("record-*.json"):
@@ -49,22 +51,23 @@ def make_map(folder: Path, workers: int, tests: list[str]) -> None:
         earlier, existing = json.loads(file.read_text()), list_tests(target, parent)
         passed = {test for test in earlier["passed"] if test in existing and not test.startswith(tuple(tests))}
         seconds = {test: earlier["seconds"][test] for test in passed}
-        entered |= {key: passed & set(names) for key, names in earlier["entered"].items()}
+        entered |= {key: {earlier["passed"][at] for at in places} for key, places in earlier["entered"].items()}
         for key in earlier["at_import"]:
             entered[key].add("")
     for record in map(json.loads, (each.read_text() for each in folder.glob("record-*.json"))):
         seconds |= record["seconds"]
         passed |= set(record["passed"])
         for path, lines in record["lines"].items():
-            functions = find_functions(target / path)
+            functions, statements = find_functions(target / path), find_statements(target / path)
             for line, names in lines.items():
-                if function := functions.get(int(line)):
-                    entered[f"{path}:{function}"] |= set(names)
-                entered[f"{path}:{OUTSIDE}"] |= set(names)
-    result = {"entered": {key: sorted(names & passed) for key, names in entered.items()}}
-    result["at_import"] = sorted(key for key, names in entered.items() if "" in names)
-    file.write_text(json.dumps({**result, "seconds": seconds, "passed": sorted(passed)}))
-    print(f"{len(passed)} tests passed, {len(entered)} functions and files entered -> {file}")
+                keys = {functions.get(int(line)), statements.get(int(line)), OUTSIDE} - {None}
+                for key in keys:
+                    entered[f"{path}:{key}"] |= set(names)
+    places = {test: place for place, test in enumerate(sorted(passed))}
+    result = {key: sorted(places[name] for name in names & passed) for key, names in entered.items()}
+    at_import = sorted(key for key, names in entered.items() if "" in names)
+    file.write_text(json.dumps({"entered": result, "at_import": at_import, "seconds": seconds, "passed": list(places)}))
+    print(f"{len(passed)} tests passed, {len(entered)} functions, statements and files entered -> {file}")
 
 
 def list_tests(target: Path, parent: Path) -> set[str]:
@@ -90,3 +93,14 @@ def find_functions(file: Path) -> dict[int, str]:
 
     walk(ast.parse(file.read_bytes()), [])
     return names
+
+
+@cache
+def find_statements(file: Path) -> dict[int, int]:
+    """Returns the first line of the innermost statement of each line; of `if`, `for`, `with`, ... it is that of their
+    heads."""
+    first: dict[int, int] = {}
+    nodes = [node for node in ast.walk(ast.parse(file.read_bytes())) if isinstance(node, ast.stmt)]
+    for node in sorted(nodes, key=lambda node: (node.lineno, -(node.end_lineno or 0))):
+        first.update(dict.fromkeys(range(node.lineno, (node.end_lineno or 0) + 1), node.lineno))
+    return first

@@ -1,14 +1,14 @@
 """Do the tests notice a fault? `python benchmarks/planted_faults.py map|run|more|show [--faults 500] [--seed 0]`.
 
 `map` runs the suite once in a copy of the checkout, under coverage (`pip install coverage`), and records which tests
-enter which function, and how long each test takes. `run` plants small faults, one at a time, in such a copy, and runs
-the tests that enter the function (or, for code outside functions, that import the file), the ones of the mirrored test
+run which statement, and how long each test takes. `run` plants small faults, one at a time, in such a copy, and runs
+the tests that run the statement (or, for code outside functions, that import the file), the ones of the mirrored test
 folder first, until one fails. A fault is
 
 - noticed: a test failed, an import failed, or a test took so long that it was stopped;
 - a survivor: every test that reaches it passed, or those that fit into `--budget` seconds of processor time did;
 - unclear: pytest failed but named no test (it counts as not noticed);
-- unreached: no test enters the function.
+- unreached: no test runs the statement.
 
 `more` goes on with the survivors of which not all tests fitted into the budget, by those that did not run and a budget
 of its own.
@@ -47,7 +47,7 @@ from typing import Any
 
 import pytest
 from fault_kinds import OUTSIDE, Fault, FaultFinder
-from fault_map import QUIET, ROOT, environment, make_copy, make_map
+from fault_map import QUIET, ROOT, environment, find_statements, make_copy, make_map
 
 PARTS = ("configuration", "modeling", "processing", "training")
 CONFTEST_ERROR = "ImportError while loading conftest"
@@ -81,17 +81,23 @@ def draw_faults(root: Path, count: int, seed: int) -> list[Fault]:
 
 
 def rank_tests(fault: Fault, known: dict[str, Any]) -> list[str]:
-    """Orders the tests that enter the fault's function: one case of every test, then a second case of each, and so on;
-    among these those of the mirrored folder first, then those that enter few functions: they are about this one."""
-    entered = known["entered"]  # by a lambda at the top, say, no function is known: whoever runs a line of the file
-    found = entered.get(f"{fault.path}:{fault.function}", entered.get(f"{fault.path}:{OUTSIDE}", []))
-    file, seconds, breadth = Path(fault.path), known["seconds"], known["breadth"]
+    """Orders the tests that run the fault's statement: one case of every test, then a second case of each, and so on;
+    among these those of the mirrored folder first, then those that run few statements: they are about this one. If it
+    runs while the file is imported, the other tests that run something of the file follow."""
+    entered, seconds, breadth = known["entered"], known["seconds"], known["breadth"]
+    statement = f"{fault.path}:{find_statements(ROOT / fault.path)[fault.line]}"
+    direct = set(entered.get(statement, [])) if fault.in_function else set()
+    early = not fault.in_function or statement in known["at_import"]
+    found = direct.union(entered.get(f"{fault.path}:{OUTSIDE}", [])) if early else direct
+    file = Path(fault.path)
     beside = (f"tests/{file.parent}/test_{file.stem}", f"tests/{file.parent}/")
     cases: Counter[str] = Counter()
     ranks = {}
-    for test in sorted(set(found) & set(known["passed"]), key=lambda test: (seconds.get(test, 0.0), test)):
-        place = next((rank for rank, start in enumerate(beside) if test.startswith(start)), len(beside))
-        ranks[test] = (cases[test.partition("[")[0]], place, breadth[test], seconds.get(test, 0.0))
+    for place in sorted(found, key=lambda place: (seconds.get(known["passed"][place], 0.0), place)):
+        test = known["passed"][place]
+        rank = next((rank for rank, start in enumerate(beside) if test.startswith(start)), len(beside))
+        number = cases[test.partition("[")[0]]
+        ranks[test] = (place not in direct, number, rank, breadth[test], seconds.get(test, 0.0))
         cases[test.partition("[")[0]] += 1
     return sorted(ranks, key=lambda test: ranks[test])
 
@@ -229,9 +235,10 @@ def work(
 
 
 def read_map(folder: Path) -> dict[str, Any]:
-    """Reads map.json, and counts the functions that each test enters (`breadth`)."""
+    """Reads map.json, and counts the statements that each test runs (`breadth`)."""
     known = json.loads((folder / "map.json").read_text())
-    return {**known, "breadth": Counter(test for tests in known["entered"].values() for test in tests)}
+    counts = Counter(place for places in known["entered"].values() for place in places)
+    return {**known, "breadth": {test: counts[place] for place, test in enumerate(known["passed"])}}
 
 
 def enter_copy(parent: Path, collect: bool) -> None:
