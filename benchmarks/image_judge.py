@@ -145,6 +145,7 @@ def generate(folder: str, inputs: Any, arguments: Any, batch_size: int = 60) -> 
     processor = plait.PlaitProcessor.from_pretrained(folder)
     generator = torch.Generator().manual_seed(arguments.generation_seed)
     options = {"num_inference_steps": arguments.steps, "guidance_scale": arguments.guidance, "output_type": "pt"}
+    options["guidance_interval"] = arguments.guidance_interval
     images, start = [], 0
     while (batch := inputs(processor, range(start, start + batch_size))) is not None:
         images.append(model.generate_images(**batch, generator=generator, **options).float().cpu())
@@ -158,6 +159,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--output", type=Path, help="folder of the report; default: the work folder")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--guidance-interval", type=float, nargs=2, default=(0.0, 1.0))
     parser.add_argument("--generation-seed", type=int, default=0)
 
 

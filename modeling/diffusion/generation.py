@@ -15,7 +15,7 @@ from .autoencoder import ImageAutoencoder, PixelCoder
 from .condition import Condition, NullCondition
 from .denoiser import PlaitDenoiser
 from .flow import space_times
-from .guidance import GuidanceTerm, GuidedVelocity, Scale, build_terms
+from .guidance import EVERYWHERE, GuidanceTerm, GuidedVelocity, Scale, build_terms, check_interval
 from .images import GivenImages, convert_images, find_mode, read_given, repeat_given
 from .noise import build_generators, draw_noise
 from .sampling import Canvas, FlowSolver, Solver, cut_times, sample
@@ -41,6 +41,7 @@ class ImageSampler(PreTrainedModel):
         *,
         num_inference_steps: int = 20,
         guidance_scale: Scale | None = None,
+        guidance_interval: Sequence[float] = EVERYWHERE,
         negative_text: str | Sequence[str] | None = None,
         negative_inputs: Mapping[str, Any] | None = None,
         processor: Callable[..., Mapping[str, Any]] | None = None,
@@ -69,6 +70,8 @@ class ImageSampler(PreTrainedModel):
             guidance_scale: how far to follow the condition, 1 for no guidance, or `{modality: scale}`; see
                 `build_terms` for the equations. Default: 2, or 1 for a model that was trained without
                 `condition_dropout`.
+            guidance_interval: the first and last time, from 0 (noise) to 1 (image), at which there is guidance
+                (`GuidedVelocity`); guidance at the noisiest times costs variety, and shapes their form.
             negative_text: texts to stay away from, one for all rows or one for each, read by `processor`, in place of
                 the empty condition; negative_inputs: the same as arguments of the model, of any modalities.
             generator: one, from which the seed of each image is drawn in turn, or a list with one per image: the same
@@ -101,7 +104,8 @@ class ImageSampler(PreTrainedModel):
         check_options(num_inference_steps, num_images_per_prompt, solver)
         check_output(output_type, self.autoencoder.output_types, shape.channels)
         negative = encode_negative(negative_text, negative_inputs, processor)
-        velocity, rows = self.build_velocity(inputs, guidance_scale, negative, num_images_per_prompt)
+        interval = check_interval(guidance_interval)
+        velocity, rows = self.build_velocity(inputs, guidance_scale, interval, negative, num_images_per_prompt)
         generators = build_generators(generator, rows * num_images_per_prompt)
         dtype = torch.promote_types(self.dtype, torch.float)
         given = read_given(image, mask_image, shape.channels, size)
@@ -120,7 +124,12 @@ class ImageSampler(PreTrainedModel):
         return convert_images(given.restore(self.autoencoder.decode(latents), num_images_per_prompt), output_type)
 
     def build_velocity(
-        self, inputs: Mapping[str, Any], scale: Scale | None, negative: Mapping[str, Any] | None, count: int
+        self,
+        inputs: Mapping[str, Any],
+        scale: Scale | None,
+        interval: tuple[float, float],
+        negative: Mapping[str, Any] | None,
+        count: int,
     ) -> tuple[GuidedVelocity, int]:
         """Builds the guided velocity of `count` images for each row of the inputs; returns it and the number of
         rows."""
@@ -131,6 +140,7 @@ class ImageSampler(PreTrainedModel):
         terms = build_terms(scale, modalities)
         check_terms(settings, terms, modalities, scale, negative is not None)
         conditions = [self.build_condition(outputs, term.modalities, rows) for term in terms]
+        full = self.build_condition(outputs, modalities, rows).repeat(count)
         if negative is not None:
             outputs, negatives = self.encode_rows(negative)
             if negatives not in (1, rows):
@@ -138,7 +148,7 @@ class ImageSampler(PreTrainedModel):
             condition = self.build_condition(outputs, tuple(outputs), negatives)
             conditions[0] = condition.repeat(rows // negatives)
         repeated = [condition.repeat(count) for condition in conditions]
-        return GuidedVelocity(self.denoiser, [term.weight for term in terms], repeated), rows
+        return GuidedVelocity(self.denoiser, [term.weight for term in terms], repeated, full, interval), rows
 
     def encode_rows(self, inputs: Mapping[str, Any]) -> tuple[dict[str, TowerOutput], int]:
         """Runs the towers; returns their outputs and the number of rows, 1 without any."""

@@ -10,6 +10,7 @@ from .condition import Condition
 from .denoiser import PlaitDenoiser
 
 Scale = float | int | Mapping[str, float | int]
+EVERYWHERE = (0.0, 1.0)  # the interval of all times
 
 
 class GuidanceTerm(NamedTuple):
@@ -39,11 +40,28 @@ def build_terms(scale: Scale, modalities: Sequence[str]) -> list[GuidanceTerm]:
     return [term for term in terms if term.weight]
 
 
-class GuidedVelocity:
-    """The velocity of the flow under guidance, the weighted sum of those under each condition."""
+def check_interval(interval: Sequence[float]) -> tuple[float, float]:
+    """Returns a guidance interval; raises ValueError for anything but two times in order, from 0 to 1."""
+    times = [float(time) for time in interval] if isinstance(interval, Sequence) else []
+    if len(times) != 2 or not 0 <= times[0] < times[1] <= 1:
+        raise ValueError(f"guidance_interval is {interval!r}: expected two times, 0 <= first < last <= 1")
+    return times[0], times[1]
 
-    def __init__(self, denoiser: PlaitDenoiser, weights: Sequence[float], conditions: Sequence[Condition]) -> None:
-        self.denoiser, self.weights = denoiser, weights
+
+class GuidedVelocity:
+    """The velocity of the flow under guidance, the weighted sum of those under each condition. At times outside
+    `interval` it is that under `full`, the condition of all modalities, alone (Kynkaanniemi et al. 2024,
+    https://arxiv.org/abs/2404.07724, equation 3)."""
+
+    def __init__(
+        self,
+        denoiser: PlaitDenoiser,
+        weights: Sequence[float],
+        conditions: Sequence[Condition],
+        full: Condition,
+        interval: tuple[float, float] = EVERYWHERE,
+    ) -> None:
+        self.denoiser, self.weights, self.interval, self.full = denoiser, weights, interval, full
         length = max(condition.mask.shape[1] for condition in conditions)
         padded = [condition.pad(length) for condition in conditions]
         self.condition = Condition(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
@@ -51,9 +69,11 @@ class GuidedVelocity:
     def __call__(self, x: Tensor, time: float) -> Tensor:
         """Computes the velocity of noisy images, (batch, channels, height, width), at a time below 1, in their dtype:
         (image - x_t) / (1 - t) for a denoiser that predicts the image."""
-        count = len(self.weights)
+        guided = self.interval[0] <= time <= self.interval[1]
+        weights, condition = (self.weights, self.condition) if guided else ([1.0], self.full)
+        count = len(weights)
         times = torch.full((count * len(x),), time, dtype=x.dtype, device=x.device)
-        predictions = self.denoiser(x.repeat(count, 1, 1, 1), times, *self.condition).to(x.dtype).chunk(count)
-        weighted = [weight * each for weight, each in zip(self.weights, predictions, strict=True)]
+        predictions = self.denoiser(x.repeat(count, 1, 1, 1), times, *condition).to(x.dtype).chunk(count)
+        weighted = [weight * each for weight, each in zip(weights, predictions, strict=True)]
         prediction = sum(weighted, start=torch.zeros_like(x))
         return prediction if self.denoiser.config.prediction == "velocity" else (prediction - x) / (1 - time)

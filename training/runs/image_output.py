@@ -25,7 +25,7 @@ from .predict import load_predictor
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DRAWING_SETTINGS = ("guidance_scale", "num_inference_steps")  # of a recipe's `settings`
+DRAWING_SETTINGS = ("guidance_scale", "guidance_interval", "num_inference_steps")  # of a recipe's `settings`
 ROW_OPTIONS = ("image", "mask_image", "negative_text", "generator")  # of `generate_images`: one, or one for each
 MOST_GRID_COLUMNS = 8
 

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from ...configuration import PlaitDenoiserConfig
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.composition.autoencoder import read_autoencoder_config
+from ...modeling.diffusion.guidance import EVERYWHERE, check_interval
 from ...modeling.diffusion.images import to_pil_images
 from ...modeling.tasks.image_generation import PlaitForImageGeneration
 from ...processing import PlaitProcessor
@@ -41,15 +42,16 @@ class ImageGenerationSettings(Settings):
     `standardize_rows`: number of training rows, at random, by whose conditions the model's standardization is set
     before the first step, unless the model has one already (0: never). `prompts`: texts to draw an image of at every
     evaluation (default: the conditions of the first `grid_images` rows; 0: no grid). `guidance_scale`,
-    `num_inference_steps`: of the images that are drawn, as in `generate_images`. `image_folder`: where predicted images
-    are written. `buckets`: sizes [height, width] of several aspect ratios: a training image has that of the nearest, a
-    batch has one; evaluation has the model's own size."""
+    `guidance_interval`, `num_inference_steps`: of the images that are drawn, as in `generate_images`. `image_folder`:
+    where predicted images are written. `buckets`: sizes [height, width] of several aspect ratios: a training image has
+    that of the nearest, a batch has one; evaluation has the model's own size."""
 
     flip: bool = False
     standardize_rows: int = 4096
     prompts: list[str] | None = None
     grid_images: int = 8
     guidance_scale: float | int | None = None
+    guidance_interval: list[float] | None = None
     num_inference_steps: int = 20
     image_folder: str = "generated"
     buckets: list[list[int]] | None = None
@@ -57,7 +59,8 @@ class ImageGenerationSettings(Settings):
     @property
     def drawing(self) -> dict[str, Any]:
         """The arguments of `generate_images`."""
-        return {"guidance_scale": self.guidance_scale, "num_inference_steps": self.num_inference_steps}
+        options = {"guidance_scale": self.guidance_scale, "num_inference_steps": self.num_inference_steps}
+        return options if self.guidance_interval is None else {**options, "guidance_interval": self.guidance_interval}
 
 
 class ImageGeneration(Task):
@@ -214,8 +217,12 @@ def check_target_images(data: "Dataset", split: str) -> None:
 
 
 def check_guidance(settings: ImageGenerationSettings, model: PlaitPreTrainedModel) -> None:
-    """Raises RecipeError for guidance of a model whose conditions are never hidden in training."""
+    """Raises RecipeError for guidance of a model whose conditions are never hidden in training, or at wrong times."""
     denoiser: Any = model.config.denoiser_config
+    try:
+        check_interval(EVERYWHERE if settings.guidance_interval is None else settings.guidance_interval)
+    except ValueError as error:
+        raise RecipeError(f"settings.{error}") from error
     if settings.guidance_scale not in (None, 1) and not denoiser.hides_conditions:
         raise RecipeError(
             f"settings.guidance_scale is {settings.guidance_scale}, which needs a model that is also trained without "

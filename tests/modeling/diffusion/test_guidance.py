@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from plait import PlaitForImageGeneration
-from plait.modeling.diffusion.guidance import build_terms
+from plait.modeling.diffusion.guidance import EVERYWHERE, build_terms
 
 from .fields import SIZE, build_model, make_inputs, seeded
 
@@ -20,7 +20,8 @@ NOISY = torch.randn(3, 3, SIZE, SIZE, generator=seeded(7))
 
 def velocity(inputs: dict[str, Tensor], scale: Any, model: PlaitForImageGeneration = BOTH, **options: Any) -> Tensor:
     with torch.no_grad():
-        field, rows = model.build_velocity(inputs, scale, options.get("negative"), 1)
+        interval = options.get("interval", EVERYWHERE)
+        field, rows = model.build_velocity(inputs, scale, interval, options.get("negative"), 1)
     assert rows == 3
     with torch.no_grad():
         return field(NOISY, 0.4)
@@ -53,6 +54,37 @@ def test_only_what_counts_is_predicted() -> None:
     assert len(build_terms(1, ("text", "image"))) == 1
     assert len(build_terms(2, ("text", "image"))) == 2
     assert len(build_terms({"text": 2, "image": 3}, ("text", "image"))) == 3
+
+
+@pytest.mark.parametrize("interval", [(0.4, 0.6), (0.0, 0.4), (0.3, 0.5)])
+def test_within_its_interval_guidance_is_as_everywhere(interval: tuple[float, float]) -> None:
+    scale = {"text": 3, "image": 2}
+    assert torch.equal(velocity(PAIRS, scale, interval=interval), velocity(PAIRS, scale))
+
+
+@pytest.mark.parametrize("interval", [(0.41, 1.0), (0.0, 0.39)])
+@pytest.mark.parametrize("scale", [0, 3, {"text": 3, "image": 0}])
+def test_outside_its_interval_there_is_the_condition_alone(interval: tuple[float, float], scale: Any) -> None:
+    without = velocity(PAIRS, 1)
+    assert (velocity(PAIRS, scale) - without).abs().max() > 1e-3
+    assert torch.allclose(velocity(PAIRS, scale, interval=interval), without, atol=1e-6)
+
+
+def test_images_are_guided_in_the_interval() -> None:
+    options: dict[str, Any] = {"num_inference_steps": 4, "output_type": "pt"}
+    images = [
+        BOTH.generate_images(**PAIRS, guidance_scale=3, guidance_interval=interval, generator=seeded(), **options)
+        for interval in ((0, 1), (0.1, 1), (0.98, 1))
+    ]
+    plain = BOTH.generate_images(**PAIRS, guidance_scale=1, generator=seeded(), **options)
+    assert torch.allclose(images[2], plain, atol=1e-6)
+    assert all((images[1] - other).abs().max() > 1e-4 for other in (images[0], plain))
+
+
+@pytest.mark.parametrize("interval", [(0.5,), (0.5, 0.5), (0.6, 0.5), (-0.1, 1), (0, 1.1), 0.5, (0, float("nan"))])
+def test_an_interval_is_two_times_in_order(interval: Any) -> None:
+    with pytest.raises(ValueError, match=r"guidance_interval is .*: expected two times, 0 <= first < last <= 1"):
+        BOTH.generate_images(**PAIRS, guidance_interval=interval)
 
 
 def test_negative_inputs_take_the_place_of_the_empty_condition() -> None:

@@ -287,6 +287,7 @@ MISTAKES = {
         },
         "settings.guidance_scale is 2.0, which needs .* but condition_dropout is 0",
     ),
+    "an interval": ({"settings__guidance_interval": [0.5, 0.2]}, r"settings.guidance_interval is \[0.5, 0.2\]"),
     "a metric": ({"metrics": ["bleu"]}, "no metric 'bleu' of image generation"),
     "a setting": ({"settings__flips": True}, "settings has no key 'flips'; did you mean 'flip'"),
     "no steps": ({"settings__num_inference_steps": 0}, "num_inference_steps is 0: expected at least 1"),
