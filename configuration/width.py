@@ -38,6 +38,7 @@ WIDTHS: dict[str, Callable[[Any], int]] = {
     "sam_hq_vision_model": lambda config: config.output_channels,
     "sam_vision_model": lambda config: config.output_channels,
     "swiftformer": lambda config: config.embed_dims[-1],
+    "timm_wrapper": lambda config: getattr(config, "num_features", None) or getattr(config, "hidden_size", None),
 }
 
 

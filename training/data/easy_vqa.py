@@ -16,6 +16,12 @@ TRAINING_CAPTIONS = (
     "there is a {shape}, it is {colour}",
     "one {shape} in {colour}",
     "a small picture with a {colour} {shape}",
+    "the {shape} is {colour}",
+    "a {shape} in {colour}",
+    "{shape}: {colour}",
+    "{shape} of the colour {colour}",
+    "{colour}, a {shape}",
+    "I would like to see a {colour} {shape}",
 )
 TEST_CAPTIONS = (
     "an image showing a {colour} {shape}",
