@@ -35,6 +35,7 @@ def test_channels_are_a_multiple_and_at_most_a_tenth_too_few(
         (hf.MobileViTV2Config(width_multiplier=0.5), 256),
         (hf.ReformerConfig(hidden_size=12), 24),
         (hf.OPTConfig(hidden_size=32, word_embed_proj_dim=16), 16),
+        (hf.TimmWrapperConfig(architecture="resnet10t", num_features=512), 512),
     ],
     ids=lambda value: getattr(value, "model_type", str(value)),
 )
