@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from plait.training.metrics.bootstrap import Resamples
+from plait.training.metrics.bootstrap import BootstrapValues, Resamples, paired_bootstrap
 
 Array = np.ndarray
 
@@ -65,3 +65,52 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 def test_too_few_resamples_are_an_error() -> None:
     with pytest.raises(ValueError, match="bootstrap is 10: expected at least 100"):
         Resamples(np.arange(5), 1, 10, 0)
+
+
+def test_resamples_are_drawn_by_their_seed_and_equal_in_every_call() -> None:
+    groups = np.array([0, 0, 1, 2, 2, 2])
+    first, again, other = (Resamples(groups, 3, 100, seed) for seed in (4, 4, 5))
+    rows = [[drawn.tolist() for drawn in each.draw_rows()] for each in (first, first, again, other)]
+    assert len(rows[0]) == 100 and rows[0] == rows[1] == rows[2] != rows[3]
+    assert any(len(set(drawn)) == 6 for drawn in rows[0])
+    for drawn in rows[0]:
+        counts = np.bincount(drawn, minlength=6)
+        assert counts[0] == counts[1] and counts[3] == counts[4] == counts[5]
+        assert counts[0] + counts[2] + counts[3] == 3  # as many groups as there are
+    assert first.seed_weights.shape == (100, 3)
+    assert np.allclose(first.seed_weights.sum(axis=1), 1) and first.seed_weights.min() == 0
+    assert np.array_equal(first.seed_weights, again.seed_weights)
+    assert not np.array_equal(first.seed_weights, other.seed_weights)
+
+
+def test_rows_and_seeds_are_drawn_independently() -> None:
+    """By two streams of the generator: with one, the first draws of both would be the same numbers."""
+    resamples = Resamples(np.arange(4), 4, 100, 0)
+    by_hand = np.random.default_rng([0, 1]).multinomial(4, [0.25] * 4, size=100) / 4
+    assert np.array_equal(resamples.seed_weights, by_hand)
+    generator = np.random.default_rng([0, 0])
+    for drawn in resamples.draw_rows():
+        assert drawn.tolist() == sorted(generator.integers(4, size=4).tolist())
+
+
+def test_the_interval_is_between_two_and_a_half_percent_and_the_rest() -> None:
+    values = BootstrapValues(3.0, np.arange(1001.0))
+    assert values.interval == (3.0, pytest.approx(25.0), pytest.approx(975.0))
+    assert values.interval.as_dict() == {"value": 3.0, "low": pytest.approx(25.0), "high": pytest.approx(975.0)}
+    negative = values.negate()
+    assert negative.estimate == -3.0 and negative.resampled[7] == -7.0
+    less = values.subtract(BootstrapValues(1.0, np.full(1001, 2.0)))
+    assert less.estimate == 2.0 and less.resampled[7] == 5.0
+    assert Resamples(np.arange(2), 1, 100, 0).count == 100
+
+
+def test_a_paired_bootstrap_is_the_mean_of_drawn_differences() -> None:
+    first, second = [True, True, False, True], [0, 1, 0, 0]
+    differences, generator = np.array([1.0, 0.0, 0.0, 1.0]), np.random.default_rng(3)
+    drawn = [differences[generator.integers(4, size=4)].mean() for _ in range(200)]
+    found = paired_bootstrap(np.array(first), np.array(second), resamples=200, seed=3)
+    assert found == (0.5, *np.percentile(drawn, [2.5, 97.5]))
+    assert paired_bootstrap(np.ones(1), np.zeros(1)) == (1.0, 1.0, 1.0)
+    for one, other in (([1.0], [1.0, 2.0]), ([[1.0]], [[1.0]]), ([], [])):
+        with pytest.raises(ValueError, match="two"):
+            paired_bootstrap(np.array(one), np.array(other))

@@ -6,9 +6,12 @@ import math
 import pytest
 import torch
 from datasets import Dataset
+from transformers import TrainerControl, TrainerState
 
 from plait import PlaitForMaskedLM
 from plait.training.optimization.gradient_modulation import (
+    GradientModulation,
+    GradientShares,
     compute_coefficients,
     compute_gradient_shares,
     modulate_gradients,
@@ -140,3 +143,57 @@ def test_a_frozen_tower_has_no_share_and_logs_are_means(make_trainer) -> None:
     trainer.train()
     shares = [entry["gradient_share_image"] for entry in trainer.state.log_history if "gradient_share_image" in entry]
     assert shares == [1.0, 1.0]
+
+
+def test_scores_are_taken_without_dropout_and_the_model_goes_on_as_it_was(make_model) -> None:
+    """Two scores of the same outputs are equal, whatever the dropout of the fusion; the mode of training stays."""
+    fusion = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_dropout": 0.5}
+    model = make_model(fusion="early", fusion_config=fusion)
+    watcher = GradientModulation(model, 0.5, noise=False, seed=0)
+    outputs = dict(model.eval().model(input_ids=torch.arange(6).view(3, 2)).encoder_outputs)
+    for training in (True, False):
+        found = []
+        for _ in range(2):
+            model.train(training)
+            watcher.tower_outputs = outputs
+            watcher.scores.zero_()
+            watcher.update_scores(torch.tensor([0, 1, -100]))
+            assert model.training is training and watcher.tower_outputs == {}
+            found.append(watcher.scores.clone())
+        assert torch.equal(*found) and found[0][0, 1] == 2 and found[0][1, 1] == 0
+    with torch.no_grad():
+        alone = model.eval()(encoder_outputs=outputs).logits.softmax(-1)
+    assert found[0][0, 0].item() == pytest.approx((alone[0, 0] + alone[1, 1]).item())
+
+
+def test_noise_is_drawn_anew_by_seed_step_and_modality(make_model) -> None:
+    model = make_model()
+    assert GradientModulation(model, 0.5, noise=False, seed=0).build_generator(0, "text") is None
+    seeds = {
+        GradientModulation(model, 0.5, noise=True, seed=seed).build_generator(step, modality).initial_seed()
+        for seed in (0, 1)
+        for step in (0, 1, 7)
+        for modality in ("text", "image")
+    }
+    assert len(seeds) == 12
+
+
+def test_a_step_forgets_the_scores_and_averages_forget_the_steps(make_model, make_arguments) -> None:
+    model = make_model()
+    watcher, shares = GradientModulation(model, 0.5, noise=False, seed=0), GradientShares()
+    watcher.scores = torch.tensor([[1.6, 2.0], [0.8, 4.0]])  # means 0.8 and 0.2
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    arguments = make_arguments(), TrainerState(), TrainerControl()
+    watcher.on_pre_optimizer_step(*arguments)
+    assert watcher.scores.tolist() == [[0, 0], [0, 0]]
+    factor = 1 - math.tanh(0.5 * 4)
+    for name, parameter in model.named_parameters():
+        expected = factor if "towers.text." in name else 1.0
+        assert parameter.grad.flatten()[0].item() == pytest.approx(expected, rel=1e-5)
+    shares.on_pre_optimizer_step(*arguments, model=None)
+    assert shares.steps == 0
+    shares.on_pre_optimizer_step(*arguments, model=model)
+    shares.on_pre_optimizer_step(*arguments, model=model)
+    assert shares.steps == 2 and sum(shares.take().values()) == pytest.approx(1)
+    assert shares.steps == 0 and shares.take() == {}
