@@ -37,8 +37,8 @@ def count_real_rows(trainer: Trainer, inputs: Mapping[str, Any]) -> int:
     that another process evaluates too."""
     rows: Any = find_batch_size(inputs)
     state = trainer.accelerator.gradient_state
-    if not rows or not state.end_of_dataloader or state.remainder <= 0:
-        return rows or 0
+    if not state.end_of_dataloader or state.remainder <= 0:
+        return rows
     return min(max(state.remainder - trainer.accelerator.process_index * rows, 0), rows)
 
 

@@ -19,7 +19,7 @@ from plait.training.recipes.errors import RecipeError
      (np.array([-100]), False), (False, False)],
 )  # fmt: skip
 def test_what_is_no_label(value: Any, unknown: bool) -> None:
-    assert is_unknown(value) is unknown
+    assert bool(is_unknown(value)) is unknown
 
 
 @pytest.mark.parametrize(("value", "unknown"), [(-1, True), (-7, True), (0, False), (2, False), ("-1", False)])

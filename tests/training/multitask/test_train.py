@@ -137,8 +137,7 @@ def test_each_task_is_measured_on_its_own_splits_beside_its_baselines(built: Bui
     words = measure_task("words", built.parts["words"], trainer)
     assert list(scores) == ["test"] and list(words) == ["validation"]
     assert "loss" in scores["test"]["model"] and "loss" in words["validation"]["model"]
-    assert "mean" in scores["test"]
-    assert scores["test"]["mean"]["mse"] == pytest.approx(6.25 * 1.25)
+    assert scores["test"]["majority"] == {"mae": pytest.approx(2.5)}
 
 
 def test_a_resumed_run_goes_on_from_its_checkpoint(content: dict[str, Any]) -> None:

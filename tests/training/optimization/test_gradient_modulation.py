@@ -147,7 +147,7 @@ def test_a_frozen_tower_has_no_share_and_logs_are_means(make_trainer) -> None:
 
 def test_scores_are_taken_without_dropout_and_the_model_goes_on_as_it_was(make_model) -> None:
     """Two scores of the same outputs are equal, whatever the dropout of the fusion; the mode of training stays."""
-    fusion = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_dropout": 0.5}
+    fusion = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_dropout_prob": 0.5}
     model = make_model(fusion="early", fusion_config=fusion)
     watcher = GradientModulation(model, 0.5, noise=False, seed=0)
     outputs = dict(model.eval().model(input_ids=torch.arange(6).view(3, 2)).encoder_outputs)

@@ -36,7 +36,6 @@ def test_rows_of_the_last_round_are_real_up_to_the_remainder(index: int, remaind
     """Batches of four rows; the processes have the rows one after the other."""
     trainer, inputs = processes(index, remainder, last), {"labels": torch.zeros(4, 2)}
     assert count_real_rows(trainer, inputs) == real
-    assert count_real_rows(trainer, {}) == 0
 
 
 def test_labels_of_rows_that_fill_a_batch_are_unknown() -> None:
