@@ -5,36 +5,17 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
 
 from ...configuration import ImageShape, PlaitAutoencoderConfig
-from ..core.layers import SelfInitializing
 from .convolutional import ConvolutionalCoder
 from .diffusers_coder import DiffusersCoder
+from .scale import FeatureScale
 
 OUTPUT_TYPES = ("pil", "pt", "np")  # of generated images
 
 
-class LatentScale(SelfInitializing):
+class LatentScale(FeatureScale):
     """Standardizes latents, (batch, channels, height, width), by channel: (z - mean) / std."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.empty(channels))
-        self.register_buffer("std", torch.empty(channels))
-
-    def init_weights(self, std: float) -> None:
-        """Sets the mean to 0 and the standard deviation to 1."""
-        init.zeros_(self.mean)
-        init.ones_(self.std)
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether the scale is another than that of `init_weights`."""
-        return bool((self.mean != 0).any() or (self.std != 1).any())
 
     def forward(self, latents: Tensor) -> Tensor:
         """Standardizes latents."""
@@ -44,26 +25,19 @@ class LatentScale(SelfInitializing):
         """Turns standardized latents into those of the autoencoder."""
         return latents * self.std[:, None, None] + self.mean[:, None, None]
 
-    @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> int:
         """Sets mean and standard deviation to those of latents that are not yet standardized; returns the number of
         their positions.
 
         Raises ValueError if there is none, or for a channel that is constant.
         """
-        count, total, squares = 0, torch.zeros_like(self.mean, dtype=torch.double), 0.0
-        for latents in batches:
-            places = latents.transpose(0, 1).flatten(1).to(total)
-            count, total = count + places.shape[1], total + places.sum(dim=1)
-            squares = squares + places.square().sum(dim=1)
+        count = self.set_from(latents.movedim(1, -1).flatten(0, -2) for latents in batches)
         if not count:
             raise ValueError("the training data have no image at all: no latents to standardize by")
-        mean = total / count
-        std = (squares / count - mean.square()).clamp_min(0).sqrt()
-        if not bool((std > 0).all()):
-            raise ValueError(f"channel {int(std.argmin())} of the latents is constant: train the autoencoder longer")
-        self.mean.copy_(mean)
-        self.std.copy_(std)
+        if not bool((self.std > 0).all()):
+            raise ValueError(
+                f"channel {int(self.std.argmin())} of the latents is constant: train the autoencoder longer"
+            )
         return count
 
 
