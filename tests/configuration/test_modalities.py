@@ -13,8 +13,8 @@ from plait.configuration.modalities import CONFIG_FIELDS, MEDIA, MODALITY_TABLE
 from plait.modeling.composition.compose import compose
 from plait.modeling.composition.retrieval import compose_retrieval
 from plait.modeling.inputs import MODALITY_INPUTS, DocumentInputs, EncoderInputs
-from plait.training.compare.modality_ablation import build_blank_value
 from plait.training.data.media import ITEM_READERS, TARGET_IMAGE
+from plait.training.explanations.blanks import build_blank_value
 from plait.training.recipes.schema import ModelRecipe
 
 

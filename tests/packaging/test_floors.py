@@ -24,6 +24,7 @@ FLOORS = {
         "composition",
         "backbone",
         "tasks",
+        "attribution",
         "auto",
     ),
     "training": (
@@ -34,6 +35,7 @@ FLOORS = {
         "optimization",
         "tasks",
         "trainer",
+        "explanations",
         "runs",
         "multitask compare",
         "commands",

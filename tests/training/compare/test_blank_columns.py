@@ -5,12 +5,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from plait.training.compare.modality_ablation import (
-    build_blank_columns,
-    build_blank_value,
-    generate_variations,
-    shuffle_rows,
-)
+from plait.training.compare.modality_ablation import generate_variations
+from plait.training.explanations.blanks import build_blank_columns, build_blank_value, shuffle_rows
 
 
 def open_image(value: dict[str, bytes]) -> np.ndarray:
