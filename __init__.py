@@ -26,6 +26,8 @@ from .processing import PlaitProcessor
 from .processing import register as register_processor
 
 if TYPE_CHECKING:
+    from .training.explanations.explain import explain
+    from .training.explanations.results import Explanation
     from .training.optimization.arguments import PlaitTrainingArguments
     from .training.parameters import parameter_groups
     from .training.runs.pipelines import pipeline
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 __all__ = [
+    "Explanation",
     "PlaitConfig",
     "PlaitForCausalLM",
     "PlaitForClassification",
@@ -47,13 +50,16 @@ __all__ = [
     "PlaitProcessor",
     "PlaitTrainer",
     "PlaitTrainingArguments",
+    "explain",
     "parameter_groups",
     "pipeline",
 ]
 
 LAZY = {
+    "Explanation": ".training.explanations.results",
     "PlaitTrainer": ".training.trainer.trainer",
     "PlaitTrainingArguments": ".training.optimization.arguments",
+    "explain": ".training.explanations.explain",
     "parameter_groups": ".training.parameters",
     "pipeline": ".training.runs.pipelines",
 }

@@ -1,0 +1,114 @@
+"""The methods by name, and what each of them needs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .features import Features, drop_channels
+from .gradients import Attributed, check_gradients, integrate_gradients, sample_gradients
+from .perturbation import MaskKernel, fit_samples, occlude
+from .scored_row import ScoredRow
+
+
+@dataclass
+class MethodSettings:
+    """What the methods may be told.
+
+    num_steps: of integrated gradients, shared among the baselines; num_samples: of gradient SHAP, and choices of
+    features of "perturbation"; num_baselines: of a random baseline; batch_size: copies of a row that are computed at
+    once; cells: of an image along each side, for methods that take parts away (of a video's frames half as many);
+    segments: of a clip; kernel: of "perturbation", "shap" or "lime".
+    """
+
+    num_steps: int = 32
+    num_samples: int = 64
+    num_baselines: int = 4
+    batch_size: int = 16
+    cells: int = 7
+    segments: int = 16
+    kernel: MaskKernel = "shap"
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "num_samples", "num_baselines", "batch_size", "cells", "segments"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}: expected a number of 1 or more")
+        if self.kernel not in ("shap", "lime"):
+            raise ValueError(f"kernel is {self.kernel!r}: choose shap or lime")
+
+
+class AttributionCall(NamedTuple):
+    """What a method is called with: the row, its features, the baselines of its inputs, (baselines, ...) each, and a
+    generator of random numbers."""
+
+    row: ScoredRow
+    features: Features
+    baselines: Mapping[str, Tensor]
+    settings: MethodSettings
+    generator: torch.Generator
+
+
+class AttributionMethod(NamedTuple):
+    """compute: the method, whose amounts are (...) of each input's elements; complete: whether the amounts add up to
+    score - baseline score; follows: whether it needs gradients by the inputs."""
+
+    compute: Callable[[AttributionCall], Attributed]
+    complete: bool = False
+    follows: bool = False
+
+
+def compute_integrated_gradients(call: AttributionCall) -> Attributed:
+    """Computes `integrate_gradients`."""
+    starts = [call.baselines[name] for name in call.row.names]
+    steps = max(call.settings.num_steps // max(map(len, starts)), 2)
+    return sum_channels(call, integrate_gradients(call.row, starts, steps, call.settings.batch_size))
+
+
+def compute_gradient_shap(call: AttributionCall) -> Attributed:
+    """Computes `sample_gradients`."""
+    starts = [call.baselines[name] for name in call.row.names]
+    seed = int(torch.randint(2**31, (1,), generator=call.generator))
+    return sum_channels(
+        call, sample_gradients(call.row, starts, call.settings.num_samples, call.settings.batch_size, seed)
+    )
+
+
+def sum_channels(call: AttributionCall, found: Attributed) -> Attributed:
+    """Sums amounts over the channels of each element."""
+    named = zip(call.row.names, found.amounts, strict=True)
+    return found._replace(amounts=[drop_channels(name, amount) for name, amount in named])
+
+
+def compute_occlusion(call: AttributionCall) -> Attributed:
+    """Computes `occlude`."""
+    return occlude(call.row, call.features, call.baselines, call.settings.batch_size)
+
+
+def compute_perturbation(call: AttributionCall) -> Attributed:
+    """Computes `fit_samples`."""
+    own = call.settings
+    options = (own.num_samples, own.batch_size, call.generator, own.kernel)
+    return fit_samples(call.row, call.features, call.baselines, *options)
+
+
+METHODS: dict[str, AttributionMethod] = {
+    "integrated_gradients": AttributionMethod(compute_integrated_gradients, complete=True, follows=True),
+    "gradient_shap": AttributionMethod(compute_gradient_shap, complete=True, follows=True),
+    "occlusion": AttributionMethod(compute_occlusion),
+    "perturbation": AttributionMethod(compute_perturbation, complete=True),
+}
+DEFAULT_METHOD = "integrated_gradients"
+
+
+def attribute(method: str, call: AttributionCall, checked: set[Any]) -> Attributed:
+    """Computes a method; checks for each set of inputs once (kept in `checked`) that gradients reach them.
+
+    Raises ValueError where no gradient does.
+    """
+    if METHODS[method].follows and call.row.names not in checked:
+        check_gradients(call.row)
+        checked.add(call.row.names)
+    return METHODS[method].compute(call)
