@@ -1,19 +1,27 @@
 """The comparison as a plot."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GREY, BLUE, LINE = "#6b6b6b", "#1f5fa8", "#b8b8b8"
 
 
 def draw_comparison(content: dict[str, Any], path: Path) -> None:
-    """Draws each system's metric with its interval, and its gain over the best single modality.
+    """Saves the plot of a comparison.
 
     content: what compare.json holds.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
+    build_figure(content).savefig(str(path), dpi=150)
+
+
+def build_figure(content: dict[str, Any]) -> "Figure":
+    """Draws each system's metric with its interval, and its gain over the best single modality."""
     from matplotlib.figure import Figure
 
     systems = content["systems"][::-1]
@@ -36,7 +44,7 @@ def draw_comparison(content: dict[str, Any], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     title = f"Does fusion help? {content['verdict'].capitalize()} (bars: 95 % intervals)"
     figure.suptitle(title, x=0.02, ha="left", fontsize=11)
-    figure.savefig(str(path), dpi=150)
+    return figure
 
 
 def draw_interval(axes: Any, place: int, interval: dict[str, float], colour: str) -> None:

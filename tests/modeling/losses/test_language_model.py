@@ -11,7 +11,16 @@ from torch import nn
 
 from plait import PlaitConfig, PlaitForCausalLM, PlaitForConditionalGeneration
 from plait.modeling.kernels.install import find_kernel
-from plait.modeling.losses.language_model import check_label_ids, check_token_labels
+from plait.modeling.losses.language_model import (
+    LOGITS_PER_CHUNK,
+    SharedWeight,
+    add_product,
+    check_label_ids,
+    check_token_labels,
+    compute_loss_and_gradient,
+    count_chunks,
+    language_model_loss,
+)
 
 CORE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 5000, "pad_token_id": 0}
 Make = Callable[[], Any]
@@ -159,3 +168,76 @@ def test_labels_of_another_shape_than_the_text(shape: tuple[int, ...]) -> None:
     check_token_labels(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, 8), 10)
     with pytest.raises(ValueError, match=r"but the text is \(2, 4\): pass one label for each token"):
         check_token_labels(torch.zeros(shape, dtype=torch.long), torch.zeros(2, 4, 8), 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_chunks_loss_and_gradient_are_those_of_autograd(dtype: torch.dtype, smoothing: float) -> None:
+    """Low precision is computed in float32, without being asked for a gradient too."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 7).to(dtype), torch.tensor([0, 6, 3, 3, 1])
+    wide = logits.double().requires_grad_()
+    expected = nn.functional.cross_entropy(wide, labels, reduction="sum", label_smoothing=smoothing)
+    expected.backward()
+    loss, slope = compute_loss_and_gradient(logits.clone(), labels, smoothing, True)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32) == slope.dtype
+    exact = 1e-12 if dtype == torch.float64 else 1e-6
+    assert loss.item() == pytest.approx(expected.item(), rel=exact)
+    torch.testing.assert_close(slope.double(), wide.grad, rtol=0, atol=exact)
+    alone, nothing = compute_loss_and_gradient(logits.clone(), labels, smoothing, False)
+    assert nothing is None and alone.item() == loss.item()
+
+
+def test_the_divisor_may_be_given_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 5, 4), torch.randn(9, 4), torch.randn(9)
+    labels = torch.randint(9, (2, 5))
+    labels[0, :3] = -100
+    flat = nn.functional.cross_entropy((x @ weight.T + bias).flatten(0, 1), labels.flatten(), reduction="sum")
+    assert language_model_loss(x, weight, bias, labels).item() == pytest.approx(flat.item() / 7, rel=1e-5)
+    for divisor in (11, torch.tensor(11)):
+        assert language_model_loss(x, weight, bias, labels, divisor).item() == pytest.approx(flat.item() / 11, rel=1e-5)
+    whole = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+    parts = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+    language_model_loss(*whole, labels, None, 0.1).backward()
+    monkeypatch.setitem(LOGITS_PER_CHUNK, "cpu", 18)
+    assert count_chunks(x[0], weight) == 1 + 45 // 18 and count_chunks(x[0, :1], weight) == 1
+    assert count_chunks(x[0, :2], weight) == 2
+    language_model_loss(*parts, labels, None, 0.1).backward()
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_second_backward_of_the_same_loss_is_an_error() -> None:
+    weight = torch.randn(9, 4, requires_grad=True)
+    loss = language_model_loss(torch.randn(1, 3, 4), weight, None, torch.tensor([[1, 2, 3]]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="used up by a first backward"):
+        loss.backward()
+
+
+def test_a_product_is_added_or_written() -> None:
+    a, b = torch.randn(3, 2), torch.randn(2, 4)
+    for dtype in (torch.float32, torch.float64):
+        total = torch.full((3, 4), 2.0, dtype=dtype)
+        add_product(total, a, b, begun=True)
+        torch.testing.assert_close(total, 2 + (a @ b).to(dtype), rtol=0, atol=1e-6)
+        add_product(total, a, b, begun=False)
+        torch.testing.assert_close(total, (a @ b).to(dtype), rtol=0, atol=1e-6)
+
+
+def test_the_two_gradients_of_a_shared_weight_are_added() -> None:
+    """Also where only one of its two uses has any."""
+    ids, x = torch.tensor([1, 3, 1]), torch.randn(2, 4)
+    for looked_up, projected in ((True, True), (True, False), (False, True)):
+        weight, plain = (torch.arange(20.0).view(5, 4).requires_grad_() for _ in range(2))
+        rows, projection = SharedWeight.apply(weight)
+        losses = []
+        for table, matrix in ((rows, projection), (plain, plain)):
+            lookup = nn.functional.embedding(ids, table, sparse=table is rows).square().sum()
+            losses.append(lookup * looked_up + (x @ matrix.T).square().sum() if looked_up and projected
+                          else lookup if looked_up else (x @ matrix.T).square().sum())  # fmt: skip
+        for loss in losses:
+            loss.backward()
+        torch.testing.assert_close(weight.grad, plain.grad)
+        assert weight.grad.layout == torch.strided

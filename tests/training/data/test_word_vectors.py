@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from plait import PlaitForClassification, PlaitProcessor
 from plait.configuration import PlaitVisionConfig
-from plait.training.data.word_vectors import save_word_tower
+from plait.training.data.word_vectors import (
+    build_word_tokenizer,
+    check_vectors,
+    read_vectors,
+    save_word_tower,
+)
 
 WORDS = ["the", "red", "cat", "sat", "."]
 
@@ -97,3 +102,51 @@ def test_a_word_that_stands_twice_is_named(word: str, tmp_path: Path) -> None:
     words = ["the", "red", "cat", "sat", word]
     with pytest.raises(ValueError, match=f"the word '{re.escape(word)}' appears twice or is reserved"):
         save_word_tower(matrix(), tmp_path, words)
+
+
+def test_the_tower_is_words_and_positions_alone(tmp_path: Path) -> None:
+    model = save_word_tower(matrix(), tmp_path, WORDS)
+    config = model.config.text_config
+    assert not model.training and model.config.pad_token_id == config.pad_token_id == 0
+    assert (config.vocab_size, config.hidden_size, config.num_hidden_layers) == (7, 6, 0)
+    assert (config.num_attention_heads, config.output_norm, config.pooling) == (1, False, "mean")
+    assert config.max_position_embeddings == 128
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.model_max_length == 128 and tokenizer.model_input_names == ["input_ids", "attention_mask"]
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id, len(tokenizer)) == (0, 1, 7)
+
+
+def test_case_is_kept_on_request_and_accents_are_composed() -> None:
+    words = ["the", "The", "caf\u00e9"]
+    texts = ["The the", "cafe\u0301", "CAF\u00c9"]
+    lower, exact = (build_word_tokenizer(words, 9, lowercase) for lowercase in (True, False))
+    assert lower(texts)["input_ids"] == [[2, 2], [4], [4]]
+    assert exact(texts)["input_ids"] == [[3, 2], [4], [1]]
+    assert exact.model_max_length == 9
+
+
+def test_lines_are_read_up_to_the_limit(tmp_path: Path) -> None:
+    file = tmp_path / "vectors.txt"
+    for header in ("", "3 2\n"):
+        file.write_text(header + "a 1 2\nb 3 4 \nc 5 6\n")
+        for limit, count in ((1, 1), (2, 2), (3, 3), (4, 3), (None, 3)):
+            words, rows = read_vectors(file, limit)
+            assert words == ["a", "b", "c"][:count] and rows.tolist() == [[1, 2], [3, 4], [5, 6]][:count]
+    file.write_text("a 1\nb 2\n")  # a width of one: the first line looks like a header
+    assert read_vectors(file, None)[0] == ["b"]
+    save_word_tower(tmp_path / "vectors.txt", tmp_path / "tower", limit=1, max_length=3, lowercase=False)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tower")
+    assert len(tokenizer) == 3 and tokenizer.model_max_length == 3 and tokenizer("B b")["input_ids"] == [1, 2]
+
+
+def test_what_is_wrong_with_vectors_is_named() -> None:
+    check_vectors(["a"], torch.ones(1, 1))
+    for words, wrong in ((["a"], torch.ones(1)), ([], torch.ones(0, 2)), (["a"], torch.ones(2, 2))):
+        with pytest.raises(ValueError, match="do not match: pass .words, width."):
+            check_vectors(words, wrong)
+    with pytest.raises(ValueError, match="the vector of 'b' is not finite"):
+        check_vectors(["a", "b", "c"], torch.tensor([[1.0, 1], [1, torch.inf], [torch.nan, 1]]))
+    with pytest.raises(ValueError, match="the word 'b' appears twice"):
+        check_vectors(["a", "b", "c", "b", "c"], torch.ones(5, 1))
+    with pytest.raises(ValueError, match=r"the word '\[UNK\]' appears twice or is reserved"):
+        check_vectors(["[UNK]", "b", "b"], torch.ones(3, 1))

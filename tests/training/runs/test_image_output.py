@@ -15,6 +15,7 @@ from plait import PlaitForImageGeneration, PlaitProcessor
 from plait.configuration import PlaitTextConfig
 from plait.training.cli import main
 from plait.training.data.tokenizer import train_tokenizer
+from plait.training.recipes.schema import Recipe
 from plait.training.runs.image_output import describe_row
 from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
@@ -144,3 +145,22 @@ def test_a_row_is_described_by_its_texts_and_the_names_of_its_files() -> None:
     row = {"text": "a dog", "image": "/data/dog.png", "audio": {"path": "/data/bark.wav", "bytes": None}, "video": None}
     assert describe_row(row) == "a dog, dog.png, bark.wav"
     assert describe_row({"text": None}) == ""
+
+
+def test_a_run_says_how_texts_are_cut_and_images_drawn(folder: str) -> None:
+    """Unless the call says it, and only a run of this task does."""
+    pipe = plait.pipeline("text-to-image", model=folder, output_type="pt", num_inference_steps=2)
+    pipe.options.pop("num_inference_steps")
+    text, short, steps = "a green ball on the grass", {"max_length": 3}, {"num_inference_steps": 2}
+
+    def draw(**options: Any) -> torch.Tensor:
+        return pipe(text, generator=seeded(), **options)
+
+    cut, whole = draw(**short, **steps), draw(**steps)
+    assert not torch.equal(cut, whole)
+    pipe.run = Recipe(task="generation", max_length=3, settings=steps)
+    assert not torch.equal(draw(**steps), cut)
+    pipe.run = Recipe(task="image_generation", max_length=3, settings=steps)
+    assert torch.equal(draw(), cut)
+    assert torch.equal(draw(max_length=24), whole)
+    assert not torch.equal(draw(num_inference_steps=1), cut)

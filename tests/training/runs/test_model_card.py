@@ -1,13 +1,18 @@
 """What a card says of results, labels and data."""
 
+import platform
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from datasets import Dataset
 
+from plait.configuration.version import VERSION
 from plait.training.data.labels import REGRESSION, SINGLE, LabelSpec
 from plait.training.data.loading import DataSplits
+from plait.training.runs import model_card
 from plait.training.runs.model_card import (
     _describe_data,
     _describe_labels,
@@ -70,3 +75,39 @@ def test_sizes_before_and_after_they_were_prepared_and_what_was_left_out(tmp_pat
     assert found.startswith("Source: some/dataset. 3 rows (5 ") and found.endswith(
         "for train, 1 rows for test. 2 unreadable rows of train left out."
     )
+
+
+def test_the_metadata_are_those_of_the_run(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"text": ["a"], "image.first": ["b"], "label": [0]})
+    task, results = find_task("classification"), {"test": {"model": {"accuracy": 0.12345678}, "majority": {}}}
+    data = DataSplits({"train": rows}, None)
+    found = model_card._build_metadata(tmp_path / "run", build("some/dataset"), task, data, results)
+    assert (found.library_name, found.tags, found.model_name) == ("plait", ["plait", "classification"], "run")
+    (result,) = found.eval_results
+    assert (result.task_type, result.dataset_type, result.dataset_name) == ("image-text-to-text", *["some/dataset"] * 2)
+    assert (result.metric_type, result.metric_value, result.dataset_split) == ("accuracy", 0.123457, "test")
+    texts = DataSplits({"train": rows.select_columns("text")}, None)
+    text = model_card._build_metadata(tmp_path, build("a"), task, texts, results)
+    assert text.eval_results[0].task_type == "text-classification"
+    nothing = model_card._build_metadata(tmp_path / "run", build("some/dataset"), task, DataSplits({}, None), {})
+    assert nothing.eval_results is None and nothing.get("model_name") is None
+    assert model_card._write_imports("PlaitForRetrieval").startswith("from plait import PlaitForRetrieval\n")
+    assert model_card._write_imports("AutoModel") == "import plait\nfrom transformers import AutoModel, AutoProcessor"
+
+
+def test_a_card_has_results_or_a_comparison(tmp_path: Path) -> None:
+    model: Any = SimpleNamespace(composition=lambda: "text: 1 layer")
+    task, data = find_task("masked_lm"), DataSplits({"train": Dataset.from_dict({"text": ["a"]})}, None)
+    results = {"test": {"model": {"accuracy": 0.5}}}
+    for name, comparison in (("plain", ""), ("compared", "| a comparison |")):
+        folder = tmp_path / name
+        folder.mkdir()
+        recipe = build("some/dataset")
+        recipe.seed = 7
+        model_card.write_card(folder, recipe, task, model, data, results, "plait train x", comparison)
+        text = (folder / "README.md").read_text()
+        assert ("| a comparison |" in text) == bool(comparison) != ("| test | accuracy | 0.5000 |" in text)
+        assert f"# {name}\n\nA plait model for masked lm, trained with plait {VERSION}." in text
+        assert f'AutoModelForMaskedLM.from_pretrained("{name}")' in text and "```\nplait train x\n```" in text
+        assert "```\ntext: 1 layer\n```" in text and "Source: some/dataset. 1 rows for train." in text
+        assert f"Seed 7; Python {platform.python_version()}, transformers {version('transformers')}, torch " in text

@@ -74,7 +74,7 @@ def find_single_shapes(found: ImageComponents, areas: Array, min_share: float = 
     """Returns which images show exactly one shape, (images,) flags: one component, of an area within the 1st to 99th
     percentile of `areas` (those of real images), mostly (more than `min_share`) of the wanted colour, if there is one.
     """
-    low, high = np.percentile(np.asarray(areas, dtype=float), [1, 99])
+    low, high = np.percentile(np.asarray(areas), [1, 99])
     single = (found.counts == 1) & (found.areas >= low) & (found.areas <= high)
     return read_flags(single if found.shares is None else single & (found.shares > min_share))
 

@@ -16,7 +16,7 @@ from plait.training.metrics.images.agreement import (
     measure_agreement,
     measure_similarity,
 )
-from plait.training.metrics.images.intervals import compute_wilson_interval
+from plait.training.metrics.images.intervals import compute_wilson_interval, estimate_mean
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 WANTED = np.random.default_rng(0).integers(5, size=400)
@@ -147,3 +147,52 @@ def test_logits_of_another_shape_are_an_error() -> None:
 def test_a_vector_of_zeros_is_an_error() -> None:
     with pytest.raises(ValueError, match="images have a vector of zeros in row 1"):
         measure_similarity(np.array([[1.0, 0], [0, 0]]), np.eye(2), np.array([0, 1]))
+
+
+def test_logits_are_computed_in_batches_of_64_without_gradients() -> None:
+    sizes: list[int] = []
+
+    class Output:
+        def __init__(self, logits: Tensor) -> None:
+            self.logits = logits
+
+    def classify(images: Tensor) -> Output:
+        assert torch.is_inference_mode_enabled()
+        sizes.append(len(images))
+        return Output(images.flatten(1)[:, :2].double())
+
+    images = torch.rand(65, 1, 2, 2)
+    found = classify_images(classify, images)
+    assert sizes == [64, 1] and found.dtype == torch.float32 and torch.equal(found, images.flatten(1)[:, :2])
+    for wrong in (torch.zeros(2), torch.zeros(3, 2)):
+        with pytest.raises(ValueError, match="for 2 images"):
+            classify_images(lambda _, wrong=wrong: wrong, images[:2])
+
+
+@pytest.mark.parametrize("measure", ["agreement", "similarity"])
+def test_intervals_follow_groups_seed_and_resamples(measure: str) -> None:
+    wanted, groups = np.random.default_rng(7).choice(4, 40, p=[0.4, 0.3, 0.2, 0.1]), np.arange(40) // 5
+    vectors = np.random.default_rng(0).normal(size=(40, 4)) + 2 * np.eye(4)[wanted]
+    given = (vectors, wanted) if measure == "agreement" else (vectors, np.eye(4), wanted)
+    run: Any = measure_agreement if measure == "agreement" else measure_similarity
+    found = run(*given)
+    assert found == run(*given, None, 2000, 0) != run(*given, None, 2000, 1)
+    assert found != run(*given, resamples=100)
+    grouped = run(*given, groups)
+    assert grouped != found and grouped.own.value == pytest.approx(found.own.value)
+    assert grouped == run(*given, groups=groups, resamples=2000, seed=0)
+    own = (vectors.argmax(axis=1) == wanted).astype(float)
+    if measure == "similarity":
+        own = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True))[np.arange(40), wanted]
+        assert found.own == estimate_mean(own)
+    assert grouped.own == pytest.approx(estimate_mean(own, groups))
+
+
+def test_numbers_of_conditions_that_do_not_exist_are_errors() -> None:
+    for wrong in ([0, -1], [0, 2]):
+        with pytest.raises(ValueError, match="ask for conditions"):
+            measure_similarity(np.eye(2), np.eye(2), np.array(wrong))
+        with pytest.raises(ValueError, match="wanted classes reach"):
+            measure_agreement(np.eye(2), np.array(wrong))
+    with pytest.raises(ValueError, match="images of width 2 ask for conditions 0 to 1: there are 2 of width 3"):
+        measure_similarity(np.eye(2), np.ones((2, 3)), np.array([0, 1]))

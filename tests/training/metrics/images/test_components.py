@@ -117,3 +117,41 @@ def test_the_bounds_of_one_shape() -> None:
 def test_colours_that_do_not_fit_are_errors(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure_components(canvas(2), **changes)
+
+
+def test_specks_below_four_pixels_and_colours_near_the_background_do_not_count() -> None:
+    images = np.zeros((2, 3, 12, 12))
+    images[0, :, 3, 3:7] = images[0, :, 7, 3:6] = 1.0  # four pixels and three
+    images[1, :, 3:6, 3:6] = 0.25  # at the threshold
+    images[1, :, 8:11, 3:6] = 0.2499
+    found = measure_components(images)
+    assert found.counts.tolist() == [1, 1] and found.areas.tolist() == [7, 9]
+    assert measure_components(images, min_pixels=3).counts.tolist() == [2, 1]
+    assert measure_components(images, min_pixels=5).counts.tolist() == [0, 1]
+    assert measure_components(images, threshold=0.2).counts.tolist() == [1, 2]
+    assert count_components(images[0, 0] > 0) == 2 and count_components(np.eye(1)) == 1
+    each = measure_components(images, background=np.array([[0.0] * 3, [0.25] * 3]), threshold=0.01)
+    assert each.areas.tolist() == [7, 12 * 12 - 18]
+
+
+def test_pixels_are_of_the_nearest_colour_and_in_a_tie_background() -> None:
+    images = np.full((1, 1, 6, 6), -1.0)
+    images[0, 0, 1, 1:5] = [0.0, 0.01, 0.49, 0.51]
+    found = measure_components(images, np.array([[1.0], [0.0]]), np.array([0]), background=np.array([-1.0]))
+    assert found.areas.tolist() == [4] and found.shares is not None and found.shares.tolist() == [0.25]
+    between = measure_components(images, np.array([[1.0]]), np.array([0]), background=np.array([-1.0]))
+    assert between.areas.tolist() == [3] and between.shares is not None and between.shares.tolist() == [1]
+    empty = measure_components(np.full((1, 1, 6, 6), -1.0), np.array([[1.0]]), np.array([0]))
+    assert empty.areas.tolist() == [0] and empty.shares is not None and empty.shares.tolist() == [0]
+    with pytest.raises(ValueError, match="wanted colours -1 to -1 of a palette of 1"):
+        measure_components(images, np.array([[1.0]]), np.array([-1]))
+    with pytest.raises(ValueError, match=r"palette has shape \(0, 1\)"):
+        measure_components(images, np.zeros((0, 1)))
+    with pytest.raises(ValueError, match=r"palette has shape \(1,\)"):
+        measure_components(images, np.zeros(1))
+
+
+def test_the_least_share_of_the_wanted_colour() -> None:
+    found = ImageComponents(np.array([1, 1]), np.array([5, 5]), np.array([0.3, 0.31]))
+    assert find_single_shapes(found, np.array([5]), 0.3).tolist() == [False, True]
+    assert find_single_shapes(found, np.array([5])).tolist() == [False, False]

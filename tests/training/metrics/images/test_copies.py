@@ -95,3 +95,64 @@ def test_equal_images_of_a_prompt_have_no_diversity() -> None:
 def test_bad_images_are_errors(images: torch.Tensor, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         compute_nearest_distances(images, draw(4, 0))
+
+
+def test_the_threshold_is_a_percentile_of_the_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the first; an image at the threshold is no copy, and one at the distance of equal images is no
+    training image."""
+    images, test, train = draw(40, 0), draw(100, 1), draw(30, 2)
+    own, real = compute_nearest_distances(images, train), compute_nearest_distances(test, train)
+    for options, percentile in (({}, 1), ({"percentile": 5.0}, 5)):
+        found = measure_near_copies(images, test, train, **options)
+        assert found.threshold == pytest.approx(np.percentile(real, percentile))
+        assert found.share.value == (own < found.threshold).mean()
+    assert found.distance.value == pytest.approx(own.mean())
+    assert found.real_distance.value == pytest.approx(real.mean())
+    equal = measure_near_copies(test, test, train, percentile=100)
+    assert equal.threshold == real.max() and equal.share.value == 0.99
+    plain = measure_near_copies(images, test, train, 4, False)
+    own, real = (compute_nearest_distances(each, train, 4, False) for each in (images, test))
+    assert plain.threshold == np.percentile(real, 1) and plain.distance.value == pytest.approx(own.mean())
+    monkeypatch.setattr(copies, "SAME_IMAGE", plain.threshold)
+    assert measure_near_copies(images, test, train, 4, False) == plain
+    monkeypatch.setattr(copies, "SAME_IMAGE", float(np.nextafter(plain.threshold, 1)))
+    with pytest.raises(ValueError, match="1 of 100 test images are training images"):
+        measure_near_copies(images, test, train, 4, False)
+
+
+def test_images_are_pooled_by_two_and_mirrored_unless_told_otherwise() -> None:
+    images, train = draw(4, 0), draw(5, 1)
+    expected = compute_nearest_distances(images, train)
+    assert np.array_equal(expected, compute_nearest_distances(images, train, 2, True))
+    assert not np.array_equal(expected, compute_nearest_distances(images, train, 1, True))
+    assert not np.array_equal(expected, compute_nearest_distances(images, train, 2, False))
+    rows = images.flatten(1).double()
+    others = torch.cat([train, train.flip(3)]).flatten(1).double()
+    whole = (rows[:, None] - others[None]).square().mean(2).sqrt().amin(1)
+    assert compute_nearest_distances(images, train, 1) == pytest.approx(whole.numpy(), abs=1e-6)
+    with pytest.raises(ValueError, match="pool is 0: it does not divide"):
+        compute_nearest_distances(images, train, 0)
+    with pytest.raises(ValueError, match="pool is 2: it does not divide the 8 x 7 pixels of the training images"):
+        compute_nearest_distances(images, train[..., :7])
+
+
+def test_intervals_of_diversity_follow_the_seed_and_the_resamples() -> None:
+    """Of one prompt: resampled images, of which two draws of one are no pair."""
+    whole = np.random.default_rng(0).normal(size=(40, 4))
+    for prompts in (np.zeros(40, dtype=int), np.arange(40) // 2):
+        first = measure_diversity(whole, prompts)
+        assert first == measure_diversity(whole, prompts, 2000, 0)
+        assert first != measure_diversity(whole, prompts, 2000, 1)
+        assert first != measure_diversity(whole, prompts, 150, 0)
+    features, single = whole[:6], np.zeros(6, dtype=int)
+    distances = np.sqrt(((features[:, None] - features[None]) ** 2).mean(axis=2))
+    values = []
+    for weights in copies.draw_weights(6, 300, 4):
+        drawn = np.repeat(np.arange(6), weights.astype(int))
+        pairs = [distances[i, j] for i in drawn for j in drawn if i != j]
+        if pairs:
+            values.append(np.mean(pairs))
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert measure_diversity(features, single, 300, 4)[1:] == pytest.approx((low, high))
+    pair = measure_diversity(features[:2], single[:2], 200)  # half the resamples are one image alone
+    assert pair == pytest.approx((distances[0, 1],) * 3)

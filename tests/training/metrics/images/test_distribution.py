@@ -145,3 +145,34 @@ def test_bad_features_are_errors(first: np.ndarray, second: np.ndarray, message:
 def test_lists_are_an_error() -> None:
     with pytest.raises(TypeError, match="the first features are list: expected a numpy array or a tensor"):
         compute_kid([[1.0]], draw(9))  # pyright: ignore[reportArgumentType]
+
+
+def test_intervals_follow_the_seed_and_the_resamples() -> None:
+    """The sets are resampled by seeds of their own."""
+    first, second = draw(60, 3), draw(50, 3, seed=1, shift=0.2)
+    for estimate, compute, count in ((estimate_kid, compute_kid, 1000), (estimate_fid, compute_fid, 100)):
+        found = estimate(first, second)
+        assert found == estimate(first, second, count, 0)
+        assert found != estimate(first, second, 2 * count, 0) and found != estimate(first, second, count, 1)
+        weights = [distribution.draw_weights(len(rows), 120, 4 + number) for number, rows in enumerate((first, second))]
+        values = []
+        for one, other in zip(*weights, strict=True):
+            drawn = np.repeat(first, one.astype(int), axis=0), np.repeat(second, other.astype(int), axis=0)
+            if estimate is estimate_fid:
+                values.append(compute(*drawn))
+            else:
+                values.append(float(distribution._compute_weighted_kid(first, second, one[None], other[None])[0]))
+        own = estimate(first, second, 120, 4)
+        if estimate is estimate_fid:
+            half = 1.959963984540054 * np.std(values, ddof=1)
+            expected = max(0.0, own.value - half), own.value + half
+        else:
+            expected = np.quantile(values, [0.025, 0.975])
+        assert own[1:] == pytest.approx(tuple(expected), rel=1e-9)
+
+
+def test_the_fewest_rows() -> None:
+    assert np.isfinite(compute_kid(draw(2), draw(2, seed=1)))
+    assert estimate_kid(draw(10), draw(10, seed=1), 100).low < 1e9
+    with pytest.raises(ValueError, match="the second features have 9 rows: expected at least 10"):
+        estimate_kid(draw(10), draw(9, seed=1), 100)

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import ConvNextConfig, ConvNextModel, RegNetConfig, RegNetModel, ViTConfig, ViTModel
+from transformers import (
+    BatchFeature,
+    ConvNextConfig,
+    ConvNextModel,
+    RegNetConfig,
+    RegNetModel,
+    ViTConfig,
+    ViTModel,
+)
+from transformers.utils import ModelOutput
 
 import plait
 from plait.configuration import PlaitVisionConfig
@@ -89,3 +98,31 @@ def test_a_checkpoint_of_timm_asks_for_timm(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ImportError, match="timm"):
         ImageFeatures.from_pretrained(tmp_path)
+
+
+def test_masked_tokens_have_no_part_in_the_mean() -> None:
+    """Of any model whose output has tokens and a mask; by default in batches of 64."""
+    sizes: list[int] = []
+
+    class Tokens(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, pixel_values: torch.Tensor) -> ModelOutput:
+            sizes.append(len(pixel_values))
+            tokens = pixel_values.flatten(1)[:, :6].view(-1, 3, 2)
+            output = ModelOutput(last_hidden_state=tokens.half(), pooler_output=None)
+            output["mask"] = torch.tensor([[1, 1, 0]]).expand(len(tokens), 3)
+            return output
+
+    def process(images: list[Any], return_tensors: str) -> BatchFeature:
+        assert return_tensors == "pt" and all(image.mode == "RGB" for image in images)
+        return BatchFeature({"pixel_values": torch.tensor(np.stack([np.asarray(image) for image in images]) / 255)})
+
+    model: Any = Tokens().train()
+    features = ImageFeatures(model, process)
+    assert not model.training
+    shown = np.random.default_rng(0).integers(0, 256, (65, 3, 2, 2), dtype=np.uint8)
+    found = features(shown / 127.5 - 1)
+    assert sizes == [64, 1] and found.shape == (65, 2) and found.dtype == np.float32
+    tokens = (shown.transpose(0, 2, 3, 1) / 255).reshape(65, -1)[:, :6].reshape(65, 3, 2)
+    assert found == pytest.approx(tokens[:, :2].mean(axis=1), abs=1e-3)
