@@ -1,11 +1,14 @@
 """The command line of plait: train, evaluate, predict, compare."""
 
 import argparse
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 from .. import training
-from .recipes.errors import RecipeError
+from ..configuration.messages import to_one_line
+from .recipes.errors import RecipeError, RunError, RunInterrupted
 
 EPILOG = (
     "Several devices, one process for each: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
@@ -13,7 +16,9 @@ EPILOG = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, or 2 after a RecipeError, which the user can correct."""
+    """Runs the command line and returns the exit code: 0; 2 after a RecipeError, which the user can correct; 1 after a
+    run that stopped; 128 plus the number of a signal that stopped it (Ctrl-C: 130). Errors are a line without a
+    traceback, unless `--traceback` is given."""
     command_line = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = build_parsers()
     command = next((commands[argument] for argument in command_line if argument in commands), parser)
@@ -21,9 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(own)
     try:
         return training.COMMANDS[options.command](options, overrides, command_line)
-    except RecipeError as error:
-        print(f"plait {options.command}: {error}", file=sys.stderr)
-        return 2
+    except (RecipeError, RunError, OSError, KeyboardInterrupt) as error:
+        if options.traceback:
+            traceback.print_exception(error)
+        print(f"plait {options.command}: {to_one_line(error) or 'interrupted'}", file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt):
+            return error.exit_code if isinstance(error, RunInterrupted) else 128 + signal.SIGINT
+        return 2 if isinstance(error, RecipeError) else 1
 
 
 def split_overrides(arguments: Sequence[str], command: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
@@ -54,6 +63,8 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     _add_evaluate(commands)
     _add_predict(commands)
     _add_compare(commands)
+    for command in commands.choices.values():
+        command.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands.metavar = " | ".join(commands.choices)
     return parser, commands.choices
 
@@ -69,6 +80,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run folder if it exists")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in the run folder")
+    _add_changed_data(parser)
     parser.epilog = "--key value overrides a value of the recipe: --seed 3 --training.learning_rate 1e-4"
 
 
@@ -80,6 +92,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--split", help="the split to measure on (default: test, else validation, else train)")
     parser.add_argument("--output", help="also write the metrics to this JSON file")
+    _add_overwrite(parser)
     parser.add_argument(
         "--intervals",
         action="store_true",
@@ -116,6 +129,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         help="write to this .jsonl or .csv file (default: print lines of JSON); for generated images also a .png file, "
         "a grid of them, or a folder",
     )
+    _add_overwrite(parser)
     parser.add_argument("--num-images", type=int, default=1, help="images to generate for each row (default: 1)")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.epilog = "--key value overrides a value of the run's recipe: --generation.num_beams 5 --max_length 256"
@@ -132,4 +146,15 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the comparison folder if it exists")
     parser.add_argument("--resume", action="store_true", help="keep the finished trainings and run the others")
+    _add_changed_data(parser)
     parser.epilog = "--key value overrides a value of the recipe: --compare.folds 5 --compare.fusions '[late, early]'"
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --output if it exists")
+
+
+def _add_changed_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow_changed_data", action="store_true", help="resume with other data than the run was started with"
+    )

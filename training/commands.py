@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from .recipes.files import parse_overrides
 from .recipes.schema import Recipe
 from .runs.evaluate import evaluate as evaluate_model
 from .runs.evaluate import evaluate_rows
-from .runs.folder import write_json
 from .runs.image_output import is_image_output, predict_images, write_images
 from .runs.loading import load_model_recipe
 from .runs.predict import build_option_rows, load_data_rows, write_predictions
@@ -24,25 +24,32 @@ from .runs.predict import predict as predict_rows
 from .runs.recipe import load_recipe
 from .runs.train import Results, format_results
 from .runs.train import train as train_task
+from .storage.atomic import write_json
+from .storage.secret_values import hide_secret_arguments
 from .tasks.registry import find_task
 
 
-def run_recipe(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Results:
+def run_recipe(
+    recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False, allow_changed_data: bool = False
+) -> Results:
     """Trains as the recipe says, on one task or several, and fills its output_dir; returns the metrics of the model and
     of the baselines by split.
 
     Raises:
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
+        RunError: the run stopped, because it diverged or could not write; the message says what is left.
+        RunInterrupted: a signal stopped it, after a checkpoint.
     """
     if recipe.output_dir is None:
         raise RecipeError("output_dir is missing: give it in the recipe or as --output_dir FOLDER")
-    return (train_tasks if recipe.tasks else train_task)(recipe, command, overwrite, resume)
+    return (train_tasks if recipe.tasks else train_task)(recipe, command, overwrite, resume, allow_changed_data)
 
 
 def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs `plait train`: fills the run folder and prints each metric with those of the baselines."""
     recipe = load_recipe(options.recipe, parse_overrides(overrides))
-    results = run_recipe(recipe, f"plait {shlex.join(arguments)}", options.overwrite, options.resume)
+    command = format_command(arguments)
+    results = run_recipe(recipe, command, options.overwrite, options.resume, options.allow_changed_data)
     if is_main_process():
         print(format_results(results))
         print(f"saved in {recipe.output_dir}")
@@ -51,6 +58,7 @@ def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: 
 
 def run_evaluate(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs `plait evaluate`: prints the metrics of a model on one split of the data."""
+    check_output_path(options.output, options.overwrite)
     recipe = load_model_recipe(options.model, build_data_overrides(options, overrides))
     if recipe.data.source is None:
         raise RecipeError(f"{options.model} has no recipe that names data: give --data")
@@ -69,6 +77,11 @@ def run_evaluate(options: argparse.Namespace, overrides: Sequence[str], argument
 
 def run_predict(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs `plait predict`: prints or writes predictions for inputs of the command line, or for the rows of --data."""
+    for name in ("batch_size", "num_images"):
+        if getattr(options, name) < 1:
+            flag = name.replace("_", "-")
+            raise RecipeError(f"--{flag} is {getattr(options, name)}: expected at least 1")
+    check_output_path(options.output, options.overwrite)
     recipe = load_model_recipe(options.model, build_data_overrides(options, overrides))
     inputs = {"text": options.text, "image": options.image, "audio": options.audio, "context": options.context}
     rows = load_data_rows(recipe) if options.data is not None else build_option_rows(find_task(recipe.task), inputs)
@@ -88,9 +101,37 @@ def run_predict(options: argparse.Namespace, overrides: Sequence[str], arguments
 def run_compare(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs `plait compare`: fills the comparison folder and prints its table and its answer."""
     recipe = load_recipe(options.recipe, parse_overrides(overrides))
-    comparison = compare_models(recipe, f"plait {shlex.join(arguments)}", options.overwrite, options.resume)
+    command = format_command(arguments)
+    comparison = compare_models(recipe, command, options.overwrite, options.resume, options.allow_changed_data)
     print(f"{render_table(comparison.content)}\n\n{render_answer(comparison.content)}\nsaved in {recipe.output_dir}")
     return 0
+
+
+def format_command(arguments: Sequence[str]) -> str:
+    """Returns the command line as it is typed, with secrets hidden."""
+    return f"plait {shlex.join(hide_secret_arguments(arguments))}"
+
+
+def check_output_path(output: str | None, overwrite: bool) -> None:
+    """Raises RecipeError, before any work, for an output that exists (unless it may be overwritten) or cannot be
+    written."""
+    if output is None:
+        return
+    path = Path(output)
+    filled = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if filled and not overwrite:
+        raise RecipeError(f"--output {output} exists: --overwrite replaces it, or name another")
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        if not path.suffix:
+            return  # a folder of images is made with its parents
+        raise RecipeError(f"--output {output}: there is no folder {folder}")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise RecipeError(f"--output {output} cannot be written: {error.strerror}") from error
 
 
 COMMANDS = {"train": run_train, "evaluate": run_evaluate, "predict": run_predict, "compare": run_compare}

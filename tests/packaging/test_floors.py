@@ -28,6 +28,7 @@ FLOORS = {
         "auto",
     ),
     "training": (
+        "storage",
         "recipes",
         "parameters",
         "data",

@@ -1,5 +1,6 @@
 """The systems that are compared: every single modality and every fusion, each with its own recipe."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
@@ -28,6 +29,11 @@ class System(NamedTuple):
     def is_fusion(self) -> bool:
         """Whether the system reads several modalities."""
         return len(self.modalities) > 1
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of names of files."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
     def build_training_recipe(self, whole: Recipe, seed: int) -> Recipe:
         """Returns the recipe that trains this system: without training arguments for the parts of other systems and,

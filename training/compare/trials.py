@@ -1,26 +1,32 @@
 """One trial of the comparison: a system trained on one fold with one seed, and the file that keeps its results."""
 
 import json
-import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from transformers import set_seed
-from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
+from transformers.trainer_callback import PrinterCallback
 
+from ...configuration.messages import to_one_line
 from ...processing import PlaitProcessor
 from ..data.inputs import collect_rows
 from ..data.loading import DataSplits
 from ..data.media import Row
 from ..metrics.classification import Metrics
-from ..recipes.errors import RecipeError
+from ..recipes.errors import RecipeError, RunError
 from ..runs.assembly import build_arguments, build_collator, build_processor_and_model
+from ..runs.claim import ClaimedFolder
+from ..runs.fitting import fit
+from ..runs.folder import CELLS, CHECKPOINTS
+from ..storage.atomic import UNFINISHED, replace_file
+from ..storage.checkpoints import find_whole_checkpoint
 from ..trainer.trainer import PlaitTrainer
 from .experiment import Experiment, TrialData
 from .modality_ablation import generate_variations
@@ -39,8 +45,8 @@ class Trial(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the trial's file: the system, the fold and the seed."""
-        slug = re.sub(r"[^a-z0-9]+", "-", self.system.name.lower()).strip("-")
-        return f"{slug}-{'split' if self.fold is None else f'fold{self.fold}'}-seed{self.seed}"
+        split = "split" if self.fold is None else f"fold{self.fold}"
+        return f"{self.system.slug}-{split}-seed{self.seed}"
 
 
 class TrialResult(NamedTuple):
@@ -53,11 +59,9 @@ class TrialResult(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes the file by way of a temporary one, so that it is never incomplete."""
-        unfinished = path.with_suffix(".tmp")
         arrays: dict[str, Any] = {f"logits/{name}": values for name, values in self.logits.items()}
-        with unfinished.open("wb") as file:
+        with replace_file(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, rows=self.rows, facts=np.array(json.dumps(self.facts)), **arrays)
-        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "TrialResult":
@@ -67,10 +71,8 @@ class TrialResult(NamedTuple):
                 arrays = dict(content)
             logits = {name.removeprefix("logits/"): arrays[name] for name in arrays if name.startswith("logits/")}
             return cls(arrays["rows"], logits, json.loads(str(arrays["facts"])))
-        except (KeyError, OSError, ValueError) as error:
-            raise RecipeError(
-                f"{path} is damaged ({error}): delete it and resume the comparison, which computes it again"
-            ) from error
+        except (KeyError, OSError, ValueError, EOFError, BadZipFile) as error:
+            raise RecipeError(f"{path} is damaged ({to_one_line(error)})") from error
 
 
 class TrainedSystem(NamedTuple):
@@ -97,16 +99,19 @@ class LogitMetrics(Metrics):
         return super().reduce(torch.as_tensor(logits), torch.empty(0)).numpy()
 
 
-def run_trial(experiment: Experiment, trial: Trial) -> TrialResult:
-    """Trains the system and collects its logits on the test rows and, for a fusion, on their variations."""
-    with TemporaryDirectory() as folder:
-        part = experiment.select_trial_data(trial.system, trial.fold)
-        run = train_system(experiment, trial.system, trial.seed, part, Path(folder))
-        test = collect_rows(part.test)
-        logits = {"": predict_logits(run.trainer, test)}
-        if trial.system.is_fusion and experiment.recipe.compare.audit:
-            for name, rows in generate_variations(test, trial.system.modalities, trial.seed):
-                logits[name] = predict_logits(run.trainer, rows)
+def run_trial(experiment: Experiment, trial: Trial, folder: ClaimedFolder) -> TrialResult:
+    """Trains the system, collects its logits on the test rows and, for a fusion, on their variations, and saves them.
+
+    A trial that a signal stopped continues from its checkpoint.
+    """
+    own = f"{CELLS}/{trial.name}{UNFINISHED}"
+    part = experiment.select_trial_data(trial.system, trial.fold)
+    run = train_system(experiment, trial.system, trial.seed, part, folder, own)
+    test = collect_rows(part.test)
+    logits = {"": predict_logits(run.trainer, test)}
+    if trial.system.is_fusion and experiment.recipe.compare.audit:
+        for name, rows in generate_variations(test, trial.system.modalities, trial.seed):
+            logits[name] = predict_logits(run.trainer, rows)
     parameters = list(run.trainer.model.parameters())
     facts = {
         "parameters": sum(parameter.numel() for parameter in parameters),
@@ -114,22 +119,31 @@ def run_trial(experiment: Experiment, trial: Trial) -> TrialResult:
         "seconds": round(run.seconds, 3),
         "steps": run.trainer.state.global_step,
     }
-    return TrialResult(experiment.find_test_rows(trial.fold), logits, facts)
+    result = TrialResult(experiment.find_test_rows(trial.fold), logits, facts)
+    result.save(folder.path / CELLS / f"{trial.name}.npz")
+    shutil.rmtree(folder.path / own)
+    return result
 
 
-def train_system(experiment: Experiment, system: System, seed: int, part: TrialData, folder: Path) -> TrainedSystem:
-    """Trains a system on the rows of `part`.
+def train_system(
+    experiment: Experiment, system: System, seed: int, part: TrialData, folder: ClaimedFolder, own: str
+) -> TrainedSystem:
+    """Trains a system on the rows of `part`, from the last checkpoint in its own folder in `folder`, if there is one.
 
     Raises:
         RecipeError: a recipe that cannot be trained.
+        RunError: a training that diverges; the message names the system.
     """
     recipe = system.build_training_recipe(experiment.recipe, seed)
     saves = {} if recipe.training.get("load_best_model_at_end") else {"save_strategy": "no"}
     recipe = replace(recipe, training={**recipe.training, **QUIET_ARGUMENTS, **saves})
-    args = build_arguments(recipe, folder / "checkpoints")
+    place = folder.path / own
+    checkpoint = find_whole_checkpoint(place / CHECKPOINTS)
+    place.mkdir(parents=True, exist_ok=True)
+    args = build_arguments(recipe, place / CHECKPOINTS)
     set_seed(args.seed)
     processor, model = build_processor_and_model(
-        recipe, experiment.task, folder, args, DataSplits({"train": part.train}, experiment.labels), verbose=False
+        recipe, experiment.task, place, args, DataSplits({"train": part.train}, experiment.labels), verbose=False
     )
     collator = build_collator(recipe, experiment.task, processor, experiment.labels, args.image_cache)
     collator.features |= experiment.load_features(system, model, processor, args)
@@ -149,9 +163,11 @@ def train_system(experiment: Experiment, system: System, seed: int, part: TrialD
     trainer.remove_callback(PrinterCallback)
     clock = time.perf_counter if args.device.type == "cuda" else time.process_time
     start = clock()
-    trainer.train()
+    try:
+        fit(trainer, folder, None if checkpoint is None else str(checkpoint))
+    except RunError as error:
+        raise RunError(f"{system.name}: {error}") from error
     seconds = clock() - start
-    trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the predictions that follow
     return TrainedSystem(trainer, processor, seconds)
 
 

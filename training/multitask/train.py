@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import set_seed
 
 from ...configuration.messages import to_one_line
 from ...modeling.backbone.model import PlaitModel
@@ -16,13 +16,23 @@ from ..optimization.target_scale import fit_target_scale
 from ..recipes.errors import RecipeError
 from ..recipes.multitask import build_task_recipes, collect_task_weights
 from ..recipes.schema import Recipe
-from ..runs.assembly import build_arguments, build_collator, build_metrics, prepare_splits, read_data
+from ..runs.assembly import (
+    build_arguments,
+    build_collator,
+    build_metrics,
+    load_or_build_processor,
+    prepare_splits,
+    read_data,
+)
 from ..runs.building import build_label_config, build_processor, build_unchecked_model
+from ..runs.claim import ClaimedFolder
 from ..runs.evaluate import build_evaluator
-from ..runs.folder import HISTORY_FILE, METRICS_FILE, PROCESSOR_FILE, RUN_FOLDER, find_last_checkpoint, write_json
+from ..runs.fitting import fit
+from ..runs.folder import CHECKPOINTS, HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from ..runs.generation_settings import set_generation
 from ..runs.model_card import write_card
 from ..runs.train import Results
+from ..storage.atomic import write_json
 from ..tasks.base import Task
 from ..tasks.registry import find_task
 from ..trainer.callbacks import CollatorEpochCallback
@@ -51,34 +61,40 @@ class TaskRun:
     evaluator: PlaitTrainer
 
 
-def train_tasks(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Results:
+def train_tasks(
+    recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False, allow_changed_data: bool = False
+) -> Results:
     """Trains all tasks of the recipe and fills its output_dir, a folder per task; returns the metrics of the models and
     of the baselines by task and split.
 
     Raises:
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
+        RunError, RunInterrupted: as in `plait.training.runs.train`.
     """
-    folder = Path(str(recipe.output_dir)).expanduser()
-    args = build_arguments(recipe, folder / "checkpoints")
-    RUN_FOLDER.claim(folder, recipe, overwrite, resume, saves=args.should_save)
-    checkpoint = find_last_checkpoint(folder) if resume else None
-    setups = {name: set_up_task(name, own) for name, own in build_task_recipes(recipe).items()}
-    set_seed(args.seed)
-    processor = build_shared_processor(recipe, setups, folder, args)
-    model = build_multitask_model(recipe, setups, processor, verbose=bool(args.should_log))
-    parts = {name: build_task_run(name, setup, model, processor, folder) for name, setup in setups.items()}
-    trainer = build_multitask_trainer(recipe, args, model, parts, processor)
-    set_seed(args.seed)  # building the evaluators used random numbers
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.remove_callback(EarlyStoppingCallback)
-    results = {name: measure_task(name, part, trainer) for name, part in parts.items()}
-    if args.should_save:
-        model.save_tasks(folder, processor)
-        for name, part in parts.items():
-            with model.attach_body(name) as whole:
-                write_card(folder / name, part.recipe, part.task, whole, part.data, results[name], command)
-        write_json(folder / METRICS_FILE, results)
-        write_json(folder / HISTORY_FILE, trainer.state.log_history)
+    args = build_arguments(recipe, Path(str(recipe.output_dir)))
+    with ClaimedFolder(RUN_FOLDER, recipe, overwrite, resume, args.should_save, allow_changed_data) as folder:
+        args.output_dir = str(folder.checkpoints)
+        checkpoint = folder.find_checkpoint()
+        setups = {name: set_up_task(name, own) for name, own in build_task_recipes(recipe).items()}
+        folder.check_data(
+            {f"{name} {split}": rows for name, setup in setups.items() for split, rows in setup.data.splits.items()}
+        )
+        set_seed(args.seed)
+        processor = build_shared_processor(recipe, setups, folder.path, args)
+        model = build_multitask_model(recipe, setups, processor, verbose=bool(args.should_log))
+        parts = {name: build_task_run(name, setup, model, processor, folder.path) for name, setup in setups.items()}
+        trainer = build_multitask_trainer(recipe, args, model, parts, processor)
+        set_seed(args.seed)  # building the evaluators used random numbers
+        fit(trainer, folder, checkpoint)
+        folder.save(lambda place: model.save_tasks(place, processor) if args.should_save else None)
+        results = {name: measure_task(name, part, trainer) for name, part in parts.items()}
+        if args.should_save:
+            for name, part in parts.items():
+                with model.attach_body(name) as whole:
+                    write_card(folder.path / name, part.recipe, part.task, whole, part.data, results[name], command)
+            write_json(folder.path / METRICS_FILE, results)
+            write_json(folder.path / HISTORY_FILE, trainer.state.log_history)
+        folder.finish()
     return {f"{name} {split}": columns for name, splits in results.items() for split, columns in splits.items()}
 
 
@@ -100,26 +116,24 @@ def build_shared_processor(
     recipe: Recipe, setups: dict[str, TaskSetup], folder: Path, args: PlaitTrainingArguments
 ) -> PlaitProcessor:
     """Builds one processor for all tasks, or loads the run's; a new tokenizer is trained on the texts of all tasks."""
+    return load_or_build_processor(folder, args, lambda: build_new_processor(recipe, setups))
+
+
+def build_new_processor(recipe: Recipe, setups: dict[str, TaskSetup]) -> PlaitProcessor:
+    """Builds one processor for all tasks."""
     from datasets import Dataset
 
-    if not (folder / PROCESSOR_FILE).exists():
-        columns: dict[str, list[str]] = {"text": [], "target": []}
-        for setup in setups.values():
-            rows: Any = setup.data.train
-            for part, column in (("text", "text"), ("decoder", "target")):
-                texts = setup.task.collect_tokenizer_texts(rows, part)
-                columns[column] += [
-                    text for item in texts for text in (item if isinstance(item, list) else [item]) if text
-                ]
-        length = max(map(len, columns.values()))
-        filled = {name: [*texts, *[""] * (length - len(texts))] for name, texts in columns.items()}
-        tasks = [setup.task for setup in setups.values()]
-        task = next((task for task in tasks if task.generates), find_task("classification"))
-        with args.main_process_first(local=False, desc="processor"):
-            if not (folder / PROCESSOR_FILE).exists():
-                built = build_processor(replace(recipe, task=task.name), task, Dataset.from_dict(filled))
-                built.save_pretrained(folder)
-    return PlaitProcessor.from_pretrained(folder)
+    columns: dict[str, list[str]] = {"text": [], "target": []}
+    for setup in setups.values():
+        rows: Any = setup.data.train
+        for part, column in (("text", "text"), ("decoder", "target")):
+            texts = setup.task.collect_tokenizer_texts(rows, part)
+            columns[column] += [text for item in texts for text in (item if isinstance(item, list) else [item]) if text]
+    length = max(map(len, columns.values()))
+    filled = {name: [*texts, *[""] * (length - len(texts))] for name, texts in columns.items()}
+    tasks = [setup.task for setup in setups.values()]
+    task = next((task for task in tasks if task.generates), find_task("classification"))
+    return build_processor(replace(recipe, task=task.name), task, Dataset.from_dict(filled))
 
 
 def build_multitask_model(
@@ -169,7 +183,7 @@ def build_task_run(
     data = prepare_splits(data, task, processor, recipe)
     collator = build_collator(recipe, task, processor, data.labels)
     metrics = build_metrics(recipe, task, data.labels, processor)
-    evaluator = build_evaluator(recipe, head, collator, metrics, str(folder / "checkpoints"))
+    evaluator = build_evaluator(recipe, head, collator, metrics, str(folder / CHECKPOINTS))
     return TaskRun(recipe, task, data, head, evaluator)  # pyright: ignore[reportArgumentType]
 
 

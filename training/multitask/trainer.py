@@ -41,6 +41,11 @@ class MultiTaskTrainer(PlaitTrainer):
         super().__init__(*args, **kwargs)
         self.evaluators, self.temperature = dict(evaluators), temperature
 
+    def name_rows(self, rows: list[int]) -> str:
+        """Returns a text that names rows of all tasks by their numbers among their task's."""
+        data: Any = self.train_dataset
+        return super().name_rows([row - data.starts[data.names[row]] for row in rows])
+
     def _build_batch_sampler(self) -> Sampler[list[int]]:
         data: Any = self.train_dataset
         rows = self.args.per_device_train_batch_size

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..storage.atomic import replace_file
+
 TRAINED_WEIGHTS_FILE = "trained_weights.safetensors"
 
 
@@ -87,7 +89,8 @@ class WeightAveraging(TrainerCallback):
     def save_trained_weights(self, folder: Path) -> None:
         """Saves the model's own weights, from which training resumes, as TRAINED_WEIGHTS_FILE in the folder."""
         tensors = {name: value.detach().contiguous() for name, value in self.model.named_parameters()}
-        save_file(tensors, folder / TRAINED_WEIGHTS_FILE, {"format": "pt"})
+        with replace_file(folder / TRAINED_WEIGHTS_FILE) as unfinished:
+            save_file(tensors, unfinished, {"format": "pt"})
 
     def resume_average(self, folder: Path, steps: int) -> None:
         """Resumes from a checkpoint, after the model has loaded the average in it: keeps this as the average after

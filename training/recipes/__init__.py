@@ -1,4 +1,4 @@
 """Recipes: the yaml files that come with plait, the keys of a recipe, and functions to read and check one.
 
-May import: nothing of training.
+May import: training/storage.
 """

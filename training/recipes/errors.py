@@ -1,5 +1,6 @@
-"""Errors of recipes, which suggest the nearest valid key."""
+"""Errors of recipes, which suggest the nearest valid key, and of runs that stop."""
 
+import signal
 from collections.abc import Iterable, Sequence
 
 from ...configuration.messages import suggest
@@ -7,6 +8,26 @@ from ...configuration.messages import suggest
 
 class RecipeError(ValueError):
     """A recipe cannot be run; the message is a single line for the user."""
+
+
+class RunError(ValueError):
+    """A run stopped and cannot continue; the message is a single line for the user, with what is left of the run."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A run was stopped by a signal, such as that of Ctrl-C.
+
+    number: of the signal; step: the step of the checkpoint that was saved then (None: none was).
+    """
+
+    def __init__(self, number: int, message: str = "", step: int | None = None) -> None:
+        super().__init__(message or f"stopped by {signal.Signals(number).name}")
+        self.number, self.step = number, step
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code by the convention of shells: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.number
 
 
 def check_keys(keys: Iterable[str], valid: Sequence[str], where: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from ...configuration.messages import to_one_line
+from ..storage.atomic import write_text
+from ..storage.secret_values import HIDDEN, drop_secrets, is_secret_key
 from .errors import RecipeError
 from .schema import Recipe
 
@@ -74,7 +76,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         try:
             found[key.replace("-", "_")] = yaml.load(text, RecipeLoader)
         except yaml.YAMLError as error:
-            raise RecipeError(f"--{key}: {text!r} is not valid yaml") from error
+            shown = HIDDEN if is_secret_key(key) else repr(text)
+            raise RecipeError(f"--{key}: {shown} is not valid yaml") from error
     return found
 
 
@@ -89,24 +92,25 @@ def set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def save_recipe(recipe: Recipe, path: Path, version: str) -> None:
-    """Writes the resolved recipe with the version of plait; that key identifies the folder as a run folder."""
-    content = {VERSION_KEY: version, **asdict(recipe)}
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """Writes the resolved recipe with the version of plait, a key that identifies the folder as a run folder; secrets
+    such as training.hub_token are left out."""
+    content = {VERSION_KEY: version, **drop_secrets(asdict(recipe))}
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def find_differences(old: Recipe, new: Recipe, ignored: Collection[str] = ()) -> list[str]:
-    """Returns one line per key in which two recipes differ, except for the ignored keys."""
+    """Returns one line per key in which two recipes differ, except for the ignored keys and secrets."""
     old_values, new_values = dict(_flatten(asdict(old))), dict(_flatten(asdict(new)))
     return [
         f"{key}: {old_values.get(key)!r} there, {new_values.get(key)!r} here"
         for key in sorted({*old_values, *new_values})
-        if key not in ignored and old_values.get(key) != new_values.get(key)
+        if key not in ignored and not is_secret_key(key) and old_values.get(key) != new_values.get(key)
     ]
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -1,7 +1,10 @@
 """Builds the parts of a run: training arguments, data, processor, model, metrics and collator."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import logging
 
 from ...configuration.messages import to_one_line
 from ...configuration.modalities import MODALITIES
@@ -15,10 +18,14 @@ from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
+from ..storage.atomic import UNFINISHED, install_folder
+from ..storage.checkpoints import list_checkpoints
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from .building import build_model, build_processor, read_label_names
-from .folder import PROCESSOR_FILE
+from .folder import CHECKPOINTS, PROCESSOR_FILE
+
+logger = logging.get_logger(__name__)
 
 FRESH_LEARNING_RATE = 1e-3  # the default if all pretrained parts are frozen; transformers' 5e-5 is for these parts
 
@@ -65,14 +72,11 @@ def build_processor_and_model(
 ) -> tuple[PlaitProcessor, PlaitPreTrainedModel]:
     """Builds the processor and the model. Raises RecipeError for a model that cannot be built.
 
-    The processor is built once: other processes, and a resumed run, load it from the run folder.
+    The processor is built once: other processes, and a resumed run, load it (`load_or_build_processor`).
     """
     train: Any = data.train
     try:
-        with args.main_process_first(local=False, desc="processor"):
-            if not (folder / PROCESSOR_FILE).exists():
-                build_processor(recipe, task, train).save_pretrained(folder)
-        processor = PlaitProcessor.from_pretrained(folder)
+        processor = load_or_build_processor(folder, args, lambda: build_processor(recipe, task, train))
         model = build_model(recipe, task, data.labels, processor, verbose=verbose and bool(args.should_log))
         task.check_inputs(train.column_names, model)
         return processor, model
@@ -80,6 +84,34 @@ def build_processor_and_model(
         raise
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {to_one_line(error)}") from error
+
+
+def load_or_build_processor(
+    folder: Path, args: PlaitTrainingArguments, build: Callable[[], PlaitProcessor]
+) -> PlaitProcessor:
+    """Loads the processor of a run folder; without one (or with a damaged one) that of its last checkpoint, else builds
+    it and saves it in the folder."""
+    with args.main_process_first(local=False, desc="processor"):
+        processor = load_whole_processor(folder)
+        if processor is None:
+            saved = map(load_whole_processor, reversed(list_checkpoints(folder / CHECKPOINTS)))
+            processor = next((found for found in saved if found is not None), None) or build()
+            staged = folder / f".processor{UNFINISHED}"
+            processor.save_pretrained(staged)
+            install_folder(staged, folder)
+            processor = PlaitProcessor.from_pretrained(folder)
+    return processor
+
+
+def load_whole_processor(folder: Path) -> PlaitProcessor | None:
+    """Loads the processor in a folder; None if there is none, or, with a warning, if it is damaged."""
+    if not (folder / PROCESSOR_FILE).exists():
+        return None
+    try:
+        return PlaitProcessor.from_pretrained(folder)
+    except Exception as error:  # a damaged file raises anything, and the tokenizers library Exception itself
+        logger.warning(f"the processor in {folder} is damaged ({to_one_line(error)}): it is made again")
+        return None
 
 
 def build_metrics(

@@ -1,21 +1,45 @@
-"""Folders that plait fills, of a run or of a comparison: how they are made, recognized and resumed."""
+"""Folders that plait fills, of a run or of a comparison: how they are recognized, and what their files say."""
 
 import json
-import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from ...configuration.version import VERSION
 from ..recipes.errors import RecipeError
 from ..recipes.files import VERSION_KEY, find_differences, read_yaml, save_recipe
 from ..recipes.schema import Recipe
+from ..storage.atomic import write_json
+from ..storage.secret_values import drop_secrets
 from .recipe import build_recipe
+
+logger = logging.get_logger(__name__)
 
 RECIPE_FILE, METRICS_FILE, HISTORY_FILE = "recipe.yaml", "metrics.json", "history.json"
 PROCESSOR_FILE = "processor_config.json"
+RUN_FILE = "run.json"  # of plait alone: the recipe once more, fingerprints of the data, whether the run has finished
+CHECKPOINTS = "checkpoints"
+CELLS = "cells"  # of a comparison: its finished trials
+TRACES = (RUN_FILE, METRICS_FILE, PROCESSOR_FILE, CHECKPOINTS, CELLS)  # one of these is in every folder of plait
+# what may change when a run is resumed: where things lie, what is printed, and how long it trains
+RESUMABLE_TRAINING = (
+    "num_train_epochs",
+    "max_steps",
+    "save_steps",
+    "save_total_limit",
+    "disable_tqdm",
+    "logging_steps",
+    "logging_strategy",
+    "log_level",
+    "report_to",
+    "dataloader_num_workers",
+    "push_to_hub",
+    "hub_token",
+    "hub_model_id",
+    "hub_strategy",
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +49,7 @@ class FolderKind:
     Attributes:
         name: what messages call it.
         recipe_file: the file of its recipe, which marks the folder as plait's.
-        changeable_keys: the recipe's keys that may change when the folder is resumed.
+        changeable_keys: the recipe's keys that may change when the folder is resumed, apart from those that always may.
     """
 
     name: str
@@ -33,70 +57,75 @@ class FolderKind:
     changeable_keys: tuple[str, ...] = ()
 
     def marks(self, folder: Path) -> bool:
-        """Returns whether this command made the folder: it holds a recipe with plait's version."""
+        """Returns whether this command made the folder: it holds a recipe with plait's version, or one that is damaged
+        and something else that plait leaves."""
         file = folder / self.recipe_file
-        return file.is_file() and VERSION_KEY in read_yaml(file)
+        if not file.is_file():
+            return read_run_file(folder).get("kind") == self.name
+        try:
+            return VERSION_KEY in read_yaml(file)
+        except RecipeError:
+            return any((folder / name).exists() for name in TRACES)
 
     def read_recipe(self, folder: Path) -> Recipe:
-        """Returns the recipe that the folder was made with."""
-        content = read_yaml(folder / self.recipe_file)
-        return build_recipe({key: value for key, value in content.items() if key != VERSION_KEY})
+        """Returns the recipe that the folder was made with; if its file is damaged, from the copy in RUN_FILE.
 
-    def claim(self, folder: Path, recipe: Recipe, overwrite: bool, resume: bool, saves: bool = True) -> None:
-        """Makes the folder, or checks that it can be resumed; every process checks it before one of them writes.
-
-        Raises:
-            RecipeError: the folder exists and may not be overwritten, or there is nothing to resume.
+        Raises RecipeError if both are damaged.
         """
-        marked = self.marks(folder)
-        if resume:
-            self._check_resumable(folder, recipe, marked)
-        elif folder.exists() and any(folder.iterdir()):
-            if not overwrite:
-                raise RecipeError(
-                    f"{folder} exists: --overwrite replaces it, --resume continues it, --output_dir names another"
-                )
-            if not marked or folder.is_symlink():
-                raise RecipeError(
-                    f"{folder} is not the folder of a {self.name} of plait, and is not overwritten: choose another one"
-                )
-        wait_for_everyone()
-        if saves and not resume:
-            if marked:
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-        if saves and (not resume or self.changeable_keys):
-            save_recipe(recipe, folder / self.recipe_file, VERSION)
-        wait_for_everyone()
+        try:
+            content = read_yaml(folder / self.recipe_file)
+            return build_recipe({key: value for key, value in content.items() if key != VERSION_KEY})
+        except (RecipeError, FileNotFoundError):
+            copy = read_run_file(folder).get("recipe")
+            if not isinstance(copy, dict):
+                raise
+        logger.warning(f"{folder / self.recipe_file} is damaged: its copy in {RUN_FILE} is used")
+        return build_recipe(copy)
 
-    def _check_resumable(self, folder: Path, recipe: Recipe, marked: bool) -> None:
-        if not marked:
+    def write(self, folder: Path, recipe: Recipe, **facts: Any) -> None:
+        """Writes the recipe and RUN_FILE with further facts; secrets of the recipe are left out."""
+        save_recipe(recipe, folder / self.recipe_file, VERSION)
+        content = {VERSION_KEY: VERSION, "kind": self.name, "recipe": drop_secrets(asdict(recipe)), **facts}
+        write_json(folder / RUN_FILE, content)
+
+    def check_resumable(self, folder: Path, recipe: Recipe, changed_data: bool = False) -> None:
+        """Raises RecipeError if there is nothing to resume in the folder, or another recipe; `changed_data`: whether
+        other data are allowed."""
+        if not self.marks(folder):
             raise RecipeError(
                 f"{folder} is not the folder of a {self.name}: there is nothing to resume, start without --resume"
             )
-        changed = find_differences(self.read_recipe(folder), recipe, self.changeable_keys)
+        try:
+            old = self.read_recipe(folder)
+        except (RecipeError, FileNotFoundError):
+            logger.warning(f"{folder / self.recipe_file} is damaged: the given recipe takes its place")
+            return
+        ignored = {"output_dir", *self.changeable_keys, *(f"training.{key}" for key in RESUMABLE_TRAINING)}
+        if changed_data or read_run_file(folder).get("data"):  # the data are compared, wherever they lie
+            ignored |= list_places(old) | list_places(recipe)
+        changed = find_differences(old, recipe, ignored)
         if changed:
             raise RecipeError(
                 f"{folder} was started with another recipe ({'; '.join(changed)}): resume the {self.name} with its own"
             )
 
 
+def list_places(recipe: Recipe) -> set[str]:
+    """Returns the recipe's keys that say where its data lie."""
+    sections = ["data", *(f"tasks.{name}.data" for name in recipe.tasks)]
+    sources = {"": recipe.data.source} | {name: own.get("data", {}).get("source") for name, own in recipe.tasks.items()}
+    splits = {split for source in sources.values() if isinstance(source, dict) for split in source}
+    names = ["source", "image_root", *(f"source.{split}" for split in splits)]
+    return {f"{section}.{name}" for section in sections for name in names}
+
+
+def read_run_file(folder: Path) -> dict[str, Any]:
+    """Returns the content of a folder's RUN_FILE; nothing if there is none or it is damaged."""
+    try:
+        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 RUN_FOLDER = FolderKind("run", RECIPE_FILE)
-
-
-def find_last_checkpoint(folder: Path) -> str | None:
-    """Returns the path of a run folder's last checkpoint; None if none was saved."""
-    checkpoints = folder / "checkpoints"
-    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes plain values to a JSON file."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def wait_for_everyone() -> None:
-    """Waits until all processes of the run have arrived."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()

@@ -1,6 +1,7 @@
 """The model card next to the weights: what was trained, on what, how well, and how to repeat it."""
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from ...configuration.version import VERSION
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.loading import DataSplits
 from ..recipes.schema import Recipe
+from ..storage.atomic import write_text
+from ..storage.secret_values import find_secrets, hide_secrets
 from ..tasks.base import Task
 
 if TYPE_CHECKING:
@@ -76,12 +79,13 @@ def write_card(
     results: dict[str, Any],
     command: str,
     comparison: str = "",
+    name: str | None = None,
 ) -> None:
     """Writes README.md into the folder of a run; `comparison` is the report of `plait compare` on this model and
-    others."""
+    others, `name` that of the model (default: the folder's)."""
     text = CARD_TEMPLATE.format(
         metadata=_build_metadata(folder, recipe, task, data, results).to_yaml(),
-        name=folder.name,
+        name=name or folder.name,
         task=task.name.replace("_", " "),
         auto=task.auto_class,
         imports=_write_imports(task.auto_class),
@@ -91,12 +95,12 @@ def write_card(
         data=_describe_data(recipe, task, data),
         results="" if comparison else render_results_table(results),
         comparison=f"{comparison}\n" if comparison else "\n",
-        command=command,
+        command=hide_secrets(command, find_secrets(asdict(recipe))),
         seed=recipe.seed,
         python=platform.python_version(),
         libraries=", ".join(f"{name} {version(name)}" for name in LIBRARIES),
     )
-    ModelCard(text).save(folder / "README.md")
+    write_text(folder / "README.md", str(ModelCard(text)))
 
 
 def render_results_table(results: dict[str, Any]) -> str:

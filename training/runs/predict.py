@@ -17,6 +17,7 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.loading import load_data
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
+from ..storage.atomic import replace_file
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.registry import find_task
@@ -113,7 +114,7 @@ def write_predictions(
     lines = ({**_select_printable(rows[number]), **answer} for number, answer in enumerate(predictions))
     if output is None:
         return sum(1 for line in lines if sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n"))
-    with output.open("w", encoding="utf-8", newline="") as file:
+    with replace_file(output) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         return _write_csv(file, lines) if output.suffix == ".csv" else _write_jsonl(file, lines)
 
 

@@ -1,10 +1,11 @@
 """A training run: from a recipe to a folder with the model, its card, its metrics and its recipe."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import set_seed
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
@@ -15,6 +16,7 @@ from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
+from ..storage.atomic import write_json
 from ..tasks.base import Task
 from ..tasks.registry import find_task
 from ..trainer.modality_patterns import find_patterns, format_pattern
@@ -27,7 +29,9 @@ from .assembly import (
     prepare_splits,
     read_data,
 )
-from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER, find_last_checkpoint, write_json
+from .claim import ClaimedFolder
+from .fitting import fit
+from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from .model_card import write_card
 
 Results = dict[str, dict[str, dict[str, float]]]
@@ -47,35 +51,45 @@ class TrainingRun:
     trainer: PlaitTrainer
 
 
-def train(recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False) -> Results:
+def train(
+    recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False, allow_changed_data: bool = False
+) -> Results:
     """Trains as the recipe says and fills its output_dir; returns the metrics of the model and of the baselines by
     split.
 
     Raises:
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
+        RunError: the run stopped, because it diverged or could not write; the message says what is left.
+        RunInterrupted: a signal stopped it, after a checkpoint.
     """
-    folder = Path(str(recipe.output_dir)).expanduser()
-    args = build_arguments(recipe, folder / "checkpoints")
-    RUN_FOLDER.claim(folder, recipe, overwrite, resume, saves=args.should_save)
-    checkpoint = find_last_checkpoint(folder) if resume else None
-    run = build_run(recipe, folder, args)
-    run.trainer.train(resume_from_checkpoint=checkpoint)
-    run.trainer.remove_callback(EarlyStoppingCallback)  # it would look for its metric in the evaluations below
-    run.trainer.save_model(str(folder))
-    results = evaluate_splits(run)
-    if args.should_save:
-        write_json(folder / METRICS_FILE, results)
-        write_json(folder / HISTORY_FILE, run.trainer.state.log_history)
-        write_card(folder, recipe, run.task, run.model, run.data, results, command)
+    args = build_arguments(recipe, Path(str(recipe.output_dir)))
+    with ClaimedFolder(RUN_FOLDER, recipe, overwrite, resume, args.should_save, allow_changed_data) as folder:
+        args.output_dir = str(folder.checkpoints)
+        checkpoint = folder.find_checkpoint()
+        run = build_run(recipe, folder.path, args, folder.check_data)
+        fit(run.trainer, folder, checkpoint)
+        folder.save(lambda place: run.trainer.save_model(str(place)))
+        results = evaluate_splits(run)
+        if args.should_save:
+            write_json(folder.path / METRICS_FILE, results)
+            write_json(folder.path / HISTORY_FILE, run.trainer.state.log_history)
+            write_card(folder.path, recipe, run.task, run.model, run.data, results, command)
+        folder.finish()
     return results
 
 
-def build_run(recipe: Recipe, folder: Path, args: PlaitTrainingArguments) -> TrainingRun:
-    """Builds the data, the processor, the model, the metrics and the trainer."""
+def build_run(
+    recipe: Recipe,
+    folder: Path,
+    args: PlaitTrainingArguments,
+    check_data: Callable[[Mapping[str, Any]], None] = lambda splits: None,
+) -> TrainingRun:
+    """Builds the data, which `check_data` may refuse, the processor, the model, the metrics and the trainer."""
     task = find_task(recipe.task)
     data = read_data(recipe, task)
     if data.train is None:
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}: name it in data.splits")
+    check_data(data.splits)
     set_seed(args.seed)
     processor, model = build_processor_and_model(recipe, task, folder, args, data)
     collator = build_collator(recipe, task, processor, data.labels, args.image_cache)

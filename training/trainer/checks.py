@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import IterableDataset
-from transformers.trainer_utils import unwrap_peft_model
 
-from ...modeling.tasks.image_generation import PlaitForImageGeneration
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ..metrics.base import EvaluationMetrics
 from ..optimization.arguments import PlaitTrainingArguments
@@ -72,18 +70,6 @@ def check_streams(args: PlaitTrainingArguments, train: Any, evaluated: Any) -> N
                 f"{name}={getattr(args, name)!r} needs all rows beforehand, but a {type(data).__name__} is a stream: "
                 f"load it as a Dataset, or leave {name} out ({STREAM_REMEDIES[name]})"
             )
-
-
-def check_finite_loss(args: PlaitTrainingArguments, model: nn.Module, loss: Tensor, steps: int) -> Tensor:
-    """Returns the loss of a training step of image generation, after `steps` steps; raises ValueError if it is NaN or
-    infinite, since no later step would mend the weights."""
-    if isinstance(unwrap_peft_model(model), PlaitForImageGeneration) and not loss.isfinite().all():
-        raise ValueError(
-            f"the loss of step {steps + 1} is {float(loss)}: lower learning_rate ({args.learning_rate}) or "
-            f"muon_learning_rate ({args.muon_learning_rate}), set max_grad_norm ({args.max_grad_norm}) to 1, or train "
-            "without bf16 or fp16"
-        )
-    return loss
 
 
 def check_devices(args: PlaitTrainingArguments) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
 
@@ -34,12 +34,13 @@ from .callbacks import (
     WithoutTokenizer,
     build_early_stopping,
 )
-from .checks import check_best_metric, check_devices, check_finite_loss, check_gradient_cache, check_streams
+from .checks import check_best_metric, check_devices, check_gradient_cache, check_streams
 from .evaluation_loss import EvaluationLoss, count_targets, hide_fill_rows, measure_loss, select_targets
 from .image_generation import build_standardization, find_data_buckets
 from .loss_log import build_loss_log
 from .modality_patterns import evaluate_patterns
 from .model_init import adopt_model, build_model_callbacks, choose_model
+from .recoverable import RecoverableTrainer
 from .streamed_evaluation import evaluate_streamed
 from .tower_features import TowerFeatures
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class PlaitTrainer(Trainer):
+class PlaitTrainer(RecoverableTrainer):
     """The Trainer of transformers with learning rates and freezing by part, class weights, label smoothing for plait's
     losses, batches of rows with shared images or of similar length, cached outputs of frozen towers, and an evaluation
     that generates or keeps only the logits it needs.
@@ -197,7 +198,7 @@ class PlaitTrainer(Trainer):
         """Runs a training step as the Trainer does; with `gradient_cache_rows` in chunks (see `cached_backward`)."""
         if self.args.gradient_cache_rows is None:
             loss = super().training_step(model, inputs, num_items_in_batch)
-            return check_finite_loss(self.args, self.model, loss, self.state.global_step)
+            return self.guard.check_loss(loss, inputs)
         model.train()
         trained: Any = unwrap_peft_model(self.accelerator.unwrap_model(model))
         steps = self.current_gradient_accumulation_steps
@@ -209,7 +210,7 @@ class PlaitTrainer(Trainer):
             autocast=lambda: self.accelerator.autocast(),
         )
         average_gradients(trained)
-        return loss / steps
+        return self.guard.check_loss(loss / steps, inputs)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

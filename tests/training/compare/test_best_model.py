@@ -10,10 +10,12 @@ import pytest
 
 from plait import PlaitForClassification
 from plait.training.compare.best_model import is_saved, save_best_model
+from plait.training.compare.comparison import COMPARISON_FOLDER
 from plait.training.compare.experiment import Experiment
 from plait.training.compare.summary import Comparison, summarize_comparison
 from plait.training.compare.trials import TrialResult, list_trials
 from plait.training.recipes.files import save_recipe
+from plait.training.runs.claim import ClaimedFolder
 
 from .made_rows import build_experiment
 
@@ -40,22 +42,26 @@ def comparison(experiment: Experiment) -> Comparison:
 def test_the_best_is_trained_once_and_anew_for_another_recipe(
     experiment: Experiment, comparison: Comparison, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "best"
-    save_best_model(experiment, comparison, folder, "plait compare")
-    assert PlaitForClassification.from_pretrained(folder).config.fusion_config.strategy == "late"
-    card = (folder / "README.md").read_text()
-    assert "plait compare" in card and "late" in card and "30 rows for train" in card and "Seed 3" in card
-    assert not (folder / "checkpoints").exists()
-    recipe = experiment.systems[3].build_training_recipe(experiment.recipe, 3)
-    assert is_saved(folder, recipe)
-    (folder / "kept").touch()
-    save_best_model(experiment, comparison, folder, "plait compare")
-    assert (folder / "kept").exists()
     changed = copy.copy(experiment)
     changed.recipe = replace(experiment.recipe, training={**experiment.recipe.training, "learning_rate": 0.02})
-    save_best_model(changed, comparison, folder, "plait compare")
+    recipe = experiment.systems[3].build_training_recipe(experiment.recipe, 3)
+    with ClaimedFolder(COMPARISON_FOLDER, replace(experiment.recipe, output_dir=str(tmp_path / "c"))) as whole:
+        whole.start()
+        folder = tmp_path / "c" / "best"
+        save_best_model(experiment, comparison, whole, "plait compare")
+        assert PlaitForClassification.from_pretrained(folder).config.fusion_config.strategy == "late"
+        card = (folder / "README.md").read_text()
+        assert "# best" in card and "plait compare" in card and "late" in card
+        assert "30 rows for train" in card and "Seed 3" in card
+        assert not (folder / "checkpoints").exists()
+        assert is_saved(folder, recipe)
+        (folder / "kept").touch()
+        save_best_model(experiment, comparison, whole, "plait compare")
+        assert (folder / "kept").exists()
+        save_best_model(changed, comparison, whole, "plait compare")
     assert not (folder / "kept").exists() and not is_saved(folder, recipe)
     assert is_saved(folder, experiment.systems[3].build_training_recipe(changed.recipe, 3))
+    assert sorted(path.name for path in whole.place.iterdir()) == ["best", "compare.yaml", "run.json"]
 
 
 @pytest.mark.parametrize("missing", ["README.md", "recipe.yaml"])

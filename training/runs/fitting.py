@@ -1,0 +1,32 @@
+"""The training itself, in a claimed folder."""
+
+from typing import Any
+
+from torch import nn
+from transformers import EarlyStoppingCallback
+
+from ..optimization.arguments import PlaitTrainingArguments
+from ..trainer.recoverable import RecoverableTrainer
+from .claim import ClaimedFolder, StartCallback
+
+
+def fit(trainer: RecoverableTrainer, folder: ClaimedFolder, checkpoint: str | None) -> None:
+    """Trains from the checkpoint, or from the beginning: the folder starts with the first step, a signal stops with a
+    checkpoint, and a model whose weights are not finite is an error."""
+    folder.check_space(estimate_bytes(trainer.model, trainer.args))
+    trainer.add_callback(StartCallback(folder))
+    trainer.stop_signals = folder.signals
+    with folder.signals.defer():
+        trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.check_weights()
+    # it would look for its metric in the evaluations that follow
+    trainer.remove_callback(EarlyStoppingCallback)
+
+
+def estimate_bytes(model: nn.Module, args: PlaitTrainingArguments) -> int:
+    """Returns about how many bytes the model takes on the disk, with one checkpoint if any is saved."""
+    sizes: list[Any] = [(weight.numel() * weight.element_size(), weight.requires_grad) for weight in model.parameters()]
+    whole, trained = sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+    if str(args.save_strategy.value) == "no":
+        return whole
+    return 2 * whole + (0 if args.save_only_model else 2 * trained)
