@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from plait.modeling.kernels.linear import FEW_ROWS, LARGE_WEIGHT, WIDE_OUTPUT, linear
+from plait.modeling.kernels.linear import (
+    FEW_ROWS,
+    LARGE_WEIGHT,
+    WIDE_OUTPUT,
+    few_rows_linear,
+    has_linear_kernel,
+    linear,
+)
 
 SHAPES = {"small": (64, 64), "large": (1024, 512), "wide": (WIDE_OUTPUT, 64)}
 
@@ -44,3 +51,29 @@ def test_autocast_is_honoured(outputs: int, rows: int) -> None:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for given in (x, x.bfloat16()):
             assert torch.equal(linear(given, weight), F.linear(given, weight))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "served"),
+    [((512, 512), torch.float32, True), ((512, 511), torch.float32, False), ((512, 512), torch.bfloat16, False),
+     ((512, 512), torch.float64, False)],
+)  # fmt: skip
+def test_only_large_weights_have_kernels(shape: tuple[int, int], dtype: torch.dtype, served: bool) -> None:
+    assert has_linear_kernel(torch.empty(shape, dtype=dtype)) is served
+
+
+@pytest.mark.parametrize(("rows", "few"), [(1, False), (2, True), (8, True), (9, False)])
+def test_two_to_eight_rows_have_a_kernel_of_their_own(rows: int, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def record(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        calls.append(len(x))
+        return few_rows_linear(x, weight, bias)
+
+    monkeypatch.setattr("plait.modeling.kernels.linear.few_rows_linear", record)
+    linear(torch.ones(rows, 512), torch.ones(512, 512))
+    assert calls == [rows] * few
+    linear(torch.ones(4, 64), torch.ones(64, 64))
+    with torch.autocast("cpu", torch.bfloat16):
+        linear(torch.ones(4, 512), torch.ones(512, 512))
+    assert calls == [rows] * few

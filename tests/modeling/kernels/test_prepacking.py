@@ -1,14 +1,17 @@
 """Packed weights: the same numbers, dropped when training begins, never silently stale."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from plait import PlaitConfig, PlaitModel
+from plait.modeling.kernels import prepacking
 from plait.modeling.kernels.install import find_kernel
 from plait.modeling.kernels.prepacking import (
+    PLAIN_LAYOUT,
     Float32Linear,
     InPlaceMLP,
     KernelLayout,
@@ -200,3 +203,68 @@ def test_without_a_kernel_bfloat16_is_computed_in_float32(bias: bool) -> None:
         found = Float32Linear(layer.bfloat16())(x)
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found, exact.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "layout"),
+    [
+        ((1.01, 1.0, 0.89, 1.0), (TransposedLinear, OneDNNLinear)),
+        ((1.01, 1.0, 0.91, 1.0), (PlainLinear, OneDNNLinear)),
+        ((1.03, 1.0, 0.89, 1.0), (TransposedLinear, PlainLinear)),
+        ((1.03, 1.0, 0.91, 1.0), (PlainLinear, PlainLinear)),
+    ],
+)
+def test_a_layout_is_chosen_by_its_time(seconds: Any, layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tie of several rows goes to oneDNN; one row must gain a tenth. One row is probed over four layers."""
+    probes = [(OneDNNLinear, 1), (PlainLinear, 1), (TransposedLinear, 4), (PlainLinear, 4)]
+    times = dict(zip(probes, seconds, strict=True))
+    calls = []
+
+    def measure(kernel: Any, linears: Any, rows: int) -> float:
+        calls.append((kernel, len(linears), rows))
+        return times[kernel, len(linears)]
+
+    monkeypatch.setattr(prepacking, "_measure_seconds", measure)
+    assert probe_layout([nn.Linear(128, 256)] * 6) == layout
+    assert {call[2] for call in calls if call[1] == 1} == {1024} and {call[2] for call in calls if call[1] == 4} == {1}
+
+
+@pytest.mark.parametrize(("emulated", "plain"), [(1.0, True), (1.01, False), (0.99, True)])
+def test_an_emulated_type_is_copied_where_that_is_faster(
+    emulated: float, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepacking, "_has_onednn_kernel", lambda dtype: False)
+    monkeypatch.setattr(
+        prepacking, "_measure_seconds", lambda kernel, linears, rows: emulated if kernel is PlainLinear else 1.0
+    )
+    found = probe_layout([nn.Linear(128, 256, dtype=torch.bfloat16)])
+    assert found == (PLAIN_LAYOUT if plain else KernelLayout(Float32Linear, Float32Linear))
+
+
+def test_wide_layers_are_probed_with_fewer_rows() -> None:
+    for shape, rows in (((1024, 1024), 1024), ((2048, 1024), 512), ((2**14, 2**10), 64), ((2**15, 2**10), 64)):
+        assert prepacking._count_probe_rows(nn.Linear(*shape, device="meta")) == rows
+
+
+def test_the_least_of_the_later_times_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run, which warms up, does not."""
+    clock = iter([0, 0.1, 1, 5, 6, 9, 10, 15, 20, 28, 30, 36])
+    monkeypatch.setattr(prepacking.time, "process_time", lambda: next(clock))
+    inputs = []
+
+    def build(linear: nn.Linear) -> Any:
+        return lambda x: inputs.append((linear, x))
+
+    layers = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    assert prepacking._measure_seconds(build, layers, 4) == 3
+    assert len(inputs) == 12 and inputs[0][1].shape == (4, 3) and (inputs[0][1] == 1).all()
+    assert [linear for linear, _ in inputs[:4]] == [*layers, *layers]
+
+
+def test_layers_are_grouped_by_size_and_type() -> None:
+    sizes = [(128, 128), (128, 128), (128, 256), (127, 256), (256, 127)]
+    model = nn.Sequential(*(nn.Linear(*size) for size in sizes), nn.Linear(128, 128, dtype=torch.bfloat16),
+                          nn.Linear(128, 128, dtype=torch.float64))  # fmt: skip
+    groups = [[number for number, each in enumerate(model) if any(each is one for one in group)]
+              for group in prepacking._group_linears(model)]  # fmt: skip
+    assert groups == [[0, 1], [2], [5]]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from plait import PlaitForCausalLM
+from plait.modeling.kernels import training
 from plait.modeling.kernels.install import install_kernel
 from plait.modeling.kernels.training import (
     FEWEST_ROWS,
@@ -188,3 +189,35 @@ def test_a_tie_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert probe_kernels(128, 128) == TORCH_KERNELS
     monkeypatch.setattr("plait.modeling.kernels.training.measure_seconds", lambda kernels, a, b: [1.0, 0.5])
     assert probe_kernels(128, 128) == ALL_ONEDNN
+
+
+def test_a_kernel_must_be_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds, onednn in ((0.96, True), (0.97, False), (0.98, False)):
+        monkeypatch.setattr(training, "measure_seconds", lambda kernels, a, b, s=seconds: [1.0, s])
+        assert probe_kernels(128, 128) == (ALL_ONEDNN if onednn else TORCH_KERNELS)
+
+
+def test_products_are_probed_in_the_shapes_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def measure(kernels: object, a: Tensor, b: Tensor) -> list[float]:
+        shapes.append((tuple(a.shape), tuple(b.shape)))
+        return [1.0, 1.0]
+
+    monkeypatch.setattr(training, "measure_seconds", measure)
+    probe_kernels(256, 128)
+    assert shapes == [((512, 128), (128, 256)), ((512, 256), (256, 128)), ((256, 512), (512, 128))]
+    probe_kernels(4096, 1024)
+    assert shapes[3][0] == (128, 1024)
+    monkeypatch.setattr(training, "TRAINING_PROBE_WORK", 2**10)
+    probe_kernels(256, 128)
+    assert shapes[6][0] == (FEWEST_ROWS, 128)
+
+
+def test_the_first_run_of_a_kernel_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 0.5, 1, 1.25, 2, 5, 6, 8, 10, 12, 14, 15, 16, 20, 21, 22, 23, 30, 31, 36])
+    monkeypatch.setattr(training.time, "process_time", lambda: next(clock))
+    calls: list[str] = []
+    kernels: list = [lambda a, b, bias: calls.append("first"), lambda a, b, bias: calls.append("second")]
+    assert training.measure_seconds(kernels, torch.ones(1), torch.ones(1)) == [2, 1]
+    assert calls == ["first", "second"] * 5
