@@ -351,3 +351,39 @@ def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         main([*command, "--help"])
     assert ended.value.code == 0
     assert "usage: plait" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("train r", {"command": "train", "recipe": "r", "overwrite": False, "resume": False}),
+        ("train r --overwrite --resume", {"command": "train", "recipe": "r", "overwrite": True, "resume": True}),
+        ("compare r", {"command": "compare", "recipe": "r", "overwrite": False, "resume": False}),
+        ("compare r --overwrite --resume", {"command": "compare", "recipe": "r", "overwrite": True, "resume": True}),
+        ("evaluate m", {"command": "evaluate", "model": "m", "data": None, "split": None, "output": None,
+                        "intervals": False, "beside": []}),
+        ("evaluate m --data d --split s --output o --intervals --beside a --beside b",
+         {"command": "evaluate", "model": "m", "data": "d", "split": "s", "output": "o", "intervals": True,
+          "beside": ["a", "b"]}),
+        ("predict m", {"command": "predict", "model": "m", "text": [], "image": [], "audio": [], "context": [],
+                       "data": None, "output": None, "num_images": 1, "batch_size": 32}),
+        ("predict m --text a --text b --image c --audio d --context e --data f --output g "
+         "--num-images 2 --batch-size 3",
+         {"command": "predict", "model": "m", "text": ["a", "b"], "image": ["c"], "audio": ["d"], "context": ["e"],
+          "data": "f", "output": "g", "num_images": 2, "batch_size": 3}),
+    ],
+)  # fmt: skip
+def test_arguments_and_what_they_are_without_being_given(line: str, expected: dict[str, Any]) -> None:
+    parser, commands = build_parsers()
+    for _ in range(2):  # a list that was given is not the default of the next call
+        found = vars(parser.parse_args(line.split()))
+        assert {name: found[name] for name in expected} == expected
+    assert set(commands) == {"train", "evaluate", "predict", "compare"}
+
+
+def test_a_command_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["practise"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+    assert "train | evaluate | predict | compare" in capsys.readouterr().err

@@ -4,11 +4,20 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertConfig, BertModel, RegNetConfig
 
 from plait import PlaitConfig, PlaitForCausalLM, PlaitModel
-from plait.configuration import PlaitDecoderConfig, PlaitTextConfig
-from plait.modeling.checkpoints.component import READY_MODEL
-from plait.modeling.composition.components import as_tower_config, build_plait_component, find_component_config
+from plait.configuration import PlaitDecoderConfig, PlaitTextConfig, PlaitVideoConfig, PlaitVisionConfig
+from plait.modeling.checkpoints.component import READY_MODEL, Component
+from plait.modeling.composition.components import (
+    as_tower_config,
+    as_video_component,
+    build_component,
+    build_plait_component,
+    find_component_config,
+    select_pooler,
+    without_unused_modules,
+)
 
 CORE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -57,3 +66,58 @@ def test_a_part_that_is_not_there_is_named() -> None:
         find_component_config("image", text)
     with pytest.raises(ValueError, match="the plait model has no image tower; it has a decoder"):
         find_component_config("image", decoder)
+
+
+def test_a_component_is_used_as_it_is_and_a_config_is_fresh() -> None:
+    given = Component(PlaitTextConfig(**CORE), {}, {}, "somewhere")
+    assert build_component("text", given, {}) is given
+    own = PlaitTextConfig(**CORE)
+    fresh = build_component("text", own, {})
+    assert fresh.config is own and (fresh.weights, fresh.heads, fresh.origin) == ({}, {}, "fresh")
+    whole = PlaitConfig(text_config=CORE)
+    assert build_component("text", whole, {}).config is whole.text_config
+    foreign = build_component("text", BertConfig(**CORE, intermediate_size=32), {})
+    assert isinstance(foreign.config, PlaitTextConfig) and foreign.config.family == "bert"
+    unknown = RegNetConfig(hidden_sizes=[8, 8], depths=[1, 1])
+    assert build_component("image", unknown, {}).config is unknown
+
+
+def test_a_ready_model_brings_its_weights_and_its_name() -> None:
+    model = BertModel(BertConfig(**CORE, intermediate_size=32)).eval()
+    for name, origin in (("", READY_MODEL), ("some/model", "some/model")):
+        model.name_or_path = name
+        found = build_component("text", model, {})
+        assert found.origin == origin and isinstance(found.config, PlaitTextConfig)
+        table = found.weights["embeddings.token_embedding.weight"]
+        assert torch.equal(table, model.embeddings.word_embeddings.weight)
+        assert table.data_ptr() != model.embeddings.word_embeddings.weight.data_ptr()
+    plait_model = PlaitModel(PlaitConfig(text_config=CORE))
+    assert build_component("text", plait_model, {}).weights.keys() == plait_model.towers["text"].state_dict().keys()
+
+
+def test_an_image_tower_becomes_one_of_frames() -> None:
+    image = PlaitVisionConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+    found = as_video_component(image, {"num_frames": 3}, {})
+    assert isinstance(found.config, PlaitVideoConfig) and found.config.num_frames == 3
+    assert found.config.image_config.hidden_size == 16 and found.config.image_config.pooling == "none"
+    ready = as_video_component(PlaitModel(PlaitConfig(vision_config=image)), {}, {})
+    assert ready.heads == {} and ready.weights and all(name.startswith("frames.") for name in ready.weights)
+    assert as_video_component(None, {}, {}) is None and as_video_component(found.config, {}, {}) is found.config
+    with pytest.raises(ValueError, match="is for an image tower that reads frames"):
+        as_video_component(found.config, {"num_frames": 3}, {})
+
+
+def test_what_a_plain_tower_does_not_use_is_left_out() -> None:
+    config = PlaitVisionConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mask_token=True,
+                               pooling="first", pooler_size=16, pooler_act="tanh", packing=False)  # fmt: skip
+    weights = {
+        name: torch.ones(1) for name in ("pooler.dense.weight", "embeddings.mask_token.weight", "other.pooler.x")
+    }
+    given = Component(config, weights, {}, "x")
+    found = without_unused_modules(given, "image")
+    assert list(found.weights) == ["other.pooler.x"] and found.config is not config
+    own: Any = found.config
+    assert (own.pooling, own.pooler_size, own.pooler_act, own.mask_token) == ("none", None, None, False)
+    assert own.packing and not own.pooler_norm and config.pooling == "first"
+    assert select_pooler(given, "image", pooled=True) is given
+    assert select_pooler(given, "image", pooled=False).config.pooling == "none"

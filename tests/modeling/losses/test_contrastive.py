@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
+from plait.modeling.losses import contrastive
 from plait.modeling.losses.contrastive import ContrastiveLoss, Similarity, fingerprint, mix_bits
 
 BATCH, WIDTH = 7, 5
@@ -309,3 +310,53 @@ def test_fingerprints_of_any_type_ignore_zeros_at_the_end(dtype: torch.dtype) ->
     assert first == again != other
     padded = torch.cat((rows, torch.zeros(3, 2, dtype=dtype)), dim=1)
     assert fingerprint(padded).tolist() == [first, other, again] == fingerprint(rows[:, :, None]).tolist()
+
+
+def test_defaults_of_the_loss_and_the_similarity() -> None:
+    loss, similarity = ContrastiveLoss(), Similarity()
+    assert (loss.kind, loss.hardness, loss.block, loss.gather) == ("info_nce", 0.0, 2**21, True)
+    similarity.init_weights(0.02)
+    assert similarity.logit_scale.exp().item() == pytest.approx(1 / 0.07) and similarity.logit_bias is None
+    assert similarity.largest == 100 and Similarity(100.0).scale == 100
+    with_bias = Similarity(10.0, -3.0)
+    with_bias.init_weights(0.02)
+    assert with_bias.logit_bias.item() == -3 and with_bias(torch.ones(2), torch.ones(2)).item() == pytest.approx(17)
+    for scale in (0.0, 100.1):
+        with pytest.raises(ValueError, match="scale of similarities is"):
+            Similarity(scale)
+    Similarity(200.0, largest=200.0)
+    with pytest.raises(ValueError, match="hardness is -0.1"):
+        ContrastiveLoss(hardness=-0.1)
+
+
+def test_scalars_of_older_folders_load() -> None:
+    similarity = Similarity(10.0, -3.0)
+    similarity.load_state_dict({"logit_scale": torch.tensor(2.0), "logit_bias": torch.tensor([1.0])})
+    assert similarity.logit_scale.tolist() == [2] and similarity.logit_bias.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("count", "groups", "further", "warned"),
+    [
+        (1, None, 0, True),
+        (2, None, 0, False),
+        (3, [1, 1, 1], 0, True),
+        (3, [1, 1, 2], 0, False),
+        (3, [-1, -1, -1], 0, False),
+        (1, None, 1, False),
+        (3, [1, 1, 1], 1, False),
+    ],
+)
+def test_a_batch_without_negatives_is_said(
+    count: int, groups: list[int] | None, further: int, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(contrastive.logger, "warning_once", said.append)
+    numbers = None if groups is None else torch.tensor(groups)[:, None]
+    ContrastiveLoss()(
+        vectors(count, WIDTH), vectors(count, WIDTH, seed=1), similarity_of(), numbers,
+        negatives=vectors(further, WIDTH, seed=2),
+    )  # fmt: skip
+    assert bool(said) is warned
+    if warned:
+        assert f"a batch of {count} pair{'s that are all alike' if count > 1 else ''} has no negatives" in said[0]
