@@ -15,9 +15,14 @@ MEDIA_BASELINES = ("noise", "blur", "mean", "zero", "rows")
 BLUR = 1 / 8
 
 
+def list_baselines(modality: str) -> tuple[str, ...]:
+    """Returns the baselines of a modality."""
+    return TEXT_BASELINES if modality == "text" else MEDIA_BASELINES
+
+
 def check_baseline(modality: str, name: Any) -> None:
     """Raises ValueError for a baseline that this modality does not have, with those that it has."""
-    known = TEXT_BASELINES if modality == "text" else MEDIA_BASELINES
+    known = list_baselines(modality)
     if name not in known:
         raise ValueError(f"no baseline {name!r} for {modality}{suggest(str(name), known)}: choose {', '.join(known)}")
 

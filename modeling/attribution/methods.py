@@ -7,10 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .features import Features, drop_channels
+from ...configuration import DOCUMENT
+from ..inputs import MODALITY_INPUTS
+from .features import Features, drop_channels, element_shape
 from .gradients import Attributed, check_gradients, integrate_gradients, sample_gradients
-from .perturbation import MaskKernel, fit_samples, occlude
+from .perturbation import MaskKernel, fit_samples, occlude, score_kept
+from .relevance import compute_relevance
+from .relevance_rules import GradientRule, RelevanceRule, RolloutRule
 from .scored_row import ScoredRow
+from .token_places import spread_tokens
 
 
 @dataclass
@@ -94,11 +99,44 @@ def compute_perturbation(call: AttributionCall) -> Attributed:
     return fit_samples(call.row, call.features, call.baselines, *options)
 
 
+def compute_attention_rollout(call: AttributionCall) -> Attributed:
+    """Computes `compute_relevance` by attention rollout."""
+    return follow_attention(call, RolloutRule())
+
+
+def compute_attention_relevance(call: AttributionCall) -> Attributed:
+    """Computes `compute_relevance` by gradient-weighted attention."""
+    return follow_attention(call, GradientRule())
+
+
+def follow_attention(call: AttributionCall, rule: RelevanceRule) -> Attributed:
+    """Spreads the relevance of tokens over the elements that they stand for; elements without a feature get none."""
+    row, features = call.row, call.features
+    relevance = compute_relevance(row.model, row.inputs, row.target, rule)
+    amounts = []
+    for name, value in zip(row.names, row.values, strict=True):
+        side, modality = find_input_side(name, row.model.config.sides)
+        shape = element_shape(name, value)
+        found = spread_tokens(name, modality, relevance[side], shape).to(value)
+        amounts.append(found.masked_fill(drop_channels(name, features.groups[name]).expand(shape) < 0, 0))
+    scores = score_kept(row, features, call.baselines, torch.tensor([[True], [False]]).expand(2, features.count), 2)
+    return Attributed(amounts, scores[0].item(), scores[1].item())
+
+
+def find_input_side(name: str, sides: Mapping[str, str]) -> tuple[str, str]:
+    """Returns the side and the modality that an input belongs to; a text without a tower is the decoder's."""
+    start = f"{DOCUMENT}_"
+    modality = next(modality for modality, names in MODALITY_INPUTS.items() if name.removeprefix(start) in names)
+    return (DOCUMENT, sides[DOCUMENT]) if name.startswith(start) else (modality, modality)
+
+
 METHODS: dict[str, AttributionMethod] = {
     "integrated_gradients": AttributionMethod(compute_integrated_gradients, complete=True, follows=True),
     "gradient_shap": AttributionMethod(compute_gradient_shap, complete=True, follows=True),
     "occlusion": AttributionMethod(compute_occlusion),
     "perturbation": AttributionMethod(compute_perturbation, complete=True),
+    "attention_rollout": AttributionMethod(compute_attention_rollout),
+    "attention_relevance": AttributionMethod(compute_attention_relevance),
 }
 DEFAULT_METHOD = "integrated_gradients"
 

@@ -23,11 +23,18 @@ class ScoredRow:
         target: of one row.
         names: the inputs that are explained: "input_ids", "document_input_ids", or float inputs.
 
+    Raises ValueError for features that a tower has computed before (a frozen cache).
+
     Attributes:
         values: for each name its value, (1, ...) floats; of tokens their embeddings, (1, length, width).
     """
 
     def __init__(self, model: Any, inputs: Mapping[str, Tensor], target: Target, names: Sequence[str]) -> None:
+        if "encoder_outputs" in inputs:
+            raise ValueError(
+                "the inputs hold encoder_outputs, the features of a tower that was run before: no change of its input "
+                "reaches the score: pass the inputs of the tower itself"
+            )
         self.model, self.inputs, self.target, self.names = model, dict(inputs), target, tuple(names)
         self.embedders = {name: find_embedder(model, name) for name in names if name in TOKEN_INPUTS}
         self.values = tuple(self.embed(name, inputs[name]) for name in self.names)

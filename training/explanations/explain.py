@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...configuration.messages import suggest
-from ...modeling.attribution.baselines import check_baseline
+from ...modeling.attribution.baselines import check_baseline, list_baselines
 from ...modeling.attribution.gradients import Attributed
 from ...modeling.attribution.methods import DEFAULT_METHOD, METHODS, AttributionCall, MethodSettings, attribute
 from ...modeling.attribution.scored_row import ScoredRow
@@ -97,16 +97,10 @@ def find_baselines(given: str | Mapping[str, str] | None) -> dict[str, str]:
     if given is None:
         return dict(DEFAULT_BASELINES)
     if isinstance(given, str):
-        fitting = {}
-        for modality in DEFAULT_BASELINES:
-            try:
-                check_baseline(modality, given)
-                fitting[modality] = given
-            except ValueError as error:
-                problem = error
+        fitting = [modality for modality in DEFAULT_BASELINES if given in list_baselines(modality)]
         if not fitting:
-            raise problem
-        return DEFAULT_BASELINES | fitting
+            check_baseline("image", given)
+        return DEFAULT_BASELINES | dict.fromkeys(fitting, given)
     for modality, name in given.items():
         if modality not in DEFAULT_BASELINES:
             choices = ", ".join(DEFAULT_BASELINES)

@@ -9,6 +9,8 @@ from PIL import Image
 
 from ...processing.images import COLOR_MODES, count_channels, process_image
 
+SNAP = 0.02  # of the image's length: its borders are met exactly, beyond the rounding of ramps to 256 values
+
 
 @dataclass
 class AxisMap:
@@ -73,4 +75,7 @@ def fit_axis(places: np.ndarray, axis: int, length: int) -> AxisMap:
     inner = (centres > 0.5 + 1e-6 * length) & (centres < length - 0.5 - 1e-6 * length)  # the ramp ends at the borders
     inner = inner if inner.sum() >= 2 else np.ones_like(inner)
     slope, start = np.polyfit(numbers[inner] + 0.5, centres[inner], 1)
-    return AxisMap(length, np.arange(len(lines) + 1) * slope + start)
+    edges = np.arange(len(lines) + 1) * slope + start
+    if np.abs(edges[[0, -1]] - (0, length)).max() < SNAP * length:
+        edges = np.linspace(0, length, len(edges))
+    return AxisMap(length, edges)
