@@ -1,5 +1,6 @@
 """A model of plait in its families' own formats again."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,14 @@ def test_a_decoder_comes_back(tmp_path: Path) -> None:
     source = made(hf.GPT2Model(hf.GPT2Config(vocab_size=30, n_embd=16, n_layer=2, n_head=2)), tmp_path / "gpt2")
     export(PlaitModel.from_pretrained(source), tmp_path / "out")
     assert_equal_files(tmp_path / "out", source)
+
+
+def test_a_config_is_written_for_readers(bert: Path, tmp_path: Path) -> None:
+    """Indented, in the order of the alphabet, with the type of its weights."""
+    model = PlaitForMaskedLM.from_pretrained(bert, dtype=torch.bfloat16)
+    export(model, tmp_path / "back")
+    text = (tmp_path / "back" / "config.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    assert text == json.dumps(content, indent=2, sort_keys=True) + "\n"
+    assert content["dtype"] == "bfloat16" and content["tie_word_embeddings"] is True
+    assert content["model_type"] == "bert" and content["architectures"] == ["BertForMaskedLM"]
