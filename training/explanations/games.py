@@ -86,8 +86,10 @@ class RowGames:
             {coalition: np.mean(values, axis=0, dtype=np.float64) for coalition, values in row.items()} for row in found
         ]
 
-    def compute(self, unit: str, number: int) -> PlayerValues:
-        """Computes the players' values in one of the units that `play` has scored, the `number`-th."""
+    def compute(self, unit: str, number: int, check: bool = True) -> PlayerValues:
+        """Computes the players' values in one of the units that `play` has scored, the `number`-th.
+
+        check: raise ArithmeticError for scores that are not finite (see `check_efficiency`)."""
         players = list(self.absent.players)
         rows, names = len(self.values), [f"{a} + {b}" for i, a in enumerate(players) for b in players[i + 1 :]]
         grids = {name: np.full((rows, len(players)), np.nan) for name in ("shapley", "main", "errors", "removed")}
@@ -104,7 +106,8 @@ class RowGames:
                 grids[name][places] = values.numpy().T
             for pair, values in together.items():
                 pairs[pair][own] = values.numpy()
-        check_efficiency(grids["shapley"], *ends)
+        if check:
+            check_efficiency(grids["shapley"], *ends)
         return PlayerValues(unit, **grids, interactions=pairs, whole=ends[0], empty=ends[1])
 
     def _collect(self, rows: Sequence[int], coalition: int, number: int) -> Tensor:

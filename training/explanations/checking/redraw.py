@@ -5,9 +5,9 @@ from collections.abc import Generator
 import torch
 from torch import Tensor, nn
 
-from ...configuration import DOCUMENT
-from ...configuration.modalities import MODALITIES
-from ...modeling.backbone.parts import group_parameters_by_part
+from ....configuration import DOCUMENT
+from ....configuration.modalities import MODALITIES
+from ....modeling.backbone.parts import group_parameters_by_part
 
 TOP_DOWN = ("head", "decoder", "denoiser", "autoencoder", "fusion", DOCUMENT, *reversed(MODALITIES))
 

@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..data.image_grid import LINE_HEIGHT, build_font
+from ...data.image_grid import LINE_HEIGHT, build_font
 
 # purple for less, orange for more: PuOr of ColorBrewer, https://colorbrewer2.org (Harrower & Brewer 2003)
 ANCHORS = np.array([[84, 39, 136], [153, 142, 195], [247, 247, 247], [241, 163, 64], [179, 88, 6]], dtype=float)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from plait.training.explanations.ranks import compute_area, correlate_ranks, cover_boxes, points_at
+from plait.training.explanations.checking.ranks import compute_area, correlate_ranks, cover_boxes, points_at
 
 
 def test_rank_correlation_is_spearmans() -> None:

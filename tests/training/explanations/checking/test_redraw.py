@@ -5,7 +5,7 @@ import torch
 
 from plait import PlaitForClassification
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
-from plait.training.explanations.redraw import redraw_weights
+from plait.training.explanations.checking.redraw import redraw_weights
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 

@@ -1,0 +1,1 @@
+"""Checks of explanations: which of them can be believed."""

@@ -1,0 +1,1 @@
+"""What one looks at: images, words and lines in colours, on one page."""
