@@ -26,7 +26,9 @@ from .processing import PlaitProcessor
 from .processing import register as register_processor
 
 if TYPE_CHECKING:
+    from .training.explanations.checking.belief import check_explanations
     from .training.explanations.explain import explain
+    from .training.explanations.modalities import explain_modalities
     from .training.explanations.results import Explanation
     from .training.optimization.arguments import PlaitTrainingArguments
     from .training.parameters import parameter_groups
@@ -50,7 +52,9 @@ __all__ = [
     "PlaitProcessor",
     "PlaitTrainer",
     "PlaitTrainingArguments",
+    "check_explanations",
     "explain",
+    "explain_modalities",
     "parameter_groups",
     "pipeline",
 ]
@@ -59,7 +63,9 @@ LAZY = {
     "Explanation": ".training.explanations.results",
     "PlaitTrainer": ".training.trainer.trainer",
     "PlaitTrainingArguments": ".training.optimization.arguments",
+    "check_explanations": ".training.explanations.checking.belief",
     "explain": ".training.explanations.explain",
+    "explain_modalities": ".training.explanations.modalities",
     "parameter_groups": ".training.parameters",
     "pipeline": ".training.runs.pipelines",
 }

@@ -17,6 +17,7 @@ from .recipes.files import parse_overrides
 from .recipes.schema import Recipe
 from .runs.evaluate import evaluate as evaluate_model
 from .runs.evaluate import evaluate_rows
+from .runs.explain import ExplainOptions, explain_data
 from .runs.image_output import is_image_output, predict_images, write_images
 from .runs.loading import load_model_recipe
 from .runs.predict import build_option_rows, load_data_rows, write_predictions
@@ -98,6 +99,25 @@ def run_predict(options: argparse.Namespace, overrides: Sequence[str], arguments
     return 0
 
 
+def run_explain(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs `plait explain`: writes the folder of explanations, and prints the tables that were asked for."""
+    recipe = load_model_recipe(options.model, build_data_overrides(options, overrides))
+    if recipe.data.source is None:
+        raise RecipeError(f"{options.model} has no recipe that names data: give --data")
+    wanted = ExplainOptions(
+        Path(options.output).expanduser(),
+        options.method,
+        options.target,
+        options.check,
+        options.modalities,
+        options.absence,
+        options.rows,
+    )
+    for name, text in explain_data(options.model, recipe, wanted).items():
+        print(f"{name}:\n{text}\n" if "\n" in text else text)
+    return 0
+
+
 def run_compare(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs `plait compare`: fills the comparison folder and prints its table and its answer."""
     recipe = load_recipe(options.recipe, parse_overrides(overrides))
@@ -134,7 +154,13 @@ def check_output_path(output: str | None, overwrite: bool) -> None:
         raise RecipeError(f"--output {output} cannot be written: {error.strerror}") from error
 
 
-COMMANDS = {"train": run_train, "evaluate": run_evaluate, "predict": run_predict, "compare": run_compare}
+COMMANDS = {
+    "train": run_train,
+    "evaluate": run_evaluate,
+    "predict": run_predict,
+    "explain": run_explain,
+    "compare": run_compare,
+}
 
 
 def build_data_overrides(options: argparse.Namespace, overrides: Sequence[str]) -> dict:

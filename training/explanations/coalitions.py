@@ -77,6 +77,7 @@ class AbsentRows:
         background: the other rows; None: `rows`, each row's own excepted.
         draws: rows for each coalition with "shuffled".
         seed: of the random choices.
+        blank_text: the blank text; "" if the tokenizer has tokens for it.
 
     Raises:
         RecipeError: an unknown absence, fewer than one draw, a row without any player, or no other row to take values
@@ -91,11 +92,13 @@ class AbsentRows:
         background: Sequence[Row] | None = None,
         draws: int = 4,
         seed: int = 0,
+        blank_text: str = "",
     ) -> None:
         check_choice("absence", absence, ABSENCES)
         if draws < 1:
             raise RecipeError(f"draws is {draws}: expected at least 1 other row for each absent modality")
         self.rows, self.players, self.absence, self.draws, self.seed = rows, players, absence, draws, seed
+        self.blank_text = blank_text
         self.background = rows if background is None else background
         self.present = [find_present(row, players) for row in rows]
         for number in (number for number, present in enumerate(self.present) if not present):
@@ -134,7 +137,8 @@ class AbsentRows:
     def _build_blank(self, row: Row, player: str) -> Row:
         modality = player.partition(".")[0].partition("_")[0]
         columns = [column for column in self.players[player] if column in row]
-        return build_blank_columns(row, columns, modality if modality in MODALITY_TABLE else "text")
+        blank = build_blank_columns(row, columns, modality if modality in MODALITY_TABLE else "text")
+        return {name: self.blank_text if value == "" else value for name, value in blank.items()}
 
     def _take_from_others(self, number: int, lost: Sequence[str], draw: int) -> Row:
         """Returns the lost players' columns of other rows. The order of the donors is that of one permutation for each

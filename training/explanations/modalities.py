@@ -7,6 +7,7 @@ import numpy as np
 from transformers.utils import logging
 
 from ...processing import PlaitProcessor
+from ...processing.calls import call_tokenizer
 from ..data.media import Row
 from ..tasks.registry import find_class_task
 from .coalitions import Absence, AbsentRows, Grouping, find_players
@@ -64,7 +65,7 @@ def explain_modalities(
     """
     given = [rows] if isinstance(rows, Mapping) else list(rows)
     players = find_model_players(model, given, by)
-    absent = AbsentRows(given, players, absence, background, draws, seed)
+    absent = AbsentRows(given, players, absence, background, draws, seed, find_blank_text(processor))
     trained = is_trained_with_missing(model)
     if absence == "absent" and not trained:
         logger.warning(UNTRAINED)
@@ -84,6 +85,15 @@ def find_model_players(model: Any, rows: Sequence[Row], by: Grouping) -> dict[st
         raise ValueError(f"{type(model).__name__} has no task: load the folder as the class of its task")
     fixed = {column for kind, column in TARGET_COLUMNS.items() if isinstance(model, kind)}
     return {name: columns for name, columns in find_players(rows, task, by).items() if name not in fixed}
+
+
+def find_blank_text(processor: PlaitProcessor) -> str:
+    """Returns the text without content: "" or, if the tokenizer has no token for it, so that a model would be told that
+    there is no text at all, its mask or unknown token."""
+    tokenizer = processor.find_part("tokenizer")
+    if tokenizer is None or len(call_tokenizer(tokenizer, "")["input_ids"]):
+        return ""
+    return tokenizer.mask_token or tokenizer.unk_token or tokenizer.eos_token or ""
 
 
 def is_trained_with_missing(model: Any) -> bool:

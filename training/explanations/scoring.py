@@ -20,7 +20,7 @@ from ..data.labels import MULTI, SINGLE, read_config_labels
 from ..data.media import Row
 from ..data.row_encoder import ImageCache, RowEncoder
 from ..tasks.base import move_to_device
-from .encoding import EncodedRows, encode_rows
+from .encoding import EncodedRows, encode_explained_rows
 from .targets import find_targets
 
 CACHED_IMAGES = 0.5  # GiB of processed images
@@ -111,7 +111,7 @@ class RowScorer:
     def encode(self, rows: Sequence[Row]) -> EncodedRows:
         """Encodes rows; images that several of them share are processed once."""
         if isinstance(self.model, PlaitForQuestionAnswering) or DOCUMENT in rows[0]:
-            return encode_rows(self.model, self.processor, rows, self.max_length)
+            return encode_explained_rows(self.model, self.processor, rows, self.max_length)
         return EncodedRows(rows, move_to_device(self.encoder.encode_inputs(rows), self.model), {}, {})
 
     def __call__(self, rows: Sequence[Row], numbers: Sequence[int]) -> np.ndarray:

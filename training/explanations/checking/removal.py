@@ -12,8 +12,8 @@ from ....processing.video import FrameSampling, read_frames
 from ...data.media import Row, list_present
 from ..results import Attribution
 
-CELLS = 8  # rows and columns of cells of an image
-# what stands in the place of removed parts, the first choice first; "rows", "mean" and "blur" are baselines of methods too
+IMAGE_CELLS = 8  # rows and columns of cells of an image
+# what stands in the place of removed parts, the first choice first; "rows" and "blur" are baselines of methods too
 REPLACEMENTS = {
     "text": ("removed", "rows"),
     "image": ("border", "rows", "mean", "blur"),
@@ -83,7 +83,7 @@ def build_image_cells(row: Row, name: str, attribution: Attribution, replacement
 
 def label_cells(height: int, width: int) -> np.ndarray:
     """Returns (height, width) the number of each pixel's cell, from 0."""
-    rows, columns = min(CELLS, height), min(CELLS, width)
+    rows, columns = min(IMAGE_CELLS, height), min(IMAGE_CELLS, width)
     return (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
 
 

@@ -1,0 +1,89 @@
+"""`plait explain`: from a folder and data to explanations that can be looked at, and its mistakes in one line."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plait import PlaitProcessor
+from plait.training.cli import main
+from plait.training.explanations.results import Explanation
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> Path:
+    path = tmp_path_factory.mktemp("explained") / "rows.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_model: Callable[..., Any], processor: PlaitProcessor) -> Path:
+    for part in (make_model(), processor):
+        part.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_folder_is_written_and_its_tables_printed(
+    folder: Path, data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "explained"
+    options = ["--rows", "3", "--method", "occlusion", "--check", "--modalities", "--absence", "blank"]
+    assert main(["explain", str(folder), "--data", str(data_file), "--output", str(output), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "which explanations can be believed:" in printed and "| occlusion | image | border |" in printed
+    assert (
+        "what each modality adds:" in printed
+        and "accuracy points" in printed
+        and "an absent modality is blank" in printed
+    )
+    assert f"3 rows explained by occlusion: {output / 'explanation.html'}" in printed
+    found = Explanation.load(output)
+    assert len(found) == 3 and set(found[0].attributions) == {"text", "image"}
+    page = (output / "explanation.html").read_text()
+    assert page.count("<section") == 3 and "what each modality adds" in page
+    assert len(list((output / "images").glob("*.png"))) == 3
+    assert json.loads((output / "modalities.json").read_text())["absence"] == "blank"
+    assert json.loads((output / "check.json").read_text())["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "oclusion"], "no method 'oclusion'"),
+        (["--target", "purple"], "target 'purple' is no class"),
+        (["--rows", "0"], "--rows is 0: expected at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(
+    folder: Path,
+    data_file: Path,
+    tmp_path: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "explained"
+    assert main(["explain", str(folder), "--data", str(data_file), "--output", str(output), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_an_existing_folder_is_not_overwritten(
+    folder: Path, data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "explained").mkdir()
+    (tmp_path / "explained" / "notes.txt").write_text("mine")
+    arguments = ["explain", str(folder), "--data", str(data_file), "--output", str(tmp_path / "explained")]
+    assert main(arguments) == 2
+    assert "exists and is not overwritten" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "explained").iterdir()] == ["notes.txt"]
+    assert main(["explain", str(folder), "--output", str(tmp_path / "new")]) == 2
+    assert "give --data" in capsys.readouterr().err
