@@ -271,7 +271,7 @@ def test_hints_of_predict_name_options_that_exist(name: str, capsys: pytest.Capt
             "eval_dataset",
         ),
         (["train", "{recipe}", "--model.fusion", "earlier"], "model.fusion is 'earlier'; did you mean 'early'"),
-        (["train", "{recipe}", "--model.text", "./nowhere", "--tokenizer", "null"], "model: "),
+        (["train", "{recipe}", "--model.text", "./nowhere", "--tokenizer", "null"], "./nowhere: no such folder"),
         (["train", "{recipe}", "--model.text", "package:no_such_package/x"], "pip install no-such-package"),
         (["train", "{recipe}", "--model.text.config.hiden_size", "8"], "did you mean 'hidden_size'"),
         (["train", "{recipe}", "--tokenizer", "null"], "a newly initialized text tower needs a tokenizer"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...configuration.messages import to_one_line
 from ...configuration.modalities import MEDIA
 from ..recipes.errors import RecipeError
+from ..recipes.references import check_connection, looks_local
 from ..recipes.schema import SPLITS, DataRecipe
 from .cells import (
     NESTED_TEXT_COLUMNS,
@@ -59,10 +60,12 @@ def load_source(recipe: DataRecipe, needs_labels: bool = True) -> dict[str, "Dat
         return _read_folder(path, recipe, read)
     if path.is_file():
         return {"train": _resolve_paths(read([path]), recipe, path.parent)}
-    if path.suffix in FILE_READERS or source.startswith((".", "/", "~")):
+    if path.suffix in FILE_READERS or looks_local(source):
         raise RecipeError(f"data.source: there is no file or folder {source}")
-    from datasets import DatasetDict, load_dataset
+    from datasets import DatasetDict, config, load_dataset
 
+    cached = Path(config.HF_DATASETS_CACHE, source.replace("/", "___").lower()).exists()
+    check_connection(f"data.source: {source}", cached)
     try:
         loaded = load_dataset(source, recipe.name, revision=recipe.revision)
     except (OSError, ValueError) as error:

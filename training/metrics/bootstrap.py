@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CONFIDENCE_LEVEL = 0.95
+MIN_RESAMPLES = 100  # fewer give no usable interval
 
 
 class Interval(NamedTuple):
@@ -39,8 +40,8 @@ class Resamples:
     """
 
     def __init__(self, groups: np.ndarray, seeds: int, count: int, seed: int) -> None:
-        if count < 100:
-            raise ValueError(f"bootstrap is {count}: expected at least 100 resamples")
+        if count < MIN_RESAMPLES:
+            raise ValueError(f"bootstrap is {count}: expected at least {MIN_RESAMPLES} resamples")
         self.groups, self.seeds, self.count, self.seed = groups, seeds, count, seed
         self.seed_weights = self._generator(1).multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
 

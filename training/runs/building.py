@@ -20,6 +20,7 @@ from ..data.inputs import require_tokenizer
 from ..data.labels import REGRESSION, LabelSpec
 from ..data.tokenizer import rewrap_tokenizer, train_tokenizer
 from ..recipes.errors import RecipeError, check_choice, check_keys
+from ..recipes.references import check_reference
 from ..recipes.schema import ModelRecipe, Recipe
 from ..tasks.base import Task
 from .generation_settings import set_generation
@@ -50,7 +51,8 @@ def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcess
     if sources.get("decoder") is sources.get("text"):
         sources.pop("decoder", None)
     check_keys(recipe.processor, (*sources, *PROCESSOR_OPTIONS), "processor")
-    given = {name: resolve_reference(value) for name, value in recipe.processor.items() if not isinstance(value, dict)}
+    given = {name: value for name, value in recipe.processor.items() if not isinstance(value, dict)}
+    given = {name: value if name in PROCESSOR_OPTIONS else resolve_reference(value) for name, value in given.items()}
     processor = PlaitProcessor.compose(**{**sources, **given})
     for name, value in recipe.processor.items():
         if isinstance(value, dict):
@@ -221,9 +223,14 @@ def build_vocabulary_fields(part: str, processor: PlaitProcessor | None) -> dict
 
 
 def resolve_reference(reference: Any) -> Any:
-    """Returns the path of `package:NAME/FOLDER`, a folder in an installed package; anything else unchanged."""
-    if not isinstance(reference, str) or not reference.startswith("package:"):
+    """Returns the path of `package:NAME/FOLDER`, a folder in an installed package; anything else unchanged.
+
+    Raises RecipeError for a folder that does not exist, and for a Hub id without a connection.
+    """
+    if not isinstance(reference, str):
         return reference
+    if not reference.startswith("package:"):
+        return check_reference(reference)
     name, _, folder = reference.removeprefix("package:").partition("/")
     try:
         import_module(name)

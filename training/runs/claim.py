@@ -158,6 +158,7 @@ class ClaimedFolder:
         if self.place.is_dir():
             remove_unfinished(self.place)
             remove_unfinished(self.place / CHECKPOINTS)
+            remove_unfinished(self.place / CELLS)
 
     def find_checkpoint(self) -> str | None:
         """Returns the newest whole checkpoint of a run that is resumed, if any; damaged ones are set aside."""
@@ -192,8 +193,8 @@ class ClaimedFolder:
         free = shutil.disk_usage(self.path).free if self.path.exists() else needed
         if free < needed:
             raise RecipeError(
-                f"{self.target} needs about {needed / 2**20:.0f} MiB for a checkpoint and the model, and the disk has "
-                f"{free / 2**20:.0f} MiB: make room or choose another --output_dir"
+                f"{self.target} needs about {needed / 2**20:.1f} MiB for a checkpoint and the model, and the disk has "
+                f"{free / 2**20:.1f} MiB: make room or choose another --output_dir"
             )
 
     def start(self) -> None:

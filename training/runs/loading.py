@@ -31,6 +31,8 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
     try:
         model: Any = task.model_class.from_pretrained(resolve_reference(reference))
         processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
+    except RecipeError:
+        raise
     except (OSError, ValueError) as error:
         raise RecipeError(f"{reference}: {to_one_line(error)}") from error
     task.finish_processor(processor, recipe)
@@ -43,6 +45,8 @@ def find_default_task(reference: str) -> str:
     """Returns the name of a saved model's task, by its class; "classification" for any other checkpoint."""
     try:
         config, _ = PreTrainedConfig.get_config_dict(resolve_reference(reference))
+    except RecipeError:
+        raise
     except (OSError, ValueError) as error:
         raise RecipeError(f"{reference}: {to_one_line(error)}") from error
     task = find_class_task(next(iter(config.get("architectures") or []), ""))

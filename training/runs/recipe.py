@@ -6,12 +6,31 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ...processing.limits import check_numbers
+from ..metrics.bootstrap import MIN_RESAMPLES
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError, check_choice, check_keys
 from ..recipes.files import VERSION_KEY, find_recipe, read_yaml, set_dotted
 from ..recipes.multitask import build_task_recipes, check_tasks
 from ..recipes.schema import SPLITS, Recipe, parse_recipe
 from ..tasks.registry import find_task
+
+SEEDS = 2**32  # numpy's
+# the lowest values of training arguments that transformers would find wrong only after the model is built, or never
+LOWEST = {
+    "num_train_epochs": 0,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "warmup_steps": 0,
+    "save_steps": 0,
+    "eval_steps": 0,
+    "logging_steps": 0,
+    "dataloader_num_workers": 0,
+    "data_seed": 0,
+}
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -61,7 +80,26 @@ def _check_recipe(recipe: Recipe) -> None:
 
 
 def _check_numbers(recipe: Recipe) -> None:
-    """Raises RecipeError for a number of the processor that is out of range."""
+    """Raises RecipeError for a number that is out of range: a seed, one of training and comparing, or of the
+    processor."""
+    seeds = {"seed": recipe.seed} | {f"compare.seeds[{n}]": seed for n, seed in enumerate(recipe.compare.seeds)}
+    for name, seed in seeds.items():
+        if not 0 <= seed < SEEDS:
+            raise RecipeError(f"{name} is {seed}: expected a whole number from 0 to {SEEDS - 1}")
+    if recipe.compare.bootstrap < MIN_RESAMPLES:
+        raise RecipeError(
+            f"compare.bootstrap is {recipe.compare.bootstrap}: expected at least {MIN_RESAMPLES} resamples"
+        )
+    for key, lowest in LOWEST.items():
+        value: Any = recipe.training.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not lowest <= value < float("inf"):
+            raise RecipeError(f"training.{key} is {value}: expected at least {lowest:g}")
+    for key in ("num_train_epochs", "save_steps", "eval_steps", "logging_steps"):
+        if recipe.training.get(key) == 0:
+            raise RecipeError(f"training.{key} is 0: expected more")
+    steps: Any = recipe.training.get("max_steps", -1)
+    if isinstance(steps, int) and (steps < -1 or steps == 0):
+        raise RecipeError(f"training.max_steps is {steps}: expected at least 1, or -1 for none")
     sections = {"": {"max_length": recipe.max_length}, "settings.": recipe.settings, "processor.": recipe.processor}
     parts = {f"processor.{name}.": value for name, value in recipe.processor.items() if isinstance(value, dict)}
     for place, values in (sections | parts).items():
