@@ -89,4 +89,6 @@ def test_a_processors_part_of_a_modality(processor: PlaitProcessor) -> None:
     assert collect_processing_settings(frames, "video") == {"size": 5, "num_frames": 3, "fps": None}
     with pytest.raises(ValueError, match="the processor has no feature_extractor, but the data have audio"):
         collect_processing_settings(frames, "audio")
-    assert collect_processing_settings(processor, "text")["vocabulary"] == processor.tokenizer.get_vocab()
+    words = collect_processing_settings(processor, "text")
+    processor.tokenizer(["is it red ?"], padding="max_length", truncation=True, max_length=7)
+    assert collect_processing_settings(processor, "text") == words

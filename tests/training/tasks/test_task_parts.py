@@ -200,3 +200,7 @@ def test_a_language_model_is_measured_by_its_perplexity_alone(processor: PlaitPr
         assert isinstance(metrics, GenerationMetrics) and metrics.names == ["perplexity"]
     with pytest.raises(ValueError, match="not by bleu, accuracy: leave metrics out"):
         LM.build_metrics(["bleu", "perplexity", "accuracy"], None, processor, Recipe(task="causal_lm"))
+
+
+def test_the_hub_knows_language_models_as_text_generation() -> None:
+    assert LM.find_hub_task(("text",)) == "text-generation"
