@@ -46,7 +46,7 @@ def explain(
         target: what is explained; None: what the model predicts. A class by name or number, the number of a regressor's
             output, a text or the number of a generated token, an answer or its characters (first, past-last); a list
             gives each row its own.
-        method: "integrated_gradients" (the default), "gradient_shap", "occlusion", "perturbation" (kernel SHAP, or
+        method: "integrated_gradients", "gradient_shap", "occlusion" (the default), "perturbation" (kernel SHAP, or
             LIME with kernel="lime"), "attention_rollout" or "attention_relevance".
         baseline: what stands for an input that is taken away, by name or by modality: see `DEFAULT_BASELINES` and
             `plait.modeling.attribution.baselines`. The methods of attention have none.
