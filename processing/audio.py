@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from transformers import ASTFeatureExtractor, SequenceFeatureExtractor
 
-from .errors import name_error
-from .images import describe, read_file_content
-from .limits import check_number
+from .errors import ROW_ERRORS, describe_error, name_error
+from .images import convert_tensor, describe, read_file_content
+from .limits import check_batch, check_ceiling, check_number
 
 AUDIO_INSTALL_HINT = "install them with: pip install 'plait[audio]'"
 FEATURE_NAMES = ("input_features", "input_values")
 UNKNOWN_LENGTH = 2**62  # a number of samples that libsndfile gives a stream
 MAX_SAMPLES_PER_BYTE = 10_000  # digital silence in FLAC, the shortest code for sound, has about 5000
+SMALL_CLIP = 2**26  # samples of which more are not allocated for a file that holds little but silence: 256 MiB
+SOUND_SAMPLES_PER_BYTE = 200  # speech in Opus, the shortest code for sound that is not silence, has about 70
 MAX_AMPLITUDE = 100  # float samples lie in -1..1, or a little beyond if normalised; larger ones are 16-bit integers
 
 
@@ -106,8 +108,7 @@ def read_samples(clip: Any, sampling_rate: float | None) -> tuple[np.ndarray, fl
         own = clip.get("sampling_rate")
         return read_samples(np.asarray(clip["array"]), sampling_rate if own is None else own)
     if isinstance(clip, torch.Tensor):
-        clip = clip.detach().cpu()
-        clip = (clip.float() if clip.is_floating_point() else clip).numpy()
+        clip = convert_tensor(clip)
     if isinstance(clip, np.ndarray):
         return clip, sampling_rate
     return decode_audio(read_file_content(clip), describe(clip))
@@ -123,11 +124,16 @@ def decode_audio(content: bytes, name: str | None = None) -> tuple[np.ndarray, f
         with soundfile.SoundFile(BytesIO(content)) as file:
             if file.frames >= UNKNOWN_LENGTH:
                 raise ValueError("its header does not say how long it is, as in a stream: convert it, as by ffmpeg")
+            samples = file.frames * file.channels
             if file.frames > MAX_SAMPLES_PER_BYTE * len(content):
                 raise ValueError(f"its header announces {file.frames} samples in {len(content)} bytes: it is damaged")
+            if samples > max(SMALL_CLIP, SOUND_SAMPLES_PER_BYTE * len(content)):
+                raise ValueError(f"it announces {samples} samples in {len(content)} bytes: it is damaged, or silence")
+            check_ceiling("audio_samples", samples, "it")
             return file.read(dtype="float32", always_2d=True), file.samplerate
     except Exception as error:  # decoders raise anything: their own errors, RuntimeError, MemoryError, TypeError, ...
-        raise ValueError(f"{name or describe(content)} is not a readable audio file: {error}") from error
+        problem = describe_error(error)
+        raise ValueError(f"{name or describe(content)} is not a readable audio file: {problem}") from error
 
 
 def mix_to_mono(samples: np.ndarray) -> np.ndarray:
@@ -149,7 +155,7 @@ def scale_to_float(samples: np.ndarray) -> np.ndarray:
         return samples / -float(np.iinfo(samples.dtype).min)
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"{describe(samples)} does not hold audio samples: pass integers or floats")
-    loudest = np.abs(samples).max(initial=0)
+    loudest = max(samples.max(initial=0), -samples.min(initial=0))
     if np.isfinite(loudest) and loudest > MAX_AMPLITUDE:
         raise ValueError(
             f"{describe(samples)} has values up to {loudest}, but floats must be within -1..1: pass 16-bit samples "
@@ -162,6 +168,7 @@ def resample(samples: np.ndarray, rate: float, target_rate: int) -> np.ndarray:
     """Resamples a waveform from one rate to another (samples per second)."""
     if rate == target_rate:
         return samples
+    check_ceiling("audio_samples", len(samples) * target_rate / rate, f"resampling from {rate} to {target_rate} Hz")
     try:
         import soxr
     except ImportError as error:
@@ -238,10 +245,10 @@ def read_row_waveform(row: int, clip: Any, sampling_rate: float | None, target_r
     """Reads the waveform of one clip; every error names the row."""
     try:
         return read_waveform(clip, sampling_rate, target_rate)
-    except (OSError, ValueError, ImportError) as error:
-        raise name_error(error, f"audio, row {row}") from error
     except MemoryError as error:
-        raise ValueError(f"audio, row {row}: {describe(clip)} does not fit into memory: {error}") from error
+        raise name_error(error, f"audio, row {row}", f"{describe(clip)}: {describe_error(error)}") from error
+    except ROW_ERRORS as error:
+        raise name_error(error, f"audio, row {row}") from error
 
 
 def extract_clip_features(
@@ -256,7 +263,7 @@ def extract_clip_features(
             waveform, sampling_rate=extractor.sampling_rate, return_tensors="np", **options
         )
     except Exception as error:
-        raise ValueError(f"{where}: {family} failed on {describe(waveform)}: {error}") from error
+        raise ValueError(f"{where}: {family} failed on {describe(waveform)}: {describe_error(error)}") from error
     name = next((name for name in FEATURE_NAMES if name in values), None)
     if name is None:
         raise ValueError(
@@ -287,6 +294,7 @@ def stack_features(
             f"audio: the clips' features have shapes {sorted(map(tuple, shapes.tolist()))}, which differ in more than "
             "their length: choose a feature extractor with a fixed number of bins"
         )
+    check_batch((*present.shape, *shapes.max(axis=0)), "audio")
     values = np.zeros((*present.shape, *shapes.max(axis=0)), dtype=np.float32)
     if len(different):
         values[present] = padding

@@ -3,13 +3,15 @@ that the part was loaded with hold unless a call says otherwise."""
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, SequenceFeatureExtractor
+
+from .limits import CEILINGS, check_ceiling
 
 # options of a tokenizer's call that may be set when it is loaded
 CALL_DEFAULTS = (
@@ -33,8 +35,35 @@ def call_tokenizer(tokenizer: PreTrainedTokenizerBase, *args: Any, **options: An
     A fast tokenizer keeps both in the object that all threads share, so that a call would read the settings of
     another.
     """
+    for text in iterate_texts(args):
+        check_text(text, "a text")
     with lock_tokenizer(tokenizer), keep_settings(tokenizer):
         return tokenizer(*args, **options)
+
+
+def iterate_texts(values: Iterable[Any]) -> Iterator[str]:
+    """Yields the texts among a call's arguments and in their lists."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from iterate_texts(value)
+
+
+def check_text(text: str, where: str) -> None:
+    """Raises ValueError for a text that is too long to tokenize, or that is no Unicode text: half of a surrogate pair,
+    as a wrong decoding leaves it."""
+    if len(text) > CEILINGS["text_characters"].highest:
+        check_ceiling("text_characters", len(text), where)
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where}: character {error.start} is {text[error.start]!r}, half of a pair and no character: decode the "
+            "text again, or replace it by text.encode('utf-8', 'replace').decode()"
+        ) from error
 
 
 def lock_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -1,8 +1,32 @@
 """Errors about the items of a batch."""
 
+import re
+from collections.abc import Sequence
 
-def name_error(error: Exception, name: str, message: str = "") -> Exception:
-    """Returns an error of the same kind whose message begins with a name, such as that of the row."""
+# what reading an item may raise; a missing package is not the item's fault, but its error names the item too
+ROW_ERRORS = (OSError, TypeError, ValueError, ImportError, MemoryError)
+ROW_PREFIX = re.compile(r"(\w+), row (\d+): ")
+
+
+def name_error(error: BaseException, name: str, message: str = "") -> Exception:
+    """Returns an error of the same kind whose message begins with a name, such as that of the row; a ValueError if
+    memory ran out."""
     # others, such as a UnicodeDecodeError, are not made from a message
     same = isinstance(error, (OSError, ImportError)) or type(error) is TypeError
-    return (type(error) if same else ValueError)(f"{name}: {message or error}")
+    return (type(error) if same else ValueError)(f"{name}: {message or describe_error(error)}")  # pyright: ignore[reportReturnType]
+
+
+def describe_error(error: BaseException) -> str:
+    """Returns what an error says; of an error without words, what it is."""
+    if isinstance(error, MemoryError):
+        return f"it does not fit into memory{f' ({error})' if str(error) else ''}: make it smaller, or leave it out"
+    return str(error) or type(error).__name__
+
+
+def renumber_error(error: Exception, numbers: Sequence[int]) -> Exception:
+    """Returns the error about a row of a batch, "images, row 3: ...", with the number of that row in the data; any
+    other error unchanged."""
+    found = ROW_PREFIX.match(str(error))
+    if found is None or int(found[2]) >= len(numbers):
+        return error
+    return name_error(error, f"{found[1]}, row {numbers[int(found[2])]} of the data", str(error)[found.end() :])

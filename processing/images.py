@@ -13,10 +13,13 @@ from PIL import ExifTags, Image, ImageOps
 from transformers import BaseImageProcessor
 from transformers.image_utils import SizeDict
 
-from .errors import name_error
+from .errors import ROW_ERRORS, describe_error, name_error
+from .limits import CEILINGS, check_batch, check_ceiling
 
 COLOR_MODES = {1: "L", 3: "RGB"}
 MAX_ASPECT_RATIO = 200  # beyond it, resizing the shortest edge of an image makes one too large for memory
+MAX_PATH = 4096  # characters of a path that an error shows whole
+RUN_FORMATS = ("EPS",)  # which Pillow would have a program (Ghostscript) run
 
 
 def collect_image_rows(images: Any) -> list[list[Any]]:
@@ -77,9 +80,12 @@ def describe(value: Any) -> str:
         return f"an array of shape {tuple(value.shape)}, {value.dtype}"
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
+    if isinstance(value, (str, PathLike)) and len(fspath(value)) <= MAX_PATH:
+        return f"{fspath(value)!r} ({type(value).__name__})"  # the whole path
     if isinstance(value, Mapping):
         held = next((value[name] for name in ("path", "bytes", "array") if value.get(name) is not None), None)
-        return f"{short(value)} ({type(value).__name__})" if held is None else describe(held)
+        nested = held is None or isinstance(held, Mapping)
+        return f"{short(value)} ({type(value).__name__})" if nested else describe(held)
     return f"{short(value)} ({type(value).__name__})"
 
 
@@ -108,9 +114,12 @@ def decode_image(source: Any) -> Image.Image:
     content = read_file_content(source)
     try:
         image = content if isinstance(content, Image.Image) else Image.open(BytesIO(content))
+        if image.format in RUN_FORMATS:
+            raise ValueError(f"a file of the format {image.format} is a program, which is not run: convert it to PNG")
+        check_ceiling("image_pixels", image.width * image.height, f"an image of {image.width}x{image.height}")
         return ImageOps.exif_transpose(image)
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{describe(source)} is not a readable image: {error}") from error
+        raise ValueError(f"{describe(source)} is not a readable image: {describe_error(error)}") from error
 
 
 def read_image_size(source: Any) -> tuple[int, int]:
@@ -133,27 +142,46 @@ def read_image_size(source: Any) -> tuple[int, int]:
 def read_file_content(source: Any) -> Any:
     """Returns the bytes of a path or of `datasets`' undecoded {"bytes", "path"}; any other value unchanged."""
     if isinstance(source, Mapping):
-        content = source.get("bytes") or source.get("path")
-        if content is None:
+        content = next((source[name] for name in ("bytes", "path") if not is_empty(source.get(name))), None)
+        if not isinstance(content, (bytes, str, PathLike)):
             raise ValueError(f"{describe(source)} has neither bytes nor a path: set one of them")
         return read_file_content(content)
     if not isinstance(source, (str, PathLike)):
         return source
-    if "://" in fspath(source):
+    if "://" in str(fspath(source)):
         raise ValueError(f"{source!r} is a URL: download it first and pass the path")
     if not Path(source).is_file():
         raise FileNotFoundError(f"there is no file {str(source)!r}")
+    check_ceiling("file_bytes", Path(source).stat().st_size, f"the file {str(source)!r}")
     return Path(source).read_bytes()
+
+
+def is_empty(value: Any) -> bool:
+    """Returns whether a value of a mapping is None, or bytes or a path without content."""
+    return value is None or (isinstance(value, (bytes, str)) and not value)
+
+
+def convert_tensor(tensor: torch.Tensor) -> np.ndarray:
+    """Returns the values of a tensor as an array, of another floating point type than numpy's as float32.
+
+    Raises ValueError for a tensor without values that can be read (sparse, or on the device "meta").
+    """
+    try:
+        tensor = tensor.detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (RuntimeError, TypeError) as error:  # NotImplementedError is a RuntimeError
+        raise ValueError(f"{describe(tensor)} has no values that can be read: pass a dense tensor") from error
 
 
 def build_image_from_array(array: np.ndarray | torch.Tensor, channels_first: bool | None) -> Image.Image:
     """Builds a Pillow image from the values of an array or tensor."""
     if isinstance(array, torch.Tensor):
         channels_first = guess_channels_first(array.shape) if channels_first is None else channels_first
-        array = array.detach().cpu()
-        array = (array.float() if array.is_floating_point() else array).numpy()
+        check_ceiling("image_pixels", array.numel() / 4, describe(array))
+        array = convert_tensor(array)
     if array.ndim not in (2, 3) or not array.size:
         raise ValueError(f"{describe(array)} is not an image: pass (height, width) or (height, width, channels)")
+    check_ceiling("image_pixels", array.size / 4, describe(array))
     if array.ndim == 3:
         array = move_channels_last(array, channels_first)
     return Image.fromarray(np.ascontiguousarray(scale_to_uint8(array)))
@@ -241,7 +269,9 @@ def process_images(
         if image is not None
     }
     present = np.zeros((len(rows), max(1, *map(len, rows))), dtype=bool)
-    pixels = np.zeros((*present.shape, *find_common_shape(image_processor, arrays, options)), dtype=np.float32)
+    shape = (*present.shape, *find_common_shape(image_processor, arrays, options))
+    check_batch(shape, "images")
+    pixels = np.zeros(shape, dtype=np.float32)
     for place, array in arrays.items():
         pixels[place], present[place] = array, True
     return {"pixel_values": pixels, "image_present": present}
@@ -253,7 +283,7 @@ def process_row_image(
     """Reads and processes one image: (channels, height, width); every error names the row."""
     try:
         image = read_image(source, count_channels(image_processor), channels_first)
-    except (OSError, ValueError) as error:
+    except ROW_ERRORS as error:
         raise name_error(error, f"images, row {row}") from error
     return process_image(image_processor, image, f"images, row {row}", options)
 
@@ -263,11 +293,12 @@ def process_image(
 ) -> np.ndarray:
     """Processes one image: (channels, height, width)."""
     check_aspect_ratio(image, options.get("size", getattr(image_processor, "size", None)), where)
+    check_output_size(image, image_processor, options, where)
     name = type(image_processor).__name__
     try:
         array = np.asarray(image_processor(image, **options)["pixel_values"][0])
     except Exception as error:
-        raise ValueError(f"{where}: {name} failed on {describe(image)}: {error}") from error
+        raise ValueError(f"{where}: {name} failed on {describe(image)}: {describe_error(error)}") from error
     # a processor for videos adds a dimension of frames
     array = array[0] if array.ndim == 4 and len(array) == 1 else array
     if array.ndim != 3:
@@ -288,6 +319,25 @@ def check_aspect_ratio(image: Image.Image, size: Any, where: str) -> None:
             f"its shortest edge to {edges['shortest_edge']} would make it huge; crop it, or pass "
             'images_kwargs={"size": {"height": ..., "width": ...}}'
         )
+
+
+def check_output_size(image: Image.Image, processor: BaseImageProcessor, options: dict[str, Any], where: str) -> None:
+    """Raises ValueError for an image that the processor would make larger than any image may be."""
+    for name in ("size", "crop_size", "pad_size"):
+        pixels = count_output_pixels(options.get(name, getattr(processor, name, None)), image)
+        if not pixels <= CEILINGS["image_pixels"].highest:
+            check_ceiling("image_pixels", pixels, f"{where}: the {name} of {type(processor).__name__}")
+
+
+def count_output_pixels(size: Any, image: Image.Image) -> float:
+    """Returns the most pixels that resizing an image to a processor's size gives it; 0 for a size that says nothing."""
+    edges = dict(size) if isinstance(size, (Mapping, SizeDict)) else {"shortest_edge": size}
+    known = {name: edge for name, edge in edges.items() if isinstance(edge, (int, float)) and edge > 0}
+    if "height" in known and "width" in known:
+        return known["height"] * known["width"]
+    ratio = max(image.size) / min(image.size)
+    bounds = {"shortest_edge": ratio, "longest_edge": 1.0}
+    return min((known[name] ** 2 * scale for name, scale in bounds.items() if name in known), default=0)
 
 
 def count_channels(image_processor: BaseImageProcessor) -> int:

@@ -1,5 +1,8 @@
 """The range of every number that a processor takes: a number outside it is a mistake, found before anything is read."""
 
+import os
+from collections.abc import Sequence
+from math import prod
 from numbers import Integral, Real
 from typing import Any, NamedTuple, cast
 
@@ -41,3 +44,57 @@ def check_numbers(options: dict[str, Any]) -> None:
     """Checks the options that have limits, such as those of a part's call."""
     for name in options.keys() & LIMITS.keys():
         check_number(name, options[name])
+
+
+class Ceiling(NamedTuple):
+    """The largest amount of something that an input may ask for, and what it counts."""
+
+    highest: int
+    unit: str
+
+
+# what one input may ask for, above which it is a mistake or an attack; PLAIT_LIMITS changes them (docs/bad_input.md)
+CEILINGS = {
+    "file_bytes": Ceiling(2**32, "bytes of a file"),
+    "image_pixels": Ceiling(89_478_485, "pixels of an image"),  # of which Pillow warns
+    "audio_samples": Ceiling(2**30, "samples of a clip, of all channels together"),
+    "video_pixels": Ceiling(2**30, "pixels of the frames of a video"),
+    "video_frames": Ceiling(1_000_000, "frames of a video file"),
+    "text_characters": Ceiling(4_000_000, "characters of a text"),
+    "batch_tokens": Ceiling(2**24, "tokens of a batch"),
+    "batch_bytes": Ceiling(2**34, "bytes of the inputs of a batch"),
+}
+VARIABLE = "PLAIT_LIMITS"
+
+
+def read_changes(text: str) -> dict[str, Ceiling]:
+    """Returns the ceilings that a text changes, `name=number,name=number`.
+
+    Raises ValueError for an unknown name, or a value that is no whole number above 0.
+    """
+    found = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, value = part.partition("=")
+        digits = value.strip().replace("_", "")
+        if name.strip() not in CEILINGS or not digits.isdigit() or not int(digits):
+            raise ValueError(f"{VARIABLE} has {part!r}: write NAME=NUMBER, NAME one of {', '.join(CEILINGS)}")
+        found[name.strip()] = CEILINGS[name.strip()]._replace(highest=int(digits))
+    return found
+
+
+CEILINGS |= read_changes(os.environ.get(VARIABLE, ""))
+
+
+def check_ceiling(name: str, amount: float, what: str) -> None:
+    """Raises ValueError for an amount above its ceiling; `what` says what asks for it."""
+    highest, unit = CEILINGS[name]
+    if not amount <= highest:  # also true of nan
+        raise ValueError(
+            f"{what} asks for {amount:,.0f} {unit}, more than {highest:,}: make it smaller, or raise the limit by the "
+            f"environment variable {VARIABLE}={name}=NUMBER"
+        )
+
+
+def check_batch(shape: Sequence[int], what: str) -> None:
+    """Raises ValueError for inputs of a batch, of 4 bytes each, that would not fit into memory."""
+    check_ceiling("batch_bytes", 4 * prod(map(int, shape)), f"{what}: a batch of shape {tuple(map(int, shape))}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import ProcessorMixin
 
+from ..configuration.checksums import record_checksums
 from ..configuration.remote_code import MODULE, write_remote_code
 
 
@@ -19,6 +20,11 @@ class FolderProcessor(ProcessorMixin):
         """Writes the settings, and beside them the code that their `auto_map` names."""
         super().to_json_file(json_file_path, *args, **kwargs)
         write_remote_code(json_file_path)
+
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Saves the processor as transformers does, with the checksums of its files, which `plait check` compares."""
+        with record_checksums(save_directory):
+            return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 
-from .errors import name_error
+from .errors import ROW_ERRORS, name_error
 from .images import (
     COLOR_MODES,
     check_aspect_ratio,
@@ -90,7 +90,7 @@ def process_target_image(
     """
     try:
         image = read_image(source, count_channels(processor))
-    except (OSError, ValueError) as error:
+    except ROW_ERRORS as error:
         raise name_error(error, where) from error
     check_aspect_ratio(image, getattr(processor, "size", None), where)
     return process_image(processor, image, where, find_crop_options(processor, image, size))

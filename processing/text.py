@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .calls import call_tokenizer, find_call_defaults
+from .calls import call_tokenizer, check_text, find_call_defaults
+from .limits import check_ceiling
 
 UNLIMITED_LENGTH = 10**9  # a tokenizer without a limit has model_max_length 1e30
 
@@ -20,7 +21,7 @@ def collect_text_rows(text: Any, name: str = "text") -> list[str | None]:
         ValueError: an empty list.
     """
     if isinstance(text, str):
-        return [text]
+        text = [text]
     if not isinstance(text, Sequence) or isinstance(text, bytes):
         raise TypeError(
             f"{name}: {short(text)} ({type(text).__name__}) is neither a string nor a list: pass a string, or a list "
@@ -34,6 +35,8 @@ def collect_text_rows(text: Any, name: str = "text") -> list[str | None]:
                 f"{name}, row {row}: {short(value)} ({type(value).__name__}) is not a string; pass str(...), or None "
                 "for a row without a text"
             )
+        if value is not None:
+            check_text(value, f"{name}, row {row}")
     return list(text)
 
 
@@ -86,6 +89,10 @@ def encode_texts(
     options = {"padding": True, "truncation": limited, "return_attention_mask": True} | options
     if reads_padding(tokenizer) and limited and options["padding"] is True:
         options["padding"] = "max_length"
+    if options["padding"] == "max_length":
+        length = options.get("max_length") or min(tokenizer.model_max_length, UNLIMITED_LENGTH)
+        check_ceiling("batch_tokens", len(texts) * length, "text, padded to max_length,")
+    check_ceiling("batch_tokens", len(texts) * (options.get("pad_to_multiple_of") or 1), "text, padded,")
     values = dict(call_tokenizer(tokenizer, [text or "" for text in texts], pairs, **options))
     if reads_padding(tokenizer) and options["padding"] == "max_length" and "attention_mask" in values:
         values["attention_mask"] = [[1] * len(ids) for ids in values["input_ids"]]

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor
 
-from .errors import name_error
+from .errors import ROW_ERRORS, describe_error, name_error
 from .images import count_channels, describe, is_image, process_image, read_file_content, read_image
-from .limits import check_number, check_numbers
+from .limits import check_batch, check_ceiling, check_number, check_numbers
 
 MAX_POSITIONS = 10_000_000  # a day at 100 frames per second
+# a file that names others, such as a playlist, would be read from wherever it says
+READ_OPTIONS = {"protocol_whitelist": "none"}
 VIDEO_INSTALL_HINT = "install it with: pip install 'plait[video]'"
 
 
@@ -134,21 +136,43 @@ def decode_video(content: bytes, sampling: FrameSampling, name: str | None = Non
     except ImportError as error:
         raise ImportError(f"video files are read with PyAV; {VIDEO_INSTALL_HINT}") from error
     try:
-        with av.open(BytesIO(content)) as container:
-            times = [frame.time for frame in decode_frames(container)]
+        with av.open(BytesIO(content), options=READ_OPTIONS) as container:
+            times = list_frame_times(container, name or describe(content))
         if not times:
             raise ValueError(f"{name or describe(content)} has no video frames: pass a file with a video stream")
         known = [float(number if time is None else time) for number, time in enumerate(times)]
         wanted = sampling.select_frames(known, len(times))
-        with av.open(BytesIO(content)) as container:
+        with av.open(BytesIO(content), options=READ_OPTIONS) as container:
+            check_frames(container, wanted, name or describe(content))
             images = {
                 number: rotate_upright(frame)
                 for number, frame in enumerate(decode_frames(container))
                 if number in frozenset(wanted)
             }
-    except (av.error.FFmpegError, MemoryError, OverflowError, UnicodeError) as error:
-        raise ValueError(f"{name or describe(content)} is not a readable video file: {error}") from error
+    except (av.error.FFmpegError, MemoryError, OverflowError, UnicodeError, RuntimeError, TypeError) as error:
+        problem = describe_error(error)
+        raise ValueError(f"{name or describe(content)} is not a readable video file: {problem}") from error
+    if not images.keys() >= set(wanted):
+        raise ValueError(f"{name or describe(content)} gives fewer frames when it is read again: it is damaged")
     return [images[number] for number in wanted]
+
+
+def list_frame_times(container: Any, name: str) -> list[float | None]:
+    """Returns the times of all frames, in seconds; None for one without a time."""
+    times = []
+    for stream in container.streams.video[:1]:  # before the first frame is allocated
+        check_ceiling("image_pixels", stream.width * stream.height, f"{name}: a frame")
+    for frame in decode_frames(container):
+        check_ceiling("image_pixels", frame.width * frame.height, f"{name}: a frame")
+        times.append(frame.time)
+        check_ceiling("video_frames", len(times), name)
+    return times
+
+
+def check_frames(container: Any, wanted: Sequence[int], name: str) -> None:
+    """Raises ValueError for frames that would not fit into memory."""
+    stream, count = container.streams.video[0], len(set(wanted))
+    check_ceiling("video_pixels", count * stream.width * stream.height, f"{name}: {count} frames")
 
 
 def decode_frames(container: Any) -> Any:
@@ -200,7 +224,9 @@ def process_videos(
         )
     lengths = {place: len(array) for place, array in arrays.items()}
     longest = max(lengths.values())
-    pixels = np.zeros((*present.shape, longest, *sizes.pop()), dtype=np.float32)
+    size = sizes.pop()
+    check_batch((*present.shape, longest, *size), "videos")
+    pixels = np.zeros((*present.shape, longest, *size), dtype=np.float32)
     mask = np.zeros((*present.shape, longest), dtype=bool)
     for place, array in arrays.items():
         pixels[place][: len(array)], mask[place][: len(array)], present[place] = array, True, True
@@ -221,11 +247,13 @@ def process_row_video(
     try:
         frames = read_frames(clip, sampling, video_fps)
         images = [read_image(frame, count_channels(image_processor)) for frame in frames]
-    except (OSError, ValueError, ImportError) as error:
-        raise name_error(error, where) from error
     except MemoryError as error:
-        raise ValueError(f"{where}: {describe(clip)} does not fit into memory: {error}") from error
-    arrays = [process_image(image_processor, image, where, options) for image in images]
+        raise name_error(error, where, f"{describe(clip)}: {describe_error(error)}") from error
+    except ROW_ERRORS as error:
+        raise name_error(error, where) from error
+    first = process_image(image_processor, images[0], where, options)
+    check_batch((len(images), *first.shape), where)
+    arrays = [first, *(process_image(image_processor, image, where, options) for image in images[1:])]
     if len({array.shape for array in arrays}) > 1:
         raise ValueError(f"{where}: its frames come out at different sizes: resize all to one size")
     return np.stack(arrays)

@@ -1,4 +1,4 @@
-"""The command line of plait: train, evaluate, predict, explain, compare."""
+"""The command line of plait: train, evaluate, predict, explain, compare, check."""
 
 import argparse
 import signal
@@ -64,6 +64,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     _add_predict(commands)
     _add_explain(commands)
     _add_compare(commands)
+    _add_check(commands)
     for command in commands.choices.values():
         command.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands.metavar = " | ".join(commands.choices)
@@ -187,3 +188,13 @@ def _add_changed_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow_changed_data", action="store_true", help="resume with other data than the run was started with"
     )
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="check that a folder is as it was saved",
+        description="Read every file of a model, a run with its checkpoints, or cached features, and print what is "
+        "damaged: checksums, tensors, numbers that are not finite, files that do not load. Exit code 1: something is.",
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a run folder, a model folder or a feature cache")

@@ -15,6 +15,7 @@ from .multitask.train import train_tasks
 from .recipes.errors import RecipeError
 from .recipes.files import parse_overrides
 from .recipes.schema import Recipe
+from .runs.check import check_folder
 from .runs.evaluate import evaluate as evaluate_model
 from .runs.evaluate import evaluate_rows
 from .runs.explain import ExplainOptions, explain_data
@@ -154,12 +155,27 @@ def check_output_path(output: str | None, overwrite: bool) -> None:
         raise RecipeError(f"--output {output} cannot be written: {error.strerror}") from error
 
 
+def run_check(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs `plait check`: prints what is damaged in folders; the exit code is 1 if anything is."""
+    if overrides:
+        raise RecipeError(f"check takes folders alone, not {overrides[0]}")
+    found = 0
+    for folder in options.folders:
+        problems, parts, unsummed = check_folder(Path(folder))
+        found += len(problems)
+        print("\n".join(problems) if problems else f"{folder}: whole ({len(parts)} folders read)")
+        if unsummed:
+            print(f"{folder}: {len(unsummed)} files were saved without checksums, so flipped bits in them are not seen")
+    return 1 if found else 0
+
+
 COMMANDS = {
     "train": run_train,
     "evaluate": run_evaluate,
     "predict": run_predict,
     "explain": run_explain,
     "compare": run_compare,
+    "check": run_check,
 }
 
 

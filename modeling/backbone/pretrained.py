@@ -1,6 +1,8 @@
 """The base class of all plait models: initialization, loading of any known checkpoint, composing, freezing."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from os import PathLike
 from typing import Any, Self, cast
 
 import torch
@@ -10,8 +12,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...configuration import DOCUMENT, PlaitConfig, PlaitVideoConfig
 from ...configuration.base import PlaitBaseConfig
+from ...configuration.checksums import record_checksums
 from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
+from ..checkpoints.saved_folder import load_saved_folder, open_saved_folder
 from ..checkpoints.writing import freeze_zeros
 from ..composition.composable import ComposableModel
 from ..composition.compose import compose
@@ -199,13 +203,14 @@ class PlaitPreTrainedModel(ComposableModel):
         have are newly initialized. From a PlaitForPreTraining folder, a class without a decoder does not load it.
 
         Takes every argument of transformers' `from_pretrained`. Reads safetensors, and pickled weights only with
-        `use_safetensors=False` (then with torch's `weights_only=True`). Weights that the checkpoint does not have are
-        newly initialized and listed in a warning.
+        `use_safetensors=False` (then with torch's `weights_only=True`). Heads that the checkpoint does not have are
+        newly initialized and listed in a warning; a plait folder has every tensor of the class that saved it.
 
         Raises:
-            OSError: no such folder or repository, no weights, or only pickled ones.
+            OSError: no such folder or repository, no config.json, no weights, or only pickled ones.
             ValueError: a corrupt file, an unknown model type, or a setting of the family that plait does not support.
-            RuntimeError: a weight of another shape than the config says.
+            FolderError (a ValueError and a RuntimeError): a plait folder lacks a tensor of its class, has one of
+                another shape than the config says, or one that its class has no place for.
         """
         hub = select_hub_options(kwargs)
         name = pretrained_model_name_or_path
@@ -213,17 +218,27 @@ class PlaitPreTrainedModel(ComposableModel):
         if found and found.get("model_type") != PlaitConfig.model_type:
             loaded = cls._from_checkpoint(name, **kwargs)
         else:
+            architectures = found.get("architectures") or getattr(config, "architectures", None) or ()
             pretrained = PRETRAINING in (found.get("architectures") or ())
             if pretrained and found.get("is_encoder_decoder") and cls.decoder_kind is None and find_base_prefix(cls):
                 config = read_config_without_decoder(name, hub, kwargs)
             renamed = pretrained and cls.pretraining_names
             names = {"key_mapping": dict(cls.pretraining_names)} if renamed else {}
-            loaded = super().from_pretrained(name, *model_args, config=config, **names, **kwargs)
+            whole = kwargs.pop("output_loading_info", False)
+            folder = None if name is None else open_saved_folder(name, architectures, kwargs)
+            load = partial(super().from_pretrained, name, *model_args, config=config, **names, **kwargs)
+            loaded = load(output_loading_info=True) if folder is None else load_saved_folder(load, cls, folder)
+            loaded = loaded if whole else loaded[0]
             if renamed:  # else it would be saved under the names of the pretraining folder
                 model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
                 model._weight_conversions = []
         freeze_zeros((loaded[0] if isinstance(loaded, tuple) else loaded).parts.values())
         return loaded
+
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Saves the model as transformers does, with the checksums of its files, which `plait check` compares."""
+        with record_checksums(save_directory, kwargs.get("is_main_process", not args or bool(args[0]))):
+            return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def _from_checkpoint(cls, name: Any, **kwargs: Any) -> Any:

@@ -1,9 +1,9 @@
 """Opens a pretrained checkpoint, single or sharded, on the Hub or in a folder: its config and tensors as on disk."""
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,8 @@ from transformers.utils import (
 )
 from transformers.utils.hub import cached_file, has_file
 
+from ...configuration.json_files import read_json_file
+from ...configuration.messages import to_one_line
 from .families.registry import FAMILIES
 
 
@@ -65,6 +67,14 @@ def open_checkpoint(
     """
     path = str(name_or_path)
     config, config_dict = read_config(path, **hub)
+    return OpenedCheckpoint(path, config, config_dict, open_weights(path, variant, use_safetensors, **hub))
+
+
+def open_weights(path: str, variant: str | None = None, use_safetensors: bool | None = None, **hub: Any) -> LazyTensors:
+    """Opens the weights of a checkpoint folder or Hub repository, single or sharded, without reading them.
+
+    Raises OSError and ValueError as `open_checkpoint`.
+    """
     names = (
         (WEIGHTS_NAME, WEIGHTS_INDEX_NAME) if use_safetensors is False else (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
     )
@@ -72,12 +82,10 @@ def open_checkpoint(
     open_file = _open_pickle if use_safetensors is False else _open_safetensors
     if _has_file(path, single, **hub):
         file = open_file(_find_file(path, single, **hub))
-        tensors = LazyTensors({single: file}, dict.fromkeys(file.keys(), single))
-    elif _has_file(path, index, **hub):
-        tensors = _open_shards(path, index, open_file, **hub)
-    else:
-        raise OSError(_explain_missing_weights(path, single, index, **hub))
-    return OpenedCheckpoint(path, config, config_dict, tensors)
+        return LazyTensors({single: file}, dict.fromkeys(file.keys(), single))
+    if _has_file(path, index, **hub):
+        return _open_shards(path, index, open_file, **hub)
+    raise OSError(_explain_missing_weights(path, single, index, **hub))
 
 
 def read_config(path: str, **hub: Any) -> tuple[PreTrainedConfig, dict[str, Any]]:
@@ -129,25 +137,47 @@ class PickledTensors(dict[str, Tensor]):
 def _open_safetensors(file: str) -> Any:
     try:
         return safe_open(file, framework="pt")
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{file} is truncated or corrupt ({error}): download or save it again") from error
 
 
 def _open_pickle(file: str) -> PickledTensors:
-    return PickledTensors(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # unpickling raises anything: UnpicklingError, RuntimeError, EOFError, ...
+        raise ValueError(
+            f"{file} is no pickle of tensors, or is damaged ({to_one_line(error)}): download or save it again"
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ValueError(f"{file} is a pickle, but not of tensors by name: download or save it again")
+    return PickledTensors(found)
 
 
 def _open_shards(path: str, index: str, open_file: Any, **hub: Any) -> LazyTensors:
     """Opens all shards of an index; raises OSError for a missing shard, ValueError for a missing tensor."""
     index_file = _find_file(path, index, **hub)
-    with open(index_file, encoding="utf-8") as file:
-        places: dict[str, str] = json.load(file)["weight_map"]
+    places = _read_places(index_file)
     files = {shard: open_file(_find_file(path, shard, **hub)) for shard in sorted(set(places.values()))}
     held = {shard: set(opened.keys()) for shard, opened in files.items()}
     for name, shard in places.items():
         if name not in held[shard]:
             raise ValueError(f"{index_file} says that {name} is in {shard}, but it is not: save the checkpoint again")
     return LazyTensors(files, places)
+
+
+def _read_places(index_file: str) -> dict[str, str]:
+    """Returns the file of each tensor that an index names; raises ValueError for one outside the index's folder."""
+    content = read_json_file(index_file)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{index_file} has no weight_map of tensors to files: save the checkpoint again")
+    for name, shard in places.items():
+        if not isinstance(shard, str) or PurePath(shard).name != shard or shard in ("", "..") or "\\" in shard:
+            raise ValueError(
+                f"{index_file} says that {name} is in {shard!r}, which is no file of its folder: save the checkpoint "
+                "again"
+            )
+    return places
 
 
 def _add_variant(name: str, variant: str | None) -> str:

@@ -1,12 +1,15 @@
 """Reads what a folder or Hub repository holds other than weights: its config and generation config."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
+from transformers.utils import CONFIG_NAME
 
 from ...configuration import SPECIAL_TOKENS, PlaitConfig
 from ...configuration.hub import HUB_OPTIONS
+from ...configuration.json_files import read_json_mapping
 from ..checkpoints.families.registry import FAMILIES
 from ..checkpoints.sentence_modules import describe_sentence_modules
 from ..checkpoints.source import OpenedCheckpoint
@@ -24,9 +27,12 @@ def read_config_dict(name: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises OSError, which names the folder or repository, if there is none to read.
     """
+    file = Path(str(name), hub.get("subfolder") or "", CONFIG_NAME)
     try:
+        if file.is_file():
+            read_json_mapping(file)
         found = PreTrainedConfig.get_config_dict(name, **hub)[0]
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise OSError(f"cannot read the config.json of {str(name)!r}: {error}") from error
     if not found:  # transformers returns nothing for some folders without the file
         modules = describe_sentence_modules(str(name), hub)

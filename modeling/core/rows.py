@@ -23,6 +23,23 @@ def check_present_rows(present: Tensor, modalities: Iterable[str]) -> None:
         )
 
 
+def check_ids(ids: object, count: int, table: str) -> None:
+    """Raises ValueError for an id outside 0 .. count - 1, with its place; ids: (batch, length), None has none.
+
+    The values are read on the host: one synchronisation on a GPU.
+    """
+    if not isinstance(ids, Tensor) or not ids.numel():
+        return
+    wrong = (ids < 0) | (ids >= count)
+    if bool(wrong.any()):
+        place = tuple(int(number) for number in torch.nonzero(wrong)[0])
+        named = f"row {place[0]}, token {place[-1]}" if len(place) > 1 else f"place {place[0]}"
+        raise ValueError(
+            f"{named}: {ids[place].item()} is not one of the {count} {table} 0 .. {count - 1}: make the ids by the "
+            "model's own tokenizer"
+        )
+
+
 def check_text_rows(attention_mask: object) -> None:
     """Raises ValueError for a row without a token in a 2-D attention mask, (batch, length)."""
     if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:

@@ -10,7 +10,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderD
 
 from ..core.attention import select_self_attention_cache
 from ..core.masks import is_dynamic_cache
-from ..core.rows import check_text_rows
+from ..core.rows import check_ids, check_text_rows
 from ..inputs import MODALITY_INPUTS, OutputOptions
 from .cache import PreallocatedCacheLayer
 from .continuing import count_cached_tokens, repeat_cache_rows
@@ -54,6 +54,20 @@ class PlaitGenerationMixin:
         configs += [self.config] if name.endswith("_token_id") else []
         values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
         return next((value for value in values if value is not None), None)
+
+    def check_generation(self, kwargs: Mapping[str, Any]) -> None:
+        """Raises ValueError for numbers of beams or sequences below 1, which transformers takes, and for prompts on a
+        GPU with an id outside the vocabulary, which would end the process there."""
+        for name in ("num_beams", "num_return_sequences"):
+            value = self.find_option(name, kwargs)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is {value!r}: pass a whole number, 1 or more")
+        parts: dict[str, Any] = cast("Any", self).parts
+        readers = {"input_ids": parts.get("text", parts["decoder"]), "decoder_input_ids": parts["decoder"]}
+        for name, part in readers.items():
+            ids = kwargs.get(name)
+            if isinstance(ids, Tensor) and ids.is_cuda:
+                check_ids(ids, len(part.get_input_embeddings().weight), "tokens")
 
     def compute_step_logits(self, inputs: Mapping[str, Any], prefix: str = "") -> Tensor | None:
         """Computes the logits of one new token, (batch, 1, vocabulary), by the decode step; None if the call is not for

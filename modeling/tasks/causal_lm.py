@@ -105,6 +105,7 @@ class PlaitForCausalLM(LanguageModelHead, PlaitGenerationMixin, PlaitPreTrainedM
         if resolve_flattened_rows({"input_ids": inputs, **kwargs})[1] is not None:
             raise ValueError("generate cannot continue flattened rows, only padded ones: pad the rows on the left")
         kwargs["generation_config"] = generation_config
+        self.check_generation({"input_ids": inputs, **kwargs})
         image = {name: kwargs.pop(name) for name in MODALITY_INPUTS["image"] if name in kwargs}
         new = self.select_new_tokens(inputs, kwargs)
         if self.config.inline and new is not None and not bool((new == self.config.image_token_id).any()):

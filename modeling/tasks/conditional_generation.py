@@ -62,6 +62,7 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         kwargs["generation_config"] = generation_config
         if inputs is not None:
             kwargs[self.main_input_name] = inputs
+        self.check_generation(kwargs)
         if (audio := find_long_audio(self.config, kwargs)) is not None:
             return self.generate_from_windows(audio, args, kwargs)
         if "text" not in self.model.towers and "input_ids" in kwargs:

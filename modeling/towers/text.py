@@ -11,6 +11,7 @@ from ...configuration import PlaitTextConfig
 from ..core.graphs import is_recording_graph
 from ..core.pooling import build_pooler, build_tower_output
 from ..core.positions import count_positions, is_unbroken
+from ..core.rows import check_ids
 from ..core.sentence import build_sentence_pooler
 from ..core.transformer import PlaitTransformer
 from ..outputs import LayerChoice, TowerOutput
@@ -129,8 +130,29 @@ class TextEmbeddings(nn.Module):
     ) -> Tensor:
         """Embeds input_ids (batch, length) or inputs_embeds (batch, length, width) as (batch, length, width).
 
-        `past` is the number of tokens in the KV cache. Raises ValueError for more tokens than positions.
+        `past` is the number of tokens in the KV cache. Raises ValueError for more tokens than positions and, on a CPU,
+        for an id outside its table.
         """
+        if is_recording_graph():
+            return self.embed(input_ids, token_type_ids, position_ids, inputs_embeds, past)
+        try:
+            return self.embed(input_ids, token_type_ids, position_ids, inputs_embeds, past)
+        except IndexError:
+            check_ids(input_ids, self.token_embedding.weight.shape[0], "tokens")
+            if self.type_embedding is not None:
+                check_ids(token_type_ids, self.type_embedding.num_embeddings, "segments")
+            check_ids(position_ids, self.available, "positions")
+            raise
+
+    def embed(
+        self,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        past: int | Tensor,
+    ) -> Tensor:
+        """Embeds tokens as `forward`, whose arguments it takes; raises IndexError for an id outside its table."""
         x = self.token_embedding(input_ids) if inputs_embeds is None else inputs_embeds
         if self.scale != 1:
             x = x * self.scale

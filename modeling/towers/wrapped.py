@@ -117,7 +117,8 @@ class WrappedTower(nn.Module):
         layout = find_row_layout(inputs) if self.modality == "text" else None
         inputs = inputs if layout is None else arrange_text(inputs, layout)
         arguments = self.select_arguments(inputs) | {name: value for name, value in wanted.items() if value}
-        with use_eager_attention(self.model) if output_attentions else nullcontext(), self.positions.guard(arguments):
+        eager = use_eager_attention(self.model) if output_attentions else nullcontext()
+        with eager, self.positions.guard(arguments, self.model):
             output = self.model(**arguments, return_dict=True)
         tokens = self.compute_tokens(output.get("last_hidden_state"))
         mask = self.compute_mask(tokens, inputs.get("attention_mask"), "past_key_values" in arguments)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from ..core.graphs import is_recording_graph
+from ..core.rows import check_ids
 
 
 class PositionLimit:
@@ -21,12 +22,15 @@ class PositionLimit:
         # a frozen table is computed (sinusoids): some families extend it on demand
         self.learned = any(table.requires_grad and ("pos" in name or "wpe" in name) for name, table in tables)
 
-    def guard(self, arguments: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Returns a context in which to call the model. A text longer than the config's positions raises ValueError: at
-        once if positions are learned, else only if the family fails on it (computed positions may have no end)."""
-        length = count_text_tokens(arguments)
-        if self.limit is None or length <= self.limit or is_recording_graph():
+    def guard(self, arguments: Mapping[str, Any], model: Any) -> AbstractContextManager[None]:
+        """Returns a context in which to call the model. A token outside the vocabulary raises ValueError on a CPU, and
+        so does a text longer than the config's positions: at once if positions are learned, else only if the family
+        fails on it (computed positions may have no end)."""
+        if is_recording_graph():
             return nullcontext()
+        length = count_text_tokens(arguments)
+        if self.limit is None or length <= self.limit:
+            return name_ids(arguments.get("input_ids"), model)
         error = ValueError(
             f"{length} tokens, but the wrapped {self.family} has {self.limit} positions: truncate the text, or "
             "generate fewer tokens (max_new_tokens)"
@@ -47,6 +51,17 @@ def count_real_tokens(arguments: Mapping[str, Any], length: int) -> int:
     """Counts the real tokens of the longest row by a mask (batch, length); without one, returns `length`."""
     mask = arguments.get("attention_mask")
     return int(mask.sum(dim=1).max()) if isinstance(mask, Tensor) and mask.ndim == 2 else length
+
+
+@contextmanager
+def name_ids(ids: Tensor | None, model: Any) -> Iterator[None]:
+    """Raises ValueError in place of an IndexError inside the context if an id is outside the model's vocabulary."""
+    try:
+        yield
+    except IndexError:
+        if ids is not None:
+            check_ids(ids, len(model.get_input_embeddings().weight), "tokens")
+        raise
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import plait
+from plait.configuration.checksums import CHECKSUM_FILE
 from plait.configuration.remote_code import FILE_NAME
 
 from .answers import ask, embed, hide_padding, process, read_rows
@@ -81,9 +82,10 @@ def group_shared_names(state: dict[str, Tensor]) -> list[set[str]]:
 
 
 def list_files(folder: Path) -> set[str]:
-    """Returns the paths of all files of a folder, apart from what is expected of it and from its `auto_map`'s code."""
+    """Returns the paths of all files of a folder, apart from what is expected of it, its `auto_map`'s code, and its
+    checksums, which older folders do not have."""
     paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return {path for path in paths if not path.startswith("expected/") and path != FILE_NAME}
+    return {path for path in paths if not path.startswith("expected/") and path not in (FILE_NAME, CHECKSUM_FILE)}
 
 
 def test_every_class_fusion_tower_and_processor_has_a_folder() -> None:

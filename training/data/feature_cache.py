@@ -7,6 +7,7 @@ safetensors files that are mapped into memory.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 SHARD_BYTES = 2**28
+FEATURE_FOLDER = re.compile(r"[a-z]+-[0-9a-f]{24}")  # see `name_folder`
 
 
 class CachedFeatures(NamedTuple):
@@ -131,9 +133,11 @@ class FeatureStore:
         if outputs[0].pooled is not None:
             tensors["pooled"] = torch.stack([output.pooled for output in outputs if output.pooled is not None])
         self.folder.mkdir(parents=True, exist_ok=True)
+        named = json.dumps(list(keys))
         name = sha256(" ".join(keys).encode()).hexdigest()[:24]
         unfinished = self.folder / f"{name}.{os.getpid()}.tmp"
-        save_file(tensors, unfinished, {"format": FEATURE_FORMAT, "keys": json.dumps(list(keys))})
+        metadata = {"format": FEATURE_FORMAT, "keys": named, "sha256": compute_shard_digest(named, tensors)}
+        save_file(tensors, unfinished, metadata)
         unfinished.replace(self.folder / f"{name}.safetensors")
 
 
@@ -316,6 +320,38 @@ def _check_size(store: FeatureStore, expected: float, limit: float) -> None:
         )
 
 
+def compute_shard_digest(keys: str, tensors: Mapping[str, Tensor]) -> str:
+    """Computes the SHA-256 of a file's features and of the keys of their inputs, as written in the file."""
+    digest = sha256(keys.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def is_feature_file(file: Path) -> bool:
+    """Returns whether a safetensors file holds features; False for a damaged one in a folder of another name."""
+    try:
+        with safe_open(file, "pt") as content:
+            return (content.metadata() or {}).get("format") == FEATURE_FORMAT
+    except (SafetensorError, OSError):
+        return bool(FEATURE_FOLDER.fullmatch(file.parent.name))
+
+
+def check_features(folder: Path) -> Iterator[str]:
+    """Yields a line for each file of a folder of features that is damaged; files of older versions have no digest."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            _, tensors = _read_shard(file)
+        except ValueError as error:
+            yield str(error)
+            continue
+        with safe_open(file, "pt") as content:
+            metadata = content.metadata()
+        if metadata.get("sha256") not in (None, compute_shard_digest(metadata["keys"], tensors)):
+            yield f"{file} is not as it was written: delete it, and its features are computed again"
+
+
 def _read_shard(file: Path) -> tuple[list[str], dict[str, Tensor]]:
     try:
         with safe_open(file, "pt") as content:
@@ -328,4 +364,13 @@ def _read_shard(file: Path) -> tuple[list[str], dict[str, Tensor]]:
             f"{file} is not a file of features of this version: remove it from the cache folder, and its features are "
             "computed again"
         )
-    return json.loads(metadata["keys"]), tensors
+    try:
+        keys = json.loads(metadata["keys"])
+        whole = len(keys) + 1 == len(tensors["offsets"]) and int(tensors["offsets"][-1]) == len(tensors["tokens"])
+    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}): delete it, and its features are computed again") from error
+    if not whole:
+        raise ValueError(
+            f"{file} is damaged (its keys and features do not fit): delete it, and they are computed again"
+        )
+    return keys, tensors

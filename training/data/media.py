@@ -1,18 +1,21 @@
-"""Collects the images, audio clips and videos of rows, with keys that items of equal content share."""
+"""Collects the images, audio clips and videos of rows, with keys that items of equal content share; a batch's rows know
+their numbers in the data, for errors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 
 from ...configuration.modalities import MODALITY_TABLE
-from ...processing.errors import name_error
+from ...processing.errors import name_error, renumber_error
 from .identity import compute_item_key, find_path, read_content
 
 Row = Mapping[str, Any]
 Items = list[tuple[str, Any]]
-READ_ERRORS = (OSError, TypeError, ValueError)
+READ_ERRORS = (OSError, TypeError, ValueError, MemoryError)
 TARGET_IMAGE = "target_image"  # the column of the image that a model learns to generate
 
 
@@ -154,3 +157,52 @@ ITEM_READERS: dict[str, Callable[..., list[Any]]] = {
     "video": wrap_item,
     TARGET_IMAGE: wrap_item,
 }
+
+
+class NumberedRows(list[Row]):
+    """The rows of a batch. numbers: of each row, its number in the data."""
+
+    def __init__(self, rows: Sequence[Row], numbers: Sequence[int]) -> None:
+        super().__init__(rows)
+        self.numbers = list(numbers)
+
+
+class NumberedData:
+    """A data set whose batches are `NumberedRows`; all else is that of the data set."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
+
+    def __getitems__(self, numbers: Sequence[int]) -> NumberedRows:
+        """Returns the rows of these numbers: the loader of torch calls it for each batch."""
+        several = getattr(self.data, "__getitems__", None)
+        return NumberedRows([self.data[row] for row in numbers] if several is None else several(numbers), numbers)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":  # while it is unpickled, in a worker
+            raise AttributeError(name)
+        return getattr(self.data, name)
+
+
+def number_rows(data: Any, drops_columns: bool) -> Any:
+    """Returns a data set as `NumberedData`; a stream, whose rows have no numbers, or one of which the Trainer drops
+    columns, unchanged."""
+    return data if isinstance(data, IterableDataset) or drops_columns or data is None else NumberedData(data)
+
+
+@contextmanager
+def name_data_rows(rows: Sequence[Row]) -> Iterator[None]:
+    """Gives an error about a row of the batch, inside the context, the row's number in the data if the rows know it."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        named = renumber_error(error, getattr(rows, "numbers", ()))
+        if named is error:
+            raise
+        raise named from error

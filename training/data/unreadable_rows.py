@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ...configuration.messages import to_one_line
 from ...configuration.modalities import MEDIA
+from ...processing.errors import describe_error
 from ..recipes.errors import RecipeError
 from .loading import DataSplits
 from .media import READ_ERRORS, TARGET_IMAGE, Row, collect_items, find_columns
@@ -79,7 +79,7 @@ def find_problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], s
         try:
             found = collect_items(row, modality)
         except READ_ERRORS as error:
-            yield to_one_line(error)
+            yield " ".join(describe_error(error).split())
             continue
         for key, value in found:
             if (modality, key) not in known:
@@ -95,7 +95,7 @@ def find_problem(value: Any, modality: str, collator: RowEncoder) -> str | None:
         encode = collator.encode_target_images if modality == TARGET_IMAGE else collator.encode_inputs
         encode([{modality: value}])
     except READ_ERRORS as error:
-        return to_one_line(error)
+        return " ".join(describe_error(error).split())
     return None
 
 

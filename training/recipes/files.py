@@ -16,6 +16,7 @@ from .errors import RecipeError
 from .schema import Recipe
 
 VERSION_KEY = "plait_version"
+MAX_VALUES, MAX_DEPTH = 100_000, 50  # of a recipe
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -46,11 +47,50 @@ def find_recipe(path: str | Path) -> Path:
     raise RecipeError(f"no recipe {path}: pass a file, or the name of a recipe that comes with plait ({names})")
 
 
+def parse_yaml(text: str) -> Any:
+    """Returns the values of a yaml text.
+
+    Raises YAMLError for invalid yaml, and ValueError for a value that Python does not read, or a text that is deeper
+    nested or, by its aliases, larger than a recipe.
+    """
+    check_yaml_size(text)
+    try:
+        return yaml.load(text, RecipeLoader)
+    except (LookupError, AttributeError, TypeError, ArithmeticError) as error:  # of a tag whose value is no such value
+        raise ValueError(f"a value is not of its tag's kind ({error})") from error
+
+
+def check_yaml_size(text: str) -> None:
+    """Raises ValueError for a text that is nested too deep, or has too many values once its aliases are replaced by
+    what they stand for ("billion laughs"); nothing is built yet."""
+    sizes: dict[str, int] = {}  # of what an anchor stands for
+    opened: list[tuple[str | None, int]] = []  # for each open collection its anchor, and the number of values before it
+    count = 0
+    for event in yaml.parse(text, RecipeLoader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            sizes |= {} if anchor is None else {anchor: count - before}
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in opened):
+                raise ValueError(f"the alias *{event.anchor} stands inside what it stands for")
+            count += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.NodeEvent):
+            count += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, count - 1))
+        if count > MAX_VALUES or len(opened) > MAX_DEPTH:
+            raise ValueError(
+                f"it has more than {MAX_VALUES} values (with what its aliases stand for), or is nested deeper than "
+                f"{MAX_DEPTH} levels: a recipe is smaller"
+            )
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a yaml file with keys and values; raises RecipeError for any other content."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
         raise RecipeError(f"{path} is not valid yaml: {to_one_line(error)}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} has no keys: a recipe is a mapping of keys to values")
@@ -74,8 +114,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
                 raise RecipeError(f"--{key} has no value: write an override as --key value")
             text = rest.pop(0)
         try:
-            found[key.replace("-", "_")] = yaml.load(text, RecipeLoader)
-        except yaml.YAMLError as error:
+            found[key.replace("-", "_")] = parse_yaml(text)
+        except (yaml.YAMLError, ValueError) as error:
             shown = HIDDEN if is_secret_key(key) else repr(text)
             raise RecipeError(f"--{key}: {shown} is not valid yaml") from error
     return found
@@ -84,6 +124,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 def set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
     """Sets `content["a"]["b"]` for the key `a.b`, replacing a parent that is not a mapping."""
     *parents, last = key.split(".")
+    if len(parents) > MAX_DEPTH:
+        raise RecipeError(f"the key {key[:40]}... is {len(parents)} levels deep, more than {MAX_DEPTH}: correct it")
     for parent in parents:
         if not isinstance(content.get(parent), dict):
             content[parent] = {}

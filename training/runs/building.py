@@ -1,9 +1,10 @@
 """Builds the processor and the model that a recipe describes."""
 
-from importlib import import_module
-from importlib.resources import files
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
+from site import getsitepackages, getusersitepackages
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
@@ -232,13 +233,21 @@ def resolve_reference(reference: Any) -> Any:
     if not reference.startswith("package:"):
         return check_reference(reference)
     name, _, folder = reference.removeprefix("package:").partition("/")
-    try:
-        import_module(name)
-    except ImportError as error:
-        raise RecipeError(
-            f"{reference}: the package {name} is not installed: pip install {name.replace('_', '-')}"
-        ) from error
-    path = Path(str(files(name).joinpath(folder)))
-    if not path.is_dir():
+    root = find_package_folder(name) if name.isidentifier() else None
+    if root is None:
+        raise RecipeError(f"{reference}: the package {name} is not installed: pip install {name.replace('_', '-')}")
+    path = root / folder
+    if not path.resolve().is_relative_to(root.resolve()) or not path.is_dir():
         raise RecipeError(f"{reference}: the package {name} has no folder {folder!r}")
     return str(path)
+
+
+def find_package_folder(name: str) -> Path | None:
+    """Returns the folder of an installed package, without importing it; None if there is none. A folder of this name
+    that is merely found, as in the working directory, is no installed package."""
+    spec = find_spec(name)
+    folder = None if spec is None else next(map(Path, spec.submodule_search_locations or ()), None)
+    if folder is None:
+        return None
+    installed = {Path(place).resolve() for place in (*getsitepackages(), getusersitepackages())}
+    return folder if folder.parent.resolve() in installed or name in packages_distributions() else None

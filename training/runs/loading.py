@@ -33,7 +33,7 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
         processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
     except RecipeError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"{reference}: {to_one_line(error)}") from error
     task.finish_processor(processor, recipe)
     if task.generates:

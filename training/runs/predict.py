@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ...configuration.messages import to_one_line
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.loading import load_data
+from ..data.media import NumberedRows, name_data_rows
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..storage.atomic import replace_file
@@ -75,8 +76,8 @@ def predict(
     """Yields a prediction for each row, as the task returns it."""
     model, collator = load_predictor(reference, rows, recipe)
     for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=len(rows) <= batch_size):
-        batch = [rows[row] for row in range(start, min(start + batch_size, len(rows)))]
-        yield from predict_batch(model, collator, batch)
+        numbers = range(start, min(start + batch_size, len(rows)))
+        yield from predict_batch(model, collator, NumberedRows([rows[row] for row in numbers], numbers))
 
 
 def load_predictor(
@@ -99,7 +100,8 @@ def predict_batch(
 ) -> list[dict[str, Any]]:
     """Returns a prediction per row. Raises RecipeError for an input that cannot be read."""
     try:
-        return list(collator.task.predict_rows(model, collator, rows))
+        with name_data_rows(rows):
+            return list(collator.task.predict_rows(model, collator, rows))
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(to_one_line(error)) from error
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...processing import PlaitProcessor
 from ..data.labels import LabelSpec
-from ..data.media import Row
+from ..data.media import Row, name_data_rows
 from ..data.row_encoder import ImageCache, RowEncoder
 from .base import Task
 from .registry import find_task
@@ -47,16 +47,19 @@ class PlaitDataCollator(RowEncoder):
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds a batch of the rows as they are."""
-        return self.task.build_batch(self, rows)
+        with name_data_rows(rows):
+            return self.task.build_batch(self, rows)
 
     def build_training_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds a training batch: random choices in a row (one of several targets) depend only on seed, epoch and
         row."""
-        return self.task.build_batch(self, self.task.sample_rows(self, rows))
+        with name_data_rows(rows):
+            return self.task.build_batch(self, self.task.sample_rows(self, rows))
 
     def build_evaluation_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds a batch for the task's StreamedMetrics: the model's inputs, and the references of its predictions."""
-        return self.task.build_evaluation_batch(self, rows)
+        with name_data_rows(rows):
+            return self.task.build_evaluation_batch(self, rows)
 
     # earlier names of public methods and of `image_cache`
     training_batch = build_training_batch

@@ -14,6 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_
 
 from ...processing import PlaitProcessor
 from ..data.inputs import find_image_groups
+from ..data.media import number_rows
 from ..data.samplers import BucketSampler, LengthSampler, SharedImageSampler, TokenBatchSampler
 from ..metrics.base import EvaluationMetrics, StreamedMetrics
 from ..metrics.classification import Metrics
@@ -293,7 +294,7 @@ class PlaitTrainer(RecoverableTrainer):
         return TokenBatchSampler(lengths, self.args.tokens_per_batch, self._seed, self._get_epoch, *processes)
 
     def _build_batch_loader(self, sampler: Sampler[list[int]]) -> DataLoader:
-        data: Any = self.train_dataset
+        data: Any = number_rows(self.train_dataset, self.args.remove_unused_columns)
         return DataLoader(
             data,
             batch_sampler=sampler,
@@ -314,12 +315,12 @@ class PlaitTrainer(RecoverableTrainer):
             batch_samples = [{"labels": target, "shift_labels": target} for target in targets]
         return super()._get_num_items_in_batch(batch_samples, device)
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
         training, collator = bool(kwargs.get("is_training")), self.data_collator
         self.data_collator, dropped = self._select_collate_fn(training), self.args.dataloader_drop_last
         self.args.dataloader_drop_last = dropped and training  # evaluation drops no row
         try:
-            return super()._get_dataloader(*args, **kwargs)
+            return super()._get_dataloader(number_rows(dataset, self.args.remove_unused_columns), *args, **kwargs)
         finally:
             self.data_collator, self.args.dataloader_drop_last = collator, dropped
 
