@@ -76,7 +76,7 @@ def is_entry(value: Any) -> bool:
     )
 
 
-def find_damage(folder: Path) -> list[str]:
+def find_changed_files(folder: Path) -> list[str]:
     """Returns one line for each file of the folder that is not as it was saved, with the tensors that differ."""
     found = []
     for name, saved in read_checksums(folder).items():

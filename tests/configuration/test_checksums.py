@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from plait.configuration.checksums import CHECKSUM_FILE, find_damage, read_checksums, record_checksums
+from plait.configuration.checksums import CHECKSUM_FILE, find_changed_files, read_checksums, record_checksums
 from plait.configuration.json_files import read_json_file, read_json_mapping
 
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_whole_folder_has_no_damage(folder: Path) -> None:
     names = {"model.safetensors", "config.json", "decoder_tokenizer/tokenizer.json"}
-    assert read_checksums(folder).keys() == names and find_damage(folder) == []
+    assert read_checksums(folder).keys() == names and find_changed_files(folder) == []
 
 
 def test_every_flipped_bit_is_found(folder: Path) -> None:
@@ -37,9 +37,9 @@ def test_every_flipped_bit_is_found(folder: Path) -> None:
             changed = bytearray(whole)
             changed[bit // 8] ^= 1 << bit % 8
             file.write_bytes(changed)
-            assert [line for line in find_damage(folder) if line.startswith(f"{file} is not as it was saved")], bit
+            assert [line for line in find_changed_files(folder) if line.startswith(f"{file} is not as it was saved")], bit
         file.write_bytes(whole)
-    assert find_damage(folder) == []
+    assert find_changed_files(folder) == []
 
 
 def test_the_tensor_that_changed_is_named(folder: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_tensor_that_changed_is_named(folder: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1  # the last number of the last tensor
     file.write_bytes(content)
-    assert find_damage(folder) == [f"{file} is not as it was saved: second changed"]
+    assert find_changed_files(folder) == [f"{file} is not as it was saved: second changed"]
 
 
 def test_a_cut_or_lost_file_is_named_with_its_size(folder: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_cut_or_lost_file_is_named_with_its_size(folder: Path) -> None:
     size = file.stat().st_size
     file.write_bytes(file.read_bytes()[:40])
     (folder / "config.json").unlink()
-    lines = find_damage(folder)
+    lines = find_changed_files(folder)
     assert f"{file} has 40 bytes, and was saved with {size}" in lines and len(lines) == 2
     assert f"{folder / 'config.json'} is missing, and was saved with 19 bytes" in lines
 
@@ -65,7 +65,7 @@ def test_what_is_saved_again_is_summed_again_and_what_is_removed_is_forgotten(fo
         (folder / "config.json").unlink()
         save_file({"first": torch.zeros(2)}, folder / "model.safetensors")
     assert read_checksums(folder).keys() == {"model.safetensors", "decoder_tokenizer/tokenizer.json"}
-    assert find_damage(folder) == []
+    assert find_changed_files(folder) == []
 
 
 def test_a_process_that_does_not_write_changes_nothing(folder: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_process_that_does_not_write_changes_nothing(folder: Path) -> None:
 def test_damaged_checksums_are_an_error_that_names_the_file(folder: Path, content: str) -> None:
     (folder / CHECKSUM_FILE).write_text(content)
     with pytest.raises(ValueError, match=CHECKSUM_FILE):
-        find_damage(folder)
+        find_changed_files(folder)
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b"])
@@ -88,7 +88,7 @@ def test_checksums_do_not_lead_outside_the_folder(folder: Path, name: str) -> No
     content["files"][name] = content["files"]["config.json"]
     (folder / CHECKSUM_FILE).write_text(json.dumps(content))
     with pytest.raises(ValueError, match="outside the folder"):
-        find_damage(folder)
+        find_changed_files(folder)
 
 
 def test_json_that_is_too_deep_or_not_text_is_an_error_that_names_the_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ...configuration.checksums import CHECKSUM_FILE, SAFETENSORS, find_damage, list_stamps, read_checksums
+from ...configuration.checksums import CHECKSUM_FILE, SAFETENSORS, find_changed_files, list_stamps, read_checksums
 from ...configuration.json_files import read_json_mapping
 from ...configuration.messages import to_one_line
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
@@ -71,7 +71,7 @@ def check_place(place: Path, report: FolderReport) -> None:
 def check_sums(place: Path, report: FolderReport) -> Iterator[str]:
     """Yields a line for each file that is not as it was saved."""
     try:
-        yield from find_damage(place)
+        yield from find_changed_files(place)
         known = read_checksums(place)
     except (OSError, ValueError) as error:
         yield to_one_line(error)
