@@ -50,6 +50,12 @@ def write_checksums(folder: Path, names: Iterable[str], removed: Iterable[str] =
     unfinished.replace(file)
 
 
+def renew_checksums(folder: Path) -> None:
+    """Writes the checksums of all files of a folder as they are now, apart from texts for people (.md)."""
+    names = [name for name in list_stamps(folder) if not name.endswith(".md")]
+    write_checksums(folder, names, read_checksums(folder).keys() - set(names))
+
+
 def read_checksums(folder: Path) -> dict[str, Any]:
     """Returns the checksums of a folder's files by their paths inside it; none if none were saved.
 
@@ -107,7 +113,8 @@ def list_stamps(folder: Path) -> dict[str, Stamp]:
         if not (folder / place).is_dir():
             continue
         for entry in os.scandir(folder / place):
-            if entry.is_file() and entry.name != CHECKSUM_FILE and not entry.name.endswith(".tmp"):
+            kept = not entry.name.startswith(".") and not entry.name.endswith((".tmp", ".lock"))
+            if kept and entry.name != CHECKSUM_FILE and entry.is_file():
                 stat = entry.stat()
                 found[f"{place}/{entry.name}" if place else entry.name] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
     return found

@@ -37,7 +37,7 @@ def test_every_flipped_bit_is_found(folder: Path) -> None:
             changed = bytearray(whole)
             changed[bit // 8] ^= 1 << bit % 8
             file.write_bytes(changed)
-            assert [line for line in find_changed_files(folder) if line.startswith(f"{file} is not as it was saved")], bit
+            assert any(line.startswith(f"{file} is not as it was saved") for line in find_changed_files(folder)), bit
         file.write_bytes(whole)
     assert find_changed_files(folder) == []
 

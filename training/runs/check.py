@@ -15,6 +15,7 @@ from ...modeling.checkpoints.saved_folder import find_saving_class
 from ...processing import PlaitProcessor
 from ..data.feature_cache import check_features, is_feature_file
 from ..recipes.errors import RecipeError
+from ..storage.checkpoints import STATE_FILE, find_damage, parse_step
 from .folder import PROCESSOR_FILE, RUN_FOLDER
 
 WEIGHT_FILES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
@@ -55,11 +56,13 @@ def check_place(place: Path, report: FolderReport) -> None:
     kinds = {
         "model": summed or any((place / name).is_file() for name in (CONFIG_NAME, *WEIGHT_FILES)),
         "recipe": (place / RUN_FOLDER.recipe_file).is_file(),
+        "checkpoint": parse_step(place.name) is not None and (place / STATE_FILE).is_file(),
         "features": any(map(is_feature_file, place.glob("*.safetensors"))),
     }
     if any(kinds.values()):
         report.parts.append(str(place))
     checks = [check_sums(place, report)] if kinds["model"] else []
+    checks += [check_checkpoint(place)] if kinds["checkpoint"] else []
     checks += [check_recipe(place)] if kinds["recipe"] else []
     checks += [check_features(place)] if kinds["features"] else []
     if kinds["model"] and not kinds["features"]:
@@ -78,6 +81,13 @@ def check_sums(place: Path, report: FolderReport) -> Iterator[str]:
         return
     weights = (name for name in list_stamps(place) if name.endswith(SAFETENSORS))
     report.unsummed.extend(str(place / name) for name in weights if name not in known)
+
+
+def check_checkpoint(place: Path) -> Iterator[str]:
+    """Yields what is damaged in a checkpoint, by the sums of its files."""
+    damage = find_damage(place)
+    if damage is not None:
+        yield f"{place}: {damage}: a run does not resume from it"
 
 
 def check_recipe(place: Path) -> Iterator[str]:

@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
+from ...configuration.checksums import renew_checksums
 from ...configuration.messages import to_one_line
 from ..recipes.errors import RecipeError, RunError, RunInterrupted
 from ..recipes.schema import Recipe
@@ -243,6 +244,7 @@ class ClaimedFolder:
         with self.signals.defer(), name_disk_errors(self.target):
             if self.writes:
                 self.kind.write(self.path, self.recipe, **{**self.facts, "finished": True})
+                renew_checksums(self.path)
                 if self.beside(REPLACED).exists() and self.facts.get("replaces"):
                     shutil.rmtree(self.beside(REPLACED))
 
