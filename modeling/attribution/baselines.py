@@ -24,7 +24,7 @@ def check_baseline(modality: str, name: Any) -> None:
     """Raises ValueError for a baseline that this modality does not have, with those that it has."""
     known = list_baselines(modality)
     if name not in known:
-        raise ValueError(f"no baseline {name!r} for {modality}{suggest(str(name), known)}: choose {', '.join(known)}")
+        raise ValueError(f"no baseline {name!r} for {modality}: choose {', '.join(known)}{suggest(str(name), known)}")
 
 
 def build_media_baseline(

@@ -111,13 +111,14 @@ def compute_attention_relevance(call: AttributionCall) -> Attributed:
 
 def follow_attention(call: AttributionCall, rule: RelevanceRule) -> Attributed:
     """Spreads the relevance of tokens over the elements that they stand for; elements without a feature get none."""
-    row, features = call.row, call.features
+    row, features, towers = call.row, call.features, call.row.model.config.towers
     relevance = compute_relevance(row.model, row.inputs, row.target, rule)
     amounts = []
     for name, value in zip(row.names, row.values, strict=True):
         side, modality = find_input_side(name, row.model.config.sides)
         shape = element_shape(name, value)
-        found = spread_tokens(name, modality, relevance[side], shape).to(value)
+        config = towers.get(side, towers.get(modality))
+        found = spread_tokens(name, modality, relevance[side], shape, config).to(value)
         amounts.append(found.masked_fill(drop_channels(name, features.groups[name]).expand(shape) < 0, 0))
     scores = score_kept(row, features, call.baselines, torch.tensor([[True], [False]]).expand(2, features.count), 2)
     return Attributed(amounts, scores[0].item(), scores[1].item())

@@ -1,7 +1,7 @@
 """Encodes the rows of an explanation: the model's inputs, and which of their elements belong to which column."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from ...processing.sentence import DEFAULT_PROMPT
 from ..data.inputs import pad_token_rows, require_tokenizer
 from ..data.media import Row, find_columns, list_present
 from ..data.row_encoder import RowEncoder
+from .clip_times import ClipTimes, find_clip_times
 from .words import (
     CharacterSpan,
     TextWords,
@@ -52,12 +53,14 @@ class EncodedRows:
         inputs: the arguments of the model's `forward`, without labels.
         parts: what an explanation names, by name.
         words: by name of a text for each row its words.
+        clips: by name of audio for each row the times of its clips.
     """
 
     rows: Sequence[Row]
     inputs: dict[str, Tensor]
     parts: dict[str, Part]
     words: dict[str, list[TextWords]]
+    clips: dict[str, list[list[ClipTimes]]] = field(default_factory=dict)
 
     def select(self, rows: Tensor) -> dict[str, Tensor]:
         """Returns the inputs of these rows, which may repeat."""
@@ -86,6 +89,7 @@ def encode_explained_rows(
         add_documents(encoded, encoder, model.config.sides[DOCUMENT])
     expand_shared_images(encoded.inputs)
     encoded.parts |= find_media_parts(encoded.inputs, model.config.sides)
+    add_clip_times(encoded, processor)
     encoded.inputs = {name: value.to(model.device) for name, value in encoded.inputs.items()}
     return encoded
 
@@ -235,6 +239,30 @@ def expand_shared_images(inputs: dict[str, Tensor]) -> None:
     if indices is not None:
         inputs["pixel_values"] = inputs["pixel_values"][indices.clamp(min=0)] * (indices >= 0)[..., None, None, None]
         inputs["image_present"] = indices >= 0
+
+
+def add_clip_times(encoded: EncodedRows, processor: PlaitProcessor) -> None:
+    """Adds the times of the rows' audio clips."""
+    for part in [part for part in encoded.parts.values() if part.modality == "audio"]:
+        extractor: Any = processor.require_part("audio", "audio")
+        value = encoded.inputs[part.input]
+        waveforms = part.input.endswith("input_values") and value.ndim == 3
+        length = value.shape[find_time_axis(part, value[0]) + 1]
+        encoded.clips[part.name] = [
+            [find_clip_times(extractor, clip, waveforms, length) for clip in list_row_items(row, part)]
+            for row in encoded.rows
+        ]
+
+
+def find_time_axis(part: Part, value: Tensor) -> int:
+    """Returns the axis of time of one row's clips, (clips, ...): frames before mel bins in `input_values` of
+    spectrograms, else the last."""
+    return 1 if part.input.endswith("input_values") else value.ndim - 1
+
+
+def list_row_items(row: Row, part: Part) -> list[Any]:
+    """Returns the items of a row's part, as they were given."""
+    return list_present({part.modality: row[DOCUMENT]} if part.name == DOCUMENT else row, part.modality)
 
 
 def find_media_parts(inputs: Mapping[str, Tensor], sides: Mapping[str, str]) -> dict[str, Part]:

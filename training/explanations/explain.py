@@ -76,7 +76,7 @@ def explain(
 def check_method(name: str) -> str:
     """Returns the name of a method. Raises ValueError for an unknown one."""
     if name not in METHODS:
-        raise ValueError(f"no method {name!r}{suggest(str(name), METHODS)}: choose {', '.join(METHODS)}")
+        raise ValueError(f"no method {name!r}: choose {', '.join(METHODS)}{suggest(str(name), METHODS)}")
     return name
 
 
@@ -85,7 +85,7 @@ def build_settings(given: Mapping[str, Any]) -> MethodSettings:
     known = [field.name for field in fields(MethodSettings)]
     for name in given:
         if name not in known:
-            raise ValueError(f"no setting {name!r}{suggest(name, known)}: the settings are {', '.join(known)}")
+            raise ValueError(f"no setting {name!r}: the settings are {', '.join(known)}{suggest(name, known)}")
     return MethodSettings(**given)
 
 
@@ -104,7 +104,7 @@ def find_baselines(given: str | Mapping[str, str] | None) -> dict[str, str]:
     for modality, name in given.items():
         if modality not in DEFAULT_BASELINES:
             choices = ", ".join(DEFAULT_BASELINES)
-            raise ValueError(f"baseline of {modality!r}{suggest(modality, DEFAULT_BASELINES)}: give those of {choices}")
+            raise ValueError(f"baseline of {modality!r}: give those of {choices}{suggest(modality, DEFAULT_BASELINES)}")
         check_baseline(modality, name)
     return DEFAULT_BASELINES | dict(given)
 
@@ -193,7 +193,7 @@ class ExplainCall:
         for name in wanted or ():
             if name not in names:
                 raise ValueError(
-                    f"modality {name!r}{suggest(name, names)} is not in the rows: choose {', '.join(parts)}"
+                    f"modality {name!r} is not in the rows: choose {', '.join(parts)}{suggest(name, names)}"
                 )
         chosen = [part for part in parts.values() if not wanted or {part.name, part.modality} & set(wanted)]
         present = [part for part in chosen if bool(part.present.any())]

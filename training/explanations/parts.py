@@ -12,15 +12,9 @@ from ...modeling.attribution.methods import MethodSettings
 from ...modeling.attribution.scored_row import ScoredRow
 from ...processing import PlaitProcessor
 from ..data.inputs import require_tokenizer
-from .encoding import EncodedRows, Part
+from .encoding import EncodedRows, Part, find_time_axis
 
 DEFAULT_BASELINES = {"text": "mask", "image": "noise", "audio": "noise", "video": "noise"}
-
-
-def find_time_axis(part: Part, value: Tensor) -> int:
-    """Returns the axis of time of one clip's input without the row, (clips, ...): frames before mel bins in
-    `input_values` of spectrograms, else the last."""
-    return 1 if part.input.endswith("input_values") else value.ndim - 1
 
 
 def build_features(encoded: EncodedRows, parts: Sequence[Part], settings: MethodSettings) -> Features:
@@ -56,8 +50,12 @@ def find_present_elements(encoded: EncodedRows, part: Part, length: int | None) 
     present = part.present[0].cpu()
     if length is None:
         return present
-    mask = encoded.inputs.get(f"{part.input}_mask")
     every = present[:, None].expand(len(present), length)
+    if part.name in encoded.clips:
+        counts = torch.tensor([times.count for times in encoded.clips[part.name][0]])
+        every = every.clone()
+        every[present] &= torch.arange(length) < counts[:, None]
+    mask = encoded.inputs.get(f"{part.input}_mask")
     return every if mask is None else every & mask[0].bool().cpu()
 
 

@@ -79,7 +79,7 @@ def find_number(wanted: Any, names: Sequence[str], what: str) -> int:
         return list(names).index(wanted)
     some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     raise ValueError(
-        f"target {wanted!r} is no {what}{suggest(str(wanted), names)}: choose one of {some}, or its number"
+        f"target {wanted!r} is no {what}: choose one of {some}, or its number{suggest(str(wanted), names)}"
     )
 
 
