@@ -3,7 +3,8 @@ those of a run that was left alone.
 
     python benchmarks/kill_and_resume.py [--kills 100] [--seed 0] [--processes 1] [--kinds train multitask ...] [--keep]
 
-The kinds are train, overwrite (a finished run is replaced), pretraining, multitask and compare. A third of the kills
+The kinds are train, best (early stopping, the best weights, averaged), overwrite (a finished run is replaced),
+pretraining, multitask and compare. A third of the kills
 strike while files are written: at the n-th time that the process opens, renames or removes a file beside or in the run
 folder. The others strike at a random time, half of them as SIGKILL, half as SIGTERM. After each, the next command is
 `--resume`, or the same command once more where no run folder is left; it may be killed too. One parent that has
@@ -46,7 +47,7 @@ from plait.training.cli import main
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = {"config": {**TINY, "max_position_embeddings": 16}}
 IMAGE = {"config": {**TINY, "image_size": 8, "patch_size": 4}}
-# timing the kernels would choose others from run to run, which round differently
+# timing the kernels would choose others for a new run, which round differently
 TRAINING = {
     "use_cpu": True,
     "disable_tqdm": True,
@@ -60,6 +61,7 @@ TRAINING = {
 }
 WRITES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 LIMIT = 120  # seconds after which a command counts as hanging
+KINDS = ["train", "best", "overwrite", "pretraining", "multitask", "compare"]
 CAUSES = ("write", "kill", "term")
 
 
@@ -97,8 +99,12 @@ def write_recipes(folder: Path) -> dict[str, list[str]]:
         "training": TRAINING,
     }
     pretraining = {"task": "pretraining", "settings": {"objectives": {"contrastive": 1.0, "masked_lm": 1.0}}}
+    best = {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True, "average_decay": 0.9}
+    best |= {"metric_for_best_model": "loss", "early_stopping_patience": 2, "learning_rate": 0.3, "num_train_epochs": 6}
+    measured = {**shared, "data": {"source": {"train": rows_file, "validation": rows_file}}}
     contents = {
-        "train": {**shared, "data": {"source": {"train": rows_file, "validation": rows_file}}},
+        "train": measured,
+        "best": {**measured, "training": {**TRAINING, **best}},
         "pretraining": {**shared, **pretraining, "data": {"source": {"train": pairs_file}}},
         "multitask": {
             **shared,
@@ -291,7 +297,7 @@ def main_kills() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--kinds", nargs="+", default=["train", "overwrite", "pretraining", "multitask", "compare"])
+    parser.add_argument("--kinds", nargs="+", default=KINDS)
     parser.add_argument("--keep", action="store_true", help="keep the folder with the runs")
     options = parser.parse_args()
     random.seed(options.seed)

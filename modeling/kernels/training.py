@@ -100,13 +100,17 @@ class AutotunedLinear(ForwardKernel):
         return single and not torch.is_autocast_enabled("cpu") and not is_torchdynamo_compiling()
 
 
-def choose_products(model: nn.Module) -> int:
+def choose_products(model: nn.Module, chosen: dict[str, list[bool]] | None = None) -> int:
     """Measures the products of the linear layers on this CPU and installs the faster kernels, until `drop_products`;
     returns the number of layers that got another kernel than torch's.
 
     The state dict does not change. Second-order gradients are an error in the layers that got kernels. Layers that are
     not float32 or not on a CPU, and sizes for which torch is fastest, are skipped.
+
+    chosen: by the size of a layer ("outputs x width"), for which of its three products oneDNN is faster; sizes in it
+        are not measured again, so that a resumed training computes the same numbers, and others are added.
     """
+    chosen = {} if chosen is None else chosen
     if not torch.backends.mkldnn.is_available():
         return 0
     drop_products(model)
@@ -116,7 +120,10 @@ def choose_products(model: nn.Module) -> int:
             kinds.setdefault(module.weight.shape, []).append(module)
     gained = 0
     for shape, linears in kinds.items():
-        products = probe_kernels(*shape)
+        size = f"{shape[0]} x {shape[1]}"
+        if size not in chosen:
+            chosen[size] = [kernel is multiply_by_onednn for kernel in probe_kernels(*shape)]
+        products = LinearKernels(*(multiply_by_onednn if faster else multiply_by_torch for faster in chosen[size]))
         if products == TORCH_KERNELS:
             continue
         gained += len(linears)

@@ -314,7 +314,7 @@ def explain_failure(error: BaseException) -> str | None:
     if any(sign in str(error) for sign in FULL_SIGNS) or getattr(error, "errno", None) in DISK_ERRORS:
         return DISK_ERRORS.get(getattr(error, "errno", None) or errno.ENOSPC, "the disk is full")
     if isinstance(error, RuntimeError):
-        if "DataLoader worker" in text and "killed" in text:
+        if text.startswith("DataLoader worker"):
             return f"{text}: lower training.dataloader_num_workers if memory is short"
         if PartialState().num_processes > 1 and any(word in text.lower() for word in ("gloo", "nccl", "connection")):
             return "another process of this run has ended"

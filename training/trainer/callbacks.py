@@ -11,6 +11,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
 from ...configuration import SPECIAL_TOKENS
@@ -89,12 +90,24 @@ class CollatorEpochCallback(TrainerCallback):
         self.collator.set_epoch(int(state.epoch or 0))
 
 
-class KernelAutotuning(TrainerCallback):
-    """Chooses the fastest kernel for each linear layer of a model that trains on a CPU."""
+class KernelAutotuning(TrainerCallback, ExportableState):
+    """Chooses the fastest kernel for each linear layer of a model that trains on a CPU; a resumed training takes those
+    of its checkpoint, whose numbers are the same to the last bit."""
 
-    def on_train_begin(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:
+    def __init__(self) -> None:
+        self.chosen: dict[str, list[bool]] = {}
+
+    def state(self) -> dict:
+        """Returns the choices, for the state in a checkpoint."""
+        return {"args": {}, "attributes": {"chosen": self.chosen}}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Times the kernels and installs the faster ones."""
-        gained = choose_products(model)
+        saved: Any = (state.stateful_callbacks or {}).get(type(self).__name__, {})
+        self.chosen |= saved.get("attributes", {}).get("chosen", {})
+        gained = choose_products(kwargs["model"], self.chosen)
         logger.info(f"{gained} linear layers train with oneDNN's kernels; set probe_products=False to keep torch's")
 
     def on_train_end(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:

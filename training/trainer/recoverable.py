@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainerState
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput, unwrap_peft_model
 from transformers.utils import logging
 
@@ -77,6 +78,11 @@ class RecoverableTrainer(Trainer):
         """Raises Divergence if a trained weight is not finite. Sharded weights are not checked."""
         if not self.args.fsdp and not self.args.deepspeed:
             check_weights(unwrap_peft_model(self.accelerator.unwrap_model(self.model)), self.state.global_step)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._init_training_state(*args, **kwargs)
+        restore_callbacks(self.state, self.callback_handler.callbacks)
+        return found
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -167,6 +173,17 @@ def read_plan(checkpoint: Path) -> tuple[int, int | None]:
     control = (state.stateful_callbacks or {}).get("TrainerControl", {})
     stopped = isinstance(control, dict) and control.get("args", {}).get("should_training_stop", False)
     return state.max_steps, state.global_step if stopped and state.global_step < state.max_steps else None
+
+
+def restore_callbacks(state: TrainerState, callbacks: list[TrainerCallback]) -> None:
+    """Gives early stopping the patience that it had in the checkpoint of this state, and the state an entry for every
+    callback that keeps one in checkpoints, which those of older versions do not have."""
+    saved: Any = state.stateful_callbacks
+    for callback in callbacks:
+        if isinstance(callback, ExportableState):
+            entry = saved.setdefault(type(callback).__name__, callback.state())
+            if isinstance(callback, EarlyStoppingCallback) and isinstance(entry, dict):
+                callback.early_stopping_patience_counter = entry["attributes"]["early_stopping_patience_counter"]
 
 
 def extend_schedule(trainer: Any, planned: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from plait.training.cli import main
@@ -104,8 +105,8 @@ def list_steps(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
-def stop_at(recipe: Path, folder: Path, step: int, number: int, *arguments: str) -> Result:
-    """Runs the training in another process, and sends it a signal once the checkpoint of a step is there."""
+def stop_at(recipe: Path, folder: Path, step: int, stop: Callable[[int], None], *arguments: str) -> Result:
+    """Runs the training in another process, and calls `stop` with it once the checkpoint of a step is there."""
     log = folder.with_suffix(".log")
     child = os.fork()
     if child == 0:
@@ -118,7 +119,7 @@ def stop_at(recipe: Path, folder: Path, step: int, number: int, *arguments: str)
     deadline = time.monotonic() + 60
     while not list(folder.glob(f"checkpoints/checkpoint-{step}")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(child, number)
+    stop(child)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     output = log.read_text()
     assert "Traceback" not in output
@@ -226,7 +227,9 @@ def test_a_finished_run_trains_longer(run: Run, copy: Path) -> None:
 def test_a_signal_saves_a_checkpoint(run: Run, recipe: Path, tmp_path: Path, number: int, expected: int) -> None:
     folder, alone = tmp_path / "run", tmp_path / "alone"
     constant = ("--training.lr_scheduler_type", "constant")
-    code, line = stop_at(recipe, folder, 2, number, "--training.max_steps", "800", *constant)
+    code, line = stop_at(
+        recipe, folder, 2, lambda child: os.kill(child, number), "--training.max_steps", "800", *constant
+    )
     assert code == expected
     found = re.search(rf"stopped by {signal.Signals(number).name}: saved in (\S+), --resume continues$", line)
     assert found is not None and Path(found[1]).is_dir()
@@ -338,6 +341,38 @@ def test_a_traceback_is_shown_on_request(run: Run, recipe: Path, tmp_path: Path,
     line = ["train", str(recipe), "--output_dir", str(tmp_path / "run"), "--data.source", "typo.csv"]
     assert main([*line, "--traceback"]) == 2
     assert "Traceback" in capfd.readouterr().err
+
+
+def test_an_unreadable_file_in_the_middle(run: Run, tmp_path: Path) -> None:
+    rows = [{"image": str(tmp_path / f"{number}.png"), "label": ("dark", "light")[number % 2]} for number in range(8)]
+    for number in range(8):
+        Image.new("RGB", (8, 8), (30 * number, 90, 90)).save(tmp_path / f"{number}.png")
+    good = (tmp_path / "7.png").read_bytes()
+    (tmp_path / "7.png").write_bytes(good[:40])
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    given = ("--model", json.dumps({"image": {"config": tower}}), "--tokenizer", "null", "--data.source")
+    given += (str(tmp_path / "rows.jsonl"), "--training.per_device_train_batch_size", "2")
+    given += ("--training.train_sampling_strategy", "sequential", "--training.num_train_epochs", "1")
+    code, line = run(tmp_path / "run", *given)
+    assert code == 1 and "7.png" in line and "checkpoint-2, --resume continues" in line
+    (tmp_path / "7.png").write_bytes(good)
+    code, line = run(tmp_path / "run", *given, "--resume")
+    assert code == 2 and "train has other values" in line  # the file has another size than at the start
+    assert run(tmp_path / "run", *given, "--resume", "--allow_changed_data")[0] == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the workers are found in /proc")
+def test_a_killed_worker(recipe: Path, tmp_path: Path) -> None:
+    def kill_worker(child: int) -> None:
+        workers = Path(f"/proc/{child}/task/{child}/children").read_text().split()
+        os.kill(int(workers[0]), signal.SIGKILL)
+
+    more = ("--training.max_steps", "800", "--training.dataloader_num_workers", "1")
+    more += ("--training.dataloader_persistent_workers", "true")
+    code, line = stop_at(recipe, tmp_path / "run", 2, kill_worker, *more)
+    assert code == 1 and "DataLoader worker" in line and "lower training.dataloader_num_workers" in line
+    assert "--resume continues" in line and list_steps(tmp_path / "run")
 
 
 @pytest.fixture
