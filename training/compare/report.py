@@ -93,7 +93,29 @@ def render_ablation(content: dict[str, Any]) -> str:
             format_row([name, f"{whole[name]['value']:.4f}", *(format_interval(found[kind]) for kind in kinds)])
         )
     said = "Shuffled: every row has the input of another row. Blank: an input without content."
-    return "\n".join([*lines, "", f"{content['metric'].capitalize()}. {said}", "", *render_missing_modalities(content)])
+    said = f"{content['metric'].capitalize()}. {said}"
+    return "\n".join([*lines, "", said, "", *render_added(content), *render_missing_modalities(content)])
+
+
+def render_added(content: dict[str, Any]) -> list[str]:
+    """Returns the lines of the table of what each modality adds to the metric of a fusion of two."""
+    added = {name: found for name, found in content.get("added", {}).items() if found}
+    if not added:
+        return []
+    kinds = list(next(iter(added.values())))
+    lines = [
+        "## What does each modality add?",
+        "",
+        format_row(["system", *kinds]),
+        format_row(["---"] * (len(kinds) + 1)),
+    ]
+    for name, found in added.items():
+        lines.append(format_row([name, *(format_difference(found[kind]) for kind in kinds)]))
+    said = (
+        f"Shapley values in {content['metric']}, over shuffled inputs: what a modality adds, with its half of what "
+        "both add only together; alone, without it."
+    )
+    return [*lines, "", said, ""]
 
 
 def render_missing_modalities(content: dict[str, Any]) -> list[str]:

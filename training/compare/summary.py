@@ -12,6 +12,7 @@ from ..metrics.direction import is_greater_better
 from ..trainer.modality_patterns import list_modality_patterns
 from .experiment import Experiment
 from .modality_ablation import format_present
+from .modality_values import compute_added, shuffle_answers
 from .systems import System
 from .trials import LogitMetrics, Trial, TrialResult, list_trials
 
@@ -46,6 +47,7 @@ def summarize_comparison(experiment: Experiment, answers: Mapping[str, TrialResu
         "majority": table.compute_majority(),
         "systems": [table.build_row(system, best_single) for system in experiment.systems],
         "audit": {system.name: table.measure_ablation(system) for system in fusions} if options.audit else {},
+        "added": {system.name: table.measure_added(system) for system in fusions} if options.audit else {},
     }
     return Comparison(content)
 
@@ -157,6 +159,23 @@ class ComparisonTable:
             for modality in system.modalities:
                 found[f"{kind} {modality}"] = self._compare_with_all(self.resample(system, f"{kind} {modality}"), whole)
         return found
+
+    def measure_added(self, system: System) -> dict[str, Any]:
+        """Returns what each of two modalities adds to the metric (Shapley values with shuffled inputs), which needs no
+        more predictions than the ablation; nothing for three or more."""
+        if len(system.modalities) != 2:
+            return {}
+        one, other = system.modalities
+        tested = [self.bench.find_test_rows(fold) for fold in self.bench.fold_names]
+        logits = shuffle_answers(self.collect_logits(system), tested, self.bench.recipe.seed)
+        answers = [self.metrics.reduce_logits(own) for own in logits]
+        values = {
+            frozenset(): self.resamples.compute_values(self._measure, self.bench.truth, answers),
+            frozenset({one}): self.resample(system, f"shuffled {other}"),
+            frozenset({other}): self.resample(system, f"shuffled {one}"),
+            frozenset({one, other}): self.values[system.name],
+        }
+        return compute_added(system.modalities, values, 1 if is_greater_better(self.bench.metric) else -1)
 
     def _compare_with_all(self, values: BootstrapValues, whole: BootstrapValues) -> dict[str, Any]:
         return {**values.interval.as_dict(), "lost": self.compute_gain(whole, values).interval.as_dict()}

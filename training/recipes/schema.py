@@ -153,6 +153,8 @@ class Recipe:
     max_length: the largest number of tokens of a text; longer ones are truncated (default: the tokenizer's limit).
     seed: seed of splits, weights, shuffles and samples.
     output_dir: the run folder.
+    card_modalities: the number of test rows on which the model card says what each modality adds to the answers
+        (`plait.explain_modalities`; null: none).
     tasks: several tasks for one model: for each name a recipe with its own task, data, settings, metrics, max_length,
         generation, and `weight` of the loss; model, tokenizer, processor, training and seed are those of this recipe.
     temperature: with `tasks`, each batch is of one task, sampled with probability proportional to
@@ -174,6 +176,7 @@ class Recipe:
     max_length: int | None = None
     seed: int = 42
     output_dir: str | None = None
+    card_modalities: int | None = None
 
 
 SECTIONS = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe, "compare": CompareRecipe}

@@ -59,7 +59,7 @@ processor = AutoProcessor.from_pretrained("{name}")
 ## Results
 
 {results}
-{comparison}
+{modalities}{comparison}
 ## How to repeat it
 
 ```
@@ -80,9 +80,10 @@ def write_card(
     command: str,
     comparison: str = "",
     name: str | None = None,
+    modalities: str = "",
 ) -> None:
     """Writes README.md into the folder of a run; `comparison` is the report of `plait compare` on this model and
-    others, `name` that of the model (default: the folder's)."""
+    others, `name` that of the model (default: the folder's), `modalities` what each modality adds."""
     text = CARD_TEMPLATE.format(
         metadata=_build_metadata(folder, recipe, task, data, results).to_yaml(),
         name=name or folder.name,
@@ -95,6 +96,7 @@ def write_card(
         data=_describe_data(recipe, task, data),
         results="" if comparison else render_results_table(results),
         comparison=f"{comparison}\n" if comparison else "\n",
+        modalities=f"\n## What each modality adds\n\n{modalities}\n" if modalities else "",
         command=hide_secrets(command, find_secrets(asdict(recipe))),
         seed=recipe.seed,
         python=platform.python_version(),

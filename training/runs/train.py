@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import set_seed
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.loading import DataSplits
+from ..data.media import Row
 from ..data.unreadable_rows import select_readable_splits
+from ..explanations.modalities import explain_modalities
 from ..metrics.base import StreamedMetrics
 from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
@@ -73,9 +75,29 @@ def train(
         if args.should_save:
             write_json(folder.path / METRICS_FILE, results)
             write_json(folder.path / HISTORY_FILE, run.trainer.state.log_history)
-            write_card(folder.path, recipe, run.task, run.model, run.data, results, command)
+            added = describe_modalities(run)
+            write_card(folder.path, recipe, run.task, run.model, run.data, results, command, modalities=added)
         folder.finish()
     return results
+
+
+def check_card_modalities(recipe: Recipe, data: DataSplits) -> None:
+    """Raises RecipeError for `card_modalities` below two rows, or without a test or validation split."""
+    count = recipe.card_modalities
+    if count is not None and (count < 2 or (data.test is None and data.validation is None)):
+        needed = "at least 2 rows are needed" if count < 2 else "there is no test or validation split"
+        raise RecipeError(f"card_modalities is {count}, but {needed}: change it, or leave it out")
+
+
+def describe_modalities(run: TrainingRun) -> str:
+    """Returns what each modality adds to the answers for the first `card_modalities` test rows (else validation rows),
+    for the model card; nothing if the recipe asks for none."""
+    data: Any = run.data.validation if run.data.test is None else run.data.test
+    if run.recipe.card_modalities is None:
+        return ""
+    rows = [cast("Row", row) for row in data.select(range(min(run.recipe.card_modalities, len(data))))]
+    report = explain_modalities(run.model, run.processor, rows, max_length=run.recipe.max_length)
+    return f"**{report.describe()}**\n\n{report.format_table()}"
 
 
 def build_run(
@@ -90,6 +112,7 @@ def build_run(
     if data.train is None:
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}: name it in data.splits")
     check_data(data.splits)
+    check_card_modalities(recipe, data)
     set_seed(args.seed)
     processor, model = build_processor_and_model(recipe, task, folder, args, data)
     collator = build_collator(recipe, task, processor, data.labels, args.image_cache)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from plait.training.compare.experiment import Experiment
+from plait.training.compare.modality_values import shuffle_answers
 from plait.training.compare.summary import ComparisonTable, judge_interval, summarize_comparison
 from plait.training.compare.trials import TrialResult, list_trials
 from plait.training.metrics.bootstrap import Interval
@@ -170,3 +171,25 @@ def test_of_an_error_the_lowest_is_best_and_less_is_a_gain(tmp_path: Path) -> No
     assert [row["gain"]["value"] for row in content["systems"]] == [0.0, -1.0, 1.0, 2.0]
     assert (content["greater_is_better"], content["chosen_elsewhere"], content["audit"]) == (False, None, {})
     assert content["majority"] == pytest.approx(np.abs(np.arange(9, 33) - 4).mean())
+
+
+def test_what_modalities_add_sums_to_the_model_minus_shuffled_inputs(table: ComparisonTable, content: Any) -> None:
+    assert list(content["added"]) == ["early", "late"]
+    for name, added in content["added"].items():
+        assert list(added) == ["text", "image", "text alone", "image alone", "together"]
+        values = {kind: found["value"] for kind, found in added.items()}
+        whole, without_image = count_right(name), count_right(name, "shuffled image")
+        without_text = count_right(name, "shuffled text")
+        assert values["text"] - values["image"] == pytest.approx(without_image - without_text)
+        empty = whole - values["text"] - values["image"]
+        assert 0 < empty < 0.5  # of three classes, answers to other rows
+        alone = values["text alone"] + values["image alone"] + values["together"]
+        assert alone == pytest.approx(whole - empty)
+        assert values["text alone"] == pytest.approx(without_image - empty)
+        assert all(found["low"] <= found["value"] <= found["high"] for found in added.values())
+
+
+def test_answers_of_other_rows_stay_in_their_fold() -> None:
+    answers = [np.arange(6.0), np.arange(6.0) * 10]
+    one, other = shuffle_answers(answers, [np.array([0, 2, 4]), np.array([1, 3, 5])], seed=0)
+    assert (one % 2 == np.arange(6) % 2).all() and (one != np.arange(6)).all() and (other == one * 10).all()

@@ -3,14 +3,21 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from plait import PlaitProcessor
 from plait.training.cli import main
+from plait.training.data.loading import DataSplits
 from plait.training.explanations.results import Explanation
+from plait.training.recipes.errors import RecipeError
+from plait.training.runs.model_card import write_card
+from plait.training.runs.recipe import build_recipe
+from plait.training.runs.train import TrainingRun, check_card_modalities, describe_modalities
+from plait.training.tasks.registry import find_task
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +94,21 @@ def test_an_existing_folder_is_not_overwritten(
     assert [file.name for file in (tmp_path / "explained").iterdir()] == ["notes.txt"]
     assert main(["explain", str(folder), "--output", str(tmp_path / "new")]) == 2
     assert "give --data" in capsys.readouterr().err
+
+
+def test_a_card_says_what_each_modality_adds_if_the_recipe_asks_for_it(
+    make_model: Callable[..., Any], processor: PlaitProcessor, data: DataSplits, tmp_path: Path
+) -> None:
+    recipe = build_recipe({"model": {"text": "a/model"}, "data": {"source": "rows.csv"}, "card_modalities": 4})
+    task, nothing = find_task("classification"), cast("Any", None)
+    run = TrainingRun(recipe, task, tmp_path, data, make_model(), processor, nothing, nothing)
+    check_card_modalities(recipe, data)
+    added = describe_modalities(run)
+    assert added.startswith("**text ") and "together" in added and "4 rows;" in added
+    assert "accuracy points" in added
+    write_card(tmp_path, recipe, task, run.model, data, {}, "plait train", modalities=added)
+    assert f"## What each modality adds\n\n{added}" in (tmp_path / "README.md").read_text()
+    assert describe_modalities(replace(run, recipe=replace(recipe, card_modalities=None))) == ""
+    for count, splits, problem in ((1, data, "at least 2 rows"), (4, DataSplits({}, None), "no test or validation")):
+        with pytest.raises(RecipeError, match=f"card_modalities is {count}, but .*{problem}"):
+            check_card_modalities(replace(recipe, card_modalities=count), splits)
