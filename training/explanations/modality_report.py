@@ -111,6 +111,8 @@ class ModalityReport:
             name: "together" if len(self.nats.interactions) == 1 and name not in self.players else name
             for name in shares
         }
+        if not shares:
+            return f"none of {', '.join(self.players)} adds anything"
         return ", ".join(f"{names[name]} {format_percent(share)}" for name, share in shares.items())
 
     def format_table(self) -> str:

@@ -55,6 +55,7 @@ class RowScorer:
         self.model, self.processor, self.rows, self.max_length = model, processor, rows, max_length
         self.encoder = RowEncoder(processor, None, None, max_length, seed=0)
         self.encoder.image_cache = ImageCache(CACHED_IMAGES)
+        self.encodes_together = isinstance(model, PlaitForQuestionAnswering) or model.config.inline
         self.names: list[str] = []
         self.wanted: list[Any] = []
         self.kind = "class"
@@ -110,20 +111,19 @@ class RowScorer:
 
     def encode(self, rows: Sequence[Row]) -> EncodedRows:
         """Encodes rows; images that several of them share are processed once."""
-        if isinstance(self.model, PlaitForQuestionAnswering) or DOCUMENT in rows[0]:
+        if self.encodes_together or DOCUMENT in rows[0]:
             return encode_explained_rows(self.model, self.processor, rows, self.max_length)
         return EncodedRows(rows, move_to_device(self.encoder.encode_inputs(rows), self.model), {}, {})
 
     def __call__(self, rows: Sequence[Row], numbers: Sequence[int]) -> np.ndarray:
         """Returns (rows, 1) scores or, with labels, (rows, 2) scores and whether the answer is right, NaN where the
         label is not known. rows: one batch; numbers: of the rows that they stand for."""
-        with explained(self.model), torch.no_grad(), recorded_logits(self.model) as logits:
+        with explained(self.model), torch.no_grad(), recorded_outputs(self.model) as outputs:
             found = find_targets(self.model, self.processor, self.encode(rows), [self.wanted[n] for n in numbers])
-            logits.clear()
             nats = score(self.model, found.inputs, found.target).double().cpu()
         columns = [nats]
         if self.labels is not None:
-            columns.append(compare_labels(logits[-1], self.labels[list(numbers)]).double())
+            columns.append(compare_labels(outputs[-1].logits.float().cpu(), self.labels[list(numbers)]).double())
         return torch.stack(columns, dim=1).numpy()
 
     def score_probability(self, rows: Sequence[Row], numbers: Sequence[int]) -> np.ndarray:
@@ -144,12 +144,10 @@ def to_probability(nats: Tensor, target: Target) -> Tensor:
 
 
 @contextmanager
-def recorded_logits(model: Any) -> Iterator[list[Tensor]]:
-    """Collects the logits that the model returns inside this block."""
-    kept: list[Tensor] = []
-    handle = model.register_forward_hook(
-        lambda module, inputs, output: kept.append(output.logits.detach().float().cpu())
-    )
+def recorded_outputs(model: Any) -> Iterator[list[Any]]:
+    """Collects the outputs of the model's calls inside this block."""
+    kept: list[Any] = []
+    handle = model.register_forward_hook(lambda module, inputs, output: kept.append(output))
     try:
         yield kept
     finally:

@@ -104,7 +104,7 @@ def test_a_card_says_what_each_modality_adds_if_the_recipe_asks_for_it(
     run = TrainingRun(recipe, task, tmp_path, data, make_model(), processor, nothing, nothing)
     check_card_modalities(recipe, data)
     added = describe_modalities(run)
-    assert added.startswith("**text ") and "together" in added and "4 rows;" in added
+    assert added.startswith("**text ") and "together" in added and " rows; an absent" in added
     assert "accuracy points" in added
     write_card(tmp_path, recipe, task, run.model, data, {}, "plait train", modalities=added)
     assert f"## What each modality adds\n\n{added}" in (tmp_path / "README.md").read_text()

@@ -10,6 +10,7 @@ from ....modeling.backbone.pretrained import PlaitPreTrainedModel
 from ....processing.audio import read_samples
 from ....processing.images import read_image
 from ...data.media import Row, list_present
+from ...trainer.modality_patterns import has_content
 from ..results import Explanation
 from .check_report import CheckReport, MethodCheck, estimate_known_mean
 from .curves import Ordering, draw_orders, group_by_input, measure_orderings, reorder
@@ -93,7 +94,7 @@ def find_other(setting: CheckSetting, number: int, modality: str) -> Row:
     order = np.random.default_rng([setting.seed, number]).permutation(len(setting.others))
     own = setting.rows[number]
     rows = (setting.others[int(place)] for place in order)
-    found = (row for row in rows if row is not own and (row.get(modality) or list_present(row, modality)))
+    found = (row for row in rows if row is not own and (has_content(row.get(modality)) or list_present(row, modality)))
     return next(found, own)
 
 
