@@ -205,7 +205,7 @@ class InputMaker:
         if np.prod(shape, dtype=float) > 10**6:
             shape = tuple(min(edge, 8) for edge in shape)
         scale = draw.choice((0, 1, 255, 70_000, 1e30))
-        values = np.random.default_rng(draw.getrandbits(32)).random(shape) * scale
+        values = np.asarray(np.random.default_rng(draw.getrandbits(32)).random(shape) * scale)
         if values.size and draw.random() < 0.1:
             values.flat[0] = draw.choice((np.nan, np.inf, -1))
         with np.errstate(all="ignore"):

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, SequenceFeatureExtractor
 
+from .errors import describe_error
 from .limits import CEILINGS, check_ceiling
 
 # options of a tokenizer's call that may be set when it is loaded
@@ -38,7 +39,11 @@ def call_tokenizer(tokenizer: PreTrainedTokenizerBase, *args: Any, **options: An
     for text in iterate_texts(args):
         check_text(text, "a text")
     with lock_tokenizer(tokenizer), keep_settings(tokenizer):
-        return tokenizer(*args, **options)
+        try:
+            return tokenizer(*args, **options)
+        except Exception as error:  # of its options: errors of Python and of Rust, without the tokenizer's name
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{type(tokenizer).__name__}: {describe_error(error)}; check the options of the text") from error
 
 
 def iterate_texts(values: Iterable[Any]) -> Iterator[str]:
@@ -54,7 +59,7 @@ def check_text(text: str, where: str) -> None:
     """Raises ValueError for a text that is too long to tokenize, or that is no Unicode text: half of a surrogate pair,
     as a wrong decoding leaves it."""
     if len(text) > CEILINGS["text_characters"].highest:
-        check_ceiling("text_characters", len(text), where)
+        check_ceiling("text_characters", len(text), f"{where}: it")
     if text.isascii():
         return
     try:

@@ -1,7 +1,8 @@
-"""Errors about the items of a batch."""
+"""Errors about the items of a batch, and about the files of a processor."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 # what reading an item may raise; a missing package is not the item's fault, but its error names the item too
 ROW_ERRORS = (OSError, TypeError, ValueError, ImportError, MemoryError)
@@ -14,6 +15,22 @@ def name_error(error: BaseException, name: str, message: str = "") -> Exception:
     # others, such as a UnicodeDecodeError, are not made from a message
     same = isinstance(error, (OSError, ImportError)) or type(error) is TypeError
     return (type(error) if same else ValueError)(f"{name}: {message or describe_error(error)}")  # pyright: ignore[reportReturnType]
+
+
+def load_part(load: Callable[..., Any], folder: object, *arguments: Any, **options: Any) -> Any:
+    """Calls a function that loads a part of a processor from a folder's files, by the name of the folder or its fields.
+
+    Raises an error that names the folder in place of any other: a damaged file breaks anything that is built from it.
+    """
+    try:
+        return load(*(arguments or (folder,)), **options)
+    except Exception as error:
+        kind = next((one for one in (OSError, ImportError, TypeError) if isinstance(error, one)), ValueError)
+        said = " ".join(describe_error(error).split())
+        raise kind(
+            f"{folder}: a part of its processor cannot be loaded ({type(error).__name__}: {said}): are its files as "
+            "they were saved? plait check tells"
+        ) from error
 
 
 def describe_error(error: BaseException) -> str:

@@ -15,11 +15,12 @@ from transformers.utils import logging
 
 from .audio import collect_audio_rows, extract_features
 from .calls import find_extractor_defaults
+from .errors import load_part
 from .images import collect_image_rows, process_images
 from .inline import ImageToken, add_image_token, check_image_token, encode_inline_texts
 from .options import CALL_NAMES, find_audio_options, split_options
 from .parts import PROCESSOR_PARTS, SAVED_PARTS, ProcessorParts
-from .rows import check_required_input, check_row_counts, count_images
+from .rows import check_required_input, check_return_tensors, check_row_counts, count_images
 from .sentence import add_prompt, find_prompts
 from .sources import (
     AudioSource,
@@ -205,9 +206,9 @@ class PlaitProcessor(ProcessorParts):
         ready = {name: kwargs.pop(name) for name in PROCESSOR_PARTS if name in kwargs}
         checkpoint = Checkpoint(fspath(pretrained_model_name_or_path), kwargs)
         parts = {name: ready[name] if name in ready else find(checkpoint) for name, find in FINDERS.items()}
-        saved, _ = cls.get_processor_dict(checkpoint.name, **checkpoint.hub_options)
+        saved, _ = load_part(cls.get_processor_dict, checkpoint.name, **checkpoint.hub_options)
         frames, drawn = (
-            ready.get(name) or build_frame_processor(saved.get(name))
+            ready.get(name) or load_part(build_frame_processor, checkpoint.name, saved.get(name))
             for name in ("frame_processor", "target_image_processor")
         )
         if frames is None and drawn is None and all(part is None for part in parts.values()):
@@ -285,6 +286,7 @@ class PlaitProcessor(ProcessorParts):
         named = {"return_tensors": return_tensors, "text_pair": text_pair, "text_target": text_target}
         options = split_options(self, kwargs, named | {"sampling_rate": sampling_rate, "video_fps": video_fps})
         return_tensors, text_pair, text_target, sampling_rate, video_fps = map(options.call.get, CALL_NAMES)
+        check_return_tensors(return_tensors)
         check_required_input("audio", audio, sampling_rate=sampling_rate)
         check_required_input("videos", videos, video_fps=video_fps)
         check_required_input("text", text, text_pair=text_pair, num_images=num_images, prompt=prompt)

@@ -32,6 +32,13 @@ def check_required_input(name: str, value: Any, **dependents: Any) -> None:
             check_number(other, given)
 
 
+def check_return_tensors(value: Any) -> None:
+    """Raises ValueError for a kind of tensors that is not known; None: lists."""
+    known = ("pt", "np")
+    if value is not None and getattr(value, "value", value) not in known:
+        raise ValueError(f"return_tensors is {value!r}: pass one of {', '.join(map(repr, known))}, or leave it out")
+
+
 def check_row_counts(inputs: dict[str, list[Any] | None]) -> None:
     """Raises ValueError unless there is an input and all inputs have the same number of rows."""
     lengths = {name: len(rows) for name, rows in inputs.items() if rows is not None}

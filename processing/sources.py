@@ -28,6 +28,8 @@ from transformers.utils.hub import cached_file
 
 from ..configuration import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitTextConfig, PlaitWaveformConfig
 from ..configuration.hub import select_hub_options
+from ..configuration.sentence import SENTENCE_MODULES_FILE
+from .errors import load_part
 from .mel import PlaitMelFeatureExtractor, build_voice_feature_extractor
 from .sentence import find_prompts, follow_sentence_encoder
 
@@ -86,17 +88,19 @@ class Checkpoint:
         if path is None:
             return None
         try:
-            with open(path, encoding="utf-8") as file:
-                return json.load(file)
-        except ValueError as error:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{filename} of {self} is not valid JSON ({error})") from error
+        if not isinstance(content, list if filename == SENTENCE_MODULES_FILE else dict):
+            raise ValueError(f"{filename} of {self} holds a {type(content).__name__}: restore it")
+        return content
 
     def read_model_config(self) -> PreTrainedConfig:
         """Returns the model's config; for an unknown model type, one with the keys of the file as fields."""
         fields = self.read_json("config.json") or {}
-        if fields.get("model_type") in CONFIG_MAPPING:
-            return CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
-        return PreTrainedConfig.from_dict(fields)
+        kind: Any = fields.get("model_type")
+        known = isinstance(kind, str) and kind in CONFIG_MAPPING
+        return load_part((CONFIG_MAPPING[kind] if known else PreTrainedConfig).from_dict, self.name, fields)
 
     def is_own(self) -> bool:
         """Returns whether a PlaitProcessor was saved here: its parts are then loaded without adjustments."""
@@ -252,7 +256,7 @@ def find_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | None:
     """Returns the checkpoint's tokenizer, limited to the positions of its model; None if it has none."""
     if not any(checkpoint.find_file(name) for name in TOKENIZER_FILES):
         return None
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.options)
+    tokenizer = load_part(AutoTokenizer.from_pretrained, checkpoint.name, **checkpoint.options)
     if checkpoint.is_own():
         return tokenizer
     return limit_length(follow_sentence_encoder(tokenizer, checkpoint.read_json), checkpoint.read_model_config())
@@ -283,7 +287,7 @@ def find_feature_extractor(checkpoint: Checkpoint) -> SequenceFeatureExtractor |
     options = {
         name: value for name, value in checkpoint.options.items() if name != "padding_side"
     }  # an option of tokenizers
-    return AutoFeatureExtractor.from_pretrained(checkpoint.name, **options)
+    return load_part(AutoFeatureExtractor.from_pretrained, checkpoint.name, **options)
 
 
 def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
@@ -302,7 +306,8 @@ def find_image_processor(checkpoint: Checkpoint) -> BaseImageProcessor | None:
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING, AutoImageProcessor
 
     if IMAGE_PROCESSOR_KEYS & fields.keys() or type(checkpoint.read_model_config()) in IMAGE_PROCESSOR_MAPPING:
-        return AutoImageProcessor.from_pretrained(checkpoint.name, **{"backend": "pil", **checkpoint.options})
+        options = {"backend": "pil", **checkpoint.options}
+        return load_part(AutoImageProcessor.from_pretrained, checkpoint.name, **options)
     return build_vit_image_processor(fields, checkpoint.options)
 
 

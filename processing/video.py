@@ -161,6 +161,8 @@ def list_frame_times(container: Any, name: str) -> list[float | None]:
     """Returns the times of all frames, in seconds; None for one without a time."""
     times = []
     for stream in container.streams.video[:1]:  # before the first frame is allocated
+        if stream.codec_context is None:
+            raise ValueError(f"{name} is not a readable video file: there is no decoder for its video")
         check_ceiling("image_pixels", stream.width * stream.height, f"{name}: a frame")
     for frame in decode_frames(container):
         check_ceiling("image_pixels", frame.width * frame.height, f"{name}: a frame")

@@ -16,7 +16,7 @@ from .errors import RecipeError
 from .schema import Recipe
 
 VERSION_KEY = "plait_version"
-MAX_VALUES, MAX_DEPTH = 100_000, 50  # of a recipe
+MAX_VALUES, MAX_DEPTH = 20_000, 50  # of a recipe
 
 
 class RecipeLoader(yaml.SafeLoader):

@@ -2,13 +2,15 @@
 
 import io
 import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin
 
 from plait.training.cli import main
 from plait.training.commands import run_recipe as train
@@ -16,6 +18,7 @@ from plait.training.data.loading import load_data
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import DataRecipe, Recipe
 from plait.training.runs.evaluate import evaluate
+from plait.training.runs.predict import predict
 from plait.training.runs.recipe import build_recipe
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -90,6 +93,44 @@ def test_unreadable_clips_are_left_out_and_counted(tmp_path: Path, caplog: pytes
 def test_training_stops_at_an_unreadable_clip_unasked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no samples|NaN or infinite|not a readable audio file"):
         train(recipe_for(tmp_path, "audio", write_sounds(tmp_path)), "plait train")
+
+
+def test_training_and_prediction_name_the_row_of_the_data_and_its_whole_path(tmp_path: Path) -> None:
+    """Whatever the order of the batches; no file name is shortened."""
+    for number in range(12):
+        soundfile.write(tmp_path / f"good{number}.wav", samples(number / 20), RATE, subtype="FLOAT")
+    name = "long-name-" * 12 + ".wav"
+    (tmp_path / name).write_bytes(write_damaged_mp3())
+    recipe = recipe_for(tmp_path, "audio", [*(f"good{number}.wav" for number in range(11)), name, "good11.wav"])
+    recipe.training["per_device_train_batch_size"] = 3
+    said = f"audio, row 11 of the data: .*{re.escape(str(tmp_path / name))}"
+    with pytest.raises(Exception, match=said):
+        train(recipe, "plait train")
+    rows = [{"audio": str(tmp_path / file)} for file in ["good0.wav"] * 4 + [name]]
+    run = tmp_path / "predicted"
+    good = replace(recipe_for(tmp_path, "audio", ["good0.wav", "good1.wav"]), output_dir=str(run))
+    train(good, "plait train")
+    with pytest.raises(RecipeError, match="audio, row 4 of the data: "):
+        list(predict(str(run), rows, good, batch_size=3))
+
+
+def test_a_row_that_does_not_fit_into_memory_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file that announces terabytes ends, on a machine that does not have them."""
+    for number in range(3):
+        Image.effect_noise((32, 32), 60 + number).convert("RGB").save(tmp_path / f"{number}.png")
+    Image.new("RGB", (31, 32)).save(tmp_path / "large.png")
+    whole = ImageFile.ImageFile.load
+
+    def load(image: ImageFile.ImageFile) -> Any:
+        if image.width == 31:
+            raise MemoryError
+        return whole(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load, raising=False)
+    recipe = recipe_for(tmp_path, "image", ["0.png", "large.png", "1.png", "2.png"], on_error="check")
+    with pytest.raises(RecipeError, match="1 of 4 rows of 'train' cannot be read: row 1: .*does not fit into memory"):
+        train(recipe, "plait train")
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
