@@ -116,7 +116,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         try:
             found[key.replace("-", "_")] = parse_yaml(text)
         except (yaml.YAMLError, ValueError) as error:
-            shown = HIDDEN if is_secret_key(key) else repr(text)
+            shown = HIDDEN if is_secret_key(key) else repr(text if len(text) < 200 else f"{text[:200]}...")
             raise RecipeError(f"--{key}: {shown} is not valid yaml") from error
     return found
 
