@@ -84,7 +84,8 @@ def encode_explained_rows(
     else:
         inputs = encode_inputs(encoder, rows)
         encoded = EncodedRows(rows, inputs, {}, {})
-        add_texts(encoded, processor, find_columns(list(rows[0]), "text"), "input_ids", max_length)
+        columns = [name for name in MODALITY_TABLE["text"].columns if name in rows[0]]
+        add_texts(encoded, processor, columns, "input_ids", max_length)
     if DOCUMENT in rows[0]:
         add_documents(encoded, encoder, model.config.sides[DOCUMENT])
     expand_shared_images(encoded.inputs)

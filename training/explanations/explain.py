@@ -13,6 +13,7 @@ from ...modeling.attribution.gradients import Attributed
 from ...modeling.attribution.methods import DEFAULT_METHOD, METHODS, AttributionCall, MethodSettings, attribute
 from ...modeling.attribution.scored_row import ScoredRow
 from ...modeling.attribution.state import explained
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.media import Row
 from .encoding import EncodedRows, Part, encode_explained_rows
@@ -60,8 +61,11 @@ def explain(
     Raises:
         ValueError: no rows, an unknown method, target, baseline, modality or setting, or no gradient that reaches the
             inputs.
+        TypeError: a model that is none of plait.
         ImportError: a method that captum computes, without captum.
     """
+    if not isinstance(model, PlaitPreTrainedModel):
+        raise TypeError(f"{type(model).__name__} is no plait model: pass the one inside it (PEFT: get_base_model())")
     given = [rows] if isinstance(rows, Mapping) else list(rows)
     name = check_method(DEFAULT_METHOD if method is None else method)
     call = ExplainCall(
