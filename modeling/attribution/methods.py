@@ -23,14 +23,15 @@ class MethodSettings:
     """What the methods may be told.
 
     num_steps: of integrated gradients, shared among the baselines; num_samples: of gradient SHAP, and choices of
-    features of "perturbation"; num_baselines: of a random baseline; batch_size: copies of a row that are computed at
-    once; cells: of an image along each side, for methods that take parts away (of a video's frames half as many);
-    segments: of a clip; kernel: of "perturbation", "shap" or "lime".
+    features of "perturbation"; num_baselines: of a random baseline, None: 4 for gradients, 1 for methods that take
+    parts away (each costs them as much again); batch_size: copies of a row that are computed at once; cells: of an
+    image along each side, for methods that take parts away (of a video's frames half as many); segments: of a clip;
+    kernel: of "perturbation", "shap" or "lime".
     """
 
     num_steps: int = 32
-    num_samples: int = 64
-    num_baselines: int = 4
+    num_samples: int = 48
+    num_baselines: int | None = None
     batch_size: int = 16
     cells: int = 7
     segments: int = 16
@@ -39,10 +40,17 @@ class MethodSettings:
     def __post_init__(self) -> None:
         for name in ("num_steps", "num_samples", "num_baselines", "batch_size", "cells", "segments"):
             value = getattr(self, name)
+            if name == "num_baselines" and value is None:
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}: expected a number of 1 or more")
         if self.kernel not in ("shap", "lime"):
             raise ValueError(f"kernel is {self.kernel!r}: choose shap or lime")
+
+
+def count_baselines(method: str, settings: MethodSettings) -> int:
+    """Returns the number of random baselines."""
+    return settings.num_baselines or (4 if METHODS[method].follows else 1)
 
 
 class AttributionCall(NamedTuple):

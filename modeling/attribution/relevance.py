@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..fusion.base import Fusion
 from .fusion_layout import FusionLayout, find_layout
+from .gradients import OCCLUDE
 from .recording import Recording, compute_gradients, record_attention
 from .relevance_rules import RelevanceRule
 from .target import Target
@@ -59,7 +60,7 @@ class RelevanceWalk:
         total = torch.stack([norm.sum() for norm in norms]).sum()
         if not bool(total > 0):
             raise ValueError(
-                f"the score has no gradient by the last tokens, from which relevance is followed back: {OTHER_METHODS}"
+                f"the score has no gradient by the last tokens, from which relevance is followed back: {OCCLUDE}"
             )
         return [norm / total for norm in norms]
 

@@ -17,7 +17,7 @@ def explained(model: Any) -> Iterator[None]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     numbers: Any = np.random.get_state()
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.enable_grad():
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
         try:
             nn.Module.train(model, mode=False)
             for parameter in trained:

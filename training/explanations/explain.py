@@ -10,7 +10,14 @@ from torch import Tensor
 from ...configuration.messages import suggest
 from ...modeling.attribution.baselines import check_baseline, list_baselines
 from ...modeling.attribution.gradients import Attributed
-from ...modeling.attribution.methods import DEFAULT_METHOD, METHODS, AttributionCall, MethodSettings, attribute
+from ...modeling.attribution.methods import (
+    DEFAULT_METHOD,
+    METHODS,
+    AttributionCall,
+    MethodSettings,
+    attribute,
+    count_baselines,
+)
 from ...modeling.attribution.scored_row import ScoredRow
 from ...modeling.attribution.state import explained
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
@@ -185,7 +192,7 @@ class ExplainCall:
         row = ScoredRow(self.model, targets.inputs, targets.target, list(dict.fromkeys(part.input for part in parts)))
         generator = torch.Generator().manual_seed(self.seed)
         features = build_features(encoded, parts, self.settings)
-        draws = (others, self.settings.num_baselines, generator)
+        draws = (others, count_baselines(self.method, self.settings), generator)
         baselines = build_baselines(row, self.processor, encoded, features, parts, self.baselines, *draws)
         return attribute(self.method, AttributionCall(row, features, baselines, self.settings, generator), checked)
 

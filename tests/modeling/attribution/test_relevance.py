@@ -90,7 +90,7 @@ def test_tokens_that_are_not_read_are_an_error() -> None:
     """A head on the final state of a GRU reads no token."""
     audio = {"model_type": "plait_rnn", "num_mel_bins": 4, "rnn_type": "gru", "rnn_size": 4, "pooling": "final"}
     model = build_classifier(audio_config=audio | {"num_hidden_layers": 1, "bidirectional": False})
-    with explained(model), pytest.raises(ValueError, match='by the last tokens.*method="integrated_gradients"'):
+    with explained(model), pytest.raises(ValueError, match='by the last tokens.*method="occlusion"'):
         compute_relevance(model, {"input_features": torch.rand(1, 1, 4, 6)}, CLASS, RolloutRule())
 
 

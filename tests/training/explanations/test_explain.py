@@ -268,6 +268,18 @@ def test_no_gradient_is_an_error_that_names_another_method(method: str) -> None:
     assert len(plait.explain(model, make_processor(name), make_row(name), method="occlusion", cells=2)) == 1
 
 
+def test_inference_mode_around_the_call_changes_nothing() -> None:
+    name = "classification_text_image"
+    plain = explain(name, method=IG, num_steps=4)
+    with torch.inference_mode():
+        assert explain(name, method=IG, num_steps=4).to_dict() == plain.to_dict()
+
+
+def test_a_wrapped_model_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"pass the one inside it \(PEFT: get_base_model"):
+        plait.explain(nn.Sequential(), make_processor("masked_lm"), {"text": "a"})
+
+
 def test_features_of_a_cache_are_an_error() -> None:
     from plait.modeling.attribution.scored_row import ScoredRow
     from plait.modeling.attribution.target import Target
