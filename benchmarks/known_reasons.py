@@ -6,7 +6,7 @@ measures how often an explanation names the reason:
 - shapes: two shapes in one image, and a question about the colour of one of them; is the map's largest value in the box
   of that shape (the pointing game)?
 - words: sentences of words that say nothing and one that decides; has it the largest value?
-- clip: a tone in each half of an audio clip, of which the second decides; is the largest value in the second half?
+- clip: a short tone in each half of an audio clip, of which the second decides; is the largest value in its half?
 - sides: a colour, named by the text or shown by the image, drawn for each row; has that modality the largest Shapley
   value?
 
@@ -36,6 +36,7 @@ from plait.processing.mel import PlaitMelFeatureExtractor
 from plait.training import PlaitDataCollator
 from plait.training.data.labels import SINGLE, LabelSpec
 from plait.training.explanations.checking.ranks import points_at
+from plait.training.metrics.images.intervals import compute_wilson_interval
 
 COLOURS = {"red": (214, 39, 40), "green": (44, 160, 44), "blue": (31, 119, 180), "yellow": (240, 200, 20)}
 SHAPES = ("square", "circle", "cross")
@@ -89,13 +90,14 @@ def make_words(chance: random.Random) -> Example:
 
 
 def make_clip(chance: random.Random) -> Example:
-    """A tone in each half of a second, with noise; the second decides."""
+    """A second of noise with a short tone in each half; that in the second half decides."""
     tones = [chance.choice(list(TONES)) for _ in range(2)]
-    seconds = np.arange(RATE // 2) / RATE
-    halves = [np.sin(2 * np.pi * TONES[tone] * seconds + chance.random() * 6) for tone in tones]
-    noise = np.random.default_rng(chance.randrange(2**32)).standard_normal(RATE) * 0.05
-    clip = (np.concatenate(halves) * 0.5 + noise).astype(np.float32)
-    return Example({"audio": {"array": clip, "sampling_rate": RATE}}, tones[1], 1)
+    clip = np.random.default_rng(chance.randrange(2**32)).standard_normal(RATE) * 0.05
+    seconds = np.arange(RATE // 10) / RATE
+    for half, tone in enumerate(tones):
+        start = half * RATE // 2 + chance.randrange(RATE // 2 - len(seconds))
+        clip[start : start + len(seconds)] += 0.5 * np.sin(2 * np.pi * TONES[tone] * seconds)
+    return Example({"audio": {"array": clip.astype(np.float32), "sampling_rate": RATE}}, tones[1], 1)
 
 
 def make_sides(chance: random.Random) -> Example:
@@ -125,7 +127,9 @@ def build_towers(names: tuple[str, ...]) -> dict[str, Any]:
     towers: dict[str, Any] = {
         "text": PlaitTextConfig(vocab_size=len(WORDS), max_position_embeddings=16, pad_token_id=0, **TINY),
         "image": PlaitVisionConfig(image_size=SIDE, patch_size=4, stem="conv", class_tokens=0, **TINY),
-        "audio": PlaitRNNConfig(num_mel_bins=16, rnn_size=24, num_hidden_layers=1, pooling="final"),
+        "audio": PlaitRNNConfig(
+            num_mel_bins=16, rnn_size=32, num_hidden_layers=1, bidirectional=False, pooling="final"
+        ),
     }
     return {name: towers[name] for name in names}
 
@@ -167,9 +171,9 @@ def found_half(explanation: Any, half: int) -> bool:
 
 
 TASKS = {
-    "shapes": Task(make_shapes, tuple(COLOURS), ("text", "image"), 4000, 12, found_box),
+    "shapes": Task(make_shapes, tuple(COLOURS), ("text", "image"), 3000, 9, found_box),
     "words": Task(make_words, tuple(COLOURS), ("text",), 1000, 4, found_word),
-    "clip": Task(make_clip, tuple(TONES), ("audio",), 1000, 8, found_half),
+    "clip": Task(make_clip, tuple(TONES), ("audio",), 1000, 10, found_half),
     "sides": Task(make_sides, tuple(COLOURS), ("text", "image"), 1500, 6, found_word),
 }
 
@@ -221,14 +225,6 @@ def select_right(model: Any, processor: PlaitProcessor, task: Task, examples: li
     return right
 
 
-def compute_wilson(hits: int, count: int) -> tuple[float, float, float]:
-    """Returns a share with its 95 % interval (Wilson 1927)."""
-    share, z = hits / count, 1.96
-    middle, width = share + z * z / (2 * count), z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
-    low, high = ((middle + sign * width) / (1 + z * z / count) for sign in (-1, 1))
-    return share, float(low), float(high)
-
-
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains on one data set and returns by method how often the reason is found."""
     task = TASKS[name]
@@ -243,12 +239,12 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             report = plait.explain_modalities(model, processor, rows, absence=absence)
             largest = [report.players[number] for number in np.nanargmax(report.nats.shapley, axis=1)]
             hits = sum(one == other for one, other in zip(largest, reasons, strict=True))
-            found["reasons"][absence] = compute_wilson(hits, len(rows))
+            found["reasons"][absence] = compute_wilson_interval(hits, len(rows))
     else:
         for method in arguments.methods or [None]:
-            explanation = plait.explain(model, processor, rows, method=method)
+            explanation = plait.explain(model, processor, rows, method=method, modalities=task.modalities[-1])
             hits = sum(task.found(one, reason) for one, reason in zip(explanation, reasons, strict=True))
-            found["reasons"][explanation.method] = compute_wilson(hits, len(rows))
+            found["reasons"][explanation.method] = compute_wilson_interval(hits, len(rows))
     for kind, (share, low, high) in found["reasons"].items():
         print(f"{name}, {kind}: {share:.3f} [{low:.3f}, {high:.3f}] of {len(right)} rows", flush=True)
     return found

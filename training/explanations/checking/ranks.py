@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+POINTING_TOLERANCE = 15 / 224  # of the longer side
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the image as it was given
 
 
@@ -31,12 +32,20 @@ def compute_area(curve: np.ndarray) -> np.ndarray:
     return inner / (curve.shape[-1] - 1)
 
 
-def points_at(values: np.ndarray, boxes: Sequence[Box]) -> bool:
-    """Returns whether the largest value of a (height, width) map lies in one of the boxes (the pointing game, Zhang et
-    al. 2016, https://arxiv.org/abs/1608.00507); of equal largest values, whether their middle does."""
+def points_at(values: np.ndarray, boxes: Sequence[Box], tolerance: float | None = None) -> bool:
+    """Returns whether the largest value of a (height, width) map lies in one of the boxes, or at most `tolerance`
+    pixels beside it; of equal largest values, whether their middle does.
+
+    tolerance: None: 15 pixels of an image of 224, as in the pointing game of Zhang et al. 2016,
+    https://arxiv.org/abs/1608.00507.
+    """
+    near = max(values.shape) * POINTING_TOLERANCE if tolerance is None else tolerance
     rows, columns = np.nonzero(values == values.max())
     row, column = rows.mean() + 0.5, columns.mean() + 0.5
-    return any(left <= column <= right and top <= row <= bottom for left, top, right, bottom in boxes)
+    return any(
+        left - near <= column <= right + near and top - near <= row <= bottom + near
+        for left, top, right, bottom in boxes
+    )
 
 
 def cover_boxes(height: int, width: int, boxes: Sequence[Box]) -> np.ndarray:

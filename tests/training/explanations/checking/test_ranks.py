@@ -27,5 +27,6 @@ def test_a_map_points_at_the_box_that_holds_its_largest_value() -> None:
     values = np.zeros((8, 8))
     values[5, 2] = 1
     assert points_at(values, [(2, 5, 3, 6)]) and points_at(values, [(6, 6, 8, 8), (0, 4, 4, 8)])
+    assert points_at(values, [(4, 5, 6, 6)], tolerance=1.5) and not points_at(values, [(4, 5, 6, 6)], tolerance=1)
     assert not points_at(values, [(5, 2, 6, 3)]) and not points_at(-values, [(2, 5, 3, 6)])
     assert np.argwhere(cover_boxes(8, 8, [(2, 5, 3, 6)])).tolist() == [[5, 2]]
