@@ -43,6 +43,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from plait.training.cli import main
+from plait.training.commands import COMMANDS  # else every child would import it
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = {"config": {**TINY, "max_position_embeddings": 16}}
@@ -249,7 +250,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.kills = self.runs = self.lost = self.differing = self.tracebacks = self.refused = 0
-        self.causes = dict.fromkeys(CAUSES, 0)
+        self.causes: dict[str, int] = dict.fromkeys(CAUSES, 0)
 
     def __str__(self) -> str:
         names = ("kills", "runs", "lost", "differing", "tracebacks", "refused")
@@ -293,19 +294,21 @@ def choose_next(kind: str, line: list[str], place: Path) -> list[str]:
 
 def main_kills() -> None:
     """Reads the command line, measures whole runs, and kills others until the number is reached."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--kinds", nargs="+", default=KINDS)
     parser.add_argument("--keep", action="store_true", help="keep the folder with the runs")
     options = parser.parse_args()
+    assert {"train", "compare"} <= set(COMMANDS)
     random.seed(options.seed)
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     folder = Path(tempfile.mkdtemp(prefix="kill_and_resume"))
-    datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    config: Any = datasets.config
+    config.HF_DATASETS_CACHE = folder / "cache"
     lines, tally, whole = write_recipes(folder), Tally(), {}
     kinds = [kind for kind in options.kinds if options.processes == 1 or kind != "compare"]  # it runs in one process
     for kind in kinds:

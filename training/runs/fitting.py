@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import SaveStrategy
 
 from ..optimization.arguments import PlaitTrainingArguments
 from ..trainer.recoverable import RecoverableTrainer
@@ -13,7 +14,8 @@ from .claim import ClaimedFolder, StartCallback
 def fit(trainer: RecoverableTrainer, folder: ClaimedFolder, checkpoint: str | None) -> None:
     """Trains from the checkpoint, or from the beginning: the folder starts with the first step, a signal stops with a
     checkpoint, and a model whose weights are not finite is an error."""
-    folder.check_space(estimate_bytes(trainer.model, trainer.args))
+    model: Any = trainer.model
+    folder.check_space(estimate_bytes(model, trainer.args))
     trainer.add_callback(StartCallback(folder))
     trainer.stop_signals = folder.signals
     with folder.signals.defer():
@@ -27,6 +29,6 @@ def estimate_bytes(model: nn.Module, args: PlaitTrainingArguments) -> int:
     """Returns about how many bytes the model takes on the disk, with one checkpoint if any is saved."""
     sizes: list[Any] = [(weight.numel() * weight.element_size(), weight.requires_grad) for weight in model.parameters()]
     whole, trained = sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
-    if str(args.save_strategy.value) == "no":
+    if args.save_strategy == SaveStrategy.NO:
         return whole
     return 2 * whole + (0 if args.save_only_model else 2 * trained)

@@ -105,8 +105,8 @@ class KernelAutotuning(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Times the kernels and installs the faster ones."""
-        saved: Any = (state.stateful_callbacks or {}).get(type(self).__name__, {})
-        self.chosen |= saved.get("attributes", {}).get("chosen", {})
+        saved: Any = state.stateful_callbacks
+        self.chosen |= saved.get(type(self).__name__, self.state())["attributes"].get("chosen", {})
         gained = choose_products(kwargs["model"], self.chosen)
         logger.info(f"{gained} linear layers train with oneDNN's kernels; set probe_products=False to keep torch's")
 

@@ -40,11 +40,12 @@ class DivergenceGuard:
 
     def check_gradients(self, norm: Any) -> None:
         """Checks the norm of a step's gradients, before the optimizer's step. Raises Divergence if it is not finite."""
-        finite = norm is None or math.isfinite(float(norm))
+        value = 0.0 if norm is None else float(norm)
+        finite = math.isfinite(value)
         self.skipped = 0 if finite else self.skipped + 1
         if not finite and (not self._is_scaled() or self.skipped > MAX_SKIPS):
             self.batch = max(self.batch - 1, 0)
-            raise Divergence(self._describe("gradient norm", float(norm)))
+            raise Divergence(self._describe("gradient norm", value))
         self.batch, self.inputs = 0, {}
 
     def _is_scaled(self) -> bool:

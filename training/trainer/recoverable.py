@@ -112,7 +112,8 @@ class RecoverableTrainer(Trainer):
         number = None if self.stop_signals is None else self.stop_signals.find_agreed(self.args.device)
         if number is not None:
             if self.saved_step != self.state.global_step:
-                self._save_checkpoint(self.model_wrapped, None)
+                model: Any = self.model_wrapped
+                self._save_checkpoint(model, None)
             raise RunInterrupted(number, step=self.state.global_step)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -170,8 +171,8 @@ def read_plan(checkpoint: Path) -> tuple[int, int | None]:
     """Returns the number of steps that the training of a checkpoint was planned for, and the step of the checkpoint if
     training was ended early there, else None."""
     state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-    control = (state.stateful_callbacks or {}).get("TrainerControl", {})
-    stopped = isinstance(control, dict) and control.get("args", {}).get("should_training_stop", False)
+    callbacks: Any = state.stateful_callbacks or {}
+    stopped = callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop", False)
     return state.max_steps, state.global_step if stopped and state.global_step < state.max_steps else None
 
 

@@ -185,7 +185,7 @@ def test_checkpoints_of_older_versions_are_judged_by_their_content(run: Run, cop
 def test_a_clock_that_was_set_back_changes_nothing(run: Run, copy: Path, whole: Path) -> None:
     cut(copy, 6)
     for step in (2, 4, 6):  # the older, the later by the clock
-        os.utime(copy / "checkpoints" / f"checkpoint-{step}", (2e9 - 1e6 * step,) * 2)
+        os.utime(copy / "checkpoints" / f"checkpoint-{step}", (2e9 - 1e6 * step, 2e9 - 1e6 * step))
     assert run(copy, "--resume", "--training.save_total_limit", "2")[0] == 0
     assert list_steps(copy) == ["checkpoint-6", "checkpoint-8"]
     assert_equal_weights(copy, whole)
