@@ -13,7 +13,7 @@ from plait import PlaitConfig, PlaitForClassification, PlaitForPreTraining, Plai
 from plait.training.commands import run_recipe as train
 from plait.training.multitask.model import copy_head
 from plait.training.multitask.sampler import TaskBatchSampler, TaskRows, compute_task_shares
-from plait.training.recipes.errors import RecipeError
+from plait.training.recipes.errors import RecipeError, RunError
 from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
 from plait.training.runs.recipe import build_recipe
@@ -193,3 +193,11 @@ def test_every_pass_over_a_task_has_an_order_of_its_own() -> None:
     rows = sampler.iterate_rows(1, seed=5)
     one, two = ([next(rows) for _ in range(30)] for _ in range(2))
     assert sorted(one) == sorted(two) == list(range(2, 32)) and one != two
+
+
+def test_a_divergence_names_the_task_and_its_rows(content: dict[str, Any], tmp_path: Path) -> None:
+    content["training"] |= {"learning_rate": 1e30, "num_train_epochs": 1}
+    message = r"of step \d+ is \S+ \(task (answers|words|pairs), rows \d, \d, \d of the training data\): lower"
+    with pytest.raises(RunError, match=message):
+        train(build_recipe(content), "plait train")
+    assert not list(tmp_path.glob("run/*/model.safetensors"))

@@ -146,10 +146,19 @@ def test_a_run_that_fails_before_its_first_step_leaves_nothing(run: Run, tmp_pat
     ("damage", "message"),
     [
         (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
-        (lambda folder: os.truncate(folder / "model.safetensors", 500), "model.safetensors has other bytes"),
-        (lambda folder: (folder / "optimizer.pt").write_bytes(b""), "optimizer.pt has other bytes"),
-        (lambda folder: (folder / "rng_state.pth").unlink(), "rng_state.pth is missing"),
-        (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "trainer_state.json is missing"),
+        pytest.param(
+            lambda folder: os.truncate(folder / "model.safetensors", 500),
+            "model.safetensors has other bytes",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda folder: (folder / "optimizer.pt").write_bytes(b""),
+            "optimizer.pt has other bytes",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda folder: (folder / "rng_state.pth").unlink(), "rng_state.pth is missing", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_run_resumes_from_its_newest_whole_checkpoint(
@@ -158,7 +167,6 @@ def test_a_run_resumes_from_its_newest_whole_checkpoint(
     whole: Path,
     damage: Callable[[Path], None],
     message: str,
-    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     damage(cut(copy, 6) / "checkpoints" / "checkpoint-6")
@@ -170,6 +178,7 @@ def test_a_run_resumes_from_its_newest_whole_checkpoint(
     assert_equal_weights(copy, whole)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_older_versions_are_judged_by_their_content(run: Run, copy: Path, whole: Path) -> None:
     """Without the list of files and checksums; and older run folders without run.json."""
     cut(copy, 6)
@@ -182,6 +191,7 @@ def test_checkpoints_of_older_versions_are_judged_by_their_content(run: Run, cop
     assert_equal_weights(copy, whole)
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_changes_nothing(run: Run, copy: Path, whole: Path) -> None:
     cut(copy, 6)
     for step in (2, 4, 6):  # the older, the later by the clock
@@ -199,6 +209,7 @@ def test_a_moved_folder_with_a_damaged_processor_and_recipe_goes_on(run: Run, co
     assert_equal_weights(moved, whole)
 
 
+@pytest.mark.slow
 def test_other_data_are_named(run: Run, copy: Path, recipe: Path, tmp_path: Path) -> None:
     cut(copy)
     rows = (recipe.parent / "d.csv").read_text().splitlines()
@@ -214,6 +225,7 @@ def test_other_data_are_named(run: Run, copy: Path, recipe: Path, tmp_path: Path
     assert run(copy, "--resume", "--data.source.train", str(other), "--allow_changed_data")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_longer(run: Run, copy: Path) -> None:
     assert run(copy, "--resume", "--training.num_train_epochs", "3")[0] == 0
     state = json.loads((copy / "checkpoints" / "checkpoint-12" / "trainer_state.json").read_text())
@@ -223,7 +235,9 @@ def test_a_finished_run_trains_longer(run: Run, copy: Path) -> None:
     assert code == 2 and "plans 4 steps, and the run has done 12: give more" in line
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_saves_a_checkpoint(run: Run, recipe: Path, tmp_path: Path, number: int, expected: int) -> None:
     folder, alone = tmp_path / "run", tmp_path / "alone"
     constant = ("--training.lr_scheduler_type", "constant")
@@ -343,6 +357,7 @@ def test_a_traceback_is_shown_on_request(run: Run, recipe: Path, tmp_path: Path,
     assert "Traceback" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_unreadable_file_in_the_middle(run: Run, tmp_path: Path) -> None:
     rows = [{"image": str(tmp_path / f"{number}.png"), "label": ("dark", "light")[number % 2]} for number in range(8)]
     for number in range(8):
@@ -362,6 +377,7 @@ def test_an_unreadable_file_in_the_middle(run: Run, tmp_path: Path) -> None:
     assert run(tmp_path / "run", *given, "--resume", "--allow_changed_data")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the workers are found in /proc")
 def test_a_killed_worker(recipe: Path, tmp_path: Path) -> None:
     def kill_worker(child: int) -> None:
@@ -392,6 +408,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk(run: Run, small_disk: Callable[[str], Path], whole: Path) -> None:
     disk = small_disk("size=64k")
     code, line = run(disk / "run")
