@@ -3,7 +3,7 @@ tokens that the score is read from."""
 
 from collections.abc import Sequence
 from itertools import groupby, zip_longest
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -133,9 +133,10 @@ class RelevanceWalk:
         for _, layer in groupby(own, key=lambda pair: find_layer(pair[0])):
             matrix = self.follow_layer(matrix, list(layer), layout)
         fused = matrix[layout.fused]
-        amounts = (
-            self.read_out(self.found.fused)[0] @ fused if self.found.decoder is None else self.follow_decoder(fused)
-        )
+        if self.found.decoder is not None:
+            amounts = self.follow_decoder(fused)
+        else:
+            amounts = self.read_out(cast("Tensor", self.found.fused))[0] @ fused
         found = {name: amounts[layout.places[name]] for name in streams}
         return {name: self.finish_stream(name, own) for name, own in found.items()}
 

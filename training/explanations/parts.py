@@ -1,6 +1,7 @@
 """From the parts of a row to features and baselines, and from amounts of elements back to attributions of the row."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +101,7 @@ def build_token_baseline(
 
     "mask" (or, without such a token, "unk" or "pad"), "unk", "pad"; "rows": random tokens of other rows.
     """
-    tokenizer = require_tokenizer(processor)
+    tokenizer: Any = require_tokenizer(processor)
     if kind == "zero":
         return None
     if kind == "rows":

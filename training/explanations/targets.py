@@ -1,7 +1,7 @@
 """Finds what is explained in each row: a class, a text, an answer, a number, a pair."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +75,7 @@ def find_number(wanted: Any, names: Sequence[str], what: str) -> int:
     """
     if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < len(names):
         return wanted
-    if wanted in names:
+    if isinstance(wanted, str) and wanted in names:
         return list(names).index(wanted)
     some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     raise ValueError(
@@ -141,7 +141,9 @@ def find_answer(wanted: Any, context: str, spans: Sequence[tuple[int, int]], tok
 
 def find_masked(model: Any, processor: PlaitProcessor, encoded: EncodedRows, wanted: Sequence[Any]) -> FoundTargets:
     """Finds the word under each mask of each row: the likeliest, or the one that is given for all masks of a row."""
-    tokenizer, ids = require_tokenizer(processor), encoded.inputs["input_ids"]
+    tokenizer, ids = cast("Any", require_tokenizer(processor)), encoded.inputs["input_ids"]
+    if tokenizer.mask_token_id is None:
+        raise ValueError("the tokenizer has no mask token, under which a word is predicted: set tokenizer.mask_token")
     masked = ids == tokenizer.mask_token_id
     lacking = (~masked.any(dim=1)).nonzero()[:, 0].tolist()
     if lacking:
@@ -189,7 +191,7 @@ def find_decoded_labels(model: Any, processor: PlaitProcessor, encoded: EncodedR
 
 def find_continued(model: Any, processor: PlaitProcessor, encoded: EncodedRows, wanted: Sequence[Any]) -> FoundTargets:
     """Finds the text that continues each row's prompt: what the model generates, or the text that is given."""
-    inputs, tokenizer = dict(encoded.inputs), require_tokenizer(processor)
+    inputs, tokenizer = dict(encoded.inputs), cast("Any", require_tokenizer(processor))
     length = inputs["input_ids"].shape[1]
     texts = [want for want in wanted if isinstance(want, str)]
     if texts and len(texts) < len(wanted):

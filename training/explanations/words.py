@@ -69,7 +69,7 @@ def guess_places(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: s
     places: list[CharacterSpan | None] = []
     start, lowered = 0, text.lower()
     for token in ids:
-        piece = tokenizer.decode([token]).strip().lower()
+        piece = str(tokenizer.decode([token])).strip().lower()
         found = -1 if not piece or token in tokenizer.all_special_ids else lowered.find(piece, start)
         places.append(None if found < 0 else (found, found + len(piece)))
         start = start if found < 0 else found + len(piece)
@@ -80,5 +80,6 @@ def drop_special_tokens(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: Sequence[CharacterSpan | None]
 ) -> list[CharacterSpan | None]:
     """Returns the places without those of special tokens, which stay as they are; unknown words are no such tokens."""
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    own: Any = tokenizer
+    special = {*own.all_special_ids} - {own.unk_token_id}
     return [None if token in special else place for token, place in zip(ids, places, strict=True)]
