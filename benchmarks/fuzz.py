@@ -42,6 +42,7 @@ from plait.training.runs.recipe import load_recipe
 MEMORY = 2 * 2**30  # bytes above those of the process before the case
 OURS = (ValueError, TypeError, OSError, ImportError)
 ROOT = str(Path(plait.__file__).parent)
+PACKAGES = tuple(f"{ROOT}/{name}/" for name in ("configuration", "modeling", "processing", "training"))
 CHUNK = 100  # cases of a process
 
 
@@ -86,7 +87,7 @@ def raise_hang(number: int, frame: Any) -> None:
 
 def is_ours(error: BaseException) -> bool:
     """Returns whether an error was raised in plait's own code."""
-    return traceback.extract_tb(error.__traceback__)[-1].filename.startswith(ROOT)
+    return traceback.extract_tb(error.__traceback__)[-1].filename.startswith(PACKAGES)
 
 
 def find_place(error: BaseException | None) -> str:
