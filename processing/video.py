@@ -125,7 +125,9 @@ def read_frames(clip: Any, sampling: FrameSampling, video_fps: float | None) -> 
     if not count:
         raise ValueError("a video has no frames: leave it out, or pass None")
     times = None if video_fps is None else [number / video_fps for number in range(count)]
-    return [clip[number] for number in sampling.select_frames(times, count)]
+    numbers = sampling.select_frames(times, count)
+    kept = {number: clip[number] for number in numbers}
+    return [kept[number] for number in numbers]
 
 
 def decode_video(content: bytes, sampling: FrameSampling, name: str | None = None) -> list[Image.Image]:
@@ -248,14 +250,15 @@ def process_row_video(
     where = f"videos, row {row}"
     try:
         frames = read_frames(clip, sampling, video_fps)
-        images = [read_image(frame, count_channels(image_processor)) for frame in frames]
+        distinct = {id(frame): frame for frame in frames}  # of a short video, frames are repeated
+        images = {key: read_image(frame, count_channels(image_processor)) for key, frame in distinct.items()}
     except MemoryError as error:
         raise name_error(error, where, f"{describe(clip)}: {describe_error(error)}") from error
     except ROW_ERRORS as error:
         raise name_error(error, where) from error
-    first = process_image(image_processor, images[0], where, options)
-    check_batch((len(images), *first.shape), where)
-    arrays = [first, *(process_image(image_processor, image, where, options) for image in images[1:])]
-    if len({array.shape for array in arrays}) > 1:
+    arrays = {key: process_image(image_processor, image, where, options) for key, image in images.items()}
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) > 1:
         raise ValueError(f"{where}: its frames come out at different sizes: resize all to one size")
-    return np.stack(arrays)
+    check_batch((len(frames), *shapes.pop()), where)
+    return np.stack([arrays[id(frame)] for frame in frames])

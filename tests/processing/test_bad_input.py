@@ -103,6 +103,16 @@ def test_a_video_of_too_many_pixels_or_frames_is_refused_before_they_are_kept(
                 decode_video(content, FrameSampling())
 
 
+def test_a_frame_that_is_repeated_is_processed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that many frames of a short video cost memory alone, which has its limit."""
+    calls, whole = [], type(FRAMES).__call__
+    monkeypatch.setattr(type(FRAMES), "__call__", lambda self, *a, **k: calls.append(1) or whole(self, *a, **k))
+    film = np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3)
+    values = PROCESSOR(videos=[film], videos_kwargs={"num_frames": 3000})["pixel_values_videos"]
+    assert values.shape == (1, 1, 3000, 3, 16, 16) and len(calls) == 3
+    assert np.array_equal(values[0, 0, ::1000], PROCESSOR(videos=[film])["pixel_values_videos"][0, 0])
+
+
 def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
     stream = io.BytesIO()
     soundfile.write(stream, np.zeros(800), 8000, format="WAV")

@@ -1,7 +1,7 @@
 """Turns texts, images, audio and videos of rows into model inputs, and computes keys that equal inputs share."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -20,6 +20,9 @@ from .media import READ_ERRORS, Row, collect_items, find_columns, iterate_keys, 
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+TEXTS_PER_CALL, CHARACTERS_PER_CALL = 1000, 2_000_000  # of a tokenizer that counts tokens
 
 
 class PaddedTokens(NamedTuple):
@@ -128,12 +131,25 @@ def count_row_tokens(processor: PlaitProcessor, data: "Dataset", max_length: int
 
 def count_tokens_per_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]) -> list[int]:
     """Counts the tokens of each text."""
-    part = 1000  # texts per call: the ids of all at once would take many times the memory of the texts
     lengths: list[int] = []
-    for start in range(0, len(texts), part):
-        given = [text or "" for text in texts[start : start + part]]
-        lengths += [len(ids) for ids in call_tokenizer(tokenizer, given, verbose=False)["input_ids"]]
+    for part in group_texts([text or "" for text in texts]):
+        lengths += [len(ids) for ids in call_tokenizer(tokenizer, part, verbose=False)["input_ids"]]
     return lengths
+
+
+def group_texts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yields the texts in parts of at most `TEXTS_PER_CALL` texts and (but for one longer text) `CHARACTERS_PER_CALL`
+    characters: the ids of all at once would take many times the memory of the texts."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and (len(part) == TEXTS_PER_CALL or size + len(text) > CHARACTERS_PER_CALL):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
 
 
 def encode_target_labels(
