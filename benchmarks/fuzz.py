@@ -240,7 +240,7 @@ def show(name: str, outcomes: list[tuple[int, Outcome]]) -> int:
 
 def fuzz(counts: dict[str, int], seed: int, only: int | None = None) -> int:
     """Runs the numbers of cases of each kind; returns the number of failures."""
-    socket.socket.connect = refuse_network  # pyright: ignore[reportAttributeAccessIssue]
+    socket.socket.connect = refuse_network
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore")

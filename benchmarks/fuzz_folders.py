@@ -61,7 +61,7 @@ def make_folder(folder: Path) -> None:
         "num_attention_heads": 2,
         "intermediate_size": 16,
     }
-    towers = {"text_config": PlaitTextConfig(vocab_size=300, max_position_embeddings=16, **sizes)}
+    towers: dict[str, Any] = {"text_config": PlaitTextConfig(vocab_size=300, max_position_embeddings=16, **sizes)}
     towers["vision_config"] = PlaitVisionConfig(image_size=16, patch_size=8, **sizes)
     config = PlaitConfig(**towers, fusion_config={"strategy": "late_mean", **sizes})
     PlaitForClassification(config).save_pretrained(folder)

@@ -88,11 +88,12 @@ class Checkpoint:
         if path is None:
             return None
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{filename} of {self} is not valid JSON ({error})") from error
-        if not isinstance(content, list if filename == SENTENCE_MODULES_FILE else dict):
-            raise ValueError(f"{filename} of {self} holds a {type(content).__name__}: restore it")
+        held = type(content).__name__
+        if held != ("list" if filename == SENTENCE_MODULES_FILE else "dict"):
+            raise ValueError(f"{filename} of {self} holds a {held}: restore it")
         return content
 
     def read_model_config(self) -> PreTrainedConfig:

@@ -79,7 +79,8 @@ def test_padding_beyond_memory_is_refused() -> None:
 def test_a_batch_beyond_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CEILINGS, "batch_bytes", Ceiling(4 * 3 * 16 * 16, "bytes"))
     assert PROCESSOR(images=[PIXEL])["pixel_values"].shape == (1, 1, 3, 16, 16)
-    for call in ({"images": [PIXEL, PIXEL]}, {"videos": [[PIXEL, PIXEL]]}):
+    calls: list[dict[str, Any]] = [{"images": [PIXEL, PIXEL]}, {"videos": [[PIXEL, PIXEL]]}]
+    for call in calls:
         with pytest.raises(ValueError, match="a batch of shape"):
             PROCESSOR(**call)
 
@@ -157,7 +158,8 @@ def test_memory_that_runs_out_is_an_error_of_the_row(monkeypatch: pytest.MonkeyP
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "convert", run_out)
-    for call in ({"images": [None, PIXEL]}, {"videos": [None, [PIXEL]]}):
+    calls: list[dict[str, Any]] = [{"images": [None, PIXEL]}, {"videos": [None, [PIXEL]]}]
+    for call in calls:
         with pytest.raises(ValueError, match="row 1: .*does not fit into memory"):
             PROCESSOR(**call)
 

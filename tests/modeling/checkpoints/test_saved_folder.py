@@ -5,6 +5,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from plait import PlaitForClassification, PlaitForQuestionAnswering, PlaitModel
 from plait.configuration import PlaitConfig, PlaitTextConfig
 from plait.modeling.checkpoints.saved_folder import FolderError
 
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WEIGHTS = "model.safetensors"
 
 
