@@ -23,8 +23,8 @@ class MethodSettings:
     """What the methods may be told.
 
     num_steps: of integrated gradients, shared among the baselines; num_samples: of gradient SHAP, and choices of
-    features of "perturbation"; num_baselines: of a random baseline, None: 4 for gradients, 1 for methods that take
-    parts away (each costs them as much again); batch_size: copies of a row that are computed at once; cells: of an
+    features of "perturbation"; num_baselines: draws of a random baseline, None: 4, and 1 for "perturbation", whose
+    choices are random themselves; batch_size: copies of a row that are computed at once; cells: of an
     image along each side, for methods that take parts away (of a video's frames half as many); segments: of a clip;
     kernel: of "perturbation", "shap" or "lime".
     """
@@ -50,7 +50,7 @@ class MethodSettings:
 
 def count_baselines(method: str, settings: MethodSettings) -> int:
     """Returns the number of random baselines."""
-    return settings.num_baselines or (4 if METHODS[method].follows else 1)
+    return settings.num_baselines or (1 if method == "perturbation" else 4)
 
 
 class AttributionCall(NamedTuple):
