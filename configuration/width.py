@@ -38,7 +38,6 @@ WIDTHS: dict[str, Callable[[Any], int]] = {
     "sam_hq_vision_model": lambda config: config.output_channels,
     "sam_vision_model": lambda config: config.output_channels,
     "swiftformer": lambda config: config.embed_dims[-1],
-    "timm_wrapper": lambda config: getattr(config, "num_features", None) or getattr(config, "hidden_size", None),
 }
 
 
@@ -52,8 +51,9 @@ def width_of(config: PreTrainedConfig, modality: str | None = None) -> int:
         return width_of(getattr(config, part), modality)
     if config.model_type in WIDTHS:
         return WIDTHS[config.model_type](config)
-    # transformers' configs share no one name: these two cover the other families
+    # transformers' configs share no one name: these cover the other families, timm's among them
     width = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
+    width = width or getattr(config, "num_features", None)
     if not isinstance(width, int):
         raise ValueError(
             f"the config of a {config.model_type!r} model does not say how wide its tokens are: set hidden_size"

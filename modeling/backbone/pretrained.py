@@ -227,7 +227,7 @@ class PlaitPreTrainedModel(ComposableModel):
             whole = kwargs.pop("output_loading_info", False)
             folder = None if name is None else open_saved_folder(name, architectures, kwargs)
             load = partial(super().from_pretrained, name, *model_args, config=config, **names, **kwargs)
-            loaded = load(output_loading_info=True) if folder is None else load_saved_folder(load, cls, folder)
+            loaded: Any = load(output_loading_info=True) if folder is None else load_saved_folder(load, cls, folder)
             loaded = loaded if whole else loaded[0]
             if renamed:  # else it would be saved under the names of the pretraining folder
                 model: Any = loaded[0] if isinstance(loaded, tuple) else loaded

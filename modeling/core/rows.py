@@ -32,10 +32,10 @@ def check_ids(ids: object, count: int, table: str) -> None:
         return
     wrong = (ids < 0) | (ids >= count)
     if bool(wrong.any()):
-        place = tuple(int(number) for number in torch.nonzero(wrong)[0])
+        place: list[int] = torch.nonzero(wrong)[0].tolist()
         named = f"row {place[0]}, token {place[-1]}" if len(place) > 1 else f"place {place[0]}"
         raise ValueError(
-            f"{named}: {ids[place].item()} is not one of the {count} {table} 0 .. {count - 1}: make the ids by the "
+            f"{named}: {ids[tuple(place)].item()} is not one of the {count} {table} 0 .. {count - 1}: make the ids by the "
             "model's own tokenizer"
         )
 

@@ -138,7 +138,7 @@ class TextEmbeddings(nn.Module):
         try:
             return self.embed(input_ids, token_type_ids, position_ids, inputs_embeds, past)
         except IndexError:
-            check_ids(input_ids, self.token_embedding.weight.shape[0], "tokens")
+            check_ids(input_ids, self.token_embedding.get_parameter("weight").shape[0], "tokens")
             if self.type_embedding is not None:
                 check_ids(token_type_ids, self.type_embedding.num_embeddings, "segments")
             check_ids(position_ids, self.available, "positions")

@@ -53,7 +53,7 @@ class RowGames:
             size: sample_permutations(size, permutations + permutations % 2, generator)
             for size in ({len(present) for present in absent.present} if not self.exact else set())
         }
-        self.values: list[dict[int, np.ndarray]] = []
+        self.values: list[dict[int, Any]] = []
 
     def list_coalitions(self, players: int) -> list[int]:
         """Returns the coalitions whose values are needed."""

@@ -44,7 +44,9 @@ class PlayerValues:
 
 def list_values(values: np.ndarray) -> list[Any]:
     """Returns an array as nested lists, NaN as None."""
-    return np.where(np.isnan(values), None, values.astype(object)).tolist()
+    plain = values.astype(object)
+    plain[np.isnan(values)] = None
+    return plain.tolist()
 
 
 @dataclass

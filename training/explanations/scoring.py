@@ -102,7 +102,8 @@ class RowScorer:
         values = [row["label"] for row in self.rows]
         ids = {name: number for number, name in enumerate(spec.names)}
         if spec.problem_type == MULTI:
-            return build_vectors([[ids.get(v, v) for v in own or ()] for own in values], spec.count)
+            vectors: Any = [[ids.get(name, name) for name in own or ()] for own in values]
+            return build_vectors(vectors, spec.count)
         numbers = [IGNORE_INDEX if value is None else ids.get(value, value) for value in values]
         wrong = [number for number in numbers if not isinstance(number, int)]
         if wrong:

@@ -61,7 +61,7 @@ def add_correlations(check: MethodCheck, steps: Mapping[str, tuple[ByRow, ByRow]
         check.redrawn_sizes = estimate_rows(list(steps.values())[-1][1], check.modality)
 
 
-def estimate_rows(values: ByRow, modality: str) -> Any:
+def estimate_rows(values: Mapping[str, Mapping[int, float]], modality: str) -> Any:
     """Returns the mean over the rows of one modality, with its interval."""
     return estimate_known_mean(values.get(modality, {}).values())
 
