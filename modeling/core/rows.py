@@ -34,8 +34,9 @@ def check_ids(ids: object, count: int, table: str) -> None:
     if bool(wrong.any()):
         place: list[int] = torch.nonzero(wrong)[0].tolist()
         named = f"row {place[0]}, token {place[-1]}" if len(place) > 1 else f"place {place[0]}"
+        wrong_id = ids[tuple(place)].item()
         raise ValueError(
-            f"{named}: {ids[tuple(place)].item()} is not one of the {count} {table} 0 .. {count - 1}: make the ids by the "
+            f"{named}: {wrong_id} is not one of the {count} {table} 0 .. {count - 1}: make the ids by the "
             "model's own tokenizer"
         )
 
