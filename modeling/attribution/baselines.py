@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...configuration.messages import suggest
+from ...configuration.messages import suggest_nearest
 
 TEXT_BASELINES = ("mask", "unk", "pad", "zero", "rows")
 MEDIA_BASELINES = ("noise", "blur", "mean", "zero", "rows")
@@ -24,7 +24,9 @@ def check_baseline(modality: str, name: Any) -> None:
     """Raises ValueError for a baseline that this modality does not have, with those that it has."""
     known = list_baselines(modality)
     if name not in known:
-        raise ValueError(f"no baseline {name!r} for {modality}: choose {', '.join(known)}{suggest(str(name), known)}")
+        raise ValueError(
+            f"no baseline {name!r} for {modality}: choose {', '.join(known)}{suggest_nearest(name, known)}"
+        )
 
 
 def build_media_baseline(

@@ -14,7 +14,7 @@ from ...processing import PlaitProcessor
 from ...processing.calls import call_tokenizer
 from ...processing.sentence import DEFAULT_PROMPT
 from ..data.inputs import pad_token_rows, require_tokenizer
-from ..data.media import Row, find_columns, list_present
+from ..data.media import NumberedRows, Row, find_columns, list_present, name_data_rows
 from ..data.row_encoder import RowEncoder
 from .clip_times import ClipTimes, find_clip_times
 from .words import (
@@ -93,6 +93,15 @@ def encode_explained_rows(
     add_clip_times(encoded, processor)
     encoded.inputs = {name: value.to(model.device) for name, value in encoded.inputs.items()}
     return encoded
+
+
+def encode_numbered_row(
+    model: Any, processor: PlaitProcessor, row: Row, number: int, max_length: int | None = None
+) -> EncodedRows:
+    """Encodes one row; an error about it has its number in the data."""
+    rows = NumberedRows([row], [number])
+    with name_data_rows(rows):
+        return encode_explained_rows(model, processor, rows, max_length)
 
 
 def encode_inputs(encoder: RowEncoder, rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...configuration.messages import suggest
+from ...configuration.messages import suggest_nearest
 from ...modeling.attribution.baselines import check_baseline, list_baselines
 from ...modeling.attribution.gradients import Attributed
 from ...modeling.attribution.methods import (
@@ -23,7 +23,7 @@ from ...modeling.attribution.state import explained
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.media import Row
-from .encoding import EncodedRows, Part, encode_explained_rows
+from .encoding import EncodedRows, Part, encode_numbered_row
 from .formatting import AttributionFormatter
 from .parts import DEFAULT_BASELINES, build_baselines, build_features
 from .results import Explanation, RowExplanation
@@ -87,7 +87,7 @@ def explain(
 def check_method(name: str) -> str:
     """Returns the name of a method. Raises ValueError for an unknown one."""
     if name not in METHODS:
-        raise ValueError(f"no method {name!r}: choose {', '.join(METHODS)}{suggest(str(name), METHODS)}")
+        raise ValueError(f"no method {name!r}: choose {', '.join(METHODS)}{suggest_nearest(name, METHODS)}")
     return name
 
 
@@ -96,7 +96,7 @@ def build_settings(given: Mapping[str, Any]) -> MethodSettings:
     known = [field.name for field in fields(MethodSettings)]
     for name in given:
         if name not in known:
-            raise ValueError(f"no setting {name!r}: the settings are {', '.join(known)}{suggest(name, known)}")
+            raise ValueError(f"no setting {name!r}: the settings are {', '.join(known)}{suggest_nearest(name, known)}")
     return MethodSettings(**given)
 
 
@@ -115,7 +115,9 @@ def find_baselines(given: str | Mapping[str, str] | None) -> dict[str, str]:
     for modality, name in given.items():
         if modality not in DEFAULT_BASELINES:
             choices = ", ".join(DEFAULT_BASELINES)
-            raise ValueError(f"baseline of {modality!r}: give those of {choices}{suggest(modality, DEFAULT_BASELINES)}")
+            raise ValueError(
+                f"baseline of {modality!r}: give those of {choices}{suggest_nearest(modality, DEFAULT_BASELINES)}"
+            )
         check_baseline(modality, name)
     return DEFAULT_BASELINES | dict(given)
 
@@ -141,18 +143,18 @@ class ExplainCall:
         if len(targets) != len(rows):
             raise ValueError(f"{len(targets)} targets for {len(rows)} rows: give one, or a list with one for each row")
         shared = "rows" in self.baselines.values()
-        encoded = [self.encode(row) for row in rows] if shared else []
+        encoded = [self.encode(row, number) for number, row in enumerate(rows)] if shared else []
         formatter, checked = AttributionFormatter(self.processor, self.settings.segments), set()
         found = []
         for number, (row, want) in enumerate(zip(rows, targets, strict=True)):
-            own = encoded[number] if shared else self.encode(row)
+            own = encoded[number] if shared else self.encode(row, number)
             others = [one for place, one in enumerate(encoded) if place != number]
             found.append(self.explain_row(own, want, others, formatter, checked))
         return found
 
-    def encode(self, row: Row) -> EncodedRows:
-        """Encodes one row."""
-        return encode_explained_rows(self.model, self.processor, [row], self.max_length)
+    def encode(self, row: Row, number: int) -> EncodedRows:
+        """Encodes one row, which errors call by its number."""
+        return encode_numbered_row(self.model, self.processor, row, number, self.max_length)
 
     def explain_row(
         self,
@@ -204,7 +206,7 @@ class ExplainCall:
         for name in wanted or ():
             if name not in names:
                 raise ValueError(
-                    f"modality {name!r} is not in the rows: choose {', '.join(parts)}{suggest(name, names)}"
+                    f"modality {name!r} is not in the rows: choose {', '.join(parts)}{suggest_nearest(name, names)}"
                 )
         chosen = [part for part in parts.values() if not wanted or {part.name, part.modality} & set(wanted)]
         present = [part for part in chosen if bool(part.present.any())]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...configuration.messages import suggest
+from ...configuration.messages import suggest_nearest
 from ...modeling.attribution.target import Target, score
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...modeling.tasks.causal_lm import PlaitForCausalLM
@@ -79,7 +79,7 @@ def find_number(wanted: Any, names: Sequence[str], what: str) -> int:
         return list(names).index(wanted)
     some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     raise ValueError(
-        f"target {wanted!r} is no {what}: choose one of {some}, or its number{suggest(str(wanted), names)}"
+        f"target {wanted!r} is no {what}: choose one of {some}, or its number{suggest_nearest(wanted, names)}"
     )
 
 

@@ -15,8 +15,10 @@ from ...processing import PlaitProcessor
 from ..data.labels import encode_labels, read_config_labels
 from ..data.loading import load_data
 from ..data.media import Row
+from ..data.unreadable_rows import select_readable
 from ..explanations.checking.belief import check_explanations
 from ..explanations.checking.check_report import CheckReport
+from ..explanations.encoding import encode_numbered_row
 from ..explanations.explain import explain
 from ..explanations.modalities import explain_modalities
 from ..explanations.modality_report import ModalityReport
@@ -28,6 +30,7 @@ from ..recipes.schema import Recipe
 from ..storage.atomic import write_json
 from ..tasks.base import Task
 from ..tasks.registry import find_task
+from .assembly import build_collator
 from .evaluate import choose_split
 from .loading import load_model
 
@@ -63,11 +66,14 @@ def explain_data(reference: str, recipe: Recipe, options: ExplainOptions) -> dic
     check_output_folder(options)
     task = find_task(recipe.task)
     model, processor = load_model(reference, recipe, task)
-    rows = load_rows(recipe, task, model)
+    rows = load_rows(recipe, task, model, processor)
     task.check_inputs(list(rows[0]), model)
     Module.to(model, torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    chosen = rows[:: max(1, len(rows) // options.rows)][: options.rows]
+    numbers = range(len(rows))[:: max(1, len(rows) // options.rows)][: options.rows]
+    chosen = [rows[number] for number in numbers]
     with one_line_errors():
+        for number, row in zip(numbers, chosen, strict=True):  # so that errors have the number of the row in the data
+            encode_numbered_row(model, processor, row, number, recipe.max_length)
         reports, found = build_explanations(model, processor, chosen, rows, recipe.max_length, options)
     texts = {name: report.format_table() for name, report in reports.items()}
     write_explanations(chosen, found, reports, texts, f"{Path(reference).name}: {len(chosen)} rows", options.output)
@@ -123,12 +129,13 @@ def check_output_folder(options: ExplainOptions) -> None:
         raise RecipeError(f"--rows is {options.rows}: expected at least 1")
 
 
-def load_rows(recipe: Recipe, task: Task, model: PlaitPreTrainedModel) -> list[Row]:
-    """Loads the rows of the recipe's data (test, else validation, else train); labels and other targets may be
-    missing."""
+def load_rows(recipe: Recipe, task: Task, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> list[Row]:
+    """Loads the rows of the recipe's data (test, else validation, else train), without those that `data.on_error`
+    leaves out; labels and other targets may be missing."""
     data = load_data(recipe.data, recipe.seed, needs_labels=False, roles=task.roles)
     rows = choose_split(data.splits, None)
     task.check_columns(rows.column_names, "explained", needs_targets=False)
+    rows = select_readable(rows, "explained", build_collator(recipe, task, processor, None), recipe.data.on_error)
     if task.needs_labels and "label" in rows.column_names:
         rows = encode_labels(rows, read_config_labels(model.config), "explained")
     return [cast("Row", row) for row in rows]

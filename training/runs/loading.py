@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from ...configuration.messages import to_one_line
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
@@ -28,6 +29,7 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
     Raises:
         RecipeError: a reference that cannot be loaded.
     """
+    check_finished(reference)
     try:
         model: Any = task.model_class.from_pretrained(resolve_reference(reference))
         processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
@@ -39,6 +41,16 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
     if task.generates:
         set_generation(model, recipe.generation)
     return model, processor
+
+
+def check_finished(reference: str) -> None:
+    """Raises RecipeError for the folder of a run that was stopped before it saved a model."""
+    folder = Path(reference).expanduser()
+    saved = [*folder.glob(CONFIG_NAME), *folder.glob(f"*/{CONFIG_NAME}"), *folder.glob(ADAPTER_CONFIG_NAME)]
+    if RUN_FOLDER.marks(folder) and not saved:
+        raise RecipeError(
+            f"{reference}: the run has saved no model, or lost its config.json: continue it with --resume"
+        )
 
 
 def find_default_task(reference: str) -> str:

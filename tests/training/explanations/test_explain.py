@@ -222,6 +222,7 @@ ERRORS = [
     ({"baseline": {"picture": "blur"}}, "baseline of 'picture': give those of text, image"),
     ({"modalities": "audio"}, "modality 'audio' is not in the rows: choose text, image"),
     ({"target": "purple"}, "target 'purple' is no class: choose one of "),
+    ({"target": "purple"}, "or its number$"),
     ({"target": 9}, "target 9 is no class"),
     ({"target": ["red"] * 3}, "3 targets for 1 rows"),
     ({"steps": 3}, "no setting 'steps': the settings are num_steps"),

@@ -10,10 +10,12 @@ from typing import Any, cast
 import pytest
 
 from plait import PlaitProcessor
+from plait.configuration.version import VERSION
 from plait.training.cli import main
 from plait.training.data.loading import DataSplits
 from plait.training.explanations.results import Explanation
 from plait.training.recipes.errors import RecipeError
+from plait.training.recipes.files import save_recipe
 from plait.training.runs.model_card import write_card
 from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import TrainingRun, check_card_modalities, describe_modalities
@@ -94,6 +96,30 @@ def test_an_existing_folder_is_not_overwritten(
     assert [file.name for file in (tmp_path / "explained").iterdir()] == ["notes.txt"]
     assert main(["explain", str(folder), "--output", str(tmp_path / "new")]) == 2
     assert "give --data" in capsys.readouterr().err
+
+
+def test_an_unreadable_row_has_its_number_in_the_data_and_can_be_left_out(
+    folder: Path, data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with data_file.open(newline="") as file:
+        columns, *rows = csv.reader(file)
+    rows[1][columns.index("image")] = "none.png"
+    data = tmp_path / "data.csv"
+    with data.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    arguments = ["explain", str(folder), "--data", str(data), "--output", str(tmp_path / "explained")]
+    assert main([*arguments, "--modalities"]) == 2
+    assert "images, row 1 of the data: " in capsys.readouterr().err
+    assert main([*arguments, "--data.on_error", "check"]) == 2
+    assert main([*arguments, "--data.on_error", "skip"]) == 0
+    assert f"{len(rows) - 1} rows explained" in capsys.readouterr().out
+
+
+def test_a_run_without_a_model_says_to_resume_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    save_recipe(build_recipe({"task": "classification"}), tmp_path / "run" / "recipe.yaml", VERSION)
+    assert main(["predict", str(tmp_path / "run"), "--text", "a"]) == 2
+    assert "the run has saved no model" in capsys.readouterr().err
 
 
 def test_a_card_says_what_each_modality_adds_if_the_recipe_asks_for_it(
