@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
+from ...configuration.json_files import read_json_mapping
 from ...configuration.messages import to_one_line
 from ...configuration.modalities import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
@@ -92,6 +93,7 @@ def load_or_build_processor(
     """Loads the processor of a run folder; without one (or with a damaged one) that of its last checkpoint, else builds
     it and saves it in the folder."""
     with args.main_process_first(local=False, desc="processor"):
+        drop_damaged_config(folder)
         processor = load_whole_processor(folder)
         if processor is None:
             saved = map(load_whole_processor, reversed(list_checkpoints(folder / CHECKPOINTS)))
@@ -101,6 +103,17 @@ def load_or_build_processor(
             install_folder(staged, folder)
             processor = PlaitProcessor.from_pretrained(folder)
     return processor
+
+
+def drop_damaged_config(folder: Path) -> None:
+    """Removes a config.json that cannot be read, with a warning: the run saves it anew with its model."""
+    file = folder / CONFIG_NAME
+    if file.exists():
+        try:
+            read_json_mapping(file)
+        except ValueError as error:
+            logger.warning(f"{to_one_line(error)}; it is removed, and saved anew with the model")
+            file.unlink()
 
 
 def load_whole_processor(folder: Path) -> PlaitProcessor | None:

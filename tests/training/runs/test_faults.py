@@ -209,6 +209,12 @@ def test_a_moved_folder_with_a_damaged_processor_and_recipe_goes_on(run: Run, co
     assert_equal_weights(moved, whole)
 
 
+def test_a_run_with_a_damaged_config_goes_on(run: Run, copy: Path, whole: Path) -> None:
+    cut(copy).joinpath("config.json").write_text('{"a": ')
+    assert run(copy, "--resume")[0] == 0
+    assert_equal_weights(copy, whole)
+
+
 @pytest.mark.slow
 def test_other_data_are_named(run: Run, copy: Path, recipe: Path, tmp_path: Path) -> None:
     cut(copy)
