@@ -171,7 +171,7 @@ def found_half(explanation: Any, half: int) -> bool:
 
 
 TASKS = {
-    "shapes": Task(make_shapes, tuple(COLOURS), ("text", "image"), 3000, 9, found_box),
+    "shapes": Task(make_shapes, tuple(COLOURS), ("text", "image"), 4000, 20, found_box),
     "words": Task(make_words, tuple(COLOURS), ("text",), 1000, 4, found_word),
     "clip": Task(make_clip, tuple(TONES), ("audio",), 1000, 10, found_half),
     "sides": Task(make_sides, tuple(COLOURS), ("text", "image"), 1500, 6, found_word),
