@@ -144,8 +144,8 @@ def check_output_path(output: str | None, overwrite: bool) -> None:
         raise RecipeError(f"--output {output} exists: --overwrite replaces it, or name another")
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
-        if not path.suffix:
-            return  # a folder of images is made with its parents
+        if is_image_output(path):
+            return  # images are written with their parents
         raise RecipeError(f"--output {output}: there is no folder {folder}")
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -24,6 +24,7 @@ from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.multitask import build_task_recipes
 from plait.training.runs.assembly import build_arguments
 from plait.training.runs.recipe import build_recipe
+from plait.training.storage.checkpoints import MANIFEST
 from plait.training.trainer.callbacks import CollatorEpochCallback
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -150,6 +151,7 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(content: dict[str, Any]) -> N
     state = json.loads(state_file.read_text())
     state["log_history"].append({"step": 2, "note": "from the checkpoint"})
     state_file.write_text(json.dumps(state))
+    (state_file.parent / MANIFEST).unlink()  # else the checkpoint is known to be another one
     results = train_tasks(recipe, "plait train", resume=True)
     history = json.loads((folder / "history.json").read_text())
     assert any(entry.get("note") == "from the checkpoint" for entry in history)

@@ -42,7 +42,7 @@ def test_a_new_folder_holds_its_recipe_once_it_has_started(recipe: Recipe, tmp_p
         assert folder.rebase(inside) == str(folder.place / "checkpoints/a")
         folder.finish()
     place = folder.place
-    assert names(place.parent) == ["run"] and names(place) == ["recipe.yaml", "run.json"]
+    assert names(place.parent) == ["run"] and names(place) == ["checksums.json", "recipe.yaml", "run.json"]
     assert RUN.marks(place) and not COMPARED.marks(place) and RUN.read_recipe(place) == recipe
 
 
@@ -57,7 +57,7 @@ def test_only_a_marked_folder_is_overwritten_and_only_if_asked(recipe: Recipe, t
         assert (place / "old").exists()
     assert (place / "old").exists()  # nothing was started
     fill(recipe, overwrite=True)
-    assert names(place) == ["recipe.yaml", "run.json"] and names(place.parent) == ["run"]
+    assert names(place) == ["checksums.json", "recipe.yaml", "run.json"] and names(place.parent) == ["run"]
     link = tmp_path / "link"
     link.symlink_to(place)
     (tmp_path / "foreign").mkdir()

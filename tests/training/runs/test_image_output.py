@@ -137,7 +137,7 @@ def test_predict_fills_a_folder(folder: str, tmp_path: Path, capsys: pytest.Capt
     assert main(["predict", folder, *texts, "--num-images", "2"]) == 2
     assert "--num-images is for images alone" in capsys.readouterr().err
     assert main(["predict", folder, *texts, "--num-images", "0", "--output", str(output)]) == 2
-    assert "--num-images 0" in capsys.readouterr().err
+    assert "--num-images is 0" in capsys.readouterr().err
     assert main(["predict", folder, *texts, "--output", "answers.txt"]) == 2
 
 

@@ -23,63 +23,9 @@ from safetensors.torch import load_file
 from plait.training.cli import main
 from plait.training.storage.lock import FolderLock
 
-TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 24}
-TRAINING = {
-    "use_cpu": True,
-    "disable_tqdm": True,
-    "probe_products": False,
-    "save_strategy": "steps",
-    "save_steps": 2,
-    "num_train_epochs": 2,
-    "learning_rate": 1e-2,
-    "per_device_train_batch_size": 4,
-}
 Result = tuple[int, str]
 Run = Callable[..., Result]
 ENDING = ("README.md", "config.json", "history.json", "metrics.json", "model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight steps, a checkpoint every second one."""
-    folder = tmp_path_factory.mktemp("faults")
-    rows = [("it is red,red", "it is blue,blue")[number % 2] for number in range(16)]
-    (folder / "d.csv").write_text("\n".join(["text,label", *rows, ""]))
-    content = {
-        "model": {"text": {"config": TOWER}},
-        "tokenizer": {"train": {"vocab_size": 300, "min_frequency": 1}},
-        "data": {"source": {"train": str(folder / "d.csv")}},
-        "training": TRAINING,
-    }
-    (folder / "r.yaml").write_text(yaml.safe_dump(content))
-    return folder / "r.yaml"
-
-
-@pytest.fixture(scope="module")
-def whole(recipe: Path) -> Path:
-    """The folder of a run that was left alone, only to be read."""
-    folder = recipe.parent / "whole"
-    assert main(["train", str(recipe), "--output_dir", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture
-def run(recipe: Path, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `plait train` with a folder and further arguments: the exit code and the last line of stderr."""
-
-    def train(folder: Path, *arguments: str) -> Result:
-        code = main(["train", str(recipe), "--output_dir", str(folder), *arguments])
-        error = capfd.readouterr().err
-        assert "Traceback" not in error
-        return code, (error.strip().splitlines() or [""])[-1]
-
-    return train
-
-
-@pytest.fixture
-def copy(whole: Path, tmp_path: Path) -> Path:
-    """A copy of the whole run."""
-    return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
 def assert_equal_weights(one: Path, two: Path) -> None:
@@ -317,50 +263,6 @@ def test_secrets_are_not_written(run: Run, tmp_path: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.is_file() and b"hf_abc123" in path.read_bytes()]
     code, line = run(tmp_path / "other", "--training.hub_token", "{hf_abc123")
     assert code == 2 and "hf_abc123" not in line
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--seed", "-1"), "seed is -1: expected a whole number from 0"),
-        (("--training.num_train_epochs", "-2"), "training.num_train_epochs is -2: expected at least 0"),
-        (("--training.num_train_epochs", "0"), "training.num_train_epochs is 0: expected more"),
-        (("--training.max_steps", "0"), "training.max_steps is 0: expected at least 1"),
-        (("--training.per_device_train_batch_size", "0"), "per_device_train_batch_size is 0: expected at least 1"),
-        (("--training.per_device_eval_batch_size", "0"), "per_device_eval_batch_size is 0: expected at least 1"),
-        (("--training.gradient_accumulation_steps", "0"), "gradient_accumulation_steps is 0: expected at least 1"),
-        (("--compare.bootstrap", "-5"), "compare.bootstrap is -5: expected at least 100"),
-        (("--compare.seeds", "[0, -3]"), "compare.seeds[1] is -3: expected a whole number from 0"),
-    ],
-)
-def test_numbers_out_of_range_are_found_before_anything_is_read(
-    run: Run, tmp_path: Path, arguments: tuple[str, str], message: str
-) -> None:
-    code, line = run(tmp_path / "run", "--data.source", "nothing.csv", *arguments)
-    assert code == 2 and message in line
-
-
-def test_outputs_are_checked_before_any_work(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "answers.jsonl"
-    output.write_text("old\n")
-    line = ["predict", str(whole), "--text", "it is red"]
-    for arguments, message in (
-        (["--output", str(output)], "exists: --overwrite replaces it"),
-        (["--output", str(tmp_path / "no" / "answers.jsonl")], "there is no folder"),
-        (["--batch-size", "0"], "--batch-size is 0: expected at least 1"),
-    ):
-        assert main([*line, *arguments]) == 2 and message in capsys.readouterr().err
-    assert output.read_text() == "old\n"
-    assert main([*line, "--output", str(output), "--overwrite"]) == 0
-    assert json.loads(output.read_text())["label"] in ("red", "blue")
-    assert main(["evaluate", str(whole), "--output", str(output)]) == 2
-    assert "exists: --overwrite replaces it" in capsys.readouterr().err
-
-
-def test_a_traceback_is_shown_on_request(run: Run, recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    line = ["train", str(recipe), "--output_dir", str(tmp_path / "run"), "--data.source", "typo.csv"]
-    assert main([*line, "--traceback"]) == 2
-    assert "Traceback" in capfd.readouterr().err
 
 
 @pytest.mark.slow
