@@ -67,7 +67,10 @@ class ClaimedFolder:
         self.kind, self.recipe, self.overwrite, self.resume = kind, recipe, overwrite, resume
         self.writes, self.changed_data = writes, changed_data
         self.target = Path(str(recipe.output_dir)).expanduser()
-        self.place = self.target.absolute() if not self.target.is_symlink() else self.target.resolve()
+        moves = (
+            self.target.is_symlink() or ".." in self.target.parts
+        )  # run/../run is nowhere while run is being replaced
+        self.place = self.target.resolve() if moves else self.target.absolute()
         self.path = self.place if resume else self.beside(STARTING)
         self.signals = StopSignals(PartialState().num_processes)
         self.lock: FolderLock | None = None

@@ -29,7 +29,6 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
     Raises:
         RecipeError: a reference that cannot be loaded.
     """
-    check_finished(reference)
     try:
         model: Any = task.model_class.from_pretrained(resolve_reference(reference))
         processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
@@ -43,14 +42,16 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
     return model, processor
 
 
-def check_finished(reference: str) -> None:
-    """Raises RecipeError for the folder of a run that was stopped before it saved a model."""
+def check_run_model(reference: str) -> None:
+    """Raises RecipeError for a run folder without a model: its run was stopped before it saved one, or it has several
+    tasks."""
     folder = Path(reference).expanduser()
-    saved = [*folder.glob(CONFIG_NAME), *folder.glob(f"*/{CONFIG_NAME}"), *folder.glob(ADAPTER_CONFIG_NAME)]
-    if RUN_FOLDER.marks(folder) and not saved:
-        raise RecipeError(
-            f"{reference}: the run has saved no model, or lost its config.json: continue it with --resume"
-        )
+    if not RUN_FOLDER.marks(folder) or any((folder / name).exists() for name in (CONFIG_NAME, ADAPTER_CONFIG_NAME)):
+        return
+    tasks = sorted(str(Path(reference, path.parent.name)) for path in folder.glob(f"*/{CONFIG_NAME}"))
+    if tasks:
+        raise RecipeError(f"{reference} is a run of several tasks: name the folder of one, {', '.join(tasks)}")
+    raise RecipeError(f"{reference}: the run has saved no model, or lost its config.json: --resume continues it")
 
 
 def find_default_task(reference: str) -> str:
@@ -68,6 +69,7 @@ def find_default_task(reference: str) -> str:
 def load_model_recipe(reference: str, overrides: Mapping[str, Any]) -> Recipe:
     """Returns the recipe of a run folder, or of another model's task alone, changed by the overrides."""
     folder = Path(reference).expanduser()
+    check_run_model(reference)
     if RUN_FOLDER.marks(folder):
         content = asdict(RUN_FOLDER.read_recipe(folder))
     else:

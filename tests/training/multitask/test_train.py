@@ -23,6 +23,8 @@ from plait.training.multitask.trainer import MultiTaskTrainer
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.multitask import build_task_recipes
 from plait.training.runs.assembly import build_arguments
+from plait.training.runs.check import check_folder
+from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.recipe import build_recipe
 from plait.training.storage.checkpoints import MANIFEST
 from plait.training.trainer.callbacks import CollatorEpochCallback
@@ -161,6 +163,14 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(content: dict[str, Any]) -> N
     assert all((folder / name / "README.md").is_file() for name in ("scores", "words"))
     with pytest.raises(RecipeError, match="--overwrite replaces it"):
         train_tasks(recipe, "plait train")
+
+
+def test_a_whole_run_is_whole_and_its_tasks_are_named(content: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train_tasks(build_recipe({**content, "output_dir": str(folder)}), "plait train")
+    assert check_folder(folder).problems == []
+    with pytest.raises(RecipeError, match=f"name the folder of one, {folder / 'scores'}, {folder / 'words'}"):
+        load_model_recipe(str(folder), {})
 
 
 def test_a_run_has_the_same_weights_for_the_same_seed(content: dict[str, Any], tmp_path: Path) -> None:

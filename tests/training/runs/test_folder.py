@@ -58,6 +58,8 @@ def test_only_a_marked_folder_is_overwritten_and_only_if_asked(recipe: Recipe, t
     assert (place / "old").exists()  # nothing was started
     fill(recipe, overwrite=True)
     assert names(place) == ["checksums.json", "recipe.yaml", "run.json"] and names(place.parent) == ["run"]
+    fill(replace(recipe, output_dir=str(place / ".." / "run")), overwrite=True)
+    assert RUN.marks(place) and names(place.parent) == ["run"]
     link = tmp_path / "link"
     link.symlink_to(place)
     (tmp_path / "foreign").mkdir()
