@@ -16,6 +16,7 @@ from .limits import check_batch, check_ceiling, check_number
 AUDIO_INSTALL_HINT = "install them with: pip install 'plait[audio]'"
 FEATURE_NAMES = ("input_features", "input_values")
 UNKNOWN_LENGTH = 2**62  # a number of samples that libsndfile gives a stream
+STREAMED_SIZE = 2**32 - 2**16  # of a WAV file's samples, from which on a size says that it was not known
 MAX_SAMPLES_PER_BYTE = 10_000  # digital silence in FLAC, the shortest code for sound, has about 5000
 SMALL_CLIP = 2**26  # samples of which more are not allocated for a file that holds little but silence: 256 MiB
 SOUND_SAMPLES_PER_BYTE = 200  # speech in Opus, the shortest code for sound that is not silence, has about 70
@@ -130,10 +131,27 @@ def decode_audio(content: bytes, name: str | None = None) -> tuple[np.ndarray, f
             if samples > max(SMALL_CLIP, SOUND_SAMPLES_PER_BYTE * len(content)):
                 raise ValueError(f"it announces {samples} samples in {len(content)} bytes: it is damaged, or silence")
             check_ceiling("audio_samples", samples, "it")
+            check_wave_is_whole(content)
             return file.read(dtype="float32", always_2d=True), file.samplerate
     except Exception as error:  # decoders raise anything: their own errors, RuntimeError, MemoryError, TypeError, ...
         problem = describe_error(error)
         raise ValueError(f"{name or describe(content)} is not a readable audio file: {problem}") from error
+
+
+def check_wave_is_whole(content: bytes) -> None:
+    """Raises ValueError for a WAV file that ends before the samples that its header announces, which decoders read as a
+    shorter clip."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return
+    place = 12
+    while place + 8 <= len(content):
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        if content[place : place + 4] == b"data":
+            held = len(content) - place - 8
+            if held < size < STREAMED_SIZE:
+                raise ValueError(f"its header announces {size} bytes of samples, but it holds {held}: it is cut off")
+            return
+        place += 8 + size + size % 2
 
 
 def mix_to_mono(samples: np.ndarray) -> np.ndarray:

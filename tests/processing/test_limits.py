@@ -15,7 +15,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from plait.configuration import PlaitVisionConfig
 from plait.processing import PlaitProcessor
-from plait.processing.audio import decode_audio, scale_to_float
+from plait.processing.audio import check_wave_is_whole, decode_audio, scale_to_float
 from plait.processing.limits import LIMITS, check_number, check_numbers
 from plait.training.data.tokenizer import train_tokenizer
 
@@ -190,3 +190,23 @@ def test_damaged_files_are_read_or_named(kind: str) -> None:
         except ValueError as error:
             problems.append(str(error))
     assert problems and all(problem.startswith(f"{next(iter(given))}, row 1: ") for problem in problems)
+
+
+@pytest.mark.parametrize("kept", [0.99, 0.5, 0.1])
+def test_a_wave_file_that_was_cut_off_is_refused(kept: float) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(8000, dtype=np.float32), 16000, format="WAV")
+    whole = file.getvalue()
+    assert len(decode_audio(whole)[0]) == 8000
+    with pytest.raises(ValueError, match=r"announces 16000 bytes of samples, but it holds \d+: it is cut off"):
+        decode_audio(whole[: int(kept * len(whole))])
+
+
+@pytest.mark.parametrize("size", [2**32 - 1, 2**32 - 2**12])
+def test_a_streamed_wave_file_of_unknown_size_is_read(size: int) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(800, dtype=np.float32), 16000, format="WAV")
+    content = bytearray(file.getvalue())
+    place = content.index(b"data")
+    content[place + 4 : place + 8] = size.to_bytes(4, "little")
+    check_wave_is_whole(bytes(content))
