@@ -100,7 +100,13 @@ class ClaimedFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.signals.__exit__(kind, error, trace)
-        self._leave()
+        try:
+            self._leave()
+        except RuntimeError as late:  # of a worker that loads data: the signal of its end came only now
+            if explain_failure(late) is None:
+                raise
+            error = error or late
+            self._leave()
         if error is not None:
             self._explain(error)
 

@@ -47,10 +47,10 @@ class FolderLock:
 
     def release(self) -> None:
         """Releases the lock, if it is held."""
-        if self.handle is not None:
+        handle, self.handle = self.handle, None
+        if handle is not None:
             self.path.unlink(missing_ok=True)
-            os.close(self.handle)
-            self.handle = None
+            os.close(handle)
 
 
 def lock_handle(handle: int) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -60,6 +61,9 @@ def stop_at(recipe: Path, folder: Path, step: int, stop: Callable[[int], None], 
         try:
             with log.open("w") as output, redirect_stderr(output):
                 code = main(["train", str(recipe), "--output_dir", str(folder), *arguments])
+        except BaseException as error:
+            with log.open("a") as output:
+                traceback.print_exception(error, file=output)
         finally:
             os._exit(code)
     deadline = time.monotonic() + 60
@@ -68,7 +72,7 @@ def stop_at(recipe: Path, folder: Path, step: int, stop: Callable[[int], None], 
     stop(child)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     output = log.read_text()
-    assert "Traceback" not in output
+    assert "Traceback" not in output and code != 99, output
     return code, output.strip().splitlines()[-1]
 
 
