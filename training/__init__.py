@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..modeling.backbone.parts import PARTS, freeze
     from ..modeling.composition.parameter_names import part_of
-    from .commands import COMMANDS as COMMANDS
+    from .commands.registry import COMMANDS as COMMANDS
     from .data.feature_cache import FeatureStore, cache_features
     from .data.loading import load_data
     from .data.word_vectors import save_word_tower
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .trainer.trainer import PlaitTrainer
 
 LAZY = {
-    "COMMANDS": ".commands",
+    "COMMANDS": ".commands.registry",
     "PARTS": "..modeling.backbone.parts",
     "FeatureStore": ".data.feature_cache",
     "GenerationMetrics": ".metrics.generation",

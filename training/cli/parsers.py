@@ -1,0 +1,55 @@
+"""The parser of `plait`, and of each of its commands."""
+
+import argparse
+from collections.abc import Sequence
+
+from .check import add_check
+from .compare import add_compare
+from .evaluate import add_evaluate
+from .explain import add_explain
+from .predict import add_predict
+from .train import add_train
+
+EPILOG = (
+    "Several devices, one process for each: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
+)
+PARSERS = (  # in the order of `plait --help`
+    add_train,
+    add_evaluate,
+    add_predict,
+    add_explain,
+    add_compare,
+    add_check,
+)
+
+
+def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Builds the parser of `plait` and, by name, those of its commands, which know no override (`split_overrides`)."""
+    parser = argparse.ArgumentParser(
+        prog="plait", description="Compose towers into one multimodal model, train it and use it.", epilog=EPILOG
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for add_command in PARSERS:
+        add_command(commands)
+    for command in commands.choices.values():
+        command.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands.metavar = " | ".join(commands.choices)
+    return parser, commands.choices
+
+
+def split_overrides(arguments: Sequence[str], command: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Splits arguments into those of the command and the `--key value` (or `--key=value`) pairs that change the recipe.
+
+    argparse's parse_known_args would take an override's value for the recipe, and a key for a flag that it abbreviates.
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    flags, rest = command._option_string_actions, list(arguments)
+    while rest:
+        flag, equals, _ = rest[0].partition("=")
+        is_override = flag.startswith("--") and flag not in flags
+        takes_value = not equals and (is_override or (flag in flags and flags[flag].nargs != 0))
+        part = overrides if is_override else own
+        part += rest[: 1 + takes_value]
+        del rest[: 1 + takes_value]
+    return own, overrides

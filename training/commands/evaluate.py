@@ -1,0 +1,32 @@
+"""`plait evaluate`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..metrics.per_row import format_intervals
+from ..recipes.errors import RecipeError
+from ..runs.evaluate import evaluate as evaluate_model
+from ..runs.evaluate import evaluate_rows
+from ..runs.loading import load_model_recipe
+from ..storage.atomic import write_json
+from .options import build_data_overrides, check_output_path, is_main_process
+
+
+def run_evaluate(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs `plait evaluate`: prints the metrics of a model on one split of the data."""
+    check_output_path(options.output, options.overwrite)
+    recipe = load_model_recipe(options.model, build_data_overrides(options, overrides))
+    if recipe.data.source is None:
+        raise RecipeError(f"{options.model} has no recipe that names data: give --data")
+    if options.intervals or options.beside:
+        scores, intervals = evaluate_rows(options.model, recipe, options.split, options.beside)
+    else:
+        scores, intervals = evaluate_model(options.model, recipe, options.split), {}
+    if is_main_process():
+        print("\n".join(f"{name}={value:.6g}" for name, value in scores.items()))
+        if intervals:
+            print(f"with 95 % intervals over the rows:\n{format_intervals(intervals)}")
+        if options.output is not None:
+            write_json(Path(options.output), {**scores, "intervals": intervals} if intervals else scores)
+    return 0

@@ -1,0 +1,40 @@
+"""`plait train`."""
+
+import argparse
+from collections.abc import Sequence
+
+from ..multitask.train import train_tasks
+from ..recipes.errors import RecipeError
+from ..recipes.files import parse_overrides
+from ..recipes.schema import Recipe
+from ..runs.recipe import load_recipe
+from ..runs.train import Results, format_results
+from ..runs.train import train as train_task
+from .options import format_command, is_main_process
+
+
+def run_recipe(
+    recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False, allow_changed_data: bool = False
+) -> Results:
+    """Trains as the recipe says, on one task or several, and fills its output_dir; returns the metrics of the model and
+    of the baselines by split.
+
+    Raises:
+        RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be run.
+        RunError: the run stopped, because it diverged or could not write; the message says what is left.
+        RunInterrupted: a signal stopped it, after a checkpoint.
+    """
+    if recipe.output_dir is None:
+        raise RecipeError("output_dir is missing: give it in the recipe or as --output_dir FOLDER")
+    return (train_tasks if recipe.tasks else train_task)(recipe, command, overwrite, resume, allow_changed_data)
+
+
+def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs `plait train`: fills the run folder and prints each metric with those of the baselines."""
+    recipe = load_recipe(options.recipe, parse_overrides(overrides))
+    command = format_command(arguments)
+    results = run_recipe(recipe, command, options.overwrite, options.resume, options.allow_changed_data)
+    if is_main_process():
+        print(format_results(results))
+        print(f"saved in {recipe.output_dir}")
+    return 0
