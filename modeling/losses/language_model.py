@@ -99,10 +99,13 @@ def check_token_labels(labels: Tensor, x: Tensor, vocab_size: int) -> None:
 def check_label_ids(labels: Tensor, vocab_size: int) -> None:
     """Raises ValueError for a label that is no token of the vocabulary; only on a CPU, where the check does not have to
     wait for a GPU."""
-    if labels.device.type != "cpu" or not labels.numel():
+    if labels.device.type != "cpu":
         return
-    low, high = int(labels.min()), int(labels.max())
-    if high >= vocab_size or (low < 0 and low != IGNORE_INDEX):
+    known = labels[labels != IGNORE_INDEX]
+    if not known.numel():
+        return
+    low, high = int(known.min()), int(known.max())
+    if high >= vocab_size or low < 0:
         wrong = high if high >= vocab_size else low
         raise ValueError(
             f"label {wrong} is no token of a vocabulary of {vocab_size}: use the tokenizer that belongs to the decoder"

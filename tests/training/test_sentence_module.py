@@ -93,6 +93,20 @@ def test_one_folder_is_read_by_both_libraries(
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".md"}
 
 
+def test_a_folder_inside_another_is_loaded_by_its_name(
+    model: PlaitForRetrieval, processor: PlaitProcessor, tmp_path: Path
+) -> None:
+    PlaitSentenceModule(model, processor).save(str(tmp_path / "inner"))
+    module = PlaitSentenceModule.load(str(tmp_path), subfolder="inner", local_files_only=True)
+    assert torch.equal(vectors(library.SentenceTransformer(modules=[module]), TEXTS), model.encode(TEXTS, processor))
+
+
+def test_a_length_given_with_the_rows_cuts_them(model: PlaitForRetrieval, processor: PlaitProcessor) -> None:
+    module = PlaitSentenceModule(model, processor)
+    whole, cut = module.preprocess(TEXTS), module.preprocess(TEXTS, max_length=4)
+    assert whole["input_ids"].shape[1] > 4 and cut["input_ids"].shape[1] == 4
+
+
 def test_documents_have_a_tower_of_their_own(tower: PlaitTextConfig, processor: PlaitProcessor, tmp_path: Path) -> None:
     model = composed(text=tower, document=tower)
     embedder_of(model, processor).save(str(tmp_path))

@@ -114,3 +114,11 @@ def test_a_scheduler_stays_as_it_is() -> None:
 def test_schedulers_of_other_processes_are_refused(name: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"{name}.*{problem}"):
         solve(build(name), 10)
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_the_first_state_has_the_noise_of_the_scheduler(name: str) -> None:
+    scheduler = build(name)
+    solver = SchedulerSolver(scheduler, space_times(10, -2.0), 0.0, [None] * len(NOISE), "cpu")
+    state = solver.start(NOISE) * solver.compute_scale(0)
+    torch.testing.assert_close(state, NOISE * float(solver.scheduler.init_noise_sigma))

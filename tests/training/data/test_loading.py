@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from plait.training.data.inputs import find_image_groups
 from plait.training.data.labels import MULTI, REGRESSION, SINGLE, LabelSpec
 from plait.training.data.loading import load_data
+from plait.training.data.squad import is_squad
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import DataRecipe
 
@@ -170,6 +171,14 @@ def test_nothing_left_to_train_on_is_an_error(tmp_path: Path) -> None:
     Dataset.from_list(QUESTIONS[:4]).to_parquet(tmp_path / "data.parquet")
     with pytest.raises(RecipeError, match=r"test_fraction is 0.5: of 1 groups of rows none is left"):
         load_data(DataRecipe(source=str(tmp_path / "data.parquet"), test_fraction=0.5), needs_labels=False, roles=ASKED)
+
+
+def test_a_json_file_of_another_encoding_is_looked_at_without_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "table.json"
+    file.write_bytes('{"text": "caf\u00e9"}'.encode("latin-1"))
+    assert not is_squad(file)
+    file.write_bytes('{"version": "\u00e9", "data": [{"paragraphs": []}]}'.encode())
+    assert is_squad(file)
 
 
 def test_files_as_squad_is_published(tmp_path: Path) -> None:

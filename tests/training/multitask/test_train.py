@@ -143,6 +143,15 @@ def test_each_task_is_measured_on_its_own_splits_beside_its_baselines(built: Bui
     assert scores["test"]["majority"] == {"mae": pytest.approx(2.5)}
 
 
+def test_an_evaluation_is_logged_with_the_metrics_of_every_task(built: Built) -> None:
+    trainer = build_trainer(built)
+    scores = trainer.evaluate()
+    assert scores["eval_loss"] == pytest.approx(
+        0.5 * scores["eval_words_loss"]
+    )  # the weight of the only task with rows
+    assert trainer.state.log_history[-1].items() >= scores.items()
+
+
 def test_a_resumed_run_goes_on_from_its_checkpoint(content: dict[str, Any]) -> None:
     recipe = build_recipe(content)
     folder = Path(content["output_dir"])
