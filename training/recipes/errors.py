@@ -34,7 +34,8 @@ def check_keys(keys: Iterable[str], valid: Sequence[str], where: str) -> None:
     """Raises RecipeError for a key that is not valid, and suggests the nearest valid one."""
     for key in keys:
         if key not in valid:
-            raise RecipeError(f"{where} has no key {key!r}{suggest(key, valid)}")
+            hint = suggest(key, valid) if valid else ": it takes none, leave it out"
+            raise RecipeError(f"{where} has no key {key!r}{hint}")
 
 
 def check_choice(where: str, value: str, valid: Iterable[str]) -> None:

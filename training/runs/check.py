@@ -107,6 +107,10 @@ def check_model(place: Path) -> Iterator[str]:
     if not config.is_file() and not weights:
         return
     try:
+        if not config.is_file():
+            if CONFIG_NAME not in read_checksums(place):  # else its line is there already
+                yield f"{config} is missing: {weights[0].name} cannot be loaded without it"
+            return
         content = read_json_mapping(config)
         model_class = find_saving_class(next(iter(content.get("architectures") or ()), ""))
         if model_class is not None and weights:

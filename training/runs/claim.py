@@ -145,7 +145,12 @@ class ClaimedFolder:
                     f"{self.target} exists{old}: --overwrite replaces it, --resume continues it, --output_dir names "
                     "another"
                 )
-            if not self.kind.marks(self.place) or self.target.is_symlink():
+            if self.target.is_symlink():
+                raise RecipeError(
+                    f"{self.target} is a link to {self.target.resolve()}, and --overwrite replaces no links: name the folder "
+                    "itself, or choose another one"
+                )
+            if not self.kind.marks(self.place):
                 raise RecipeError(
                     f"{self.target} is not the folder of a {self.kind.name} of plait, and is not overwritten: choose "
                     "another one"

@@ -79,7 +79,8 @@ class FolderKind:
             copy = read_run_file(folder).get("recipe")
             if not isinstance(copy, dict):
                 raise
-        logger.warning(f"{folder / self.recipe_file} is damaged: its copy in {RUN_FILE} is used")
+        state = "damaged" if (folder / self.recipe_file).exists() else "missing"
+        logger.warning(f"{folder / self.recipe_file} is {state}: its copy in {RUN_FILE} is used")
         return build_recipe(copy)
 
     def write(self, folder: Path, recipe: Recipe, **facts: Any) -> None:

@@ -146,9 +146,7 @@ def test_each_task_is_measured_on_its_own_splits_beside_its_baselines(built: Bui
 def test_an_evaluation_is_logged_with_the_metrics_of_every_task(built: Built) -> None:
     trainer = build_trainer(built)
     scores = trainer.evaluate()
-    assert scores["eval_loss"] == pytest.approx(
-        0.5 * scores["eval_words_loss"]
-    )  # the weight of the only task with rows
+    assert scores["eval_loss"] == pytest.approx(0.5 * scores["eval_words_loss"])
     assert trainer.state.log_history[-1].items() >= scores.items()
 
 

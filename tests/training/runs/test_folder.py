@@ -64,8 +64,8 @@ def test_only_a_marked_folder_is_overwritten_and_only_if_asked(recipe: Recipe, t
     link.symlink_to(place)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "recipe.yaml").write_text("model: {text: a/model}")  # without plait's version
-    for other in (link, tmp_path / "foreign"):
-        with pytest.raises(RecipeError, match="is not the folder of a run of plait, and is not overwritten"):
+    for other, message in ((link, f"is a link to {place}"), (tmp_path / "foreign", "is not the folder of a run")):
+        with pytest.raises(RecipeError, match=message):
             fill(replace(recipe, output_dir=str(other)), overwrite=True)
     assert not RUN.marks(tmp_path / "foreign")
 
