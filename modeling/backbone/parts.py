@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from ...configuration import DOCUMENT
+from ...configuration.messages import suggest_nearest
 from ...configuration.modalities import MODALITIES
 from ..composition.parameter_names import part_of
 
@@ -12,10 +13,11 @@ PARTS = (*MODALITIES, DOCUMENT, "fusion", "decoder", "denoiser", "autoencoder", 
 
 
 def check_parts(names: Iterable[str]) -> None:
-    """Raises ValueError, with the valid names, if a name is no part."""
+    """Raises ValueError, with the nearest and the valid names, if a name is no part."""
     unknown = sorted(set(names) - set(PARTS))
     if unknown:
-        raise ValueError(f"unknown part {', '.join(map(repr, unknown))}: the parts are {', '.join(PARTS)}")
+        near = suggest_nearest(unknown[0], PARTS)
+        raise ValueError(f"unknown part {', '.join(map(repr, unknown))}: the parts are {', '.join(PARTS)}{near}")
 
 
 def group_parameters_by_part(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:

@@ -39,12 +39,22 @@ def find_recipe(path: str | Path) -> Path:
 
     Raises RecipeError if there is neither.
     """
-    bundled = Path(str(files("plait.training.recipes")))
+    bundled = find_shipped_folder()
     for candidate in (Path(path), bundled / f"{path}.yaml"):
         if candidate.is_file():
             return candidate
     names = ", ".join(sorted(file.stem for file in bundled.glob("*.yaml")))
     raise RecipeError(f"no recipe {path}: pass a file, or the name of a recipe that comes with plait ({names})")
+
+
+def find_shipped_folder() -> Path:
+    """Returns the folder of the recipes that come with plait."""
+    return Path(str(files("plait.training.recipes")))
+
+
+def is_shipped(file: Path) -> bool:
+    """Returns whether a recipe file is one of those that come with plait."""
+    return file.resolve().parent == find_shipped_folder().resolve()
 
 
 def parse_yaml(text: str) -> Any:

@@ -178,6 +178,9 @@ class Recipe:
     output_dir: str | None = None
     card_modalities: int | None = None
 
+    # no field, and in no file: the dotted keys whose values come from a recipe that ships with plait, which give way
+    shipped = frozenset[str]()
+
 
 SECTIONS = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe, "compare": CompareRecipe}
 
@@ -190,6 +193,9 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     """
     values = {key: value for key, value in content.items() if value is not None}
     check_keys(values, _list_field_names(Recipe), "recipe")
+    if isinstance(values.get("data"), dict) and isinstance(values["data"].get("columns"), dict):
+        mapped = {role: name for role, name in values["data"]["columns"].items() if name is not None}
+        values["data"] = {**values["data"], "columns": mapped}
     for name, kind in SECTIONS.items():
         if name in values:
             values[name] = build_section(kind, values[name], name)

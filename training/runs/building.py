@@ -25,6 +25,7 @@ from ..recipes.references import check_reference
 from ..recipes.schema import ModelRecipe, Recipe
 from ..tasks.base import Task
 from .generation_settings import set_generation
+from .settling import select_frozen
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,7 +103,7 @@ def build_model(
     """Composes the recipe's towers, or loads its pretrained model with a head for these labels."""
     fields = task.build_model_fields(recipe)
     model = build_unchecked_model(recipe.model, task.model_class, fields, labels, processor, verbose)
-    model.freeze(*recipe.model.freeze)  # a loaded model is not frozen yet
+    model.freeze(*select_frozen(recipe, model))  # a loaded model is not frozen yet
     if task.generates:
         set_generation(model, recipe.generation)
     task.check_model(model, processor)

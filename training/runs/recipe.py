@@ -1,15 +1,19 @@
 """Reads a recipe and checks it as a whole: its task, its settings and its training arguments."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from ...configuration.modalities import MODALITIES
+from ...modeling.backbone.parts import check_parts
 from ...processing.limits import check_numbers
 from ..metrics.bootstrap import MIN_RESAMPLES
 from ..optimization.arguments import PlaitTrainingArguments
+from ..recipes.bending import bend_recipe
 from ..recipes.errors import RecipeError, check_choice, check_keys
-from ..recipes.files import VERSION_KEY, find_recipe, read_yaml, set_dotted
+from ..recipes.files import VERSION_KEY, find_recipe, is_shipped, read_yaml, set_dotted
 from ..recipes.multitask import build_task_recipes, check_tasks
 from ..recipes.schema import SPLITS, Recipe, parse_recipe
 from ..tasks.registry import find_task
@@ -34,16 +38,22 @@ LOWEST = {
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Reads a recipe file, or by its name a recipe that comes with plait, and applies the overrides.
+    """Reads a recipe file, or by its name a recipe that comes with plait, and applies the overrides; what a recipe that
+    comes with plait says of parts that the overrides leave out gives way (see `bend_recipe`).
 
     Raises:
         RecipeError: a missing file, invalid YAML, an unknown key (with the nearest), a value of the wrong type.
     """
-    content = read_yaml(find_recipe(path))
+    file = find_recipe(path)
+    content = read_yaml(file)
     content.pop(VERSION_KEY, None)
+    shipped = deepcopy(content) if is_shipped(file) else {}
     for key, value in (overrides or {}).items():
         set_dotted(content, key, value)
-    return build_recipe(content)
+    kept = bend_recipe(shipped, content, list(overrides or {})) if shipped else frozenset[str]()
+    recipe = build_recipe(content)
+    recipe.shipped = kept
+    return recipe
 
 
 def build_recipe(content: Mapping[str, Any]) -> Recipe:
@@ -65,6 +75,7 @@ def _check_recipe(recipe: Recipe) -> None:
     else:
         task.check_recipe(recipe)
     check_keys(recipe.training, [item.name for item in fields(PlaitTrainingArguments) if item.init], "training")
+    _check_parts(recipe)
     check_keys(recipe.data.splits, SPLITS, "data.splits")
     check_choice("data.on_error", recipe.data.on_error, ("stop", "check", "skip"))
     check_keys(recipe.data.columns, task.roles, "data.columns")
@@ -77,6 +88,24 @@ def _check_recipe(recipe: Recipe) -> None:
         for kind, fitting in {float: (int, float), int: int, bool: bool}.items():
             if hints[key] is kind and not isinstance(value, fitting):
                 raise RecipeError(f"training.{key} is {value!r}: expected a {kind.__name__}")
+
+
+def _check_parts(recipe: Recipe) -> None:
+    """Raises RecipeError for a part that no model has, with the nearest, or that the recipe's towers do not make."""
+    named: dict[str, Any] = {"model.freeze": recipe.model.freeze}
+    named |= {f"training.{key}": recipe.training.get(key) for key in ("learning_rates", "frozen", "cache_features")}
+    towers = (*MODALITIES, "decoder")
+    made = [part for part in towers if getattr(recipe.model, part) is not None]
+    for key, parts in named.items():
+        if not isinstance(parts, list | dict):
+            continue
+        try:
+            check_parts(parts)
+        except ValueError as error:
+            raise RecipeError(f"{key}: {error}") from error
+        absent = [part for part in parts if part in towers and part not in made]
+        if made and absent and recipe.model.from_pretrained is None:
+            raise RecipeError(f"{key}: the model has no part {absent[0]!r}, but {', '.join(made)}: leave it out")
 
 
 def _check_numbers(recipe: Recipe) -> None:

@@ -35,6 +35,7 @@ from .claim import ClaimedFolder
 from .fitting import fit
 from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from .model_card import write_card
+from .settling import settle_best_metric, settle_loss, settle_parts
 
 Results = dict[str, dict[str, dict[str, float]]]
 
@@ -120,6 +121,9 @@ def build_run(
     train: Any = data.train
     task.check_training(train, args, recipe)
     metrics = build_metrics(recipe, task, data.labels, processor)
+    settle_parts(args, model, recipe.shipped)
+    settle_loss(args, data.labels, recipe.shipped)
+    settle_best_metric(args, recipe, metrics, data.labels)
     try:
         trainer = PlaitTrainer(
             model,
