@@ -8,7 +8,7 @@ VENV := .venv
 VENV_OLDEST := .venv-oldest
 OLDEST := transformers==5.17.0 huggingface_hub==1.33.0 httpx==0.28.1 httpcore==1.0.9
 
-PACKAGE := $(wildcard __init__.py __main__.py py.typed setup.cfg pyproject.toml README.md) \
+PACKAGE := $(wildcard __init__.py __main__.py registration.py py.typed setup.cfg pyproject.toml README.md) \
 	$(shell find configuration modeling processing training \( -type d ! -name __pycache__ \) -o -name '*.py' -o -name '*.yaml')
 
 export TOKENIZERS_PARALLELISM := false

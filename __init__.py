@@ -1,31 +1,28 @@
 """plait braids pretrained towers into one multimodal transformer and trains it, natively in the HuggingFace ecosystem.
 
-Importing plait registers its classes with transformers' Auto classes. The classes that train a model, and `datasets`
-and the metrics that they need, are imported when they are first used.
+Importing plait registers its classes with transformers' Auto classes: at once, or as soon as transformers is imported.
+Every name is imported when it is first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .configuration import PlaitConfig
 from .configuration.version import VERSION
-from .modeling import (
-    PlaitForCausalLM,
-    PlaitForClassification,
-    PlaitForConditionalGeneration,
-    PlaitForImageAutoencoding,
-    PlaitForImageGeneration,
-    PlaitForMaskedLM,
-    PlaitForPreTraining,
-    PlaitForQuestionAnswering,
-    PlaitForRetrieval,
-    PlaitModel,
-)
-from .modeling.auto import register_auto_classes
-from .processing import PlaitProcessor
-from .processing import register as register_processor
+from .registration import register_with_transformers
 
 if TYPE_CHECKING:
+    from .configuration.plait import PlaitConfig
+    from .modeling.backbone.model import PlaitModel
+    from .modeling.tasks.causal_lm import PlaitForCausalLM
+    from .modeling.tasks.classification import PlaitForClassification
+    from .modeling.tasks.conditional_generation import PlaitForConditionalGeneration
+    from .modeling.tasks.image_autoencoding import PlaitForImageAutoencoding
+    from .modeling.tasks.image_generation import PlaitForImageGeneration
+    from .modeling.tasks.masked_lm import PlaitForMaskedLM
+    from .modeling.tasks.pretraining import PlaitForPreTraining
+    from .modeling.tasks.question_answering import PlaitForQuestionAnswering
+    from .modeling.tasks.retrieval import PlaitForRetrieval
+    from .processing.processor import PlaitProcessor
     from .training.explanations.checking.belief import check_explanations
     from .training.explanations.explain import explain
     from .training.explanations.modalities import explain_modalities
@@ -61,6 +58,18 @@ __all__ = [
 
 LAZY = {
     "Explanation": ".training.explanations.results",
+    "PlaitConfig": ".configuration.plait",
+    "PlaitForCausalLM": ".modeling.tasks.causal_lm",
+    "PlaitForClassification": ".modeling.tasks.classification",
+    "PlaitForConditionalGeneration": ".modeling.tasks.conditional_generation",
+    "PlaitForImageAutoencoding": ".modeling.tasks.image_autoencoding",
+    "PlaitForImageGeneration": ".modeling.tasks.image_generation",
+    "PlaitForMaskedLM": ".modeling.tasks.masked_lm",
+    "PlaitForPreTraining": ".modeling.tasks.pretraining",
+    "PlaitForQuestionAnswering": ".modeling.tasks.question_answering",
+    "PlaitForRetrieval": ".modeling.tasks.retrieval",
+    "PlaitModel": ".modeling.backbone.model",
+    "PlaitProcessor": ".processing.processor",
     "PlaitTrainer": ".training.trainer.trainer",
     "PlaitTrainingArguments": ".training.optimization.arguments",
     "check_explanations": ".training.explanations.checking.belief",
@@ -69,16 +78,18 @@ LAZY = {
     "parameter_groups": ".training.parameters",
     "pipeline": ".training.runs.pipelines",
 }
+SUBPACKAGES = ("configuration", "modeling", "processing")  # `plait.modeling` needs no import of its own
 
-register_auto_classes()
-register_processor()
+register_with_transformers()
 
 
 def __getattr__(name: str) -> object:
+    if name in SUBPACKAGES:
+        return import_module(f".{name}", __name__)
     if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(LAZY[name], __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LAZY})
+    return sorted({*globals(), *LAZY, *SUBPACKAGES})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from .audio import PlaitRNNConfig, PlaitSpectrogramConfig, PlaitWaveformConfig
@@ -335,3 +335,9 @@ class PlaitConfig(PlaitBaseConfig):
 def find_embedding_shape(config: PreTrainedConfig | None) -> tuple[int, int] | None:
     """Returns the shape of a text tower's or decoder's token embeddings; None for a wrapped part, or without one."""
     return (config.vocab_size, config.embedding_size) if isinstance(config, PlaitTextConfig) else None
+
+
+def register_configs() -> None:
+    """Makes `AutoConfig.from_pretrained` load plait's configs; calling it again changes nothing."""
+    for config in (PlaitConfig, *OWN_CONFIGS.values()):
+        AutoConfig.register(config.model_type, config, exist_ok=True)

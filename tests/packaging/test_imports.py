@@ -38,7 +38,7 @@ print(json.dumps({"seconds": time.process_time() - start, "modules": sorted(set(
 def texts() -> dict[str, str]:
     """The source of every module of the package, by its dotted name."""
     below = [path for layer in BELOW for path in (ROOT / layer).rglob("*.py")]
-    paths = [ROOT / "__init__.py", ROOT / "__main__.py", *below]
+    paths = [*(ROOT / name for name in ("__init__.py", "__main__.py", "registration.py")), *below]
     return {module_name(path): path.read_text(encoding="utf-8") for path in paths}
 
 

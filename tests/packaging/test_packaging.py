@@ -44,7 +44,7 @@ def pins() -> dict[str, str]:
 
 def shipped(folder: Path) -> dict[str, bytes]:
     """The files of a package folder that users get, by their path in the package."""
-    files = [folder / name for name in ("__init__.py", "__main__.py", "py.typed")]
+    files = [folder / name for name in ("__init__.py", "__main__.py", "registration.py", "py.typed")]
     files += [path for layer in LAYERS for path in (folder / layer).rglob("*") if path.suffix in {".py", ".yaml"}]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 

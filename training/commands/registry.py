@@ -1,17 +1,35 @@
 """The commands of `plait` by name."""
 
-from .check import run_check
-from .compare import run_compare
-from .evaluate import run_evaluate
-from .explain import run_explain
-from .predict import run_predict
-from .train import run_train
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 
-COMMANDS = {
-    "train": run_train,
-    "evaluate": run_evaluate,
-    "predict": run_predict,
-    "explain": run_explain,
-    "compare": run_compare,
-    "check": run_check,
-}
+Command = Callable[[argparse.Namespace, Sequence[str], Sequence[str]], int]  # options, overrides, command line
+
+
+class CommandTable(Mapping[str, Command]):
+    """The function that runs each command, imported when it is looked up: `run_train` of `train.py` for "train"."""
+
+    def __init__(self, *names: str) -> None:
+        self.commands = names
+
+    def __getitem__(self, name: str) -> Command:
+        if name not in self.commands:
+            raise KeyError(name)
+        return getattr(import_module(f".{name}", __package__), f"run_{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.commands)
+
+    def __len__(self) -> int:
+        return len(self.commands)
+
+
+COMMANDS = CommandTable(
+    "train",
+    "evaluate",
+    "predict",
+    "explain",
+    "compare",
+    "check",
+)
