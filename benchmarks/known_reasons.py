@@ -3,8 +3,8 @@
 Draws four data sets whose reasons are known, trains a tiny model on each until it answers nearly every test row, and
 measures how often an explanation names the reason:
 
-- shapes: two shapes in one image, and a question about the colour of one of them; is the map's largest value in the box
-  of that shape (the pointing game)?
+- shapes: two shapes in one image (in training one to three), and a question about the colour of one of them; is the
+  map's largest value in the box of that shape (the pointing game)?
 - words: sentences of words that say nothing and one that decides; has it the largest value?
 - clip: a short tone in each half of an audio clip, of which the second decides; is the largest value in its half?
 - sides: a colour, named by the text or shown by the image, drawn for each row; has that modality the largest Shapley
@@ -67,19 +67,28 @@ def draw_shape(draw: ImageDraw.ImageDraw, shape: str, colour: str, box: tuple[in
         draw.rectangle((x - 1, top, x + 1, bottom), COLOURS[colour])
 
 
-def make_shapes(chance: random.Random) -> Example:
-    """Two shapes of two colours, one in each half; the question names one of them."""
+def make_shapes(chance: random.Random, others: int | None = None) -> Example:
+    """A shape that the question names, in a quarter of the image, and `others` of other forms and colours in other
+    quarters (None: 0, 1 or 2 at random, so that a model cannot find a shape by what it is not)."""
     image = Image.new("RGB", (SIDE, SIDE), (chance.randint(200, 255),) * 3)
     draw = ImageDraw.Draw(image)
-    shapes, colours = chance.sample(SHAPES, 2), chance.sample(list(COLOURS), 2)
+    count = 1 + (chance.randrange(3) if others is None else others)
+    shapes, colours = chance.sample(SHAPES, len(SHAPES)), chance.sample(list(COLOURS), count)
+    forms = [shapes[0], *chance.choices(shapes[1:], k=count - 1)]
     boxes = []
-    for half, (shape, colour) in enumerate(zip(shapes, colours, strict=True)):
-        left, top = half * 16 + chance.randint(1, 5), chance.randint(1, SIDE - 12)
+    for quarter, shape, colour in zip(chance.sample(range(4), count), forms, colours, strict=True):
+        left, top = (quarter % 2) * 16 + chance.randint(1, 5), (quarter // 2) * 16 + chance.randint(1, 5)
         boxes.append((left, top, left + 9, top + 9))
         draw_shape(draw, shape, colour, boxes[-1])
-    asked = chance.randrange(2)
-    box = tuple(place + (1 if end else 0) for end, place in zip((0, 0, 1, 1), boxes[asked], strict=True))
-    return Example({"text": f"what colour is the {shapes[asked]}", "image": image}, colours[asked], box)
+    left, top, right, bottom = boxes[0]
+    return Example(
+        {"text": f"what colour is the {shapes[0]}", "image": image}, colours[0], (left, top, right + 1, bottom + 1)
+    )
+
+
+def make_two_shapes(chance: random.Random) -> Example:
+    """Two shapes, of which the question names one."""
+    return make_shapes(chance, others=1)
 
 
 def make_words(chance: random.Random) -> Example:
@@ -145,8 +154,8 @@ def build_processor(names: tuple[str, ...]) -> PlaitProcessor:
 
 
 class Task(NamedTuple):
-    """A data set of known reasons: what draws a row, the labels, the modalities, and what a good answer of an
-    explanation is."""
+    """A data set of known reasons: what draws a row, the labels, the modalities, what a good answer of an explanation
+    is, and what draws the test rows, if they are others."""
 
     make: Callable[[random.Random], Example]
     labels: tuple[str, ...]
@@ -154,6 +163,7 @@ class Task(NamedTuple):
     rows: int
     epochs: int
     found: Callable[[Any, Any], bool]
+    make_test: Callable[[random.Random], Example] | None = None
 
 
 def found_box(explanation: Any, box: Any) -> bool:
@@ -171,16 +181,16 @@ def found_half(explanation: Any, half: int) -> bool:
 
 
 TASKS = {
-    "shapes": Task(make_shapes, tuple(COLOURS), ("text", "image"), 4000, 20, found_box),
+    "shapes": Task(make_shapes, tuple(COLOURS), ("text", "image"), 6000, 20, found_box, make_two_shapes),
     "words": Task(make_words, tuple(COLOURS), ("text",), 1000, 4, found_word),
     "clip": Task(make_clip, tuple(TONES), ("audio",), 1000, 10, found_half),
     "sides": Task(make_sides, tuple(COLOURS), ("text", "image"), 1500, 6, found_word),
 }
 
 
-def make_examples(task: Task, count: int, seed: int) -> list[Example]:
+def make_examples(make: Callable[[random.Random], Example], count: int, seed: int) -> list[Example]:
     chance = random.Random(seed)
-    return [task.make(chance) for _ in range(count)]
+    return [make(chance) for _ in range(count)]
 
 
 def train(task: Task, seed: int) -> tuple[PlaitForClassification, PlaitProcessor]:
@@ -192,7 +202,7 @@ def train(task: Task, seed: int) -> tuple[PlaitForClassification, PlaitProcessor
         **build_towers(task.modalities), **options, labels=list(task.labels), initializer_range=0.1, verbose=False
     )
     collator = PlaitDataCollator(processor, LabelSpec(task.labels, SINGLE))
-    examples = make_examples(task, task.rows, seed + 1)
+    examples = make_examples(task.make, task.rows, seed + 1)
     rows = [{**example.row, "label": task.labels.index(example.label)} for example in examples]
     batches = [collator(rows[start : start + 32]) for start in range(0, len(rows), 32)]
     steps = task.epochs * len(batches)
@@ -230,7 +240,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     task = TASKS[name]
     print(f"{name}: training on {task.rows:,} rows", flush=True)
     model, processor = train(task, arguments.seed)
-    examples = make_examples(task, arguments.test_rows, arguments.seed + 10_000)
+    examples = make_examples(task.make_test or task.make, arguments.test_rows, arguments.seed + 10_000)
     right = select_right(model, processor, task, examples)
     found: dict[str, Any] = {"accuracy": len(right) / len(examples), "rows": len(right), "reasons": {}}
     rows, reasons = [example.row for example in right], [example.reason for example in right]

@@ -13,10 +13,12 @@ class Features(NamedTuple):
     groups: by input the feature of each element, -1 for elements that stay as they are; in shapes that broadcast to the
     input's without the rows: text (length, 1), image (images, 1, height, width), spectrogram (clips, 1, frames) or
     (clips, frames, 1), waveform (clips, samples), video (clips, frames, 1, height, width). count: of all features.
+    windows: (windows, count) bool, the features that occlusion takes away together; None: each feature alone.
     """
 
     groups: dict[str, Tensor]
     count: int
+    windows: Tensor | None = None
 
     def mix(self, keep: Tensor, values: Mapping[str, Tensor], baselines: Mapping[str, Tensor]) -> list[Tensor]:
         """Returns each input with the features that are kept, and the baseline elsewhere: (copies, ...).
@@ -86,3 +88,27 @@ def number_features(groups: Mapping[str, Tensor]) -> Features:
         found[name] = torch.where(group < 0, -1, numbers - absent + count)
         count += len(kept) - absent
     return Features(found, count)
+
+
+def build_windows(features: Features, width: int) -> Tensor:
+    """Returns the windows of occlusion, (count, count) bool: around each cell of an image or frame the square of
+    `width` cells a side, as much of it as lies in the image, or less if the image has few cells; any other feature
+    alone."""
+    windows = torch.eye(features.count, dtype=torch.bool)
+    for name, group in features.groups.items():
+        if "pixel_values" in name:
+            for plane in group.flatten(0, -3):
+                if bool((plane >= 0).all()):
+                    add_grid_windows(windows, plane, width)
+    return windows
+
+
+def add_grid_windows(windows: Tensor, plane: Tensor, width: int) -> None:
+    """Adds the windows around the cells of one image, in place. plane: (height, width) the cell of each pixel."""
+    rows, columns = plane[:, 0].unique_consecutive(), plane[0].unique_consecutive()
+    grid = rows[:, None] - rows[0] + columns
+    reach = min(width, (min(grid.shape) + 1) // 2) // 2
+    for row, numbers in enumerate(grid.tolist()):
+        for column, number in enumerate(numbers):
+            near = grid[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+            windows[number, near.flatten()] = True

@@ -25,8 +25,9 @@ class MethodSettings:
     num_steps: of integrated gradients, shared among the baselines; num_samples: of gradient SHAP, and choices of
     features of "perturbation"; num_baselines: draws of a random baseline, None: 4, and 1 for "perturbation", whose
     choices are random themselves; batch_size: copies of a row that are computed at once; cells: of an
-    image along each side, for methods that take parts away (of a video's frames half as many); segments: of a clip;
-    kernel: of "perturbation", "shap" or "lime".
+    image along each side, for methods that take parts away (of a video's frames half as many); window: of occlusion,
+    cells along each side that are taken away together (an odd number; fewer of an image of few cells); segments: of a
+    clip; kernel: of "perturbation", "shap" or "lime".
     """
 
     num_steps: int = 32
@@ -34,16 +35,19 @@ class MethodSettings:
     num_baselines: int | None = None
     batch_size: int = 16
     cells: int = 7
+    window: int = 3
     segments: int = 16
     kernel: MaskKernel = "shap"
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "num_samples", "num_baselines", "batch_size", "cells", "segments"):
+        for name in ("num_steps", "num_samples", "num_baselines", "batch_size", "cells", "window", "segments"):
             value = getattr(self, name)
             if name == "num_baselines" and value is None:
                 continue
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}: expected a number of 1 or more")
+        if self.window % 2 == 0:
+            raise ValueError(f"window is {self.window}: expected an odd number, so that it has a middle")
         if self.kernel not in ("shap", "lime"):
             raise ValueError(f"kernel is {self.kernel!r}: choose shap or lime")
 

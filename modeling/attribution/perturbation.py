@@ -34,13 +34,22 @@ def score_kept(
 
 
 def occlude(row: ScoredRow, features: Features, baselines: Mapping[str, Tensor], batch_size: int) -> Attributed:
-    """Computes what the score loses without each feature (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901,
-    section 4.2): a cell of an image, a segment of a clip, a word."""
+    """Computes what the score loses without each feature: a cell of an image with the cells around it, a segment of a
+    clip, a word.
+
+    Windows of an image overlap, as in Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901, section 4.2: a single
+    cell of a larger object is hardly missed. A cell has the mean loss over the windows that contain it, shared among
+    the cells of a window.
+    """
     count, device = features.count, row.values[0].device
+    windows = torch.eye(count, dtype=torch.bool) if features.windows is None else features.windows
+    windows = windows.to(device)
     ends = torch.tensor([[True], [False]], device=device).expand(2, count)
-    keep = torch.cat((ends, ~torch.eye(count, dtype=torch.bool, device=device)))
-    scores = score_kept(row, features, baselines, keep, batch_size)
-    return build_attributed(row, features, scores[0] - scores[2:], scores[:2])
+    scores = score_kept(row, features, baselines, torch.cat((ends, ~windows)), batch_size)
+    inside, sizes = windows.to(scores), windows.sum(dim=1)
+    largest = torch.where(windows, sizes[:, None], 0).amax(dim=0)  # of the windows that contain a feature
+    amounts = (scores[0] - scores[2:]) @ inside / inside.sum(dim=0) / largest
+    return build_attributed(row, features, amounts, scores[:2])
 
 
 def fit_samples(

@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...modeling.attribution.baselines import build_media_baseline
-from ...modeling.attribution.features import Features, build_grid_groups, build_time_groups, number_features
+from ...modeling.attribution.features import (
+    Features,
+    build_grid_groups,
+    build_time_groups,
+    build_windows,
+    number_features,
+)
 from ...modeling.attribution.methods import MethodSettings
 from ...modeling.attribution.scored_row import ScoredRow
 from ...processing import PlaitProcessor
@@ -42,7 +48,10 @@ def build_features(encoded: EncodedRows, parts: Sequence[Part], settings: Method
             groups[part.input] = build_grid_groups(shape, present, cells)
     found = number_features(groups)
     device = next(iter(encoded.inputs.values())).device
-    return found._replace(groups={name: group.to(device) for name, group in found.groups.items()})
+    return found._replace(
+        groups={name: group.to(device) for name, group in found.groups.items()},
+        windows=build_windows(found, settings.window),
+    )
 
 
 def find_present_elements(encoded: EncodedRows, part: Part, length: int | None) -> Tensor:

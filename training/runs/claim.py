@@ -147,8 +147,8 @@ class ClaimedFolder:
                 )
             if self.target.is_symlink():
                 raise RecipeError(
-                    f"{self.target} is a link to {self.target.resolve()}, and --overwrite replaces no links: name the folder "
-                    "itself, or choose another one"
+                    f"{self.target} is a link to {self.target.resolve()}, and --overwrite replaces no links: name the "
+                    "folder itself, or choose another one"
                 )
             if not self.kind.marks(self.place):
                 raise RecipeError(
