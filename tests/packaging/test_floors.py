@@ -38,7 +38,7 @@ FLOORS = {
         "trainer",
         "explanations",
         "runs",
-        "multitask compare",
+        "multitask compare serving",
         "commands",
         "cli sentence_module",
     ),

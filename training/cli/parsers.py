@@ -8,6 +8,8 @@ from .compare import add_compare
 from .evaluate import add_evaluate
 from .explain import add_explain
 from .predict import add_predict
+from .serve import add_serve
+from .space import add_space
 from .train import add_train
 
 EPILOG = (
@@ -18,6 +20,8 @@ PARSERS = (  # in the order of `plait --help`
     add_evaluate,
     add_predict,
     add_explain,
+    add_serve,
+    add_space,
     add_compare,
     add_check,
 )

@@ -30,6 +30,8 @@ COMMANDS = CommandTable(
     "evaluate",
     "predict",
     "explain",
+    "serve",
+    "space",
     "compare",
     "check",
 )

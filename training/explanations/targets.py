@@ -53,6 +53,16 @@ def find_targets(model: Any, processor: PlaitProcessor, encoded: EncodedRows, ta
         return TARGET_FINDERS[kind](model, processor, encoded, wanted)
 
 
+def find_score_unit(model: Any) -> str:
+    """Returns the unit of a model's scores, as pages show it: nats, unless it predicts numbers or similarities."""
+    if isinstance(model, PlaitForRetrieval):
+        return "similarity"
+    regresses = (
+        isinstance(model, PlaitForClassification) and read_config_labels(model.config).problem_type == REGRESSION
+    )
+    return "of the output" if regresses else "nats"
+
+
 def find_classes(model: Any, processor: PlaitProcessor, encoded: EncodedRows, wanted: Sequence[Any]) -> FoundTargets:
     """Finds a class, or the output of a regressor, for each row."""
     labels = read_config_labels(model.config)

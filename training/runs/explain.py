@@ -25,6 +25,7 @@ from ..explanations.modality_report import ModalityReport
 from ..explanations.pages.drawing import save_overlays
 from ..explanations.pages.page import render_explanations
 from ..explanations.results import Explanation
+from ..explanations.targets import find_score_unit
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..storage.atomic import write_json
@@ -76,7 +77,8 @@ def explain_data(reference: str, recipe: Recipe, options: ExplainOptions) -> dic
             encode_numbered_row(model, processor, row, number, recipe.max_length)
         reports, found = build_explanations(model, processor, chosen, rows, recipe.max_length, options)
     texts = {name: report.format_table() for name, report in reports.items()}
-    write_explanations(chosen, found, reports, texts, f"{Path(reference).name}: {len(chosen)} rows", options.output)
+    title, unit = f"{Path(reference).name}: {len(chosen)} rows", find_score_unit(model)
+    write_explanations(chosen, found, reports, texts, title, options.output, unit)
     return {**texts, "page": f"{len(chosen)} rows explained by {found.method}: {options.output / PAGE_FILE}"}
 
 
@@ -111,14 +113,16 @@ def write_explanations(
     texts: Mapping[str, str],
     title: str,
     folder: Path,
+    unit: str = "nats",
 ) -> None:
     """Writes the explanations, the images, the reports and the page into the folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     found.save(folder)
-    save_overlays(rows, found, folder)
+    save_overlays(rows, found, folder, unit)
     for name, report in reports.items():
         write_json(folder / REPORT_FILES[name], report.to_dict())
-    (folder / PAGE_FILE).write_text(render_explanations(rows, found, title, reports=texts), encoding="utf-8")
+    page = render_explanations(rows, found, title, unit, texts)
+    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
 
 
 def check_output_folder(options: ExplainOptions) -> None:

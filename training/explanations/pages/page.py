@@ -90,12 +90,18 @@ def render_row(number: int, row: Row, found: RowExplanation, unit: str) -> str:
     """Returns the section of one row; its text and its target can be searched."""
     texts = [str(value) for value in row.values() if isinstance(value, str)]
     words = escape(" ".join([f"row {number}", found.target, *texts]).lower(), quote=True)
+    heading = f"<h2>row {number}: {escape(found.target)}</h2>"
+    return f'<section data-search="{words}">\n{heading}\n{render_attributions(row, found, unit)}\n</section>'
+
+
+def render_attributions(row: Row, found: RowExplanation, unit: str) -> str:
+    """Returns the scores of one row, and what each of its inputs adds to them."""
     scores = f"score {found.score:.3f}, of the baseline {found.baseline_score:.3f} {unit}"
-    parts = [f"<h2>row {number}: {escape(found.target)}</h2>", f'<p class="value">{escape(scores)}</p>']
+    parts = [f'<p class="value">{escape(scores)}</p>']
     for name, attribution in found.attributions.items():
         parts += [f"<h3>{escape(name)}, {attribution.total:+.3f} {escape(unit)} in all</h3>"]
         parts.append(RENDERERS[attribution.modality](row, name, attribution, unit))
-    return f'<section data-search="{words}">\n' + "\n".join(parts) + "\n</section>"
+    return "\n".join(parts)
 
 
 def render_words(row: Row, name: str, attribution: Attribution, unit: str) -> str:
