@@ -4,11 +4,12 @@ way."""
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from ...configuration import INLINE
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
 
 TOWER_KEYS = (*MODALITIES, "decoder")
 COMPOSED = (*TOWER_KEYS, "decoder_config", "fusion", "query", "connector", "fusion_config", "image_token", "options")
-SINGLE_FUSIONS = ("early", "late", "concatenate")  # fuse a single modality too
+SINGLE_FUSIONS = ("early", "late", "concatenate", INLINE)  # fuse a single modality too
 # columns beside its own that a tower reads: documents and conversations are texts
 FURTHER_COLUMNS = {"text": ("document",)}
 FRESH_TOKENIZER = {"train": {"vocab_size": 8000}}  # of a new text tower without a tokenizer
@@ -42,6 +43,17 @@ def bend_recipe(shipped: Mapping[str, Any], content: dict[str, Any], given: Coll
     )
 
 
+def convert_inline(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a recipe of the task generation with `model.fusion: inline` as one of the task dialogue, which trains
+    images inside a text: its texts become prompts. Any other recipe stays as it is."""
+    if content.get("task") != "generation" or find_value(content, "model.fusion") != INLINE:
+        return dict(content)
+    data, settings = find_mapping(content, "data"), find_mapping(content, "settings")
+    columns = {"prompt" if role == "text" else role: name for role, name in find_mapping(data, "columns").items()}
+    kept = {name: value for name, value in settings.items() if name != "references"}  # each is a row there too
+    return {**content, "task": "dialogue", "data": {**data, "columns": columns}, "settings": kept}
+
+
 class Bending:
     """A shipped recipe, what it became by the user's overrides, and the dotted keys that these name."""
 
@@ -59,6 +71,8 @@ class Bending:
         """With the user's `from_pretrained`, drops the towers, the fusion and the options of the shipped model."""
         if self.model.get("from_pretrained") is not None and not find_value(self.shipped, "model.from_pretrained"):
             self._drop("model", COMPOSED)
+        elif self.model.get("fusion") == INLINE and find_value(self.shipped, "model.fusion") != INLINE:
+            self._drop("model", ("text", "audio", "video", "query", "fusion_config", "decoder_config", "options"))
         elif any(self.model.get(part) is not None and self.is_given(f"model.{part}") for part in TOWER_KEYS):
             self._drop("model", ("from_pretrained",))
 
@@ -70,6 +84,8 @@ class Bending:
         tower = self.model.get(modality)
         if find_value(self.shipped, f"model.{modality}") is None:
             return False
+        if modality == "text" and self.model.get("fusion") == INLINE:
+            return False  # the decoder reads the texts
         if tower is None:
             return self.model.get("from_pretrained") is None
         roles = (*MODALITY_TABLE[modality].columns, *FURTHER_COLUMNS.get(modality, ()))

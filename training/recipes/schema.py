@@ -25,7 +25,9 @@ class ModelRecipe:
     decoder: the text model that generates, given like a tower; a new one has the fields of PlaitDecoderConfig.
     decoder_config: fields to change in the decoder's config.
     fusion, query, connector, fusion_config: the fusion strategy, the modality that cross-attends to the others, the
-        module between tower and fusion, and the fields of the fusion's config, as in `compose`.
+        module between tower and fusion, and the fields of the fusion's config, as in `compose`. The fusion "inline" puts an
+        image's tokens into the decoder's text (LLaVA).
+    image_token: with "inline", what stands for an image in a text (default "<image>"); a tokenizer without it gets it.
     freeze: parts that are not trained (text, image, decoder, ...). If these are all the pretrained parts, the default
         of training.learning_rate is 1e-3, not 5e-5.
     options: further arguments of `compose` or `from_pretrained`, such as fields of the model's config.
@@ -42,6 +44,7 @@ class ModelRecipe:
     query: str | None = None
     connector: str = "linear"
     fusion_config: dict[str, Any] | None = None
+    image_token: str | None = None
     freeze: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -5,16 +5,17 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from site import getsitepackages, getusersitepackages
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from transformers import PreTrainedConfig
 
-from ...configuration import OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig, PlaitTextConfig
+from ...configuration import INLINE, OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig, PlaitTextConfig
 from ...configuration.modalities import CONFIG_FIELDS, MEDIA, MODALITIES, MODALITY_TABLE
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.composition.parameter_names import part_of
 from ...modeling.fusion.connectors import CONNECTORS
 from ...modeling.fusion.registry import FUSIONS
+from ...modeling.tasks.causal_lm import PlaitForCausalLM
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
 from ..data.inputs import require_tokenizer
@@ -35,6 +36,7 @@ FRESH_CONFIGS = {
 }
 # arguments of PlaitProcessor.compose
 PROCESSOR_OPTIONS = ("image_token", "num_image_tokens", "num_frames", "fps", "target_image_size", "target_channels")
+IMAGE_TOKEN = "<image>"  # if the recipe names none
 TOKENIZER_OPTIONS = ("vocab_size", "lowercase", "min_frequency")
 
 
@@ -55,12 +57,19 @@ def build_processor(recipe: Recipe, task: Task, data: "Dataset") -> PlaitProcess
     check_keys(recipe.processor, (*sources, *PROCESSOR_OPTIONS), "processor")
     given = {name: value for name, value in recipe.processor.items() if not isinstance(value, dict)}
     given = {name: value if name in PROCESSOR_OPTIONS else resolve_reference(value) for name, value in given.items()}
+    if is_inline(recipe, task):
+        given.setdefault("image_token", model.image_token or IMAGE_TOKEN)
     processor = PlaitProcessor.compose(**{**sources, **given})
     for name, value in recipe.processor.items():
         if isinstance(value, dict):
             adjust_processor(processor, name, value)
     task.finish_processor(processor, recipe)
     return processor
+
+
+def is_inline(recipe: Recipe, task: Task) -> bool:
+    """Returns whether the recipe composes a decoder with images inside its text."""
+    return task.model_class.decoder_kind == INLINE and recipe.model.image is not None
 
 
 def adjust_processor(processor: PlaitProcessor, name: str, fields: dict[str, Any]) -> None:
@@ -103,6 +112,8 @@ def build_model(
     """Composes the recipe's towers, or loads its pretrained model with a head for these labels."""
     fields = task.build_model_fields(recipe)
     model = build_unchecked_model(recipe.model, task.model_class, fields, labels, processor, verbose)
+    if model.config.inline:
+        cast("PlaitForCausalLM", model).agree_with(processor)
     model.freeze(*select_frozen(recipe, model))  # a loaded model is not frozen yet
     if task.generates:
         set_generation(model, recipe.generation)
@@ -126,7 +137,7 @@ def build_unchecked_model(
     if not model_class.has_towers:
         return model_class.compose(verbose=verbose, **fields)
     if model.fusion is not None:
-        check_choice("model.fusion", model.fusion, FUSIONS)
+        check_choice("model.fusion", model.fusion, (*FUSIONS, INLINE))
     check_choice("model.connector", model.connector, CONNECTORS)
     parts = {
         name: build_fresh_config(name, value, processor) or resolve_reference(value)
@@ -137,6 +148,8 @@ def build_unchecked_model(
     fusion_arguments = (
         {} if issubclass(model_class, PlaitForRetrieval) else {name: getattr(model, name) for name in fusion_fields}
     )
+    if model.fusion == INLINE:  # the class's own
+        fusion_arguments["fusion"] = None
     return model_class.compose(**parts, **fusion_arguments, freeze=model.freeze, verbose=verbose, **names, **fields)
 
 

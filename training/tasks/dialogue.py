@@ -11,18 +11,33 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.causal_lm import PlaitForCausalLM
 from ...processing import PlaitProcessor
 from ...processing.calls import call_tokenizer
+from ...processing.inline import ImageToken
 from ..data.inputs import collect_rows, pad_token_rows, require_tokenizer
 from ..data.labels import LabelSpec
 from ..data.loading import DataSplits
-from ..data.media import Row
+from ..data.media import Row, find_columns
 from ..data.row_encoder import RowEncoder
 from ..data.tokenizer import TARGET_TEMPLATE
 from ..metrics.generation import DEFAULT_NEW_TOKENS, GenerationMetrics, find_most_frequent, generate_texts
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
-from .base import BaselinePredictions, Settings, Task, move_to_device
+from .base import IMAGE_ROLES, BaselinePredictions, Settings, Task, move_to_device
 from .causal_lm import get_pad_token, pad_prompts
 from .generation import list_references
+from .inline_images import (
+    IMAGE_PROMPT,
+    attach_images,
+    check_images_kept,
+    count_images_in,
+    count_row_images,
+    encode_row_images,
+    find_image_token,
+    list_image_columns,
+    place_images,
+    read_message,
+    repeat_image_labels,
+    repeat_image_tokens,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,7 +55,7 @@ CHAT_TEMPLATE = (
 @dataclass
 class DialogueSettings(Settings):
     """`chat_template`: replaces the tokenizer's own (Jinja, as in transformers). `prompt_template`: text around the
-    column `prompt`, such as "Summarise this talk: {prompt}".
+    column `prompt`, such as "Summarise this talk: {prompt}". `prompt`: of rows with images and without a prompt.
 
     Raises:
         RecipeError: a prompt_template without {prompt}.
@@ -48,6 +63,7 @@ class DialogueSettings(Settings):
 
     chat_template: str | None = None
     prompt_template: str | None = None
+    prompt: str = IMAGE_PROMPT
 
     def __post_init__(self) -> None:
         if self.prompt_template is not None and "{prompt}" not in self.prompt_template:
@@ -55,11 +71,15 @@ class DialogueSettings(Settings):
                 f"settings.prompt_template: {self.prompt_template!r} has no place for {{prompt}}: add {{prompt}} to it"
             )
 
-    def apply_prompt_template(self, row: Row) -> Row:
-        """Returns a row with its prompt in the template; a row with messages stays as it is."""
-        if self.prompt_template is None or row.get("messages") is not None:
-            return row
-        return {**row, "prompt": self.prompt_template.replace("{prompt}", row["prompt"] or "")}
+    def complete_row(self, row: Row, images: int = 0, token: ImageToken | None = None) -> Row:
+        """Returns a row with its prompt, or that of rows with images, in the template; of a row with messages, each
+        message has one text (see `read_message`)."""
+        if row.get("messages") is not None:
+            return {**row, "messages": [read_message(message, token) for message in row["messages"]]}
+        prompt = row.get("prompt") or (self.prompt if images else row.get("prompt"))
+        if self.prompt_template is not None:
+            prompt = self.prompt_template.replace("{prompt}", prompt or "")
+        return {**row, "prompt": prompt}
 
 
 class TokenizedConversation(NamedTuple):
@@ -78,15 +98,18 @@ class ConversationLimits(NamedTuple):
 
 class Dialogue(Task):
     """Dialogue on the column `messages` in chat format (lists of {role, content}), or on `prompt` and `target` for a
-    single turn. The loss is that of the assistant's replies; the metrics compare its generated last reply."""
+    single turn. The loss is that of the assistant's replies; the metrics compare its generated last reply.
+
+    With an image tower, `image` holds the images of each row, in the place of the image tokens in its texts, or before
+    the first message of the user if there are none; `image` and `target` alone are captions."""
 
     name: ClassVar[str] = "dialogue"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForCausalLM
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    roles: ClassVar[tuple[str, ...]] = ("messages", "prompt", "target")
+    roles: ClassVar[tuple[str, ...]] = ("messages", "prompt", "target", *IMAGE_ROLES)
     target_columns: ClassVar[tuple[str, ...]] = ("target",)
-    needed: ClassVar[tuple[tuple[str, ...], ...]] = (("messages", "prompt"), ("messages", "target"))
-    prompt_columns: ClassVar[dict[str, str]] = {"text": "prompt"}
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = (("messages", "prompt", "image"), ("messages", "target"))
+    prompt_columns: ClassVar[dict[str, str]] = {"text": "prompt", "image": "image"}
     metrics: ClassVar[tuple[str, ...]] = ("chrf", "distinct")
     settings: ClassVar[type[Settings]] = DialogueSettings
     generates: ClassVar[bool] = True
@@ -96,7 +119,7 @@ class Dialogue(Task):
 
     def collect_tokenizer_texts(self, data: "Dataset", part: str) -> Iterator[str]:
         """Yields all messages as "role: content"."""
-        for row in collect_rows(data):
+        for row in collect_dialogue_rows(data, DialogueSettings(), None):
             for messages in build_conversations(row):
                 yield from (f"{message['role']}: {message['content']}" for message in messages)
 
@@ -119,38 +142,43 @@ class Dialogue(Task):
                 f"data.columns: nothing reads {unread[0]}, as every row of {split!r} has messages: map messages, or "
                 "prompt and target"
             )
-        tokenizer, limits = require_tokenizer(processor), compute_limits(processor, recipe)
-        prompted = map(self.build_settings(recipe.settings).apply_prompt_template, collect_rows(data))
-        found = [check_conversations(row, f"row {number} of {split!r}") for number, row in enumerate(prompted)]
+        settings, limits = self.build_settings(recipe.settings), compute_limits(processor, recipe)
+        token, images = find_image_token(processor), count_row_images(data)
         columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "labels", "prompt_ids", "references")}
-        for row in found:
-            for messages in row if split == "train" else row[:1]:
-                ids, labels = tokenize_conversation(tokenizer, messages)
-                columns["input_ids"].append(ids[-limits.text :])  # keep the end, with the last reply
-                columns["labels"].append(labels[-limits.text :])
-                columns["prompt_ids"].append(
-                    render_conversation(tokenizer, messages[:-1], begin=True)[-limits.prompt :]
-                )
-                columns["references"].append([other[-1]["content"] for other in row])
-        return Dataset.from_dict(columns)
+        numbers: list[int] = []
+        for number, row in enumerate(collect_dialogue_rows(data, settings, token)):
+            where = f"row {number} of {split!r}"
+            found = check_conversations(row, where)
+            if token is not None:
+                found = [place_images(messages, images[number], token, where) for messages in found]
+            for messages in found if split == "train" else found[:1]:
+                made = tokenize_limited(processor, messages, limits, images[number], where)
+                for name, value in made._asdict().items():
+                    columns[name].append(value)
+                columns["references"].append([other[-1]["content"] for other in found])
+                numbers.append(number)
+        return attach_images(Dataset.from_dict(columns), data, numbers)
 
     def count_tokens(self, collator: RowEncoder, data: "Dataset") -> list[int]:
         """Counts the tokens of each conversation."""
         return [len(ids) for ids in data["input_ids"]]
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
-        """Builds `input_ids`, `attention_mask` and `labels`, each (batch, length), padded on the right."""
+        """Builds `input_ids`, `attention_mask` and `labels`, each (batch, length), padded on the right, and the inputs
+        of the images."""
         ids, mask = pad_token_rows(
             [row["input_ids"] for row in rows], get_pad_token(require_tokenizer(collator.processor))
         )
         labels = pad_token_rows([row["labels"] for row in rows], -100).ids
-        return {"labels": labels, "input_ids": ids, "attention_mask": mask}
+        return {"labels": labels, "input_ids": ids, "attention_mask": mask, **encode_row_images(collator, rows)}
 
     def build_evaluation_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds `inputs` of the model with labels, the `prompt` before the last reply, and its `references`."""
         prompt = pad_prompts([row["prompt_ids"] for row in rows], require_tokenizer(collator.processor))
+        inputs = self.build_batch(collator, rows)
+        images = {name: value for name, value in inputs.items() if name not in ("labels", *prompt)}
         references = [row["references"] for row in rows]
-        return {"inputs": self.build_batch(collator, rows), "prompt": prompt, "references": references}
+        return {"inputs": inputs, "prompt": {**prompt, **images}, "references": references}
 
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
@@ -169,17 +197,29 @@ class Dialogue(Task):
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """Yields the assistant's next reply to each row, `generated_text`."""
-        tokenizer = require_tokenizer(collator.processor)
-        prompted = map(collator.settings.apply_prompt_template, rows)
-        prompt = pad_prompts(
-            [render_conversation(tokenizer, select_prompt_messages(row), begin=True) for row in prompted], tokenizer
-        )
+        tokenizer, token = require_tokenizer(collator.processor), find_image_token(collator.processor)
+        prompts = []
+        for number, row in enumerate(rows):
+            images = sum(count_images_in(row[name]) for name in list_image_columns(list(row)))
+            messages = select_prompt_messages(collator.settings.complete_row(row, images, token))
+            if token is not None:
+                messages = place_images(messages, images, token, f"row {number}")
+            prompts.append(repeat_image_tokens(render_conversation(tokenizer, messages, begin=True), token))
+        prompt = {**pad_prompts(prompts, tokenizer), **encode_row_images(collator, rows)}
         texts = generate_texts(model, move_to_device(prompt, model), collator.processor)
         yield from ({"generated_text": text} for text in texts)
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
-        """Returns "text-generation"."""
-        return "text-generation"
+        """Returns "image-text-to-text" for a model with an image tower, else "text-generation"."""
+        return "image-text-to-text" if "image" in modalities else "text-generation"
+
+
+def collect_dialogue_rows(data: "Dataset", settings: DialogueSettings, token: ImageToken | None) -> Iterator[Row]:
+    """Yields the rows of a data set, completed by the settings, without their images."""
+    images = find_columns(data.column_names, "image")
+    texts = data.select_columns([name for name in data.column_names if name not in images])
+    for row, count in zip(collect_rows(texts), count_row_images(data), strict=True):
+        yield settings.complete_row(row, count, token)
 
 
 def build_conversations(row: Row) -> list[Messages]:
@@ -211,6 +251,33 @@ def check_conversations(row: Row, where: str) -> list[Messages]:
         if message["role"] == "assistant" and not (message["content"] or "").strip():
             raise RecipeError(f"data: in {where} the assistant has an empty message: remove it")
     return found
+
+
+class TokenizedRow(NamedTuple):
+    """The tokens and labels of a training row, cut to the decoder's positions, and those of its prompt."""
+
+    input_ids: list[int]
+    labels: list[int]
+    prompt_ids: list[int]
+
+
+def tokenize_limited(
+    processor: PlaitProcessor, messages: Messages, limits: ConversationLimits, images: int, where: str
+) -> TokenizedRow:
+    """Tokenizes a conversation and its prompt, with the tokens of its images. Of long ones the end is kept, with the
+    last reply.
+
+    Raises RecipeError as `tokenize_conversation` does, or if tokens of an image are cut off.
+    """
+    tokenizer, token = require_tokenizer(processor), find_image_token(processor)
+    ids, labels = tokenize_conversation(tokenizer, messages)
+    prompt = repeat_image_tokens(render_conversation(tokenizer, messages[:-1], begin=True), token)
+    labels = repeat_image_labels(ids, labels, token)
+    ids = repeat_image_tokens(ids, token)
+    made = TokenizedRow(ids[-limits.text :], labels[-limits.text :], prompt[-limits.prompt :])
+    check_images_kept(made.input_ids, images, token, where, limits.text)
+    check_images_kept(made.prompt_ids, images, token, where, limits.prompt)
+    return made
 
 
 def compute_limits(processor: PlaitProcessor, recipe: Recipe) -> ConversationLimits:
