@@ -72,6 +72,10 @@ def build_systems(recipe: Recipe) -> list[System]:
         raise RecipeError(
             "compare: model.from_pretrained names a composed model: name its towers instead (model.text, ...)"
         )
+    if recipe.lora is not None:
+        raise RecipeError(
+            "compare: lora cannot be used, as its systems are trained alike: leave it out, or freeze towers"
+        )
     towers = [part for part in collect_recipe_parts(recipe.model) if part != "decoder"]
     if len(towers) < 2:
         raise RecipeError(f"compare: a fusion needs at least two towers, and model only has {', '.join(towers)}")

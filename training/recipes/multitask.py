@@ -44,6 +44,8 @@ def check_tasks(recipe: Recipe) -> None:
         weight: Any = recipe.tasks[name].get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
             raise RecipeError(f"tasks.{name}.weight is {weight!r}: expected a number above 0")
+    if recipe.lora is not None:
+        raise RecipeError("lora cannot be used with several tasks: leave it out, or train one task")
     for key in ("tokens_per_batch", "share_images", "cache_features", "label_smoothing_factor"):
         if recipe.training.get(key):
             raise RecipeError(f"training.{key} cannot be used with several tasks: leave it out")

@@ -25,8 +25,8 @@ class ModelRecipe:
     decoder: the text model that generates, given like a tower; a new one has the fields of PlaitDecoderConfig.
     decoder_config: fields to change in the decoder's config.
     fusion, query, connector, fusion_config: the fusion strategy, the modality that cross-attends to the others, the
-        module between tower and fusion, and the fields of the fusion's config, as in `compose`. The fusion "inline" puts an
-        image's tokens into the decoder's text (LLaVA).
+        module between tower and fusion, and the fields of the fusion's config, as in `compose`. The fusion "inline"
+        puts an image's tokens into the decoder's text (LLaVA).
     image_token: with "inline", what stands for an image in a text (default "<image>"); a tokenizer without it gets it.
     freeze: parts that are not trained (text, image, decoder, ...). If these are all the pretrained parts, the default
         of training.learning_rate is 1e-3, not 5e-5.
@@ -142,11 +142,33 @@ class TokenizerRecipe:
 
 @strict
 @dataclass
+class LoraRecipe:
+    """Adapters of low rank beside the weights of pretrained parts, which stay as they are (LoRA, Hu et al. 2021,
+    https://arxiv.org/abs/2106.09685; needs the package peft). The connectors, the fusion, new layers and the head are
+    trained whole, and saved with the adapters.
+
+    r: the rank of an adapter.
+    alpha: an adapter's output is multiplied by alpha / r (default: 2 r).
+    dropout: of an adapter's input, 0 to 1.
+    target: what gets adapters: parts (text, image, decoder, ...), all of whose linear layers do, or ends of the names
+        of modules, such as q_proj (default: all linear layers of the pretrained parts that `model.freeze` leaves).
+    merge: whether the adapters are added to the weights at the end, and a whole model is saved in their place.
+    """
+
+    r: int = 16
+    alpha: float | int | None = None
+    dropout: float | int = 0.0
+    target: str | list[str] | None = None
+    merge: bool = False
+
+
+@strict
+@dataclass
 class Recipe:
     """A whole training run.
 
     task: the name of the task (classification, generation, retrieval, ...).
-    model, data, tokenizer, compare: see ModelRecipe, DataRecipe, TokenizerRecipe and CompareRecipe.
+    model, data, tokenizer, compare, lora: see ModelRecipe, DataRecipe, TokenizerRecipe, CompareRecipe and LoraRecipe.
     processor: arguments of PlaitProcessor.compose, or settings of its part for `image` or `audio`, such as
         `{image: {size: {height: 160, width: 160}}}`.
     training: fields of PlaitTrainingArguments.
@@ -169,6 +191,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe | None = None
     compare: CompareRecipe = field(default_factory=CompareRecipe)
+    lora: LoraRecipe | None = None
     processor: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)
@@ -185,7 +208,13 @@ class Recipe:
     shipped = frozenset[str]()
 
 
-SECTIONS = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe, "compare": CompareRecipe}
+SECTIONS = {
+    "model": ModelRecipe,
+    "data": DataRecipe,
+    "tokenizer": TokenizerRecipe,
+    "compare": CompareRecipe,
+    "lora": LoraRecipe,
+}
 
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:

@@ -28,6 +28,7 @@ from .folder import CHECKPOINTS, PROCESSOR_FILE
 
 logger = logging.get_logger(__name__)
 
+LORA_LEARNING_RATE = 2e-4  # the default with adapters
 FRESH_LEARNING_RATE = 1e-3  # the default if all pretrained parts are frozen; transformers' 5e-5 is for these parts
 
 
@@ -35,6 +36,8 @@ def build_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
     """Returns the training arguments of a recipe, with a higher default learning rate if no pretrained weights are
     trained. Raises RecipeError for invalid ones."""
     defaults = {"learning_rate": FRESH_LEARNING_RATE} if trains_fresh_parts_alone(recipe) else {}
+    if recipe.lora is not None:
+        defaults["learning_rate"] = LORA_LEARNING_RATE
     try:
         return PlaitTrainingArguments(output_dir=str(folder), seed=recipe.seed, **{**defaults, **recipe.training})
     except (TypeError, ValueError) as error:

@@ -17,6 +17,7 @@ from ..recipes.files import set_dotted
 from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.registry import find_class_task
+from .adapters import load_weights
 from .building import resolve_reference
 from .folder import RUN_FOLDER
 from .generation_settings import set_generation
@@ -31,7 +32,7 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
         RecipeError: a reference that cannot be loaded.
     """
     try:
-        model: Any = task.model_class.from_pretrained(resolve_reference(reference))
+        model: Any = load_weights(reference, task)
         processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
     except RecipeError:
         raise

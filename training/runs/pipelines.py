@@ -36,6 +36,7 @@ from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.registry import find_task
+from .adapters import load_weights
 from .building import resolve_reference
 from .folder import RUN_FOLDER
 from .generation_settings import set_generation
@@ -129,9 +130,7 @@ def pipeline(
         kind, run = PIPELINES[task], find_run_recipe(model)
         own = find_default_task(model) if run is None else run.task
         processor = processor or PlaitProcessor.from_pretrained(resolve_reference(model))
-        loaded = find_task(own if own in kind.others else kind.task).model_class.from_pretrained(
-            resolve_reference(model)
-        )
+        loaded = load_weights(model, find_task(own if own in kind.others else kind.task))
     if processor is None:
         raise ValueError("a loaded model needs its processor: pipeline(..., model=model, processor=processor)")
     Module.to(loaded, device or torch.accelerator.current_accelerator(check_available=True) or "cpu")

@@ -6,9 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from ...configuration import INLINE
-from ...configuration.modalities import MODALITIES
-from ...modeling.backbone.parts import check_parts
 from ...processing.limits import check_numbers
 from ..metrics.bootstrap import MIN_RESAMPLES
 from ..optimization.arguments import PlaitTrainingArguments
@@ -17,8 +14,8 @@ from ..recipes.errors import RecipeError, check_choice, check_keys
 from ..recipes.files import VERSION_KEY, find_recipe, is_shipped, read_yaml, set_dotted
 from ..recipes.multitask import build_task_recipes, check_tasks
 from ..recipes.schema import SPLITS, Recipe, parse_recipe
-from ..tasks.base import Task
 from ..tasks.registry import find_task
+from .combinations import check_inline, check_lora, check_named_parts, check_optimizer
 
 SEEDS = 2**32  # numpy's
 # the lowest values of training arguments that transformers would find wrong only after the model is built, or never
@@ -76,9 +73,11 @@ def _check_recipe(recipe: Recipe) -> None:
                 raise RecipeError(f"tasks.{name}: {error}") from error
     else:
         task.check_recipe(recipe)
-    _check_inline(recipe, task)
+    check_inline(recipe, task)
     check_keys(recipe.training, [item.name for item in fields(PlaitTrainingArguments) if item.init], "training")
-    _check_parts(recipe)
+    check_named_parts(recipe)
+    check_lora(recipe)
+    check_optimizer(recipe)
     check_keys(recipe.data.splits, SPLITS, "data.splits")
     check_choice("data.on_error", recipe.data.on_error, ("stop", "check", "skip"))
     check_keys(recipe.data.columns, task.roles, "data.columns")
@@ -91,47 +90,6 @@ def _check_recipe(recipe: Recipe) -> None:
         for kind, fitting in {float: (int, float), int: int, bool: bool}.items():
             if hints[key] is kind and not isinstance(value, fitting):
                 raise RecipeError(f"training.{key} is {value!r}: expected a {kind.__name__}")
-
-
-def _check_inline(recipe: Recipe, task: Task) -> None:
-    """Raises RecipeError for images inside a text of a task or towers that do not read them there."""
-    model, fits = recipe.model, task.model_class.decoder_kind == INLINE
-    if model.fusion == INLINE and not fits:
-        raise RecipeError(
-            f"model.fusion is {INLINE!r}, images in the decoder's text, which the task {task.name} does not read: set "
-            "task to dialogue, or start from the recipe visual_chat"
-        )
-    if not fits or model.from_pretrained is not None:
-        if model.image_token is not None:
-            raise RecipeError(f"model.image_token is {model.image_token!r}, but nothing reads it: leave it out")
-        return
-    if model.fusion not in (None, INLINE):
-        raise RecipeError(
-            f"model.fusion is {model.fusion!r}, but the task {task.name} has no fusion: leave it out, or set {INLINE!r}"
-        )
-    others = [part for part in MODALITIES if part != "image" and getattr(model, part) is not None]
-    missing = [part for part in ("image", "decoder") if model.fusion == INLINE and getattr(model, part) is None]
-    if missing or (others and model.image is not None):
-        wrong = f"model.{missing[0]} is missing" if missing else f"model.{others[0]} is there too"
-        raise RecipeError(f"model.fusion {INLINE!r} needs an image tower and a decoder alone, and {wrong}: correct it")
-
-
-def _check_parts(recipe: Recipe) -> None:
-    """Raises RecipeError for a part that no model has, with the nearest, or that the recipe's towers do not make."""
-    named: dict[str, Any] = {"model.freeze": recipe.model.freeze}
-    named |= {f"training.{key}": recipe.training.get(key) for key in ("learning_rates", "frozen", "cache_features")}
-    towers = (*MODALITIES, "decoder")
-    made = [part for part in towers if getattr(recipe.model, part) is not None]
-    for key, parts in named.items():
-        if not isinstance(parts, list | dict):
-            continue
-        try:
-            check_parts(parts)
-        except ValueError as error:
-            raise RecipeError(f"{key}: {error}") from error
-        absent = [part for part in parts if part in towers and part not in made]
-        if made and absent and recipe.model.from_pretrained is None:
-            raise RecipeError(f"{key}: the model has no part {absent[0]!r}, but {', '.join(made)}: leave it out")
 
 
 def _check_numbers(recipe: Recipe) -> None:

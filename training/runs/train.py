@@ -16,6 +16,8 @@ from ..explanations.modalities import explain_modalities
 from ..metrics.base import StreamedMetrics
 from ..metrics.classification import Metrics
 from ..optimization.arguments import PlaitTrainingArguments
+from ..optimization.target_scale import fit_target_scale
+from ..parameters import freeze
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..storage.atomic import write_json
@@ -23,6 +25,7 @@ from ..tasks.base import Task
 from ..tasks.registry import find_task
 from ..trainer.modality_patterns import find_patterns, format_pattern
 from ..trainer.trainer import PlaitTrainer
+from .adapters import adapt_model, save_adapted
 from .assembly import (
     build_arguments,
     build_collator,
@@ -71,7 +74,7 @@ def train(
         checkpoint = folder.find_checkpoint()
         run = build_run(recipe, folder.path, args, folder.check_data)
         fit(run.trainer, folder, checkpoint)
-        folder.save(lambda place: run.trainer.save_model(str(place)))
+        folder.save(lambda place: save_run_model(run, place))
         results = evaluate_splits(run)
         if args.should_save:
             write_json(folder.path / METRICS_FILE, results)
@@ -80,6 +83,14 @@ def train(
             write_card(folder.path, recipe, run.task, run.model, run.data, results, command, modalities=added)
         folder.finish()
     return results
+
+
+def save_run_model(run: TrainingRun, place: Path) -> None:
+    """Saves the trained model, or its adapters."""
+    if run.recipe.lora is None:
+        run.trainer.save_model(str(place))
+    else:
+        save_adapted(run.trainer, place, run.recipe.lora.merge)
 
 
 def check_card_modalities(recipe: Recipe, data: DataSplits) -> None:
@@ -124,9 +135,14 @@ def build_run(
     settle_parts(args, model, recipe.shipped)
     settle_loss(args, data.labels, recipe.shipped)
     settle_best_metric(args, recipe, metrics, data.labels)
+    trained = model
+    if recipe.lora is not None:
+        freeze(model, args.frozen)
+        fit_target_scale(model, train)
+        trained = adapt_model(model, recipe.lora)
     try:
         trainer = PlaitTrainer(
-            model,
+            trained,
             args,
             data_collator=collator,
             train_dataset=train,
