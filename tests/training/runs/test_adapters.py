@@ -135,9 +135,11 @@ def test_a_run_with_adapters_is_resumed_from_its_checkpoint(
     tmp_path: Path, towers: dict[str, str], pictures: dict[str, Path]
 ) -> None:
     labels = [100.5, 200.5, 300.5]
-    run_recipe(build_adapted_recipe(tmp_path, towers, pictures, labels, **{"training.max_steps": 2}), "plait train")
+    last = {"training.load_best_model_at_end": False}
+    short = {**last, "training.max_steps": 2}
+    run_recipe(build_adapted_recipe(tmp_path, towers, pictures, labels, **short), "plait train")
     before = load_weights(str(tmp_path / "run"), find_task("classification")).state_dict()
-    run_recipe(build_adapted_recipe(tmp_path, towers, pictures, labels), "plait train", resume=True)
+    run_recipe(build_adapted_recipe(tmp_path, towers, pictures, labels, **last), "plait train", resume=True)
     after = load_weights(str(tmp_path / "run"), find_task("classification")).state_dict()
     assert {part_of(name) for name, value in after.items() if not torch.equal(value, before[name])} == {
         "text",
