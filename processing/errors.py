@@ -7,6 +7,9 @@ from typing import Any
 # what reading an item may raise; a missing package is not the item's fault, but its error names the item too
 ROW_ERRORS = (OSError, TypeError, ValueError, ImportError, MemoryError)
 ROW_PREFIX = re.compile(r"(\w+), row (\d+): ")
+ROWS_PREFIX = re.compile(r"row ([\d, ]+) of the batch ")
+DATA_ROW = re.compile(r"(?:\w+, )?row [\d, ]+ of the data: .*", re.DOTALL)
+BUFFER = re.compile(r"(image file |')?<_io\.BytesIO object at 0x[0-9a-fA-F]+>'?")  # a file read before it is opened
 
 
 def name_error(error: BaseException, name: str, message: str = "") -> Exception:
@@ -37,13 +40,33 @@ def describe_error(error: BaseException) -> str:
     """Returns what an error says; of an error without words, what it is."""
     if isinstance(error, MemoryError):
         return f"it does not fit into memory{f' ({error})' if str(error) else ''}: make it smaller, or leave it out"
-    return str(error) or type(error).__name__
+    return (
+        BUFFER.sub("the kind of the file" if "identify" in str(error) else "the file", str(error))
+        or type(error).__name__
+    )
+
+
+def drop_row(message: str) -> str:
+    """Returns what an error says about a row, without its number in a batch: for a place that names the row itself."""
+    return ROW_PREFIX.sub("", message, count=1) if ROW_PREFIX.match(message) else message
 
 
 def renumber_error(error: Exception, numbers: Sequence[int]) -> Exception:
-    """Returns the error about a row of a batch, "images, row 3: ...", with the number of that row in the data; any
-    other error unchanged."""
+    """Returns the error about a row of a batch, "images, row 3: ..." or "row 3 of the batch ...", with the number of
+    that row in the data; any other error unchanged."""
+    several = ROWS_PREFIX.match(str(error))
+    places = [] if several is None else [int(row) for row in several[1].split(", ")]
+    if several is not None and max(places) < len(numbers):
+        rows = ", ".join(str(numbers[row]) for row in places)
+        return name_error(error, f"row {rows} of the data", f"it {str(error)[several.end() :]}")
     found = ROW_PREFIX.match(str(error))
     if found is None or int(found[2]) >= len(numbers):
         return error
     return name_error(error, f"{found[1]}, row {numbers[int(found[2])]} of the data", str(error)[found.end() :])
+
+
+def find_row_error(message: str) -> str | None:
+    """Returns the line of a message that names a row of the data, without the traceback that a data worker puts before
+    it; None for a message about something else."""
+    found = DATA_ROW.search(message)
+    return None if found is None else " ".join(found[0].split())

@@ -136,7 +136,7 @@ def read_image_size(source: Any) -> tuple[int, int]:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # by a quarter
             return image.size if turned else (image.height, image.width)
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{describe(source)} is not a readable image: {error}") from error
+        raise ValueError(f"{describe(source)} is not a readable image: {describe_error(error)}") from error
 
 
 def read_file_content(source: Any) -> Any:

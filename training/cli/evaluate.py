@@ -25,6 +25,12 @@ def add_evaluate(commands: Commands) -> None:
         metavar="MODEL",
         help="also evaluate MODEL on the same rows and print paired differences; may be repeated",
     )
+    parser.add_argument(
+        "--tune-thresholds",
+        action="store_true",
+        help="choose the thresholds of several labels on --split (default: validation) and save them in the run, "
+        "for predict; nothing else is measured",
+    )
     parser.epilog = (
         "--key value overrides a value of the run's recipe: --data.columns.text question --metrics '[accuracy]'"
     )

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from ..metrics.per_row import format_intervals
 from ..recipes.errors import RecipeError
+from ..runs.evaluate import choose_label_thresholds, evaluate_rows
 from ..runs.evaluate import evaluate as evaluate_model
-from ..runs.evaluate import evaluate_rows
 from ..runs.loading import load_model_recipe
+from ..runs.thresholds import format_thresholds
 from ..storage.atomic import write_json
 from .options import build_data_overrides, check_output_path, is_main_process
 
@@ -19,6 +20,11 @@ def run_evaluate(options: argparse.Namespace, overrides: Sequence[str], argument
     recipe = load_model_recipe(options.model, build_data_overrides(options, overrides))
     if recipe.data.source is None:
         raise RecipeError(f"{options.model} has no recipe that names data: give --data")
+    if options.tune_thresholds:
+        content = choose_label_thresholds(options.model, recipe, options.split)
+        if is_main_process():
+            print(format_thresholds(content))
+        return 0
     if options.intervals or options.beside:
         scores, intervals = evaluate_rows(options.model, recipe, options.split, options.beside)
     else:

@@ -52,14 +52,14 @@ def load_source(recipe: DataRecipe, needs_labels: bool = True) -> dict[str, "Dat
         )
     if isinstance(source, Mapping):
         files = {split: Path(file).expanduser() for split, file in source.items()}
-        return {split: _resolve_paths(read([file]), recipe, file.parent) for split, file in files.items()}
+        return {split: resolve_paths(read([file]), recipe, file.parent) for split, file in files.items()}
     if source in SOURCES:
         return SOURCES[source]()
     path = Path(source).expanduser()
     if path.is_dir():
         return _read_folder(path, recipe, read)
     if path.is_file():
-        return {"train": _resolve_paths(read([path]), recipe, path.parent)}
+        return {"train": resolve_paths(read([path]), recipe, path.parent)}
     if path.suffix in FILE_READERS or looks_local(source):
         raise RecipeError(f"data.source: there is no file or folder {source}")
     from datasets import DatasetDict, config, load_dataset
@@ -129,7 +129,7 @@ def _read_folder(folder: Path, recipe: DataRecipe, read: Callable[[Sequence[Path
         for alias in SPLIT_ALIASES[split]:
             matches = sorted(file for end in FILE_READERS for file in folder.glob(f"{glob.escape(alias)}*{end}"))
             if matches and split not in found:
-                found[split] = _resolve_paths(read(matches), recipe, folder)
+                found[split] = resolve_paths(read(matches), recipe, folder)
     return found or _read_images(folder)
 
 
@@ -147,7 +147,7 @@ def _read_images(folder: Path) -> dict[str, "Dataset"]:
         raise RecipeError(f"data.source: {folder} cannot be read: {error.__cause__ or error}") from error
 
 
-def _resolve_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset":
+def resolve_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset":
     """Makes paths of images, audio and videos absolute, relative to data.image_root or else to the file's folder."""
     root = Path(recipe.image_root).expanduser() if recipe.image_root is not None else folder
     names = data.column_names
@@ -159,22 +159,26 @@ def _resolve_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Datase
     return data.select_columns(names)
 
 
-def _make_absolute(root: Path, value: str | list[str | None] | None) -> str | list[str | None] | None:
+def _make_absolute(root: Path, value: Any) -> Any:
+    """Returns a path, or a list of paths, made absolute; an empty one is None, and a URL stays what it is."""
     if isinstance(value, list):
-        return [str((root / name).absolute()) if name else None for name in value]
-    return str((root / value).absolute()) if value else None
+        return [_make_absolute(root, name) for name in value]
+    if not value or "://" in value:
+        return value or None
+    return str((root / value).absolute())
 
 
 def _find_media_columns(recipe: DataRecipe) -> list[str]:
     """Returns the source's columns that may hold paths."""
-    return _find_source_columns(recipe, (*MEDIA, TARGET_IMAGE))
+    return find_source_columns(recipe, (*MEDIA, TARGET_IMAGE))
 
 
 def _find_text_columns(recipe: DataRecipe) -> list[str]:
     """Returns the source's columns that hold texts, of the names that it may have."""
-    return _find_source_columns(recipe, (*TEXT_COLUMNS, *NESTED_TEXT_COLUMNS))
+    return find_source_columns(recipe, (*TEXT_COLUMNS, *NESTED_TEXT_COLUMNS))
 
 
-def _find_source_columns(recipe: DataRecipe, roles: Sequence[str]) -> list[str]:
+def find_source_columns(recipe: DataRecipe, roles: Sequence[str]) -> list[str]:
+    """Returns the source's columns of these roles, of the names that it may have."""
     found = [recipe.columns.get(role, role) for role in roles]
     return [name for columns in found for name in ([columns] if isinstance(columns, str) else columns)]

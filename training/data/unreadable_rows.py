@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ...configuration.modalities import MEDIA
-from ...processing.errors import describe_error
+from ...configuration import DOCUMENT
+from ...configuration.modalities import MEDIA, MODALITIES
+from ...processing.errors import describe_error, drop_row
 from ..recipes.errors import RecipeError
 from .loading import DataSplits
 from .media import READ_ERRORS, TARGET_IMAGE, Row, collect_items, find_columns
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 MAX_SHOWN = 5  # rows named in a message
+EMPTY_ROW = "there is nothing to read in this row"
 
 
 def select_readable_splits(data: DataSplits, collator: RowEncoder, on_error: str) -> DataSplits:
@@ -63,8 +65,8 @@ def select_readable(data: "Dataset", split: str, collator: RowEncoder, on_error:
 
 def find_unreadable(data: "Dataset", split: str, collator: RowEncoder) -> Iterator[UnreadableRow]:
     """Yields the rows with an input that the collator cannot encode; reads each distinct input once."""
-    names = [name for modality in MEDIA for name in find_columns(data.column_names, modality)]
-    names += [TARGET_IMAGE] if TARGET_IMAGE in data.column_names else []
+    names = [name for modality in MODALITIES for name in find_columns(data.column_names, modality)]
+    names += [name for name in (DOCUMENT, TARGET_IMAGE) if name in data.column_names]
     known: dict[tuple[str, str], str | None] = {}
     columns = data.select_columns(names) if names else []
     for number, row in enumerate(tqdm(columns, desc=f"reading {split}", unit="row")):
@@ -75,11 +77,14 @@ def find_unreadable(data: "Dataset", split: str, collator: RowEncoder) -> Iterat
 
 def find_problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], str | None]) -> Iterator[str]:
     """Yields the problems of a row's inputs; `known` caches the problem (or None) of each input by modality and key."""
+    if is_empty_row(row):
+        yield EMPTY_ROW
+        return
     for modality in (*MEDIA, TARGET_IMAGE):
         try:
             found = collect_items(row, modality)
         except READ_ERRORS as error:
-            yield " ".join(describe_error(error).split())
+            yield summarize_error(error)
             continue
         for key, value in found:
             if (modality, key) not in known:
@@ -89,14 +94,28 @@ def find_problems(row: Row, collator: RowEncoder, known: dict[tuple[str, str], s
                 yield problem
 
 
+def is_empty_row(row: Row) -> bool:
+    """Returns whether a row has columns of modalities, and nothing to read in any of them (as no model can answer);
+    with a target image it may have none."""
+    if TARGET_IMAGE in row:
+        return False
+    names = [name for modality in (*MODALITIES, DOCUMENT) for name in row if name.partition(".")[0] == modality]
+    return bool(names) and all(row[name] is None or (isinstance(row[name], list) and not row[name]) for name in names)
+
+
 def find_problem(value: Any, modality: str, collator: RowEncoder) -> str | None:
     """Returns why an input cannot be read; None if it can."""
     try:
         encode = collator.encode_target_images if modality == TARGET_IMAGE else collator.encode_inputs
         encode([{modality: value}])
     except READ_ERRORS as error:
-        return " ".join(describe_error(error).split())
+        return summarize_error(error)
     return None
+
+
+def summarize_error(error: BaseException) -> str:
+    """Returns what an error says about an input, on one line and without the row's number in a batch."""
+    return drop_row(" ".join(describe_error(error).split()))
 
 
 def format_unreadable(found: Sequence[UnreadableRow]) -> str:

@@ -73,8 +73,11 @@ class BootstrapValues(NamedTuple):
 
     @property
     def interval(self) -> Interval:
-        """The estimate with its 95 % percentile interval."""
-        low, high = np.quantile(self.resampled, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
+        """The estimate with its 95 % percentile interval, over the resamples on which the metric is defined."""
+        defined = self.resampled[~np.isnan(self.resampled)]
+        if not len(defined):
+            return Interval(self.estimate, float("nan"), float("nan"))
+        low, high = np.quantile(defined, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
         return Interval(self.estimate, float(low), float(high))
 
     def subtract(self, other: "BootstrapValues") -> "BootstrapValues":

@@ -12,6 +12,7 @@ from transformers import EvalPrediction
 from ...modeling.losses.labels import IGNORE_INDEX
 from ..data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE, MetricProblemType
 from .base import expect_known, expect_rows
+from .per_row import RowAnswers, RowScore, RowValues
 from .sentiment import SENTIMENT_METRICS
 
 
@@ -187,6 +188,38 @@ class Metrics:
         if self.problem_type == REGRESSION:
             references = references.reshape(predictions.shape)
         return self._compute(self.metrics, references, predictions, self._select_labels(predictions))
+
+    def compute_per_row(self) -> RowValues:
+        """Returns what each metric is computed from over all rows since `reset`, for intervals over the rows."""
+        expect_rows(len(self.references))
+        references, predictions = np.concatenate(self.references), np.concatenate(self.predictions)
+        if self.problem_type == MASKED_LM_PROBLEM:
+            losses, right, tokens = predictions.T.astype(float)
+            scores = {"accuracy": RowScore(right, tokens), "perplexity": RowScore(losses, tokens, exponential=True)}
+            return {name: scores[name] for name in self.metrics}
+        references = references.reshape(predictions.shape) if self.problem_type == REGRESSION else references
+        return {
+            name: RowAnswers(references, predictions, partial(self._measure, name, metric, self._select_labels))
+            for name, metric in self.metrics.items()
+        }
+
+    def score_constant_rows(self, references: np.ndarray, predictions: np.ndarray) -> RowValues:
+        """Returns the same of a baseline that predicts labels, of the metrics of `compute_constant`."""
+        return {
+            name: RowAnswers(references, predictions, partial(self._measure, name, metric, lambda chosen: chosen))
+            for name, metric in self.metrics.items()
+            if not (metric.scores or metric.needs_variation)
+        }
+
+    def _measure(
+        self,
+        name: str,
+        metric: Metric,
+        select: Callable[[np.ndarray], np.ndarray],
+        references: np.ndarray,
+        predictions: np.ndarray,
+    ) -> float:
+        return self._compute({name: metric}, references, predictions, select(predictions))[name]
 
     def compute_constant(self, references: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Computes the metrics of a baseline that predicts labels, without metrics that need probabilities or are

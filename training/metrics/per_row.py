@@ -1,6 +1,7 @@
 """Per-row scores of a model, their bootstrap intervals, and paired differences to other models on the same rows."""
 
-from collections.abc import Hashable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,14 +29,28 @@ class RowScore(NamedTuple):
         return np.exp(np.minimum(mean, 700.0)) if self.exponential else mean
 
 
+class RowAnswers(NamedTuple):
+    """What a metric that is no mean over rows is computed from: `measure(references, answers)`, arrays with a row for
+    each row."""
+
+    references: np.ndarray
+    answers: np.ndarray
+    measure: Callable[[np.ndarray, np.ndarray], float]
+
+    def compute(self) -> float:
+        """Computes the metric over all rows."""
+        return float(self.measure(self.references, self.answers))
+
+
 RowScores = dict[str, RowScore]
+RowValues = Mapping[str, RowScore | RowAnswers]
 
 
 @runtime_checkable
 class SupportsRowScores(Protocol):
-    """StreamedMetrics that also give per-row scores."""
+    """Metrics that also give per-row scores."""
 
-    def compute_per_row(self) -> RowScores:
+    def compute_per_row(self) -> RowValues:
         """Returns the per-row scores by metric, in the order of adding, without metrics of the whole corpus."""
         ...
 
@@ -51,7 +66,7 @@ def build_perplexity_scores(losses: Sequence[float], tokens: Sequence[int]) -> R
 
 
 def compare_rows(
-    own: RowScores, others: Mapping[str, RowScores], groups: Sequence[Hashable] | None = None
+    own: RowValues, others: Mapping[str, RowValues], groups: Sequence[Hashable] | None = None
 ) -> dict[str, dict]:
     """Returns `{metric: {value, low, high, minus: {other: {value, low, high}}}}`: the metrics with 95 % percentile
     intervals over the rows, and under `minus` their paired differences to each other system.
@@ -63,7 +78,7 @@ def compare_rows(
     Raises:
         ValueError: a system scores other rows, or its perplexity counts other tokens (of another tokenizer).
     """
-    count = len(next(iter(own.values())).totals)
+    count = count_scored_rows(next(iter(own.values())))
     known: dict[Hashable, int] = {}
     numbers = [known.setdefault(group, len(known)) for group in (range(count) if groups is None else groups)]
     resamples = Resamples(np.array(numbers), 1, RESAMPLES, seed=0)
@@ -78,25 +93,52 @@ def compare_rows(
     return found
 
 
-def check_pairing(metric: str, own: RowScore, other: str, theirs: RowScore) -> None:
+def count_scored_rows(score: RowScore | RowAnswers) -> int:
+    """Returns the number of rows of a score."""
+    return len(score.answers if isinstance(score, RowAnswers) else score.totals)
+
+
+def check_pairing(metric: str, own: RowScore | RowAnswers, other: str, theirs: RowScore | RowAnswers) -> None:
     """Raises ValueError if two scores are not of the same rows, or not of the same tokens in these rows."""
-    if len(theirs.totals) != len(own.totals):
-        raise ValueError(
-            f"{other} has {len(theirs.totals)} rows in {metric}, not {len(own.totals)}: evaluate both on the same rows"
-        )
+    counts = count_scored_rows(theirs), count_scored_rows(own)
+    if counts[0] != counts[1]:
+        raise ValueError(f"{other} has {counts[0]} rows in {metric}, not {counts[1]}: evaluate both on the same rows")
+    if isinstance(own, RowAnswers) or isinstance(theirs, RowAnswers):
+        same = isinstance(own, RowAnswers) and isinstance(theirs, RowAnswers)
+        if not same or not np.array_equal(
+            own.references, theirs.references, equal_nan=own.references.dtype.kind == "f"
+        ):
+            raise ValueError(f"{other} has other references in {metric}: evaluate both on the same rows and labels")
+        return
     if not np.array_equal(theirs.weights, own.weights):
         sums = f"{theirs.weights.sum():.0f} in all, not {own.weights.sum():.0f}"
         raise ValueError(f"{other} counts other tokens in {metric} ({sums}): compare models with the same tokenizer")
 
 
-def resample_metric(resamples: Resamples, score: RowScore) -> BootstrapValues:
-    """Computes a metric on all rows and on each resample of them."""
+def resample_metric(resamples: Resamples, score: RowScore | RowAnswers) -> BootstrapValues:
+    """Computes a metric on all rows and on each resample of them; NaN on a resample on which it is not defined."""
+    if isinstance(score, RowAnswers):
+        return resamples.compute_values(ignore_undefined(score.measure), score.references, [score.answers])
     values = resamples.compute_values(
         lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals]
     )
     return values._replace(
         estimate=float(score.transform(values.estimate)), resampled=score.transform(values.resampled)
     )
+
+
+def ignore_undefined(measure: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Returns a metric that is NaN where it is not defined, as the area under the curve of a single class."""
+
+    def compute(references: np.ndarray, answers: np.ndarray) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return float(measure(references, answers))
+            except ValueError:
+                return float("nan")
+
+    return compute
 
 
 def format_intervals(intervals: Mapping[str, Mapping[str, Any]]) -> str:

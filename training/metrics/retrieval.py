@@ -11,6 +11,8 @@ from torch import Tensor
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...modeling.tasks.retrieval_encoding import use_eval_mode
 from ..recipes.errors import check_choice
+from .per_row import RowValues
+from .retrieval_rows import QueryRanks, group_connected_rows, score_direction, score_mean_recall
 
 DEPTHS = (1, 5, 10)
 SIMILARITIES_PER_BLOCK = 2**23  # similarities at a time: 32 MiB in float32
@@ -94,9 +96,17 @@ def find_relevant_items(queries: RetrievalSide, items: RetrievalSide) -> list[li
 
 def compute_query_ranks(queries: RetrievalSide, items: RetrievalSide) -> np.ndarray:
     """Computes the ranks of the queries that have a relevant item; the others are left out."""
+    return rank_queries(queries, items, {}).ranks
+
+
+def rank_queries(queries: RetrievalSide, items: RetrievalSide, order: Mapping[str, int]) -> QueryRanks:
+    """Computes the ranks of the queries that have a relevant item, with the first row of each, by the rows' numbers in
+    `order`."""
     relevant = find_relevant_items(queries, items)
     used = [number for number, numbers in enumerate(relevant) if numbers]
-    return compute_ranks(queries.vectors[used], items.vectors, [relevant[number] for number in used])
+    ranks = compute_ranks(queries.vectors[used], items.vectors, [relevant[number] for number in used])
+    return QueryRanks(ranks, [min(order[row] for row in queries.rows[number]) for number in used] if order else [],
+                      len(order))  # fmt: skip
 
 
 class RetrievalMetrics:
@@ -148,6 +158,22 @@ class RetrievalMetrics:
         scores = compute_retrieval_scores(self.items, self.pair)
         loss = {} if self.model is None else {"loss": compute_split_loss(self.model, self.items, self.pair)}
         return {**loss, **{name: scores[name] for name in self.metric_names}}
+
+    def compute_per_row(self) -> RowValues:
+        """Returns what each metric is computed from, for intervals: a row for each different row of the data, with the
+        ranks of its queries (of a query that several rows share the first of them)."""
+        sides, rows = group_sides(self.items), dict.fromkeys(item.row for item in self.items)
+        order = {row: number for number, row in enumerate(rows)}
+        scores: dict[str, Any] = {}
+        for first, second in (self.pair, self.pair[::-1]):
+            ranks = rank_queries(sides[first], sides[second], order)
+            scores |= {f"{first}_to_{second}_{name}": score for name, score in score_direction(ranks, DEPTHS).items()}
+        scores["mean_recall"] = score_mean_recall([score for name, score in scores.items() if "recall@" in name])
+        return {name: scores[name] for name in self.metric_names}
+
+    def collect_groups(self) -> list[int]:
+        """Returns the group of each row of `compute_per_row`: rows that share an item belong together."""
+        return group_connected_rows([(item.row, item.side, item.key) for item in self.items])
 
     def select_predictions(self, records: Sequence[list[RetrievalItem]]) -> list[Any]:
         """Returns `{side: vector}` for each row, for the Trainer's `predict`."""

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 DRAWING_SETTINGS = ("guidance_scale", "guidance_interval", "num_inference_steps")  # of a recipe's `settings`
 ROW_OPTIONS = ("image", "mask_image", "negative_text", "generator")  # of `generate_images`: one, or one for each
 MOST_GRID_COLUMNS = 8
+GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of files with a grid of images
 
 
 def is_image_output(output: Path | None) -> bool:
     """Returns whether an output is a grid of images, or a folder for them."""
-    return output is not None and output.suffix.lower() in ("", ".png")
+    return output is not None and output.suffix.lower() in ("", *GRID_SUFFIXES)
 
 
 def find_drawing_options(recipe: Recipe) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def predict_images(
 
 
 def write_images(rows: "Sequence[Row] | Dataset", images: Iterator[list[Image.Image]], output: Path) -> int:
-    """Writes the images of each row as a grid, one row for each if there are several, to a .png file, or as single
+    """Writes the images of each row as a grid, one row for each if there are several, to a file, or as single
     files into a folder; returns their number."""
     if output.suffix:
         found = list(images)

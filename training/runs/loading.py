@@ -22,6 +22,7 @@ from .building import resolve_reference
 from .folder import RUN_FOLDER
 from .generation_settings import set_generation
 from .recipe import build_recipe
+from .thresholds import read_thresholds
 
 
 def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:
@@ -69,11 +70,15 @@ def find_default_task(reference: str) -> str:
 
 
 def load_model_recipe(reference: str, overrides: Mapping[str, Any]) -> Recipe:
-    """Returns the recipe of a run folder, or of another model's task alone, changed by the overrides."""
+    """Returns the recipe of a run folder, with its thresholds, or of another model's task alone, changed by the
+    overrides."""
     folder = Path(reference).expanduser()
     check_run_model(reference)
     if RUN_FOLDER.marks(folder):
         content = asdict(RUN_FOLDER.read_recipe(folder))
+        saved = read_thresholds(folder) if content["task"] == "classification" else None
+        if saved is not None and content["settings"].get("thresholds") is None:
+            content["settings"]["thresholds"] = saved["thresholds"]
     else:
         content = {} if "task" in overrides else {"task": find_default_task(reference)}
     for key, value in overrides.items():

@@ -23,6 +23,7 @@ from ..recipes.schema import Recipe
 from ..storage.atomic import write_json
 from ..tasks.base import Task
 from ..tasks.registry import find_task
+from ..trainer.label_thresholds import has_thresholds, tune_thresholds
 from ..trainer.modality_patterns import find_patterns, format_pattern
 from ..trainer.trainer import PlaitTrainer
 from .adapters import adapt_model, save_adapted
@@ -39,6 +40,7 @@ from .fitting import fit
 from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from .model_card import write_card
 from .settling import settle_best_metric, settle_loss, settle_parts
+from .thresholds import save_thresholds
 
 Results = dict[str, dict[str, dict[str, float]]]
 
@@ -76,9 +78,12 @@ def train(
         fit(run.trainer, folder, checkpoint)
         folder.save(lambda place: save_run_model(run, place))
         results = evaluate_splits(run)
+        thresholds = choose_run_thresholds(run)
         if args.should_save:
             write_json(folder.path / METRICS_FILE, results)
             write_json(folder.path / HISTORY_FILE, run.trainer.state.log_history)
+            if thresholds is not None:
+                save_thresholds(folder.path, thresholds)
             added = describe_modalities(run)
             write_card(folder.path, recipe, run.task, run.model, run.data, results, command, modalities=added)
         folder.finish()
@@ -91,6 +96,14 @@ def save_run_model(run: TrainingRun, place: Path) -> None:
         run.trainer.save_model(str(place))
     else:
         save_adapted(run.trainer, place, run.recipe.lora.merge)
+
+
+def choose_run_thresholds(run: TrainingRun) -> dict[str, Any] | None:
+    """Returns the thresholds of several labels a row, chosen on the validation split; None if there is none."""
+    labels = run.data.labels
+    if labels is None or not has_thresholds(labels) or run.data.validation is None:
+        return None
+    return tune_thresholds(run.trainer, run.data.validation, labels, "validation")
 
 
 def check_card_modalities(recipe: Recipe, data: DataSplits) -> None:

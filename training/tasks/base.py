@@ -18,7 +18,7 @@ from ..data.tokenizer import TARGET_TEMPLATE
 from ..metrics.base import StreamedMetrics
 from ..metrics.classification import Metrics
 from ..metrics.generation import score_texts
-from ..metrics.per_row import RowScores, collect_text_scores
+from ..metrics.per_row import RowValues, collect_text_scores
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe, build_section
@@ -188,7 +188,7 @@ class Task:
         texts, references = self.baseline_predictions(data, split)
         return {name: score_texts(metrics.metric_names, given, references).compute() for name, given in texts.items()}
 
-    def score_baseline_rows(self, metrics: Any, data: DataSplits, split: "Dataset") -> dict[str, RowScores]:
+    def score_baseline_rows(self, metrics: Any, data: DataSplits, split: "Dataset") -> Mapping[str, RowValues]:
         """Computes the per-row scores of the same baselines, by name."""
         texts, references = self.baseline_predictions(data, split)
         return {
@@ -200,6 +200,10 @@ class Task:
         """Returns the group of each row of the split, such as its context; rows of a group are resampled together for
         intervals. None: every row by itself."""
         return None
+
+    def collect_score_groups(self, metrics: Any, split: "Dataset") -> "Sequence[Hashable] | None":
+        """Returns the group of each row of the per-row scores that `metrics` gives for a split: those of its rows."""
+        return self.collect_row_groups(split)
 
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]

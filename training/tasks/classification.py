@@ -1,10 +1,12 @@
 """The task of classification: one class, several classes or a number for each row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
 from ...configuration.modalities import MODALITIES
@@ -18,13 +20,30 @@ from ..data.media import Row
 from ..data.row_encoder import RowEncoder
 from ..metrics.baselines import predict_blind, predict_majority
 from ..metrics.classification import Metrics
+from ..metrics.per_row import RowValues
+from ..recipes.errors import RecipeError, check_keys
 from ..recipes.schema import Recipe
-from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Task, move_to_device
+from .base import MEDIA_ROLES, TEXT_ROLES, Scores, Settings, Task, move_to_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 HUB_TASKS: dict[tuple[str, ...], str] = {(name,): f"{name}-classification" for name in MODALITIES}
+
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@strict
+@dataclass
+class ClassificationSettings(Settings):
+    """How predictions are made; training does not depend on it. `thresholds`: for several labels a row, the probability
+    above which a label is predicted, one for all or `{label: probability}` (default: those that the run has chosen on
+    its validation split, else 0.5); `top_k`: how many of the likeliest classes an answer lists with their scores, in
+    place of the probabilities of all."""
+
+    thresholds: dict[str, float] | float | int | None = None
+    top_k: int | None = None
 
 
 class Classification(Task):
@@ -34,9 +53,11 @@ class Classification(Task):
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForClassification
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "label", "group")
-    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", "audio": "audio"}
+    settings: ClassVar[type[Settings]] = ClassificationSettings
+    prompt_columns: ClassVar[dict[str, str]] = {name: name for name in MODALITIES}
     target_columns: ClassVar[tuple[str, ...]] = ("label",)
     needs_labels: ClassVar[bool] = True
+    has_row_scores: ClassVar[bool] = True
 
     def build_batch(self, collator: RowEncoder, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds the model's inputs, with `labels` if the rows have them (see `build_label_tensor`)."""
@@ -55,29 +76,45 @@ class Classification(Task):
     def measure_baselines(self, metrics: Metrics, data: DataSplits, split: "Dataset") -> Scores:
         """Computes the metrics of the most frequent training label ("majority") and, if there are also images, of the
         most frequent training label of the same text ("blind")."""
-        if data.labels is None or data.train is None:
-            return {}
-        train, truth = build_label_array(data.train, data.labels), build_label_array(split, data.labels)
-        majority = predict_majority(train, len(split), data.labels.problem_type)
-        found = {"majority": metrics.compute_constant(truth, majority)}
-        if "text" in split.column_names and any(name.startswith("image") for name in split.column_names):
-            texts = (collect_texts(data.train), train)
-            blind = predict_blind(texts, collect_texts(split), data.labels.problem_type)
-            found["blind"] = metrics.compute_constant(truth, blind)
-        return found
+        found = predict_baseline_labels(data, split)
+        truth = build_label_array(split, data.labels) if found and data.labels is not None else np.zeros(0)
+        return {name: metrics.compute_constant(truth, labels) for name, labels in found.items()}
+
+    def score_baseline_rows(self, metrics: Metrics, data: DataSplits, split: "Dataset") -> Mapping[str, RowValues]:
+        """Returns what the metrics of the same baselines are computed from, by name."""
+        found = predict_baseline_labels(data, split)
+        truth = build_label_array(split, data.labels) if found and data.labels is not None else np.zeros(0)
+        return {name: metrics.score_constant_rows(truth, labels) for name, labels in found.items()}
 
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]
     ) -> Iterator[dict[str, Any]]:
         """Yields for each row the label with its score and all `probabilities` (one class), the labels with a
-        probability above 0.5 and all `probabilities` (several classes), or the `value` (regression)."""
+        probability above their threshold and all `probabilities` (several classes), or the `value` (regression); with
+        `settings.top_k` the likeliest classes, `top_k`, in place of `probabilities`.
+
+        Raises RecipeError for thresholds of labels that the model does not have, or `top_k` below 1.
+        """
+        labels = read_config_labels(model.config)
+        thresholds = list_thresholds(labels, collator.settings.thresholds)
         with torch.no_grad():
             logits = model(**move_to_device(collator.encode_inputs(rows), model)).logits.float().cpu()
-        yield from format_class_answers(logits, read_config_labels(model.config))
+        yield from format_class_answers(logits, labels, thresholds, collator.settings.top_k)
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:
         """Returns "text-classification" and so on for one modality, else the Hub's name of a multimodal task."""
         return HUB_TASKS.get(modalities, "image-text-to-text" if set(modalities) == {"text", "image"} else "any-to-any")
+
+
+def predict_baseline_labels(data: DataSplits, split: "Dataset") -> dict[str, np.ndarray]:
+    """Returns the labels that each baseline predicts for the rows of a split; nothing without training labels."""
+    if data.labels is None or data.train is None:
+        return {}
+    train, kind = build_label_array(data.train, data.labels), data.labels.problem_type
+    found = {"majority": predict_majority(train, len(split), kind)}
+    if "text" in split.column_names and any(name.startswith("image") for name in split.column_names):
+        found["blind"] = predict_blind((collect_texts(data.train), train), collect_texts(split), kind)
+    return found
 
 
 def collect_texts(data: "Dataset") -> list[tuple[str | None, ...]]:
@@ -110,8 +147,26 @@ def build_label_array(data: "Dataset", labels: LabelSpec) -> np.ndarray:
     )
 
 
-def format_class_answers(logits: Tensor, labels: LabelSpec) -> Iterator[dict[str, Any]]:
+def list_thresholds(labels: LabelSpec, given: Mapping[str, float] | float | None) -> dict[str, float]:
+    """Returns the threshold of each label, 0..1: 0.5 where none is given.
+
+    Raises RecipeError for a label that the model does not have, or a threshold outside 0..1.
+    """
+    if not isinstance(given, Mapping):
+        given = dict.fromkeys(labels.names, DEFAULT_THRESHOLD if given is None else float(given))
+    check_keys(given, labels.names, "settings.thresholds")
+    for name, value in given.items():
+        if not 0 <= value <= 1:
+            raise RecipeError(f"settings.thresholds.{name} is {value}: expected a probability, 0..1")
+    return {name: float(given.get(name, DEFAULT_THRESHOLD)) for name in labels.names}
+
+
+def format_class_answers(
+    logits: Tensor, labels: LabelSpec, thresholds: Mapping[str, float] | None = None, top_k: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Yields the prediction of each row (see `Classification.predict_rows`) from logits (batch, labels)."""
+    if top_k is not None and top_k < 1:
+        raise RecipeError(f"top_k is {top_k}: expected at least 1")
     for row in logits:
         if labels.problem_type == REGRESSION:
             yield {"value": round(row.item(), 6)}
@@ -121,7 +176,17 @@ def format_class_answers(logits: Tensor, labels: LabelSpec) -> Iterator[dict[str
         probabilities = {name: round(score, 6) for name, score in zip(labels.names, scores.tolist(), strict=True)}
         best = max(probabilities, key=lambda name: probabilities[name])
         if single:
-            yield {"label": best, "score": probabilities[best], "probabilities": probabilities}
+            answer: dict[str, Any] = {"label": best, "score": probabilities[best]}
         else:
-            chosen = [name for name, score in probabilities.items() if score > 0.5]
-            yield {"label": chosen, "probabilities": probabilities}
+            limits = thresholds or {}
+            answer = {"label": [name for name, score in probabilities.items()
+                                if score > limits.get(name, DEFAULT_THRESHOLD)]}  # fmt: skip
+        yield answer | (
+            {"probabilities": probabilities} if top_k is None else {"top_k": rank_classes(probabilities, top_k)}
+        )
+
+
+def rank_classes(probabilities: Mapping[str, float], count: int) -> list[dict[str, Any]]:
+    """Returns the `count` likeliest classes, the likeliest first."""
+    order = sorted(probabilities, key=lambda name: -probabilities[name])[:count]
+    return [{"label": name, "score": probabilities[name]} for name in order]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
+from ...configuration import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.generation.long_audio import count_window_frames
 from ...modeling.tasks.conditional_generation import PlaitForConditionalGeneration
@@ -46,7 +47,7 @@ class Generation(Task):
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForConditionalGeneration
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "target")
-    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", "audio": "audio"}
+    prompt_columns: ClassVar[dict[str, str]] = {name: name for name in MODALITIES}
     target_columns: ClassVar[tuple[str, ...]] = ("target",)
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text", *MEDIA_ROLES), ("target",))
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")

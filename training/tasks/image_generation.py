@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from transformers import TrainerCallback
 
-from ...configuration import PlaitDenoiserConfig
+from ...configuration import MODALITIES, PlaitDenoiserConfig
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.composition.autoencoder import read_autoencoder_config
 from ...modeling.diffusion.guidance import EVERYWHERE, check_interval
@@ -73,7 +73,7 @@ class ImageGeneration(Task):
     target_columns: ClassVar[tuple[str, ...]] = (TARGET_IMAGE,)
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text", *MEDIA_ROLES), (TARGET_IMAGE,))
     settings: ClassVar[type[Settings]] = ImageGenerationSettings
-    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", "audio": "audio"}
+    prompt_columns: ClassVar[dict[str, str]] = {name: name for name in MODALITIES}
     has_row_scores: ClassVar[bool] = True
 
     def check_recipe(self, recipe: Recipe) -> None:

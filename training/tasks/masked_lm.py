@@ -39,6 +39,7 @@ class MaskedLM(Task):
     name: ClassVar[str] = "masked_lm"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForMaskedLM
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+    has_row_scores: ClassVar[bool] = True
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *IMAGE_ROLES)
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
     settings: ClassVar[type[Settings]] = MaskedLMSettings

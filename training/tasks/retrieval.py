@@ -52,8 +52,10 @@ class Retrieval(Task):
     name: ClassVar[str] = "retrieval"
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForRetrieval
     auto_class: ClassVar[str] = "AutoModelForZeroShotImageClassification"
+    has_row_scores: ClassVar[bool] = True
     roles: ClassVar[tuple[str, ...]] = ("text", *IMAGE_ROLES, DOCUMENT, NEGATIVE)
     settings: ClassVar[type[Settings]] = RetrievalSettings
+    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", DOCUMENT: DOCUMENT}
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises RecipeError for wrong settings, a batch size of 1, or a fusion."""
@@ -165,6 +167,10 @@ class Retrieval(Task):
         recalls = [value for name, value in scores.items() if "recall@" in name]
         scores["mean_recall"] = sum(recalls) / len(recalls)
         return {"chance": {name: scores[name] for name in metrics.metric_names if name in scores}}
+
+    def collect_score_groups(self, metrics: RetrievalMetrics, split: "Dataset") -> list[int]:
+        """Returns the groups of rows that share a text, an image or a document."""
+        return metrics.collect_groups()
 
     def predict_rows(
         self, model: PlaitPreTrainedModel, collator: RowEncoder, rows: Sequence[Row]

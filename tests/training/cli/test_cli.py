@@ -202,8 +202,11 @@ def test_predict_a_file(run: Path, tmp_path: Path, rows: Rows, suffix: str) -> N
             found = list(csv.DictReader(file))
     else:
         found = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [line["text"] for line in found] == [row["text"] for row in rows]
-    right = sum(line["label"] == row["label"] for line, row in zip(found, rows, strict=True))
+    with (run.parent / "test.csv").open(newline="") as file:
+        given = list(csv.DictReader(file))
+    assert [{name: line[name] for name in given[0]} for line in found] == given
+    answer = "predicted_label" if "label" in given[0] else "label"
+    right = sum(line[answer] == row["label"] for line, row in zip(found, rows, strict=True))
     assert right / 9 == pytest.approx(read_json(run / "metrics.json")["test"]["model"]["accuracy"])
 
 
@@ -303,7 +306,7 @@ def test_mistakes_are_one_line(
 def test_predict_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     for arguments, message in {
-        (): "give --text, --image, --audio or --data",
+        (): "give --text, --image, --audio, --video or --data",
         ("--image", "nowhere.png"): "--image nowhere.png: no such file",
         (
             "--text",
@@ -318,7 +321,7 @@ def test_predict_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
             str(run),
         ): "give one, or one per row",
         ("--image", str(tmp_path / "broken.png")): "broken.png",
-        ("--text", "a", "--output", "answers.txt"): "the suffix must be .jsonl or .csv",
+        ("--text", "a", "--output", "answers.txt"): "the suffix must be one of .jsonl, ",
     }.items():
         assert main(["predict", str(run), *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -14,9 +14,9 @@ from plait.training.data.cells import NUMBER_COLUMNS, TEXT_COLUMNS
 from plait.training.data.labels import REGRESSION, SINGLE, LabelSpec
 from plait.training.data.loading import load_data
 from plait.training.data.sources import SOURCES
+from plait.training.prediction.sources import load_data_rows
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import DataRecipe
-from plait.training.runs.predict import load_data_rows
 from plait.training.runs.recipe import build_recipe
 
 # what readers of tables take for a missing cell, a number, a date or a truth value
@@ -186,4 +186,4 @@ def test_predicted_rows_are_read_alike(tmp_path: Path, suffix: str) -> None:
     """The input files of `plait predict`, which have no labels or other ones."""
     source = write(tmp_path / f"rows.{suffix}", {"text": CELLS, "label": CELLS})
     recipe = build_recipe({"task": "classification", "data": {"source": source}, "model": {"text": "none"}})
-    assert load_data_rows(recipe)["text"][:] == expected(CELLS)
+    assert [row["text"] for row in load_data_rows(recipe)] == expected(CELLS)

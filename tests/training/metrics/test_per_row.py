@@ -123,9 +123,9 @@ def test_a_model_stands_beside_its_baselines_and_another(
 
 def test_intervals_are_refused_before_any_work_where_rows_have_no_score(capsys: pytest.CaptureFixture[str]) -> None:
     """Before the model or the data are looked for: here are neither."""
-    given = ["--task", "masked_lm", "--data.source", "nowhere.txt"]
+    given = ["--task", "pretraining", "--data.source", "nowhere.txt", "--model.text", "a", "--model.image", "b"]
     assert main(["evaluate", "nowhere", "--intervals", *given]) == 2
-    assert "--intervals: the task masked_lm has no metrics of single rows" in capsys.readouterr().err
+    assert "--intervals and --beside: the task pretraining measures batches" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

@@ -1,0 +1,1 @@
+"""Predictions for the rows of files: read and written part by part, by one process or several."""
