@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ...configuration import DOCUMENT, PlaitConfig, PlaitVideoConfig
+from ...configuration import DOCUMENT, PlaitConfig, PlaitFusionConfig, PlaitVideoConfig
 from ...configuration.base import PlaitBaseConfig
 from ...configuration.checksums import record_checksums
 from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
 from ..checkpoints.saved_folder import load_saved_folder, open_saved_folder
 from ..checkpoints.writing import freeze_zeros
+from ..composition.components import TowerArgument
 from ..composition.composable import ComposableModel
 from ..composition.compose import compose
 from ..composition.from_checkpoint import from_checkpoint
@@ -254,9 +255,73 @@ class PlaitPreTrainedModel(ComposableModel):
         return loaded
 
     @classmethod
-    def compose(cls, **parts: Any) -> Self:
-        """Composes towers into one model: see `plait.modeling.composition.compose.compose`."""
-        return compose(cls, **parts)
+    def compose(
+        cls,
+        *,
+        text: TowerArgument = None,
+        image: TowerArgument = None,
+        audio: TowerArgument = None,
+        video: TowerArgument = None,
+        decoder: TowerArgument = None,
+        fusion: str | PlaitFusionConfig | None = None,
+        query: str | None = None,
+        connector: str = "linear",
+        fusion_config: Mapping[str, Any] | None = None,
+        decoder_config: Mapping[str, Any] | None = None,
+        video_config: Mapping[str, Any] | None = None,
+        labels: Sequence[str] | int | None = None,
+        freeze: str | Sequence[str] = (),
+        verbose: bool = True,
+        dtype: Any = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Composes towers into one model, in evaluation mode.
+
+        Args:
+            text, image, audio, video: a Hub id, a folder, a config (newly initialized weights) or a ready model. Of a
+                two-tower checkpoint (CLIP) the tower of that modality is taken; a family that plait does not know is
+                wrapped. `video` may also be an image tower, which then runs on each frame (`PlaitVideoConfig`).
+            decoder: the text model that reads the towers, given likewise; only for classes that generate.
+            fusion: a strategy's name, or a whole `PlaitFusionConfig`. Default: "early"; with a decoder whose
+                cross-attention fuses the towers, "concatenate". One tower alone has no fusion unless you name one.
+            query: the modality of the queries, in cross-attention fusion.
+            connector: "linear", "mlp", "resampler" or "qformer".
+            fusion_config: further fields of `PlaitFusionConfig`, e.g. `{"num_hidden_layers": 4}`.
+            decoder_config: fields of the decoder's config to change, e.g. `{"gated_cross_attention": True}`.
+            video_config: fields of `PlaitVideoConfig` around an image tower, e.g. `{"temporal": "mean"}`.
+            labels: the names of the classes, or their number.
+            freeze: parts to freeze: modalities, "fusion", "decoder", "head".
+            verbose: print the table of pretrained, newly initialized, frozen and trainable parameters, which
+                `model.composition()` returns.
+            dtype, attn_implementation: as in `from_pretrained`.
+            options: `token`, `cache_dir`, `local_files_only`, `use_safetensors`, ... as in `from_pretrained`, for all
+                towers; any other field of `PlaitConfig`.
+
+        Raises:
+            ValueError: no tower; an unknown fusion or part; labels of equal names; an unusable checkpoint, as in
+                `from_pretrained`.
+        """
+        return compose(
+            cls,
+            text,
+            image,
+            audio,
+            video,
+            decoder,
+            fusion=fusion,
+            query=query,
+            connector=connector,
+            fusion_config=fusion_config,
+            decoder_config=decoder_config,
+            video_config=video_config,
+            labels=labels,
+            freeze=freeze,
+            verbose=verbose,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            **options,
+        )
 
     def select_targets(self, inputs: Mapping[str, Any]) -> Tensor | None:
         """Returns a tensor with one number for each target of the loss of these inputs, -100 where `forward` leaves it

@@ -40,32 +40,8 @@ def compose(
     attn_implementation: str | None = None,
     **options: Any,
 ) -> Model:
-    """Composes towers into one model, in evaluation mode.
-
-    Args:
-        text, image, audio, video: a Hub id, a folder, a config (newly initialized weights) or a ready model. Of a
-            two-tower checkpoint (CLIP) the tower of that modality is taken; a family that plait does not know is
-            wrapped. `video` may also be an image tower, which then runs on each frame (`PlaitVideoConfig`).
-        decoder: the text model that reads the towers, given likewise; only for classes that generate.
-        fusion: a strategy's name, or a whole `PlaitFusionConfig`. Default: "early"; with a decoder whose
-            cross-attention fuses the towers, "concatenate". One tower alone has no fusion unless you name one.
-        query: the modality of the queries, in cross-attention fusion.
-        connector: "linear", "mlp", "resampler" or "qformer".
-        fusion_config: further fields of `PlaitFusionConfig`, e.g. `{"num_hidden_layers": 4}`.
-        decoder_config: fields of the decoder's config to change, e.g. `{"gated_cross_attention": True}`.
-        video_config: fields of `PlaitVideoConfig` around an image tower, e.g. `{"temporal": "mean"}`.
-        labels: the names of the classes, or their number.
-        freeze: parts to freeze: modalities, "fusion", "decoder", "head".
-        verbose: print the table of pretrained, newly initialized, frozen and trainable parameters, which
-            `model.composition()` returns.
-        dtype, attn_implementation: as in `from_pretrained`.
-        options: `token`, `cache_dir`, `local_files_only`, `use_safetensors`, ... as in `from_pretrained`, for all
-            towers; any other field of `PlaitConfig`.
-
-    Raises:
-        ValueError: no tower; an unknown fusion or part; labels of equal names; an unusable checkpoint, as in
-            `from_pretrained`.
-    """
+    """Composes towers into one model of `model_class`: see `PlaitPreTrainedModel.compose`, which documents the other
+    arguments and the errors."""
     where = pop_checkpoint_options(options)
     video = as_video_component(video, dict(video_config or {}), where)
     given = {"text": text, "image": image, "audio": audio, "video": video}

@@ -18,17 +18,8 @@ def compose_image_autoencoding(
     dtype: Any = None,
     **options: Any,
 ) -> Model:
-    """Composes a newly initialized autoencoder, or one with the weights of another, in evaluation mode.
-
-    Args:
-        autoencoder: to begin with (`read_autoencoder`); None: a newly initialized one.
-        autoencoder_config: fields of `PlaitAutoencoderConfig`, or a whole one, of a newly initialized one.
-        verbose: whether to print the table of parts; dtype: of the weights.
-        options: options of loading, as in `compose`, and further fields of `PlaitConfig`.
-
-    Raises:
-        ValueError: both arguments; an unusable checkpoint.
-    """
+    """Composes an autoencoder of `model_class`: see `PlaitForImageAutoencoding.compose`, which documents the other
+    arguments and the errors."""
     where = pop_checkpoint_options(options)
     if autoencoder is not None and autoencoder_config is not None:
         raise ValueError("autoencoder has a config of its own: leave autoencoder_config out")

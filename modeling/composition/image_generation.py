@@ -40,23 +40,8 @@ def compose_image_generation(
     attn_implementation: str | None = None,
     **options: Any,
 ) -> Model:
-    """Composes towers, which read the condition, and a newly initialized denoiser, in evaluation mode.
-
-    Args:
-        text, image, audio, video, fusion, query, connector, fusion_config, video_config: the towers and how several are
-            fused, as in `plait.modeling.composition.compose.compose`.
-        autoencoder: the denoiser works on the latents of this one, whose weights are fixed (`read_autoencoder`).
-        image_size: of the generated images in pixels, [height, width] or one number for a square.
-        patch_size, hidden_size, num_hidden_layers, num_attention_heads: of the denoiser; default: patches of 8 pixels,
-            or of 2 latents, and a head for each 48 channels.
-        denoiser_config: further fields of `PlaitDenoiserConfig`, or a whole one, whose sizes are those of the latents.
-        freeze: parts to freeze: modalities, "fusion", "denoiser".
-        verbose, dtype, attn_implementation, options: as in `compose`.
-
-    Raises:
-        ValueError: no tower; a size that is no multiple of the patch size; an unknown part; an unusable checkpoint.
-        ImportError: an autoencoder of diffusers without diffusers.
-    """
+    """Composes towers, which read the condition, and a new denoiser into a model of `model_class`: see
+    `PlaitForImageGeneration.compose`, which documents the other arguments and the errors."""
     where = pop_checkpoint_options(options)
     given = {"text": text, "image": image, "audio": audio}
     given["video"] = as_video_component(video, dict(video_config or {}), where)

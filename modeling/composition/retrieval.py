@@ -42,26 +42,8 @@ def compose_retrieval(
     attn_implementation: str | None = None,
     **options: Any,
 ) -> Model:
-    """Composes towers into a model that compares their vectors in one space, in evaluation mode.
-
-    Args:
-        text, image, audio, video: a Hub id, a folder, a config (newly initialized weights) or a ready model, of any
-            family.
-        document: the tower of the documents, inputs of `document_modality` that are separate from the queries:
-            "shared" for the tower of that modality, or a tower of its own, given like the others.
-        pooling: how one vector is read from a tower's tokens ("mean", "first", "last"), for all sides or by side.
-            Default: the tower's own pooling if it was trained for comparison (CLIP, SigLIP, a sentence encoder, a plait
-            model), else the last token of a causal tower, else the mean.
-        retrieval_config: a `PlaitRetrievalConfig` or fields of it: `projection_dim`, `loss`, ... A sentence encoder
-            that is the only tower has no projection by default.
-        freeze: parts to freeze: sides, or "head" for the projections.
-        verbose: print the table of pretrained, newly initialized, frozen and trainable parameters.
-        dtype, attn_implementation: as in `from_pretrained`.
-        options: as in `from_pretrained`, for all towers; any other field of `PlaitConfig`.
-
-    Raises:
-        ValueError: no tower; an unknown part or pooling; an unusable checkpoint, as in `from_pretrained`.
-    """
+    """Composes towers into a model of `model_class` that compares their vectors in one space: see
+    `PlaitForRetrieval.compose`, which documents the other arguments and the errors."""
     where = pop_checkpoint_options(options)
     given = {"text": text, "image": image, "audio": audio, "video": video}
     given[DOCUMENT] = None if document == "shared" else document

@@ -6,8 +6,9 @@ from typing import Any, Self
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
-from ...configuration import PlaitConfig
+from ...configuration import PlaitAutoencoderConfig, PlaitConfig
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..composition.autoencoder import AutoencoderArgument
 from ..composition.image_autoencoding import compose_image_autoencoding
 from ..diffusion.autoencoder import ImageAutoencoder, compute_reconstruction_losses
 from ..diffusion.images import check_pixels
@@ -43,10 +44,31 @@ class PlaitForImageAutoencoding(PlaitPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def compose(cls, *args: Any, **options: Any) -> Self:
-        """Composes an autoencoder: see
-        `plait.modeling.composition.image_autoencoding.compose_image_autoencoding`."""
-        return compose_image_autoencoding(cls, *args, **options)
+    def compose(
+        cls,
+        autoencoder: AutoencoderArgument | None = None,
+        *,
+        autoencoder_config: PlaitAutoencoderConfig | Mapping[str, Any] | None = None,
+        verbose: bool = True,
+        dtype: Any = None,
+        **options: Any,
+    ) -> Self:
+        """Composes a newly initialized autoencoder, or one with the weights of another, in evaluation mode.
+
+        Args:
+            autoencoder: to begin with: a folder or Hub id of plait's or diffusers' AutoencoderKL, or a ready one. None:
+                a newly initialized one.
+            autoencoder_config: fields of `PlaitAutoencoderConfig`, or a whole one, of a newly initialized one.
+            verbose: print the table of parts.
+            dtype: of the weights.
+            options: options of loading, as in `PlaitModel.compose`, and further fields of `PlaitConfig`.
+
+        Raises:
+            ValueError: both arguments; an unusable checkpoint.
+        """
+        return compose_image_autoencoding(
+            cls, autoencoder, autoencoder_config=autoencoder_config, verbose=verbose, dtype=dtype, **options
+        )
 
     @can_return_tuple
     def forward(

@@ -1,16 +1,18 @@
 """Image generation: text, or any other modality, to an image by rectified flow."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, Unpack, cast
 
 import torch
 from torch import Tensor
 from transformers.utils.generic import can_return_tuple
 
-from ...configuration import MODALITIES, ImageShape, PlaitConfig
+from ...configuration import MODALITIES, ImageShape, PlaitConfig, PlaitDenoiserConfig, PlaitFusionConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..composition.autoencoder import AutoencoderArgument
+from ..composition.components import TowerArgument
 from ..composition.image_generation import compose_image_generation
 from ..core.rows import check_present_rows
 from ..diffusion.autoencoder import build_autoencoder
@@ -52,10 +54,76 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def compose(cls, **parts: Any) -> Self:
-        """Composes towers and a new denoiser: see
-        `plait.modeling.composition.image_generation.compose_image_generation`."""
-        return compose_image_generation(cls, **parts)
+    def compose(
+        cls,
+        *,
+        text: TowerArgument = None,
+        image: TowerArgument = None,
+        audio: TowerArgument = None,
+        video: TowerArgument = None,
+        autoencoder: AutoencoderArgument | None = None,
+        image_size: int | list[int] = 64,
+        patch_size: int | None = None,
+        hidden_size: int = 192,
+        num_hidden_layers: int = 6,
+        num_attention_heads: int | None = None,
+        denoiser_config: PlaitDenoiserConfig | Mapping[str, Any] | None = None,
+        fusion: str | PlaitFusionConfig | None = None,
+        query: str | None = None,
+        connector: str = "linear",
+        fusion_config: Mapping[str, Any] | None = None,
+        video_config: Mapping[str, Any] | None = None,
+        freeze: str | Sequence[str] = (),
+        verbose: bool = True,
+        dtype: Any = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Composes towers, which read the condition, and a newly initialized denoiser, in evaluation mode.
+
+        Args:
+            text, image, audio, video: the towers, as in `PlaitModel.compose`.
+            autoencoder: the denoiser works on the latents of this one, whose weights are fixed: a folder or Hub id of
+                plait's or diffusers' (AutoencoderKL, AutoencoderTiny), or a ready one.
+            image_size: of the generated images in pixels, [height, width] or one number for a square.
+            patch_size: of the denoiser; default: 8 pixels, or 2 latents.
+            hidden_size, num_hidden_layers: of the denoiser.
+            num_attention_heads: of the denoiser; default: one for each 48 channels.
+            denoiser_config: further fields of `PlaitDenoiserConfig`, or a whole one, whose sizes are those of the
+                latents.
+            fusion, query, connector, fusion_config, video_config: how several towers are fused, as in
+                `PlaitModel.compose`.
+            freeze: parts to freeze: modalities, "fusion", "denoiser".
+            verbose, dtype, attn_implementation, options: as in `PlaitModel.compose`.
+
+        Raises:
+            ValueError: no tower; a size that is no multiple of the patch size; an unknown part; an unusable checkpoint.
+            ImportError: an autoencoder of diffusers without diffusers.
+        """
+        return compose_image_generation(
+            cls,
+            text,
+            image,
+            audio,
+            video,
+            autoencoder=autoencoder,
+            image_size=image_size,
+            patch_size=patch_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_hidden_layers,
+            num_attention_heads=num_attention_heads,
+            denoiser_config=denoiser_config,
+            fusion=fusion,
+            query=query,
+            connector=connector,
+            fusion_config=fusion_config,
+            video_config=video_config,
+            freeze=freeze,
+            verbose=verbose,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            **options,
+        )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:

@@ -13,9 +13,11 @@ from ...configuration import (
     DOCUMENT,
     NEGATIVE,
     PlaitConfig,
+    PlaitRetrievalConfig,
 )
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..composition.components import TowerArgument
 from ..composition.retrieval import compose_retrieval
 from ..composition.sentence import build_default_retrieval_config
 from ..core.pooling import pool_output
@@ -77,9 +79,59 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def compose(cls, **parts: Any) -> Self:
-        """Composes towers into one space: see `plait.modeling.composition.retrieval.compose_retrieval`."""
-        return compose_retrieval(cls, **parts)
+    def compose(
+        cls,
+        *,
+        text: TowerArgument = None,
+        image: TowerArgument = None,
+        audio: TowerArgument = None,
+        video: TowerArgument = None,
+        document: TowerArgument = None,
+        document_modality: str = "text",
+        pooling: str | Mapping[str, str] | None = None,
+        retrieval_config: PlaitRetrievalConfig | Mapping[str, Any] | None = None,
+        freeze: str | Sequence[str] = (),
+        verbose: bool = True,
+        dtype: Any = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Composes towers into a model that compares their vectors in one space, in evaluation mode.
+
+        Args:
+            text, image, audio, video: a Hub id, a folder, a config (newly initialized weights) or a ready model, of any
+                family.
+            document: the tower of the documents, inputs of `document_modality` that are separate from the queries:
+                "shared" for the tower of that modality, or a tower of its own, given like the others.
+            pooling: how one vector is read from a tower's tokens ("mean", "first", "last"), for all sides or by side.
+                Default: the tower's own pooling if it was trained for comparison (CLIP, SigLIP, a sentence encoder, a
+                plait model), else the last token of a causal tower, else the mean.
+            retrieval_config: a `PlaitRetrievalConfig` or fields of it: `projection_dim`, `loss`, ... A sentence encoder
+                that is the only tower has no projection by default.
+            freeze: parts to freeze: sides, or "head" for the projections.
+            verbose: print the table of pretrained, newly initialized, frozen and trainable parameters.
+            dtype, attn_implementation: as in `from_pretrained`.
+            options: as in `from_pretrained`, for all towers; any other field of `PlaitConfig`.
+
+        Raises:
+            ValueError: no tower; an unknown part or pooling; an unusable checkpoint, as in `from_pretrained`.
+        """
+        return compose_retrieval(
+            cls,
+            text,
+            image,
+            audio,
+            video,
+            document=document,
+            document_modality=document_modality,
+            pooling=pooling,
+            retrieval_config=retrieval_config,
+            freeze=freeze,
+            verbose=verbose,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            **options,
+        )
 
     @can_return_tuple
     @expand_signature
