@@ -22,7 +22,7 @@ $(1)/bin/python -m pip install ".[test,demo]" -c $(2)
 touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-slow test-oldest lint parity matrix conformance bench clean
+.PHONY: help demo test test-slow test-oldest lint docs parity matrix conformance bench clean
 
 help:
 	@echo "make demo         train on questions about images, save, reload, answer (about ten minutes on two cores)"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-slow    the tests marked slow: every class against every module, cut of an offload, compilation"
 	@echo "make test-oldest  the tests on the oldest supported transformers"
 	@echo "make lint         ruff and pyright"
+	@echo "make docs         the documentation site, into site/; a warning is an error"
 	@echo "make parity       every family beside transformers: relative difference and error to float64"
 	@echo "make matrix       every text family x every image family x every fusion at tiny size"
 	@echo "make conformance  transformers' common suite over every class: ARGS=\"FOLDER [SHAPE ...]\", FOLDER its tests/"
@@ -69,6 +70,16 @@ lint: $(VENV)/.installed
 	ln -sfn .. typings/plait
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
+# what the site needs besides; plait is already there
+$(VENV)/.docs: $(VENV)/.installed
+	rm -rf build plait.egg-info
+	$(VENV)/bin/python -m pip install ".[docs]" -c constraints.txt
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --site-dir site
+	@echo "look at it: $(VENV)/bin/python -m http.server --directory site"
+
 parity: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/parity.py $(ARGS)
 
@@ -83,4 +94,4 @@ bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/speed.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV_OLDEST) build dist typings plait.egg-info
+	rm -rf $(VENV) $(VENV_OLDEST) build dist site typings plait.egg-info

@@ -53,6 +53,7 @@ OWN_CONFIGS = {
         PlaitAutoencoderConfig,
     )
 }
+"""The config classes of plait by `model_type`."""
 SUB_CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "text_config": PlaitTextConfig,
     "vision_config": PlaitVisionConfig,

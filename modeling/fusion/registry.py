@@ -36,6 +36,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "gated_multimodal_unit": GatedMultimodalUnitFusion,
     "mixture_of_experts": MixtureOfExpertsFusion,
 }
+"""The fusion strategies by name."""
 
 
 def build_fusion(config: PlaitFusionConfig, modalities: tuple[str, ...]) -> Fusion:

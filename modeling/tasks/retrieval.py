@@ -101,8 +101,9 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         Args:
             text, image, audio, video: a Hub id, a folder, a config (newly initialized weights) or a ready model, of any
                 family.
-            document: the tower of the documents, inputs of `document_modality` that are separate from the queries:
-                "shared" for the tower of that modality, or a tower of its own, given like the others.
+            document: the tower of the documents, inputs that are separate from the queries: "shared" for the tower of
+                their modality, or a tower of its own, given like the others.
+            document_modality: the modality of the documents.
             pooling: how one vector is read from a tower's tokens ("mean", "first", "last"), for all sides or by side.
                 Default: the tower's own pooling if it was trained for comparison (CLIP, SigLIP, a sentence encoder, a
                 plait model), else the last token of a causal tower, else the mean.

@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from plait.training.data.tokenizer import TARGET_TEMPLATE, rewrap_tokenizer, train_tokenizer
 
+from .pages import ROOT
+
 LENGTH, PIXELS, COMMIT = 192, 32, "0" * 40
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
 IMAGE = {**SIZES, "image_size": PIXELS, "patch_size": 8}
@@ -65,6 +67,13 @@ def save_sentence_encoder(folder: Path) -> None:
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": LENGTH, "do_lower_case": False})
 
 
+def save_electra(folder: Path) -> None:
+    tokenizer = make_tokenizer()
+    config = hf.ElectraConfig(**SIZES, **list_tokens(tokenizer), embedding_size=16, max_position_embeddings=LENGTH)
+    hf.ElectraForPreTraining(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def save_gpt2(folder: Path) -> None:
     tokenizer = rewrap_tokenizer(make_tokenizer(), TARGET_TEMPLATE)
     tokens = list_tokens(tokenizer)
@@ -100,7 +109,7 @@ def save_vit(folder: Path) -> None:
 
 def save_dinov2(folder: Path) -> None:
     sizes = {key: value for key, value in IMAGE.items() if key != "intermediate_size"}
-    hf.Dinov2Model(hf.Dinov2Config(**sizes)).save_pretrained(folder)
+    hf.Dinov2Model(hf.Dinov2Config(**{**sizes, "hidden_size": 48})).save_pretrained(folder)
     save_image_processor(folder)
 
 
@@ -161,10 +170,12 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": partial(save_llama, chat_template=CHAT),
     "MCG-NJU/videomae-base": save_videomae,
     "bert-base-uncased": save_bert,
+    "distilbert/distilgpt2": save_gpt2,
     "facebook/bart-base": save_bart,
     "facebook/dinov2-small": save_dinov2,
     "facebook/hubert-base-ls960": save_hubert,
     "google/vit-base-patch16-224": save_vit,
+    "google/electra-small-discriminator": save_electra,
     "gpt2": save_gpt2,
     "openai/clip-vit-base-patch32": save_clip,
     "openai/whisper-tiny.en": save_whisper,
@@ -173,7 +184,11 @@ MODELS: dict[str, Callable[[Path], None]] = {
 
 
 def fill_cache(cache: Path, text: str) -> None:
-    """Saves the models that a page's text names into a cache of the Hub's layout, if they are not there yet."""
+    """Saves the models that a page's text names into a cache of the Hub's layout, if they are not there yet; those that
+    are named by a recipe that the text names, too."""
+    recipes = ROOT / "training" / "recipes"
+    named = [path for path in recipes.glob("*.yaml") if re.search(rf"\b{path.stem}\b", text)]
+    text = "\n".join([text, *(path.read_text(encoding="utf-8") for path in named)])
     for name, save in MODELS.items():
         repository = cache / f"models--{name.replace('/', '--')}"
         if re.search(rf"{re.escape(name)}(?![\w-])", text) is None or repository.exists():

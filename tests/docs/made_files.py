@@ -82,8 +82,8 @@ def write_products(path: Path, scenes: Sequence[tuple[str, str, int]], pictures:
 def write_questions(folder: Path, scenes: Sequence[tuple[str, str, int]], pictures: Sequence[str]) -> None:
     """Tables about the pictures: questions, captions, dialogues."""
     asked = [
-        {"image": picture, "text": "what colour is it?", "label": colour}
-        for (colour, _, _), picture in zip(scenes, pictures, strict=True)
+        {"image": picture, "text": f"what colour is picture {place}?", "label": scene[0]}
+        for place, (scene, picture) in enumerate(zip(scenes, pictures, strict=True))
     ]
     told = [
         {"image": picture, "caption": f"a {colour} {shape}"}

@@ -18,7 +18,8 @@ from plait.training.cli import main
 from .pages import Block
 
 SHIM = '#!/bin/sh\nexec "{python}" -m plait "$@"\n'
-SHELL_SYNTAX = re.compile(r"[|&;$`<*{]|>>")  # left to the shell, and so to a process of its own
+QUOTED = re.compile(r"'[^']*'|\"[^\"$`]*\"")
+SHELL_SYNTAX = re.compile(r"[|&;$`<*{]|>>|\n")  # left to the shell, and so to a process of its own
 SHOWN = {"text", "console", "json", "html", "toml", "ini", "dockerfile", "mermaid"}  # never run
 RUN = {"python", "bash", "yaml"}
 
@@ -57,7 +58,7 @@ class Page:
             yaml.safe_load(block.text)
 
     def run_command(self, command: str) -> None:
-        words = [] if SHELL_SYNTAX.search(command) or "\n" in command else shlex.split(command, comments=True)
+        words = shlex.split(command, comments=True) if not SHELL_SYNTAX.search(QUOTED.sub("", command)) else []
         if words[:1] == ["plait"]:
             run_plait(words[1:])
             return

@@ -52,7 +52,7 @@ def shipped(folder: Path) -> dict[str, bytes]:
 def repository_texts() -> dict[str, str]:
     """The text files of the checkout, by path; environments, builds and what git keeps are left out."""
     texts = {}
-    left_out = {"build", "dist", "typings", "cache", "checkpoints", "outputs", "runs", "__pycache__"}
+    left_out = {"build", "dist", "site", "typings", "cache", "checkpoints", "outputs", "runs", "__pycache__"}
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name == ".ci" or not (name in left_out or name.startswith("."))]
         for path in (Path(folder, name) for name in names):

@@ -38,13 +38,18 @@ FLIP, SIZE = "flip", "size"
 @strict
 @dataclass
 class ImageGenerationSettings(Settings):
-    """`flip`: mirror half of the target images in training, at random; only where left and right mean nothing.
-    `standardize_rows`: number of training rows, at random, by whose conditions the model's standardization is set
-    before the first step, unless the model has one already (0: never). `prompts`: texts to draw an image of at every
-    evaluation (default: the conditions of the first `grid_images` rows; 0: no grid). `guidance_scale`,
-    `guidance_interval`, `num_inference_steps`: of the images that are drawn, as in `generate_images`. `image_folder`:
-    where predicted images are written. `buckets`: sizes [height, width] of several aspect ratios: a training image has
-    that of the nearest, a batch has one; evaluation has the model's own size."""
+    """How a denoiser is trained and looked at.
+
+    flip: mirror half of the target images in training, at random; only where left and right mean nothing.
+    standardize_rows: number of training rows, at random, by whose conditions the model's standardization is set before
+        the first step, unless the model has one already (0: never).
+    prompts: texts to draw an image of at every evaluation (default: the conditions of the first `grid_images` rows).
+    grid_images: the number of images in the grid that is drawn at every evaluation (0: no grid).
+    guidance_scale, guidance_interval, num_inference_steps: of the images that are drawn, as in `generate_images`.
+    image_folder: where predicted images are written.
+    buckets: sizes [height, width] of several aspect ratios: a training image has that of the nearest, a batch has one;
+        evaluation has the model's own size.
+    """
 
     flip: bool = False
     standardize_rows: int = 4096

@@ -1,0 +1,111 @@
+"""Every public name has a page, every page is in the navigation, and every field and argument says what it means."""
+
+import inspect
+import re
+from dataclasses import fields
+from importlib import import_module
+from typing import Any
+
+import pytest
+import yaml
+
+import plait
+from plait.training.recipes.schema import CompareRecipe, DataRecipe, ModelRecipe, Recipe, TokenizerRecipe
+from plait.training.tasks.registry import TASKS
+
+from .pages import ROOT, list_pages
+from .site import load_generator
+
+GENERATOR = load_generator()
+RECIPES = (Recipe, ModelRecipe, DataRecipe, TokenizerRecipe, CompareRecipe)
+SETTINGS = list(dict.fromkeys(task.settings for task in TASKS.values()))
+COMING = {f"guides/{name}.md" for name in "own_data recipes lora predict_and_search serving reports".split()}
+MODELS = [name for name in plait.__all__ if hasattr(getattr(plait, name), "compose") and name != "PlaitProcessor"]
+ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): ", re.MULTILINE)
+
+
+def documented_arguments(function: Any) -> set[str]:
+    """The names in the section `Args:` of a docstring."""
+    section = inspect.cleandoc(function.__doc__).partition("\nArgs:\n")[2].split("\n\n")[0]
+    return {name for entry in ENTRY.finditer(section) for name in entry["names"].split(", ")}
+
+
+def list_navigation() -> set[str]:
+    """The sources that mkdocs.yml names."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    entries = yaml.safe_load(text)["nav"]
+    found = set()
+    while entries:
+        entry = entries.pop()
+        if isinstance(entry, dict):
+            for values in entry.values():
+                entries += values if isinstance(values, list) else [values]
+        else:
+            found.add(entry)
+    return found
+
+
+def test_every_public_name_has_a_page() -> None:
+    pages = GENERATOR.render_reference()
+    index = pages["reference/index.md"]
+    packages = GENERATOR.list_packages()
+    assert {"plait", "plait.modeling", "plait.training.metrics.images"} <= set(packages)
+    listed = GENERATOR.list_public_names()
+    for package in packages:
+        for name in import_module(package).__all__:
+            places = [owner for owner, names in listed.items() if name in names]
+            assert any(GENERATOR.find_page(place, name) in pages for place in places), f"{package}.{name}"
+            assert f"[`{name}`]" in index
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    pages = {page.removeprefix("docs/") for page in list_pages() if page != "README.md"}
+    results = {page for page in pages if page.startswith("results/")}
+    assert set(GENERATOR.list_results()) == results
+    assert pages - results - list_navigation() == set()
+    assert list_navigation() - pages - COMING == {"RECIPES", "REFERENCE", "RESULTS"}  # filled in by docs/generate.py
+
+
+def test_the_readme_links_to_every_guide() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    guides = {page for page in list_pages() if page.startswith(("docs/guides/", "docs/howto/"))}
+    assert {page for page in guides if f"({page})" not in readme} == set()
+    assert len(readme.split()) < 700
+
+
+def test_every_recipe_has_a_page_with_its_keys() -> None:
+    pages = GENERATOR.render_recipes()
+    shipped = {f"recipes/{path.stem}.md" for path in (ROOT / "training" / "recipes").glob("*.yaml")}
+    assert shipped <= set(pages)
+    keys = pages["recipes/keys.md"]
+    assert {item.name for kind in RECIPES for item in fields(kind) if f"| `{item.name}` |" not in keys} == set()
+    assert {name for name in TASKS if f"### {name}\n" not in keys} == set()
+
+
+@pytest.mark.parametrize("kind", [*RECIPES, *SETTINGS], ids=lambda kind: kind.__name__)
+def test_every_field_of_a_recipe_is_described(kind: type) -> None:
+    described = GENERATOR.describe_fields(kind)
+    assert {item.name for item in fields(kind) if len(described.get(item.name, "")) < 8} == set()
+
+
+def test_every_own_training_argument_has_its_help() -> None:
+    described = GENERATOR.describe_arguments()
+    assert {"learning_rates", "frozen", "cache_features", "remove_unused_columns"} <= set(described)
+    assert {name for name, text in described.items() if len(text) < 15} == set()
+
+
+@pytest.mark.parametrize("name", [*MODELS, "PlaitProcessor"])
+def test_compose_shows_and_documents_its_arguments(name: str) -> None:
+    """An editor shows them: they stand in the signature, and `options` is only what is left."""
+    function = getattr(plait, name).compose
+    parameters = inspect.signature(function).parameters
+    assert len(parameters) >= 5
+    assert documented_arguments(function) == set(parameters)
+    assert not [p for p in parameters.values() if p.kind is p.VAR_POSITIONAL]
+
+
+def test_a_field_without_a_word_is_noticed() -> None:
+    class Silent(TokenizerRecipe):
+        """from_pretrained: a folder of a tokenizer."""
+
+    assert set(GENERATOR.describe_fields(Silent)) == {"from_pretrained"}
