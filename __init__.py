@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from .training.explanations.results import Explanation
     from .training.optimization.arguments import PlaitTrainingArguments
     from .training.parameters import parameter_groups
+    from .training.proposals.fit import FittedModel, fit
     from .training.runs.pipelines import pipeline
     from .training.trainer.trainer import PlaitTrainer
 
 __version__ = VERSION
 __all__ = [
     "Explanation",
+    "FittedModel",
     "PlaitConfig",
     "PlaitForCausalLM",
     "PlaitForClassification",
@@ -52,12 +54,14 @@ __all__ = [
     "check_explanations",
     "explain",
     "explain_modalities",
+    "fit",
     "parameter_groups",
     "pipeline",
 ]
 
 LAZY = {
     "Explanation": ".training.explanations.results",
+    "FittedModel": ".training.proposals.fit",
     "PlaitConfig": ".configuration.plait",
     "PlaitForCausalLM": ".modeling.tasks.causal_lm",
     "PlaitForClassification": ".modeling.tasks.classification",
@@ -75,6 +79,7 @@ LAZY = {
     "check_explanations": ".training.explanations.checking.belief",
     "explain": ".training.explanations.explain",
     "explain_modalities": ".training.explanations.modalities",
+    "fit": ".training.proposals.fit",
     "parameter_groups": ".training.parameters",
     "pipeline": ".training.runs.pipelines",
 }

@@ -38,7 +38,7 @@ FLOORS = {
         "trainer",
         "explanations",
         "runs",
-        "multitask compare prediction",
+        "multitask compare prediction proposals",
         "serving",
         "commands",
         "cli sentence_module",

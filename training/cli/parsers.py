@@ -7,6 +7,7 @@ from .check import add_check
 from .compare import add_compare
 from .evaluate import add_evaluate
 from .explain import add_explain
+from .new import add_new
 from .predict import add_predict
 from .serve import add_serve
 from .space import add_space
@@ -17,6 +18,7 @@ EPILOG = (
 )
 PARSERS = (  # in the order of `plait --help`
     add_train,
+    add_new,
     add_evaluate,
     add_predict,
     add_explain,

@@ -27,6 +27,7 @@ class CommandTable(Mapping[str, Command]):
 
 COMMANDS = CommandTable(
     "train",
+    "new",
     "evaluate",
     "predict",
     "explain",

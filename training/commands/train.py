@@ -2,14 +2,20 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from ..data.files import FILE_READERS
 from ..multitask.train import train_tasks
+from ..proposals.fit import propose_recipe, train_proposed
+from ..proposals.writing import format_proposal
 from ..recipes.errors import RecipeError
 from ..recipes.files import parse_overrides
 from ..recipes.schema import Recipe
 from ..runs.recipe import load_recipe
 from ..runs.train import Results, format_results
 from ..runs.train import train as train_task
+from .new import split_inputs
 from .options import format_command, is_main_process
 
 
@@ -31,10 +37,33 @@ def run_recipe(
 
 def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs `plait train`: fills the run folder and prints each metric with those of the baselines."""
-    recipe = load_recipe(options.recipe, parse_overrides(overrides))
     command = format_command(arguments)
+    if is_table(options):
+        return run_train_table(options, parse_overrides(overrides), command)
+    recipe = load_recipe(options.recipe, parse_overrides(overrides))
     results = run_recipe(recipe, command, options.overwrite, options.resume, options.allow_changed_data)
     if is_main_process():
         print(format_results(results))
         print(f"saved in {recipe.output_dir}")
+    return 0
+
+
+def is_table(options: argparse.Namespace) -> bool:
+    """Returns whether a recipe is to be proposed for a table: its target or inputs are named, or it is a folder or a
+    file of rows."""
+    path = Path(options.recipe).expanduser()
+    return options.target is not None or options.inputs is not None or path.is_dir() or path.suffix in FILE_READERS
+
+
+def run_train_table(options: argparse.Namespace, overrides: dict[str, Any], command: str) -> int:
+    """Runs `plait train` on a table: prints what was found and chosen, trains, and prints each metric."""
+    keeps = options.overwrite or options.resume
+    inputs = split_inputs(options.inputs)
+    proposal, recipe = propose_recipe(options.recipe, options.target, inputs, overrides, keep_name=keeps)
+    if proposal is not None:
+        print(f"{format_proposal(proposal)}\n", flush=True)
+    flags = (options.overwrite, options.resume, options.allow_changed_data)
+    results = train_proposed(recipe, proposal, command, *flags)
+    if proposal is not None:
+        print(f"{format_results(results)}\nsaved in {recipe.output_dir}")
     return 0

@@ -23,7 +23,7 @@ from ..metrics.classification import Metrics
 from ..recipes.errors import RecipeError, RunError
 from ..runs.assembly import build_arguments, build_collator, build_processor_and_model
 from ..runs.claim import ClaimedFolder
-from ..runs.fitting import fit
+from ..runs.fitting import run_trainer
 from ..runs.folder import CELLS, CHECKPOINTS
 from ..storage.atomic import UNFINISHED, replace_file
 from ..storage.checkpoints import find_whole_checkpoint
@@ -164,7 +164,7 @@ def train_system(
     clock = time.perf_counter if args.device.type == "cuda" else time.process_time
     start = clock()
     try:
-        fit(trainer, folder, None if checkpoint is None else str(checkpoint))
+        run_trainer(trainer, folder, None if checkpoint is None else str(checkpoint))
     except RunError as error:
         raise RunError(f"{system.name}: {error}") from error
     seconds = clock() - start

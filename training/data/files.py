@@ -1,7 +1,7 @@
-"""Reads data files, folders of images and Hub data sets, and resolves the paths in their columns."""
+"""Reads data files, folders of images, audio or videos, and Hub data sets, and resolves the paths in their columns."""
 
 import glob
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ FILE_READERS = {
     ".ndjson": "json",
     ".txt": "text",
 }
+AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aif", ".aiff"}
+VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"}
 SPLIT_ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 
 
@@ -130,21 +132,44 @@ def _read_folder(folder: Path, recipe: DataRecipe, read: Callable[[Sequence[Path
             matches = sorted(file for end in FILE_READERS for file in folder.glob(f"{glob.escape(alias)}*{end}"))
             if matches and split not in found:
                 found[split] = resolve_paths(read(matches), recipe, folder)
-    return found or _read_images(folder)
+    return found or _read_media(folder)
 
 
-def _read_images(folder: Path) -> dict[str, "Dataset"]:
+def _read_media(folder: Path) -> dict[str, "Dataset"]:
+    """Reads a folder of images, or else of audio or videos, with a folder for each class."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from PIL import Image
 
-    suffixes = Image.registered_extensions()
-    if not any(file.suffix.lower() in suffixes for file in folder.rglob("*")):
-        raise RecipeError(f"data.source: {folder} has neither train/validation/test files nor images")
-    try:
-        return {str(split): data for split, data in load_dataset("imagefolder", data_dir=str(folder)).items()}
-    except DatasetGenerationError as error:
-        raise RecipeError(f"data.source: {folder} cannot be read: {error.__cause__ or error}") from error
+    found = {file.suffix.lower() for file in folder.rglob("*")}
+    if found & set(Image.registered_extensions()) - VIDEO_SUFFIXES:
+        try:
+            return {str(split): data for split, data in load_dataset("imagefolder", data_dir=str(folder)).items()}
+        except DatasetGenerationError as error:
+            raise RecipeError(f"data.source: {folder} cannot be read: {error.__cause__ or error}") from error
+    for column, suffixes in {"audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES}.items():
+        if found & suffixes:
+            return _read_classes(folder, column, suffixes)
+    raise RecipeError(f"data.source: {folder} has neither train/validation/test files nor images, audio or videos")
+
+
+def _read_classes(folder: Path, column: str, suffixes: Collection[str]) -> dict[str, "Dataset"]:
+    """Reads the paths of audio or video files: SPLIT/CLASS/FILE or CLASS/FILE; without folders there is no label."""
+    from datasets import Dataset
+
+    aliases = {alias: split for split, names in SPLIT_ALIASES.items() for alias in names}
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes):
+        *parents, _ = file.relative_to(folder).parts
+        split = aliases.get(parents[0].lower()) if parents else None
+        parents = parents[1:] if split else parents
+        rows.setdefault(split or "train", []).append((str(file.absolute()), parents[-1] if parents else ""))
+    labelled = all(label for content in rows.values() for _, label in content)
+    names = (column, "label") if labelled else (column,)
+    return {
+        split: Dataset.from_dict(dict(zip(names, map(list, zip(*content, strict=True)), strict=False)))
+        for split, content in rows.items()
+    }
 
 
 def resolve_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset":

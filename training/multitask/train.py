@@ -27,7 +27,7 @@ from ..runs.assembly import (
 from ..runs.building import build_label_config, build_processor, build_unchecked_model
 from ..runs.claim import ClaimedFolder
 from ..runs.evaluate import build_evaluator
-from ..runs.fitting import fit
+from ..runs.fitting import run_trainer
 from ..runs.folder import CHECKPOINTS, HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from ..runs.generation_settings import set_generation
 from ..runs.model_card import write_card
@@ -85,7 +85,7 @@ def train_tasks(
         parts = {name: build_task_run(name, setup, model, processor, folder.path) for name, setup in setups.items()}
         trainer = build_multitask_trainer(recipe, args, model, parts, processor)
         set_seed(args.seed)  # building the evaluators used random numbers
-        fit(trainer, folder, checkpoint)
+        run_trainer(trainer, folder, checkpoint)
         folder.save(lambda place: model.save_tasks(place, processor) if args.should_save else None)
         results = {name: measure_task(name, part, trainer) for name, part in parts.items()}
         if args.should_save:

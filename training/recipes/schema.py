@@ -55,7 +55,7 @@ class DataRecipe:
     """The data set: its source, its columns, its splits and its labels.
 
     source: the name of a registered source (`easy_vqa`), a file (parquet, csv, tsv, json, jsonl, txt), a folder (of
-        such files named by split, or with one folder of images per class), `{split: file}`, or a Hub id.
+        such files named by split, or with a folder of images, audio or videos per class), `{split: file}`, or a Hub id.
     name, revision: configuration and revision of a data set on the Hub.
     columns: maps the columns that the task reads (text, image, label, target, ...) to names in the source. `image`,
         `audio` and `video` may be lists of names, each an item of its row. Texts may be lists of names too: two for
@@ -71,9 +71,9 @@ class DataRecipe:
     label_separator: separates the names of several labels in one text, such as ";" in "red;warm".
     regression: whether the labels are numbers to predict (default: if they have a decimal point).
     image_root: folder of relative paths in the columns image, audio and video (default: the folder of the file).
-    on_error: what to do about rows whose image, audio or video cannot be read. "stop": stop at the first such row met
-        in training; "check": read all rows before the first step and name those that fail; "skip": leave those out
-        and count them.
+    on_error: what to do about rows whose image, audio or video cannot be read, or that are empty. "stop": stop
+        at the first such row met in training; "check": read all rows before the first step and name those that fail;
+        "skip": leave those out and count them.
     leave_out: training rows to leave out, by a column of the source and its values: `{combination: [red circle]}`, to
         test a model on what it has never seen.
     words_per_row: number of words of a row, into which the texts are joined and split (default: unchanged).

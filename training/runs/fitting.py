@@ -11,7 +11,7 @@ from ..trainer.recoverable import RecoverableTrainer
 from .claim import ClaimedFolder, StartCallback
 
 
-def fit(trainer: RecoverableTrainer, folder: ClaimedFolder, checkpoint: str | None) -> None:
+def run_trainer(trainer: RecoverableTrainer, folder: ClaimedFolder, checkpoint: str | None) -> None:
     """Trains from the checkpoint, or from the beginning: the folder starts with the first step, a signal stops with a
     checkpoint, and a model whose weights are not finite is an error."""
     model: Any = trainer.model

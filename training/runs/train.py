@@ -36,7 +36,7 @@ from .assembly import (
     read_data,
 )
 from .claim import ClaimedFolder
-from .fitting import fit
+from .fitting import run_trainer
 from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from .model_card import write_card
 from .settling import settle_best_metric, settle_loss, settle_parts
@@ -75,7 +75,7 @@ def train(
         args.output_dir = str(folder.checkpoints)
         checkpoint = folder.find_checkpoint()
         run = build_run(recipe, folder.path, args, folder.check_data)
-        fit(run.trainer, folder, checkpoint)
+        run_trainer(run.trainer, folder, checkpoint)
         folder.save(lambda place: save_run_model(run, place))
         results = evaluate_splits(run)
         thresholds = choose_run_thresholds(run)
