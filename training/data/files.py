@@ -1,7 +1,7 @@
 """Reads data files, folders of images, audio or videos, and Hub data sets, and resolves the paths in their columns."""
 
 import glob
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from .cells import (
     read_label_numbers,
     restore_json_columns,
 )
-from .media import TARGET_IMAGE
+from .media import TARGET_IMAGE, find_modality
 from .sources import SOURCES
 from .squad import is_squad, read_squad_rows
 
@@ -35,8 +35,6 @@ FILE_READERS = {
     ".ndjson": "json",
     ".txt": "text",
 }
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aif", ".aiff"}
-VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"}
 SPLIT_ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train", "training"), "test": ("test",)}
 
 
@@ -139,27 +137,26 @@ def _read_media(folder: Path) -> dict[str, "Dataset"]:
     """Reads a folder of images, or else of audio or videos, with a folder for each class."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
-    from PIL import Image
 
-    found = {file.suffix.lower() for file in folder.rglob("*")}
-    if found & set(Image.registered_extensions()) - VIDEO_SUFFIXES:
+    found = {find_modality(file) for file in folder.rglob("*")}
+    if "image" in found:
         try:
             return {str(split): data for split, data in load_dataset("imagefolder", data_dir=str(folder)).items()}
         except DatasetGenerationError as error:
             raise RecipeError(f"data.source: {folder} cannot be read: {error.__cause__ or error}") from error
-    for column, suffixes in {"audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES}.items():
-        if found & suffixes:
-            return _read_classes(folder, column, suffixes)
+    for column in ("audio", "video"):
+        if column in found:
+            return _read_classes(folder, column)
     raise RecipeError(f"data.source: {folder} has neither train/validation/test files nor images, audio or videos")
 
 
-def _read_classes(folder: Path, column: str, suffixes: Collection[str]) -> dict[str, "Dataset"]:
+def _read_classes(folder: Path, column: str) -> dict[str, "Dataset"]:
     """Reads the paths of audio or video files: SPLIT/CLASS/FILE or CLASS/FILE; without folders there is no label."""
     from datasets import Dataset
 
     aliases = {alias: split for split, names in SPLIT_ALIASES.items() for alias in names}
     rows: dict[str, list[tuple[str, str]]] = {}
-    for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes):
+    for file in sorted(file for file in folder.rglob("*") if find_modality(file) == column):
         *parents, _ = file.relative_to(folder).parts
         split = aliases.get(parents[0].lower()) if parents else None
         parents = parents[1:] if split else parents

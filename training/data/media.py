@@ -3,6 +3,8 @@ their numbers in the data, for errors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from .identity import compute_item_key, find_path, read_content
 Row = Mapping[str, Any]
 Items = list[tuple[str, Any]]
 READ_ERRORS = (OSError, TypeError, ValueError, MemoryError)
+AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .w64".split())
+VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ogv .wmv .flv .ts".split())
 TARGET_IMAGE = "target_image"  # the column of the image that a model learns to generate
 
 
@@ -206,3 +210,18 @@ def name_data_rows(rows: Sequence[Row]) -> Iterator[None]:
         if named is error:
             raise
         raise named from error
+
+
+@cache
+def list_image_suffixes() -> frozenset[str]:
+    """Returns the suffixes of images that Pillow reads."""
+    from PIL import Image
+
+    return frozenset(Image.registered_extensions()) - VIDEO_SUFFIXES
+
+
+def find_modality(path: str | Path) -> str | None:
+    """Returns the modality of a file, by its suffix: image, audio or video; None for another."""
+    suffix = Path(path).suffix.lower()
+    kinds = {"audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES, "image": list_image_suffixes()}
+    return next((modality for modality, suffixes in kinds.items() if suffix in suffixes), None)

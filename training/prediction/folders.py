@@ -2,34 +2,16 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ...configuration.modalities import MEDIA
 from ..data.files import FILE_READERS, SPLIT_ALIASES
-from ..data.media import Row
+from ..data.media import Row, find_modality
 from ..recipes.errors import RecipeError
 
 FILE_COLUMN = "file"  # the path of a row's file in its folder
-AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .w64".split())
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ogv .wmv .flv .ts".split())
 DATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-
-
-@cache
-def list_image_suffixes() -> frozenset[str]:
-    """Returns the suffixes of images that Pillow reads."""
-    from PIL import Image
-
-    return frozenset(Image.registered_extensions()) - VIDEO_SUFFIXES
-
-
-def find_modality(path: str | Path) -> str | None:
-    """Returns the modality of a file, by its suffix: image, audio or video; None for another."""
-    suffix = Path(path).suffix.lower()
-    kinds = {"audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES, "image": list_image_suffixes()}
-    return next((modality for modality, suffixes in kinds.items() if suffix in suffixes), None)
 
 
 def holds_tables(folder: Path) -> bool:

@@ -14,8 +14,7 @@ from ...processing.audio import decode_audio, read_samples
 from ...processing.errors import describe_error
 from ...processing.images import read_image
 from ...processing.video import FrameSampling, read_frames
-from ..data.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from ..data.media import READ_ERRORS
+from ..data.media import READ_ERRORS, find_modality
 
 HEAD_BYTES = 32  # of a file, by which its format is known
 SIGNATURES = (  # (format's first bytes, bytes at offset 8 or none, modality)
@@ -39,9 +38,6 @@ SIGNATURES = (  # (format's first bytes, bytes at offset 8 or none, modality)
     (b"\0\0\1\xba", b"", "video"),
 )
 MP4_AUDIO, MP4_IMAGE = (b"M4A ", b"M4B "), (b"avif", b"heic", b"mif1")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif"}
-SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES}
-MODALITY_BY_SUFFIX = {suffix: modality for modality, suffixes in SUFFIXES.items() for suffix in suffixes}
 URL = re.compile(r"https?://\S+")
 FEW_FRAMES = FrameSampling(2)
 
@@ -91,7 +87,7 @@ def find_cell_modality(cell: Any, root: Path) -> str | None:
         path = root / cell
         try:
             with path.open("rb") as file:
-                return find_format(file.read(HEAD_BYTES)) or MODALITY_BY_SUFFIX.get(path.suffix.lower())
+                return find_format(file.read(HEAD_BYTES)) or find_modality(path)
         except OSError:
             return None
     return None
@@ -99,7 +95,7 @@ def find_cell_modality(cell: Any, root: Path) -> str | None:
 
 def find_named_modality(cells: Sequence[Any]) -> str | None:
     """Returns the modality that nearly all names have by their suffix, whether or not there are such files."""
-    found = Counter(MODALITY_BY_SUFFIX.get(Path(cell).suffix.lower()) for cell in cells if isinstance(cell, str))
+    found = Counter(find_modality(cell) for cell in cells if isinstance(cell, str))
     kind, count = found.most_common(1)[0] if found else (None, 0)
     return kind if kind in MEDIA and count >= 0.9 * len(cells) else None
 

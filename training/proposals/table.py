@@ -43,7 +43,7 @@ def read_table(data: DataRecipe) -> SourceTable:
     Raises RecipeError for a source that is missing, cannot be read, or has no rows to train on.
     """
     if isinstance(data.source, str):
-        data = replace(data, source=find_table_file(data.source))
+        data = replace(data, source=find_only_table(data.source))
     splits = choose_splits(load_source(replace(data, columns={}), needs_labels=False), data)
     if "train" not in splits:
         raise RecipeError(
@@ -57,7 +57,7 @@ def read_table(data: DataRecipe) -> SourceTable:
     )
 
 
-def find_table_file(source: str) -> str:
+def find_only_table(source: str) -> str:
     """Returns the only data file of a folder without files named by split, such as a table beside a folder of images;
     else the source unchanged."""
     folder = Path(source).expanduser()
