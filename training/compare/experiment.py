@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from transformers.utils import logging
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
@@ -28,6 +29,7 @@ from .systems import System, build_systems
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.get_logger(__name__)
 
 MIN_GROUPS = 10  # a bootstrap that resamples fewer groups of rows gives no usable interval
 
@@ -76,12 +78,8 @@ class Experiment:
         self.splits = data.splits
         self.rows = self._select_tested_rows()
         self.truth = build_label_array(self.rows, self.labels)
-        self.groups = assign_groups(self.rows, self._find_group_columns())
-        if self.groups.max() + 1 < MIN_GROUPS:
-            raise RecipeError(
-                f"compare.group_by: only {self.groups.max() + 1} groups of test rows, too few for an interval: name "
-                "the columns whose equal values make rows belong together, such as [image]"
-            )
+        self.group_columns = self._choose_group_columns()
+        self.groups = assign_groups(self.rows, self.group_columns)
         self.folds = self._assign_folds()
         self.metric_names = list(recipe.metrics or DEFAULT_METRICS[self.labels.problem_type])
         self.metric = self._select_metric()
@@ -102,19 +100,24 @@ class Experiment:
 
     def select_trial_data(self, system: System, fold: int | None) -> TrialData:
         """Returns the rows of one trial, with the columns that its system reads."""
-        if fold is None:
-            parts = (self.splits["train"], self.splits.get("validation") if "test" in self.splits else None, self.rows)
-        else:
-            kept, held = self._split_validation(np.flatnonzero(self.folds != fold))
+        if fold is not None:
+            kept, held = self._split_validation(self.groups, np.flatnonzero(self.folds != fold))
             held_rows = self.rows.select(held) if len(held) else None
-            parts = (self.rows.select(kept), held_rows, self.rows.select(self.find_test_rows(fold)))
-        return self._select_columns(system, *parts)
+            return self._select_columns(
+                system, self.rows.select(kept), held_rows, self.rows.select(self.find_test_rows(fold))
+            )
+        train = self.splits["train"]
+        if "test" in self.splits:
+            return self._select_columns(system, train, self.splits.get("validation"), self.rows)
+        # the validation split is tested: the best epoch is chosen by training rows
+        kept, held = self._split_validation(assign_groups(train, self.group_columns), np.arange(len(train)))
+        return self._select_columns(system, train.select(kept), train.select(held) if len(held) else None, self.rows)
 
     def select_all_data(self, system: System) -> TrialData:
         """Returns all rows (without folds: the training split), for a training that no test follows."""
         if self.recipe.compare.folds is None:
             return self.select_trial_data(system, None)
-        kept, held = self._split_validation(np.arange(len(self.rows)))
+        kept, held = self._split_validation(self.groups, np.arange(len(self.rows)))
         held_rows = self.rows.select(held) if len(held) else None
         return self._select_columns(system, self.rows.select(kept), held_rows, self.rows.select([]))
 
@@ -177,11 +180,29 @@ class Experiment:
             "compare: the data have neither a test nor a validation split: set data.splits or compare.folds"
         )
 
-    def _find_group_columns(self) -> list[str]:
-        if self.recipe.compare.group_by is not None:
-            return self.recipe.compare.group_by
+    def _choose_group_columns(self) -> list[str]:
+        """Returns the columns whose equal values keep rows together: the recipe's, or those that the towers read; where
+        these join the test rows into too few groups, because many rows have the same texts, those but the text.
+
+        Raises RecipeError if all these make too few groups.
+        """
+        chosen = self.recipe.compare.group_by
         read = [part for part in self.systems[-1].modalities if find_columns(self.rows.column_names, part)]
-        return read + (["group"] if "group" in self.rows.column_names else [])
+        read += ["group"] if "group" in self.rows.column_names else []
+        tried = [read, [name for name in read if name != "text"]] if chosen is None else [chosen]
+        counts = [int(assign_groups(self.rows, names).max()) + 1 if names else 0 for names in tried]
+        for names, count in zip(tried, counts, strict=True):
+            if count >= MIN_GROUPS:
+                if names is not tried[0]:
+                    logger.warning(
+                        f"compare: rows with an equal text or image are only {counts[0]} groups: rows are kept together "
+                        f"by {', '.join(names)} alone (compare.group_by), and equal texts may be in training and test"
+                    )
+                return names
+        raise RecipeError(
+            f"compare.group_by: only {max(counts)} groups of test rows, too few for an interval: name the columns "
+            "whose equal values make rows belong together, such as [image]"
+        )
 
     def _assign_folds(self) -> np.ndarray:
         folds = self.recipe.compare.folds
@@ -189,14 +210,15 @@ class Experiment:
             return np.zeros(len(self.rows), dtype=int)
         return assign_folds(self.groups, self.truth, self.labels, folds, self.recipe.seed)
 
-    def _split_validation(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Splits training rows into those to train on and the recipe's fraction for validation; groups stay whole."""
+    def _split_validation(self, all_groups: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Splits training rows, given the groups of all rows, into those to train on and the recipe's fraction for
+        validation; groups stay whole."""
         fraction = self.recipe.data.validation_fraction or 0.0
         if not 0 <= fraction < 1:
             raise RecipeError(f"data.validation_fraction is {fraction}: expected at least 0 and less than 1")
-        groups = np.unique(self.groups[rows])
+        groups = np.unique(all_groups[rows])
         order = groups[shuffle_indices(len(groups), self.recipe.seed)]
-        held = np.isin(self.groups[rows], order[: round(fraction * len(groups))])
+        held = np.isin(all_groups[rows], order[: round(fraction * len(groups))])
         return rows[~held], rows[held]
 
     def _select_metric(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ...configuration.modalities import MODALITIES
 from ...modeling.backbone.parts import PARTS
 from ...modeling.fusion.registry import FUSIONS
+from ..recipes.bending import MODALITY_SETTINGS
 from ..recipes.errors import RecipeError, check_choice, check_keys
 from ..recipes.schema import ModelRecipe, Recipe
 from ..runs.building import collect_recipe_parts
@@ -47,7 +48,12 @@ class System(NamedTuple):
         processor = {
             name: value for name, value in whole.processor.items() if name not in MODALITIES or self._has_part(name)
         }
-        return replace(whole, model=self.model, training=training, processor=processor, seed=seed)
+        absent = [key for key, modality in MODALITY_SETTINGS.items() if not self._has_part(modality)]
+        training = {name: value for name, value in training.items() if f"training.{name}" not in absent}
+        processor = {name: value for name, value in processor.items() if f"processor.{name}" not in absent}
+        options = {name: v for name, v in self.model.options.items() if f"model.options.{name}" not in absent}
+        model = replace(self.model, options=options)
+        return replace(whole, model=model, training=training, processor=processor, seed=seed)
 
     def _select_own_parts(self, value: Any) -> Any:
         """Returns a list or dict of parts without those of other systems, any other value unchanged."""

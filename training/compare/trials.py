@@ -25,6 +25,7 @@ from ..runs.assembly import build_arguments, build_collator, build_processor_and
 from ..runs.claim import ClaimedFolder
 from ..runs.fitting import run_trainer
 from ..runs.folder import CELLS, CHECKPOINTS
+from ..runs.settling import settle_best_metric, settle_loss
 from ..storage.atomic import UNFINISHED, replace_file
 from ..storage.checkpoints import find_whole_checkpoint
 from ..trainer.trainer import PlaitTrainer
@@ -33,6 +34,18 @@ from .modality_ablation import generate_variations
 from .systems import System
 
 QUIET_ARGUMENTS = {"disable_tqdm": True, "report_to": "none", "logging_strategy": "no"}
+
+
+# training arguments that choose the best epoch, which needs rows for validation
+CHOOSING_ARGUMENTS = (
+    "eval_strategy",
+    "eval_steps",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+)
 
 
 class Trial(NamedTuple):
@@ -135,8 +148,11 @@ def train_system(
         RunError: a training that diverges; the message names the system.
     """
     recipe = system.build_training_recipe(experiment.recipe, seed)
-    saves = {} if recipe.training.get("load_best_model_at_end") else {"save_strategy": "no"}
-    recipe = replace(recipe, training={**recipe.training, **QUIET_ARGUMENTS, **saves})
+    training = {**recipe.training, **QUIET_ARGUMENTS}
+    if part.validation is None:  # no rows to choose an epoch by: every system is trained to its last
+        training = {name: value for name, value in training.items() if name not in CHOOSING_ARGUMENTS}
+    saves = {} if training.get("load_best_model_at_end") else {"save_strategy": "no"}
+    recipe = replace(recipe, training={**training, **saves})
     place = folder.path / own
     checkpoint = find_whole_checkpoint(place / CHECKPOINTS)
     place.mkdir(parents=True, exist_ok=True)
@@ -148,6 +164,9 @@ def train_system(
     collator = build_collator(recipe, experiment.task, processor, experiment.labels, args.image_cache)
     collator.features |= experiment.load_features(system, model, processor, args)
     args.cache_features = []  # the collator has them
+    metrics = LogitMetrics(experiment.metric_names, experiment.labels.problem_type)
+    settle_loss(args, experiment.labels, experiment.recipe.shipped)
+    settle_best_metric(args, recipe, metrics, experiment.labels)
     try:
         trainer = PlaitTrainer(
             model,
@@ -155,7 +174,7 @@ def train_system(
             data_collator=collator,
             train_dataset=part.train,
             eval_dataset=part.validation,
-            compute_metrics=LogitMetrics(experiment.metric_names, experiment.labels.problem_type),
+            compute_metrics=metrics,
             processing_class=processor,
         )
     except ValueError as error:

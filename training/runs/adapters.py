@@ -24,7 +24,7 @@ from .combinations import list_targets
 from .folder import RUN_FOLDER
 
 
-def select_targets(model: PlaitPreTrainedModel, lora: LoraRecipe) -> list[str]:
+def select_adapted_layers(model: PlaitPreTrainedModel, lora: LoraRecipe) -> list[str]:
     """Returns the names of the linear layers that get adapters: of the pretrained, trained towers and decoder, those of
     the named parts and those whose names end as the recipe says.
 
@@ -73,7 +73,7 @@ def adapt_model(model: PlaitPreTrainedModel, lora: LoraRecipe) -> Any:
     """Puts adapters into a model and returns peft's model around it; all else but the modules of
     `select_whole_modules` is frozen.
 
-    Raises RecipeError as `select_targets` does.
+    Raises RecipeError as `select_adapted_layers` does.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -81,7 +81,7 @@ def adapt_model(model: PlaitPreTrainedModel, lora: LoraRecipe) -> Any:
         r=lora.r,
         lora_alpha=2 * lora.r if lora.alpha is None else lora.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=float(lora.dropout),
-        target_modules=select_targets(model, lora),
+        target_modules=select_adapted_layers(model, lora),
         modules_to_save=select_whole_modules(model) or None,
     )
     try:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.get_logger(__name__)
+SHARED = "shared"  # as the document tower: the text tower
 
 
 @strict
@@ -81,6 +82,12 @@ class Retrieval(Task):
                 f"data.columns: retrieval needs two of text, image and document, but {split!r} has {', '.join(names)}: "
                 "map columns to exactly two"
             )
+
+    def build_model_fields(self, recipe: Recipe) -> dict[str, Any]:
+        """Returns that the text tower reads the documents, if the data have such a column and the recipe names no other
+        tower for them."""
+        reads = DOCUMENT in recipe.data.columns and recipe.model.from_pretrained is None
+        return {DOCUMENT: SHARED} if reads and recipe.model.text is not None else {}
 
     def check_model(self, model: PlaitPreTrainedModel, processor: PlaitProcessor) -> None:
         """Raises RecipeError for a model with a single side, or one that does not fit its tokenizer."""
