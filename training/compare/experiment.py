@@ -195,8 +195,8 @@ class Experiment:
             if count >= MIN_GROUPS:
                 if names is not tried[0]:
                     logger.warning(
-                        f"compare: rows with an equal text or image are only {counts[0]} groups: rows are kept together "
-                        f"by {', '.join(names)} alone (compare.group_by), and equal texts may be in training and test"
+                        f"compare: rows with an equal text or image are only {counts[0]} groups, so that rows are "
+                        f"kept together by {names} alone (compare.group_by); texts of training may be tested too"
                     )
                 return names
         raise RecipeError(
