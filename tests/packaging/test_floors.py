@@ -39,6 +39,7 @@ FLOORS = {
         "explanations",
         "runs",
         "multitask compare prediction proposals",
+        "search",
         "serving",
         "commands",
         "cli sentence_module",

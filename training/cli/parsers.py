@@ -9,6 +9,7 @@ from .evaluate import add_evaluate
 from .explain import add_explain
 from .new import add_new
 from .predict import add_predict
+from .search import add_search
 from .serve import add_serve
 from .space import add_space
 from .train import add_train
@@ -21,6 +22,7 @@ PARSERS = (  # in the order of `plait --help`
     add_new,
     add_evaluate,
     add_predict,
+    add_search,
     add_explain,
     add_serve,
     add_space,

@@ -30,6 +30,7 @@ COMMANDS = CommandTable(
     "new",
     "evaluate",
     "predict",
+    "search",
     "explain",
     "serve",
     "space",
