@@ -80,7 +80,8 @@ def load_model_recipe(reference: str, overrides: Mapping[str, Any]) -> Recipe:
         if saved is not None and content["settings"].get("thresholds") is None:
             content["settings"]["thresholds"] = saved["thresholds"]
     else:
-        content = {} if "task" in overrides else {"task": find_default_task(reference)}
+        content = {"model": {"from_pretrained": reference}}
+        content |= {} if "task" in overrides else {"task": find_default_task(reference)}
     for key, value in overrides.items():
         set_dotted(content, key, value)
     return build_recipe(content)

@@ -5,6 +5,7 @@ from typing import Any
 
 from .components import (
     add_endpoint,
+    build_field,
     build_generation_options,
     read_generation_options,
     show_errors,
@@ -25,16 +26,23 @@ class ChatPanel:
         self.gradio, self.served = gradio, served
 
     def build(self) -> None:
-        """Builds the conversation, the box to write in, and the settings of replies."""
+        """Builds the conversation, its image if the model sees, the box to write in, and the settings of replies."""
         gradio, settings = self.gradio, self.served.settings
-        chat = gradio.Chatbot(label="conversation", height=420, buttons=["copy"], placeholder="Write a message below.")
+        others = [field for field in self.served.fields if field.modality != MESSAGES]
+        with gradio.Row(equal_height=False):
+            with gradio.Column(scale=7):
+                chat = gradio.Chatbot(label="conversation", height=420, placeholder="Write a message below.")
+            media: dict[str, Any] = {}
+            if others:
+                with gradio.Column(scale=3):
+                    media = {field.name: build_field(gradio, field) for field in others}
         with gradio.Row():
             box = gradio.Textbox(show_label=False, placeholder="your message", lines=1, scale=8, container=False)
             send = gradio.Button("Send", variant="primary", scale=1, min_width=90)
             clear = gradio.Button("New", scale=1, min_width=90)
         options = build_generation_options(gradio, self.served)
         call = {"api_visibility": "private", "concurrency_limit": settings.batch_size}
-        given = {"chat": chat, "message": box, **options}
+        given = {"chat": chat, "message": box, **media, **options}
         reply = show_errors(gradio, self.reply, list(given))
         for event in (send.click, box.submit):
             event(reply, inputs_kwargs=given, outputs=[chat, box], **call)
@@ -42,11 +50,13 @@ class ChatPanel:
         if settings.api:
             messages = gradio.JSON(visible=False, label=MESSAGES)
             about = 'Answers a conversation, [{"role": "user", "content": "..."}, ...].'
-            add_endpoint(gradio, "predict", self.answer, {MESSAGES: messages, **options}, about, settings.batch_size)
+            add_endpoint(
+                gradio, "predict", self.answer, {MESSAGES: messages, **media, **options}, about, settings.batch_size
+            )
 
     def answer(self, **values: Any) -> dict[str, Any]:
         """Returns the reply to a conversation as JSON."""
-        row = self.served.build_row({MESSAGES: values[MESSAGES]})
+        row = self.served.build_row(values)
         return self.served.predict(row, **read_generation_options(self.served, values))
 
     def reply(self, chat: Any = None, message: str | None = None, **values: Any) -> tuple[list[dict[str, str]], str]:
