@@ -140,7 +140,9 @@ def list_cached_models() -> dict[str, CachedModel]:
     found = {}
     for repo in repos:
         for revision in repo.revisions if repo.repo_type == "model" else ():
-            files = {file.file_name: file.file_path for file in revision.files}
+            # a sentence encoder has a config.json in its folders too
+            inside = [file for file in revision.files if file.file_path.parent == revision.snapshot_path]
+            files = {file.file_name: file.file_path for file in inside}
             if "main" in revision.refs and "config.json" in files and has_weights(files):
                 found[repo.repo_id] = CachedModel(find_cached_type(files["config.json"]), "modules.json" in files)
     return {name: model for name, model in found.items() if model.model_type}
