@@ -16,7 +16,7 @@ import yaml
 from transformers import TrainingArguments
 
 from plait.training import PlaitTrainingArguments
-from plait.training.recipes.schema import CompareRecipe, DataRecipe, ModelRecipe, Recipe, TokenizerRecipe
+from plait.training.recipes.schema import SECTIONS, Recipe
 from plait.training.tasks.registry import TASKS
 
 DOCS = Path(__file__).parent
@@ -24,7 +24,6 @@ ROOT = DOCS.parent
 RECIPES = ROOT / "training" / "recipes"
 NAMES = re.compile(r"^(?P<names>\w+(?:, \w+)*): (?P<text>.+(?:\n    .+)*)", re.MULTILINE)
 TERMS = re.compile(r"(?P<names>`\w+`(?:,\s`\w+`)*):\s")
-SECTIONS = {"model": ModelRecipe, "data": DataRecipe, "tokenizer": TokenizerRecipe, "compare": CompareRecipe}
 INTRODUCTION = """# Recipes
 
 A recipe is a training run as a YAML file. `plait train NAME` runs one that comes with plait, `plait train FILE.yaml`

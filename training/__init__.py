@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .optimization.arguments import PlaitTrainingArguments
     from .parameters import fresh_modules, parameter_groups
     from .recipes.schema import Recipe
+    from .runs.loading import load_run
     from .runs.pipelines import pipeline
     from .runs.recipe import load_recipe
     from .tasks.collator import PlaitDataCollator
@@ -37,6 +38,7 @@ LAZY = {
     "fresh_modules": ".parameters",
     "load_data": ".data.loading",
     "load_recipe": ".runs.recipe",
+    "load_run": ".runs.loading",
     "parameter_groups": ".parameters",
     "part_of": "..modeling.composition.parameter_names",
     "pipeline": ".runs.pipelines",
@@ -58,6 +60,7 @@ __all__ = [
     "fresh_modules",
     "load_data",
     "load_recipe",
+    "load_run",
     "parameter_groups",
     "part_of",
     "pipeline",

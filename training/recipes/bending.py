@@ -115,7 +115,8 @@ class Bending:
         parts = {name: self.model[name] for name in TOWER_KEYS if self.model.get(name) is not None}
         absent = {name for name in TOWER_KEYS if composed and name not in parts}
         fresh = {name for name, part in parts.items() if isinstance(part, dict) and self.is_given(f"model.{name}")}
-        dropped = absent | fresh | self._find_adapted({*parts} - fresh)
+        loaded = {name for name in TOWER_KEYS if find_value(self.shipped, f"model.{name}") is not None}
+        dropped = absent | fresh | self._find_adapted({*parts} - fresh if composed else loaded)
         self._keep_names("model.freeze", lambda part: part not in dropped)
         self._keep_names("training.frozen", lambda part: part not in dropped)
         rates = find_mapping(self.training, "learning_rates")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..recipes.errors import RecipeError
 from ..recipes.files import set_dotted
 from ..recipes.schema import Recipe
 from ..tasks.base import Task
-from ..tasks.registry import find_class_task
+from ..tasks.registry import find_class_task, find_task
 from .adapters import load_weights
 from .building import resolve_reference
 from .folder import RUN_FOLDER
@@ -43,6 +44,16 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
     if task.generates:
         set_generation(model, recipe.generation)
     return model, processor
+
+
+def load_run(folder: str | PathLike[str]) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:
+    """Loads the model and the processor of a run folder, with adapters added to the weights that they belong to.
+
+    Raises:
+        RecipeError: no such folder, one that no run has filled, or a tower of its recipe that cannot be found.
+    """
+    recipe = load_model_recipe(fspath(folder), {})
+    return load_model(fspath(folder), recipe, find_task(recipe.task))
 
 
 def check_run_model(reference: str) -> None:

@@ -292,19 +292,28 @@ def compute_limits(processor: PlaitProcessor, recipe: Recipe) -> ConversationLim
     return ConversationLimits(min(recipe.max_length or positions, positions), positions - new)
 
 
-def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages, begin: bool = False) -> list[int]:
-    """Returns the tokens of a conversation in the tokenizer's chat template; with `begin` up to where the assistant's
+def render_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, begin: bool = False) -> str:
+    """Returns a conversation as the text of the tokenizer's chat template; with `begin` up to where the assistant's
     next reply starts."""
     reader: Any = tokenizer
-    text = reader.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=begin)
-    return call_tokenizer(reader, text, add_special_tokens=False, verbose=False)["input_ids"]
+    return reader.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=begin)
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Returns the tokens of a text, without special tokens beside those that it names."""
+    return call_tokenizer(tokenizer, text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages, begin: bool = False) -> list[int]:
+    """Returns the tokens of `render_text`."""
+    return encode_text(tokenizer, render_text(tokenizer, messages, begin))
 
 
 def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> TokenizedConversation:
     """Tokenizes a conversation. The labels of a reply are the tokens by which the conversation up to and with it is
     longer than the conversation before it.
 
-    Raises RecipeError for a chat template in which a later message changes the tokens of earlier ones.
+    Raises RecipeError for a chat template in which a later message changes the text of earlier ones.
     """
     whole = render_conversation(tokenizer, messages)
     labels = [-100] * len(whole)
@@ -316,9 +325,31 @@ def tokenize_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages
             render_conversation(tokenizer, messages[: number + 1]),
         )
         if whole[: len(after)] != after or after[: len(before)] != before:
+            return tokenize_pieces(tokenizer, messages)
+        labels[len(before) : len(after)] = after[len(before) :]
+    return TokenizedConversation(whole, labels)
+
+
+def tokenize_pieces(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> TokenizedConversation:
+    """Tokenizes a conversation in pieces, each up to where a reply begins or ends, as `generate` continues a prompt:
+    for tokenizers that join the end of a prompt and the beginning of a reply ("assistant: ", "hi") into one token.
+
+    Raises RecipeError as `tokenize_conversation` does.
+    """
+    whole, ids, labels, start = render_text(tokenizer, messages), [], [], 0
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before, after = (
+            render_text(tokenizer, messages[:number], begin=True),
+            render_text(tokenizer, messages[: number + 1]),
+        )
+        if not (whole.startswith(after) and after.startswith(before)):
             raise RecipeError(
                 f"settings.chat_template: message {number} changes the tokens of those before it, so the tokens of the "
                 "reply cannot be determined: use a template that only appends text"
             )
-        labels[len(before) : len(after)] = after[len(before) :]
-    return TokenizedConversation(whole, labels)
+        asked, said = (encode_text(tokenizer, text) for text in (before[start:], after[len(before) :]))
+        ids, labels, start = [*ids, *asked, *said], [*labels, *[-100] * len(asked), *said], len(after)
+    rest = encode_text(tokenizer, whole[start:])
+    return TokenizedConversation([*ids, *rest], [*labels, *[-100] * len(rest)])

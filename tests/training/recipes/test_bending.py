@@ -94,6 +94,19 @@ def test_a_loaded_model_takes_the_place_of_the_towers() -> None:
     assert load_recipe("dialogue", {"model.decoder": "some/decoder"}).model.from_pretrained is None
 
 
+def test_parts_that_get_adapters_are_not_frozen_cached_or_slowed_down() -> None:
+    """Those that the recipe trains or, if it freezes all, all; with a target, that alone."""
+    recipe = load_recipe("image_text", {"lora": {"r": 4}})
+    assert recipe.training["learning_rates"] == {}
+    recipe = load_recipe("sentiment", {"lora": {"r": 4}})
+    assert (recipe.model.freeze, recipe.training["cache_features"]) == ([], [])
+    recipe = load_recipe("captioning", {"lora": {"r": 4}})
+    assert (recipe.model.freeze, recipe.training["learning_rates"]) == (["image"], {})
+    for source in ({}, {"model.from_pretrained": "runs/visual-chat"}):
+        recipe = load_recipe("visual_chat", {**source, "lora": {"target": "decoder"}})
+        assert (recipe.model.freeze, recipe.training["cache_features"]) == (["image"], ["image"])
+
+
 def write_targets(folder: Path, kind: str, pictures: dict[str, Path]) -> Path:
     labels = {"numbers": [0.5, 1.5, 2.5], "lists": [["a"], ["a", "b"], ["b"]], "classes": ["a", "b", "a"]}[kind]
     rows = [

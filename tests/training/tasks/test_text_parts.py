@@ -22,7 +22,7 @@ from plait.training.metrics.question_answering import (
 )
 from plait.training.recipes.errors import RecipeError
 from plait.training.tasks.causal_lm import split_blocks, tokenize_documents
-from plait.training.tasks.dialogue import CHAT_TEMPLATE, tokenize_conversation
+from plait.training.tasks.dialogue import CHAT_TEMPLATE, render_conversation, tokenize_conversation
 from plait.training.tasks.question_answering import rank_answers
 
 from ..text_recipes import FILLER, chats, pairs, questions
@@ -137,6 +137,18 @@ def test_only_the_replies_are_learnt(tokenizer: PreTrainedTokenizerFast) -> None
         tokenize_conversation(tokenizer, messages[:2]).input_ids
         == ids[: len(tokenize_conversation(tokenizer, messages[:2]).input_ids)]
     )
+
+
+def test_a_reply_after_a_space_is_learnt_as_it_is_generated(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The space that ends the prompt and the word that begins the reply are one token of the text as a whole."""
+    tokenizer = rewrap_tokenizer(tokenizer, TARGET_TEMPLATE)
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("'assistant:'", "'assistant: '")
+    messages = chats()[0]["messages"]
+    ids, labels = tokenize_conversation(tokenizer, messages)
+    learnt = tokenizer.decode([token for token, label in zip(ids, labels, strict=True) if label != -100])
+    assert learnt.split() == ["Anna[SEP]", "Rome[SEP]"]
+    prompt = render_conversation(tokenizer, messages[:1], begin=True)
+    assert (ids[: len(prompt)], labels[: len(prompt)]) == (prompt, [-100] * len(prompt))
 
 
 def test_a_template_that_rewrites_the_past_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
