@@ -57,7 +57,7 @@ def check_orders(*orders: str) -> None:
     run_python(ORDERS.format(orders=orders))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["keys", "data"]], ids=" ".join)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     found = json.loads(run_python(HELP.format(arguments=arguments)).splitlines()[-1])
     assert not found["code"]

@@ -1,6 +1,6 @@
 """The options of `plait check`."""
 
-from .options import Commands
+from .options import Commands, add_output_options
 
 
 def add_check(commands: Commands) -> None:
@@ -12,3 +12,4 @@ def add_check(commands: Commands) -> None:
         "damaged: checksums, tensors, numbers that are not finite, files that do not load. Exit code 1: something is.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a run folder, a model folder or a feature cache")
+    add_output_options(parser)

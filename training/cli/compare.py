@@ -1,6 +1,6 @@
 """The options of `plait compare`."""
 
-from .options import Commands, add_changed_data
+from .options import Commands, add_changed_data, add_output_options
 
 
 def add_compare(commands: Commands) -> None:
@@ -16,4 +16,5 @@ def add_compare(commands: Commands) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the comparison folder if it exists")
     parser.add_argument("--resume", action="store_true", help="keep the finished trainings and run the others")
     add_changed_data(parser)
+    add_output_options(parser)
     parser.epilog = "--key value overrides a value of the recipe: --compare.folds 5 --compare.fusions '[late, early]'"

@@ -1,6 +1,6 @@
 """The options of `plait evaluate`."""
 
-from .options import Commands, add_overwrite
+from .options import Commands, add_output_options, add_overwrite
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -31,6 +31,7 @@ def add_evaluate(commands: Commands) -> None:
         help="choose the thresholds of several labels on --split (default: validation) and save them in the run, "
         "for predict; nothing else is measured",
     )
+    add_output_options(parser)
     parser.epilog = (
         "--key value overrides a value of the run's recipe: --data.columns.text question --metrics '[accuracy]'"
     )

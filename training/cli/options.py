@@ -15,3 +15,11 @@ def add_changed_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow_changed_data", action="store_true", help="resume with other data than the run was started with"
     )
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --quiet and --json to a command with results."""
+    parser.add_argument("--quiet", action="store_true", help="print the results and errors, without progress")
+    parser.add_argument(
+        "--json", action="store_true", help="print the results as one JSON object; all else goes to the error stream"
+    )

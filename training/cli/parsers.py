@@ -3,10 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
+from ...configuration.version import VERSION
 from .check import add_check
 from .compare import add_compare
+from .completion import SHELLS, PrintCompletion
 from .evaluate import add_evaluate
 from .explain import add_explain
+from .keys import add_keys
 from .new import add_new
 from .predict import add_predict
 from .search import add_search
@@ -28,6 +31,7 @@ PARSERS = (  # in the order of `plait --help`
     add_space,
     add_compare,
     add_check,
+    add_keys,
 )
 
 
@@ -35,6 +39,13 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     """Builds the parser of `plait` and, by name, those of its commands, which know no override (`split_overrides`)."""
     parser = argparse.ArgumentParser(
         prog="plait", description="Compose towers into one multimodal model, train it and use it.", epilog=EPILOG
+    )
+    parser.add_argument("--version", action="version", version=f"plait {VERSION}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        metavar="SHELL",
+        help=f'print a completion script for {", ".join(SHELLS)}: eval "$(plait --print-completion bash)"',
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for add_command in PARSERS:

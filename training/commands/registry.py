@@ -36,4 +36,5 @@ COMMANDS = CommandTable(
     "space",
     "compare",
     "check",
+    "keys",
 )

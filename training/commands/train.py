@@ -12,11 +12,13 @@ from ..proposals.writing import format_proposal
 from ..recipes.errors import RecipeError
 from ..recipes.files import parse_overrides
 from ..recipes.schema import Recipe
+from ..reports.writing import REPORT_FILE
 from ..runs.recipe import load_recipe
 from ..runs.train import Results, format_results
 from ..runs.train import train as train_task
 from .new import split_inputs
 from .options import format_command, is_main_process
+from .output import hold_output, print_results
 
 
 def run_recipe(
@@ -40,11 +42,11 @@ def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: 
     command = format_command(arguments)
     if is_table(options):
         return run_train_table(options, parse_overrides(overrides), command)
-    recipe = load_recipe(options.recipe, parse_overrides(overrides))
-    results = run_recipe(recipe, command, options.overwrite, options.resume, options.allow_changed_data)
+    with hold_output(options):
+        recipe = load_recipe(options.recipe, parse_overrides(overrides))
+        results = run_recipe(recipe, command, options.overwrite, options.resume, options.allow_changed_data)
     if is_main_process():
-        print(format_results(results))
-        print(f"saved in {recipe.output_dir}")
+        print_trained(options, recipe, results)
     return 0
 
 
@@ -59,11 +61,21 @@ def run_train_table(options: argparse.Namespace, overrides: dict[str, Any], comm
     """Runs `plait train` on a table: prints what was found and chosen, trains, and prints each metric."""
     keeps = options.overwrite or options.resume
     inputs = split_inputs(options.inputs)
-    proposal, recipe = propose_recipe(options.recipe, options.target, inputs, overrides, keep_name=keeps)
+    with hold_output(options):
+        proposal, recipe = propose_recipe(options.recipe, options.target, inputs, overrides, keep_name=keeps)
+        if proposal is not None:
+            print(f"{format_proposal(proposal)}\n", flush=True)
+        flags = (options.overwrite, options.resume, options.allow_changed_data)
+        results = train_proposed(recipe, proposal, command, *flags)
     if proposal is not None:
-        print(f"{format_proposal(proposal)}\n", flush=True)
-    flags = (options.overwrite, options.resume, options.allow_changed_data)
-    results = train_proposed(recipe, proposal, command, *flags)
-    if proposal is not None:
-        print(f"{format_results(results)}\nsaved in {recipe.output_dir}")
+        print_trained(options, recipe, results)
     return 0
+
+
+def print_trained(options: argparse.Namespace, recipe: Recipe, results: Results) -> None:
+    """Prints the metrics of a run, where it lies and the page to open."""
+    folder = Path(str(recipe.output_dir)).expanduser()
+    page = folder / REPORT_FILE
+    lines = [format_results(results), f"saved in {recipe.output_dir}", *([f"open {page}"] if page.is_file() else [])]
+    content = {"output_dir": str(recipe.output_dir), "results": results}
+    print_results(options, "\n".join(lines), {**content, "report": str(page) if page.is_file() else None})
