@@ -37,6 +37,7 @@ FLOORS = {
         "tasks",
         "trainer",
         "explanations",
+        "reports",
         "runs",
         "multitask compare prediction proposals",
         "search",

@@ -11,7 +11,7 @@ HELP = """
 import json, sys, time
 from plait.training.cli import main
 try:
-    main({arguments!r})
+    code = main({arguments!r})
 except SystemExit as stop:
     code = stop.code
 print()

@@ -15,6 +15,7 @@ SECTION_HINTS = {
 
 def add_keys(commands: Commands) -> None:
     """Adds the parser of `plait keys`."""
+    hints = ", ".join(f"{name} ({meaning})" for name, meaning in SECTION_HINTS.items())
     parser = commands.add_parser(
         "keys",
         help="list the keys of a recipe and what they mean",
@@ -25,6 +26,6 @@ def add_keys(commands: Commands) -> None:
         nargs="?",
         choices=tuple(SECTION_HINTS),
         metavar="SECTION",
-        help=f"{', '.join(f'{name} ({meaning})' for name, meaning in SECTION_HINTS.items())}; default: all but the last two",
+        help=f"{hints}; default: all but the last two",
     )
     parser.epilog = "Example: plait keys data"

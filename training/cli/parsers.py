@@ -12,6 +12,7 @@ from .explain import add_explain
 from .keys import add_keys
 from .new import add_new
 from .predict import add_predict
+from .report import add_report
 from .search import add_search
 from .serve import add_serve
 from .space import add_space
@@ -32,6 +33,7 @@ PARSERS = (  # in the order of `plait --help`
     add_compare,
     add_check,
     add_keys,
+    add_report,
 )
 
 

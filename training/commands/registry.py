@@ -37,4 +37,5 @@ COMMANDS = CommandTable(
     "compare",
     "check",
     "keys",
+    "report",
 )

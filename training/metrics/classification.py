@@ -187,7 +187,7 @@ class Metrics:
         are chosen labels, or probabilities (rows, labels)."""
         if self.problem_type == REGRESSION:
             references = references.reshape(predictions.shape)
-        return self._compute(self.metrics, references, predictions, self._select_labels(predictions))
+        return self._compute(self.metrics, references, predictions, self.choose_labels(predictions))
 
     def compute_per_row(self) -> RowValues:
         """Returns what each metric is computed from over all rows since `reset`, for intervals over the rows."""
@@ -246,7 +246,8 @@ class Metrics:
             for name, metric in metrics.items()
         }
 
-    def _select_labels(self, predictions: np.ndarray) -> np.ndarray:
+    def choose_labels(self, predictions: np.ndarray) -> np.ndarray:
+        """Returns the chosen labels of predictions as `reduce` leaves them; regression: the values."""
         if not any(metric.scores for metric in self.metrics.values()):
             return predictions
         return predictions.argmax(-1) if self.problem_type == SINGLE else predictions > 0.5

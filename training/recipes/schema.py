@@ -180,6 +180,8 @@ class Recipe:
     output_dir: the run folder.
     card_modalities: the number of test rows on which the model card says what each modality adds to the answers
         (`plait.explain_modalities`; null: none).
+    report: whether a finished run writes report.html with figures and examples (PLAIT_REPORT=0 in the environment
+        switches all off).
     tasks: several tasks for one model: for each name a recipe with its own task, data, settings, metrics, max_length,
         generation, and `weight` of the loss; model, tokenizer, processor, training and seed are those of this recipe.
     temperature: with `tasks`, each batch is of one task, sampled with probability proportional to
@@ -203,6 +205,7 @@ class Recipe:
     seed: int = 42
     output_dir: str | None = None
     card_modalities: int | None = None
+    report: bool = True
 
     # no field, and in no file: the dotted keys whose values come from a recipe that ships with plait, which give way
     shipped = frozenset[str]()

@@ -11,6 +11,7 @@ from torch.nn import Module
 from transformers import set_seed
 
 from ...configuration.messages import to_one_line
+from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ...processing.errors import find_row_error
 from ..data.labels import LabelSpec, read_config_labels
@@ -21,6 +22,7 @@ from ..metrics.per_row import compare_rows
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
+from ..reports.recording import Recorder, record_answers
 from ..tasks.base import Task
 from ..tasks.registry import find_task
 from ..trainer.label_thresholds import has_thresholds, tune_thresholds
@@ -38,13 +40,15 @@ TIMING_SUFFIXES = ("_runtime", "_per_second", "_preparation_time", "epoch")
 
 class EvaluationResult(NamedTuple):
     """A model's metrics on one split, the object that computed them, the prepared rows, all splits as they were loaded,
-    and the processor."""
+    the processor, the model, and its answers."""
 
     scores: dict[str, float]
     metrics: Any
     rows: Any
     data: DataSplits
     processor: PlaitProcessor
+    model: PlaitPreTrainedModel
+    recorder: Recorder
 
 
 def evaluate(reference: str, recipe: Recipe, split: str | None = None) -> dict[str, float]:
@@ -134,10 +138,10 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         metrics = build_metrics(recipe, task, labels, processor)
         evaluator = build_evaluator(recipe, model, collator, metrics, folder)
-        with refuse_unreadable_rows(rows):
+        with record_answers(evaluator, metrics) as recorder, refuse_unreadable_rows(rows):
             scores = evaluator.evaluate(rows)
     kept = {name.removeprefix("eval_"): value for name, value in scores.items() if not name.endswith(TIMING_SUFFIXES)}
-    return EvaluationResult(kept, metrics, rows, data, processor)
+    return EvaluationResult(kept, metrics, rows, data, processor, model, recorder)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ class FolderKind:
         except (RecipeError, FileNotFoundError):
             logger.warning(f"{folder / self.recipe_file} is damaged: the given recipe takes its place")
             return
-        ignored = {"output_dir", *self.changeable_keys, *(f"training.{key}" for key in RESUMABLE_TRAINING)}
+        ignored = {"output_dir", "report", *self.changeable_keys, *(f"training.{key}" for key in RESUMABLE_TRAINING)}
         if changed_data or read_run_file(folder).get("data"):  # the data are compared, wherever they lie
             ignored |= list_places(old) | list_places(recipe)
         changed = find_differences(old, recipe, ignored)

@@ -1,7 +1,7 @@
 """A training run: from a recipe to a folder with the model, its card, its metrics and its recipe."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from ..optimization.target_scale import fit_target_scale
 from ..parameters import freeze
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
+from ..reports.recording import Recorder, record_answers
 from ..storage.atomic import write_json
 from ..tasks.base import Task
 from ..tasks.registry import find_task
@@ -39,6 +40,7 @@ from .claim import ClaimedFolder
 from .fitting import run_trainer
 from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from .model_card import write_card
+from .reporting import Evaluated, is_report_wanted, write_run_report
 from .settling import settle_best_metric, settle_loss, settle_parts
 from .thresholds import save_thresholds
 
@@ -57,6 +59,7 @@ class TrainingRun:
     processor: PlaitProcessor
     metrics: Metrics | StreamedMetrics
     trainer: PlaitTrainer
+    recorders: dict[str, Recorder] = field(default_factory=dict)  # of the final evaluation of each split
 
 
 def train(
@@ -86,6 +89,8 @@ def train(
                 save_thresholds(folder.path, thresholds)
             added = describe_modalities(run)
             write_card(folder.path, recipe, run.task, run.model, run.data, results, command, modalities=added)
+            if is_report_wanted(recipe):
+                write_run_report(folder.path, describe_run(run, results))
         folder.finish()
     return results
 
@@ -175,7 +180,8 @@ def evaluate_splits(run: TrainingRun) -> Results:
     for split in ("validation", "test"):
         if split in run.data.splits:
             data: Any = run.data.splits[split]
-            scores = run.trainer.evaluate(data, metric_key_prefix=split)
+            with record_answers(run.trainer, run.metrics) as run.recorders[split]:
+                scores = run.trainer.evaluate(data, metric_key_prefix=split)
             names = ["loss", *run.metrics.names]
             measured = {name: scores[f"{split}_{name}"] for name in names if f"{split}_{name}" in scores}
             results[split] = {"model": measured, **run.task.measure_baselines(run.metrics, run.data, data)}
@@ -185,6 +191,14 @@ def evaluate_splits(run: TrainingRun) -> Results:
                     alone = {name: scores[key] for name, key in given.items() if key in scores}
                     results[split] |= {f"{pattern}_only": alone} if alone else {}
     return results
+
+
+def describe_run(run: TrainingRun, results: Results) -> Evaluated:
+    """Returns what the report of a run is made from: its test split, else its validation split."""
+    split = next((name for name in ("test", "validation") if name in run.recorders), None)
+    recorder = None if split is None else run.recorders[split]
+    history = run.trainer.state.log_history
+    return Evaluated(run.recipe, run.task, run.model, run.processor, run.data, split, recorder, results, history)
 
 
 def format_results(results: Results) -> str:
