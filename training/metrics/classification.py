@@ -199,7 +199,7 @@ class Metrics:
             return {name: scores[name] for name in self.metrics}
         references = references.reshape(predictions.shape) if self.problem_type == REGRESSION else references
         return {
-            name: RowAnswers(references, predictions, partial(self._measure, name, metric, self._select_labels))
+            name: RowAnswers(references, predictions, partial(self._measure, name, metric, self.choose_labels))
             for name, metric in self.metrics.items()
         }
 

@@ -20,15 +20,16 @@ def collect_answers(task: Task, recorder: Recorder, rows: Any) -> Answers:
     if isinstance(recorder, LabelRecorder):
         return collect_label_answers(recorder)
     metrics = recorder.metrics
-    answers = Answers(OTHER, len(rows))
     if isinstance(metrics, RetrievalMetrics):
-        answers = Answers(ITEMS, len(rows), scores=score_ranks(recorder, metrics.pair))
-    elif isinstance(metrics, SpanMetrics):
+        return Answers(ITEMS, len(rows), scores=score_ranks(recorder, metrics.pair))
+    answers = Answers(OTHER, len(rows))
+    if isinstance(metrics, SpanMetrics):
         answers = Answers(TEXTS, len(rows), texts=collect_spans(recorder, metrics))
     elif isinstance(metrics, GenerationMetrics) and metrics.metric_names:
         answers = Answers(TEXTS, len(rows), texts=collect_texts_of(recorder.records))
     if isinstance(metrics, SupportsRowScores):
-        answers.scores = metrics.compute_per_row()
+        values = metrics.compute_per_row()
+        answers.scores = {name: score for name, score in values.items() if isinstance(score, RowScore)}
         answers.arrays = {**number_groups(task.collect_row_groups(rows))}
     return answers
 

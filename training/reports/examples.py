@@ -11,7 +11,7 @@ from ..data.media import TARGET_IMAGE
 from ..metrics.classification import find_known_rows
 from ..metrics.retrieval import RetrievalItem
 from .answers import TEXTS, Answers, select_evenly
-from .inputs import cut_text, describe_inputs
+from .inputs import cut_text, show_inputs
 
 WRONG, RIGHT, GENERATED, QUERIES, ANSWERS_SHOWN = 12, 8, 16, 8, 5  # examples of each kind; answers of a query
 
@@ -52,7 +52,7 @@ def choose_examples(answers: Answers, rows: Any, labels: Sequence[str], inputs: 
 def show_row(rows: Any, number: int, inputs: Sequence[str]) -> Example:
     """Returns the number and the inputs of a row."""
     row = rows[number]
-    return {"row": number, "inputs": describe_inputs(row, [name for name in inputs if name in row])}
+    return {"row": number, "inputs": show_inputs(row, [name for name in inputs if name in row])}
 
 
 def choose_classes(answers: Answers, rows: Any, labels: Sequence[str], inputs: Sequence[str]) -> list[Group]:
@@ -162,7 +162,7 @@ def choose_queries(
 def show_side(rows: Any, number: int, side: str, inputs: Sequence[str]) -> list[dict[str, str]]:
     """Returns the inputs of one side of a row."""
     names = [name for name in inputs if name.partition(".")[0] == side]
-    return describe_inputs(rows[number], [name for name in names if name in rows[number]])
+    return show_inputs(rows[number], [name for name in names if name in rows[number]])
 
 
 def list_input_columns(columns: Sequence[str], targets: Sequence[str]) -> list[str]:

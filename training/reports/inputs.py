@@ -16,7 +16,7 @@ from ...processing.images import read_image
 from ..data.identity import read_content
 from ..data.media import READ_ERRORS, TARGET_IMAGE, Row, find_columns, list_present
 
-THUMBNAIL = 176  # pixels of the longer side at most
+LONGER_SIDE = 176  # pixels of the longer side at most
 MOST_CHARACTERS = 600  # of a text
 MOST_CLIP_BYTES = 400_000  # of a file that is put on the page
 MOST_SECONDS = 15  # of decoded samples
@@ -24,7 +24,7 @@ TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg
 TYPES |= {".mp4": "video/mp4", ".webm": "video/webm"}
 
 
-def describe_inputs(row: Row, columns: Sequence[str]) -> list[dict[str, str]]:
+def show_inputs(row: Row, columns: Sequence[str]) -> list[dict[str, str]]:
     """Returns what can be shown of the row's inputs: for each a `name` and one of `text`, `image`, `audio`, `video`
     (data URLs) or `note`."""
     media = {name: kind for kind in (*MEDIA, TARGET_IMAGE) for name in find_media_columns(columns, kind)}
@@ -75,13 +75,13 @@ def show_item(kind: str, value: Any) -> dict[str, str]:
 
 
 def make_thumbnail(value: Any) -> str:
-    """Returns an image of at most THUMBNAIL pixels as a data URL."""
+    """Returns an image of at most LONGER_SIDE pixels as a data URL."""
     image = read_image(value)
-    small = max(image.size) <= THUMBNAIL // 2
+    small = max(image.size) <= LONGER_SIDE // 2
     if small:  # whole multiples keep the pixels as they are
-        factor = THUMBNAIL // 2 // max(image.size) or 1
+        factor = LONGER_SIDE // 2 // max(image.size) or 1
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((LONGER_SIDE, LONGER_SIDE))
     file = BytesIO()
     image.convert("RGB").save(file, "PNG" if small else "JPEG", **({} if small else {"quality": 82}))
     return to_url(file.getvalue(), "image/png" if small else "image/jpeg")
