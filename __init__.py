@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .training.explanations.results import Explanation
     from .training.optimization.arguments import PlaitTrainingArguments
     from .training.parameters import parameter_groups
+    from .training.pipelines.factory import pipeline
     from .training.proposals.fit import FittedModel, fit
-    from .training.runs.pipelines import pipeline
     from .training.trainer.trainer import PlaitTrainer
 
 __version__ = VERSION
@@ -81,7 +81,7 @@ LAZY = {
     "explain_modalities": ".training.explanations.modalities",
     "fit": ".training.proposals.fit",
     "parameter_groups": ".training.parameters",
-    "pipeline": ".training.runs.pipelines",
+    "pipeline": ".training.pipelines.factory",
 }
 SUBPACKAGES = ("configuration", "modeling", "processing")  # `plait.modeling` needs no import of its own
 

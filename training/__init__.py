@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from .metrics.question_answering import SpanMetrics
     from .optimization.arguments import PlaitTrainingArguments
     from .parameters import fresh_modules, parameter_groups
+    from .pipelines.factory import pipeline
     from .recipes.schema import Recipe
     from .runs.loading import load_run
-    from .runs.pipelines import pipeline
     from .runs.recipe import load_recipe
     from .tasks.collator import PlaitDataCollator
     from .trainer.trainer import PlaitTrainer
@@ -41,7 +41,7 @@ LAZY = {
     "load_run": ".runs.loading",
     "parameter_groups": ".parameters",
     "part_of": "..modeling.composition.parameter_names",
-    "pipeline": ".runs.pipelines",
+    "pipeline": ".pipelines.factory",
     "save_word_tower": ".data.word_vectors",
 }
 

@@ -39,7 +39,7 @@ FLOORS = {
         "explanations",
         "reports",
         "runs",
-        "multitask compare prediction proposals",
+        "multitask compare pipelines prediction proposals",
         "search",
         "serving",
         "commands",

@@ -1,6 +1,8 @@
 """The generation settings of a run."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ...configuration.messages import to_one_line
@@ -27,3 +29,16 @@ def set_generation(model: PlaitPreTrainedModel, settings: Mapping[str, Any]) -> 
         raise RecipeError(f"generation: {to_one_line(error)}") from error
     if unknown:
         raise RecipeError(f"generation has no setting {', '.join(unknown)}: see transformers' GenerationConfig")
+
+
+@contextmanager
+def use_generation_settings(model: PlaitPreTrainedModel, options: Mapping[str, Any]) -> Iterator[None]:
+    """Changes the model's generation settings for as long as the context lasts."""
+    usual: Any = model.generation_config
+    if options:
+        model.generation_config = copy.deepcopy(usual)
+        set_generation(model, options)
+    try:
+        yield
+    finally:
+        model.generation_config = usual

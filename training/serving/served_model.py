@@ -18,8 +18,8 @@ from ..explanations.explain import explain
 from ..recipes.schema import Recipe
 from ..runs.assembly import build_collator
 from ..runs.folder import METRICS_FILE
+from ..runs.generation_settings import use_generation_settings
 from ..runs.loading import load_model, load_model_recipe
-from ..runs.pipelines import use_generation_settings
 from ..tasks.base import move_to_device
 from ..tasks.registry import find_task
 from .batching import RequestBatcher

@@ -10,30 +10,28 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
+    AutoModelForAudioClassification,
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForImageTextToText,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
+    AutoModelForVideoClassification,
+    AutoModelForZeroShotImageClassification,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from plait import PlaitForCausalLM, PlaitForImageGeneration, PlaitProcessor
 from plait.configuration import PlaitTextConfig
 from plait.training.metrics.generation import DEFAULT_NEW_TOKENS
+from plait.training.pipelines.calls import build_call_rows, has_list, is_chat, is_list, is_record
+from plait.training.pipelines.factory import CLASSES
+from plait.training.pipelines.inference import InferencePipeline, adapt_rows, find_run_recipe
+from plait.training.pipelines.specs import PIPELINES
 from plait.training.recipes.schema import Recipe
-from plait.training.runs.pipelines import (
-    PIPELINES,
-    InferencePipeline,
-    adapt_rows,
-    build_call_rows,
-    find_run_recipe,
-    has_list,
-    is_chat,
-    is_list,
-    is_record,
-    use_generation_settings,
-)
+from plait.training.runs.generation_settings import use_generation_settings
 from plait.training.tasks.registry import find_task
 
 VQA, QA, TEXTS = PIPELINES["visual-question-answering"], PIPELINES["question-answering"], PIPELINES["translation"]
@@ -128,6 +126,15 @@ def test_only_a_run_has_a_recipe(tmp_path: Path) -> None:
         ("question-answering", AutoModelForQuestionAnswering, "text"),
         ("text-generation", AutoModelForCausalLM, "text"),
         ("text-to-image", PlaitForImageGeneration, "text"),
+        ("text-classification", AutoModelForSequenceClassification, "text"),
+        ("image-classification", AutoModelForImageClassification, "multimodal"),
+        ("audio-classification", AutoModelForAudioClassification, "audio"),
+        ("video-classification", AutoModelForVideoClassification, "multimodal"),
+        ("zero-shot-classification", AutoModelForZeroShotImageClassification, "text"),
+        ("zero-shot-image-classification", AutoModelForZeroShotImageClassification, "multimodal"),
+        ("zero-shot-audio-classification", AutoModelForZeroShotImageClassification, "audio"),
+        ("feature-extraction", AutoModelForZeroShotImageClassification, "multimodal"),
+        ("retrieval", AutoModelForZeroShotImageClassification, "multimodal"),
     ],
 )
 def test_transformers_knows_every_pipeline(name: str, auto: Any, kind: str) -> None:
@@ -137,7 +144,7 @@ def test_transformers_knows_every_pipeline(name: str, auto: Any, kind: str) -> N
              ("processor", "tokenizer", "image_processor", "feature_extractor")}  # fmt: skip
     assert loads == {"processor": True, "tokenizer": False, "image_processor": False, "feature_extractor": False}
     assert found["impl"].__name__ == f"Plait{''.join(part.title() for part in name.split('-'))}Pipeline"
-    assert len(PIPELINES) == 8
+    assert len(PIPELINES) == 17 and {*CLASSES} < {*PIPELINES}
 
 
 def test_settings_of_a_call_are_forgotten_after_it_even_if_it_fails() -> None:
