@@ -176,7 +176,7 @@ def render_table(kind: type, described: Mapping[str, str], head: str = "key") ->
     lines = [f"| {head} | type | default | meaning |", "|---|---|---|---|"]
     for name, text in described.items():
         cells = (f"`{name}`", f"`{render_type(known[name].type)}`", render_default(known[name]), text)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")  # a bar inside backticks separates no cells
     return "\n".join(lines)
 
 

@@ -10,16 +10,16 @@ import pytest
 import yaml
 
 import plait
-from plait.training.recipes.schema import CompareRecipe, DataRecipe, ModelRecipe, Recipe, TokenizerRecipe
+from plait.training.recipes.schema import SECTIONS, Recipe, TokenizerRecipe
 from plait.training.tasks.registry import TASKS
 
 from .pages import ROOT, list_pages
 from .site import load_generator
 
 GENERATOR = load_generator()
-RECIPES = (Recipe, ModelRecipe, DataRecipe, TokenizerRecipe, CompareRecipe)
+RECIPES = (Recipe, *SECTIONS.values())
 SETTINGS = list(dict.fromkeys(task.settings for task in TASKS.values()))
-COMING = {f"guides/{name}.md" for name in "own_data recipes lora predict_and_search serving reports".split()}
+COMING = {f"guides/{name}.md" for name in "own_data predict_and_search reports".split()}
 MODELS = [name for name in plait.__all__ if hasattr(getattr(plait, name), "compose") and name != "PlaitProcessor"]
 ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): ", re.MULTILINE)
 

@@ -28,6 +28,7 @@ SLOW = {
     "docs/guides/recipes.md",
     "docs/guides/retrieval.md",
     "docs/guides/run_folders.md",
+    "docs/guides/serving.md",
     "docs/guides/text_to_image.md",
     "docs/guides/training.md",
     "docs/howto/cache_features.md",
@@ -38,6 +39,7 @@ NOT_RUN: dict[str, tuple[int, str]] = {
     "README.md": (1, "make, in a clone"),
     "docs/bad_input.md": (1, "half an hour of random calls"),
     "docs/guides/many_gpus.md": (1, "several devices"),
+    "docs/guides/serving.md": (3, "pip install, and servers that run until Ctrl-C"),
     "docs/quickstart.md": (2, "pip install, and make"),
 }
 COMMAND = re.compile(r"plait (?!demo:)|(pip|make|python|torchrun|accelerate|import|from) |\$ |>>> ")
