@@ -24,6 +24,7 @@ SLOW = {
     "docs/guides/generation.md",
     "docs/guides/lora.md",
     "docs/guides/missing_modalities.md",
+    "docs/guides/own_data.md",
     "docs/guides/pretraining.md",
     "docs/guides/recipes.md",
     "docs/guides/retrieval.md",

@@ -11,6 +11,7 @@ from ..proposals.fit import propose_recipe, train_proposed
 from ..proposals.writing import format_proposal
 from ..recipes.errors import RecipeError
 from ..recipes.files import parse_overrides
+from ..recipes.keys import list_shipped_recipes
 from ..recipes.schema import Recipe
 from ..reports.writing import REPORT_FILE
 from ..runs.recipe import load_recipe
@@ -52,9 +53,18 @@ def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: 
 
 def is_table(options: argparse.Namespace) -> bool:
     """Returns whether a recipe is to be proposed for a table: its target or inputs are named, or it is a folder or a
-    file of rows."""
-    path = Path(options.recipe).expanduser()
-    return options.target is not None or options.inputs is not None or path.is_dir() or path.suffix in FILE_READERS
+    file of rows.
+
+    Raises RecipeError for a recipe with what is said of tables.
+    """
+    path, is_named = Path(options.recipe).expanduser(), options.target is not None or options.inputs is not None
+    is_recipe = path.suffix in (".yaml", ".yml") or (options.recipe in list_shipped_recipes() and not path.is_file())
+    if is_recipe and is_named:
+        raise RecipeError(
+            f"--target and --inputs are of a table, but {options.recipe} is a recipe: give the table in its place, or "
+            "map its columns with --data.columns.label NAME and so on"
+        )
+    return not is_recipe and (is_named or path.is_dir() or path.suffix in FILE_READERS)
 
 
 def run_train_table(options: argparse.Namespace, overrides: dict[str, Any], command: str) -> int:

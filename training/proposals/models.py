@@ -142,7 +142,7 @@ def list_frozen(task: str, towers: Mapping[str, TowerChoice], given: Mapping[str
 def explain_freezing(task: str) -> str:
     """Returns why pretrained towers are frozen."""
     if task == "classification":
-        return "without an accelerator training them takes long; '[]' trains them, which often gains a few points"
+        return "without a GPU training them takes long, for a few points"
     return "what they know is kept; what joins them is trained"
 
 
@@ -203,6 +203,8 @@ def add_writing_options(plan: ModelPlan, target: TargetFacts) -> None:
         plan.content["decoder_config"] = {"gated_cross_attention": True}
         plan.reasons["model.decoder_config"] = "it begins by writing as it did before, and learns to look"
     plan.sections["generation"] = {"max_new_tokens": int(max(8, 4 * target.words))}
+    if "decoder" in plan.trained and plan.frozen:
+        plan.sections["generation"]["num_beams"] = 3
     plan.sections["settings"] = {"references": "each"}
 
 

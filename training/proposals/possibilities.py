@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ...configuration.modalities import MEDIA
 from .columns import ColumnFacts
 from .table import SourceTable
 
@@ -39,10 +40,16 @@ def list_candidates(columns: Mapping[str, ColumnFacts]) -> list[tuple[str, str]]
 
 def list_ways(table: SourceTable, columns: Mapping[str, ColumnFacts]) -> list[str]:
     """Returns what is possible without a target."""
+    special = {"messages": "dialogue", "answers": "question_answering"}
+    for column, recipe in special.items():
+        if column in columns:
+            return [f"plait train {recipe} --data.source {table.data.source} (as the column {column} suggests)"]
     kinds = [facts.kind for facts in columns.values()]
     texts = [name for name, facts in columns.items() if facts.kind in ("text", "texts")]
     images = [name for name, facts in columns.items() if facts.kind == "image"]
     source, ways = table.data.source, []
+    if len(columns) == 1 and kinds[0] in MEDIA:
+        ways.append("put the files into a folder for each class, or name them in a table with a column of answers")
     if texts and images:
         ways.append("--task retrieval (search images by text and texts by image)")
         ways.append(

@@ -16,6 +16,7 @@ from .possibilities import describe_possibilities
 from .schedule import plan_training
 from .table import SourceTable, read_table
 from .target import TargetFacts, describe_target, find_target_column, shorten_names
+from .towers import list_cached_models
 
 PROPOSED_TASKS = ("classification", "generation", "retrieval", "image_generation")
 TASK_OF_TARGET = {"classes": "classification", "labels": "classification", "number": "classification"}
@@ -64,12 +65,13 @@ def propose(
     Raises RecipeError, before any work, for a table from which nothing can be learned; the message says what to do.
     """
     given = dict(overrides or {})
-    task = given.get("task")
+    task = given.get("task") or ("generation" if given.get("model.decoder") is not None else None)
     if task is not None and task not in PROPOSED_TASKS:
         raise RecipeError(
             f"--task {task}: recipes are proposed for {', '.join(PROPOSED_TASKS)}; for others name a recipe that comes "
             f"with plait: plait train RECIPE --data.source {source}"
         )
+    list_cached_models.cache_clear()  # a checkpoint may have come since the last proposal
     table = read_table(build_data_recipe(source, given))
     columns = describe_columns(table)
     wanted = target if target is not None else find_given_column(given, "label", "target", "target_image")

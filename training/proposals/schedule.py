@@ -3,7 +3,7 @@
 from math import ceil
 from typing import Any, NamedTuple
 
-HEAD_STEPS, FRESH_STEPS = 2500, 1500  # of training on the outputs of frozen towers, and of small new towers
+HEAD_STEPS, FRESH_STEPS = 2500, 1200  # of training on the outputs of frozen towers, and of small new towers
 FINE_TUNING_EPOCHS = ((1000, 10), (10_000, 5))  # rows below which so many epochs are made; 3 above
 MAX_EVALUATIONS = 15
 CACHEABLE_ROWS = {"text": 100_000, "image": 20_000, "audio": 20_000, "video": 20_000}  # whose tokens fit on a disk

@@ -19,6 +19,7 @@ SEPARATORS = (";", "|", ",", "/")
 MAX_WHOLE_CLASSES = 20  # whole numbers with more different values are predicted as numbers
 MAX_CLASSES = 1000
 LABEL_WORDS, TEXT_WORDS = 4, 5  # a label has at most so many words on average; a text to write at least so many
+WRITTEN_NAME = re.compile(r"^(captions?|summar(y|ies)|translations?|reply|replies|responses?)$", re.IGNORECASE)
 AMOUNT = re.compile(r"[$€£¥]?\s?-?\d[\d.,' ]*\s?(%|[$€£¥]|[a-zA-Z]{1,3})?")
 
 
@@ -205,10 +206,11 @@ def describe_text_target(
 def describe_word_target(facts: ColumnFacts, cells: Sequence[str]) -> TargetFacts:
     """Returns texts as classes, if they recur, or as texts to write; raises RecipeError for what may be either."""
     distinct, words = len(set(cells)), mean(map(count_words, cells))
-    recurs = distinct <= max(2, CATEGORY_SHARE * len(cells))
-    if (recurs or (distinct <= 20 and words <= LABEL_WORDS and distinct < len(cells))) and (
-        words <= 2 * TEXT_WORDS or distinct <= 20
-    ):
+    if WRITTEN_NAME.match(facts.name) and words > 1.5 and distinct > 2:
+        note = f"a column called {facts.name} is taken as texts to write (--task classification: as classes)"
+        return TargetFacts(facts.name, "text", known=len(cells), words=words, notes=(note,))
+    recurs = distinct <= max(2, CATEGORY_SHARE * len(cells)) and (words <= 2 * TEXT_WORDS or distinct <= 20)
+    if recurs or (distinct <= min(20, 0.5 * len(cells)) and words <= LABEL_WORDS):
         return build_class_target(facts, cells)
     if words >= TEXT_WORDS or distinct >= 0.9 * len(cells):
         return TargetFacts(facts.name, "text", known=len(cells), words=words)

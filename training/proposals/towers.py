@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...configuration.messages import to_one_line
 from ..recipes.errors import RecipeError
 from ..recipes.references import find_connection_failure
 from ..runs.building import find_package_folder
@@ -154,11 +153,11 @@ def has_weights(names: Iterable[str]) -> bool:
 
 
 def find_cached_type(file: Path) -> str:
-    """Returns the model type of a checkpoint's config; "" if it names none, or cannot be read."""
+    """Returns the model type of a checkpoint's config; "" if it names none, or is damaged: then it is no choice."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{file} in the Hub's cache is damaged: {to_one_line(error)}; remove it") from error
+    except (OSError, ValueError):
+        return ""
     if not isinstance(config, Mapping):
         return ""
     return str(config.get("model_type") or ("timm_wrapper" if "pretrained_cfg" in config else ""))
@@ -175,8 +174,8 @@ def propose_fresh_tower(modality: str, size: float, rows: int) -> TowerChoice | 
             "small and newly initialized, as the images are tiny and none is installed",
         )
     if modality == "video" and 0 < size <= TINY_PIXELS:
-        frames = {"model_type": "plait_video", "image_config": build_small_cnn(size), "num_frames": 8}
-        frames |= {"num_hidden_layers": 1, "num_attention_heads": 4}
+        frames = {"model_type": "plait_video", "image_config": build_small_patches(size), "num_frames": 8}
+        frames |= {"frame_pooling": "none", "num_hidden_layers": 2, "num_attention_heads": 4}
         return TowerChoice(
             {"config": frames}, "small and newly initialized, as the frames are tiny and no tower is installed"
         )
@@ -208,4 +207,17 @@ def build_small_cnn(size: float) -> dict[str, Any]:
         "hidden_sizes": [32, 64, 128],
         "depths": [1, 1, 1],
         "layer_type": "basic",
+    }
+
+
+def build_small_patches(size: float) -> dict[str, Any]:
+    """Returns the config of a convolutional stem for frames of this many pixels, whose tokens keep their places."""
+    side = max(16, min(48, int(size) // 8 * 8))
+    return {
+        "image_size": side,
+        "patch_size": 8,
+        "stem": "conv",
+        "hidden_size": 64,
+        "num_hidden_layers": 0,
+        "class_tokens": 0,
     }

@@ -15,7 +15,7 @@ from plait.training.runs.recipe import build_recipe
 
 from .tables import COLOURS, class_folder, picture, reviews, sound, write_csv
 
-TOWERS = {f"model.{part}": f"some/{part}-minilm" for part in ("text", "image", "decoder")}
+TOWERS = {f"model.{part}": f"some/{part}-minilm" for part in ("text", "image")}
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,8 @@ TARGETS: dict[str, tuple[list[Any], dict[str, Any]]] = {
 def test_the_kind_of_a_target_is_found(kind: str, tmp_path: Path) -> None:
     cells, expected = TARGETS[kind]
     rows = [{"body": row["body"], "answer": cell} for row, cell in zip(reviews(), cells, strict=True)]
-    content = propose_rows(tmp_path, rows, "answer").content
+    overrides = {"model.decoder": "some/gpt"} if expected.get("task") == "generation" else {}
+    content = propose_rows(tmp_path, rows, "answer", overrides=overrides).content
     found = {"task": content["task"], **content["data"]}
     assert {key: found.get(key) for key in expected} == expected
     assert "label_separator" in content["data"] or kind != "several"
@@ -94,7 +95,10 @@ def test_lists_of_labels_and_of_texts(suffix: str, tmp_path: Path) -> None:
     assert several.content["data"]["labels"] == ["a", "b", "c", "d"]
     assert several.content["metrics"][0] == "f1_micro"
     if suffix != ".csv":
-        assert propose(str(file), "said", ["body"], TOWERS).content["task"] == "generation"
+        with pytest.raises(RecipeError, match="--model.decoder"):
+            propose(str(file), "said", ["body"], TOWERS)  # no decoder is here, and one row a text teaches no new one
+        written = propose(str(file), "said", ["body"], {**TOWERS, "model.decoder": "some/gpt"})
+        assert written.content["settings"] == {"references": "each"}
 
 
 def test_media_are_known_by_content_not_by_name(tmp_path: Path) -> None:
@@ -138,6 +142,14 @@ def test_rare_classes_and_missing_values_are_said(tmp_path: Path) -> None:
     assert data["labels"] == ["bad", "good"] and data["leave_out"] == {"mood": ["odd"]} and data["on_error"] == "skip"
     shown = format_proposal(proposal)
     assert shown.count("1 missing") == 2 and "odd" in shown
+
+
+def test_a_decoder_means_texts_to_write(tmp_path: Path) -> None:
+    rows = [{**row, "mood": f"it was {row['mood']}"} for row in reviews()]
+    assert propose_rows(tmp_path, rows, "mood").content["task"] == "classification"
+    content = propose_rows(tmp_path, rows, "mood", overrides={"model.decoder": "some/gpt"}).content
+    assert content["task"] == "generation" and content["data"]["columns"]["target"] == "mood"
+    build_recipe(content)
 
 
 def test_overrides_are_kept_and_the_recipe_says_why(tmp_path: Path) -> None:
