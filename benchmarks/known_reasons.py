@@ -63,8 +63,8 @@ def draw_shape(draw: ImageDraw.ImageDraw, shape: str, colour: str, box: tuple[in
         draw.ellipse(box, COLOURS[colour])
     else:
         x, y = (left + right) // 2, (top + bottom) // 2
-        draw.rectangle((left, y - 1, right, y + 1), COLOURS[colour])
-        draw.rectangle((x - 1, top, x + 1, bottom), COLOURS[colour])
+        draw.rectangle((left, y - 1, right, y + 2), COLOURS[colour])
+        draw.rectangle((x - 1, top, x + 2, bottom), COLOURS[colour])
 
 
 def make_shapes(chance: random.Random, others: int | None = None) -> Example:
