@@ -18,6 +18,7 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 from transformers.utils.hub import cached_file, has_file
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ...configuration.json_files import read_json_file
 from ...configuration.messages import to_one_line
@@ -200,6 +201,8 @@ def _find_file(path: str, name: str, **hub: Any) -> str:
 
 def _explain_missing_weights(path: str, single: str, index: str, **hub: Any) -> str:
     wanted = f"{path} has neither {single} nor {index}"
+    if _has_file(path, ADAPTER_CONFIG_NAME, **hub):
+        return f"{wanted}, but adapters: plait.training.load_run({path!r}) adds those of a run to their model"
     held = next(filter(partial(_has_file, path, **hub), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)), None)
     if held is None or single.endswith(".bin"):
         return f"{wanted}: check the name and the variant"

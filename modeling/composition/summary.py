@@ -31,6 +31,8 @@ class ModelSummary:
         rows: dict[str, ComponentSummary] = {}
         saved = model.name_or_path or "fresh"
         for name, parameter in model.named_parameters():
+            if ".original_module." in name:
+                continue  # peft's copy of a module that it trains whole, which nothing reads
             part = part_of(name)
             kind = describe_kind(model.config, part)
             row = rows.setdefault(part, ComponentSummary(part, kind, model.origins.get(part, saved)))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...configuration.messages import suggest_nearest
 from ...configuration.modalities import MEDIA, MODALITY_TABLE
 from ..recipes.errors import RecipeError, check_keys
 from ..recipes.schema import DataRecipe
@@ -32,7 +33,8 @@ def name_columns(data: "Dataset", recipe: DataRecipe, split: str, known: Sequenc
     missing = [name for name in roles if name not in data.column_names]
     if missing:
         names = ", ".join(data.column_names)
-        raise RecipeError(f"data.columns: the split {split!r} has no column {', '.join(missing)}; it has {names}")
+        near = suggest_nearest(missing[0], data.column_names)
+        raise RecipeError(f"data.columns: the split {split!r} has no column {', '.join(missing)}; it has {names}{near}")
     if not roles:
         raise RecipeError(f"data.columns: map the columns of {split!r} ({', '.join(data.column_names)}) to roles")
     data = data.select_columns(list(roles)).rename_columns({name: role for name, role in roles.items() if name != role})

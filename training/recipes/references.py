@@ -40,11 +40,17 @@ def find_cached(name: str) -> bool:
 
 
 def check_connection(name: str, is_cached: bool) -> None:
-    """Raises RecipeError if something of the Hub is neither in the cache nor can be fetched: there is no connection."""
+    """Raises RecipeError if something of the Hub is neither in the cache nor can be fetched: there is no connection, or
+    HF_HUB_OFFLINE forbids it."""
     from huggingface_hub import constants
 
-    if is_cached or constants.HF_HUB_OFFLINE:
-        return  # transformers and datasets say what they lack
+    if is_cached:
+        return
+    if constants.HF_HUB_OFFLINE:
+        raise RecipeError(
+            f"{name}: no such folder, and it is not in the Hub's cache, while HF_HUB_OFFLINE forbids to fetch it: name "
+            "a folder (package:NAME/FOLDER is one inside an installed package), or unset HF_HUB_OFFLINE"
+        )
     failure = find_connection_failure(constants.ENDPOINT)
     if failure is not None:
         raise RecipeError(

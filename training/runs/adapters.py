@@ -85,9 +85,11 @@ def adapt_model(model: PlaitPreTrainedModel, lora: LoraRecipe) -> Any:
         modules_to_save=select_whole_modules(model) or None,
     )
     try:
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"lora: {to_one_line(error)}") from error
+    model.fresh_names |= {name for name, _ in model.named_parameters() if ".lora_" in name}
+    return adapted
 
 
 def save_adapted(trainer: Any, place: Path, merge: bool) -> None:

@@ -38,10 +38,7 @@ CARD_TEMPLATE = """---
 A plait model for {task}, trained with plait {plait}.
 
 ```python
-{imports}
-
-model = {auto}.from_pretrained("{name}")
-processor = AutoProcessor.from_pretrained("{name}")
+{usage}
 ```
 
 ## What it is made of
@@ -88,8 +85,7 @@ def write_card(
         metadata=_build_metadata(folder, recipe, task, data, results).to_yaml(),
         name=name or folder.name,
         task=task.name.replace("_", " "),
-        auto=task.auto_class,
-        imports=_write_imports(task.auto_class),
+        usage=_write_usage(task.auto_class, name or folder.name, recipe.lora is not None and not recipe.lora.merge),
         plait=VERSION,
         composition=model.composition(),
         labels=_describe_labels(data),
@@ -116,6 +112,16 @@ def render_results_table(results: dict[str, Any]) -> str:
             cells = [f"{columns[kind][name]:.4f}" if name in columns.get(kind, {}) else "-" for kind in kinds]
             lines.append(f"| {split} | {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", " ".join(note for kind, note in BASELINE_NOTES.items() if kind in kinds)]).rstrip()
+
+
+def _write_usage(auto: str, folder: str, adapters: bool) -> str:
+    """Returns the lines that load the model and its processor."""
+    if adapters:
+        return f'from plait.training import load_run\n\nmodel, processor = load_run("{folder}")'
+    return (
+        f'{_write_imports(auto)}\n\nmodel = {auto}.from_pretrained("{folder}")\n'
+        f'processor = AutoProcessor.from_pretrained("{folder}")'
+    )
 
 
 def _write_imports(name: str) -> str:

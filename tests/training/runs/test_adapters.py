@@ -11,6 +11,7 @@ from datasets import Dataset
 from plait import PlaitForClassification
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.modeling.composition.parameter_names import part_of
+from plait.training import load_run
 from plait.training.commands import run_recipe
 from plait.training.data.tokenizer import train_tokenizer
 from plait.training.recipes.errors import RecipeError
@@ -92,8 +93,15 @@ def test_a_run_holds_its_adapters_alone_and_every_command_loads_them(run: tuple[
     assert scores["mae"] == pytest.approx(results["validation"]["model"]["mae"], rel=1e-4)
     rows = [{"text": "a red square", "image": None}, {"text": "a blue square", "image": None}]
     assert all(50 < answer["value"] < 350 for answer in predict(str(folder), rows, recipe))
-    model = load_weights(str(folder), find_task("classification"))
+    model, processor = load_run(folder)
     assert not any("lora" in name for name, _ in model.named_parameters())
+    assert processor.find_part("tokenizer") is not None
+    card = (folder / "README.md").read_text()
+    assert 'model, processor = load_run("run")' in card
+    whole = {row.part: row.parameters for row in model.composition().rows}
+    assert f"{whole['head']:,d}" in next(line for line in card.splitlines() if line.startswith("head "))
+    with pytest.raises(OSError, match="but adapters: plait.training.load_run"):
+        PlaitForClassification.from_pretrained(folder)
 
 
 def test_adapters_and_new_modules_learn_and_pretrained_weights_stay(
