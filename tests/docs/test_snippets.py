@@ -27,6 +27,7 @@ SLOW = {
     "docs/guides/own_data.md",
     "docs/guides/pretraining.md",
     "docs/guides/recipes.md",
+    "docs/guides/reports.md",
     "docs/guides/retrieval.md",
     "docs/guides/run_folders.md",
     "docs/guides/serving.md",

@@ -1,6 +1,6 @@
 """A run of several tasks: one shared body, and a folder with the model of each task."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +16,7 @@ from ..optimization.target_scale import fit_target_scale
 from ..recipes.errors import RecipeError
 from ..recipes.multitask import build_task_recipes, collect_task_weights
 from ..recipes.schema import Recipe
+from ..reports.recording import Recorder, record_answers
 from ..runs.assembly import (
     build_arguments,
     build_collator,
@@ -31,6 +32,7 @@ from ..runs.fitting import run_trainer
 from ..runs.folder import CHECKPOINTS, HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from ..runs.generation_settings import set_generation
 from ..runs.model_card import write_card
+from ..runs.reporting import Evaluated, choose_recorded, is_report_wanted, write_run_report
 from ..runs.train import Results
 from ..storage.atomic import write_json
 from ..tasks.base import Task
@@ -59,6 +61,7 @@ class TaskRun:
     data: DataSplits
     model: PlaitPreTrainedModel
     evaluator: PlaitTrainer
+    recorders: dict[str, Recorder] = field(default_factory=dict)  # of the final evaluation of each split
 
 
 def train_tasks(
@@ -92,6 +95,9 @@ def train_tasks(
             for name, part in parts.items():
                 with model.attach_body(name) as whole:
                     write_card(folder.path / name, part.recipe, part.task, whole, part.data, results[name], command)
+                    if is_report_wanted(recipe):
+                        found = describe_task(part, whole, processor, results[name], trainer.state.log_history)
+                        write_run_report(folder.path / name, found)
             write_json(folder.path / METRICS_FILE, results)
             write_json(folder.path / HISTORY_FILE, trainer.state.log_history)
         folder.finish()
@@ -221,6 +227,14 @@ def build_multitask_trainer(
         raise RecipeError(f"training: {error}") from error
 
 
+def describe_task(
+    part: TaskRun, model: PlaitPreTrainedModel, processor: PlaitProcessor, results: Results, history: list[Any]
+) -> Evaluated:
+    """Returns what the report of one task is made from."""
+    split, recorder = choose_recorded(part.recorders)
+    return Evaluated(part.recipe, part.task, model, processor, part.data, split, recorder, results, history)
+
+
 def measure_task(name: str, part: TaskRun, trainer: MultiTaskTrainer) -> Results:
     """Returns the metrics of one task on validation and test, with those that the baselines reach there."""
     found: Results = {}
@@ -229,7 +243,8 @@ def measure_task(name: str, part: TaskRun, trainer: MultiTaskTrainer) -> Results
         rows: Any = part.data.splits.get(split)
         if rows is None:
             continue
-        scores = trainer.evaluate(TaskRows({name: rows}), metric_key_prefix=split)
+        with record_answers(part.evaluator, metrics) as part.recorders[split]:
+            scores = trainer.evaluate(TaskRows({name: rows}), metric_key_prefix=split)
         names = {key: f"{split}_{name}_{key}" for key in ("loss", *metrics.names)}
         measured = {key: scores[full] for key, full in names.items() if full in scores}
         found[split] = {"model": measured, **part.task.measure_baselines(metrics, part.data, rows)}

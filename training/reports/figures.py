@@ -71,7 +71,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
         if points:
             draw_points(axes[0], points, name, colour)
     axes[0].set_title("Loss", loc="left", fontsize=10)
-    axes[0].set_ylabel("loss (nats)" if losses or trained else "")
+    axes[0].set_ylabel("loss")
     axes[0].legend(frameon=False, fontsize=8)
     for one, name in zip(axes[1:], names, strict=True):
         draw_points(one, measured[name], "validation", CHART_ORANGE)
@@ -187,7 +187,9 @@ def draw_values(answers: Answers) -> "Figure":
     shown = np.linspace(0, len(truth) - 1, min(len(truth), MOST_POINTS)).astype(int)
     ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
     axes.plot(ends, ends, color=CHART_GREY, linestyle="--", linewidth=1, label="equal")
-    axes.scatter(truth[shown], predicted[shown], s=10, color=CHART_BLUE, alpha=0.5, linewidths=0)
+    axes.scatter(
+        truth[shown], predicted[shown], s=10 if len(shown) > 300 else 24, color=CHART_BLUE, alpha=0.5, linewidths=0
+    )
     axes.set(xlabel="true value", ylabel="predicted value")
     note = "" if len(shown) == len(truth) else f", {len(shown):,} drawn"
     axes.set_title(f"{len(truth):,} rows{note}", loc="left", fontsize=10)

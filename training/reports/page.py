@@ -22,6 +22,7 @@ table {{ border-collapse: collapse; margin: .4rem 0 }} th {{ text-align: left; f
 td, th {{ padding: .25rem .8rem; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }}
 td.number {{ text-align: right }}
 figure {{ margin: 0 0 1rem }} figure img {{ max-width: 100% }}
+.grown img {{ min-width: min(100%, 26rem); image-rendering: pixelated }}
 .grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .8rem }}
 .card {{ border: 1px solid #ddd; border-left: 4px solid #bbb; border-radius: .3rem; padding: .6rem .8rem }}
 .card.right {{ border-left-color: #2a7d4f }} .card.wrong {{ border-left-color: #c8641e }}
@@ -58,7 +59,7 @@ def render_report(content: Mapping[str, Any], figures: Mapping[str, tuple[str, s
         for heading, url in figures.values()
     ]
     if content["images"]:
-        shown = f'<figure><img src="{content["images"]["url"]}" alt="generated images"></figure>'
+        shown = f'<figure class="grown"><img src="{content["images"]["url"]}" alt="generated images"></figure>'
         parts.append(section(f"Generated images, {content['images']['name']}", shown))
     if content["modalities"]:
         parts.append(section("What each modality adds", render_markdown(content["modalities"])))

@@ -25,6 +25,7 @@ from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from .building import build_model, build_processor, read_label_names
 from .folder import CHECKPOINTS, PROCESSOR_FILE
+from .loggers import check_loggers
 
 logger = logging.get_logger(__name__)
 
@@ -35,6 +36,7 @@ FRESH_LEARNING_RATE = 1e-3  # the default if all pretrained parts are frozen; tr
 def build_arguments(recipe: Recipe, folder: Path) -> PlaitTrainingArguments:
     """Returns the training arguments of a recipe, with a higher default learning rate if no pretrained weights are
     trained. Raises RecipeError for invalid ones."""
+    check_loggers(recipe.training.get("report_to"))
     defaults = {"learning_rate": FRESH_LEARNING_RATE} if trains_fresh_parts_alone(recipe) else {}
     if recipe.lora is not None:
         defaults["learning_rate"] = LORA_LEARNING_RATE

@@ -4,7 +4,7 @@ once the first step is done."""
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from ..storage.lock import FolderLock
 from ..trainer.stopping import StopSignals
 from .fingerprint import compute_fingerprint, find_changes
 from .folder import CELLS, CHECKPOINTS, FolderKind, read_run_file
+from .loggers import move_writers
 
 logger = logging.get_logger(__name__)
 
@@ -299,15 +300,17 @@ class ClaimedFolder:
 
 
 class StartCallback(TrainerCallback):
-    """Puts a run in its place after its first step, where its checkpoints will lie."""
+    """Puts a run in its place after its first step, where its checkpoints will lie, with the open files of the other
+    callbacks."""
 
-    def __init__(self, folder: ClaimedFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: ClaimedFolder, callbacks: Sequence[TrainerCallback]) -> None:
+        self.folder, self.callbacks = folder, callbacks
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Starts the folder, once."""
         if not self.folder.is_started:
-            self.folder.start()
+            with move_writers(self.callbacks, self.folder.rebase):
+                self.folder.start()
             args.output_dir = self.folder.rebase(str(args.output_dir))
 
 

@@ -16,7 +16,7 @@ def run_trainer(trainer: RecoverableTrainer, folder: ClaimedFolder, checkpoint: 
     checkpoint, and a model whose weights are not finite is an error."""
     model: Any = trainer.model
     folder.check_space(estimate_bytes(model, trainer.args))
-    trainer.add_callback(StartCallback(folder))
+    trainer.add_callback(StartCallback(folder, trainer.callback_handler.callbacks))
     trainer.stop_signals = folder.signals
     with folder.signals.defer():
         trainer.train(resume_from_checkpoint=checkpoint)

@@ -58,6 +58,12 @@ def is_report_wanted(recipe: Recipe) -> bool:
     return recipe.report and os.environ.get(SWITCH, "1") != "0"
 
 
+def choose_recorded(recorders: Mapping[str, Recorder]) -> tuple[str | None, Recorder | None]:
+    """Returns the split that a report shows, test, else validation, with its recorder."""
+    split = next((name for name in ("test", "validation") if name in recorders), None)
+    return split, None if split is None else recorders[split]
+
+
 def write_run_report(folder: Path, found: Evaluated) -> None:
     """Writes report.html into the folder of a run whose model is saved: an error is printed and fails nothing."""
     try:

@@ -40,7 +40,7 @@ from .claim import ClaimedFolder
 from .fitting import run_trainer
 from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from .model_card import write_card
-from .reporting import Evaluated, is_report_wanted, write_run_report
+from .reporting import Evaluated, choose_recorded, is_report_wanted, write_run_report
 from .settling import settle_best_metric, settle_loss, settle_parts
 from .thresholds import save_thresholds
 
@@ -195,8 +195,7 @@ def evaluate_splits(run: TrainingRun) -> Results:
 
 def describe_run(run: TrainingRun, results: Results) -> Evaluated:
     """Returns what the report of a run is made from: its test split, else its validation split."""
-    split = next((name for name in ("test", "validation") if name in run.recorders), None)
-    recorder = None if split is None else run.recorders[split]
+    split, recorder = choose_recorded(run.recorders)
     history = run.trainer.state.log_history
     return Evaluated(run.recipe, run.task, run.model, run.processor, run.data, split, recorder, results, history)
 

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,8 +27,8 @@ MOST_COLUMNS = 8
 
 class ImageGrids(TrainerCallback):
     """A callback that draws an image of each of a few conditions at every evaluation, always from the same noise, with
-    the weights that are evaluated: as `images/step-NUMBER.png` in the run folder, and to TensorBoard and wandb if the
-    run reports to them.
+    the weights that are evaluated: as `images/step-NUMBER.png` in the run folder, and to TensorBoard, trackio and wandb
+    if the run reports to them.
 
     Args:
         rows: the conditions; None: those of the first `count` rows of the evaluated data with different ones.
@@ -77,8 +78,11 @@ class ImageGrids(TrainerCallback):
             import wandb  # pyright: ignore[reportMissingImports]
 
             wandb.log({"images": wandb.Image(grid), "train/global_step": step})
+        if "trackio" in loggers:
+            import trackio  # pyright: ignore[reportMissingImports]
+
+            trackio.log({"images": trackio.Image(np.asarray(grid)), "train/global_step": step})
         if "tensorboard" in loggers:
-            import numpy as np
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = self.writer or SummaryWriter(str(Path(str(args.output_dir)) / "runs" / GRID_FOLDER))
