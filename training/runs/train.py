@@ -119,6 +119,15 @@ def check_card_modalities(recipe: Recipe, data: DataSplits) -> None:
         raise RecipeError(f"card_modalities is {count}, but {needed}: change it, or leave it out")
 
 
+def check_evaluation(args: PlaitTrainingArguments, data: DataSplits) -> None:
+    """Raises RecipeError for an evaluation during training without a validation split."""
+    if args.do_eval and args.eval_strategy != "no" and data.validation is None:
+        raise RecipeError(
+            f"training.eval_strategy is {str(args.eval_strategy.value)!r}, but there is no validation split: split one "
+            "off with data.validation_fraction 0.1, name it in data.splits, or leave eval_strategy out"
+        )
+
+
 def describe_modalities(run: TrainingRun) -> str:
     """Returns what each modality adds to the answers for the first `card_modalities` test rows (else validation rows),
     for the model card; nothing if the recipe asks for none."""
@@ -143,6 +152,7 @@ def build_run(
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}: name it in data.splits")
     check_data(data.splits)
     check_card_modalities(recipe, data)
+    check_evaluation(args, data)
     set_seed(args.seed)
     processor, model = build_processor_and_model(recipe, task, folder, args, data)
     collator = build_collator(recipe, task, processor, data.labels, args.image_cache)

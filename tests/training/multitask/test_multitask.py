@@ -52,8 +52,16 @@ def content(tmp_path: Path, rows: list[dict[str, str]], pictures: dict[str, Path
     }
 
 
-def test_a_run_trains_measures_and_saves_every_task(content: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_trains_measures_and_saves_every_task(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAIT_REPORT", "1")
     results = train(build_recipe(content), "plait train")
+    written = sorted((tmp_path / "run").glob("*/report/report.json"))
+    reports = {file.parts[-3]: json.loads(file.read_text()) for file in written}
+    assert set(reports) == {"answers", "words", "pairs"}
+    assert not [report["errors"] for report in reports.values() if report["errors"]]
+    assert reports["answers"]["metrics"]["validation"] == results["answers validation"]
     assert set(results) == {"answers validation", "words validation", "pairs validation"}
     assert {"loss", "accuracy"} <= set(results["answers validation"]["model"])
     assert {"majority", "blind"} <= set(results["answers validation"])
