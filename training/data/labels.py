@@ -26,6 +26,9 @@ SINGLE, MULTI, REGRESSION, MASKED_LM_PROBLEM = (
 )
 
 
+LABEL_SEPARATORS = (";", ",", "|")  # what may separate the names of several labels in one text
+
+
 class LabelSpec(NamedTuple):
     """The class names by id (empty for regression) and the problem type."""
 
@@ -130,6 +133,20 @@ def split_label_texts(data: "Dataset", separator: str) -> "Dataset":
         return [name.strip() for name in value.split(separator) if name.strip()] if value else None
 
     return replace_column(data, "label", [split(value) for value in _get_label_values(data)])
+
+
+def check_separator(data: "Dataset", separator: str) -> None:
+    """Raises RecipeError if none of the labels has the separator, but some have another one."""
+    texts = [value for value in _get_label_values(data) if isinstance(value, str)]
+    if any(separator in text for text in texts):
+        return
+    for other in LABEL_SEPARATORS:
+        count = sum(other in text for text in texts)
+        if count:
+            raise RecipeError(
+                f"data.label_separator is {separator!r}, which no label has, but {count} of {len(texts)} have "
+                f"{other!r}: set it to {other!r}, or leave it out if each text is one label"
+            )
 
 
 def check_label_column(data: "Dataset") -> None:

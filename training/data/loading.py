@@ -10,7 +10,7 @@ from .columns import name_columns
 from .files import SPLIT_ALIASES, load_source
 from .groups import find_row_groups
 from .label_vectors import has_label_vectors
-from .labels import LabelSpec, check_label_column, encode_labels, find_labels, split_label_texts
+from .labels import LabelSpec, check_label_column, check_separator, encode_labels, find_labels, split_label_texts
 from .samplers import group_rows, shuffle_indices
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def _encode_labels(
     for data in splits.values():
         check_label_column(data)
     if recipe.label_separator is not None:
+        if labels is None and "train" in splits:
+            check_separator(splits["train"], recipe.label_separator)
         splits = {split: split_label_texts(data, recipe.label_separator) for split, data in splits.items()}
     vectors = has_label_vectors(splits.values())
     if labels is None:

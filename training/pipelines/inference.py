@@ -105,10 +105,14 @@ class InferencePipeline:
 
 
 def adapt_rows(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
-    """Returns the rows with the task's columns: dialogue takes a text as the first message of a conversation."""
+    """Returns the rows with the task's columns: dialogue takes a text as the first message of a conversation, and an
+    image with it."""
     if task.name != "dialogue":
         return rows
-    return [row if "messages" in row else {"prompt": row["text"]} for row in rows]
+    return [
+        row if "messages" in row else {"prompt" if name == "text" else name: value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def find_run_recipe(reference: str) -> Recipe | None:

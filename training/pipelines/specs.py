@@ -56,7 +56,12 @@ class PipelineSpec:
 
 PIPELINES = {
     "image-captioning": PipelineSpec(
-        "generation", {"images": "image"}, "generated_text", AutoModelForImageTextToText, nested=True
+        "generation",
+        {"images": "image"},
+        "generated_text",
+        AutoModelForImageTextToText,
+        nested=True,
+        others=("dialogue",),
     ),
     "visual-question-answering": PipelineSpec(
         "generation",
@@ -64,7 +69,7 @@ PIPELINES = {
         "answer",
         AutoModelForImageTextToText,
         nested=True,
-        others=("classification",),
+        others=("classification", "dialogue"),
     ),
     "automatic-speech-recognition": PipelineSpec(
         "generation", {"audio": "audio"}, "text", AutoModelForSpeechSeq2Seq, alone=True

@@ -40,7 +40,7 @@ COLUMNS = {"text": "words", "image": "photo", "label": "kind"}
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        pytest.param("image_text", ["a", "b"], id="image_text"),
+        pytest.param("image_text", ["a", "b"], id="image_text", marks=pytest.mark.slow),
         pytest.param("image_text", [0.5, 1.5], id="image_text-numbers", marks=pytest.mark.slow),
         pytest.param("regression", [0.5, 1.5], id="regression", marks=pytest.mark.slow),
         pytest.param("multi_label", ["a;b", "b"], id="multi_label", marks=pytest.mark.slow),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,12 @@ def test_metrics_of_several_classes_are_those_of_the_known_labels() -> None:
     assert values["roc_auc"] == pytest.approx(np.mean([roc_auc_score(a, c) for a, _, c in columns]))
     rows = known.any(1)
     assert values["accuracy"] == pytest.approx(((truth == chosen) | ~known).all(1)[rows].mean())
+
+
+def test_another_separator_than_the_recipes_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,red;warm\nb,blue\n")
+    columns = {"text": "text", "label": "label"}
+    recipe = DataRecipe(source=str(tmp_path / "rows.csv"), columns=columns, label_separator=",")
+    with pytest.raises(RecipeError, match="data.label_separator is ',', which no label has, but 1 of 2 have ';'"):
+        load_data(recipe)
+    assert load_data(replace(recipe, label_separator=";")).labels == LabelSpec(("blue", "red", "warm"), MULTI)

@@ -120,6 +120,7 @@ def test_adapters_and_new_modules_learn_and_pretrained_weights_stay(
         assert all(before[key].ndim == 2 and "embeddings" not in key for key in changed)
 
 
+@pytest.mark.slow
 def test_merged_adapters_are_a_whole_model(
     tmp_path: Path, towers: dict[str, str], pictures: dict[str, Path], run: tuple[Path, dict[str, Any]]
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+import plait
 from plait import PlaitForCausalLM, PlaitProcessor
 from plait.training.commands import run_recipe
 from plait.training.recipes.errors import RecipeError
@@ -68,6 +69,17 @@ def test_captions_are_trained_measured_and_answered(captions: tuple[Path, dict, 
     assert alone == list(predict(str(folder), asked, recipe))
     assert set(alone[0]) == {"generated_text"}
     assert "image-text-to-text" in (folder / "README.md").read_text()
+
+
+def test_pipelines_answer_by_the_same_texts(captions: tuple[Path, dict, list[dict]]) -> None:
+    folder, _, rows = captions
+    image = str(rows[0]["image"])
+    recipe = load_model_recipe(str(folder), {})
+    (alone,) = predict(str(folder), [{"image": image}], recipe)
+    (asked,) = predict(str(folder), [{"image": image, "prompt": "what is this ?"}], recipe)
+    caption = plait.pipeline("image-captioning", model=str(folder))(image)
+    answer = plait.pipeline("visual-question-answering", model=str(folder))(image, "what is this ?")
+    assert (caption, answer) == ([alone], [{"answer": asked["generated_text"]}])
 
 
 def test_the_processor_knows_the_image_token_and_the_chat_template(captions: tuple[Path, dict, list[dict]]) -> None:
