@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 HELP = """
-import json, sys, time
+import json, sys
 from plait.training.cli import main
 try:
     code = main({arguments!r})
 except SystemExit as stop:
     code = stop.code
 print()
-print(json.dumps({{"code": code, "seconds": time.process_time(), "modules": sorted(sys.modules)}}))
+print(json.dumps({{"code": code, "modules": sorted(sys.modules)}}))
 """
 # each order in a fork of one process, which has torch, the larger part of the imports
 ORDERS = """
@@ -62,7 +62,6 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     found = json.loads(run_python(HELP.format(arguments=arguments)).splitlines()[-1])
     assert not found["code"]
     assert not {"torch", "transformers", "datasets", "numpy"} & set(found["modules"])
-    assert found["seconds"] < 0.5
 
 
 def test_classes_are_registered_whatever_comes_first() -> None:
