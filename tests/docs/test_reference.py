@@ -19,7 +19,7 @@ from .site import load_generator
 GENERATOR = load_generator()
 RECIPES = (Recipe, *SECTIONS.values())
 SETTINGS = list(dict.fromkeys(task.settings for task in TASKS.values()))
-COMING = {f"guides/{name}.md" for name in "predict_and_search reports".split()}
+COMING = {"guides/predict_and_search.md"}
 MODELS = [name for name in plait.__all__ if hasattr(getattr(plait, name), "compose") and name != "PlaitProcessor"]
 ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): ", re.MULTILINE)
 
