@@ -6,11 +6,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from accelerate import PartialState
-
 from ..recipes.errors import RecipeError
 from ..recipes.files import parse_overrides
 from ..runs.image_output import is_image_output
+from ..runs.processes import join_processes
 from ..storage.secret_values import hide_secret_arguments
 
 
@@ -50,4 +49,4 @@ def build_data_overrides(options: argparse.Namespace, overrides: Sequence[str]) 
 
 def is_main_process() -> bool:
     """Returns whether this process prints: it is the only one, or the first of several."""
-    return PartialState().is_main_process
+    return join_processes().is_main_process

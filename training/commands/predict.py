@@ -5,8 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from accelerate import PartialState
-
 from ..data.unreadable_rows import UnreadableRow
 from ..prediction.run import Predictions, Predictor, predict_file, predict_lines
 from ..prediction.sources import OptionSource, RowSource, open_data
@@ -16,6 +14,7 @@ from ..recipes.schema import Recipe
 from ..runs.image_output import is_image_output, predict_images, write_images
 from ..runs.loading import load_model_recipe
 from ..runs.predict import build_option_rows
+from ..runs.processes import join_processes
 from ..runs.thresholds import describe_thresholds
 from ..tasks.registry import find_task
 from .options import build_data_overrides, check_output_path
@@ -42,7 +41,7 @@ def run_predict(options: argparse.Namespace, overrides: Sequence[str], arguments
     if output is not None and draws:
         return generate_files(options, recipe, source, output)
     told = describe_thresholds(options.model, recipe)
-    if told and PartialState().is_main_process:
+    if told and join_processes().is_main_process:
         print(told, file=sys.stderr)
     predictor = Predictor(options.model, source, recipe, options.batch_size)
     found = (
@@ -50,7 +49,7 @@ def run_predict(options: argparse.Namespace, overrides: Sequence[str], arguments
         if output is None
         else predict_file(predictor, output, recipe.data.label_separator or ";")
     )
-    if PartialState().is_main_process:
+    if join_processes().is_main_process:
         if found.failed:
             print(found.describe_failures(), file=sys.stderr)
         if output is not None:
@@ -71,7 +70,7 @@ def open_source(options: argparse.Namespace, recipe: Recipe) -> RowSource:
 
 def print_lines(predictor: Predictor) -> Predictions:
     """Prints the rows with their answers as lines of JSON, as soon as they are known."""
-    if PartialState().num_processes > 1:
+    if join_processes().num_processes > 1:
         raise RecipeError("several processes write to one place in the order of the rows: give --output")
     failed: list[UnreadableRow] = []
     count = sum(1 for line in predict_lines(predictor, failed) if sys.stdout.write(f"{line}\n"))

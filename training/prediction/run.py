@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
@@ -22,6 +21,7 @@ from ..data.unreadable_rows import (
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..runs.predict import load_predictor, predict_batch
+from ..runs.processes import join_processes
 from ..storage.atomic import replace_file
 from ..tasks.collator import PlaitDataCollator
 from .answers import ERROR_COLUMN, format_json, name_answer_columns
@@ -101,7 +101,7 @@ def predict_file(predictor: Predictor, output: Path, separator: str = ";") -> Pr
     Raises:
         RecipeError: a row that cannot be read, if it is not skipped, or no row that can.
     """
-    state, count = PartialState(), len(predictor.source)
+    state, count = join_processes(), len(predictor.source)
     spools = [Spool(output, rank) for rank in range(state.num_processes)]
     cuts = [count * rank // state.num_processes for rank in range(state.num_processes + 1)]
     rank = state.process_index

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from torch.nn import Module
 from tqdm.auto import tqdm
 
@@ -20,6 +19,7 @@ from ..tasks.collator import PlaitDataCollator
 from ..tasks.registry import find_task
 from .assembly import build_collator
 from .loading import load_model
+from .processes import join_processes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,7 +79,7 @@ def load_predictor(
     task = find_task(recipe.task)
     model, processor = load_model(reference, recipe, task)
     task.check_inputs(getattr(rows, "column_names", None) or list(rows[0] if len(rows) else ()), model)
-    state = PartialState()  # of several processes each has a device of its own
+    state = join_processes()  # of several processes each has a device of its own
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if state.num_processes == 1 else state.device
     Module.to(model, device).eval()
     return model, build_collator(recipe, task, processor, None)
