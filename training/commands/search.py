@@ -10,10 +10,9 @@ from ..prediction.writers import OUTPUT_SUFFIXES
 from ..recipes.errors import RecipeError
 from ..recipes.files import parse_overrides
 from ..runs.image_output import GRID_SUFFIXES
-from ..runs.loading import load_model_recipe
 from ..runs.predict import check_file
 from ..search.results import format_matches, write_matches
-from ..search.searcher import describe_search, open_search, search_all
+from ..search.searcher import describe_search, load_search_recipe, open_search, search_all
 from .options import check_output_path
 
 QUERY_SIDES = ("image", "audio", "video", "document")
@@ -31,7 +30,7 @@ def run_search(options: argparse.Namespace, overrides: Sequence[str], arguments:
         raise RecipeError(f"--output {output}: give a query, and one of the suffixes {kinds}")
     check_output_path(options.output, options.overwrite)
     places = {"data.source": options.index, "data.splits": {}, "data.max_rows": None}
-    recipe = load_model_recipe(options.model, {**places, **parse_overrides(overrides)})
+    recipe = load_search_recipe(options.model, {**places, **parse_overrides(overrides)})
     searcher = open_search(
         options.model,
         options.index,

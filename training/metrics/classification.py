@@ -12,7 +12,8 @@ from transformers import EvalPrediction
 from ...modeling.losses.labels import IGNORE_INDEX
 from ..data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE, MetricProblemType
 from .base import expect_known, expect_rows
-from .per_row import RowAnswers, RowScore, RowValues
+from .label_sums import build_row_sums
+from .per_row import RowAnswers, RowScore, RowSums, RowValues
 from .sentiment import SENTIMENT_METRICS
 
 
@@ -206,10 +207,21 @@ class Metrics:
     def score_constant_rows(self, references: np.ndarray, predictions: np.ndarray) -> RowValues:
         """Returns the same of a baseline that predicts labels, of the metrics of `compute_constant`."""
         return {
-            name: RowAnswers(references, predictions, partial(self._measure, name, metric, lambda chosen: chosen))
+            name: self._build_row_value(name, references, predictions, lambda chosen: chosen)
             for name, metric in self.metrics.items()
             if not (metric.scores or metric.needs_variation)
         }
+
+    def _build_row_value(
+        self,
+        name: str,
+        references: np.ndarray,
+        predictions: np.ndarray,
+        select: Callable[[np.ndarray], np.ndarray],
+    ) -> RowSums | RowAnswers:
+        sums = build_row_sums(name, self.problem_type, references, select(predictions))
+        measure = partial(self._measure, name, self.metrics[name], select)
+        return RowAnswers(references, predictions, measure) if sums is None else sums
 
     def _measure(
         self,

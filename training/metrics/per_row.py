@@ -42,8 +42,22 @@ class RowAnswers(NamedTuple):
         return float(self.measure(self.references, self.answers))
 
 
+class RowSums(NamedTuple):
+    """What a metric of sums over the rows is computed from. references: (rows, ...); totals: (rows, sums); measure:
+    from the sums of any rows, (..., sums), to the metric, (...)."""
+
+    references: np.ndarray
+    totals: np.ndarray
+    measure: Callable[[np.ndarray], np.ndarray]
+
+    def compute(self) -> float:
+        """Computes the metric over all rows."""
+        return float(self.measure(self.totals.sum(axis=0)))
+
+
+AnyScore = RowScore | RowAnswers | RowSums
 RowScores = dict[str, RowScore]
-RowValues = Mapping[str, RowScore | RowAnswers]
+RowValues = Mapping[str, AnyScore]
 
 
 @runtime_checkable
@@ -93,32 +107,35 @@ def compare_rows(
     return found
 
 
-def count_scored_rows(score: RowScore | RowAnswers) -> int:
+def count_scored_rows(score: AnyScore) -> int:
     """Returns the number of rows of a score."""
     return len(score.answers if isinstance(score, RowAnswers) else score.totals)
 
 
-def check_pairing(metric: str, own: RowScore | RowAnswers, other: str, theirs: RowScore | RowAnswers) -> None:
+def check_pairing(metric: str, own: AnyScore, other: str, theirs: AnyScore) -> None:
     """Raises ValueError if two scores are not of the same rows, or not of the same tokens in these rows."""
     counts = count_scored_rows(theirs), count_scored_rows(own)
     if counts[0] != counts[1]:
         raise ValueError(f"{other} has {counts[0]} rows in {metric}, not {counts[1]}: evaluate both on the same rows")
-    if isinstance(own, RowAnswers) or isinstance(theirs, RowAnswers):
-        same = isinstance(own, RowAnswers) and isinstance(theirs, RowAnswers)
-        if not same or not np.array_equal(
-            own.references, theirs.references, equal_nan=own.references.dtype.kind == "f"
-        ):
-            raise ValueError(f"{other} has other references in {metric}: evaluate both on the same rows and labels")
+    if isinstance(own, RowScore) and isinstance(theirs, RowScore):
+        if not np.array_equal(theirs.weights, own.weights):
+            sums = f"{theirs.weights.sum():.0f} in all, not {own.weights.sum():.0f}"
+            raise ValueError(
+                f"{other} counts other tokens in {metric} ({sums}): compare models with the same tokenizer"
+            )
         return
-    if not np.array_equal(theirs.weights, own.weights):
-        sums = f"{theirs.weights.sum():.0f} in all, not {own.weights.sum():.0f}"
-        raise ValueError(f"{other} counts other tokens in {metric} ({sums}): compare models with the same tokenizer")
+    first, second = (getattr(score, "references", np.zeros(0)) for score in (own, theirs))
+    if not np.array_equal(first, second, equal_nan=first.dtype.kind == second.dtype.kind == "f"):
+        raise ValueError(f"{other} has other references in {metric}: evaluate both on the same rows and labels")
 
 
-def resample_metric(resamples: Resamples, score: RowScore | RowAnswers) -> BootstrapValues:
+def resample_metric(resamples: Resamples, score: AnyScore) -> BootstrapValues:
     """Computes a metric on all rows and on each resample of them; NaN on a resample on which it is not defined."""
     if isinstance(score, RowAnswers):
         return resamples.compute_values(ignore_undefined(score.measure), score.references, [score.answers])
+    if isinstance(score, RowSums):
+        sums = np.stack([score.totals[rows].sum(axis=0) for rows in resamples.draw_rows()])
+        return BootstrapValues(score.compute(), score.measure(sums))
     values = resamples.compute_values(
         lambda weights, totals: totals.sum() / weights.sum(), score.weights, [score.totals]
     )

@@ -42,7 +42,7 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
         raise RecipeError(f"{reference}: {to_one_line(error)}") from error
     task.finish_processor(processor, recipe)
     if task.generates:
-        set_generation(model, recipe.generation)
+        set_generation(model, recipe.generation, keeps_length=True)
     return model, processor
 
 

@@ -16,6 +16,7 @@ from ..prediction.folders import holds_tables
 from ..prediction.sources import open_data
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
+from ..runs.folder import RUN_FOLDER
 from ..runs.loading import load_model, load_model_recipe
 from ..tasks.registry import find_task
 from .items import IndexItem, find_folder_side, find_text_side, iterate_folder, iterate_rows
@@ -105,7 +106,7 @@ def open_search(
         RecipeError: a model that is no retrieval model, a source that cannot be read, or an index of another model.
     """
     path = Path(source).expanduser()
-    recipe = load_model_recipe(model, {"data.source": str(path)}) if recipe is None else recipe
+    recipe = load_search_recipe(model, {"data.source": str(path)}) if recipe is None else recipe
     if recipe.task != "retrieval":
         raise RecipeError(
             f"{model} is a model for {recipe.task}: search needs a retrieval model (`plait train retrieval`)"
@@ -122,6 +123,12 @@ def open_search(
         if searcher.change.moved or not (folder / INDEX_FILE).is_file():
             index.save(folder)
     return searcher
+
+
+def load_search_recipe(model: str, changes: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of a run, changed; of any other model that of retrieval."""
+    task = {} if RUN_FOLDER.marks(Path(model).expanduser()) else {"task": "retrieval"}
+    return load_model_recipe(model, {**task, **changes})
 
 
 def find_index_folder(source: Path) -> Path:

@@ -4,15 +4,20 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from transformers import EvalPrediction
 
 from plait import PlaitProcessor
 from plait.training.cli import main
 from plait.training.commands import run_recipe as train
+from plait.training.metrics import per_row
 from plait.training.metrics.base import EvaluationMetrics, StreamedMetrics
+from plait.training.metrics.bootstrap import Resamples
 from plait.training.metrics.classification import Metrics
 from plait.training.metrics.ngrams import BigramModel
 from plait.training.metrics.per_row import (
@@ -21,7 +26,9 @@ from plait.training.metrics.per_row import (
     build_perplexity_scores,
     compare_rows,
     format_intervals,
+    resample_metric,
 )
+from plait.training.metrics.retrieval import RetrievalItem, RetrievalMetrics, compute_retrieval_scores
 from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.registry import TASKS
 
@@ -69,6 +76,74 @@ def test_other_rows_are_an_error() -> None:
     own, other = (RowScore(np.ones(count), np.ones(count)) for count in (3, 4))
     with pytest.raises(ValueError, match="other has 4 rows in score, not 3"):
         compare_rows({"score": own}, {"other": {"score": other}})
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+def test_metrics_of_labels_have_intervals_over_their_rows(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The value is that of `compute`, also with unknown labels; two models that answer alike do not differ, a worse one
+    does; the bounds are those of resampling the rows by hand."""
+    random = np.random.default_rng(0)
+    averages = [f"{score}_{kind}" for score in ("f1", "precision", "recall") for kind in ("macro", "weighted", "micro")]
+    single = ["balanced_accuracy"] if problem == "single_label_classification" else []
+    names = {"regression": ["mae", "mse", "rmse", "r2", "pearson"]}.get(problem, ["accuracy", *averages, *single])
+    monkeypatch.setattr(per_row, "RESAMPLES", 100)
+    shape = (60, 3) if problem != "regression" else (60,)
+    truth = random.integers(0, 2, shape) if problem == "multi_label_classification" else random.integers(0, 3, 60)
+    truth = truth.astype(float) if problem == "regression" else truth
+    truth[3] = np.nan if problem == "regression" else -100
+    good, bad = Metrics(names, problem), Metrics(names, problem)
+    noise = random.random(shape)
+    sharp = truth.clip(0) if problem != "single_label_classification" else np.eye(3)[truth.clip(0)]
+    for metrics, weight in ((good, 0.6), (bad, 0.3)):
+        chances = weight * np.nan_to_num(sharp) + (1 - weight) * noise
+        chosen = {"regression": chances, "multi_label_classification": chances > 0.5}.get(problem, chances.argmax(-1))
+        metrics.update(EvalPrediction(predictions=chosen, label_ids=truth))
+    rows, worse = good.compute_per_row(), bad.compute_per_row()
+    scores = bad.compute()
+    found = compare_rows(rows, {"same": rows, "bad": worse})
+    for name, value in good.compute().items():
+        assert found[name]["value"] == pytest.approx(value) and found[name]["low"] <= value <= found[name]["high"]
+        assert found[name]["minus"]["same"] == {"value": 0, "low": 0, "high": 0}
+        assert found[name]["minus"]["bad"]["value"] == pytest.approx(value - scores[name])
+    resamples = Resamples(np.arange(60), 1, 100, seed=0)
+    drawn = [measure_rows(good, picked) for picked in islice(resamples.draw_rows(), 8)]
+    for name in names:
+        values = resample_metric(resamples, rows[name]).resampled[:8]
+        assert values == pytest.approx([each[name] for each in drawn], abs=1e-9)
+    other = Metrics(names, problem)
+    other.update(EvalPrediction(predictions=good.predictions[0][::-1], label_ids=truth[::-1]))
+    with pytest.raises(ValueError, match="other has other references"):
+        compare_rows(rows, {"other": other.compute_per_row()})
+
+
+def measure_rows(metrics: Metrics, picked: np.ndarray) -> dict[str, float]:
+    """The metrics of some of the rows, as they are computed without sums."""
+    return metrics.score(metrics.references[0][picked], metrics.predictions[0][picked])
+
+
+def test_ranks_have_intervals_over_the_rows_that_share_no_item() -> None:
+    """Every metric's value is that of `compute`; images with several texts, and rows that share one, stay together."""
+    random = np.random.default_rng(0)
+    metrics, pair = RetrievalMetrics([], ("text", "image")), ("text", "image")
+    vectors = random.normal(size=(12, 4)).astype(np.float32)
+    records = []
+    for row in range(12):
+        texts = [
+            ("text", f"t{row}-{place}", vectors[row] + random.normal(size=4) * 0.8) for place in range(1 + row % 3)
+        ]
+        held = [*texts, ("image", f"i{max(row, 1)}", vectors[max(row, 1)])]  # the first two share an image
+        records.append([RetrievalItem(side, key, f"r{row}", (v / np.linalg.norm(v)).astype(np.float32))
+                        for side, key, v in held])  # fmt: skip
+    metrics.update(records)
+    rows = metrics.compute_per_row()
+    expected = compute_retrieval_scores(metrics.items, pair)
+    assert {name: score.compute() for name, score in rows.items()} == pytest.approx(expected)
+    groups = metrics.collect_groups()
+    assert groups == [0, 0, *range(1, 11)]
+    found = compare_rows(rows, {"same": rows}, groups)
+    for name, value in expected.items():
+        assert found[name]["value"] == pytest.approx(value) and found[name]["low"] <= value <= found[name]["high"]
+        assert set(found[name]["minus"]["same"].values()) == {0}
 
 
 def test_bigrams_are_those_of_the_equation() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import set_seed
+from transformers import BertConfig, BertModel, set_seed
 
 from plait import PlaitForRetrieval, PlaitProcessor
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
@@ -186,3 +186,13 @@ def test_a_searcher_is_made_of_loaded_parts(make_folder: Callable[[int], str], i
     search = open_search(make_folder(0), images)
     again = Searcher(search.model, search.processor, search.index)
     assert again("is it red ?") == search("is it red ?")
+
+
+def test_a_checkpoint_that_is_no_run_searches_texts(tmp_path: Path, processor: PlaitProcessor) -> None:
+    """A text encoder alone is a retrieval model of one side, whatever class has saved it."""
+    config = BertConfig(vocab_size=len(processor.tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    processor.tokenizer.save_pretrained(tmp_path / "bert")
+    (tmp_path / "texts.csv").write_text("id,text\n1,is it red ?\n2,blue\n")
+    search = open_search(str(tmp_path / "bert"), tmp_path / "texts.csv")
+    assert [match.place["id"] for match in search("blue", top_k=2)] == ["2", "1"]
