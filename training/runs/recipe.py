@@ -16,6 +16,7 @@ from ..recipes.multitask import build_task_recipes, check_tasks
 from ..recipes.schema import SPLITS, Recipe, parse_recipe
 from ..tasks.registry import find_task
 from .combinations import check_inline, check_lora, check_named_parts, check_optimizer
+from .settling import settle_precision
 
 SEEDS = 2**32  # numpy's
 # the lowest values of training arguments that transformers would find wrong only after the model is built, or never
@@ -52,6 +53,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     kept = bend_recipe(shipped, content, list(overrides or {})) if shipped else frozenset[str]()
     recipe = build_recipe(content)
     recipe.shipped = kept
+    settle_precision(recipe)
     return recipe
 
 

@@ -4,6 +4,9 @@ the metric that chooses the best model follows the kind of the targets."""
 from collections.abc import Collection
 from typing import Any
 
+import torch
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
+
 from ...modeling.backbone.parts import group_parameters_by_part
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ..data.labels import MULTI, REGRESSION, SINGLE, LabelSpec
@@ -14,6 +17,21 @@ from ..recipes.schema import Recipe
 AUTO = "auto"  # as training.metric_for_best_model
 BEST_METRICS = {SINGLE: "f1_macro", MULTI: "f1_macro", REGRESSION: "mae"}  # if the recipe names no metrics
 OF_ONE_CLASS = {"label_smoothing_factor": 0.0, "class_weights": None}  # arguments of one class a row, and their absence
+
+
+def settle_precision(recipe: Recipe) -> None:
+    """Makes the bfloat16 of a shipped recipe fit the device: a CPU trains with it if it has bfloat16 products; a device
+    without them trains in float32."""
+    training = recipe.training
+    if "training.bf16" not in recipe.shipped or not training["bf16"] or training.get("use_cpu"):
+        return
+    if is_torch_bf16_gpu_available() or is_torch_xla_available():
+        return
+    products = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if products and not torch.accelerator.is_available():
+        training["use_cpu"] = True  # without it transformers refuses bf16 here
+    else:
+        training["bf16"] = False
 
 
 def settle_loss(args: PlaitTrainingArguments, labels: LabelSpec | None, shipped: Collection[str]) -> None:
