@@ -22,8 +22,6 @@ def add_serve(commands: Commands) -> None:
     parser.add_argument("--max-characters", type=int, default=100_000, help="of a text (default: 100,000)")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="of a generated text (default: 512)")
     parser.add_argument("--batch-size", type=int, default=16, help="requests answered in one forward (default: 16)")
-    parser.add_argument(
-        "--index",
-        help="retrieval: a folder of pictures, or a file with a text a line, to search (default: what is given)",
-    )
+    parser.add_argument("--index", help="retrieval: a folder or a table to search, as in `plait search`")
+    parser.add_argument("--index-folder", help="where the index lies (default: beside what it indexes)")
     parser.epilog = "--key value overrides a value of the run's recipe: --generation.num_beams 5 --max_length 256"

@@ -20,6 +20,7 @@ def run_serve(options: argparse.Namespace, overrides: Sequence[str], arguments: 
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
         index=options.index,
+        index_folder=options.index_folder,
     )
     serve(options.model, settings, parse_overrides(overrides))
     return 0

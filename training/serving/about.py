@@ -16,39 +16,43 @@ from .views import describe_inputs
 MOST_CHIPS, MOST_NAMES = 4, 20
 HEADING = re.compile(r"^##\s+(.+?)\s*$", re.MULTILINE)
 LIMIT_SECTIONS = ("limits", "limitations", "bias, risks, and limitations", "intended use", "intended uses", "data")
-WORDS = {  # what a page is for, by task
-    "masked_lm": "fills masks in",
-    "generation": "writes a text for",
-    "causal_lm": "continues",
-    "dialogue": "answers in a conversation of",
-    "question_answering": "finds the answer to a question in",
-    "pretraining": "compares",
-    "retrieval": "searches and compares",
-    "image_generation": "draws images for",
-    "image_autoencoding": "compresses and restores",
+PURPOSES = {  # what a model of each task does with its inputs
+    "masked_lm": "masked words in {inputs}",
+    "generation": "a text for {inputs}",
+    "causal_lm": "{inputs} that goes on",
+    "dialogue": "a conversation with {inputs}",
+    "question_answering": "question answering in {inputs}",
+    "pretraining": "how well {inputs} match",
+    "retrieval": "search by {inputs}",
+    "image_generation": "images for {inputs}",
+    "image_autoencoding": "{inputs}, compressed and restored",
 }
 
 
 def render_header(served: ServedModel) -> str:
-    """Returns the head of the page: the model's name, what it does, and its first metrics."""
-    about = f"{served.task.name.replace('_', ' ')}: {describe_purpose(served)}"
-    chips = [f"{name} {value:.3g}" for name, value in list_main_metrics(served).items()]
+    """Returns the head of the page: the model's name, what it does, its task and its first metrics."""
     split = find_measured_split(served)
-    chips = [f"{split} {chip}" for chip in chips] if split else []
-    head = f'<div class="plait-head"><h1>{escape(served.name)}</h1><p>{escape(about)}</p></div>'
-    return STYLE + head + (render_chips(chips) if chips else "")
+    scores = [f"{split} {name} {value:.3g}" for name, value in list_main_metrics(served).items()]
+    chips = [f"task {find_task_words(served)}", *scores]
+    head = f'<div class="plait-head"><h1>{escape(served.name)}</h1><p>{escape(describe_purpose(served))}</p></div>'
+    return STYLE + head + render_chips(chips)
 
 
 def describe_purpose(served: ServedModel) -> str:
-    """Returns what the model does with what it reads."""
-    if served.task.needs_labels and read_config_labels(served.model.config).problem_type == REGRESSION:
-        return f"predicts a number from {describe_inputs(list_modalities(served.fields))}"
+    """Returns what the model does with what it reads: "one of 13 labels for a text and an image"."""
     inputs = describe_inputs(list_modalities(served.fields)) if served.fields else "no input"
-    if served.task.needs_labels:
-        labels = read_config_labels(served.model.config)
-        several = "any" if labels.problem_type == MULTI else "one"
-        return f"chooses {several} of {labels.count} labels for {inputs}"
-    return f"{WORDS[served.task.name]} {inputs}"
+    if not served.task.needs_labels:
+        return PURPOSES[served.task.name].format(inputs=inputs)
+    labels = read_config_labels(served.model.config)
+    if labels.problem_type == REGRESSION:
+        return f"a number for {inputs}"
+    return f"{'any' if labels.problem_type == MULTI else 'one'} of {labels.count} labels for {inputs}"
+
+
+def find_task_words(served: ServedModel) -> str:
+    """Returns the name of the task in words; classification of a number is regression."""
+    labels = served.task.needs_labels and read_config_labels(served.model.config).problem_type
+    return "regression" if labels == REGRESSION else served.task.name.replace("_", " ")
 
 
 def find_measured_split(served: ServedModel) -> str | None:
@@ -68,7 +72,8 @@ def list_main_metrics(served: ServedModel) -> dict[str, float]:
 def render_about(served: ServedModel) -> str:
     """Returns what is known of the model as Markdown: what it reads and answers, its metrics beside the baselines, the
     limits that its card names, and those of this page."""
-    parts = ["### Measured", render_results_table(served.metrics), *list_card_sections(served.card)]
+    measured = render_results_table(served.metrics) if served.metrics else "Nothing is known: there is no metrics.json."
+    parts = ["### Measured", measured, *list_card_sections(served.card)]
     parts += ["### Limits of this page", "\n".join(f"- {line}" for line in list_limits(served))]
     return "\n\n".join([*parts, f"Served by plait {VERSION}."])
 

@@ -31,7 +31,9 @@ class ChatPanel:
         others = [field for field in self.served.fields if field.modality != MESSAGES]
         with gradio.Row(equal_height=False):
             with gradio.Column(scale=7):
-                chat = gradio.Chatbot(label="conversation", height=420, placeholder="Write a message below.")
+                chat = gradio.Chatbot(
+                    label="conversation", height=420, buttons=["copy_all"], placeholder="Write a message below."
+                )
             media: dict[str, Any] = {}
             if others:
                 with gradio.Column(scale=3):

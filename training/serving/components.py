@@ -11,6 +11,7 @@ from ..metrics.generation import DEFAULT_NEW_TOKENS
 from .fields import InputField
 from .served_model import ServedModel
 
+BUTTONS = ["download", "fullscreen"]  # of pictures; not "share", which would send them to others
 MOST_BEAMS, MOST_STEPS, MOST_GUIDANCE, MOST_TEMPERATURE = 8, 200, 15.0, 2.0
 
 
@@ -21,10 +22,12 @@ def build_field(gradio: Any, field: InputField) -> Any:
         return gradio.Textbox(label=label, lines=field.lines, max_lines=max(12, field.lines))
     made = {
         "image": lambda: gradio.Image(
-            label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=260
+            label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=260, buttons=BUTTONS
         ),
-        "audio": lambda: gradio.Audio(label=label, type="filepath", sources=["upload", "microphone"]),
-        "video": lambda: gradio.Video(label=label, sources=["upload"], height=260),
+        "audio": lambda: gradio.Audio(
+            label=label, type="filepath", sources=["upload", "microphone"], buttons=["download"]
+        ),
+        "video": lambda: gradio.Video(label=label, sources=["upload"], height=260, buttons=["download"]),
     }[field.modality]()
     return take_uploads(gradio, made)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..explanations.pages.colours import to_data_url
 from ..runs.image_output import find_drawing_options
-from .components import MOST_GUIDANCE, MOST_STEPS, add_endpoint, build_field, show_errors
+from .components import BUTTONS, MOST_GUIDANCE, MOST_STEPS, add_endpoint, build_field, show_errors
 from .served_model import ServedModel
 
 MOST_IMAGES, MOST_SEED, USUAL_STEPS, USUAL_GUIDANCE = 8, 2**31 - 1, 20, 2.0
@@ -34,7 +34,9 @@ class DrawingPanel:
                 options = self.build_options()
                 button = gradio.Button("Draw", variant="primary")
             with gradio.Column(scale=6):
-                gallery = gradio.Gallery(label="images", columns=2, object_fit="contain", format="png", height=480)
+                gallery = gradio.Gallery(
+                    label="images", columns=2, object_fit="contain", format="png", height=480, buttons=BUTTONS
+                )
         given = inputs | options
         call = {"outputs": [gallery, options["seed"]], "api_visibility": "private"}
         show = show_errors(gradio, self.show, list(given))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...configuration.messages import to_one_line
+from ..recipes.errors import RecipeError
 from .blocks import build_blocks
 from .settings import ServeSettings, require_gradio
 
@@ -10,10 +12,15 @@ from .settings import ServeSettings, require_gradio
 def serve(reference: str, settings: ServeSettings | None = None, overrides: Mapping[str, Any] | None = None) -> None:
     """Serves the page of a model until it is interrupted (`plait serve`).
 
-    Raises RecipeError for a model that cannot be loaded, or without gradio; OSError for a port that is taken.
+    Raises RecipeError for a model that cannot be loaded, without gradio, or for a port that is taken.
     """
     blocks = build_blocks(reference, settings, overrides)
-    launch_blocks(blocks, quiet=True, prevent_thread_lock=True)
+    host, port = blocks.served.settings.host, blocks.served.settings.port
+    try:
+        launch_blocks(blocks, quiet=True, prevent_thread_lock=True)
+    except OSError as error:
+        place = f"--port {port}" if port else "a port of 7860 .. 7959"
+        raise RecipeError(f"cannot listen on --host {host}, {place} ({to_one_line(error)}): choose another") from error
     address = blocks.share_url or blocks.local_url
     print(f"{blocks.served.name} is served at {address} (Ctrl-C ends it)", flush=True)
     if blocks.served.settings.api:
@@ -37,6 +44,15 @@ def launch_blocks(blocks: Any, **options: Any) -> Any:
         "max_file_size": settings.file_bytes,
         "footer_links": ["api"] if settings.api else [],
         "ssr_mode": False,
-        "theme": gradio.themes.Default(primary_hue="orange", neutral_hue="slate"),
+        "theme": build_theme(gradio),
     }
     return blocks.launch(**{**usual, **options})
+
+
+def build_theme(gradio: Any) -> Any:
+    """Builds the look of the page, with fonts that gradio brings along."""
+    fonts = gradio.themes.utils.fonts
+    # of this font gradio's files of the weights 400 and 700 are whole, that of 600 lacks most letters
+    sans = (fonts.LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif")
+    mono = (fonts.LocalFont("IBM Plex Mono", weights=(400,)), "ui-monospace", "monospace")
+    return gradio.themes.Default(primary_hue="orange", neutral_hue="slate", font=sans, font_mono=mono)

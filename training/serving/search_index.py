@@ -1,137 +1,133 @@
-"""What a page searches: the vectors of pictures and texts, by exact comparison."""
+"""What a page searches: an index in files (`plait search`), and what one request alone brings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from PIL import Image
-from torch import Tensor
+import numpy as np
+from PIL import Image, ImageOps
 
-from ...configuration import DOCUMENT
-from ..data.media import Row, name_data_rows
 from ..recipes.errors import RecipeError
-from ..tasks.retrieval import move_sides_to_device
+from ..search.items import find_text_side
+from ..search.results import describe_place, read_match
+from ..search.searcher import Searcher, describe_search, find_index_folder, find_items, load_own_index
+from ..search.vector_index import INDEX_FILE, Match, VectorIndex, identify_model
 from .fields import InputField, build_row
 from .served_model import ServedModel
 
+THUMBNAIL = 384  # pixels of a found picture's longer side
+
 
 class SearchHit(NamedTuple):
-    """A picture (its path) or a text that was found, its name, and the similarity to the query, a cosine."""
+    """An item that was found. side: of the model; name: its file, its row or the text; score: the similarity to the
+    query, a cosine; draw: reads its picture, None for an item that is no picture."""
 
     side: str
-    item: str
     name: str
     score: float
+    draw: Callable[[], Image.Image] | None = None
 
 
 class SearchIndex:
-    """Pictures and texts with their vectors, and what is searched in one request alone.
+    """Pictures, texts, clips and videos with their vectors, and what is searched in one request alone.
 
     Args:
         served: a retrieval model.
 
     Attributes:
         query_fields: the fields of a query, one for each side of the model but documents.
-        reads_pictures, reads_texts: whether there can be such candidates.
+        reads_pictures, reads_texts: whether a request can bring such candidates.
     """
 
     def __init__(self, served: ServedModel) -> None:
         self.served = served
-        sides = getattr(served.model.config, "sides", {})
-        self.text_side = DOCUMENT if DOCUMENT in sides else "text"
+        sides: Mapping[str, str] = served.model.config.sides  # pyright: ignore[reportAttributeAccessIssue]
+        self.text_side = find_text_side(sides)
         self.reads_pictures, self.reads_texts = "image" in sides, self.text_side in sides
-        modalities = [name for name in ("text", "image") if name in sides]
-        self.query_fields = [InputField(f"query_{name}", name, name, f"search for: {name}") for name in modalities]
-        self.items: dict[str, list[str]] = {}
-        self.vectors: dict[str, Tensor] = {}
-        self.place = ""
+        self.query_fields = [
+            InputField(f"query_{side}", side, modality, f"search for: {side}")
+            for side, modality in sides.items()
+            if side == modality
+        ]
+        self.searcher = Searcher(served.model, served.processor, VectorIndex("", ""), served.recipe.max_length)
+        self.source: Path | None = None
 
     @property
     def size(self) -> int:
-        """The number of all items of the index."""
-        return sum(map(len, self.items.values()))
+        """The number of the items of the index."""
+        return len(self.searcher.index)
 
     def describe(self) -> str:
-        """Returns what the index holds: "1,000 pictures of flickr"."""
-        kinds = {"image": "pictures", self.text_side: "texts"}
-        return ", ".join(f"{len(items):,} {kinds[side]} of {self.place}" for side, items in self.items.items())
+        """Returns what the index holds, and how much of its source cannot be read: "360 items of pictures, by their
+        image"."""
+        lost = len(self.searcher.change.problems)
+        left_out = f"; {lost} that cannot be read are left out" if lost else ""
+        name = self.source.name if self.source else "nothing"
+        return f"{self.size:,} items of {name}, by their {self.searcher.index.side}{left_out}"
 
-    def add_all(self, place: str) -> None:
-        """Adds the pictures of a folder, or the lines of a text file.
+    def open(self, place: str, folder: str | None = None) -> None:
+        """Opens the index of a folder or a table, and brings it up to date; it is kept in files (`open_search`).
 
-        Raises RecipeError for a folder without pictures, or a model that reads no such thing.
+        Raises RecipeError for a place without an item that the model reads, or an index of another model.
         """
-        path = Path(place).expanduser()
-        side = "image" if path.is_dir() else self.text_side
-        reads = self.reads_pictures if path.is_dir() else self.reads_texts
-        if not path.exists() or not reads:
-            what = "does not exist" if not path.exists() else f"is for {side}, which this model does not search"
-            raise RecipeError(f"--index {place} {what}: give a folder of pictures, or a file with a text a line")
-        items = list_pictures(path) if path.is_dir() else read_lines(path)
-        if not items:
-            raise RecipeError(f"--index {place} holds no {'picture' if path.is_dir() else 'line'}: give another")
-        self.place, self.items[side] = path.name, items
-        self.vectors[side] = self.embed(side, items)
-
-    def embed(self, side: str, items: Sequence[str]) -> Tensor:
-        """Returns the vectors of pictures or texts, (items, width), in batches."""
-        size = self.served.settings.batch_size
-        batches = [items[start : start + size] for start in range(0, len(items), size)]
-        return torch.cat([self.embed_batch([{side: item} for item in batch], side) for batch in batches])
-
-    @torch.no_grad()
-    def embed_batch(self, rows: Sequence[Row], side: str) -> Tensor:
-        """Returns the vectors of rows with one side, while no other batch is computed."""
-        served, retrieval = self.served, self.served.model
-        with served.batcher.working, name_data_rows(rows):
-            batch = served.task.build_evaluation_batch(served.collator, rows)
-            (part,) = move_sides_to_device(batch, served.model).values()
-            model: Any = retrieval
-            return model.embed(part["inputs"])[side].vectors.float().cpu()
+        served, path = self.served, Path(place).expanduser()
+        recipe = replace(served.recipe, data=replace(served.recipe.data, source=str(path), splits={}, max_rows=None))
+        model: Any = served.model
+        side, items = find_items(path, None, model.config.sides, recipe)
+        kept = find_index_folder(path) if folder is None else Path(folder).expanduser()
+        index = load_own_index(kept, identify_model(model, served.processor), side, rebuild=False)
+        self.searcher = Searcher(model, served.processor, index, served.recipe.max_length)
+        self.searcher.update(items)
+        if not self.size:
+            raise RecipeError(f"--index {place}: {describe_search(self.searcher, place)}")
+        if self.searcher.change.moved or not (kept / INDEX_FILE).is_file():
+            index.save(kept)
+        self.source = path
 
     def search(
         self, values: Mapping[str, Any], pictures: Sequence[str], lines: Sequence[str], count: int
     ) -> list[SearchHit]:
-        """Returns the `count` items that are most similar to a query; of a query of text and picture, to their mean.
+        """Returns the `count` items that are most similar to a query; to a query of several sides' mean.
 
-        Raises ValueError for an empty query, or nothing to search.
+        Raises ValueError for an empty query, nothing to search, or an input that cannot be read.
         """
-        query = self.embed_query(values)
-        hits: list[SearchHit] = []
-        for side, given in (("image", pictures), (self.text_side, lines)):
-            items, found = [*self.items.get(side, ())], [self.vectors[side]] if side in self.vectors else []
-            if given:
-                items, found = [*items, *given], [*found, self.embed(side, given)]
-            if items:
-                scores = torch.cat(found) @ query
-                best = scores.topk(min(count, len(items)))
-                hits += [
-                    SearchHit(side, items[place], shorten(side, items[place]), score)
-                    for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-                ]
-        if not hits:
+        row = build_row(self.query_fields, values, self.served.recipe.data, self.served.settings)
+        if not (self.size or pictures or lines):
             raise ValueError("there is nothing to search: upload pictures, or write texts, one a line")
+        with self.served.batcher.working:
+            query = self.encode_query(row)
+            hits = [self.build_hit(match) for match in self.searcher.index.search(query[None], count)[0]]
+            hits += self.search_given("image", pictures, query) if pictures else []
+            hits += self.search_given(self.text_side, lines, query) if lines else []
         return sorted(hits, key=lambda hit: -hit.score)[:count]
 
-    def embed_query(self, values: Mapping[str, Any]) -> Tensor:
-        """Returns the vector of a query, (width,), of length 1."""
-        row = build_row(self.query_fields, values, self.served.recipe.data, self.served.settings)
-        found = [self.embed_batch([{name: value}], name)[0] for name, value in row.items() if value is not None]
-        return torch.nn.functional.normalize(torch.stack(found).mean(0), dim=0)
+    def encode_query(self, row: Mapping[str, Any]) -> np.ndarray:
+        """Returns the vector of a query, (width,), of unit length."""
+        vectors = [self.searcher.encode(side, [value])[0] for side, value in row.items() if value is not None]
+        mean = np.mean(vectors, axis=0)
+        return (mean / max(np.linalg.norm(mean), 1e-12)).astype(np.float32)
+
+    def search_given(self, side: str, items: Sequence[str], query: np.ndarray) -> list[SearchHit]:
+        """Returns all items that a request brings, with their scores."""
+        size = self.served.settings.batch_size
+        batches = [items[start : start + size] for start in range(0, len(items), size)]
+        scores = np.concatenate([self.searcher.encode(side, batch) for batch in batches]) @ query
+        draws = [partial(load_thumbnail, item) if side == "image" else None for item in items]
+        names = [Path(item).name if side == "image" else item for item in items]
+        return [SearchHit(side, *hit) for hit in zip(names, scores.tolist(), draws, strict=True)]
+
+    def build_hit(self, match: Match) -> SearchHit:
+        """Returns a match of the index as a hit."""
+        side, source = self.searcher.index.side, self.source
+        draw = partial(read_match, match, source) if side == "image" and source is not None else None
+        return SearchHit(side, describe_place(match.place), float(match.score), draw)
 
 
-def shorten(side: str, item: str) -> str:
-    """Returns the name of a hit: of a picture its file's, of a text the text."""
-    return Path(item).name if side == "image" else item
-
-
-def list_pictures(folder: Path) -> list[str]:
-    """Returns the pictures below a folder, by their suffix, in the order of their paths."""
-    suffixes = Image.registered_extensions()
-    return [str(path) for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
-
-
-def read_lines(file: Path) -> list[str]:
-    """Returns the lines of a text file that are not blank."""
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+def load_thumbnail(path: str) -> Image.Image:
+    """Returns a picture made small."""
+    with Image.open(path) as image:
+        small = ImageOps.exif_transpose(image).convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return small

@@ -1,18 +1,14 @@
 """The page of retrieval: a search over pictures or texts, the comparison of a pair, and its explanation."""
 
-from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-
 from .answer_panel import AnswerPanel
-from .components import add_endpoint, build_field, show_errors, take_uploads
+from .components import BUTTONS, add_endpoint, build_field, show_errors, take_uploads
 from .limits import check_file_field, check_text_field
 from .search_index import SearchHit, SearchIndex
 from .served_model import ServedModel
 from .style import Bar, render_bars
 
-THUMBNAIL = 384  # pixels of a found picture's longer side
 USUAL_HITS, MOST_HITS = 8, 100
 
 
@@ -28,7 +24,7 @@ class SearchPanel:
         self.gradio, self.served = gradio, served
         self.index = SearchIndex(served)
         if served.settings.index is not None:
-            self.index.add_all(served.settings.index)
+            self.index.open(served.settings.index, served.settings.index_folder)
         self.pair = AnswerPanel(gradio, served)
 
     def build(self) -> None:
@@ -49,8 +45,10 @@ class SearchPanel:
                 inputs |= self.build_candidates()
                 inputs["top_k"] = gradio.Slider(1, MOST_HITS, USUAL_HITS, step=1, label="hits")
             with gradio.Column(scale=6):
-                gallery = gradio.Gallery(label="pictures", columns=4, object_fit="cover", height=430, format="jpeg")
-                texts = gradio.HTML(label="texts", container=True, show_label=True, min_height=60)
+                gallery = gradio.Gallery(
+                    label="pictures", columns=4, object_fit="cover", height=430, format="jpeg", buttons=BUTTONS
+                )
+                texts = gradio.HTML()
         call = {"api_visibility": "private", "concurrency_limit": settings.batch_size}
         show = show_errors(gradio, self.show, list(inputs))
         button.click(show, inputs_kwargs=inputs, outputs=[gallery, texts], **call)
@@ -63,14 +61,15 @@ class SearchPanel:
 
     def build_candidates(self) -> dict[str, Any]:
         """Builds what is searched: pictures to upload, and lines of text; says what the index holds."""
-        gradio, found = self.gradio, {}
-        if self.index.size:
-            gradio.Markdown(f"Searches {self.index.describe()}. More, for this search alone:")
-        if self.index.reads_pictures:
-            files = gradio.File(label="pictures to search", file_count="multiple", file_types=["image"], height=140)
-            found["pictures"] = take_uploads_of(gradio, files)
-        if self.index.reads_texts:
-            found["texts"] = gradio.Textbox(label="texts to search, one a line", lines=4, max_lines=12)
+        gradio, found, size = self.gradio, {}, self.index.size
+        if size:
+            gradio.Markdown(f"Searches {self.index.describe()}.")
+        with gradio.Accordion("More to search, this time alone" if size else "What to search", open=not size):
+            if self.index.reads_pictures:
+                files = gradio.File(label="pictures", file_count="multiple", file_types=["image"], height=140)
+                found["pictures"] = take_uploads_of(gradio, files)
+            if self.index.reads_texts:
+                found["texts"] = gradio.Textbox(label="texts, one a line", lines=4, max_lines=12)
         return found
 
     def find(self, values: dict[str, Any]) -> list[SearchHit]:
@@ -95,17 +94,9 @@ class SearchPanel:
     def show(self, **values: Any) -> tuple[list[Any], str]:
         """Returns the pictures that were found, with their scores, and the texts as bars."""
         hits = self.find(values)
-        pictures = [(load_thumbnail(hit.item), f"{hit.score:.3f}  {hit.name}") for hit in hits if hit.side == "image"]
-        texts = [Bar(hit.name, hit.score, f"{hit.score:.3f}") for hit in hits if hit.side != "image"]
+        pictures = [(hit.draw(), f"{hit.score:.3f}  {hit.name}") for hit in hits if hit.draw is not None]
+        texts = [Bar(hit.name, hit.score, f"{hit.score:.3f}") for hit in hits if hit.draw is None]
         return pictures, render_bars(texts) if texts else ""
-
-
-def load_thumbnail(path: str) -> Image.Image:
-    """Returns a picture made small, so that the page shows none of the folder's own files."""
-    with Image.open(Path(path)) as image:
-        small = ImageOps.exif_transpose(image).convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    return small
 
 
 def take_uploads_of(gradio: Any, files: Any) -> Any:

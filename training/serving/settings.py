@@ -43,7 +43,8 @@ class ServeSettings:
         max_new_tokens: of a generated text at most.
         max_pixels: of a generated image at most.
         max_candidates: files of one search at most.
-        index: a folder of pictures, or a file of lines of text, that a retrieval model searches.
+        index: a folder or a table that a retrieval model searches, as in `plait search`.
+        index_folder: where its index lies; None: beside it.
 
     Raises RecipeError for a number out of its range.
     """
@@ -59,6 +60,7 @@ class ServeSettings:
     max_pixels: int = 1024 * 1024
     max_candidates: int = 10_000
     index: str | None = None
+    index_folder: str | None = None
 
     def __post_init__(self) -> None:
         for name, (lowest, highest) in RANGES.items():

@@ -1,6 +1,7 @@
 """How the answers of each task are shown: the components of a page, and their values for an answer."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any, ClassVar
 
 from ...configuration.modalities import MODALITIES
@@ -10,6 +11,7 @@ from .served_model import ServedModel
 from .style import Bar, render_bars, render_chips, render_value
 
 MOST_LABELS = 10  # bars of an answer; the API has all
+ARTICLES = {"text": "a text", "image": "an image", "audio": "a sound", "video": "a video"}
 ERROR_METRICS = ("mae", "rmse")  # of a regression, in the unit of its value
 
 
@@ -28,7 +30,7 @@ class AnswerView:
 
     def build(self) -> list[Any]:
         """Builds the components, inside the page's context."""
-        return [self.gradio.HTML(label="answer", container=True, show_label=True)]
+        return [self.gradio.HTML(container=True, padding=True, min_height=80)]
 
     def show(self, row: Row, answer: dict[str, Any]) -> list[Any]:
         """Returns the components' values for the answer of a row."""
@@ -48,7 +50,7 @@ class LabelView(AnswerView):
         """Builds the bars of one label, or the HTML of several and of a number."""
         if self.kind == SINGLE:
             return [self.gradio.Label(label=self.name, num_top_classes=MOST_LABELS)]
-        return [self.gradio.HTML(label=self.name, container=True, show_label=True, min_height=80)]
+        return super().build()
 
     def show(self, row: Row, answer: dict[str, Any]) -> list[Any]:
         """Returns the probabilities, the labels with theirs, or the number."""
@@ -62,7 +64,8 @@ class LabelView(AnswerView):
         """Returns the labels of an answer as chips, over the bars of the likeliest ones."""
         ranked = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])[:MOST_LABELS]
         chips = render_chips(answer["label"], chosen=True) if answer["label"] else "<p>none of the labels</p>"
-        return chips + render_bars([Bar(name, share, f"{100 * share:.1f} %") for name, share in ranked])
+        head = f'<p class="plait-note">{escape(self.name)}</p>'
+        return head + chips + render_bars([Bar(name, share, f"{100 * share:.1f} %") for name, share in ranked])
 
     def describe_error(self) -> str:
         """Returns how far the model's values were from the true ones where it was measured."""
@@ -107,7 +110,7 @@ class SpanView(AnswerView):
 
     def build(self) -> list[Any]:
         """Builds the answer and the context."""
-        found = self.gradio.HTML(label="answer", container=True, show_label=True, min_height=80)
+        (found,) = super().build()
         context = self.gradio.HighlightedText(
             label="context", color_map={"answer": "orange"}, show_legend=False, show_inline_category=False
         )
@@ -177,6 +180,6 @@ VIEWS: dict[str, type[AnswerView]] = {
 
 
 def describe_inputs(modalities: Sequence[str]) -> str:
-    """Returns modalities as words: "text and image"."""
-    names = [name for name in MODALITIES if name in modalities]
+    """Returns modalities as words: "a text and an image"."""
+    names = [ARTICLES[name] for name in MODALITIES if name in modalities]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -94,14 +94,18 @@ def test_a_search_finds_the_nearest(launched: Launch) -> None:
 def test_an_index_is_searched(tmp_path: Path) -> None:
     served = load_run("retrieval")
     index = SearchIndex(served)
-    index.add_all(str(Path(IMAGE).parent))
-    assert index.describe() == "2 pictures of images"
+    index.open(str(Path(IMAGE).parent), str(tmp_path / "index"))
+    assert index.describe() == "2 items of images, by their image" and index.size == 2
     assert {hit.name for hit in index.search({"query_image": IMAGE}, [], [], 5)} == {"red.png", "blue.png"}
     best, _ = index.search({"query_image": IMAGE}, [], [], 5)
     assert best.name == "red.png" and best.score == pytest.approx(1, abs=1e-5)
-    for place, message in ((tmp_path, "holds no picture"), (tmp_path / "none", "does not exist")):
+    assert best.draw is not None and best.draw().size
+    for place, message in (
+        (tmp_path / "index", "has no file that the model reads"),
+        (tmp_path / "no", "no such folder"),
+    ):
         with pytest.raises(RecipeError, match=message):
-            index.add_all(str(place))
+            index.open(str(place))
 
 
 @pytest.mark.parametrize("name", ["classification", "question_answering"])
@@ -183,7 +187,7 @@ def test_nothing_is_requested_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_page_says_what_the_model_is() -> None:
     served = load_run("classification")
     head, about = render_header(served), render_about(served)
-    assert "<h1>classification</h1>" in head and "chooses one of 4 labels for text and image" in head
+    assert "<h1>classification</h1>" in head and "one of 4 labels for a text and an image" in head
     assert "validation accuracy 0.25" in head and "| validation | accuracy | 0.2500 | 0.2500 | 0.5000 |" in about
     assert "The model knows 4 labels and no others: blue, no, red, yes." in about and "A file may have 100 MB." in about
     assert "### Data" in about and "Source:" in about
