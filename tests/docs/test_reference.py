@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from configparser import ConfigParser
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 import plait
+from plait.training.commands import COMMANDS
 from plait.training.recipes.schema import SECTIONS, Recipe, TokenizerRecipe
 from plait.training.tasks.registry import TASKS
 
@@ -71,6 +73,14 @@ def test_the_readme_links_to_every_guide() -> None:
     guides = {page for page in list_pages() if page.startswith(("docs/guides/", "docs/howto/"))}
     assert {page for page in guides if f"({page})" not in readme} == set()
     assert len(readme.split()) < 700
+
+
+def test_the_quickstart_names_every_command_and_extra() -> None:
+    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    assert {name for name in COMMANDS if f"`plait {name}" not in page} == set()
+    parser = ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert {name for name in parser["options.extras_require"] if f"| `{name}` |" not in page} == set()
 
 
 def test_every_recipe_has_a_page_with_its_keys() -> None:
