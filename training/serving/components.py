@@ -94,7 +94,7 @@ def build_generation_options(gradio: Any, served: ServedModel) -> dict[str, Any]
     decoder: Any = served.model.config.get_text_config()
     if decoder.position_type != "none":
         most = min(most, decoder.max_position_embeddings)
-    usual = min(config.max_new_tokens or DEFAULT_NEW_TOKENS, most)
+    usual = min(find_usual_length(served), most)
     with gradio.Accordion("Options", open=False):
         return {
             "max_new_tokens": gradio.Slider(1, most, usual, step=1, label="tokens at most"),
@@ -103,6 +103,12 @@ def build_generation_options(gradio: Any, served: ServedModel) -> dict[str, Any]
             ),
             "num_beams": gradio.Slider(1, MOST_BEAMS, config.num_beams or 1, step=1, label="beams"),
         }
+
+
+def find_usual_length(served: ServedModel) -> int:
+    """Returns the number of tokens that the model generates at most, unless it is asked otherwise."""
+    config: Any = served.model.generation_config
+    return config.max_new_tokens or config.max_length or DEFAULT_NEW_TOKENS
 
 
 def read_generation_options(served: ServedModel, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,4 +126,5 @@ def read_generation_options(served: ServedModel, values: Mapping[str, Any]) -> d
     if not 0 <= temperature <= MOST_TEMPERATURE:
         raise ValueError(f"temperature is {temperature}: expected 0 .. {MOST_TEMPERATURE}")
     chance = {"do_sample": True, "temperature": temperature} if temperature else {}
-    return {"max_new_tokens": tokens, "num_beams": beams, **chance}
+    length = {} if tokens == find_usual_length(served) else {"max_new_tokens": tokens}
+    return {**length, "num_beams": beams, **chance}

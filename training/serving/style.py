@@ -23,7 +23,8 @@ STYLE = """<style>
 .plait-bars .name { overflow-wrap: anywhere }
 .plait-explained .word { padding: .1rem .2rem; border-radius: .2rem; line-height: 1.9 }
 .plait-explained .value { color: var(--body-text-color-subdued); font-size: .85rem }
-.plait-explained img { display: inline-block; max-width: 48%; min-width: 12rem; margin: 0 .5rem .5rem 0 }
+.plait-explained img { display: inline-block; max-width: 48%; min-width: 12rem; margin: 0 .5rem .5rem 0;
+  vertical-align: top }
 .plait-explained svg { max-width: 100%; overflow: visible }
 .plait-explained h2 { font-size: 1.1rem; margin: .2rem 0 }
 .plait-explained h3 { font-size: .9rem; margin: .8rem 0 .2rem }

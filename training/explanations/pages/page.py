@@ -9,7 +9,8 @@ import numpy as np
 from ....processing.images import read_image
 from ...data.media import READ_ERRORS, Row, list_present
 from ..results import Attribution, Explanation, RowExplanation
-from .colours import add_scale, draw_map, draw_overlay, find_full_colour, to_css, to_data_url
+from .colours import add_scale, draw_map, draw_overlay, enlarge, find_full_colour, to_css, to_data_url
+from .report_table import render_report_text
 
 LINE_WIDTH, LINE_DRAWN = 640, 90  # pixels of a timeline
 
@@ -24,9 +25,9 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 1.5rem a
 section {{ border-top: 1px solid #ccc; padding: .8rem 0 }}
 h2 {{ font-size: 1rem; margin: 0 }} h3 {{ font-size: .85rem; margin: .6rem 0 .2rem; color: #555; font-weight: 600 }}
 .word {{ padding: .1rem .15rem; border-radius: .2rem }} .value {{ color: #555; font-size: .85rem }}
-img {{ max-width: 100%; margin-right: .4rem; image-rendering: pixelated }}
+img {{ max-width: 100%; margin-right: .4rem; image-rendering: pixelated; vertical-align: top }}
 table {{ border-collapse: collapse; margin: .4rem 0 }} td, th {{ padding: .15rem .6rem; border: 1px solid #ddd }}
-pre {{ white-space: pre-wrap; background: #f5f5f5; padding: .6rem; font-size: .8rem }}
+th {{ text-align: left; font-weight: 600; background: #f5f5f5 }}
 input {{ font: inherit; padding: .3rem .5rem; width: 100%; box-sizing: border-box }}
 </style>
 </head>
@@ -65,9 +66,9 @@ def render_explanations(
 ) -> str:
     """Returns the page of the explanations of these rows.
 
-    reports: further texts by their heading, such as the table of the check; they are shown as they are.
+    reports: further texts by their heading, such as the table of the check; their Markdown tables become tables.
     """
-    texts = "\n".join(f"<h2>{escape(name)}</h2>\n<pre>{escape(text)}</pre>" for name, text in (reports or {}).items())
+    texts = "\n".join(f"<h2>{escape(name)}</h2>\n{render_report_text(text)}" for name, text in (reports or {}).items())
     sections = [
         render_row(number, row, found, unit) for number, (row, found) in enumerate(zip(rows, explanation, strict=True))
     ]
@@ -78,7 +79,8 @@ def render_explanations(
 
 def describe_method(explanation: Explanation, unit: str) -> str:
     """Returns one sentence on the method, its baselines and the colours."""
-    given = ", ".join(f"{name}: {value}" for name, value in explanation.baselines.items())
+    shown = {found.modality for row in explanation for found in row.attributions.values()}
+    given = ", ".join(f"{name}: {value}" for name, value in explanation.baselines.items() if name in shown)
     baselines = f" with the baselines {escape(given)}" if given else ""
     return (
         f"Method {escape(explanation.method)}{baselines}. Orange adds to the score, purple takes from it; values in "
@@ -96,7 +98,8 @@ def render_row(number: int, row: Row, found: RowExplanation, unit: str) -> str:
 
 def render_attributions(row: Row, found: RowExplanation, unit: str) -> str:
     """Returns the scores of one row, and what each of its inputs adds to them."""
-    scores = f"score {found.score:.3f}, of the baseline {found.baseline_score:.3f} {unit}"
+    score, baseline = (round(value, 3) + 0.0 for value in (found.score, found.baseline_score))  # no -0.000
+    scores = f"score {score:.3f}, of the baseline {baseline:.3f} {unit}"
     parts = [f'<p class="value">{escape(scores)}</p>']
     for name, attribution in found.attributions.items():
         parts += [f"<h3>{escape(name)}, {attribution.total:+.3f} {escape(unit)} in all</h3>"]
@@ -120,7 +123,7 @@ def render_image(row: Row, name: str, attribution: Attribution, unit: str) -> st
     if image is None or (image.height, image.width) != attribution.values.shape:
         return render_picture(add_scale(draw_map(attribution.values, scale), scale, unit), name)
     overlay = add_scale(draw_overlay(image, attribution.values, scale), scale, unit)
-    plain = draw_overlay(image, np.zeros(attribution.values.shape), 1.0)
+    plain = enlarge(image.convert("RGB"))
     return render_picture(overlay, f"{name}: what adds to the score") + render_picture(plain, name)
 
 

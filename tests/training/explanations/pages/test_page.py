@@ -52,6 +52,14 @@ def test_what_a_user_wrote_is_text() -> None:
     assert "&lt;script&gt;" in page and "it&#x27;s" in page
 
 
+def test_the_tables_of_reports_are_tables() -> None:
+    text = f"Before.\n\n| | adds | 95 % |\n| --- | --- | --- |\n| text | +1 | - |\n| {EVIL} | -2 | [1, 2] |\n\nA note."
+    page = build_page({"a report": text})
+    assert "<p>Before.</p>\n<table><tr><th></th><th>adds</th><th>95 %</th></tr><tr><td>text</td>" in page
+    assert "<td>-</td></tr>" in page and "</table>\n<p>A note.</p>" in page and "---" not in page
+    assert page.count("<script>") == 1
+
+
 def test_the_page_loads_nothing_else() -> None:
     page = build_page()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
