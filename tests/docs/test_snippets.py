@@ -25,6 +25,7 @@ SLOW = {
     "docs/guides/lora.md",
     "docs/guides/missing_modalities.md",
     "docs/guides/own_data.md",
+    "docs/guides/predict_and_search.md",
     "docs/guides/pretraining.md",
     "docs/guides/recipes.md",
     "docs/guides/reports.md",
@@ -41,6 +42,7 @@ NOT_RUN: dict[str, tuple[int, str]] = {
     "README.md": (1, "make, in a clone"),
     "docs/bad_input.md": (1, "half an hour of random calls"),
     "docs/guides/many_gpus.md": (1, "several devices"),
+    "docs/guides/predict_and_search.md": (1, "several processes"),
     "docs/guides/serving.md": (3, "pip install, and servers that run until Ctrl-C"),
     "docs/quickstart.md": (2, "pip install, and make"),
 }
