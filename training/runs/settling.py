@@ -53,9 +53,10 @@ def settle_best_metric(
         return
     names = metrics.names or ["loss"]
     usual = BEST_METRICS.get(labels.problem_type) if labels is not None and not recipe.metrics else None
-    args.metric_for_best_model = usual if usual in names else names[0]
+    chosen = usual if usual is not None and usual in names else names[0]
+    args.metric_for_best_model = chosen
     if recipe.training.get("greater_is_better") is None:
-        args.greater_is_better = is_greater_better(args.metric_for_best_model)
+        args.greater_is_better = is_greater_better(chosen)
 
 
 def settle_parts(args: PlaitTrainingArguments, model: PlaitPreTrainedModel, shipped: Collection[str]) -> None:

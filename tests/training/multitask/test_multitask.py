@@ -136,9 +136,10 @@ def test_processes_share_the_batches_of_one_task() -> None:
         ("metrics", ["accuracy"], "metrics belongs to one of the tasks"),
         ("data.source", "x.csv", "data belongs to one of the tasks"),
         ("training.tokens_per_batch", 100, "training.tokens_per_batch cannot be used with several tasks"),
+        ("training.metric_for_best_model", "auto", "'auto', but there are several tasks"),
         ("tasks.answers.data.columns", {"text": "question"}, "tasks.answers: data.columns"),
         ("model.fusion", "late", "late fusion does not keep"),
-        ("model.freeze", ["audio", "head"], "model: the model has no part 'audio'"),
+        ("model.freeze", ["audio", "head"], "model.freeze: the model has no part 'audio', but text"),
         ("training.per_device_train_batch_size", 1, "leave one alone"),
     ],
 )
