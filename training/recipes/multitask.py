@@ -48,8 +48,8 @@ def check_tasks(recipe: Recipe) -> None:
         raise RecipeError("lora cannot be used with several tasks: leave it out, or train one task")
     if recipe.training.get("metric_for_best_model") == "auto":
         raise RecipeError(
-            "training.metric_for_best_model is 'auto', but there are several tasks: name a task and its metric, such as "
-            f"{next(iter(recipe.tasks))}_loss"
+            "training.metric_for_best_model is 'auto', but there are several tasks: name a task and its metric, such "
+            f"as {next(iter(recipe.tasks))}_loss"
         )
     for key in ("tokens_per_batch", "share_images", "cache_features", "label_smoothing_factor"):
         if recipe.training.get(key):

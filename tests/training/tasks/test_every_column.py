@@ -38,6 +38,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "generation": {"text": TEXT, "image": IMAGE, "audio": AUDIO, "decoder": DECODER, "options": FUSION["options"]},
     "causal_lm": {"decoder": DECODER},
     "dialogue": {"decoder": DECODER},
+    "dialogue with images": {"image": IMAGE, "decoder": DECODER},
     "question_answering": {"text": TEXT, "image": IMAGE, **FUSION},
     "pretraining": {"text": TEXT, "image": IMAGE, **FUSION},
     "retrieval": {"text": TEXT, "image": IMAGE},
@@ -160,6 +161,9 @@ case(
     answer_start="start",
 )
 case("dialogue", messages="chat")
+case("dialogue with images", image="image 0", target="words 0")
+case("dialogue with images", image=["image 0", "image 1"], prompt="words 1", target="words 0")
+case("dialogue with images", image="image 0", messages="chat")
 case("image_autoencoding", target_image="image 0")
 case("pretraining", ["image 0", "image 1"], text="context", image=["image 0", "image 1"])
 case("retrieval", ["image 0", "image 1"], text="words 0", image=["image 0", "image 1"])
