@@ -7,6 +7,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from threading import local
 from types import ModuleType
+from typing import Any
 
 REGISTER_FUNCTIONS = {
     ".configuration.plait": "register_configs",
@@ -49,7 +50,8 @@ class TransformersWatch(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = self.watch(spec.loader.exec_module)
+            loader: Any = spec.loader
+            loader.exec_module = self.watch(loader.exec_module)
         return spec
 
     def watch(self, execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:

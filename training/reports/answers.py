@@ -49,7 +49,7 @@ class Answers:
         """Saves the answers as one .npz file."""
         head = {"kind": self.kind, "count": self.count, "metrics": self.metrics, "texts": self.texts}
         head["scores"] = {name: score.exponential for name, score in self.scores.items()}
-        arrays = {f"array.{name}": value for name, value in self.arrays.items()}
+        arrays: dict[str, Any] = {f"array.{name}": value for name, value in self.arrays.items()}
         for name, score in self.scores.items():
             arrays |= {f"totals.{name}": score.totals, f"weights.{name}": score.weights}
         text: Any = np.frombuffer(json.dumps(head, ensure_ascii=False).encode("utf-8", "surrogatepass"), np.uint8)

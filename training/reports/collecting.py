@@ -45,6 +45,7 @@ def collect_label_answers(recorder: LabelRecorder) -> Answers:
         return Answers(OTHER, len(predictions), scores=scores)
     names = [name for name, metric in metrics.metrics.items() if not metric.scores]
     chosen: np.ndarray = metrics.choose_labels(predictions)
+    arrays: dict[str, np.ndarray]
     if metrics.problem_type == REGRESSION:
         arrays = {"truth": references.reshape(predictions.shape).astype(np.float64), "chosen": predictions}
     elif metrics.problem_type == MULTI:

@@ -90,7 +90,7 @@ def resample_answers(name: str, kind: str, answers: Sequence[Answers]) -> Bootst
             return float(scores[0].transform(totals.sum() / max(weights.sum(), 1e-12)))
 
         return resamples.compute_values(measure_scores, scores[0].weights, [score.totals for score in scores])
-    known = find_known_rows(answers[0].arrays["truth"], kind)  # pyright: ignore[reportArgumentType]
+    known = find_known_rows(answers[0].arrays["truth"], kind)
     truth = answers[0].arrays["truth"][known]
     resamples = Resamples(np.arange(len(truth)), len(answers), REPORT_RESAMPLES, seed=0)
     return resamples.compute_values(build_measure(name, kind), truth, [one.arrays["chosen"][known] for one in answers])

@@ -85,10 +85,8 @@ def choose_several(answers: Answers, rows: Any, labels: Sequence[str], inputs: S
     right = np.flatnonzero((errors == 0) & find_known_rows(truth, MULTI))
 
     def show(number: int) -> Example:
-        given, real = (
-            ", ".join(labels[place] if len(labels) else str(place) for place in np.flatnonzero(array[number] == 1))
-            for array in (chosen, truth)
-        )
+        named = [np.flatnonzero(array[number] == 1).tolist() for array in (chosen, truth)]
+        given, real = (", ".join(labels[place] if len(labels) else str(place) for place in found) for found in named)
         return {**show_row(rows, number, inputs), "answer": given or "(none)", "truth": real or "(none)"}
 
     kept = right[select_evenly(len(right), RIGHT)] if len(right) else right

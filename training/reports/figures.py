@@ -126,7 +126,7 @@ def merge_rare(counts: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, li
     place[kept] = np.arange(len(kept))
     merged = np.zeros((len(kept) + 1, len(kept) + 1), dtype=counts.dtype)
     np.add.at(merged, (place[:, None].repeat(len(names), 1), place[None].repeat(len(names), 0)), counts)
-    return merged, [*(names[number] for number in kept), OTHERS]
+    return merged, [*(names[number] for number in map(int, kept)), OTHERS]
 
 
 def draw_reliability(answers: Answers) -> "Figure":

@@ -37,13 +37,13 @@ class LabelRecorder:
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Computes the metrics, as the Trainer's `compute_metrics`."""
-        reduced, confidence = prediction.predictions, None
+        reduced: Any = prediction.predictions
+        confidence = None
         if self.metrics.problem_type in (SINGLE, MULTI):
             reduced, confidence = reduced
-        plain: Any = reduced
-        scores = self.metrics(EvalPrediction(predictions=plain, label_ids=prediction.label_ids))
+        scores = self.metrics(EvalPrediction(predictions=reduced, label_ids=prediction.label_ids))
         if self.predictions is None:
-            self.predictions, self.references = np.asarray(plain), np.asarray(prediction.label_ids)
+            self.predictions, self.references = np.asarray(reduced), np.asarray(prediction.label_ids)
             self.confidence = None if confidence is None else np.asarray(confidence)
         return scores
 

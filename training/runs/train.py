@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy
 
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
@@ -122,9 +123,10 @@ def check_card_modalities(recipe: Recipe, data: DataSplits) -> None:
 def check_evaluation(args: PlaitTrainingArguments, data: DataSplits) -> None:
     """Raises RecipeError for an evaluation during training without a validation split."""
     if args.do_eval and args.eval_strategy != "no" and data.validation is None:
+        chosen = IntervalStrategy(args.eval_strategy).value
         raise RecipeError(
-            f"training.eval_strategy is {str(args.eval_strategy.value)!r}, but there is no validation split: split one "
-            "off with data.validation_fraction 0.1, name it in data.splits, or leave eval_strategy out"
+            f"training.eval_strategy is {chosen!r}, but there is no validation split: split one off with "
+            "data.validation_fraction 0.1, name it in data.splits, or leave eval_strategy out"
         )
 
 
