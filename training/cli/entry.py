@@ -1,5 +1,6 @@
 """Runs the command line of plait."""
 
+import os
 import signal
 import sys
 import traceback
@@ -20,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = next((commands[argument] for argument in command_line if argument in commands), parser)
     own, overrides = split_overrides(command_line, command)
     options = parser.parse_args(own)
+    if getattr(options, "quiet", False):
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, with the command below
     try:
         return training.COMMANDS[options.command](options, overrides, command_line)
     except (RecipeError, RunError, OSError, KeyboardInterrupt) as error:

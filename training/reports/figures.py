@@ -136,7 +136,7 @@ def draw_reliability(answers: Answers) -> "Figure":
     figure, (axes, below) = new_figure(8.4, 3.6, 2)
     centres, width = (np.arange(BINS) + 0.5) / BINS, 1 / BINS
     filled = found.counts > 0
-    axes.plot([0, 1], [0, 1], color=CHART_GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
+    axes.plot([0, 1], [0, 1], color=CHART_GREY, linestyle="--", linewidth=1, label="perfectly calibrated", zorder=3)
     axes.bar(centres[filled], found.accuracies[filled], width * 0.92, color=CHART_BLUE, alpha=0.85, label="measured")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the answer", ylabel="share of right answers")
     axes.set_title(f"Expected calibration error {found.error:.3f}", loc="left", fontsize=10)

@@ -20,7 +20,7 @@ h3 {{ font-size: .95rem; margin: 1.2rem 0 .5rem; color: #444 }}
 .lead, .note {{ color: #555 }} .note {{ font-size: .87rem }}
 table {{ border-collapse: collapse; margin: .4rem 0 }} th {{ text-align: left; font-weight: 600 }}
 td, th {{ padding: .25rem .8rem; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }}
-td.number {{ text-align: right }}
+td.number {{ text-align: right; white-space: nowrap }} section {{ overflow-x: auto }}
 figure {{ margin: 0 0 1rem }} figure img {{ max-width: 100% }}
 .grown img {{ min-width: min(100%, 26rem); image-rendering: pixelated }}
 .grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .8rem }}
