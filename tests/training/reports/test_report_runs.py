@@ -23,7 +23,7 @@ from plait.training.runs.recipe import build_recipe
 
 from .report_runs import RECIPES, build_content
 
-QUICK = {"classes", "numbers", "captions", "search"}
+QUICK = {"classes", "search"}
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RECIPES]
 FIGURES = {
     "classes": {"confusion", "reliability"},
@@ -212,6 +212,6 @@ def test_two_runs_are_compared_on_the_same_rows(
     links = Links()
     links.feed(page.read_text())
     assert not links.open and all(link.startswith("data:") for link in links.links)
-    assert main(["report", str(copy), str(report_of("numbers"))]) == 2
+    assert main(["report", str(copy), str(report_of("search"))]) == 2
     assert "other" in capsys.readouterr().err
     assert main(["report", str(copy), str(copy)]) == 2
