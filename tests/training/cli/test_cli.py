@@ -271,7 +271,7 @@ def test_hints_of_predict_name_options_that_exist(name: str, capsys: pytest.Capt
         (["train", "{recipe}", "--training.frozen", "[audio]"], "the model has no part 'audio'"),
         (
             ["train", "{recipe}", "--training.eval_strategy", "epoch", "--data.splits.validation", "null"],
-            "eval_dataset",
+            "there is no validation split",
         ),
         (["train", "{recipe}", "--model.fusion", "earlier"], "model.fusion is 'earlier'; did you mean 'early'"),
         (["train", "{recipe}", "--model.text", "./nowhere", "--tokenizer", "null"], "./nowhere: no such folder"),
