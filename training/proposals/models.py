@@ -23,10 +23,10 @@ VIDEO_FRAMES = 8
 SHORT_ANSWER_WORDS = 3
 SEQ2SEQ = "facebook/bart-base"
 LIGHT_FUSION = {
-    "hidden_size": 128,
+    "hidden_size": 64,
     "num_hidden_layers": 1,
     "num_attention_heads": 4,
-    "intermediate_size": 256,
+    "intermediate_size": 128,
     "hidden_dropout_prob": 0.1,
 }
 
@@ -74,7 +74,7 @@ def plan_model(
         content["freeze"] = frozen
         reasons["model.freeze"] = explain_freezing(task)
     plan = ModelPlan(content, towers, frozen, trained, fresh, choose_metrics(task, target), {}, {}, reasons)
-    add_task_options(plan, task, target, inputs)
+    add_task_options(plan, task, target, inputs, rows)
     return plan
 
 
@@ -160,7 +160,7 @@ def choose_metrics(task: str, target: TargetFacts | None) -> list[str]:
     return ["cider", *packaged, "distinct"]
 
 
-def add_task_options(plan: ModelPlan, task: str, target: TargetFacts | None, inputs: InputColumns) -> None:
+def add_task_options(plan: ModelPlan, task: str, target: TargetFacts | None, inputs: InputColumns, rows: int) -> None:
     """Adds to the plan what the task needs beside towers: fusion, decoder settings, processor, tokenizer."""
     content = plan.content
     several = len(plan.towers) - ("decoder" in plan.towers) > 1
@@ -172,12 +172,13 @@ def add_task_options(plan: ModelPlan, task: str, target: TargetFacts | None, inp
         content["options"] = {"retrieval_config": {"projection_dim": 256}}
         if "document" in inputs.columns:
             content["options"]["document"] = "shared"
-        plan.training.update({"per_device_train_batch_size": 128, "learning_rate": 1e-3})
+        plan.training.update({"per_device_train_batch_size": min(128, max(2, rows)), "learning_rate": 1e-3})
     if task == "generation" and target is not None:
         add_writing_options(plan, target)
     if task == "image_generation":
         content["options"] = {"image_size": 64, "patch_size": 8, "hidden_size": 256, "num_hidden_layers": 8}
-        plan.training.update({"optim": "muon", "learning_rate": 2e-3, "average_decay": 0.999})
+        plan.training.update({"optim": "muon", "learning_rate": 2e-3, "adam_beta2": 0.95, "average_decay": 0.999})
+        plan.training.update({"image_cache": 1.0})
 
 
 def add_video_options(plan: ModelPlan) -> None:
@@ -186,7 +187,10 @@ def add_video_options(plan: ModelPlan) -> None:
     if tower is None:
         return
     plan.sections["processor"] = {"num_frames": VIDEO_FRAMES}
-    if not tower.is_new:
+    if tower.is_new:
+        plan.content["options"] = {"initializer_range": 0.1}
+        plan.reasons["model.options"] = "weights of a small new model begin larger, or it is long until it attends"
+    else:
         joined: dict[str, Any] = {"num_frames": VIDEO_FRAMES}
         joined |= {"temporal": "mean"} if "video" in plan.frozen else {"num_hidden_layers": 2, "num_attention_heads": 6}
         plan.content["options"] = {"video_config": joined}

@@ -22,7 +22,7 @@ PROPOSED_TASKS = ("classification", "generation", "retrieval", "image_generation
 TASK_OF_TARGET = {"classes": "classification", "labels": "classification", "number": "classification"}
 TASK_OF_TARGET |= {"text": "generation", "image": "image_generation"}
 TARGET_ROLES = {"classification": "label", "generation": "target", "image_generation": "target_image"}
-SMALL_TABLE, LARGE_TABLE = 100, 50_000  # rows
+SMALL_TABLE, LARGE_TABLE, FEW_FRESH_ROWS = 100, 50_000, 1000  # rows
 
 
 class Choice(NamedTuple):
@@ -134,9 +134,10 @@ def build_proposal(
     data, data_reasons = plan_data(table, columns, inputs, target, task)
     rows = count_training_rows(table, data)
     model = plan_model(task, inputs, columns, target, rows, given)
-    has_validation = "validation" in table.splits or "validation_fraction" in data
+    measured, metric = count_validation_rows(table, data), model.metrics[0] if model.metrics else "loss"
+    own = {key.removeprefix("training."): value for key, value in given.items() if key.startswith("training.")}
     training = plan_training(
-        rows, model.frozen, model.trained, model.fresh, model.metrics[0] if has_validation else None
+        rows, model.frozen, model.trained, model.fresh, measured, metric, {**model.training, **own}
     )
     arguments = {**training.arguments, **model.training}
     content = {"task": task, "model": model.content, "data": data, **model.sections, "training": arguments}
@@ -148,6 +149,7 @@ def build_proposal(
         reasons = {name: why for name, why in reasons.items() if name != key and not name.startswith(f"{key}.")}
         reasons[key] = "as given"
     notes = [*(target.notes if target is not None else ()), *inputs.notes, *describe_small_table(table)]
+    notes += describe_fresh_towers(model.fresh, rows)
     shown = list_columns(columns, inputs, target, TARGET_ROLES.get(task, ""))
     return Proposal(content, reasons, shown, list_choices(content, reasons, model, target), notes, table)
 
@@ -278,6 +280,13 @@ def count_training_rows(table: SourceTable, data: Mapping[str, Any]) -> int:
     return max(1, min(int(kept), limit or int(kept)))
 
 
+def count_validation_rows(table: SourceTable, data: Mapping[str, Any]) -> int:
+    """Counts the rows by which the best checkpoint is chosen."""
+    if "validation" in table.splits:
+        return len(table.splits["validation"])
+    return int(len(table.rows) * (1 - data.get("test_fraction", 0)) * data.get("validation_fraction", 0))
+
+
 def name_run_folder(table: SourceTable, target: TargetFacts | None) -> str:
     """Returns the run folder of a table and its target."""
     ending = "retrieval" if target is None else target.column
@@ -291,6 +300,14 @@ def describe_small_table(table: SourceTable) -> list[str]:
     if rows >= SMALL_TABLE:
         return []
     return [f"{rows} rows are few: the metrics are of a handful of rows and say little"]
+
+
+def describe_fresh_towers(fresh: Sequence[str], rows: int) -> list[str]:
+    """Returns a note on new towers that have few rows to learn from."""
+    if not fresh or rows >= FEW_FRESH_ROWS:
+        return []
+    options = " ".join(f"--model.{part} NAME" for part in fresh)
+    return [f"new towers learn from {rows} rows alone, which are few: a pretrained one is likely better ({options})"]
 
 
 def list_columns(

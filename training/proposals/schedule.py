@@ -1,11 +1,13 @@
 """Chooses batches, learning rates and the length of training by the number of rows and by what is trained."""
 
+from collections.abc import Mapping
 from math import ceil
 from typing import Any, NamedTuple
 
-HEAD_STEPS, FRESH_STEPS = 2500, 1200  # of training on the outputs of frozen towers, and of small new towers
+HEAD_STEPS, FUSION_STEPS, FRESH_STEPS = 2500, 600, 1200  # of a head or a fusion on frozen towers, of small new towers
 FINE_TUNING_EPOCHS = ((1000, 10), (10_000, 5))  # rows below which so many epochs are made; 3 above
 MAX_EVALUATIONS = 15
+FEW_ROWS = 200  # of the validation split: a metric of fewer jumps by chance
 CACHEABLE_ROWS = {"text": 100_000, "image": 20_000, "audio": 20_000, "video": 20_000}  # whose tokens fit on a disk
 
 
@@ -17,43 +19,61 @@ class TrainingPlan(NamedTuple):
 
 
 def plan_training(
-    rows: int, frozen: list[str], trained: list[str], fresh: list[str], metric: str | None
+    rows: int,
+    frozen: list[str],
+    trained: list[str],
+    fresh: list[str],
+    measured: int,
+    metric: str,
+    given: Mapping[str, Any],
 ) -> TrainingPlan:
     """Plans a training on so many rows.
 
     Args:
         rows: of the training split.
         frozen, trained, fresh: towers that stay as they are, pretrained ones that are trained, and new ones.
-        metric: by which the best checkpoint is chosen on the validation split; None: there is no such split.
+        measured: rows of the validation split, 0 for none.
+        metric: by which the best checkpoint is chosen, if there are enough of these rows.
+        given: arguments that are decided, by which the others are planned.
     """
     if trained:
         arguments, why = plan_fine_tuning(rows, trained)
     elif fresh:
         arguments, why = plan_fresh_training(rows)
     else:
-        arguments, why = plan_head_training(rows)
-    steps = ceil(rows / arguments["per_device_train_batch_size"])
+        arguments, why = plan_fusion_training(rows) if len(frozen) > 1 else plan_head_training(rows)
+    arguments["per_device_train_batch_size"] = min(arguments["per_device_train_batch_size"], max(2, rows))
+    batch, epochs = (given.get(key, arguments[key]) for key in ("per_device_train_batch_size", "num_train_epochs"))
+    steps = ceil(rows / max(1, batch))
     arguments |= {"logging_steps": max(1, steps // 4), "save_total_limit": 1}
     reasons = {"num_train_epochs": why}
     cached = [part for part in frozen if rows <= CACHEABLE_ROWS[part]]
     if cached:
         arguments["cache_features"] = cached
         reasons["cache_features"] = "a frozen tower runs once for each input, and its outputs are kept on disk"
-    if metric is None:
+    if not measured:
         return TrainingPlan(arguments | {"save_strategy": "epoch"}, reasons)
-    reasons["metric_for_best_model"] = (
-        "the best on the validation rows is kept; training stops when it no longer improves"
-    )
-    return TrainingPlan(arguments | plan_evaluation(steps, arguments["num_train_epochs"], metric), reasons)
+    best = {"load_best_model_at_end": True, "metric_for_best_model": metric, "early_stopping_patience": 4}
+    reasons["metric_for_best_model"] = "the best checkpoint on the validation rows is kept"
+    if measured < FEW_ROWS:
+        best = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
+        reasons["metric_for_best_model"] = "of few validation rows the loss says more than a metric"
+    return TrainingPlan(arguments | plan_evaluation(steps, epochs) | best, reasons)
 
 
 def plan_head_training(rows: int) -> tuple[dict[str, Any], str]:
-    """Plans training of a head, and a fusion, on the outputs of frozen towers."""
+    """Plans training of a head on the outputs of a frozen tower."""
     batch = 64 if rows >= 5000 else 32
     epochs = clamp(HEAD_STEPS / ceil(rows / batch), 5, 60)
     return build_arguments_of(
         batch, epochs, 1e-3, 0.01
     ), f"about {HEAD_STEPS} steps: towers are frozen, so a step is cheap"
+
+
+def plan_fusion_training(rows: int) -> tuple[dict[str, Any], str]:
+    """Plans training of a fusion on the outputs of frozen towers: it overfits sooner than a head."""
+    epochs = clamp(FUSION_STEPS / ceil(rows / 32), 4, MAX_EVALUATIONS)
+    return build_arguments_of(32, epochs, 1e-3, 0.05), f"about {FUSION_STEPS} steps of the fusion: towers are frozen"
 
 
 def plan_fresh_training(rows: int) -> tuple[dict[str, Any], str]:
@@ -84,14 +104,12 @@ def build_arguments_of(batch: int, epochs: int, rate: float, decay: float) -> di
     }
 
 
-def plan_evaluation(steps: int, epochs: int, metric: str) -> dict[str, Any]:
+def plan_evaluation(steps: int, epochs: float) -> dict[str, Any]:
     """Returns when the model is evaluated and saved: after each epoch, but not much more often than MAX_EVALUATIONS."""
-    when: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
-    if epochs > MAX_EVALUATIONS:
-        every = ceil(steps * epochs / MAX_EVALUATIONS)
-        when = {"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every}
-    best = {"load_best_model_at_end": True, "metric_for_best_model": metric, "early_stopping_patience": 4}
-    return when | best
+    if epochs <= MAX_EVALUATIONS:
+        return {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    every = ceil(steps * epochs / MAX_EVALUATIONS)
+    return {"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every}
 
 
 def clamp(value: float, lowest: int, highest: int) -> int:
