@@ -47,9 +47,10 @@ def build_data_set(data: Any) -> "Dataset":
             f"data is {type(data).__name__}: expected a path, a datasets.Dataset or DatasetDict, a pandas DataFrame, a "
             "list of dicts (one a row), or a mapping of splits to one of these"
         )
-    names = list(dict.fromkeys(name for row in data for name in row))
+    rows: list[Mapping[Any, Any]] = list(data)
+    names = list(dict.fromkeys(name for row in rows for name in row))
     try:
-        return Dataset.from_dict({str(name): [convert_cell(row.get(name)) for row in data] for name in names})
+        return Dataset.from_dict({str(name): [convert_cell(row.get(name)) for row in rows] for name in names})
     except (TypeError, ValueError, OverflowError) as error:  # pyarrow's errors are of these kinds
         raise RecipeError(f"data: a column has cells of several kinds, which make no table: {error}") from error
 

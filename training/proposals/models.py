@@ -169,9 +169,8 @@ def add_task_options(plan: ModelPlan, task: str, target: TargetFacts | None, inp
         plan.reasons["model.fusion"] = "one transformer over the tokens of all; rows may lack any of them"
     add_video_options(plan)
     if task == "retrieval":
-        content["options"] = {"retrieval_config": {"projection_dim": 256}}
-        if "document" in inputs.columns:
-            content["options"]["document"] = "shared"
+        sides = {"document": "shared"} if "document" in inputs.columns else {}
+        content["options"] = {"retrieval_config": {"projection_dim": 256}, **sides}
         plan.training.update({"per_device_train_batch_size": min(128, max(2, rows)), "learning_rate": 1e-3})
     if task == "generation" and target is not None:
         add_writing_options(plan, target)

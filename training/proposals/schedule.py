@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 HEAD_STEPS, FUSION_STEPS, FRESH_STEPS = 2500, 600, 1200  # of a head or a fusion on frozen towers, of small new towers
 FINE_TUNING_EPOCHS = ((1000, 10), (10_000, 5))  # rows below which so many epochs are made; 3 above
 MAX_EVALUATIONS = 15
-FEW_ROWS = 200  # of the validation split: a metric of fewer jumps by chance
+FEW_VALIDATION_ROWS = 200  # of the validation split: a metric of fewer jumps by chance
 CACHEABLE_ROWS = {"text": 100_000, "image": 20_000, "audio": 20_000, "video": 20_000}  # whose tokens fit on a disk
 
 
@@ -55,7 +55,7 @@ def plan_training(
         return TrainingPlan(arguments | {"save_strategy": "epoch"}, reasons)
     best = {"load_best_model_at_end": True, "metric_for_best_model": metric, "early_stopping_patience": 4}
     reasons["metric_for_best_model"] = "the best checkpoint on the validation rows is kept"
-    if measured < FEW_ROWS:
+    if measured < FEW_VALIDATION_ROWS:
         best = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
         reasons["metric_for_best_model"] = "of few validation rows the loss says more than a metric"
     return TrainingPlan(arguments | plan_evaluation(steps, epochs) | best, reasons)

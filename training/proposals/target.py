@@ -127,7 +127,7 @@ def describe_list_target(facts: ColumnFacts, cells: Sequence[Any], feature: Any)
     items = [item for cell in cells for item in cell if not is_unknown(item)]
     if not items:
         raise RecipeError(f"--target {facts.name}: every list is empty: there is nothing to learn")
-    inner = getattr(feature, "feature", None)
+    inner: Any = getattr(feature, "feature", None)
     if guess_vectors(cells, feature):
         names = tuple(str(number) for number in range(max(map(len, cells))))
         return TargetFacts(facts.name, "labels", names, known=len(cells))

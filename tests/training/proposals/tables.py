@@ -39,7 +39,7 @@ def reviews(count: int = 60) -> list[dict[str, Any]]:
     return rows
 
 
-def picture(colour: tuple[int, int, int], size: int = 24) -> bytes:
+def picture(colour: tuple[int, ...], size: int = 24) -> bytes:
     """A square as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), colour).save(buffer, "PNG")
