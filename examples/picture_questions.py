@@ -104,7 +104,9 @@ def main() -> int:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     scores = {name: results[name]["accuracy"] for name in ("model", "blind", "majority")}
     (folder / "demo.json").write_text(json.dumps(scores, indent=2) + "\n")
-    print(f"open {(folder / 'report.html').resolve().as_uri()}: learning curves, confusions, right and wrong answers")
+    page = folder / "report.html"
+    if page.is_file():
+        print(f"open {page.resolve().as_uri()}: learning curves, confusions, right and wrong answers")
     seconds = time.monotonic() - start
     print(
         f"plait demo: accuracy={scores['model']:.3f} blind={scores['blind']:.3f} majority={scores['majority']:.3f} "

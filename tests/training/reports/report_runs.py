@@ -46,7 +46,12 @@ def write_rows(folder: Path, count: int = 24) -> list[dict[str, Any]]:
 
 FUSED = {"text": TEXT, "image": PICTURE, "fusion": "early", "fusion_config": TINY}
 RECIPES: dict[str, dict[str, Any]] = {
-    "classes": {"task": "classification", "model": FUSED, "columns": ("text words", "image picture", "label kind")},
+    "classes": {
+        "task": "classification",
+        "model": FUSED,
+        "columns": ("text words", "image picture", "label kind"),
+        "metrics": ["accuracy"],
+    },
     "labels": {"task": "classification", "model": {"text": TEXT}, "columns": ("text words", "label tags")},
     "numbers": {"task": "classification", "model": {"image": PICTURE}, "columns": ("image picture", "label price")},
     "sounds": {
