@@ -14,8 +14,6 @@ from .made_files import FILES
 from .pages import Block, list_pages, read_blocks, split_blocks
 from .running import RUN, SHOWN, Page, split_commands
 
-# pages that are still to be written so that they run
-PENDING: set[str] = set()
 # pages that take more than about two seconds: they train
 SLOW = {
     "docs/bad_input.md",
@@ -47,7 +45,8 @@ NOT_RUN: dict[str, tuple[int, str]] = {
     "docs/quickstart.md": (2, "pip install, and make"),
 }
 COMMAND = re.compile(r"plait (?!demo:)|(pip|make|python|torchrun|accelerate|import|from) |\$ |>>> ")
-PAGES = [page for page in list_pages() if page not in PENDING and not page.startswith("docs/results/")]
+# the results are records of runs on data that do not come with plait
+PAGES = [page for page in list_pages() if not page.startswith("docs/results/")]
 RUNNING = [page for page in PAGES if any(block.language in RUN for block in read_blocks(page))]
 
 
