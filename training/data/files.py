@@ -93,8 +93,17 @@ def _read_files(paths: Sequence[Path], recipe: DataRecipe, needs_labels: bool) -
     try:
         data = reader([str(path) for path in paths], **(_find_csv_options(paths[0]) if kind == "csv" else {}))
     except (DatasetGenerationError, ValueError) as error:
-        raise RecipeError(f"data.source: {names} cannot be read: {error.__cause__ or error}") from error
+        raise RecipeError(f"data.source: {names} {explain_read_failure(error)}") from error
     return _restore_cells(data, paths, recipe, needs_labels)
+
+
+def explain_read_failure(error: Exception) -> str:
+    """Returns why a file cannot be read, and what to do about it if that is known."""
+    cause = error.__cause__ or error
+    if "corresponds to no data" in str(cause):
+        return "has no rows, only a header: fill it, or name another file"
+    hint = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else ""
+    return f"cannot be read: {to_one_line(cause)}{hint}"
 
 
 def _find_csv_options(path: Path) -> dict[str, Any]:

@@ -49,12 +49,23 @@ def read_table(data: DataRecipe) -> SourceTable:
         raise RecipeError(
             f"data: there is no training split, only {', '.join(splits)}: name one with --data.splits.train NAME"
         )
+    check_cell_separator(splits["train"].column_names, data)
     return SourceTable(
         data,
         {split: disable_decoding(rows) for split, rows in splits.items()},
         find_root_folder(data),
         name_table(data),
     )
+
+
+def check_cell_separator(names: Sequence[str], data: DataRecipe) -> None:
+    """Raises RecipeError for a table whose only column has a name that is a line of another separator."""
+    sign = next((sign for sign in (";", "\t", "|") if len(names) == 1 and sign in names[0]), None)
+    if sign is not None:
+        raise RecipeError(
+            f"data.source: {data.source} has a single column {names[0]!r}: its cells are separated by {sign!r}; save it "
+            "with commas, or with tabs as .tsv"
+        )
 
 
 def find_only_table(source: str) -> str:

@@ -85,3 +85,24 @@ def test_a_missing_target_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     file = str(write_csv(tmp_path / "rows.csv", reviews(20)))
     assert main(["train", file, "--target", "mod"]) == 2
     assert "did you mean 'mood'" in capsys.readouterr().err
+
+
+FILES = {
+    "a header alone": (b"text,label\n", "has no rows, only a header"),
+    "another separator": (b"text;label\na b;x\nc d;y\n", "separated by ';'.*commas"),
+    "another encoding": ("text,label\ncaf\xe9,x\n".encode("latin-1"), "save it as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_no_table_says_what_to_do(kind: str, tmp_path: Path) -> None:
+    content, expected = FILES[kind]
+    file = tmp_path / "rows.csv"
+    file.write_bytes(content)
+    with pytest.raises(RecipeError, match=expected):
+        plait.fit(file, "label")
+
+
+def test_a_recipe_is_not_taken_for_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "image_text", "--target", "label"]) == 2
+    assert "image_text is a recipe" in capsys.readouterr().err
