@@ -63,12 +63,12 @@ class TableFile:
         if self.kind == "csv":
             names = [str(name) for name in self.call(lambda: self.open_csv(nrows=0)).columns]
             return sum(len(part) for part in self.iterate(self.open_csv(usecols=[0], chunksize=10_000))), names
-        names: dict[str, None] = {}
+        found: dict[str, None] = {}
         count = 0
         for row in self.iterate(self.read_objects()):
-            names |= dict.fromkeys(row)
+            found |= dict.fromkeys(row)
             count += 1
-        return count, list(names)
+        return count, list(found)
 
     def read_parts(self, first: int, last: int, size: int) -> Iterator[RawPart]:
         """Yields the rows from `first` up to `last` in parts of at most `size`: the number of the first, the rows with
