@@ -1,6 +1,7 @@
 """Adapters of low rank (LoRA): put into a model by the recipe's key `lora`, saved in the run folder, loaded again."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIG
 
 from ...configuration import PlaitConfig
 from ...configuration.messages import suggest, to_one_line
+from ...configuration.modalities import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.composition.parameter_names import part_of
 from ...processing import PlaitProcessor
 from ..data.labels import read_config_labels
 from ..parameters import fresh_modules, unwrap_plait
 from ..recipes.errors import RecipeError
-from ..recipes.schema import LoraRecipe
+from ..recipes.schema import LoraRecipe, ModelRecipe
 from ..tasks.base import Task
 from .building import build_model, resolve_reference
 from .combinations import list_targets
@@ -132,6 +134,7 @@ def load_adapted(reference: str, task: Task) -> PlaitPreTrainedModel:
             "peft.PeftModel.from_pretrained(model, FOLDER)"
         )
     recipe, processor = RUN_FOLDER.read_recipe(folder), PlaitProcessor.from_pretrained(folder)
+    recipe = replace(recipe, model=locate_sources(recipe.model, folder))
     config = PlaitConfig.from_pretrained(folder)
     model = build_model(
         recipe, task, read_config_labels(config) if task.needs_labels else None, processor, verbose=False
@@ -140,6 +143,19 @@ def load_adapted(reference: str, task: Task) -> PlaitPreTrainedModel:
         scaled: Any = model
         scaled.set_target_scale(config.target_mean, config.target_std)
     return attach_adapters(model, folder)
+
+
+def locate_sources(model: ModelRecipe, folder: Path) -> ModelRecipe:
+    """Returns the recipe's model with relative folders that are not in the working directory found beside the run's
+    folder or above it: they are relative to where the run was started."""
+    found = {}
+    for name in ("from_pretrained", *MODALITIES, "decoder"):
+        source = getattr(model, name)
+        if isinstance(source, str) and not Path(source).expanduser().exists():
+            places = (place / source for place in folder.resolve().parents)
+            place = next(filter(Path.is_dir, places), None)
+            found |= {} if place is None else {name: str(place)}
+    return replace(model, **found)
 
 
 def attach_adapters(model: PlaitPreTrainedModel, folder: Path) -> PlaitPreTrainedModel:

@@ -15,8 +15,8 @@ from plait.training import load_run
 from plait.training.commands import run_recipe
 from plait.training.data.tokenizer import train_tokenizer
 from plait.training.recipes.errors import RecipeError
-from plait.training.recipes.schema import Recipe
-from plait.training.runs.adapters import is_target, load_weights
+from plait.training.recipes.schema import ModelRecipe, Recipe
+from plait.training.runs.adapters import is_target, load_weights, locate_sources
 from plait.training.runs.evaluate import evaluate
 from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
@@ -118,6 +118,17 @@ def test_adapters_and_new_modules_learn_and_pretrained_weights_stay(
         changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
         assert changed
         assert all(before[key].ndim == 2 and "embeddings" not in key for key in changed)
+
+
+def test_towers_are_found_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative folders are those of the directory in which the run was started, which is above the run's folder."""
+    for name in ("runs/first", "runs/second", "towers/text", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model = ModelRecipe(from_pretrained="runs/first", text="towers/text", image="some/hub-id")
+    found = locate_sources(model, Path("../runs/second"))
+    assert (found.from_pretrained, found.text) == (str(tmp_path / "runs/first"), str(tmp_path / "towers/text"))
+    assert found.image == "some/hub-id"
 
 
 @pytest.mark.slow
