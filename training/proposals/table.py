@@ -63,8 +63,8 @@ def check_cell_separator(names: Sequence[str], data: DataRecipe) -> None:
     sign = next((sign for sign in (";", "\t", "|") if len(names) == 1 and sign in names[0]), None)
     if sign is not None:
         raise RecipeError(
-            f"data.source: {data.source} has a single column {names[0]!r}: its cells are separated by {sign!r}; save it "
-            "with commas, or with tabs as .tsv"
+            f"data.source: {data.source} has a single column {names[0]!r}: its cells are separated by {sign!r}; save "
+            "it with commas, or with tabs as .tsv"
         )
 
 
