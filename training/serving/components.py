@@ -65,7 +65,8 @@ def show_errors(gradio: Any, function: Callable[..., Any], names: Sequence[str] 
 
     if names:
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
-        call.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+        signed: Any = call
+        signed.__signature__ = inspect.Signature(parameters)
     return call
 
 

@@ -19,8 +19,10 @@ def serve(reference: str, settings: ServeSettings | None = None, overrides: Mapp
     try:
         launch_blocks(blocks, quiet=True, prevent_thread_lock=True)
     except OSError as error:
-        place = f"--port {port}" if port else "a port of 7860 .. 7959"
-        raise RecipeError(f"cannot listen on --host {host}, {place} ({to_one_line(error)}): choose another") from error
+        why = to_one_line(error).partition(". ")[0]
+        raise RecipeError(
+            f"cannot listen on --host {host} --port {port or '7860 .. 7959'} ({why}): choose another"
+        ) from error
     address = blocks.share_url or blocks.local_url
     print(f"{blocks.served.name} is served at {address} (Ctrl-C ends it)", flush=True)
     if blocks.served.settings.api:

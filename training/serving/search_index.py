@@ -43,7 +43,7 @@ class SearchIndex:
 
     def __init__(self, served: ServedModel) -> None:
         self.served = served
-        sides: Mapping[str, str] = served.model.config.sides  # pyright: ignore[reportAttributeAccessIssue]
+        sides: Mapping[str, str] = served.model.config.sides
         self.text_side = find_text_side(sides)
         self.reads_pictures, self.reads_texts = "image" in sides, self.text_side in sides
         self.query_fields = [

@@ -16,6 +16,7 @@ from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
 import plait
+from plait.training.cli import main
 from plait.training.recipes.errors import RecipeError
 from plait.training.runs.predict import predict_batch
 from plait.training.serving import ServedModel, ServeSettings, build_blocks, launch_blocks
@@ -182,6 +183,16 @@ def test_nothing_is_requested_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         blocks.close(verbose=False)
     assert asked and set(asked) <= {"127.0.0.1", "::1"}
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", str(RUNS / "translation" / "run"), "--port", str(port)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(f"plait serve: cannot listen on --host 127.0.0.1 --port {port}") and "choose another" in said
 
 
 def test_the_page_says_what_the_model_is() -> None:
