@@ -1,6 +1,6 @@
 """What one sees of every fault, and what is left: one line without a traceback, and a run that goes on to the last bit.
 
-The table of docs/run_folders.md, row by row.
+The table of docs/guides/run_folders.md, row by row.
 """
 
 import json
