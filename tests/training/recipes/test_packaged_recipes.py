@@ -33,7 +33,7 @@ def test_every_text_recipe_is_tried() -> None:
     named = {path.stem for path in folder.glob("*.yaml")}
     others = ("classification", "masked_lm", "pretraining", "retrieval", "image_generation", "image_autoencoding")
     writing = {name for name in named if load_recipe(name).task not in others}
-    assert writing == set(TRIED)
+    assert writing == {*TRIED, "visual_chat"}  # tests/training/tasks tries chats about images
 
 
 @pytest.mark.parametrize("name", TRIED)

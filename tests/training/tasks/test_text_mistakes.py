@@ -117,7 +117,7 @@ def test_options_that_a_task_does_not_read_are_errors(
 ) -> None:
     assert main(["predict", str(finished("translation")), "--text", "a", "--context", "b"]) == 2
     assert (
-        "--context: the task generation does not read it: give --text, --image, --audio or --data"
+        "--context: the task generation does not read it: give --text, --image, --audio, --video or --data"
         in capsys.readouterr().err
     )
     assert main(["predict", str(finished("question_answering")), "--text", "Where ?"]) == 2
