@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
+from transformers.utils.import_utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
 from ...modeling.backbone.parts import group_parameters_by_part
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
