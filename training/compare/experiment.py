@@ -1,5 +1,6 @@
 """What all trials of a comparison share: the rows, the folds, the metric, and the outputs of frozen towers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ from ..data.loading import load_data
 from ..data.media import find_columns
 from ..data.samplers import shuffle_indices
 from ..data.tower_digest import compute_tower_digest
-from ..data.unreadable_rows import select_readable_splits
+from ..data.unreadable_rows import is_empty_row, select_readable_splits
 from ..metrics.classification import DEFAULT_METRICS, find_metric
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError, check_choice
@@ -76,6 +77,7 @@ class Experiment:
             data = select_readable_splits(data, collator, recipe.data.on_error)
         self.labels: LabelSpec = data.labels  # pyright: ignore[reportAttributeAccessIssue] - checked above
         self.splits = data.splits
+        check_single_modalities(self.systems, list(data.splits.values()))
         self.rows = self._select_tested_rows()
         self.truth = build_label_array(self.rows, self.labels)
         self.group_columns = self._choose_group_columns()
@@ -229,3 +231,23 @@ class Experiment:
         except ValueError as error:
             raise RecipeError(f"compare.metric: {error}") from error
         return name
+
+
+def check_single_modalities(systems: Sequence[System], splits: Sequence["Dataset"]) -> None:
+    """Raises RecipeError if rows lack the modality of a system that reads no other, which cannot answer them."""
+    alone = {system.modalities[0]: system.name for system in systems if not system.is_fusion}
+    missing = {modality: sum(count_rows_without(rows, modality) for rows in splits) for modality in alone}
+    for modality, count in missing.items():
+        if count:
+            whole = ", ".join(name for name, lacking in missing.items() if not lacking)
+            raise RecipeError(
+                f"{count} of {sum(map(len, splits))} rows have no {modality}, and the system {alone[modality]!r} reads "
+                f"nothing else: leave those rows out of the data, or compare with the singles that every row has, "
+                f"--compare.singles '[{whole}]'"
+            )
+
+
+def count_rows_without(rows: "Dataset", modality: str) -> int:
+    """Returns the number of rows that have nothing in any column of a modality."""
+    columns = find_columns(rows.column_names, modality)
+    return sum(is_empty_row(row) for row in rows.select_columns(columns))

@@ -1,5 +1,6 @@
 """The rows of a comparison: which are tested, trained on and held out, and the outputs that trials share."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,18 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     (tmp_path / "bare.jsonl").write_text('{"text": "a"}\n' * 40)
     with pytest.raises(RecipeError, match="label"):
         build_experiment(tmp_path, str(tmp_path / "bare.jsonl"))
+
+
+def test_rows_without_a_single_modality_are_counted_before_any_training(tmp_path: Path) -> None:
+    file = Path(write_rows(tmp_path / "rows.jsonl", 40))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines[3:8]:
+        line["image"] = None
+    file.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(RecipeError, match=r"5 of 40 rows have no image, .* --compare.singles '\[text\]'"):
+        build_experiment(tmp_path, str(file))
+    names = [system.name for system in build_experiment(tmp_path, str(file), compare__singles=["text"]).systems]
+    assert names == ["text", "early", "late"]
 
 
 def test_another_seed_holds_out_other_rows(tmp_path: Path, experiment: Experiment) -> None:

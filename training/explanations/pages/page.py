@@ -102,7 +102,9 @@ def render_attributions(row: Row, found: RowExplanation, unit: str) -> str:
     scores = f"score {score:.3f}, of the baseline {baseline:.3f} {unit}"
     parts = [f'<p class="value">{escape(scores)}</p>']
     for name, attribution in found.attributions.items():
-        parts += [f"<h3>{escape(name)}, {attribution.total:+.3f} {escape(unit)} in all</h3>"]
+        adds_up = found.completeness_error is not None  # what occlusion takes away overlaps: its sum is no amount
+        total = f", {attribution.total:+.3f} {escape(unit)} in all" if adds_up else ""
+        parts += [f"<h3>{escape(name)}{total}</h3>"]
         parts.append(RENDERERS[attribution.modality](row, name, attribution, unit))
     return "\n".join(parts)
 
