@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from ...configuration.modalities import MEDIA
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.media import Row
@@ -37,6 +38,10 @@ class InferencePipeline:
         if not fitting:
             wanted = " or ".join(dict.fromkeys(find_task(task).model_class.__name__ for task in self.spec.tasks))
             raise ValueError(f"the pipeline {name!r} needs a {wanted}, and the model is a {type(model).__name__}")
+        for column in self.spec.columns.values():
+            if column in MEDIA and column not in self.model.config.towers:
+                read = ", ".join(self.model.config.towers) or "text"
+                raise ValueError(f"the pipeline {name!r} needs a model that reads {column}, and this one reads {read}")
         self.task = fitting[0]
         self.run = find_run_recipe(model.name_or_path or "")
         self.lock = RLock()  # a call's generation settings are set on the model, which threads share

@@ -112,12 +112,16 @@ def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, pictures: dict[str, Pa
 
 def test_answers_in_words_about_pictures(folder: Callable[[str], str], pictures: dict[str, Path]) -> None:
     """A ready model with its processor; one that classifies gives its label."""
-    with pytest.raises(ValueError, match="needs a PlaitForConditionalGeneration or PlaitForClassification"):
+    chat = folder("causal_lm")
+    with pytest.raises(ValueError, match="needs a model that reads image, and this one reads text"):
         plait.pipeline(
             "visual-question-answering",
-            model=plait.PlaitForCausalLM.from_pretrained(folder("causal_lm")),
-            processor=plait.PlaitProcessor.from_pretrained(folder("causal_lm")),
+            model=plait.PlaitForCausalLM.from_pretrained(chat),
+            processor=plait.PlaitProcessor.from_pretrained(chat),
         )
+    for name, column in (("image-captioning", "image"), ("automatic-speech-recognition", "audio")):
+        with pytest.raises(ValueError, match=f"needs a model that reads {column}, and this one reads text"):
+            plait.pipeline(name, model=folder("translation"))
     with pytest.raises(TypeError, match="missing question"):
         plait.pipeline("visual-question-answering", model=folder("captioning"))(str(pictures["red"]))
 
