@@ -25,7 +25,7 @@ SPACE_PACKAGES = (
 MEDIA_PACKAGES = {"audio": ("soundfile", "soxr"), "video": ("av",)}
 UNSERVED_FILES = ("checkpoints", "history.json", "run.json", "optimizer.pt", "__pycache__", "cells", "images", "runs")
 PACKAGE_LAYERS = ("configuration", "modeling", "processing", "training")
-PACKAGE_FILES = ("__init__.py", "__main__.py", "py.typed", "LICENSE")
+PACKAGE_FILES = ("*.py", "py.typed", "LICENSE")
 
 APP = Template('''"""Serves $name with plait."""
 
@@ -103,9 +103,8 @@ def copy_package(target: Path) -> None:
     target.mkdir()
     for layer in PACKAGE_LAYERS:
         shutil.copytree(root / layer, target / layer, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in PACKAGE_FILES:
-        if (root / name).is_file():
-            shutil.copy2(root / name, target / name)
+    for file in (file for pattern in PACKAGE_FILES for file in root.glob(pattern)):
+        shutil.copy2(file, target / file.name)
 
 
 def find_package_root() -> Path:

@@ -13,6 +13,7 @@ import huggingface_hub.constants
 import pytest
 import yaml
 
+import plait
 from plait.training.cli import main
 from plait.training.recipes.errors import RecipeError
 from plait.training.serving import launch_blocks
@@ -45,6 +46,15 @@ def test_the_files_of_a_space(written: Path, capsys: pytest.CaptureFixture[str])
     assert list_requirements(["text", "audio"])[-1].startswith("soxr==")
     assert main(["space", RUN, str(written)]) == 2
     assert "exists and is not overwritten: name another folder" in capsys.readouterr().err
+
+
+def test_every_module_of_plait_is_copied(written: Path) -> None:
+    root, outside = Path(plait.__file__).parent, {"tests", "examples", "benchmarks", "docs", "build", "typings", "site"}
+    modules = {file.relative_to(root) for file in root.glob("*.py")}
+    for layer in (path for path in root.iterdir() if (path / "__init__.py").is_file() and path.name not in outside):
+        modules |= {file.relative_to(root) for file in layer.rglob("*.py")}
+    copied = {file.relative_to(written / "plait") for file in (written / "plait").rglob("*.py")}
+    assert copied == modules and Path("registration.py") in copied
 
 
 def test_its_app_serves_the_model(written: Path) -> None:
