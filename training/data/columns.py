@@ -34,9 +34,16 @@ def name_columns(data: "Dataset", recipe: DataRecipe, split: str, known: Sequenc
     if missing:
         names = ", ".join(data.column_names)
         near = suggest_nearest(missing[0], data.column_names)
-        raise RecipeError(f"data.columns: the split {split!r} has no column {', '.join(missing)}; it has {names}{near}")
+        raise RecipeError(
+            f"data.columns: the split {split!r} has no column {', '.join(missing)}; it has {names}{near}: "
+            f"--data.columns.{roles[missing[0]]} COLUMN names another"
+        )
     if not roles:
-        raise RecipeError(f"data.columns: map the columns of {split!r} ({', '.join(data.column_names)}) to roles")
+        read = next(iter(known), "text")
+        raise RecipeError(
+            f"data.columns: none of the columns of the split {split!r} ({', '.join(data.column_names)}) is named as "
+            f"what is read ({', '.join(known)}): say which is which, --data.columns.{read} COLUMN"
+        )
     data = data.select_columns(list(roles)).rename_columns({name: role for name, role in roles.items() if name != role})
     data = read_cells(disable_decoding(data))
     for role in TEXT_COLUMNS:

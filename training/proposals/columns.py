@@ -76,8 +76,7 @@ def describe_column(data: "Dataset", name: str, root: Path) -> ColumnFacts:
     if missing == rows:
         return ColumnFacts(name, "empty", rows, missing)
     if is_media_type(feature) or is_text(getattr(feature, "feature", feature)):
-        files = [cell for cell in sample_cells(data, name, SAMPLE_FILES) if cell is not None and cell != []]
-        facts = describe_files(name, files, root, feature)
+        facts = describe_files(name, sample_cells(data, name, SAMPLE_FILES), root, feature)
         if facts is not None:
             return facts._replace(rows=rows, missing=missing)
     facts = describe_plain_column(data, name, feature)
@@ -106,8 +105,8 @@ def describe_files(name: str, cells: Sequence[Any], root: Path, feature: Any) ->
         frames = kind == "image" and hasattr(feature, "feature") and "video" in name.lower()
         kind = "video" if frames else kind
         return ColumnFacts(name, kind, len(cells), media=measure_media(cells, kind, root))
-    if all(isinstance(cell, str) and URL.fullmatch(cell) for cell in cells):
-        return ColumnFacts(name, "url", len(cells), note="addresses are not fetched: download the files")
+    if cells and all(isinstance(cell, str) and URL.fullmatch(cell) for cell in cells):
+        return ColumnFacts(name, "url", len(cells), note="download the files: addresses are not fetched")
     named = find_named_modality(cells)
     if named is not None:
         return ColumnFacts(
@@ -118,7 +117,7 @@ def describe_files(name: str, cells: Sequence[Any], root: Path, feature: Any) ->
 
 def describe_plain_column(data: "Dataset", name: str, feature: Any) -> ColumnFacts:
     """Returns the facts of a column of texts, numbers, classes or lists of them."""
-    cells = [cell for cell in sample_cells(data, name, SAMPLE_ROWS) if cell is not None and cell != "" and cell != []]
+    cells = sample_cells(data, name, SAMPLE_ROWS)
     inner, rows = getattr(feature, "feature", feature), len(data)
     if hasattr(feature, "feature"):
         if hasattr(inner, "feature") or isinstance(inner, Mapping):

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from ..data.columns import disable_decoding
 from ..data.files import FILE_READERS, load_source
 from ..data.loading import choose_splits
@@ -97,10 +99,25 @@ def name_table(data: DataRecipe) -> str:
 
 
 def sample_cells(data: "Dataset", name: str, count: int) -> list[Any]:
-    """Returns the cells of a column in at most `count` rows, at even distances."""
-    total = len(data)
-    rows = range(total) if total <= count else [number * total // count for number in range(count)]
+    """Returns the cells of a column in at most `count` of the rows that have one, at even distances."""
+    filled = find_filled_rows(data, name)
+    total = len(filled)
+    rows = filled if total <= count else filled[np.arange(count) * total // count]
     return data.select_columns([name]).select(rows)[name][:]
+
+
+def find_filled_rows(data: "Dataset", name: str) -> np.ndarray:
+    """Returns the numbers of the rows whose cell is not empty: None, an empty text or an empty list."""
+    import pyarrow.compute
+
+    compute: Any = pyarrow.compute  # its functions are made at run time
+    column = read_arrow_column(data, name)
+    filled, kind = compute.is_valid(column), str(column.type)
+    if kind in ("string", "large_string"):
+        filled = compute.and_kleene(filled, compute.not_equal(column, ""))
+    elif kind.startswith(("list", "large_list")):
+        filled = compute.and_kleene(filled, compute.greater(compute.list_value_length(column), 0))
+    return np.flatnonzero(np.asarray(compute.fill_null(filled, False)))
 
 
 def count_missing(data: "Dataset", name: str) -> int:

@@ -204,3 +204,11 @@ def test_pairs_without_a_target_may_become_a_search(tmp_path: Path) -> None:
     content = propose_rows(tmp_path, rows, None, overrides={"task": "retrieval"}).content
     assert content["data"]["columns"] == {"text": "words", "image": "picture"}
     build_recipe(content)
+
+
+@pytest.mark.parametrize("period", [2, 4, 5])
+def test_cells_that_are_missing_at_even_distances_hide_no_column(tmp_path: Path, period: int) -> None:
+    texts = [f"a {'red blue green'.split()[n % 3]} thing, seen {n} times http://t.co/x{n}" for n in range(120)]
+    rows = [{"text": text if n % period else None, "label": "ab"[n % 2]} for n, text in enumerate(texts)]
+    columns = {name: held for name, held, _ in propose_rows(tmp_path, rows, "label").columns}
+    assert columns["text"].startswith("text, ") and f"{120 // period} missing" in columns["text"]
