@@ -121,7 +121,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = flag[2:].partition("=")
         if not equals:
             if not rest:
-                raise RecipeError(f"--{key} has no value: write an override as --key value")
+                raise RecipeError(f"--{key} has no value: this command has no such flag, and overrides are --key value")
             text = rest.pop(0)
         try:
             found[key.replace("-", "_")] = parse_yaml(text)
