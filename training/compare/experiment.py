@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from transformers.utils import logging
@@ -249,5 +249,5 @@ def check_single_modalities(systems: Sequence[System], splits: Sequence["Dataset
 
 def count_rows_without(rows: "Dataset", modality: str) -> int:
     """Returns the number of rows that have nothing in any column of a modality."""
-    columns = find_columns(rows.column_names, modality)
-    return sum(is_empty_row(row) for row in rows.select_columns(columns))
+    every: Any = rows.select_columns(find_columns(rows.column_names, modality))
+    return sum(map(is_empty_row, every))
