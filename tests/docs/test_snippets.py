@@ -87,6 +87,7 @@ def test_no_command_hides_in_a_block_that_is_not_run() -> None:
 
 def test_a_yaml_block_is_a_recipe_or_a_part_of_one() -> None:
     recipes = [block for block in all_blocks() if block.language == "yaml"]
+    assert recipes
     for block in recipes:
         parse_recipe(yaml.safe_load(block.text))  # an unknown key is an error with its name
 

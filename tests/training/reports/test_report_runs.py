@@ -163,8 +163,10 @@ def test_figures_of_odd_answers(kind: str) -> None:
     arrays["confidence"] = drawing.random(arrays["truth"].shape)
     for count in (90, 1):
         answers = Answers(kind, count, arrays={name: value[:count] for name, value in arrays.items()})
-        for _, draw in figures.list_figures(answers, [], labels).values():
-            draw().canvas.draw()
+        drawn = [draw() for _, draw in figures.list_figures(answers, [], labels).values()]
+        assert drawn and all(figure.axes for figure in drawn)
+        for figure in drawn:
+            figure.canvas.draw()
 
 
 def test_rare_classes_are_merged_and_none_is_lost() -> None:
