@@ -4,6 +4,7 @@ once the first step is done."""
 import errno
 import os
 import shutil
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -330,15 +331,25 @@ def explain_failure(error: BaseException) -> str | None:
     text = to_one_line(error)
     if any(sign in str(error) for sign in FULL_SIGNS) or getattr(error, "errno", None) in DISK_ERRORS:
         return DISK_ERRORS.get(getattr(error, "errno", None) or errno.ENOSPC, "the disk is full")
-    if isinstance(error, RuntimeError):
-        if text.startswith("DataLoader worker"):
-            return f"{text}: lower training.dataloader_num_workers if memory is short"
-        if PartialState().num_processes > 1 and any(word in text.lower() for word in ("gloo", "nccl", "connection")):
-            return "another process of this run has ended"
+    if text.startswith("DataLoader worker") or passed_between_processes(error):
+        what = text if text.startswith("DataLoader worker") else f"a DataLoader worker has ended ({text})"
+        return f"{what}: lower training.dataloader_num_workers if memory is short"
+    remote = isinstance(error, RuntimeError) and any(word in text.lower() for word in ("gloo", "nccl", "connection"))
+    if remote and PartialState().num_processes > 1:
+        return "another process of this run has ended"
     if isinstance(error, (OSError, ValueError)):
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return lines[-1] if "Original Traceback" in str(error) else text
     return None
+
+
+def passed_between_processes(error: BaseException) -> bool:
+    """Says whether an error arose while a batch came from a worker: one that dies then is a connection reset, an end of
+    file, or a RuntimeError of its own, by where the kill struck. What a worker raises itself arises elsewhere."""
+    files = (Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__))
+    return isinstance(error, (OSError, EOFError, RuntimeError)) and any(
+        file.parent.name == "multiprocessing" for file in files
+    )
 
 
 def run_on_writers(function: Callable[[], Result], writes: bool) -> Result:

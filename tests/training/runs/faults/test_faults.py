@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from plait.training.cli import main
+from plait.training.runs.claim import explain_failure
 from plait.training.storage.lock import FolderLock
 
 Result = tuple[int, str]
@@ -301,6 +303,24 @@ def test_a_killed_worker(recipe: Path, tmp_path: Path) -> None:
     code, line = stop_at(recipe, tmp_path / "run", 2, kill_worker, *more)
     assert code == 1 and "DataLoader worker" in line and "lower training.dataloader_num_workers" in line
     assert "--resume continues" in line and list_steps(tmp_path / "run")
+
+
+def test_a_worker_that_dies_while_it_sends_is_named(tmp_path: Path) -> None:
+    """What the training process then gets is an error of the connection, of one kind or another."""
+    listener = Listener(str(tmp_path / "socket"), "AF_UNIX")
+    client, server = Client(listener.address), listener.accept()
+    server.close()
+    for read in (client.recv, lambda: Client(str(tmp_path / "gone"))):
+        with pytest.raises((OSError, EOFError)) as caught:
+            read()
+        told = explain_failure(caught.value)
+        assert told is not None and told.startswith("a DataLoader worker has ended ("), told
+        assert "lower training.dataloader_num_workers" in told
+    client.close()
+    listener.close()
+    for own in (OSError("the data"), FileNotFoundError("row 3")):
+        told = explain_failure(own)
+        assert told is not None and "worker" not in told
 
 
 @pytest.fixture
