@@ -26,6 +26,7 @@ def test_channels_are_a_multiple_and_at_most_a_tenth_too_few(
         (hf.CvtConfig(embed_dim=[8, 16, 24]), 24),
         (hf.EfficientNetConfig(hidden_dim=40), 40),
         (hf.FocalNetConfig(embed_dim=12, depths=[1, 1, 1]), 48),
+        (hf.FocalNetConfig(embed_dim=12, depths=[1, 1, 1, 1]), 96),
         (hf.MobileNetV1Config(depth_multiplier=0.5), 512),
         (hf.MobileNetV1Config(depth_multiplier=0.001), 8),
         (hf.MobileNetV2Config(depth_multiplier=0.5, finegrained_output=True), 1280),

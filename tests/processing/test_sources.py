@@ -29,6 +29,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from plait.configuration import PlaitConfig, PlaitTextConfig, PlaitVisionConfig
 from plait.processing import PlaitProcessor
+from plait.processing.sources import find_num_frames
 
 Make = Callable[..., Image.Image]
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -280,3 +281,8 @@ def test_a_hub_id_is_read_at_its_revision(
     assert PlaitProcessor.from_pretrained("someone/else", revision="v2", **options).get_attributes() == ["tokenizer"]
     with pytest.raises(ValueError, match=r"image: someone/else \(not a folder: read as a Hub id\) has neither"):
         PlaitProcessor.compose(image="someone/else", revision="v2", **options)
+
+
+def test_what_is_no_video_checkpoint_says_no_number_of_frames() -> None:
+    for source in (None, ViTImageProcessorPil()):
+        assert find_num_frames(source, {}) is None

@@ -127,3 +127,9 @@ def test_fresh_modules_cover_what_no_checkpoint_filled(make_model: MakeModel) ->
     covered = tuple(f"{name}." for name in fresh_modules(model))
     outside = {part_of(name) for name, _ in model.named_parameters() if not name.startswith(covered)}
     assert outside == {"text", "image"}
+
+
+def test_nothing_decays_unless_asked(make_model: MakeModel) -> None:
+    groups = parameter_groups(make_model(), learning_rate=1e-3)
+    assert groups and {group["weight_decay"] for group in groups} == {0.0}
+    assert {group["weight_decay"] for group in parameter_groups(make_model(), weight_decay=0.5)} == {0.0, 0.5}

@@ -1,6 +1,7 @@
 """Signals that stop a run: in training, a checkpoint is saved first."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ import torch
 from ..recipes.errors import RunInterrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REPEAT_SECONDS = 0.02
 
 
 class StopSignals:
     """Within its context, Ctrl-C (SIGINT) and SIGTERM raise RunInterrupted, where that is safe.
 
     Within `defer()` the first signal is only remembered, in `received`; a second one raises. One of several processes
-    handles signals only there, because a process that waits for others cannot.
+    handles signals only there, because a process that waits for others cannot. A signal that strikes where Python
+    ignores errors (in `__del__`, in the callback of a weak reference) is repeated a moment later.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -26,6 +29,7 @@ class StopSignals:
         self.processes = processes
         self.deferring = False
         self.previous: dict[int, Any] = {}
+        self.previous_hook: Any = None
 
     def __enter__(self) -> "StopSignals":
         if self.processes == 1:
@@ -59,12 +63,14 @@ class StopSignals:
         return self.received
 
     def _install(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if number not in self.previous:
-                    self.previous[number] = signal.signal(number, self._handle)
+        if self.previous or threading.current_thread() is not threading.main_thread():
+            return
+        self.previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self.previous_hook, sys.unraisablehook = sys.unraisablehook, self._repeat
 
     def _restore(self) -> None:
+        if self.previous:
+            sys.unraisablehook = self.previous_hook
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
@@ -74,3 +80,10 @@ class StopSignals:
             self.received = number
         else:
             raise RunInterrupted(number)
+
+    def _repeat(self, ignored: Any) -> None:
+        """Takes the place of `sys.unraisablehook`."""
+        if isinstance(ignored.exc_value, RunInterrupted):
+            threading.Timer(REPEAT_SECONDS, signal.raise_signal, (ignored.exc_value.number,)).start()
+        else:
+            self.previous_hook(ignored)

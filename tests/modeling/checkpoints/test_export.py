@@ -112,3 +112,10 @@ def test_a_config_is_written_for_readers(bert: Path, tmp_path: Path) -> None:
     assert text == json.dumps(content, indent=2, sort_keys=True) + "\n"
     assert content["dtype"] == "bfloat16" and content["tie_word_embeddings"] is True
     assert content["model_type"] == "bert" and content["architectures"] == ["BertForMaskedLM"]
+
+
+def test_folders_on_the_way_are_made_and_a_folder_is_written_again(bert: Path, tmp_path: Path) -> None:
+    model = PlaitForMaskedLM.from_pretrained(bert)
+    for _ in range(2):
+        export(model, tmp_path / "new" / "deep" / "out")
+        assert_equal_files(bert, tmp_path / "new" / "deep" / "out")

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, BertModel
 
 from plait import PlaitForClassification, PlaitForQuestionAnswering, PlaitModel
 from plait.configuration import PlaitConfig, PlaitTextConfig
 from plait.modeling.checkpoints.saved_folder import FolderError
+from plait.modeling.checkpoints.source import open_checkpoint
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WEIGHTS = "model.safetensors"
@@ -147,3 +148,16 @@ def test_no_or_another_config_is_an_error_that_names_it(folder: Path, content: b
 def test_tensors_that_the_caller_adds_are_new(folder: Path) -> None:
     _, info = PlaitForClassification.from_pretrained(folder, classifier_bias=False, output_loading_info=True)
     assert set(info["unexpected_keys"]) == {"classifier.bias"}
+
+
+def test_weights_that_are_missing_are_told_from_a_pickle(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=40, **SIZES)
+    BertModel(config).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(OSError, match=r"has neither model.safetensors nor .*: check the name and the variant"):
+        open_checkpoint(str(tmp_path))
+    torch.save(dict(weights), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"only the pickle pytorch_model.bin: pass use_safetensors=False"):
+        open_checkpoint(str(tmp_path))
+    assert open_checkpoint(str(tmp_path), use_safetensors=False).tensors

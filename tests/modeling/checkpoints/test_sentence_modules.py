@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from plait.modeling.checkpoints.sentence_modules import (
+    read_dense,
     read_module_weights,
     read_sentence_modules,
     write_sentence_modules,
@@ -70,3 +71,11 @@ def test_modules_are_written_as_they_are_read(tmp_path: Path) -> None:
     assert [layer["type"] for layer in found.layers] == ["dense", "normalize"]
     assert found.weights.keys() == weights.keys() - {"other"}
     assert all(torch.equal(tensor, weights[name]) for name, tensor in found.weights.items())
+
+
+@pytest.mark.parametrize("key", ["module_input_name", "module_output_name"])
+def test_a_module_that_reads_or_writes_something_else_is_refused(key: str) -> None:
+    config = {"out_features": 4, "activation_function": "torch.nn.modules.activation.Tanh"}
+    assert read_dense("folder", config)["size"] == 4
+    with pytest.raises(ValueError, match="a module reads or writes .*token_embeddings"):
+        read_dense("folder", {**config, key: "token_embeddings"})

@@ -119,6 +119,9 @@ def test_the_table_says_what_is_fresh_and_frozen(folders: dict[str, Path], capsy
     assert list(rows) == ["text", "image", "fusion", "head"] and str(model.composition()) in printed
     assert rows["text"].trainable == 0 and rows["image"].trainable == rows["image"].parameters
     assert rows["text"].origin == str(folders["bert"]) and rows["fusion"].origin == rows["head"].origin == "fresh"
+    assert [row.kind for row in rows.values()] == ["bert", "vit", "early, linear", "-"]
+    assert rows["text"].fresh == rows["image"].fresh == 0
+    assert all(rows[part].fresh == rows[part].parameters > 0 for part in ("fusion", "head"))
     assert sum(row.parameters for row in rows.values()) == sum(p.numel() for p in model.parameters())
     assert {part_of(name) for name, p in model.named_parameters() if not p.requires_grad} == {"text"}
 

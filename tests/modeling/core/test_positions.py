@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from transformers import DynamicCache
 
-from plait.modeling.core.positions import count_positions, find_row_starts
+from plait.modeling.core.positions import count_positions, find_row_starts, resolve_flattened_rows
 from plait.modeling.fusion.base import compute_token_positions
 
 MASK = torch.tensor([[1, 1, 0, 1, 1], [0, 0, 1, 1, 0]])
@@ -40,3 +41,16 @@ def test_padding_between_is_no_new_row() -> None:
     positions, mask = torch.tensor([[0, 1, 0, 0, 2, 3]]), torch.tensor([[1, 1, 0, 0, 1, 1]])
     assert not find_row_starts(positions, mask).any()
     assert find_row_starts(positions - 2 * (torch.arange(6) > 3), mask)[0].tolist() == [False] * 4 + [True, False]
+
+
+def test_an_empty_cache_is_no_reason_to_mix_flattened_rows() -> None:
+    positions = torch.tensor([[0, 1, 2, 0, 1]])
+    inputs = {"input_ids": torch.ones(1, 5, dtype=torch.long), "position_ids": positions}
+    expected = resolve_flattened_rows(inputs)
+    arguments, starts = resolve_flattened_rows({**inputs, "past_key_values": DynamicCache()})
+    assert starts is not None and expected[1] is not None
+    assert torch.equal(starts, expected[1]) and starts.nonzero().tolist() == [[0, 3]]
+    assert arguments.keys() == expected[0].keys()
+    begun = DynamicCache()
+    begun.update(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), 0)
+    assert resolve_flattened_rows({**inputs, "past_key_values": begun})[1] is None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from plait import PlaitForConditionalGeneration, PlaitProcessor, pipeline
 from plait.modeling.generation.long_audio import select_finished_segments
+from plait.modeling.generation.whisper_prompt import build_decoder_prompt
 from plait.training.data.tokenizer import train_tokenizer
 from plait.training.recipes.schema import Recipe
 from plait.training.runs.predict import build_option_rows, predict
@@ -186,3 +187,13 @@ def test_a_window_keeps_its_finished_segments() -> None:
     assert select_finished_segments([50, 1, 60, 60], 50, 100) == ([50, 1, 60, 60], 20)
     assert select_finished_segments([1, 50, 50], 50, 90) == ([1, 50, 50], 90)  # else it would never end
     assert select_finished_segments([1, 60, 60, 2], None, 90) == ([1, 60, 60, 2], 90)
+
+
+@pytest.mark.parametrize(
+    "options", [{"task": "translate"}, {"language": "de"}, {"language": "de", "task": "translate"}]
+)
+def test_a_model_of_one_language_takes_neither_language_nor_task(options: dict[str, str]) -> None:
+    known = {"is_multilingual": False, "lang_to_id": {"<|de|>": 5}, "decoder_start_token_id": 1}
+    assert build_decoder_prompt({**known, "lang_to_id": None}.get, 2, lambda tokens: [5, 5]) is None
+    with pytest.raises(ValueError, match="this model transcribes one language only"):
+        build_decoder_prompt({**known, **options}.get, 2, lambda tokens: [5, 5])

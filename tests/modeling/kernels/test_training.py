@@ -221,3 +221,10 @@ def test_the_first_run_of_a_kernel_does_not_count(monkeypatch: pytest.MonkeyPatc
     kernels: list = [lambda a, b, bias: calls.append("first"), lambda a, b, bias: calls.append("second")]
     assert training.measure_seconds(kernels, torch.ones(1), torch.ones(1)) == [2, 1]
     assert calls == ["first", "second"] * 5
+
+
+def test_without_onednn_no_layer_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(512, 512))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    chosen: dict[str, list[bool]] = {}
+    assert choose_products(model, chosen=chosen) == 0 and not chosen

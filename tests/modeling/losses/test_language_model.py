@@ -241,3 +241,10 @@ def test_the_two_gradients_of_a_shared_weight_are_added() -> None:
             loss.backward()
         torch.testing.assert_close(weight.grad, plain.grad)
         assert weight.grad.layout == torch.strided
+
+
+def test_a_single_label_is_not_averaged_with_anything() -> None:
+    x, weight = torch.randn(1, 4, 8), torch.randn(20, 8)
+    labels = torch.tensor([[-100, 3, -100, -100]])
+    expected = nn.functional.cross_entropy(x[0, 1:2] @ weight.T, labels[0, 1:2])
+    torch.testing.assert_close(language_model_loss(x, weight, None, labels), expected)

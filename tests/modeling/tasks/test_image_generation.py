@@ -294,3 +294,9 @@ def test_mistakes_are_named(change: dict[str, Any], problem: str) -> None:
 def test_wrong_configs_are_named(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         build(**options)
+
+
+def test_the_towers_keep_no_states_that_nobody_reads() -> None:
+    model, batch = build(image=True, fusion="early", query="text"), make_batch(image=True)
+    for output in model.encode_towers(condition_of(batch)).values():
+        assert output.hidden_states is None and output.attentions is None

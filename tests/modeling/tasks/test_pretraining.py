@@ -378,3 +378,9 @@ def test_only_what_an_objective_reads_is_encoded(
     inputs = {"text": text, "image": {"pixel_values": batch["pixel_values"]}}
     rows = encode_clean_and_masked(model.model, inputs, {}, wanted, masked_ids=batch["input_ids"]).rows
     assert set(rows) == encoded
+
+
+def test_a_batch_without_a_pair_has_embeddings_of_no_row(model: PlaitForPreTraining) -> None:
+    with torch.no_grad():
+        first, second = model.build_empty_embeds()
+    assert len(first) == len(second) == 0 and first.shape == second.shape and first.shape[1] > 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait import PlaitConfig, PlaitForRetrieval, PlaitModel, PlaitProcessor
-from plait.configuration import PlaitCNNConfig, PlaitTextConfig, PlaitVisionConfig
+from plait.configuration import PlaitCNNConfig, PlaitRetrievalConfig, PlaitTextConfig, PlaitVisionConfig
 from plait.modeling.tasks.retrieval_encoding import encode_label_texts
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -289,3 +289,10 @@ def test_the_zero_shot_pipeline_answers_as_with_transformers_own_class(clip_fold
     model, processor = (part.from_pretrained(tmp_path / "plait") for part in (PlaitForRetrieval, PlaitProcessor))
     found = model.zero_shot([picture], ["dog", "cat"], processor, templates=["a photo of a {}"])
     assert sorted(found[0].tolist(), reverse=True) == pytest.approx(scores[0], abs=1e-5)
+
+
+def test_a_space_of_one_dimension_is_allowed_and_of_none_is_not() -> None:
+    assert PlaitRetrievalConfig(projection_dim=1).projection_dim == 1
+    for wrong in (0, -3):
+        with pytest.raises(ValueError, match=f"projection_dim is {wrong}: expected a width of at least 1"):
+            PlaitRetrievalConfig(projection_dim=wrong)

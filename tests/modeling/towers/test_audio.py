@@ -240,3 +240,9 @@ def test_padding_behind_mel_frames_is_invisible() -> None:
         alone = model(input_features=inputs["input_features"][row, :, :length][None]).last_hidden_state[0]
         assert output.mask[row].sum() == tokens
         assert (output.last_hidden_state[row, :tokens] - alone).abs().max() <= 1e-5
+
+
+def test_states_and_attentions_are_kept_only_when_asked_for() -> None:
+    tower = built().towers["audio"]
+    assert tower(clips(2, 8, 6)).hidden_states is None and tower(clips(2, 8, 6)).attentions is None
+    assert len(tower(clips(2, 8, 6), output_hidden_states=True).hidden_states) == AUDIO["num_hidden_layers"] + 1

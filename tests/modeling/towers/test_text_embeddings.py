@@ -76,3 +76,10 @@ def test_real_tokens_are_those_of_the_mask() -> None:
     assert compute_token_mask(x, mask).tolist() == [[False, True, True], [True, False, True]]
     for other in (None, mask[:, None, None], {"full_attention": mask}):
         assert compute_token_mask(x, other).tolist() == [[True] * 3] * 2
+
+
+def test_given_positions_of_a_text_longer_than_the_table_are_checked() -> None:
+    ids, embeddings = torch.ones(1, 9, dtype=torch.long), build()
+    assert embeddings(ids, position_ids=torch.arange(9)[None] % 8).shape == (1, 9, 4)
+    with pytest.raises(ValueError, match="9 tokens, but the text tower has 8 positions"):
+        embeddings(ids, position_ids=torch.arange(9)[None])

@@ -4,6 +4,7 @@ import json
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 from plait.training.cli import main
-from plait.training.compare.comparison import compare
+from plait.training.compare.comparison import check_single_process, compare
 from plait.training.recipes.errors import RecipeError
 from plait.training.runs.recipe import load_recipe
 
@@ -158,3 +159,10 @@ def test_nothing_is_overwritten_unasked(finished: tuple[Path, str]) -> None:
     other = load_recipe(finished[0] / "compare.yaml", {"training.learning_rate": 0.1})
     with pytest.raises(RecipeError, match=r"training.learning_rate: 0.005 there, 0.1 here"):
         compare(other, "plait compare", resume=True)
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_single_process()
+    monkeypatch.setattr("accelerate.PartialState", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(RecipeError, match="compare runs in one process, and this is one of 2"):
+        check_single_process()

@@ -163,3 +163,10 @@ def test_earlier_names_are_the_same_methods(processor: PlaitProcessor) -> None:
         assert getattr(collator, earlier) == getattr(collator, name)
     collator.pictures = cache = type(collator.pictures)(1.0)
     assert collator.image_cache is cache
+
+
+def test_the_picture_cache_is_filled_to_its_last_byte(processor: PlaitProcessor, pictures: dict[str, Path]) -> None:
+    cache = ImageCache(2 * 3 * 16 * 16 * 4 / 2**30)
+    for name, path in list(pictures.items())[:2]:
+        cache.process_images(processor, {name: str(path)})
+    assert list(cache.kept) == list(pictures)[:2]

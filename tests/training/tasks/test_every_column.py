@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import set_seed
 
 from plait import PlaitProcessor
-from plait.training.data.columns import name_columns
+from plait.training.data.columns import map_roles, name_columns
 from plait.training.data.inputs import collect_rows
 from plait.training.data.labels import SINGLE, LabelSpec
 from plait.training.data.loading import DataSplits, load_data
@@ -340,3 +340,9 @@ def test_a_column_that_the_model_or_the_task_does_not_read_is_an_error(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         measure(set_up(task), mapping, columns)
+
+
+def test_without_a_mapping_a_column_beside_an_absent_one_is_not_read() -> None:
+    known = ("text", "text_pair", "audio", "sampling_rate", "label")
+    assert map_roles(DataRecipe(), ["text_pair", "sampling_rate", "label"], known) == {"label": "label"}
+    assert list(map_roles(DataRecipe(), known, known)) == list(known)

@@ -151,3 +151,15 @@ def test_two_processes_give_the_same(tmp_path: Path) -> None:
         expected = trainer_of(case, shape, tmp_path).evaluate()["eval_loss"]
         for size in (1, 2):
             assert found[f"{case} {shape} {size}"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_targets_of_a_batch_are_counted_in_training_and_not_in_an_evaluation(tmp_path: Path) -> None:
+    """Rows that no loss reads count nothing: the model takes its own mean."""
+    trainer = trainer_of("PlaitForClassification", "early", tmp_path)
+    batch = collate(rows_of("PlaitForClassification", "early"))
+    known = int((batch["labels"] != -100).sum())
+    assert 0 < known < len(batch["labels"])
+    counted = trainer._get_num_items_in_batch([batch, batch], torch.device("cpu"))
+    assert counted is not None and int(counted) == 2 * known
+    del batch["labels"]
+    assert trainer._get_num_items_in_batch([batch], torch.device("cpu")) is None
