@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.files import FILE_READERS
 from ..multitask.train import train_tasks
-from ..proposals.fit import propose_recipe, train_proposed
+from ..proposals.fit import check_run_folder, propose_recipe, train_proposed
 from ..proposals.writing import format_proposal
 from ..recipes.errors import RecipeError
 from ..recipes.files import parse_overrides
@@ -73,6 +73,7 @@ def run_train_table(options: argparse.Namespace, overrides: dict[str, Any], comm
     inputs = split_inputs(options.inputs)
     with hold_output(options):
         proposal, recipe = propose_recipe(options.recipe, options.target, inputs, overrides, keep_name=keeps)
+        check_run_folder(recipe, options.overwrite, options.resume)
         if proposal is not None:
             print(f"{format_proposal(proposal)}\n", flush=True)
         flags = (options.overwrite, options.resume, options.allow_changed_data)

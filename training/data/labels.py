@@ -9,6 +9,7 @@ from transformers.utils import logging
 from ...modeling.losses.labels import IGNORE_INDEX
 from ..recipes.errors import RecipeError
 from .cells import replace_column
+from .label_columns import get_label_values
 from .label_vectors import code_vector, is_unknown
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ SINGLE, MULTI, REGRESSION, MASKED_LM_PROBLEM = (
     "regression",
     "masked_lm",
 )
-
-
-LABEL_SEPARATORS = (";", ",", "|")  # what may separate the names of several labels in one text
 
 
 class LabelSpec(NamedTuple):
@@ -68,7 +66,7 @@ def find_labels(
     names of a pretrained model: if the data have the same names, its order is kept. Raises RecipeError for a single
     class, or no known label.
     """
-    values, feature = _get_label_values(data), _get_label_feature(data)
+    values, feature = get_label_values(data), _get_label_feature(data)
     first = next((value for value in values if not is_unknown(value)), None)
     if first is None:
         raise RecipeError("data: no row of the training split has a label: fill the column that is mapped to label")
@@ -92,7 +90,7 @@ def encode_labels(data: "Dataset", labels: LabelSpec, split: str, vectors: bool 
     Raises:
         RecipeError: a label that does not occur in training; the message has its value and row.
     """
-    values = _get_label_values(data)
+    values = get_label_values(data)
     if labels.problem_type == REGRESSION:
         encoded: list[Any] = [_parse_number(value, row, split) for row, value in enumerate(values)]
     else:
@@ -121,43 +119,6 @@ def report_unknown(encoded: Sequence[Any], labels: LabelSpec, split: str) -> Non
             f"data: {sum(counts)} of {total} labels of {split!r} are not known, in {rows} of {len(counts)} rows: they "
             "are left out of the loss and the metrics"
         )
-
-
-def split_label_texts(data: "Dataset", separator: str) -> "Dataset":
-    """Splits labels such as "red;warm" at the separator into lists of names; a text of separators alone is an empty
-    list, no class at all, and an empty one is not known."""
-
-    def split(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return [name.strip() for name in value.split(separator) if name.strip()] if value else None
-
-    return replace_column(data, "label", [split(value) for value in _get_label_values(data)])
-
-
-def check_separator(data: "Dataset", separator: str) -> None:
-    """Raises RecipeError if none of the labels has the separator, but some have another one."""
-    texts = [value for value in _get_label_values(data) if isinstance(value, str)]
-    if any(separator in text for text in texts):
-        return
-    for other in LABEL_SEPARATORS:
-        count = sum(other in text for text in texts)
-        if count:
-            raise RecipeError(
-                f"data.label_separator is {separator!r}, which no label has, but {count} of {len(texts)} have "
-                f"{other!r}: set it to {other!r}, or leave it out if each text is one label"
-            )
-
-
-def check_label_column(data: "Dataset") -> None:
-    """Raises RecipeError for data without labels."""
-    if "label" not in data.column_names:
-        raise RecipeError(f"data.columns: no column is mapped to label; mapped are {', '.join(data.column_names)}")
-
-
-def _get_label_values(data: "Dataset") -> list[Any]:
-    check_label_column(data)
-    return data["label"][:]
 
 
 def _get_label_feature(data: "Dataset") -> Any:

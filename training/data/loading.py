@@ -9,8 +9,9 @@ from ..recipes.schema import SPLITS, DataRecipe
 from .columns import name_columns
 from .files import SPLIT_ALIASES, load_source
 from .groups import find_row_groups
+from .label_columns import check_label_column, check_separator, read_none_labels, split_label_texts
 from .label_vectors import has_label_vectors
-from .labels import LabelSpec, check_label_column, check_separator, encode_labels, find_labels, split_label_texts
+from .labels import LabelSpec, encode_labels, find_labels
 from .samplers import group_rows, shuffle_indices
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ def _encode_labels(
         if labels is None and "train" in splits:
             check_separator(splits["train"], recipe.label_separator)
         splits = {split: split_label_texts(data, recipe.label_separator) for split, data in splits.items()}
+    if recipe.none_label is not None:
+        splits = {split: read_none_labels(data, recipe.none_label, split) for split, data in splits.items()}
     vectors = has_label_vectors(splits.values())
     if labels is None:
         first = splits.get("train", next(iter(splits.values())))

@@ -14,7 +14,8 @@ from ...processing import PlaitProcessor
 from ..data.columns import name_columns
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
-from ..runs.claim import run_on_writers
+from ..runs.claim import ClaimedFolder, run_on_writers
+from ..runs.folder import RUN_FOLDER
 from ..runs.loading import load_model
 from ..runs.predict import predict
 from ..runs.recipe import build_recipe
@@ -106,6 +107,7 @@ def fit(
     source, saved = (str(data), None) if isinstance(data, (str, Path)) else save_rows(data, target, given, overwrite)
     try:
         proposal, chosen = propose_recipe(source, target, inputs, given, keep_name=overwrite)
+        check_run_folder(chosen, overwrite)
     except RecipeError:
         if saved is not None and PartialState().is_main_process:
             shutil.rmtree(saved)  # made just now, for a run that does not come
@@ -144,6 +146,13 @@ def propose_recipe(
 
     content = run_on_writers(build_content, PartialState().is_main_process)
     return (made[0] if made else None), build_recipe(copy.deepcopy(content))
+
+
+def check_run_folder(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> None:
+    """Raises RecipeError, in every process, for a run folder that exists and may not be overwritten, before anything
+    is printed or built; one that is resumed is checked when it is claimed."""
+    if not resume:
+        run_on_writers(ClaimedFolder(RUN_FOLDER, recipe, overwrite).check, PartialState().is_main_process)
 
 
 def train_proposed(

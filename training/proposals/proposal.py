@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...configuration.modalities import MEDIA
+from ..data.labels import REGRESSION
 from ..recipes.errors import RecipeError
 from ..recipes.files import set_dotted
 from ..recipes.schema import DataRecipe, parse_recipe
@@ -18,7 +19,7 @@ from .table import SourceTable, read_table
 from .target import TargetFacts, describe_target, find_target_column, shorten_names
 from .towers import list_cached_models
 
-PROPOSED_TASKS = ("classification", "generation", "retrieval", "image_generation")
+PROPOSED_TASKS = ("classification", REGRESSION, "generation", "retrieval", "image_generation")
 TASK_OF_TARGET = {"classes": "classification", "labels": "classification", "number": "classification"}
 TASK_OF_TARGET |= {"text": "generation", "image": "image_generation"}
 TARGET_ROLES = {"classification": "label", "generation": "target", "image_generation": "target_image"}
@@ -64,7 +65,7 @@ def propose(
 
     Raises RecipeError, before any work, for a table from which nothing can be learned; the message says what to do.
     """
-    given = dict(overrides or {})
+    given = read_task_name(overrides or {})
     task = given.get("task") or ("generation" if given.get("model.decoder") is not None else None)
     if task is not None and task not in PROPOSED_TASKS:
         raise RecipeError(
@@ -82,8 +83,17 @@ def propose(
     found = None
     if name is not None:
         separator = (given["data.label_separator"] or "") if "data.label_separator" in given else None
-        found = describe_target(table, columns[name], task, given.get("data.regression"), separator)
+        found = describe_target(
+            table, columns[name], task, given.get("data.regression"), separator, given.get("data.none_label")
+        )
     return build_proposal(table, columns, found, inputs, given)
+
+
+def read_task_name(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the user's values; the task regression is classification with a number as the label."""
+    if overrides.get("task") != REGRESSION:
+        return dict(overrides)
+    return {**overrides, "task": "classification", "data.regression": True}
 
 
 def build_data_recipe(source: str | Mapping[str, str] | None, given: Mapping[str, Any]) -> DataRecipe:
@@ -328,7 +338,8 @@ def list_choices(
     content: Mapping[str, Any], reasons: Mapping[str, str], model: ModelPlan, target: TargetFacts | None
 ) -> list[Choice]:
     """Returns the choices that a user may want to change."""
-    choices = [Choice(f"task {content['task']}", reasons.get("task", ""), "--task")]
+    task = content["task"] if not content["data"].get("regression") else REGRESSION
+    choices = [Choice(f"task {task}", reasons.get("task", ""), "--task")]
     choices += [
         Choice(f"{part}: {tower.describe()}", tower.why, f"--model.{part}") for part, tower in model.towers.items()
     ]
@@ -339,6 +350,8 @@ def list_choices(
     data, training = content["data"], content["training"]
     if "test_fraction" in data:
         choices.append(Choice(f"test rows: {data['test_fraction']:.0%}", "the table has none", "--data.test_fraction"))
+    if data.get("max_rows") is not None:
+        choices.append(Choice(f"rows: at most {format_limit(data['max_rows'])}", "as given", "--data.max_rows"))
     if "leave_out" in data:
         choices.append(Choice("rows left out", reasons.get("data.leave_out", ""), "--data.leave_out '{}'"))
     epochs = training["num_train_epochs"]
@@ -346,3 +359,10 @@ def list_choices(
         Choice(f"up to {epochs} epochs", reasons.get("training.num_train_epochs", ""), "--training.num_train_epochs")
     )
     return choices
+
+
+def format_limit(limit: int | Mapping[str, int]) -> str:
+    """Returns the largest number of rows of every split, or of each."""
+    if not isinstance(limit, Mapping):
+        return f"{limit:,} of each split"
+    return ", ".join(f"{rows:,} {split}" for split, rows in limit.items())

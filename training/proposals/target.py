@@ -7,6 +7,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from ..data.cells import is_text, parse_float
+from ..data.label_columns import split_label_names
 from ..data.label_vectors import guess_vectors, is_unknown
 from ..data.labels import sort_names
 from ..recipes.errors import RecipeError
@@ -20,6 +21,7 @@ MAX_WHOLE_CLASSES = 20  # whole numbers with more different values are predicted
 MAX_CLASSES = 1000
 LABEL_WORDS, TEXT_WORDS = 4, 5  # a label has at most so many words on average; a text to write at least so many
 WRITTEN_NAME = re.compile(r"^(captions?|summar(y|ies)|translations?|reply|replies|responses?)$", re.IGNORECASE)
+NONE_NAME = re.compile(r"^(none|nothing|neither|no[ _-]?(labels?|tags?)|null|nan|n/?a|-+)$", re.IGNORECASE)
 AMOUNT = re.compile(r"[$€£¥]?\s?-?\d[\d.,' ]*\s?(%|[$€£¥]|[a-zA-Z]{1,3})?")
 
 
@@ -67,6 +69,7 @@ def describe_target(
     task: str | None = None,
     regression: bool | None = None,
     separator: str | None = None,
+    none_label: str | None = None,
 ) -> TargetFacts:
     """Finds the kind of a target by all of its cells.
 
@@ -75,9 +78,18 @@ def describe_target(
         task: classification or generation, as the user says; None: found.
         regression: whether it is a number, as the user says; None: found.
         separator: of several labels in a text, as the user says; None: found; "": none.
+        none_label: what says that a row has none of several labels, as the user says.
 
     Raises RecipeError for a target without values, with a single class, or whose kind cannot be told.
     """
+    found = find_target_kind(table, facts, task, regression, separator)
+    return found if found.kind != "labels" else explain_none_labels(found, facts, none_label)
+
+
+def find_target_kind(
+    table: SourceTable, facts: ColumnFacts, task: str | None, regression: bool | None, separator: str | None
+) -> TargetFacts:
+    """Finds the kind of a target, as `describe_target` does."""
     if facts.kind in ("image", "audio", "video"):
         return describe_media_target(facts)
     feature: Any = table.rows.features[facts.name]
@@ -153,6 +165,25 @@ def build_label_target(
     )
 
 
+def explain_none_labels(target: TargetFacts, facts: ColumnFacts, none_label: str | None) -> TargetFacts:
+    """Returns several labels a row without the one that says that none applies, with a note of what an empty cell
+    means."""
+    names = tuple(name for name in target.names if name != none_label)
+    notes = list(target.notes)
+    if facts.missing and none_label == "":
+        notes.append(f"{facts.missing} of {facts.rows} rows have an empty cell: none of the labels")
+    elif facts.missing:
+        says = "[]" if none_label is None else f"[] or {none_label}"
+        notes.append(
+            f"{facts.missing} of {facts.rows} rows have an empty cell: their labels are unknown, and left out; a cell "
+            f"says none of the labels with {says} (if empty cells do: --data.none_label '\"\"')"
+        )
+    wordy = [name for name in names if NONE_NAME.match(name)]
+    if wordy:
+        notes.append(f"{wordy[0]!r} is a label like the others (--data.none_label {wordy[0]}: none of the labels)")
+    return target._replace(names=names, notes=tuple(notes))
+
+
 def describe_number_target(
     facts: ColumnFacts, cells: Sequence[Any], regression: bool | None, written: Sequence[str] | None = None
 ) -> TargetFacts:
@@ -198,7 +229,7 @@ def describe_text_target(
         )
     found = find_separator(cells) if separator is None else separator or None
     if found is not None:
-        names = [name.strip() for cell in cells for name in cell.split(found) if name.strip()]
+        names = [name for cell in cells for name in split_label_names(cell, found) or ()]
         return build_label_target(facts, names, len(cells), found)
     return build_class_target(facts, cells) if task == "classification" else describe_word_target(facts, cells)
 

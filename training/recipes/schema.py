@@ -68,7 +68,10 @@ class DataRecipe:
         the test split, then of the remaining ones the validation split; rows that share an image or context stay
         together.
     labels: names of the classes, in order (default: found in the training split).
-    label_separator: separates the names of several labels in one text, such as ";" in "red;warm".
+    label_separator: separates the names of several labels in one text, such as ";" in "red;warm". A text of separators
+        alone, or `[]`, says that none of the labels applies; an empty cell, that they are not known.
+    none_label: what says, where a row may have several labels, that none of them applies, such as "none" (then no label
+        has this name), or "" if an empty cell says so.
     regression: whether the labels are numbers to predict (default: if they have a decimal point).
     image_root: folder of relative paths in the columns image, audio and video (default: the folder of the file).
     on_error: what to do about rows whose image, audio or video cannot be read, or that are empty. "stop": stop
@@ -90,6 +93,7 @@ class DataRecipe:
     test_fraction: float | None = None
     labels: list[str] | None = None
     label_separator: str | None = None
+    none_label: str | None = None
     regression: bool = False
     image_root: str | None = None
     on_error: str = "stop"

@@ -125,7 +125,7 @@ class ClaimedFolder:
                 raise RecipeError(f"{self.target} is being written by {error}: wait for it or stop it") from None
             self.lock = lock
             self.recover()
-            self._check()
+            self.check()
             if self.resume:
                 self.facts = {key: value for key, value in read_run_file(self.place).items() if key == "data"}
                 self.facts |= {"finished": False, "replaces": self.beside(REPLACED).exists()}
@@ -136,7 +136,8 @@ class ClaimedFolder:
                 self.path.mkdir()
                 self.kind.write(self.path, self.recipe, finished=False)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises RecipeError if the folder exists and may not be overwritten, or there is nothing to resume."""
         if self.resume:
             self.kind.check_resumable(self.place, self.recipe, self.changed_data)
         elif self.place.exists() and any(self.place.iterdir()):

@@ -225,3 +225,33 @@ def test_another_separator_than_the_recipes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="data.label_separator is ',', which no label has, but 1 of 2 have ';'"):
         load_data(recipe)
     assert load_data(replace(recipe, label_separator=";")).labels == LabelSpec(("blue", "red", "warm"), MULTI)
+
+
+@pytest.mark.parametrize(
+    ("none_label", "names", "empty", "word"),
+    [
+        (None, ("none", "red", "warm"), [-100] * 3, [1, 0, 0]),
+        ("none", ("red", "warm"), [-100] * 2, [0, 0]),
+        ("", ("none", "red", "warm"), [0, 0, 0], [1, 0, 0]),
+    ],
+)
+def test_what_says_that_none_of_the_labels_applies(
+    none_label: str | None, names: tuple[str, ...], empty: list[int], word: list[int], tmp_path: Path
+) -> None:
+    """In a text with a separator and in a list alike: an empty list and its text always, an empty cell and a word if
+    the recipe says so."""
+    (tmp_path / "rows.csv").write_text("text,label\na,red;warm\nb,[]\nc,;\nd,\ne, none\n")
+    lists = [["red", "warm"], [], [], None, ["none"]]
+    options = {"none_label": none_label}
+    read = load_data(DataRecipe(source=str(tmp_path / "rows.csv"), label_separator=";", **options))
+    for data in (read, load(tmp_path, lists, **options)):
+        assert data.labels == LabelSpec(names, MULTI)
+        both = [int(name in ("red", "warm")) for name in names]
+        assert tensor(data).tolist() == [both, [0] * len(names), [0] * len(names), empty, word]
+
+
+def test_a_none_label_beside_others_or_of_single_labels_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="row 1 of 'train' has 'none', which is data.none_label, beside other"):
+        load(tmp_path, ["red;warm", "none;red"], label_separator=";", none_label="none")
+    with pytest.raises(RecipeError, match="such as 'red', are one a row: name data.label_separator"):
+        load(tmp_path, ["red", "none"], none_label="none")

@@ -77,6 +77,9 @@ def test_a_folder_of_pictures_from_the_command_line(
     assert main(["train", folder, *options]) == 0
     assert "saved in runs/pictures-label" in capsys.readouterr().out
     assert (tmp_path / "runs/pictures-label/metrics.json").is_file()
+    assert main(["train", folder, *options, "--output_dir", "runs/pictures-label"]) != 0
+    refused = capsys.readouterr()
+    assert "runs/pictures-label exists" in refused.err and "to change it" not in refused.out  # before any plan
     assert main(["new", folder, *options]) == 0
     assert "output_dir: runs/pictures-label-2" in capsys.readouterr().out  # a folder is never overwritten
 

@@ -212,3 +212,34 @@ def test_cells_that_are_missing_at_even_distances_hide_no_column(tmp_path: Path,
     rows = [{"text": text if n % period else None, "label": "ab"[n % 2]} for n, text in enumerate(texts)]
     columns = {name: held for name, held, _ in propose_rows(tmp_path, rows, "label").columns}
     assert columns["text"].startswith("text, ") and f"{120 // period} missing" in columns["text"]
+
+
+@pytest.mark.parametrize(
+    ("none_label", "labels", "said"),
+    [
+        (None, ["a", "b", "none"], "10 of 60 rows have an empty cell: their labels are unknown"),
+        ("none", ["a", "b"], "says none of the labels with [] or none"),
+        ("", ["a", "b", "none"], "10 of 60 rows have an empty cell: none of the labels"),
+    ],
+)
+def test_what_an_empty_cell_of_several_labels_means_is_said(
+    none_label: str | None, labels: list[str], said: str, tmp_path: Path
+) -> None:
+    cells = ["a;b", "a", "", "b", "none", "[]"] * 10
+    rows = [{"body": row["body"], "tags": cell} for row, cell in zip(reviews(), cells, strict=True)]
+    proposal = propose_rows(tmp_path, rows, "tags", overrides={"data.none_label": none_label})
+    assert proposal.content["data"]["labels"] == labels
+    shown = format_proposal(proposal)
+    assert said in shown
+    assert ("'none' is a label like the others (--data.none_label none" in shown) == ("none" in labels)
+    build_recipe(proposal.content)
+
+
+def test_a_number_is_called_regression_and_max_rows_is_in_the_plan(tmp_path: Path) -> None:
+    rows = [{"body": row["body"], "price": number % 7} for number, row in enumerate(reviews())]
+    overrides = {"task": "regression", "data.max_rows": {"train": 20, "test": 1000}}
+    proposal = propose_rows(tmp_path, rows, "price", overrides=overrides)
+    assert build_recipe(proposal.content).data.regression
+    shown = format_proposal(proposal)
+    assert "task regression" in shown and "task classification" not in shown
+    assert "rows: at most 20 train, 1,000 test" in shown
