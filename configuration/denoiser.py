@@ -33,9 +33,7 @@ class PlaitDenoiserConfig(PlaitTransformerConfig):
 
     `condition_dropout` is the probability, in training, of hiding the condition of a row, which classifier-free
     guidance needs (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598): one number for the whole condition, or
-    `{modality: probability}`, each hidden independently of the others. `token_dropout` is the probability, in training,
-    of hiding each single token of a condition: a denoiser that has learned from every part of a text reads wordings
-    better that it has not seen (word dropout: Iyyer et al. 2015, https://aclanthology.org/P15-1162).
+    `{modality: probability}`, each hidden independently of the others.
 
     The layers have adaptive norms; those of `cross_attention_layers` (default: every second one) cross-attend to the
     condition. With `relative_positions` the scores have learned relative positions (`relative_decay` by default
@@ -68,7 +66,6 @@ class PlaitDenoiserConfig(PlaitTransformerConfig):
     time_mean: float | int = -2.0
     time_std: float | int = 1.2
     condition_dropout: float | int | dict[str, float | int] = 0.1
-    token_dropout: float | int = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._check_image()
@@ -107,7 +104,5 @@ class PlaitDenoiserConfig(PlaitTransformerConfig):
         chances = dropout.values() if isinstance(dropout, dict) else [dropout]
         if any(not 0 <= chance <= 1 for chance in chances):
             raise ValueError(f"condition_dropout is {dropout}: expected probabilities, 0 to 1")
-        if not 0 <= self.token_dropout < 1:
-            raise ValueError(f"token_dropout is {self.token_dropout}: expected a probability, 0 to below 1")
         if self.time_std <= 0:
             raise ValueError(f"time_std is {self.time_std}: expected a number above 0")

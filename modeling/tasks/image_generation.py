@@ -231,24 +231,18 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
         return self.model.encode_all(parts, inputs.get("encoder_outputs"), recorded, optional=True)
 
     def draw_hidden(self, outputs: Mapping[str, TowerOutput], rows: int) -> dict[str, Tensor]:
-        """Draws the tokens, (rows, tokens or 1) bool, that are hidden of each modality: whole rows, and single ones."""
+        """Draws the rows, (rows,) bool, whose condition is hidden, for each modality."""
         chance, device = self.denoiser.config.condition_dropout, self.null_condition.tokens.device
         if isinstance(chance, dict):
-            hidden = {name: torch.rand(rows, 1, device=device) < chance.get(name, 0.0) for name in outputs}
-        else:
-            hidden = dict.fromkeys(outputs, torch.rand(rows, 1, device=device) < chance)
-        single = self.denoiser.config.token_dropout
-        if not single:
-            return hidden
-        shapes = {name: output.mask.shape for name, output in outputs.items()}
-        return {name: whole | (torch.rand(shapes[name], device=device) < single) for name, whole in hidden.items()}
+            return {name: torch.rand(rows, device=device) < chance.get(name, 0.0) for name in outputs}
+        return dict.fromkeys(outputs, torch.rand(rows, device=device) < chance)
 
     def fuse_condition(self, outputs: Mapping[str, TowerOutput], rows: int, hidden: Mapping[str, Tensor]) -> Condition:
-        """Fuses the towers' outputs without the hidden tokens of each modality; a row that nothing is left of has no
+        """Fuses the towers' outputs without the hidden rows of each modality; a row that nothing is left of has no
         token, and does not enter the fusion."""
         kept = {}
         for name, output in outputs.items():
-            kept[name] = output.mask.bool() & ~hidden[name] if name in hidden else output.mask.bool()
+            kept[name] = output.mask.bool() & ~hidden[name][:, None] if name in hidden else output.mask.bool()
         null = self.null_condition.tokens
         present = torch.zeros(rows, dtype=torch.bool, device=null.device)
         for mask in kept.values():

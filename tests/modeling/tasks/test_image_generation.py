@@ -154,23 +154,6 @@ def test_modalities_are_hidden_independently() -> None:
         assert 0.08 < (hidden["text"] & hidden["image"]).float().mean() < 0.17
 
 
-def test_single_tokens_are_hidden_in_training() -> None:
-    """Which tokens are hidden changes what is learned; the text of hidden ones does not, and generation hides none."""
-    chances = {"condition_dropout": 0.0, "token_dropout": 0.5}
-    model, batch = build(denoiser_config=chances).train(), fixed_noise(make_batch())
-    outputs = model.encode_towers(condition_of(batch))
-    hidden = torch.stack([model.draw_hidden(outputs, ROWS)["text"] for _ in range(200)])
-    assert hidden.shape[1:] == batch["input_ids"].shape and 0.46 < hidden.float().mean() < 0.54
-    assert 0.2 < (hidden[:, 0, 0] & hidden[:, 0, 1]).float().mean() < 0.3
-    kept = model.fuse_condition(outputs, ROWS, {"text": hidden[0]})
-    assert torch.equal(kept.mask, batch["attention_mask"].bool() & ~hidden[0])
-    losses = {model(**batch).loss.item() for _ in range(4)}
-    assert len(losses) == 4
-    plain = build()
-    plain.load_state_dict(model.state_dict())
-    assert torch.equal(model.eval()(**batch).loss, plain(**batch).loss)
-
-
 def test_gradient_checkpointing_changes_nothing() -> None:
     grads = []
     for checkpointing in (False, True):
