@@ -52,5 +52,5 @@ def test_an_empty_cache_is_no_reason_to_mix_flattened_rows() -> None:
     assert torch.equal(starts, expected[1]) and starts.nonzero().tolist() == [[0, 3]]
     assert arguments.keys() == expected[0].keys()
     begun = DynamicCache()
-    begun.update(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), 0)
+    begun.update(torch.ones(1, 1, 1, 4), torch.ones(1, 1, 1, 4), 0)
     assert resolve_flattened_rows({**inputs, "past_key_values": begun})[1] is None

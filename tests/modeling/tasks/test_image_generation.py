@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from plait import PlaitForImageGeneration
-from plait.configuration import PlaitRNNConfig, PlaitTextConfig, PlaitVisionConfig
+from plait.configuration import PlaitAutoencoderConfig, PlaitRNNConfig, PlaitTextConfig, PlaitVisionConfig
+from plait.modeling.composition.summary import describe_kind
 from plait.modeling.fusion import FUSIONS
 
 SIZE, PATCH, ROWS = 16, 4, 3
@@ -283,3 +284,15 @@ def test_the_towers_keep_no_states_that_nobody_reads() -> None:
     model, batch = build(image=True, fusion="early", query="text"), make_batch(image=True)
     for output in model.encode_towers(condition_of(batch)).values():
         assert output.hidden_states is None and output.attentions is None
+
+
+def test_the_table_names_the_denoiser_and_the_autoencoder() -> None:
+    rows = {row.part: row.kind for row in build().composition().rows}
+    assert rows["denoiser"] == "rectified flow, image" and rows["text"] == "plait_text" and rows["head"] == "-"
+    drawing = build(image=True, fusion="early", denoiser_config={"prediction": "velocity"}).composition()
+    kinds = {row.part: row.kind for row in drawing.rows}
+    assert kinds["denoiser"] == "rectified flow, velocity" and kinds["fusion"] == "early, linear"
+    config = build().config
+    assert describe_kind(config, "autoencoder") == "-"
+    config.autoencoder_config = PlaitAutoencoderConfig()
+    assert describe_kind(config, "autoencoder") == "plait_autoencoder"

@@ -79,3 +79,9 @@ def test_the_arguments_keep_the_best_checkpoint(name: str, tmp_path_factory: pyt
     given = {"metric_for_best_model": name, "use_cpu": True}
     assert PlaitTrainingArguments(folder, **given).greater_is_better is is_greater_better(name)
     assert PlaitTrainingArguments(folder, **given, greater_is_better=True).greater_is_better is True
+
+
+@pytest.mark.parametrize("problem", METRICS)
+def test_what_a_metric_says_of_itself_is_what_is_used(problem: str) -> None:
+    for name, metric in METRICS[problem].items():
+        assert metric.lower_is_better is not is_greater_better(name), name
