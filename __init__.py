@@ -12,6 +12,7 @@ from .registration import register_with_transformers
 
 if TYPE_CHECKING:
     from .configuration.plait import PlaitConfig
+    from .modeling.adaptation.lora import lora_config
     from .modeling.backbone.model import PlaitModel
     from .modeling.tasks.causal_lm import PlaitForCausalLM
     from .modeling.tasks.classification import PlaitForClassification
@@ -55,6 +56,7 @@ __all__ = [
     "explain",
     "explain_modalities",
     "fit",
+    "lora_config",
     "parameter_groups",
     "pipeline",
 ]
@@ -80,6 +82,7 @@ LAZY = {
     "explain": ".training.explanations.explain",
     "explain_modalities": ".training.explanations.modalities",
     "fit": ".training.proposals.fit",
+    "lora_config": ".modeling.adaptation.lora",
     "parameter_groups": ".training.parameters",
     "pipeline": ".training.pipelines.factory",
 }

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..modeling.adaptation.fresh import fresh_modules
     from ..modeling.backbone.parts import PARTS, freeze
     from ..modeling.composition.parameter_names import part_of
     from .commands.registry import COMMANDS as COMMANDS
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .metrics.generation import GenerationMetrics
     from .metrics.question_answering import SpanMetrics
     from .optimization.arguments import PlaitTrainingArguments
-    from .parameters import fresh_modules, parameter_groups
+    from .parameters import parameter_groups
     from .pipelines.factory import pipeline
     from .recipes.schema import Recipe
     from .runs.loading import load_run
@@ -35,7 +36,7 @@ LAZY = {
     "SpanMetrics": ".metrics.question_answering",
     "cache_features": ".data.feature_cache",
     "freeze": "..modeling.backbone.parts",
-    "fresh_modules": ".parameters",
+    "fresh_modules": "..modeling.adaptation.fresh",
     "load_data": ".data.loading",
     "load_recipe": ".runs.recipe",
     "load_run": ".runs.loading",

@@ -124,6 +124,12 @@ class PlaitPreTrainedModel(ComposableModel):
         return torch.device(next((place for place in places if place not in ("cpu", "disk")), "cpu"))
 
     @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass; peft reads this name, and transformers' own
+        property of it warns that it will go."""
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
+
+    @property
     def parts(self) -> dict[str, Any]:
         """The towers by modality and the decoder, if there is one, as "decoder"."""
         base = cast("Any", self.base_model)

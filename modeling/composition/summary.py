@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from ...configuration import OWN_CONFIGS, PlaitConfig
 from .composable import ComposableModel
-from .parameter_names import part_of
+from .parameter_names import is_adapter_weight, part_of
+
+SUMMARY_COLUMNS = ("parameters", "pretrained", "fresh", "adapters", "frozen", "trainable")
 
 
 @dataclass
@@ -17,6 +19,7 @@ class ComponentSummary:
     parameters: int = 0
     trainable: int = 0
     fresh: int = 0
+    adapters: int = 0
 
 
 @dataclass
@@ -38,19 +41,21 @@ class ModelSummary:
             row = rows.setdefault(part, ComponentSummary(part, kind, model.origins.get(part, saved)))
             row.parameters += parameter.numel()
             row.trainable += parameter.numel() * parameter.requires_grad
-            row.fresh += parameter.numel() * (row.origin == "fresh" or name in model.fresh_names)
+            adapter = is_adapter_weight(name)
+            row.adapters += parameter.numel() * adapter
+            row.fresh += parameter.numel() * (not adapter and (row.origin == "fresh" or name in model.fresh_names))
         return cls(list(rows.values()))
 
     def __str__(self) -> str:
         width = max(10, *(len(row.part) for row in self.rows))
-        head = f"{'part':{width}s} {'made of':28s} {'parameters':>12s} {'pretrained':>12s} {'fresh':>12s}"
-        lines = [f"{head} {'frozen':>12s} {'trainable':>12s}  weights from"]
+        columns = [name for name in SUMMARY_COLUMNS if name != "adapters" or any(row.adapters for row in self.rows)]
+        head = " ".join(f"{name:>12s}" for name in columns)
+        lines = [f"{'part':{width}s} {'made of':28s} {head}  weights from"]
         for row in self.rows:
-            pretrained, frozen = row.parameters - row.fresh, row.parameters - row.trainable
-            numbers = (row.parameters, pretrained, row.fresh, frozen, row.trainable)
-            lines.append(
-                f"{row.part:{width}s} {row.kind:28s} " + " ".join(f"{n:12,d}" for n in numbers) + f"  {row.origin}"
-            )
+            pretrained, frozen = row.parameters - row.fresh - row.adapters, row.parameters - row.trainable
+            numbers = (row.parameters, pretrained, row.fresh, row.adapters, frozen, row.trainable)
+            cells = " ".join(f"{n:12,d}" for name, n in zip(SUMMARY_COLUMNS, numbers, strict=True) if name in columns)
+            lines.append(f"{row.part:{width}s} {row.kind:28s} {cells}  {row.origin}")
         return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ FLOORS = {
         "checkpoints.families",
         "checkpoints",
         "composition",
+        "adaptation",
         "backbone",
         "tasks",
         "attribution",

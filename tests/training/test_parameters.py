@@ -11,7 +11,7 @@ from plait.configuration import PlaitTextConfig
 from plait.modeling.backbone.parts import freeze, group_parameters_by_part
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
 from plait.modeling.composition.parameter_names import part_of
-from plait.training.parameters import fresh_modules
+from plait.training import fresh_modules
 
 MakeModel = Callable[..., PlaitPreTrainedModel]
 

@@ -10,6 +10,7 @@ from .completion import SHELLS, PrintCompletion
 from .evaluate import add_evaluate
 from .explain import add_explain
 from .keys import add_keys
+from .merge import add_merge
 from .new import add_new
 from .predict import add_predict
 from .report import add_report
@@ -34,6 +35,7 @@ PARSERS = (  # in the order of `plait --help`
     add_check,
     add_keys,
     add_report,
+    add_merge,
 )
 
 

@@ -38,4 +38,5 @@ COMMANDS = CommandTable(
     "check",
     "keys",
     "report",
+    "merge",
 )

@@ -25,9 +25,9 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ...configuration import DOCUMENT, NEGATIVE
+from ...modeling.adaptation.fresh import unwrap_plait
 from ...processing import PlaitProcessor
 from ...processing.errors import name_error
-from ..parameters import unwrap_plait
 from .inputs import compute_text_key, encode_items, encode_text_inputs
 from .media import (
     READ_ERRORS,

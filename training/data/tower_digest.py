@@ -17,11 +17,11 @@ from transformers import PreTrainedTokenizerFast
 
 from ...configuration.modalities import CONFIG_FIELDS, MODALITY_TABLE
 from ...configuration.version import VERSION
+from ...modeling.adaptation.fresh import unwrap_plait
 from ...modeling.backbone.pretrained import require_grad
 from ...modeling.kernels.install import find_kernel, is_replaceable
 from ...processing import PlaitProcessor
 from ...processing.text import reads_padding
-from ..parameters import unwrap_plait
 from .inputs import require_tokenizer
 
 FEATURE_FORMAT = "plait features 2"  # 1 knew images, audio and videos by their path or id

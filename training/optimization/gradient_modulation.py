@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import unwrap_peft_model
 
+from ...modeling.adaptation.fresh import unwrap_plait
 from ...modeling.losses.cross_entropy import IGNORE_INDEX
 from ...modeling.outputs import PlaitModelOutput, TowerOutput
 from ...modeling.tasks.classification import PlaitForClassification
 from ..data.labels import MULTI, REGRESSION
-from ..parameters import unwrap_plait
 
 
 class GradientShares(TrainerCallback):

@@ -154,6 +154,8 @@ class LoraRecipe:
     r: the rank of an adapter.
     alpha: an adapter's output is multiplied by alpha / r (default: 2 r).
     dropout: of an adapter's input, 0 to 1.
+    dora: whether the magnitudes of the weights are trained too (DoRA, Liu et al. 2024,
+        https://arxiv.org/abs/2402.09353).
     target: what gets adapters: parts (text, image, decoder, ...), all of whose linear layers do, or ends of the names
         of modules, such as q_proj (default: all linear layers of the pretrained parts that `model.freeze` leaves).
     merge: whether the adapters are added to the weights at the end, and a whole model is saved in their place.
@@ -162,6 +164,7 @@ class LoraRecipe:
     r: int = 16
     alpha: float | int | None = None
     dropout: float | int = 0.0
+    dora: bool = False
     target: str | list[str] | None = None
     merge: bool = False
 

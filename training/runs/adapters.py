@@ -6,18 +6,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers.utils import CONFIG_NAME
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from ...configuration import PlaitConfig
-from ...configuration.messages import suggest, to_one_line
+from ...configuration.json_files import read_json_mapping
+from ...configuration.messages import to_one_line
 from ...configuration.modalities import MODALITIES
+from ...modeling.adaptation.lora import lora_config, select_adapted_layers
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ...modeling.composition.parameter_names import part_of
+from ...modeling.checkpoints.saved_folder import find_saving_class
 from ...processing import PlaitProcessor
 from ..data.labels import read_config_labels
-from ..parameters import fresh_modules, unwrap_plait
 from ..recipes.errors import RecipeError
 from ..recipes.schema import LoraRecipe, ModelRecipe
 from ..tasks.base import Task
@@ -26,72 +26,24 @@ from .combinations import list_targets
 from .folder import RUN_FOLDER
 
 
-def select_adapted_layers(model: PlaitPreTrainedModel, lora: LoraRecipe) -> list[str]:
-    """Returns the names of the linear layers that get adapters: of the pretrained, trained towers and decoder, those of
-    the named parts and those whose names end as the recipe says.
-
-    Raises RecipeError for a target that no such layer belongs to, with the nearest.
-    """
-    fresh = tuple(f"{name}." for name in fresh_modules(model))
-    layers = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and part_of(f"{name}.weight") in model.parts
-        and not f"{name}.".startswith(fresh)
-        and module.weight.requires_grad
-    ]
-    if not layers:
-        raise RecipeError("lora: the model has no linear layer that is pretrained and not frozen: freeze fewer parts")
-    targets = list_targets(lora)
-    ends = {name.rpartition(".")[2] for name in layers}
-    parts = {part_of(f"{name}.weight") for name in layers}
-    for target in targets:
-        if not any(is_target(name, target) for name in layers):
-            raise RecipeError(
-                f"lora.target: no layer to adapt is {target!r}{suggest(target, sorted(parts) + sorted(ends))}"
-            )
-    return [name for name in layers if not targets or any(is_target(name, target) for target in targets)]
-
-
-def is_target(name: str, target: str) -> bool:
-    """Returns whether a layer belongs to the part `target`, or its name ends so."""
-    return part_of(f"{name}.weight") == target or f".{name}".endswith(f".{target}")
-
-
-def select_whole_modules(model: PlaitPreTrainedModel) -> list[str]:
-    """Returns the names of the modules that are trained whole beside the adapters: all that is new, and the connectors
-    and the fusion, which earlier training may have made."""
-    plait = unwrap_plait(model)
-    base = f"{model.base_model_prefix}." if plait is not model else ""
-    found = [f"{base}connectors.{name}" for name in dict(plait.connectors.named_children())]
-    found += [] if plait.fusion is None else [f"{base}fusion"]
-    found = [name for name in found if any(True for _ in model.get_submodule(name).parameters())]
-    fresh = [name for name in fresh_modules(model) if not f"{name}.".startswith(tuple(f"{path}." for path in found))]
-    return found + fresh
-
-
 def adapt_model(model: PlaitPreTrainedModel, lora: LoraRecipe) -> Any:
-    """Puts adapters into a model and returns peft's model around it; all else but the modules of
-    `select_whole_modules` is frozen.
+    """Puts the adapters of `lora_config` into a model and returns peft's model around it; all else but what is trained
+    whole is frozen.
 
-    Raises RecipeError as `select_adapted_layers` does.
+    Raises RecipeError for targets that the model does not have, or none that is pretrained and not frozen.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=2 * lora.r if lora.alpha is None else lora.alpha,  # pyright: ignore[reportArgumentType]
-        lora_dropout=float(lora.dropout),
-        target_modules=select_adapted_layers(model, lora),
-        modules_to_save=select_whole_modules(model) or None,
-    )
+    alpha = 2 * lora.r if lora.alpha is None else lora.alpha
     try:
-        adapted = get_peft_model(model, config)
+        targets = select_adapted_layers(model, list_targets(lora) or None)
+    except ValueError as error:
+        raise RecipeError(f"{'lora.target' if lora.target else 'lora'}: {to_one_line(error)}") from error
+    more = {"lora_alpha": alpha, "lora_dropout": float(lora.dropout), "target_modules": targets}
+    try:
+        return get_peft_model(model, lora_config(model, lora.r, None, lora.dora, **more))
     except (TypeError, ValueError) as error:
         raise RecipeError(f"lora: {to_one_line(error)}") from error
-    model.fresh_names |= {name for name, _ in model.named_parameters() if ".lora_" in name}
-    return adapted
 
 
 def save_adapted(trainer: Any, place: Path, merge: bool) -> None:
@@ -123,16 +75,15 @@ def load_weights(reference: str, task: Task) -> PlaitPreTrainedModel:
 
 def load_adapted(reference: str, task: Task) -> PlaitPreTrainedModel:
     """Loads the model of a run with adapters: the pretrained parts from where its recipe has them, the rest from the
-    folder, with the adapters added to the weights.
+    folder, with the adapters added to the weights. A folder without a recipe, which peft saved, names its model.
 
-    Raises RecipeError for a folder without a recipe, a missing pretrained part, or adapters that do not fit.
+    Raises RecipeError for a folder that names no model, a missing pretrained part, or adapters that do not fit.
     """
     folder = Path(reference).expanduser()
     if not RUN_FOLDER.marks(folder):
-        raise RecipeError(
-            f"{reference} holds adapters and no recipe of the model that they belong to: load that model, then "
-            "peft.PeftModel.from_pretrained(model, FOLDER)"
-        )
+        base = read_base_model(reference)
+        saved_by = find_saving_class(next(iter(PlaitConfig.get_config_dict(base)[0].get("architectures") or ()), ""))
+        return attach_adapters((saved_by or task.model_class).from_pretrained(base), folder)
     recipe, processor = RUN_FOLDER.read_recipe(folder), PlaitProcessor.from_pretrained(folder)
     recipe = replace(recipe, model=locate_sources(recipe.model, folder))
     config = PlaitConfig.from_pretrained(folder)
@@ -143,6 +94,21 @@ def load_adapted(reference: str, task: Task) -> PlaitPreTrainedModel:
         scaled: Any = model
         scaled.set_target_scale(config.target_mean, config.target_std)
     return attach_adapters(model, folder)
+
+
+def read_base_model(reference: str) -> str:
+    """Returns the folder or Hub id of the model that a folder of adapters belongs to.
+
+    Raises RecipeError if it names none: a composed model that was not saved before it was trained has none.
+    """
+    file = Path(reference).expanduser() / ADAPTER_CONFIG_NAME
+    base = read_json_mapping(file).get("base_model_name_or_path")
+    if not base:
+        raise RecipeError(
+            f"{reference} holds adapters and neither a recipe nor the name of the model that they belong to "
+            f"(base_model_name_or_path in {ADAPTER_CONFIG_NAME}): save that model, and name its folder there"
+        )
+    return resolve_reference(base)
 
 
 def locate_sources(model: ModelRecipe, folder: Path) -> ModelRecipe:

@@ -18,9 +18,9 @@ from ..recipes.files import set_dotted
 from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.registry import find_class_task, find_task
-from .adapters import load_weights
+from .adapters import is_adapter_folder, load_weights, read_base_model
 from .building import resolve_reference
-from .folder import RUN_FOLDER
+from .folder import PROCESSOR_FILE, RUN_FOLDER
 from .generation_settings import set_generation
 from .recipe import build_recipe
 from .thresholds import read_thresholds
@@ -35,7 +35,7 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
     """
     try:
         model: Any = load_weights(reference, task)
-        processor = PlaitProcessor.from_pretrained(resolve_reference(reference))
+        processor = PlaitProcessor.from_pretrained(resolve_reference(find_processor(reference)))
     except RecipeError:
         raise
     except (OSError, TypeError, ValueError) as error:
@@ -44,6 +44,12 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
     if task.generates:
         set_generation(model, recipe.generation, keeps_length=True)
     return model, processor
+
+
+def find_processor(reference: str) -> str:
+    """Returns where the processor of a model is: of adapters that peft saved alone, that of their model."""
+    alone = is_adapter_folder(reference) and not (Path(reference).expanduser() / PROCESSOR_FILE).is_file()
+    return read_base_model(reference) if alone else reference
 
 
 def load_run(folder: str | PathLike[str]) -> tuple[PlaitPreTrainedModel, PlaitProcessor]:
@@ -70,8 +76,11 @@ def check_run_model(reference: str) -> None:
 
 def find_default_task(reference: str) -> str:
     """Returns the name of a saved model's task, by its class; "classification" for any other checkpoint."""
+    alone = is_adapter_folder(reference) and not (Path(reference).expanduser() / CONFIG_NAME).is_file()
     try:
-        config, _ = PreTrainedConfig.get_config_dict(resolve_reference(reference))
+        config, _ = PreTrainedConfig.get_config_dict(
+            read_base_model(reference) if alone else resolve_reference(reference)
+        )
     except RecipeError:
         raise
     except (OSError, ValueError) as error:

@@ -35,6 +35,13 @@ def read_thresholds(folder: Path) -> dict[str, Any] | None:
         ) from error
 
 
+def copy_thresholds(folder: Path, target: Path) -> None:
+    """Writes the thresholds of a run folder into another one, if it has any."""
+    content = read_thresholds(folder)
+    if content is not None:
+        save_thresholds(target, content)
+
+
 def describe_thresholds(reference: str, recipe: Recipe) -> str:
     """Returns a sentence about the thresholds by which labels are predicted; nothing if all are 0.5."""
     given = recipe.settings.get("thresholds")

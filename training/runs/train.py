@@ -156,7 +156,7 @@ def build_run(
     check_card_modalities(recipe, data)
     check_evaluation(args, data)
     set_seed(args.seed)
-    processor, model = build_processor_and_model(recipe, task, folder, args, data)
+    processor, model = build_processor_and_model(recipe, task, folder, args, data, verbose=recipe.lora is None)
     collator = build_collator(recipe, task, processor, data.labels, args.image_cache)
     data = prepare_splits(select_readable_splits(data, collator, recipe.data.on_error), task, processor, recipe)
     train: Any = data.train
@@ -170,6 +170,8 @@ def build_run(
         freeze(model, args.frozen)
         fit_target_scale(model, train)
         trained = adapt_model(model, recipe.lora)
+        if args.should_log:
+            print(model.composition())
     try:
         trainer = PlaitTrainer(
             trained,

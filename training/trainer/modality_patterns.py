@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer
 
 from ...configuration import MODALITIES
-from ..parameters import unwrap_plait
+from ...modeling.adaptation.fresh import unwrap_plait
 from ..tasks.collator import PlaitDataCollator
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers.utils import logging
 
+from ...modeling.adaptation.fresh import unwrap_plait
 from ..data.feature_cache import FeatureStore, cache_features, name_folder
 from ..data.tower_digest import TowerDigest
 from ..optimization.arguments import PlaitTrainingArguments
-from ..parameters import unwrap_plait
 from ..tasks.collator import PlaitDataCollator
 
 if TYPE_CHECKING:

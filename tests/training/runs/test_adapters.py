@@ -10,13 +10,15 @@ from datasets import Dataset
 
 from plait import PlaitForClassification
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
+from plait.modeling.adaptation.lora import is_target
 from plait.modeling.composition.parameter_names import part_of
 from plait.training import load_run
+from plait.training.cli import main
 from plait.training.commands import run_recipe
 from plait.training.data.tokenizer import train_tokenizer
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import ModelRecipe, Recipe
-from plait.training.runs.adapters import is_target, load_weights, locate_sources
+from plait.training.runs.adapters import load_weights, locate_sources
 from plait.training.runs.evaluate import evaluate
 from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
@@ -99,9 +101,31 @@ def test_a_run_holds_its_adapters_alone_and_every_command_loads_them(run: tuple[
     card = (folder / "README.md").read_text()
     assert 'model, processor = load_run("run")' in card
     whole = {row.part: row.parameters for row in model.composition().rows}
+    table = next(line for line in card.splitlines() if line.startswith("part "))
+    assert "adapters" in table.split()
     assert f"{whole['head']:,d}" in next(line for line in card.splitlines() if line.startswith("head "))
     with pytest.raises(OSError, match="but adapters: plait.training.load_run"):
         PlaitForClassification.from_pretrained(folder)
+
+
+def test_merged_adapters_are_a_plain_folder_with_the_same_answers(run: tuple[Path, dict[str, Any]]) -> None:
+    """`plait merge`: the folder of the adapters stays as it is, and nothing is overwritten."""
+    folder, _ = run
+    output, before = folder.parent / "whole", {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    assert main(["merge", str(folder), str(output)]) == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
+    assert not (output / "adapter_config.json").exists()
+    model = PlaitForClassification.from_pretrained(output)
+    beside, processor = load_run(folder)
+    merged, _ = load_run(output)
+    inputs = processor(text=["a red square", "a blue square"], return_tensors="pt")
+    with torch.no_grad():
+        expected = beside.eval()(**inputs).logits
+        for each in (model, merged):
+            torch.testing.assert_close(each.eval()(**inputs).logits, expected, rtol=1e-5, atol=1e-5)
+    assert evaluate(str(output), load_model_recipe(str(output), {}), "validation")["mae"] > 0
+    assert main(["merge", str(folder), str(output)]) == 2
+    assert main(["merge", str(output), str(folder.parent / "again")]) == 2
 
 
 def test_adapters_and_new_modules_learn_and_pretrained_weights_stay(

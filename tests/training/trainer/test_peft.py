@@ -9,8 +9,8 @@ import torch
 from plait import PlaitTrainer
 from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
 from plait.modeling.composition.parameter_names import part_of
+from plait.training import fresh_modules
 from plait.training.data.loading import DataSplits
-from plait.training.parameters import fresh_modules
 
 from ...modeling import zoo
 
