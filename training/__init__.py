@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from ..modeling.adaptation.fresh import fresh_modules
     from ..modeling.backbone.parts import PARTS, freeze
     from ..modeling.composition.parameter_names import part_of
+    from .commands.launch import run_launched as run_launched
     from .commands.registry import COMMANDS as COMMANDS
     from .data.feature_cache import FeatureStore, cache_features
     from .data.loading import load_data
@@ -43,6 +44,7 @@ LAZY = {
     "parameter_groups": ".parameters",
     "part_of": "..modeling.composition.parameter_names",
     "pipeline": ".pipelines.factory",
+    "run_launched": ".commands.launch",
     "save_word_tower": ".data.word_vectors",
 }
 

@@ -40,7 +40,7 @@ FLOORS = {
         "explanations",
         "reports",
         "runs",
-        "multitask compare pipelines prediction proposals",
+        "multitask compare pipelines prediction proposals launching",
         "search",
         "serving",
         "commands",

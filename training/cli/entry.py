@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ... import training
 from ...configuration.messages import to_one_line
 from ..recipes.errors import RecipeError, RunError, RunInterrupted
+from .options import LAUNCH_FLAGS
 from .parsers import build_parsers, split_overrides
 
 
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(options, "quiet", False):
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, with the command below
     try:
+        if getattr(options, "launch", None) is not None:
+            return training.run_launched(options, command_line, LAUNCH_FLAGS)
         return training.COMMANDS[options.command](options, overrides, command_line)
     except (RecipeError, RunError, OSError, KeyboardInterrupt) as error:
         if options.traceback:

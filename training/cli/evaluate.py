@@ -1,6 +1,6 @@
 """The options of `plait evaluate`."""
 
-from .options import Commands, add_output_options, add_overwrite
+from .options import Commands, add_launch_options, add_output_options, add_overwrite
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -32,6 +32,7 @@ def add_evaluate(commands: Commands) -> None:
         "for predict; nothing else is measured",
     )
     add_output_options(parser)
+    add_launch_options(parser)
     parser.epilog = (
         "--key value overrides a value of the run's recipe: --data.columns.text question --metrics '[accuracy]'"
     )

@@ -19,9 +19,7 @@ from .serve import add_serve
 from .space import add_space
 from .train import add_train
 
-EPILOG = (
-    "Several devices, one process for each: torchrun --nproc_per_node 2 -m plait train RECIPE, or accelerate launch."
-)
+EPILOG = "Several devices, one process for each: plait train RECIPE --launch ddp (or torchrun, accelerate launch)."
 PARSERS = (  # in the order of `plait --help`
     add_train,
     add_new,

@@ -1,6 +1,6 @@
 """The options of `plait predict`."""
 
-from .options import Commands, add_overwrite
+from .options import Commands, add_launch_options, add_overwrite
 
 
 def add_predict(commands: Commands) -> None:
@@ -32,6 +32,7 @@ def add_predict(commands: Commands) -> None:
     parser.add_argument("--num-images", type=int, default=1, help="images to generate for each row (default: 1)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows at a time (default: 32)")
     parser.add_argument("--top-k", type=int, help="the likeliest answers to list, with their scores")
+    add_launch_options(parser)
     parser.epilog = (
         "--key value overrides a value of the run's recipe: --generation.num_beams 5 --max_length 256, "
         "--data.on_error skip (rows that cannot be read get no answer), --settings.thresholds 0.3 (of several labels)"

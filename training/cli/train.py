@@ -6,7 +6,7 @@ from typing import Any
 from ..recipes.keys import list_shipped_recipes
 from .completion import COMPLETE_FILES
 from .new import add_table_options
-from .options import Commands, add_changed_data, add_output_options
+from .options import Commands, add_changed_data, add_launch_options, add_output_options
 
 EPILOG_HEAD = "recipes that come with plait:"
 EPILOG_FOOT = """
@@ -34,6 +34,7 @@ def add_train(commands: Commands) -> None:
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in the run folder")
     add_changed_data(parser)
     add_output_options(parser)
+    add_launch_options(parser)
     parser.epilog = format_epilog()
 
 

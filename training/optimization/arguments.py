@@ -1,5 +1,6 @@
 """The arguments of PlaitTrainer: those of the Trainer, and arguments for models with several parts."""
 
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -169,9 +170,19 @@ class PlaitTrainingArguments(TrainingArguments):
         return {part: rate for part, rate in rates.items() if rate != 0}
 
     @property
+    def uses_fsdp(self) -> bool:
+        """Whether the weights are sharded by FSDP: by `fsdp`, or by accelerate's launcher."""
+        return bool(self.fsdp) or is_launched_with("ACCELERATE_USE_FSDP")
+
+    @property
+    def shards_parameters(self) -> bool:
+        """Whether processes may hold parts of parameters, by FSDP or DeepSpeed."""
+        return self.uses_fsdp or bool(self.deepspeed) or is_launched_with("ACCELERATE_USE_DEEPSPEED")
+
+    @property
     def probes_products(self) -> bool:
         """Whether training begins with timing the matrix products (see `probe_products`)."""
-        excluded = self.full_determinism or self.torch_compile or self.fsdp or self.deepspeed
+        excluded = self.full_determinism or self.torch_compile or self.shards_parameters
         return self.probe_products and self.device.type == "cpu" and not excluded
 
     def _initialize_library_arguments(self) -> None:
@@ -194,7 +205,7 @@ class PlaitTrainingArguments(TrainingArguments):
             return
         if self.muon_learning_rate is not None and not 0 < self.muon_learning_rate < float("inf"):
             raise ValueError(f"muon_learning_rate is {self.muon_learning_rate}: expected more than 0")
-        if self.fsdp or self.deepspeed:
+        if self.shards_parameters:
             raise ValueError(
                 f"optim is {MUON!r}, which needs whole matrices in every process, but fsdp or deepspeed shards them: "
                 "leave these out, or choose another optim"
@@ -240,3 +251,8 @@ class PlaitTrainingArguments(TrainingArguments):
                 f"early_stopping_patience is {self.early_stopping_patience}, which needs load_best_model_at_end=True "
                 "and a metric_for_best_model: set both"
             )
+
+
+def is_launched_with(name: str) -> bool:
+    """Returns whether accelerate's launcher has switched on what this variable of the environment stands for."""
+    return os.environ.get(name, "false").lower() in ("true", "1")

@@ -29,7 +29,7 @@ def check_gradient_cache(args: PlaitTrainingArguments, model: nn.Module) -> None
             f"gradient_cache_rows needs a contrastive loss, and {type(model).__name__} has another: use "
             "PlaitForRetrieval, or leave gradient_cache_rows out"
         )
-    if args.fsdp or args.deepspeed:
+    if args.shards_parameters:
         raise ValueError(
             f"gradient_cache_rows is {args.gradient_cache_rows}, which needs unsharded parameters in every process: "
             "leave fsdp and deepspeed out"

@@ -24,6 +24,7 @@ from ..storage.checkpoints import (
     rotate_checkpoints,
 )
 from .divergence import DivergenceGuard, check_weights
+from .sharding import allow_sharding_on_cpus, describe_checkpoint, find_sharded_plugin, gather_shards
 from .stopping import StopSignals
 
 logger = logging.get_logger(__name__)
@@ -69,6 +70,20 @@ class RecoverableTrainer(Trainer):
             raise ValueError(f"there is no whole checkpoint in {self.args.output_dir}: train without resuming")
         return str(found)
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Creates the accelerator as the Trainer does; FSDP also over processes on CPUs."""
+        allow_sharding_on_cpus(self.args)
+        super().create_accelerator_and_postprocess()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model as the Trainer does; whole also if the checkpoints are written in shards, into which only
+        config and processor are put here."""
+        if _internal_call and find_sharded_plugin(self) is not None:
+            describe_checkpoint(self, Path(str(output_dir)))
+            return
+        with gather_shards(self):
+            super().save_model(output_dir, _internal_call)
+
     def name_rows(self, rows: list[int]) -> str:
         """Returns a text that names rows of the training data by their numbers."""
         shown = ", ".join(map(str, rows[:16]))
@@ -76,7 +91,7 @@ class RecoverableTrainer(Trainer):
 
     def check_weights(self) -> None:
         """Raises Divergence if a trained weight is not finite. Sharded weights are not checked."""
-        if not self.args.fsdp and not self.args.deepspeed:
+        if not self.args.shards_parameters:
             check_weights(unwrap_peft_model(self.accelerator.unwrap_model(self.model)), self.state.global_step)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:

@@ -42,7 +42,7 @@ class TowerFeatures:
 
     def install(self, model: nn.Module) -> None:
         """Gives the collator the outputs of the model as it is now; computes those that have changed."""
-        sharded = self.args.fsdp or self.args.deepspeed  # no process has the weights of a whole tower
+        sharded = self.args.shards_parameters  # no process has the weights of a whole tower
         if not sharded and not self._select_own(model) and self.args.cache_features:
             self._compute(model)
         self.collator.features = dict(self.stores)
