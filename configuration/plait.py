@@ -19,7 +19,7 @@ from .fusion import PlaitFusionConfig
 from .main_part import MainPartSize, PresentSubConfigs, VocabularySize
 from .modalities import CONFIG_FIELDS
 from .objectives import check_objective_weights
-from .remote_code import MODULE, is_remote_code, write_remote_code
+from .remote_code.entry import build_auto_map, read_auto_map, write_remote_code
 from .retrieval import DOCUMENT, PlaitRetrievalConfig
 from .tower import PlaitAudioConfig, PlaitTextConfig, PlaitVisionConfig
 from .video import PlaitTubeletConfig, PlaitVideoConfig
@@ -174,7 +174,7 @@ class PlaitConfig(PlaitBaseConfig):
         self.check_target_scale()
         if not 0 < self.image_mask_ratio < 1:
             raise ValueError(f"image_mask_ratio is {self.image_mask_ratio}: expected a share above 0 and below 1")
-        self.auto_map = {name: code for name, code in self.auto_map.items() if not is_remote_code(code)}
+        self.auto_map = read_auto_map(self.auto_map)
         self.is_encoder_decoder = self.decoder_config is not None and bool(self.encoders) and not self.inline
 
     def check_target_scale(self) -> None:
@@ -252,8 +252,7 @@ class PlaitConfig(PlaitBaseConfig):
         """Returns what a config.json holds: every part, None if absent, and each size once, in its part; the scale of
         targets, the denoiser and its autoencoder only if they are set."""
         content = {name: value for name, value in super().to_diff_dict().items() if name not in ANSWERED_SIZES}
-        code = {"auto_map": {**self.auto_map, "AutoConfig": f"{MODULE}.PlaitConfig"}}
-        whole = {**dict.fromkeys(SUB_CONFIGS), **content, **code}
+        whole = {**dict.fromkeys(SUB_CONFIGS), **content, "auto_map": build_auto_map(self.auto_map)}
         return {name: value for name, value in whole.items() if value is not None or name not in SAVED_IF_SET}
 
     def to_json_file(self, json_file_path: str | PathLike[str], use_diff: bool = True) -> None:

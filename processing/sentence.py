@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
-from tokenizers.normalizers import Lowercase, Sequence
+from tokenizers import normalizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..configuration.sentence import SENTENCE_MODULES_FILE, SENTENCE_SETTINGS_FILE, SENTENCE_TOWER_FILES
@@ -38,9 +38,9 @@ def lower_texts(tokenizer: PreTrainedTokenizerBase) -> None:
             f"do_lower_case needs a fast tokenizer, not a {type(tokenizer).__name__}: lower the texts first"
         )
     own: Any = tokenizer.backend_tokenizer.normalizer
-    parts: list[Any] = [] if own is None else [*own] if type(own) is Sequence else [own]
-    if not any(isinstance(part, Lowercase) for part in parts):
-        tokenizer.backend_tokenizer.normalizer = Sequence([Lowercase(), *parts])
+    parts: list[Any] = [] if own is None else [*own] if type(own) is normalizers.Sequence else [own]
+    if not any(isinstance(part, normalizers.Lowercase) for part in parts):
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
 
 
 def find_prompts(read_json: JsonReader) -> dict[str, str] | None:

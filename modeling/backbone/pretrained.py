@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ...configuration import DOCUMENT, PlaitConfig, PlaitFusionConfig, PlaitVideoConfig
+from ...configuration import DOCUMENT, PlaitConfig, PlaitFusionConfig, PlaitVideoConfig, remote_code
 from ...configuration.base import PlaitBaseConfig
 from ...configuration.checksums import record_checksums
 from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
+from ...configuration.remote_code.entry import IS_FLAT
+from ..checkpoints.conversion.zeros import freeze_zeros
 from ..checkpoints.saved_folder import load_saved_folder, open_saved_folder
-from ..checkpoints.writing import freeze_zeros
 from ..composition.components import TowerArgument
 from ..composition.composable import ComposableModel
 from ..composition.compose import compose
@@ -242,10 +244,17 @@ class PlaitPreTrainedModel(ComposableModel):
         freeze_zeros((loaded[0] if isinstance(loaded, tuple) else loaded).parts.values())
         return loaded
 
-    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Saves the model as transformers does, with the checksums of its files, which `plait check` compares."""
-        with record_checksums(save_directory, kwargs.get("is_main_process", not args or bool(args[0]))):
-            return super().save_pretrained(save_directory, *args, **kwargs)
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], *args: Any, with_code: bool = False, **kwargs: Any
+    ) -> Any:
+        """Saves the model as transformers does, with the checksums of its files, which `plait check` compares; with
+        `with_code`, also the code by which it loads where plait is not installed (`export_code`)."""
+        writes = kwargs.get("is_main_process", not args or bool(args[0]))
+        with record_checksums(save_directory, writes):
+            saved = super().save_pretrained(save_directory, *args, **kwargs)
+            if with_code and writes and not IS_FLAT:
+                remote_code.write_code(Path(save_directory))
+            return saved
 
     @classmethod
     def _from_checkpoint(cls, name: Any, **kwargs: Any) -> Any:

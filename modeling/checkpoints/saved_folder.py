@@ -12,6 +12,7 @@ from ...configuration import PlaitConfig
 from ...configuration.base import PlaitBaseConfig
 from ...configuration.hub import select_hub_options
 from ...configuration.messages import to_one_line
+from ...configuration.remote_code.entry import IS_FLAT
 from .conversion.family import format_names
 from .source import LazyTensors, open_weights
 
@@ -19,6 +20,7 @@ from .source import LazyTensors, open_weights
 OWN_ERRORS = (OSError, ValueError, TypeError, ImportError, NotImplementedError, torch.OutOfMemoryError)
 LABEL_FIELDS = frozenset("num_labels id2label label2id problem_type dtype".split())  # fields that add no tensor
 DISTRIBUTED_SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")  # of torch's distributed checkpoints
+PACKAGE = __name__.rpartition(".")[0] if IS_FLAT else __name__.partition(".")[0]  # that holds plait's classes
 NO_PICKLE = {"use_safetensors": True}
 
 
@@ -152,6 +154,6 @@ def find_saving_class(name: str) -> Any:
 def iterate_subclasses(base: type) -> Iterator[type]:
     """Yields the classes of plait that are derived from a class, at any depth."""
     for one in base.__subclasses__():
-        if one.__module__.startswith(__name__.partition(".")[0] + "."):
+        if one.__module__.startswith(f"{PACKAGE}."):
             yield one
         yield from iterate_subclasses(one)

@@ -1,7 +1,7 @@
 """Writes components in the format of the family that they came from."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME
 
-from ...configuration import PlaitDecoderConfig, PlaitTowerConfig
+from ...configuration import PlaitDecoderConfig
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
 from .component import Component
 from .conversion.convert import CheckpointFormat, invert
@@ -77,17 +77,6 @@ def collect_changed_fields(family: Family, config: Any, content: dict[str, Any],
     """Returns the fields of a component's config that may have changed since it was read and that its family has."""
     known = (family.decoder or family.config)(build_hub_config(content), names)
     return {name: getattr(config, name) for name in CHANGING_FIELDS if name in known}
-
-
-def freeze_zeros(parts: Iterable[Any]) -> None:
-    """Freezes the parameters that are zero in the parts' families and have no place in their formats: if trained, they
-    could not be exported."""
-    for part in parts:
-        family = FAMILIES.get(part.config.family or "") if isinstance(part.config, PlaitTowerConfig) else None
-        prefix = "decoder." if isinstance(part.config, PlaitDecoderConfig) else "encoder."
-        for name, parameter in part.named_parameters():
-            if family is not None and family.is_zero(prefix + name):
-                parameter.requires_grad_(False)
 
 
 def find_shared_family(components: Mapping[str, Component]) -> Family:

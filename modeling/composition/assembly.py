@@ -5,7 +5,7 @@ from typing import Any
 
 from ...configuration import CONFIG_FIELDS, PlaitConfig
 from ..checkpoints.component import Component
-from ..checkpoints.writing import freeze_zeros
+from ..checkpoints.conversion.zeros import freeze_zeros
 from .composable import Model
 from .decoder import finish_decoder
 from .hub import find_start_token

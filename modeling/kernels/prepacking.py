@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.layers import PlaitGatedMLP, PlaitMLP, build_activation, quick_gelu_
-from . import linear as products
 from .install import ForwardKernel, find_kernel, install_kernel, is_replaceable, remove_kernels
+from .linear import linear as compute_linear
 from .plain import has_forward_hooks, is_plain_weight
 
 Kernel = Callable[[Tensor], Tensor]
@@ -47,7 +47,7 @@ class PlainLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps x: (..., width) to (..., outputs)."""
-        return products.linear(x, self.linear.weight, self.linear.bias)
+        return compute_linear(x, self.linear.weight, self.linear.bias)
 
 
 class TransposedLinear:
@@ -91,7 +91,7 @@ class Float32Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps x: (..., width) to (..., outputs)."""
-        return products.linear(x.float(), self.weight, self.bias).to(x.dtype)
+        return compute_linear(x.float(), self.weight, self.bias).to(x.dtype)
 
 
 class KernelLayout(NamedTuple):

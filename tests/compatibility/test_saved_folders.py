@@ -12,7 +12,7 @@ from torch import Tensor
 
 import plait
 from plait.configuration.checksums import CHECKSUM_FILE
-from plait.configuration.remote_code import FILE_NAME
+from plait.configuration.remote_code.entry import FILE_NAME
 
 from .answers import ask, embed, hide_padding, process, read_rows
 from .comparing import check_files, check_tensors, is_same_transformers, read_json

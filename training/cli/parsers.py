@@ -9,6 +9,7 @@ from .compare import add_compare
 from .completion import SHELLS, PrintCompletion
 from .evaluate import add_evaluate
 from .explain import add_explain
+from .export_code import add_export_code
 from .keys import add_keys
 from .merge import add_merge
 from .new import add_new
@@ -31,6 +32,7 @@ PARSERS = (  # in the order of `plait --help`
     add_space,
     add_compare,
     add_check,
+    add_export_code,
     add_keys,
     add_report,
     add_merge,

@@ -16,7 +16,8 @@ class CommandTable(Mapping[str, Command]):
     def __getitem__(self, name: str) -> Command:
         if name not in self.commands:
             raise KeyError(name)
-        return getattr(import_module(f".{name}", __package__), f"run_{name}")
+        module = name.replace("-", "_")
+        return getattr(import_module(f".{module}", __package__), f"run_{module}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.commands)
@@ -36,6 +37,7 @@ COMMANDS = CommandTable(
     "space",
     "compare",
     "check",
+    "export-code",
     "keys",
     "report",
     "merge",

@@ -6,6 +6,7 @@ from typing import Any
 from ....configuration import PlaitTubeletConfig
 from ..conversion.family import Family, TensorNames
 from ..conversion.rules import Leading, NameTable, OptionalRule
+from ..conversion.zeros import FAMILY_ZEROS
 from .vit import TABLE, read_image_fields
 
 SHARED_TABLE: NameTable = {
@@ -23,8 +24,6 @@ VIVIT: NameTable = {
     "embeddings.cls_token": "embeddings.class_tokens.0.tokens",
     "embeddings.position_embeddings": Leading("embeddings.position_embedding.weight", -1),
 }
-# VideoMAE has no key bias; one would shift all scores of a query alike, so zero is exact
-VIDEOMAE_ZEROS = ("transformer.layers.{}.self_attn.k_proj.bias",)
 # parameters of pretraining, which reconstructs masked tubelets
 VIDEOMAE_IGNORED = (r"decoder\..*", r"encoder_to_decoder\.weight", "mask_token")
 
@@ -81,7 +80,7 @@ FAMILIES = (
         heads=VIDEOMAE_HEADS,
         prefixes=("videomae.",),
         ignored=VIDEOMAE_IGNORED,
-        zeros=VIDEOMAE_ZEROS,
+        zeros=FAMILY_ZEROS["videomae"],
     ),
     Family(
         model_types=("vivit",),

@@ -6,6 +6,7 @@ from typing import Any
 from ....configuration import PlaitAudioConfig
 from ..conversion.family import Family, expect
 from ..conversion.rules import NameTable
+from ..conversion.zeros import FAMILY_ZEROS
 from .bart import LAYERS_TABLE, read_stack_fields, read_vocabulary_fields
 
 TABLE: NameTable = {
@@ -18,12 +19,6 @@ TABLE: NameTable = {
     "decoder.layer_norm": "decoder.transformer.output_norm",
     **LAYERS_TABLE,
 }
-# Whisper has no key bias; one would shift all scores of a query alike, so zero is exact
-ZEROS = (
-    "encoder.transformer.layers.{}.self_attn.k_proj.bias",
-    "decoder.transformer.layers.{}.self_attn.k_proj.bias",
-    "decoder.transformer.layers.{}.cross_attn.k_proj.bias",
-)
 HEADS: dict[str, NameTable] = {
     "ForConditionalGeneration": {"proj_out": "lm_head"},
     "ForCausalLM": {"proj_out": "lm_head"},
@@ -59,6 +54,6 @@ FAMILIES = (
         heads=HEADS,
         prefixes=("model.",),
         decoder=whisper_decoder_config,
-        zeros=ZEROS,
+        zeros=FAMILY_ZEROS["whisper"],
     ),
 )

@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedTokeniz
 
 import plait
 from plait import PlaitConfig, PlaitModel, PlaitProcessor
-from plait.configuration.remote_code import CODE, FILE_NAME, MODULE
+from plait.configuration.remote_code.entry import CODE, FILE_NAME, MODULE
 
-from ..zoo import CASES, build
+from ...modeling.zoo import CASES, build
 
 SCRIPT = """
 import sys
