@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .training.parameters import parameter_groups
     from .training.pipelines.factory import pipeline
     from .training.proposals.fit import FittedModel, fit
+    from .training.rewards.trainer import PlaitRewardTrainer
     from .training.trainer.trainer import PlaitTrainer
 
 __version__ = VERSION
@@ -50,6 +51,7 @@ __all__ = [
     "PlaitForRetrieval",
     "PlaitModel",
     "PlaitProcessor",
+    "PlaitRewardTrainer",
     "PlaitTrainer",
     "PlaitTrainingArguments",
     "check_explanations",
@@ -76,6 +78,7 @@ LAZY = {
     "PlaitForRetrieval": ".modeling.tasks.retrieval",
     "PlaitModel": ".modeling.backbone.model",
     "PlaitProcessor": ".processing.processor",
+    "PlaitRewardTrainer": ".training.rewards.trainer",
     "PlaitTrainer": ".training.trainer.trainer",
     "PlaitTrainingArguments": ".training.optimization.arguments",
     "check_explanations": ".training.explanations.checking.belief",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .parameters import parameter_groups
     from .pipelines.factory import pipeline
     from .recipes.schema import Recipe
+    from .rewards.trainer import PlaitRewardTrainer
     from .runs.loading import load_run
     from .runs.recipe import load_recipe
     from .tasks.collator import PlaitDataCollator
@@ -31,6 +32,7 @@ LAZY = {
     "GenerationMetrics": ".metrics.generation",
     "Metrics": ".metrics.classification",
     "PlaitDataCollator": ".tasks.collator",
+    "PlaitRewardTrainer": ".rewards.trainer",
     "PlaitTrainer": ".trainer.trainer",
     "PlaitTrainingArguments": ".optimization.arguments",
     "Recipe": ".recipes.schema",
@@ -54,6 +56,7 @@ __all__ = [
     "GenerationMetrics",
     "Metrics",
     "PlaitDataCollator",
+    "PlaitRewardTrainer",
     "PlaitTrainer",
     "PlaitTrainingArguments",
     "Recipe",

@@ -37,6 +37,7 @@ FLOORS = {
         "optimization",
         "tasks",
         "trainer",
+        "rewards",
         "explanations",
         "reports",
         "runs",

@@ -53,7 +53,12 @@ def split_caption_words(text: str) -> list[str]:
     return [BRACKETS.get(token, token) for token in tokens if not PUNCTUATION.fullmatch(token)]
 
 
-def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0) -> np.ndarray:
+def cider_d(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    sigma: float = 6.0,
+    corpus: tuple[Mapping[tuple[str, ...], int], int] | None = None,
+) -> np.ndarray:
     """Computes the CIDEr-D of every row, (rows,), 0..10, as the COCO evaluation gives it; papers print 100 times this.
 
     The weight of an n-gram is its count times log(rows / rows whose references have it), so a corpus of one row scores
@@ -61,11 +66,12 @@ def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]], sig
     and reference times exp(-(difference in words)^2 / (2 sigma^2)). A prediction of at least 4 words that equals every
     reference scores 10.
 
+    corpus: document frequencies and the number of rows that they were counted in; default: those of `references`.
+
     Source: Vedantam et al. 2015, https://arxiv.org/abs/1411.5726, section 5 and the CIDEr-D variant.
     """
-    frequencies = count_document_frequencies(references)
-    rows = len(references)
-    scores = np.zeros(rows)
+    frequencies, rows = (count_document_frequencies(references), len(references)) if corpus is None else corpus
+    scores = np.zeros(len(references))
     for row, (prediction, answers) in enumerate(zip(predictions, references, strict=True)):
         candidate = compute_tfidf(prediction, frequencies, rows)
         agreement = [

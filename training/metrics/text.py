@@ -194,14 +194,14 @@ def build_bleu(name: str = "bleu", tokenizer: str = "13a") -> SacreBleu:
 
     Source: Post 2018, https://arxiv.org/abs/1804.08771.
     """
-    metrics = _import_optional("sacrebleu.metrics")
+    metrics = import_optional("sacrebleu.metrics")
     expect_known("sacrebleu tokenizer", tokenizer, metrics.BLEU.TOKENIZERS)
     return SacreBleu(name, metrics.BLEU(tokenize=tokenizer))
 
 
 def build_chrf() -> SacreBleu:
     """Builds chrF2, 0..100: the F score of character n-grams up to six. Source: https://aclanthology.org/W15-3049."""
-    return SacreBleu("chrf", _import_optional("sacrebleu.metrics").CHRF())
+    return SacreBleu("chrf", import_optional("sacrebleu.metrics").CHRF())
 
 
 def build_rouge(name: str) -> RowMean:
@@ -210,11 +210,12 @@ def build_rouge(name: str) -> RowMean:
     No stemming; a word is a run of a-z and 0-9, so other scripts score 0. rougeLsum treats each line as a sentence.
     Source: Lin 2004, https://aclanthology.org/W04-1013.
     """
-    scorer = _import_optional("rouge_score.rouge_scorer").RougeScorer([name])
+    scorer = import_optional("rouge_score.rouge_scorer").RougeScorer([name])
     return RowMean(name, lambda prediction, answers: float(scorer.score_multi(answers, prediction)[name].fmeasure))
 
 
-def _import_optional(module: str) -> ModuleType:
+def import_optional(module: str) -> ModuleType:
+    """Imports a module of a package that text metrics need. Raises ImportError with the extra that brings it."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ...configuration.messages import to_one_line
 from .errors import RecipeError, check_keys
+from .reward import RewardRecipe
 
 SPLITS = ("train", "validation", "test")
 
@@ -175,7 +176,8 @@ class Recipe:
     """A whole training run.
 
     task: the name of the task (classification, generation, retrieval, ...).
-    model, data, tokenizer, compare, lora: see ModelRecipe, DataRecipe, TokenizerRecipe, CompareRecipe and LoraRecipe.
+    model, data, tokenizer, compare, lora, reward: see ModelRecipe, DataRecipe, TokenizerRecipe, CompareRecipe,
+        LoraRecipe and RewardRecipe.
     processor: arguments of PlaitProcessor.compose, or settings of its part for `image` or `audio`, such as
         `{image: {size: {height: 160, width: 160}}}`.
     training: fields of PlaitTrainingArguments.
@@ -201,6 +203,7 @@ class Recipe:
     tokenizer: TokenizerRecipe | None = None
     compare: CompareRecipe = field(default_factory=CompareRecipe)
     lora: LoraRecipe | None = None
+    reward: RewardRecipe | None = None
     processor: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)
@@ -224,6 +227,7 @@ SECTIONS = {
     "tokenizer": TokenizerRecipe,
     "compare": CompareRecipe,
     "lora": LoraRecipe,
+    "reward": RewardRecipe,
 }
 
 

@@ -10,6 +10,7 @@ from ...configuration.modalities import MODALITIES
 from ...modeling.backbone.parts import PARTS, check_parts
 from ..optimization.arguments import MUON
 from ..recipes.errors import RecipeError, check_choice
+from ..recipes.reward import check_reward
 from ..recipes.schema import LoraRecipe, Recipe
 from ..tasks.base import Task
 
@@ -113,6 +114,21 @@ def check_lora(recipe: Recipe) -> None:
         raise RecipeError(f"training.optim is {MUON!r}, which trains whole matrices: choose another one with lora")
     if recipe.training.get("average_decay") is not None:
         raise RecipeError("training.average_decay averages whole weights: leave it out with lora")
+
+
+def check_rewards(recipe: Recipe, task: Task) -> None:
+    """Raises RecipeError for rewards that are out of range or that the task has no texts for."""
+    if recipe.reward is None:
+        return
+    if task.reference_column is None or recipe.tasks:
+        where = "several tasks" if recipe.tasks else f"the task {recipe.task}"
+        raise RecipeError(f"reward scores generated texts, which {where} does not train: set task to generation")
+    if recipe.training.get("gradient_cache_rows") is not None:
+        raise RecipeError("training.gradient_cache_rows is for losses that compare rows: leave it out with reward")
+    try:
+        check_reward(recipe.reward)
+    except ValueError as error:
+        raise RecipeError(f"reward.{error}") from error
 
 
 def _check_adapted_parts(recipe: Recipe, lora: LoraRecipe) -> None:

@@ -15,7 +15,7 @@ from ..recipes.files import VERSION_KEY, find_recipe, is_shipped, read_yaml, set
 from ..recipes.multitask import build_task_recipes, check_tasks
 from ..recipes.schema import SPLITS, Recipe, parse_recipe
 from ..tasks.registry import find_task
-from .combinations import check_inline, check_lora, check_named_parts, check_optimizer
+from .combinations import check_inline, check_lora, check_named_parts, check_optimizer, check_rewards
 from .settling import settle_precision
 
 SEEDS = 2**32  # numpy's
@@ -79,6 +79,7 @@ def _check_recipe(recipe: Recipe) -> None:
     check_keys(recipe.training, [item.name for item in fields(PlaitTrainingArguments) if item.init], "training")
     check_named_parts(recipe)
     check_lora(recipe)
+    check_rewards(recipe, task)
     check_optimizer(recipe)
     check_keys(recipe.data.splits, SPLITS, "data.splits")
     check_choice("data.on_error", recipe.data.on_error, ("stop", "check", "skip"))

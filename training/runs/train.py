@@ -20,8 +20,10 @@ from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.target_scale import fit_target_scale
 from ..parameters import freeze
 from ..recipes.errors import RecipeError
+from ..recipes.reward import RewardRecipe
 from ..recipes.schema import Recipe
 from ..reports.recording import Recorder, record_answers
+from ..rewards.trainer import PlaitRewardTrainer
 from ..storage.atomic import write_json
 from ..tasks.base import Task
 from ..tasks.registry import find_task
@@ -173,9 +175,10 @@ def build_run(
         if args.should_log:
             print(model.composition())
     try:
-        trainer = PlaitTrainer(
-            trained,
-            args,
+        trainer = build_trainer(
+            recipe.reward,
+            model=trained,
+            args=args,
             data_collator=collator,
             train_dataset=train,
             eval_dataset=data.validation,
@@ -186,6 +189,11 @@ def build_run(
     except ValueError as error:
         raise RecipeError(f"training: {error}") from error
     return TrainingRun(recipe, task, folder, data, model, processor, metrics, trainer)
+
+
+def build_trainer(reward: RewardRecipe | None, **arguments: Any) -> PlaitTrainer:
+    """Builds the trainer: one of rewards, if the recipe has them."""
+    return PlaitTrainer(**arguments) if reward is None else PlaitRewardTrainer(**arguments, reward=reward)
 
 
 def evaluate_splits(run: TrainingRun) -> Results:

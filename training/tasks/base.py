@@ -54,6 +54,8 @@ class Task:
         model_class, auto_class: the model class that is trained, and the auto class of transformers that loads it.
         roles: the columns that the task can use.
         target_columns: the columns among them that a model predicts.
+        reference_column: the column, as prepared, of the texts that a generated one is compared with; None: no task of
+            texts.
         needed: groups of columns; training data must have one column of each group.
         metrics: the default metrics, for a recipe that names none.
         settings: the class of a recipe's `settings`.
@@ -71,6 +73,7 @@ class Task:
     auto_class: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
     target_columns: ClassVar[tuple[str, ...]] = ()
+    reference_column: ClassVar[str | None] = None
     needed: ClassVar[tuple[tuple[str, ...], ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[type[Settings]] = Settings

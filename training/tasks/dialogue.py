@@ -108,6 +108,7 @@ class Dialogue(Task):
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     roles: ClassVar[tuple[str, ...]] = ("messages", "prompt", "target", *IMAGE_ROLES)
     target_columns: ClassVar[tuple[str, ...]] = ("target",)
+    reference_column: ClassVar[str | None] = "references"
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("messages", "prompt", "image"), ("messages", "target"))
     prompt_columns: ClassVar[dict[str, str]] = {"text": "prompt", "image": "image"}
     metrics: ClassVar[tuple[str, ...]] = ("chrf", "distinct")

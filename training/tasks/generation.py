@@ -49,6 +49,7 @@ class Generation(Task):
     roles: ClassVar[tuple[str, ...]] = (*TEXT_ROLES, *MEDIA_ROLES, "target")
     prompt_columns: ClassVar[dict[str, str]] = {name: name for name in MODALITIES}
     target_columns: ClassVar[tuple[str, ...]] = ("target",)
+    reference_column: ClassVar[str | None] = "target"
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("text", *MEDIA_ROLES), ("target",))
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
     settings: ClassVar[type[Settings]] = GenerationSettings
