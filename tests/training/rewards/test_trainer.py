@@ -1,14 +1,19 @@
 """Training by rewards, of every kind of model that writes: what is drawn, how likely it was, and what is learned."""
 
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GenerationConfig
 
+from plait.training.cli import main
 from plait.training.recipes.errors import RecipeError
 from plait.training.rewards.sampling import Policy, encode_prompt
 from plait.training.rewards.trainer import PlaitRewardTrainer, without_dropout
@@ -100,7 +105,7 @@ def test_rewarded_texts_become_likelier(reward: dict[str, Any], tmp_path: Path, 
     trainer.train()
     logged = [entry for entry in trainer.state.log_history if "reward" in entry]
     assert len(logged) == 6
-    assert logged[-1]["reward"] > logged[0]["reward"] + 0.2, [entry["reward"] for entry in logged]
+    assert logged[-1]["reward"] > min(logged[0]["reward"] + 0.1, 0.99), [entry["reward"] for entry in logged]
     for name in ("reward_share_of_letters", "reward_advantage", "reward_entropy", "reward_length", "reward_distinct"):
         assert all(name in entry for entry in logged)
 
@@ -165,3 +170,43 @@ def test_generation_keeps_its_own_settings(tmp_path: Path, pictures: dict[str, P
     kept = before.to_dict()
     policy_of(trainer, batch_of(trainer)).draw(2)
     assert trainer.model.generation_config is before and before.to_dict() == kept
+
+
+def run(*arguments: str) -> int:
+    return main(["train", *arguments])
+
+
+def test_a_run_learns_on_from_a_trained_one_and_resumes_to_the_last_bit(
+    tmp_path: Path, pictures: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`model.from_pretrained: RUN`, as from the command line; what is drawn after a resumption is what would have been
+    drawn."""
+    content = recipe_for("captioning", tmp_path, pictures, num_train_epochs=4)
+    content["generation"] = {"max_new_tokens": 6, "do_sample": False}
+    start = tmp_path / "start.yaml"
+    start.write_text(yaml.safe_dump({**content, "report": False}))
+    assert run(str(start)) == 0
+    trained = content["output_dir"]
+    reward = {"metrics": {"token_f1": 1.0, "chrf": 0.5}, "samples": 2, "kl": 0.1, "cross_entropy": 0.1}
+    steps = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "logging_steps": 1, "probe_products": False}
+    content |= {"model": {"from_pretrained": trained}, "reward": reward, "report": False}
+    content |= {"training": {**content["training"], **steps}, "output_dir": str(tmp_path / "whole")}
+    del content["tokenizer"]
+    recipe = tmp_path / "reward.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    assert run(str(recipe)) == 0, capsys.readouterr().err
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    for name in ("model.safetensors", "config.json", "metrics.json", "history.json", "README.md"):
+        (cut / name).unlink()
+    shutil.rmtree(cut / "checkpoints" / "checkpoint-4")
+    state = json.loads((cut / "run.json").read_text())
+    (cut / "run.json").write_text(json.dumps({**state, "finished": False}))
+    assert run(str(recipe), "--output_dir", str(cut), "--resume") == 0, capsys.readouterr().err
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, cut))
+    before = load_file(Path(trained) / "model.safetensors")
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+    assert any(not torch.equal(weight, before[name]) for name, weight in first.items())
+    history = json.loads((whole / "history.json").read_text())
+    assert sum("reward_kl" in entry for entry in history) == 4
+    assert {"reward_token_f1", "reward_chrf"} <= {name for entry in history for name in entry}
