@@ -1,0 +1,230 @@
+"""Does training by rewards beat more of the old training? `python benchmarks/rewards.py --seeds 3 --seconds 60`
+
+The task: name all digits in an image of several, in any order ("three seven one"); real handwritten digits (those of
+scikit-learn), at random places, no digit of the test in training. In training an image's digits are named in random
+order, so that the likelihood of the next word is not what is asked for; the metric is the F1 of the named digits
+(token_f1, which has no order). The second metric, which is not rewarded, is the share of images whose digits are all
+named, and none besides.
+
+For each seed: a captioner trained with cross-entropy until its F1 on validation rows no longer rises (early stopping,
+its best epoch); from there, for the same CPU seconds each, the reward, and more cross-entropy at the best of several
+learning rates, chosen by the validation rows. Prints both, and the paired difference over the test rows of all seeds
+with its 95 % interval. Last line:
+
+    plait rewards: seeds=3 start=0.xxx more=0.xxx reward=0.xxx difference=0.xxx low=0.xxx high=0.xxx
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+from transformers import TrainerCallback
+
+from plait.training.metrics.bootstrap import paired_bootstrap
+from plait.training.metrics.generation import generate_texts
+from plait.training.runs.assembly import build_arguments
+from plait.training.runs.recipe import build_recipe
+from plait.training.runs.train import TrainingRun, build_run
+
+NAMES = "zero one two three four five six seven eight nine".split()
+SIDE, DIGIT = 24, 8
+CORE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+REWARD = {"metrics": {"token_f1": 1.0}, "samples": 5, "baseline": "leave_one_out", "cross_entropy": 0.0}
+RATES = (1e-3, 3e-4, 1e-4)
+TRAINING: dict[str, Any] = {
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "warmup_steps": 10,
+    "logging_steps": 50,
+    "save_strategy": "no",
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 100,
+}
+
+
+class Split(NamedTuple):
+    """The images of the task, and the names of the digits of each."""
+
+    images: list[str]
+    digits: list[list[str]]
+
+
+class Arm(NamedTuple):
+    """A trained model on the test rows: the F1 of each, and whether its digits are all named and none besides."""
+
+    f1: np.ndarray
+    exact: np.ndarray
+
+
+class StopAfter(TrainerCallback):
+    """Ends a training after CPU seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.begun = seconds, 0.0
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.begun = time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop |= time.process_time() - self.begun > self.seconds
+
+
+def make_split(folder: Path, name: str, digits: np.ndarray, labels: np.ndarray, rows: int, seed: int) -> Split:
+    """Images of one to five digits in different cells of a grid, each moved by up to two pixels."""
+    generator = random.Random(f"{name} {seed}")
+    made: list[dict[str, Any]] = []
+    named: list[list[str]] = []
+    for number in range(rows):
+        canvas = np.zeros((SIDE + 4, SIDE + 4))
+        cells = generator.sample(range(9), generator.randint(1, 5))
+        chosen = [generator.randrange(len(digits)) for _ in cells]
+        for cell, one in zip(cells, chosen, strict=True):
+            top, left = (DIGIT * place + generator.randint(0, 4) for place in divmod(cell, 3))
+            part = canvas[top : top + DIGIT, left : left + DIGIT]
+            np.maximum(part, digits[one], out=part)
+        words = [NAMES[labels[one]] for one in chosen]
+        path = folder / f"{name}-{number}.png"
+        Image.fromarray((canvas * 15.9).astype(np.uint8)).convert("RGB").save(path)
+        orders = [" ".join(generator.sample(words, len(words))) for _ in range(4)]
+        made.append({"image": str(path), "target": orders if name == "train" else orders[:1]})
+        named.append(words)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    return Split([row["image"] for row in made], named)
+
+
+def make_splits(folder: Path, seed: int) -> dict[str, Split]:
+    """The rows; a handwritten digit is in one split alone."""
+    found: Any = load_digits()
+    order = np.random.default_rng(seed).permutation(len(found.images))
+    parts = {"train": (order[:1000], 2000), "validation": (order[1000:1300], 300), "test": (order[1300:], 500)}
+    return {
+        name: make_split(folder, name, found.images[numbers], found.target[numbers], rows, seed)
+        for name, (numbers, rows) in parts.items()
+    }
+
+
+def score(texts: Sequence[str], digits: Sequence[Sequence[str]]) -> Arm:
+    """Scores named digits."""
+    f1, exact = [], []
+    for text, names in zip(texts, digits, strict=True):
+        own, wanted = Counter(text.split()), Counter(names)
+        common = sum((own & wanted).values())
+        f1.append(2 * common / max(sum(own.values()) + sum(wanted.values()), 1))
+        exact.append(float(own == wanted))
+    return Arm(np.array(f1), np.array(exact))
+
+
+class Bench:
+    """The data of a seed, and the trainings on it."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.splits = make_splits(folder, seed)
+
+    def build_run(self, name: str, model: dict[str, Any], training: dict[str, Any], **keys: Any) -> TrainingRun:
+        """Builds a training run; keys: further ones of the recipe."""
+        recipe = build_recipe(
+            {
+                "task": "generation",
+                "model": model,
+                "data": {"source": {part: str(self.folder / f"{part}.jsonl") for part in ("train", "validation")}},
+                "generation": {"max_new_tokens": 12, "do_sample": False},
+                "metrics": ["token_f1"],
+                "seed": self.seed,
+                "training": {**TRAINING, **training},
+                **keys,
+            }
+        )
+        return build_run(recipe, self.folder / name, build_arguments(recipe, self.folder / name))
+
+    def train_start(self) -> Path:
+        """Trains with cross-entropy until the F1 on the validation rows no longer rises."""
+        image = {"config": {**CORE, "image_size": SIDE + 4, "patch_size": 4}}
+        decoder = {"config": {**CORE, "max_position_embeddings": 32}}
+        run = self.build_run(
+            "start",
+            {"image": image, "decoder": decoder},
+            {
+                "learning_rate": 1e-3,
+                "lr_scheduler_type": "constant_with_warmup",
+                "num_train_epochs": 200,
+                "eval_strategy": "epoch",
+                "save_strategy": "epoch",
+                "save_total_limit": 1,
+                "load_best_model_at_end": True,
+                "metric_for_best_model": "token_f1",
+                "early_stopping_patience": 6,
+            },
+            tokenizer={"train": {"vocab_size": 400, "min_frequency": 1}},
+        )
+        run.trainer.train()
+        run.trainer.save_model(str(self.folder / "best"))
+        print(f"seed {self.seed} start: {run.trainer.state.global_step} steps, best F1 {run.trainer.state.best_metric}")
+        return self.folder / "best"
+
+    def train_arm(self, start: Path, name: str, seconds: float, rate: float, **keys: Any) -> tuple[float, Arm]:
+        """Trains on from the start for CPU seconds; returns the F1 on the validation rows, and the test rows."""
+        training = {"learning_rate": rate, "lr_scheduler_type": "constant_with_warmup", "max_steps": 100_000}
+        run = self.build_run(name, {"from_pretrained": str(start)}, training, **keys)
+        if seconds:
+            run.trainer.add_callback(StopAfter(seconds))
+            run.trainer.train()
+        validation, test = (self.write(run, part) for part in ("validation", "test"))
+        return float(validation.f1.mean()), test
+
+    def write(self, run: TrainingRun, part: str) -> Arm:
+        """Generates greedily for a split, and scores it."""
+        split, texts, model = self.splits[part], [], run.model.eval()
+        for first in range(0, len(split.images), 100):
+            images = [Image.open(path) for path in split.images[first : first + 100]]
+            texts += generate_texts(model, run.processor(images=images, return_tensors="pt"), run.processor)
+        return score(texts, split.digits)
+
+
+def run_seed(seed: int, seconds: float) -> dict[str, Arm]:
+    """The start and the two arms of a seed, on the test rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), seed)
+        start = bench.train_start()
+        _, begun = bench.train_arm(start, "none", 0, 0)
+        found = {"start": begun}
+        for name, options in {"more": {}, "reward": {"reward": REWARD}}.items():
+            tried = {rate: bench.train_arm(start, f"{name}-{rate}", seconds, rate, **options) for rate in RATES}
+            best = max(tried, key=lambda rate: tried[rate][0])
+            found[name] = tried[best][1]
+            shown = {
+                f"{rate:g}": [round(value, 4), round(float(arm.f1.mean()), 4)] for rate, (value, arm) in tried.items()
+            }
+            print(f"seed {seed} {name}: best rate {best:g}; [validation, test] by rate {json.dumps(shown)}", flush=True)
+    return found
+
+
+def main() -> None:
+    """Runs the seeds and prints the difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60, help="CPU seconds of each training after the start")
+    arguments = parser.parse_args()
+    runs = [run_seed(seed, arguments.seconds) for seed in range(arguments.seeds)]
+    arms = {name: Arm(*(np.concatenate(parts) for parts in zip(*(run[name] for run in runs)))) for name in runs[0]}
+    for name, arm in arms.items():
+        print(f"{name}: f1={arm.f1.mean():.4f} all named={arm.exact.mean():.4f}")
+    gained = paired_bootstrap(arms["reward"].f1, arms["more"].f1)
+    second = paired_bootstrap(arms["reward"].exact, arms["more"].exact)
+    print(f"all named: difference={second.value:.3f} low={second.low:.3f} high={second.high:.3f}")
+    means = " ".join(f"{name}={arm.f1.mean():.3f}" for name, arm in arms.items())
+    interval = f"difference={gained.value:.3f} low={gained.low:.3f} high={gained.high:.3f}"
+    print(f"plait rewards: seeds={arguments.seeds} {means} {interval}")
+
+
+if __name__ == "__main__":
+    main()
