@@ -162,7 +162,7 @@ class Bench:
                 "save_total_limit": 1,
                 "load_best_model_at_end": True,
                 "metric_for_best_model": "token_f1",
-                "early_stopping_patience": 6,
+                "early_stopping_patience": 15,
             },
             tokenizer={"train": {"vocab_size": 400, "min_frequency": 1}},
         )
@@ -208,6 +208,11 @@ def run_seed(seed: int, seconds: float) -> dict[str, Arm]:
     return found
 
 
+def join(arms: Sequence[Arm]) -> Arm:
+    """The rows of several seeds."""
+    return Arm(np.concatenate([arm.f1 for arm in arms]), np.concatenate([arm.exact for arm in arms]))
+
+
 def main() -> None:
     """Runs the seeds and prints the difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -215,7 +220,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="CPU seconds of each training after the start")
     arguments = parser.parse_args()
     runs = [run_seed(seed, arguments.seconds) for seed in range(arguments.seeds)]
-    arms = {name: Arm(*(np.concatenate(parts) for parts in zip(*(run[name] for run in runs)))) for name in runs[0]}
+    arms = {
+        name: Arm(*(np.concatenate(parts) for parts in zip(*(run[name] for run in runs), strict=True)))
+        for name in runs[0]
+    }
     for name, arm in arms.items():
         print(f"{name}: f1={arm.f1.mean():.4f} all named={arm.exact.mean():.4f}")
     gained = paired_bootstrap(arms["reward"].f1, arms["more"].f1)

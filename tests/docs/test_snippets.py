@@ -28,6 +28,7 @@ SLOW = {
     "docs/guides/recipes.md",
     "docs/guides/reports.md",
     "docs/guides/retrieval.md",
+    "docs/guides/rewards.md",
     "docs/guides/run_folders.md",
     "docs/guides/serving.md",
     "docs/guides/text_to_image.md",

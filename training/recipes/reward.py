@@ -5,9 +5,6 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
-BASELINES = ("leave_one_out", "greedy", "none")
-OBJECTIVES = ("policy_gradient", "minimum_risk")
-
 
 @strict
 @dataclass

@@ -38,7 +38,7 @@ class Policy:
 
     def search_beams(self, count: int) -> Tensor:
         """Returns the `count` likeliest texts of a beam search for each row, as `draw` does."""
-        return self.generate(num_beams=count, num_return_sequences=count)
+        return self.generate(num_beams=count, num_return_sequences=count, length_penalty=0.0)
 
     def generate(self, **options: Any) -> Tensor:
         """Generates with these options and without any other processing of the probabilities."""
@@ -94,7 +94,6 @@ NEUTRAL: dict[str, Any] = {
     "do_sample": False,
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
-    "length_penalty": 0.0,
 }
 SAMPLING: dict[str, Any] = {"do_sample": True, "top_k": 0, "top_p": 1.0, "typical_p": 1.0}
 

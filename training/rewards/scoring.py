@@ -12,7 +12,7 @@ from ..recipes.reward import RewardRecipe
 from .functions import RetrievalReward, Reward, Rows, build_reward, check_scores, measure_repetition
 
 
-class Scores(NamedTuple):
+class TextScores(NamedTuple):
     """total: (texts,), what is learned from; parts: each reward before its weight, (texts,)."""
 
     total: np.ndarray
@@ -20,20 +20,29 @@ class Scores(NamedTuple):
 
 
 class RewardScorer:
-    """Scores texts by the rewards of a recipe.
+    """TextScores texts by the rewards of a recipe.
 
-    references: returns those of the training rows.
+    references: returns those of the training rows; functions: further rewards by the names that the recipe uses.
 
     Raises RecipeError for an unknown reward.
     """
 
-    def __init__(self, recipe: RewardRecipe, references: Callable[[], Sequence[Sequence[str]]]) -> None:
-        self.recipe = recipe
-        self.rewards = {name: build_reward(name, references) for name, weight in recipe.metrics.items() if weight}
+    def __init__(
+        self,
+        recipe: RewardRecipe,
+        references: Callable[[], Sequence[Sequence[str]]],
+        functions: Mapping[str, Reward] | None = None,
+    ) -> None:
+        self.recipe, own = recipe, functions or {}
+        self.rewards: dict[str, Reward] = {
+            name: own[name] if name in own else build_reward(name, references)
+            for name, weight in recipe.metrics.items()
+            if weight
+        }
         self.pool: ProcessPoolExecutor | None = None
 
-    def score(self, texts: Sequence[str], lengths: Sequence[int], rows: Rows) -> Scores:
-        """Scores texts of these lengths in tokens, each with its row: the columns of the data, and `references`."""
+    def score(self, texts: Sequence[str], lengths: Sequence[int], rows: Rows) -> TextScores:
+        """TextScores texts of these lengths in tokens, each with its row: the columns of the data, and `references`."""
         parts = {
             name: check_scores(name, self.run(name, reward, texts, rows), len(texts))
             for name, reward in self.rewards.items()
@@ -43,7 +52,7 @@ class RewardScorer:
             total = total - self.recipe.length_penalty * np.asarray(lengths)
         if self.recipe.repetition_penalty:
             total = total - self.recipe.repetition_penalty * np.array([measure_repetition(text) for text in texts])
-        return Scores(total, parts)
+        return TextScores(total, parts)
 
     def run(self, name: str, reward: Reward, texts: Sequence[str], rows: Rows) -> Sequence[float]:
         """Computes one reward, in the worker processes if there are any; a model judges in this one."""

@@ -19,6 +19,7 @@ from ..recipes.reward import RewardRecipe, check_reward
 from ..tasks.collator import PlaitDataCollator
 from ..tasks.generation import list_references
 from ..trainer.trainer import PlaitTrainer
+from .functions import Reward
 from .log import CollapseGuard, RewardLog
 from .objective import (
     TokenStatistics,
@@ -29,7 +30,7 @@ from .objective import (
     policy_gradient_loss,
 )
 from .sampling import Policy, encode_prompt
-from .scoring import RewardScorer, Scores
+from .scoring import RewardScorer, TextScores
 
 
 class Drawn(NamedTuple):
@@ -37,7 +38,7 @@ class Drawn(NamedTuple):
     rewards, advantages: (rows, samples)."""
 
     labels: Tensor
-    scores: Scores
+    scores: TextScores
     rewards: Tensor
     advantages: Tensor
 
@@ -60,6 +61,7 @@ class PlaitRewardTrainer(PlaitTrainer):
     (see `RewardRecipe`). Takes the arguments of PlaitTrainer, and:
 
     reward: what is rewarded and how it is learned, a RewardRecipe or a mapping of its fields.
+    functions: rewards of your own, `function(texts, rows)`, by the names that `reward.metrics` gives them.
 
     Draws and learns without dropout, so that a text's probability is the one it was drawn with; the cross-entropy that
     may be mixed in has it. Evaluation is that of PlaitTrainer. The log has `reward` (with penalties), each reward as
@@ -71,7 +73,13 @@ class PlaitRewardTrainer(PlaitTrainer):
         RecipeError: an unknown reward.
     """
 
-    def __init__(self, *args: Any, reward: RewardRecipe | Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        reward: RewardRecipe | Mapping[str, Any],
+        functions: Mapping[str, Reward] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.reward = reward if isinstance(reward, RewardRecipe) else RewardRecipe(**reward)
         try:
             check_reward(self.reward)
@@ -83,7 +91,7 @@ class PlaitRewardTrainer(PlaitTrainer):
         check_generating(self.model, self.data_collator)
         if self.reward.stop_on_collapse:
             self.add_callback(self.collapse)
-        self.scorer = RewardScorer(self.reward, self.list_training_references)
+        self.scorer = RewardScorer(self.reward, self.list_training_references, functions)
         self.start_model = self.copy_start()
 
     @property
@@ -159,8 +167,8 @@ class PlaitRewardTrainer(PlaitTrainer):
             greedy = rewards.new_tensor(self.score(policy.decode_greedily(), rows).total)
         return Drawn(labels, scores, rewards, compute_advantages(rewards, baseline, greedy))
 
-    def score(self, labels: Tensor, rows: Sequence[Mapping[str, Any]]) -> Scores:
-        """Scores texts, (texts, length) tokens, each with its row."""
+    def score(self, labels: Tensor, rows: Sequence[Mapping[str, Any]]) -> TextScores:
+        """TextScores texts, (texts, length) tokens, each with its row."""
         padding = self.model.generation_config.pad_token_id or 0
         filled = labels.masked_fill(labels == IGNORE_INDEX, padding)
         texts = [text.strip() for text in self.writer.batch_decode(filled, skip_special_tokens=True)]
