@@ -24,6 +24,10 @@ ROOT = DOCS.parent
 RECIPES = ROOT / "training" / "recipes"
 NAMES = re.compile(r"^(?P<names>\w+(?:, \w+)*): (?P<text>.+(?:\n    .+)*)", re.MULTILINE)
 TERMS = re.compile(r"(?P<names>`\w+`(?:,\s`\w+`)*):\s")
+LOOK_UP = "howto/look_up.md"  # what the repository holds in place of the generated pages
+GENERATED = {"recipes": "recipes/index.md", "keys": "recipes/keys.md", "reference": "reference/index.md"}
+GENERATED["columns"] = "recipes/keys.md#settings-columns-and-metrics-by-task"
+LINK = re.compile(r"\]\((?P<up>(?:\.\./)*)(?:howto/)?look_up\.md#(?P<part>\w+)\)")
 INTRODUCTION = """# Recipes
 
 A recipe is a training run as a YAML file. `plait train NAME` runs one that comes with plait, `plait train FILE.yaml`
@@ -206,6 +210,17 @@ def on_config(config: Any) -> Any:
     made = {"Recipes": recipes, "Reference": reference, "Results": list_results()}
     config["nav"] = [{key: made.get(key, value) for key, value in entry.items()} for entry in config["nav"]]
     return config
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Leads links into LOOK_UP to the generated pages that stand for its parts on the site."""
+    return point_to_generated(markdown, page.file.src_uri)
+
+
+def point_to_generated(markdown: str, page: str) -> str:
+    """Returns a page with links to the generated pages in place of those to the parts of LOOK_UP."""
+    up = "../" * page.count("/")
+    return LINK.sub(lambda link: f"]({up}{GENERATED[link['part']]})", markdown)
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -18,6 +18,7 @@ from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
 from ...configuration.remote_code.entry import IS_FLAT
 from ..checkpoints.conversion.zeros import freeze_zeros
+from ..checkpoints.load_report import name_load_report
 from ..checkpoints.saved_folder import load_saved_folder, open_saved_folder
 from ..composition.components import TowerArgument
 from ..composition.composable import ComposableModel
@@ -261,7 +262,8 @@ class PlaitPreTrainedModel(ComposableModel):
         overrides = {key: kwargs.pop(key) for key in (*PlaitConfig.__dataclass_fields__, "num_labels") if key in kwargs}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
         config, weights, generation = from_checkpoint(cls, name, overrides, pop_checkpoint_options(kwargs))
-        loaded = super().from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **kwargs)
+        with name_load_report(name):
+            loaded = super().from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if generation is not None and model.can_generate() and "generation_config" not in kwargs:
             model.generation_config = complete_generation_config(generation, config)

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...configuration import PlaitConfig
@@ -19,6 +20,11 @@ class ComposableModel(PreTrainedModel):
     decoder_kind: str | None = None  # how towers reach the decoder: "context" or "inline"; None: no decoder
     origins: dict[str, str]  # where each part's weights came from
     fresh_names: set[str]  # parameters that are newly initialized since the part's checkpoint does not hold them
+
+    @classmethod
+    def build_start_weights(cls, config: PlaitConfig) -> dict[str, Tensor]:
+        """Returns weights that no checkpoint of a component has, since they start at a value of the config."""
+        return {}
 
     @property
     def parts(self) -> dict[str, Any]:

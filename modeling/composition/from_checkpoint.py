@@ -58,7 +58,8 @@ def from_checkpoint(
     # copied out of the mapped file: its pages are small and its tensors unaligned, which slows matrix products by 5 %
     weights = {key: weight.clone() for key, weight in weights.items()}
     generation = next((component.generation for component in components.values() if component.generation), None)
-    return LoadedCheckpoint(PlaitConfig(**fields), weights, generation)
+    config = PlaitConfig(**fields)
+    return LoadedCheckpoint(config, {**model_class.build_start_weights(config), **weights}, generation)
 
 
 def read_parts(

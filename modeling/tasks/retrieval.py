@@ -79,6 +79,14 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         self.post_init()
 
     @classmethod
+    def build_start_weights(cls, config: PlaitConfig) -> dict[str, Tensor]:
+        """Returns the temperature and the bias of the similarities, which a checkpoint of one tower does not have."""
+        own = config.retrieval_config or build_default_retrieval_config(config.towers.values())
+        similarity = build_similarity(own)
+        similarity.init_weights(0.0)
+        return {f"similarity.{name}": value.detach().clone() for name, value in similarity.named_parameters()}
+
+    @classmethod
     def compose(
         cls,
         *,

@@ -22,6 +22,7 @@ GENERATOR = load_generator()
 RECIPES = (Recipe, *SECTIONS.values())
 SETTINGS = list(dict.fromkeys(task.settings for task in TASKS.values()))
 MODELS = [name for name in plait.__all__ if hasattr(getattr(plait, name), "compose") and name != "PlaitProcessor"]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): ", re.MULTILINE)
 
 
@@ -72,6 +73,26 @@ def test_the_readme_links_to_every_guide() -> None:
     guides = {page for page in list_pages() if page.startswith(("docs/guides/", "docs/howto/"))}
     assert {page for page in guides if f"({page})" not in readme} == set()
     assert len(readme.split()) < 700
+
+
+def test_every_link_leads_to_a_file_of_the_repository() -> None:
+    """Also for who reads the pages where they lie: what is generated for the site is linked by what stands for it."""
+    broken = []
+    for page in [*list_pages(), "CONTRIBUTING.md"]:
+        text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+        links = [link for link in LINK.findall(text) if not link.startswith(("http", "#", "mailto:"))]
+        broken += [(page, link) for link in links if not ((ROOT / page).parent / link.partition("#")[0]).exists()]
+    assert not broken
+
+
+def test_what_stands_for_generated_pages_leads_to_them_on_the_site() -> None:
+    page = (ROOT / "docs" / GENERATOR.LOOK_UP).read_text(encoding="utf-8")
+    made = {**GENERATOR.render_recipes(), **GENERATOR.render_reference()}
+    for part, target in GENERATOR.GENERATED.items():
+        assert f"\n## {part.capitalize()}\n" in page and target.partition("#")[0] in made
+        for place, up in (("index.md", ""), ("guides/a.md", "../"), ("howto/b.md", "../")):
+            link = GENERATOR.LOOK_UP.removeprefix("howto/") if place.startswith("howto") else f"{up}{GENERATOR.LOOK_UP}"
+            assert GENERATOR.point_to_generated(f"[x]({link}#{part})", place) == f"[x]({up}{target})"
 
 
 def test_the_quickstart_names_every_command_and_extra() -> None:

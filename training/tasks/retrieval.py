@@ -1,6 +1,6 @@
-"""The task of retrieval between texts, images and documents."""
+"""The task of retrieval between texts, images, audio, videos and documents."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ...configuration import DOCUMENT, NEGATIVE
+from ...configuration.modalities import MEDIA, MODALITY_TABLE
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ...processing import PlaitProcessor
@@ -22,13 +23,14 @@ from ..data.row_encoder import RowEncoder
 from ..metrics.retrieval import DEPTHS, RetrievalMetrics
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
-from .base import IMAGE_ROLES, Scores, Settings, Task, move_to_device
+from .base import MEDIA_ROLES, Scores, Settings, Task, move_to_device
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.get_logger(__name__)
 SHARED = "shared"  # as the document tower: the text tower
+SIDE_ORDER = ("text", *MEDIA, DOCUMENT)
 
 
 @strict
@@ -40,10 +42,10 @@ class RetrievalSettings(Settings):
 
 
 class Retrieval(Task):
-    """Retrieval between two of the columns `text`, `image` and `document`: the items of a row match.
+    """Retrieval between two of the columns `text`, `image`, `audio`, `video` and `document`: the items of a row match.
 
-    `text` is one text, or a list of texts that all match the row's image or document; each is a training row and a
-    query. A row without a text is not trained on; in evaluation its image is a wrong candidate of every text.
+    `text` is one text, or a list of texts that all match the row's other side; each is a training row and a query. A
+    row without a text is not trained on; in evaluation its image is a wrong candidate of every text.
 
     `negative`, only in training, is a hard negative or a list of them: texts that are similar to the row's matching
     text (or document) but do not match its image (or text). They are negatives of every row of the batch, except of
@@ -54,9 +56,9 @@ class Retrieval(Task):
     model_class: ClassVar[type[PlaitPreTrainedModel]] = PlaitForRetrieval
     auto_class: ClassVar[str] = "AutoModelForZeroShotImageClassification"
     has_row_scores: ClassVar[bool] = True
-    roles: ClassVar[tuple[str, ...]] = ("text", *IMAGE_ROLES, DOCUMENT, NEGATIVE)
+    roles: ClassVar[tuple[str, ...]] = ("text", *MEDIA_ROLES, DOCUMENT, NEGATIVE)
     settings: ClassVar[type[Settings]] = RetrievalSettings
-    prompt_columns: ClassVar[dict[str, str]] = {"text": "text", "image": "image", DOCUMENT: DOCUMENT}
+    prompt_columns: ClassVar[dict[str, str]] = {name: name for name in SIDE_ORDER}
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises RecipeError for wrong settings, a batch size of 1, or a fusion."""
@@ -75,12 +77,12 @@ class Retrieval(Task):
             )
 
     def check_columns(self, names: Sequence[str], split: str, needs_targets: bool = True) -> None:
-        """Raises RecipeError if training data do not have exactly two of text, image and document."""
+        """Raises RecipeError if training data do not have exactly two sides."""
         present = find_sides(names)
         if needs_targets and len(present) != 2:
             raise RecipeError(
-                f"data.columns: retrieval needs two of text, image and document, but {split!r} has {', '.join(names)}: "
-                "map columns to exactly two"
+                f"data.columns: retrieval needs two of text, image, audio, video and document, but {split!r} has "
+                f"{', '.join(names)}: map columns to exactly two"
             )
 
     def build_model_fields(self, recipe: Recipe) -> dict[str, Any]:
@@ -146,17 +148,18 @@ class Retrieval(Task):
         if texts:
             inputs = collator.encode_inputs([{"text": text} for _, text in texts])
             sides["text"] = {"inputs": inputs, "rows": [row for row, _ in texts], "keys": [text for _, text in texts]}
-        images = join_image_keys(rows)
-        shown = [row for row, key in enumerate(images) if key is not None]
-        if shown:
-            keys = [images[row] for row in shown]
-            inputs = collator.encode_inputs([select_images(rows[row]) for row in shown])
-            sides["image"] = {"inputs": inputs, "rows": shown, "keys": keys}
+        media = {modality: join_item_keys(rows, modality) for modality in MEDIA}
+        for modality, keys in media.items():
+            shown = [row for row, key in enumerate(keys) if key is not None]
+            if shown:
+                inputs = collator.encode_inputs([select_items(rows[row], modality) for row in shown])
+                sides[modality] = {"inputs": inputs, "rows": shown, "keys": [keys[row] for row in shown]}
         held = [row for row, values in enumerate(rows) if values.get(DOCUMENT) is not None]
         if held:
             inputs = add_prefix(DOCUMENT, encode_uncached_texts(collator, [rows[row][DOCUMENT] for row in held]))
             sides[DOCUMENT] = {"inputs": inputs, "rows": held, "keys": [rows[row][DOCUMENT] for row in held]}
-        return {"rows": [compute_row_key(*pair) for pair in zip(rows, images, strict=True)], "sides": sides}
+        content = [{modality: keys[row] for modality, keys in media.items()} for row in range(len(rows))]
+        return {"rows": [compute_row_key(*pair) for pair in zip(rows, content, strict=True)], "sides": sides}
 
     def build_metrics(
         self, names: Sequence[str], labels: LabelSpec | None, processor: PlaitProcessor, recipe: Recipe
@@ -176,7 +179,7 @@ class Retrieval(Task):
         return {"chance": {name: scores[name] for name in metrics.metric_names if name in scores}}
 
     def collect_score_groups(self, metrics: RetrievalMetrics, split: "Dataset") -> list[int]:
-        """Returns the groups of rows that share a text, an image or a document."""
+        """Returns the groups of rows that share an item of a side."""
         return metrics.collect_groups()
 
     def predict_rows(
@@ -227,7 +230,7 @@ def compute_chance(direction: str, items: int, own: int) -> dict[str, float]:
 
 def count_items(split: "Dataset", side: str) -> int:
     """Counts the items of one side in a split."""
-    if side == "image":
+    if side in MEDIA:
         return len(split)
     return sum(len(list_texts(value)) for value in split[side])
 
@@ -240,7 +243,7 @@ def move_sides_to_device(batch: dict[str, Any], model: PlaitPreTrainedModel) -> 
 def find_sides(names: Iterable[str]) -> list[str]:
     """Returns the sides of columns with these names; hard negatives are no side of their own."""
     present = {name.partition(".")[0] for name in names}
-    return [side for side in ("text", "image", DOCUMENT) if side in present]
+    return [side for side in SIDE_ORDER if side in present]
 
 
 def find_side_pair(recipe: Recipe) -> tuple[str, str]:
@@ -280,9 +283,10 @@ def drop_document(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != DOCUMENT}
 
 
-def select_images(row: Row) -> Row:
-    """Returns the image columns of a row."""
-    return {name: value for name, value in row.items() if name.partition(".")[0] in IMAGE_ROLES}
+def select_items(row: Row, modality: str) -> Row:
+    """Returns the columns of a modality in a row."""
+    columns = MODALITY_TABLE[modality].columns
+    return {name: value for name, value in row.items() if name.partition(".")[0] in columns}
 
 
 def encode_uncached_texts(collator: RowEncoder, texts: Sequence[str | None]) -> dict[str, Tensor]:
@@ -341,16 +345,11 @@ def check_negatives(data: "Dataset", split: str) -> None:
 
 
 def hash_groups(rows: Sequence[Row]) -> Tensor:
-    """Computes group ids (batch, sides): a number for the item of each side, the same for the same text or images in
+    """Computes group ids (batch, sides): a number for the item of each side, the same for the same text or media in
     every process; -1 for an absent item."""
-    kinds: list[list[str | None]] = []
-    names = find_sides(rows[0])
-    if "text" in names:
-        kinds.append([row["text"] for row in rows])
-    if "image" in names:
-        kinds.append(join_image_keys(rows))
-    if DOCUMENT in names:
-        kinds.append([row[DOCUMENT] for row in rows])
+    kinds: list[list[str | None]] = [
+        join_item_keys(rows, side) if side in MEDIA else [row[side] for row in rows] for side in find_sides(rows[0])
+    ]
     return torch.tensor([[hash_key(key) for key in keys] for keys in kinds]).T
 
 
@@ -359,11 +358,13 @@ def hash_key(key: str | None) -> int:
     return -1 if key is None else int.from_bytes(sha256(key.encode()).digest()[:8], "big") >> 1
 
 
-def join_image_keys(rows: Sequence[Row]) -> list[str | None]:
-    """Returns a key of the images of each row, by their content; None for a row without an image."""
-    return [" ".join(key for key, _ in items) or None for items in collect_batch_items(rows, "image")]
+def join_item_keys(rows: Sequence[Row], modality: str) -> list[str | None]:
+    """Returns a key of the items of a modality in each row, by their content; None for a row without one."""
+    return [" ".join(key for key, _ in items) or None for items in collect_batch_items(rows, modality)]
 
 
-def compute_row_key(row: Row, images: str | None) -> str:
-    """Returns a key of the content of a row: equal for rows with the same images (by their key), text and document."""
-    return sha256(repr((images, row.get("text"), row.get(DOCUMENT))).encode()).hexdigest()[:24]
+def compute_row_key(row: Row, media: Mapping[str, str | None]) -> str:
+    """Returns a key of the content of a row: equal for rows with the same media (their keys by modality), text and
+    document."""
+    held = [(modality, key) for modality, key in media.items() if key is not None]
+    return sha256(repr((held, row.get("text"), row.get(DOCUMENT))).encode()).hexdigest()[:24]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 from transformers import BertConfig, BertModel, set_seed
 
@@ -15,6 +16,8 @@ from plait import PlaitForRetrieval, PlaitProcessor
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.training.cli import main
 from plait.training.recipes.errors import RecipeError
+from plait.training.runs.recipe import build_recipe
+from plait.training.runs.train import train
 from plait.training.search import Searcher, VectorIndex, open_search
 from plait.training.search.vector_index import INDEX_FILE, Match
 
@@ -155,6 +158,40 @@ def test_the_rows_of_a_table(
     grid = tmp_path / "grid.png"
     assert main([*given, "--image", str(images / "red.png"), "--top-k", "3", "--output", str(grid)]) == 0
     assert Image.open(grid).size[0] > Image.open(grid).size[1]
+
+
+def test_the_clips_of_a_table(tmp_path: Path, processor: PlaitProcessor, capsys: pytest.CaptureFixture[str]) -> None:
+    """Audio and video columns are searched as images are, and a run of texts and clips can be trained and measured."""
+    rate, folder, rows = 4000, tmp_path / "run", []
+    for number, name in enumerate(COLOURS):
+        wave = np.sin(np.arange(rate // 4) * (0.2 + 0.4 * number)).astype(np.float32)
+        soundfile.write(tmp_path / f"{name}.wav", wave, rate)
+        rows.append({"clip": f"{name}.wav", "said": f"it is {name}"})
+    table = tmp_path / "clips.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    recipe = {
+        "task": "retrieval",
+        "model": {
+            "text": {"config": tiny},
+            "audio": {"config": {**tiny, "num_mel_bins": 8}},
+            "options": {"initializer_range": 0.5},
+        },
+        "tokenizer": {"train": {"vocab_size": 300, "min_frequency": 1}},
+        "data": {"source": str(table), "columns": {"text": "said", "audio": "clip"}, "validation_fraction": 0.4},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 3, "disable_tqdm": True, "report_to": "none"},
+        "output_dir": str(folder),
+        "report": False,
+    }
+    results = train(build_recipe(recipe), "test")
+    assert 0 <= results["validation"]["model"]["text_to_audio_recall@1"] <= 1
+    search = open_search(str(folder), table)
+    assert search.index.side == "audio" and len(search.index) == len(rows)
+    own = [search(audio=str(tmp_path / row["clip"]), top_k=1)[0] for row in rows]
+    assert [match.place["clip"] for match in own] == [row["clip"] for row in rows]
+    assert all(match.score == pytest.approx(1, abs=1e-5) for match in own)
+    assert main(["search", str(folder), "--index", str(table), "--query", "it is red", "--top-k", "2"]) == 0
+    assert "5 items of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

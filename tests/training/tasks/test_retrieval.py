@@ -232,7 +232,7 @@ def test_data_in_which_nothing_differs_are_refused(tmp_path: Path, pictures: dic
     with pytest.raises(RecipeError, match="the same text, 'a square'"):
         train(build_recipe(recipe_of(tmp_path, same)), "test")
     (tmp_path / "other").mkdir()
-    with pytest.raises(RecipeError, match="two of text, image and document"):
+    with pytest.raises(RecipeError, match="two of text, image, audio, video and document"):
         train(build_recipe(recipe_of(tmp_path / "other", [{"text": "a"}, {"text": "b"}])), "test")
 
 

@@ -27,7 +27,7 @@ from plait.training.tasks.retrieval import (
     hash_key,
     list_texts,
     sample_texts,
-    select_images,
+    select_items,
     split_texts,
 )
 
@@ -119,6 +119,7 @@ def test_negatives_are_texts_and_there_is_one() -> None:
         (["text", "image"], ["text", "image"]),
         (["document", "text"], ["text", "document"]),
         (["image.second", "negative", "label"], ["image"]),
+        (["text", "audio", "sampling_rate"], ["text", "audio"]),
         (["text", "image", "document"], ["text", "image", "document"]),
         ([], []),
     ],
@@ -128,7 +129,9 @@ def test_sides_of_columns(names: list[str], sides: list[str]) -> None:
     if len(sides) == 2:
         TASK.check_columns(names, "train")
     else:
-        with pytest.raises(RecipeError, match="retrieval needs two of text, image and document, but 'train' has"):
+        with pytest.raises(
+            RecipeError, match="retrieval needs two of text, image, audio, video and document, but 'train' has"
+        ):
             TASK.check_columns(names, "train")
     TASK.check_columns(names, "train", needs_targets=False)
 
@@ -165,18 +168,19 @@ def test_a_key_is_that_of_its_content() -> None:
     with_documents = hash_groups([{"text": "a", "document": "c"}, {"text": None, "document": "a"}])
     assert with_documents.tolist() == [[hash_key("a"), hash_key("c")], [-1, hash_key("a")]]
     keys = {
-        compute_row_key(row, images)
+        compute_row_key(row, media)
         for row in ({"text": "a"}, {"text": "b"}, {"text": "a", "document": "c"}, {"document": "a"})
-        for images in (None, "x")
+        for media in ({"image": None}, {"image": "x"}, {"audio": "x"})
     }
-    assert len(keys) == 8 and all(len(key) == 24 for key in keys)
-    assert compute_row_key({"text": "a", "label": 1}, "x") == compute_row_key({"text": "a", "label": 2}, "x")
+    assert len(keys) == 12 and all(len(key) == 24 for key in keys)
+    assert compute_row_key({"text": "a", "label": 1}, {}) == compute_row_key({"text": "a", "label": 2}, {"image": None})
 
 
 def test_columns_of_a_row() -> None:
     row = {"text": "a", "document": "b", "image": 1, "image.second": 2, "image_id": 3, "label": 4}
     assert drop_document(row) == {name: value for name, value in row.items() if name != "document"}
-    assert select_images(row) == {"image": 1, "image.second": 2, "image_id": 3}
+    assert select_items(row, "audio") == {}
+    assert select_items(row, "image") == {"image": 1, "image.second": 2, "image_id": 3}
     assert list(add_prefix("document", {"input_ids": torch.ones(1)})) == ["document_input_ids"]
 
 
