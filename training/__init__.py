@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .data.feature_cache import FeatureStore, cache_features
     from .data.loading import load_data
     from .data.word_vectors import save_word_tower
+    from .diagnosis.doctor import doctor
     from .metrics.classification import Metrics
     from .metrics.generation import GenerationMetrics
     from .metrics.question_answering import SpanMetrics
@@ -38,6 +39,7 @@ LAZY = {
     "Recipe": ".recipes.schema",
     "SpanMetrics": ".metrics.question_answering",
     "cache_features": ".data.feature_cache",
+    "doctor": ".diagnosis.doctor",
     "freeze": "..modeling.backbone.parts",
     "fresh_modules": "..modeling.adaptation.fresh",
     "load_data": ".data.loading",
@@ -62,6 +64,7 @@ __all__ = [
     "Recipe",
     "SpanMetrics",
     "cache_features",
+    "doctor",
     "freeze",
     "fresh_modules",
     "load_data",

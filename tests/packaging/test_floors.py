@@ -42,7 +42,7 @@ FLOORS = {
         "reports",
         "runs",
         "multitask compare pipelines prediction proposals launching",
-        "search",
+        "search diagnosis",
         "serving",
         "commands",
         "cli sentence_module",

@@ -7,6 +7,7 @@ from ...configuration.version import VERSION
 from .check import add_check
 from .compare import add_compare
 from .completion import SHELLS, PrintCompletion
+from .doctor import add_doctor
 from .evaluate import add_evaluate
 from .explain import add_explain
 from .export_code import add_export_code
@@ -24,6 +25,7 @@ EPILOG = "Several devices, one process for each: plait train RECIPE --launch ddp
 PARSERS = (  # in the order of `plait --help`
     add_train,
     add_new,
+    add_doctor,
     add_evaluate,
     add_predict,
     add_search,

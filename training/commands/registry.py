@@ -29,6 +29,7 @@ class CommandTable(Mapping[str, Command]):
 COMMANDS = CommandTable(
     "train",
     "new",
+    "doctor",
     "evaluate",
     "predict",
     "search",

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.files import FILE_READERS
 from ..multitask.train import train_tasks
 from ..proposals.fit import check_run_folder, propose_recipe, train_proposed
+from ..proposals.tables import is_table
 from ..proposals.writing import format_proposal
 from ..recipes.errors import RecipeError
 from ..recipes.files import parse_overrides
-from ..recipes.keys import list_shipped_recipes
 from ..recipes.schema import Recipe
 from ..reports.writing import REPORT_FILE
 from ..runs.recipe import load_recipe
@@ -41,7 +40,7 @@ def run_recipe(
 def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs `plait train`: fills the run folder and prints each metric with those of the baselines."""
     command = format_command(arguments)
-    if is_table(options):
+    if is_table(options.recipe, options.target, options.inputs):
         return run_train_table(options, parse_overrides(overrides), command)
     with hold_output(options):
         recipe = load_recipe(options.recipe, parse_overrides(overrides))
@@ -49,22 +48,6 @@ def run_train(options: argparse.Namespace, overrides: Sequence[str], arguments: 
     if is_main_process():
         print_trained(options, recipe, results)
     return 0
-
-
-def is_table(options: argparse.Namespace) -> bool:
-    """Returns whether a recipe is to be proposed for a table: its target or inputs are named, or it is a folder or a
-    file of rows.
-
-    Raises RecipeError for a recipe with what is said of tables.
-    """
-    path, is_named = Path(options.recipe).expanduser(), options.target is not None or options.inputs is not None
-    is_recipe = path.suffix in (".yaml", ".yml") or (options.recipe in list_shipped_recipes() and not path.is_file())
-    if is_recipe and is_named:
-        raise RecipeError(
-            f"--target and --inputs are of a table, but {options.recipe} is a recipe: give the table in its place, or "
-            "map its columns with --data.columns.label NAME and so on"
-        )
-    return not is_recipe and (is_named or path.is_dir() or path.suffix in FILE_READERS)
 
 
 def run_train_table(options: argparse.Namespace, overrides: dict[str, Any], command: str) -> int:

@@ -151,14 +151,34 @@ def build_run(
 ) -> TrainingRun:
     """Builds the data, which `check_data` may refuse, the processor, the model, the metrics and the trainer."""
     task = find_task(recipe.task)
+    data = read_training_data(recipe, task)
+    check_data(data.splits)
+    return assemble_run(recipe, task, folder, args, data)
+
+
+def read_training_data(recipe: Recipe, task: Task) -> DataSplits:
+    """Loads the recipe's data; raises RecipeError as `read_data`, or without a training split."""
     data = read_data(recipe, task)
     if data.train is None:
         raise RecipeError(f"data: there is no training split, only {', '.join(data.splits)}: name it in data.splits")
-    check_data(data.splits)
+    return data
+
+
+def assemble_run(
+    recipe: Recipe,
+    task: Task,
+    folder: Path,
+    args: PlaitTrainingArguments,
+    data: DataSplits,
+    verbose: bool = True,
+) -> TrainingRun:
+    """Builds the processor, the model, the metrics and the trainer for data that are loaded; `folder` gets the
+    processor. verbose: print the parts of the model. Raises RecipeError for what does not fit."""
     check_card_modalities(recipe, data)
     check_evaluation(args, data)
     set_seed(args.seed)
-    processor, model = build_processor_and_model(recipe, task, folder, args, data, verbose=recipe.lora is None)
+    shows = verbose and recipe.lora is None
+    processor, model = build_processor_and_model(recipe, task, folder, args, data, shows)
     collator = build_collator(recipe, task, processor, data.labels, args.image_cache)
     data = prepare_splits(select_readable_splits(data, collator, recipe.data.on_error), task, processor, recipe)
     train: Any = data.train
@@ -172,7 +192,7 @@ def build_run(
         freeze(model, args.frozen)
         fit_target_scale(model, train)
         trained = adapt_model(model, recipe.lora)
-        if args.should_log:
+        if verbose and args.should_log:
             print(model.composition())
     try:
         trainer = build_trainer(
