@@ -27,8 +27,14 @@ def insert_image_tokens(embeds: Tensor, places: Tensor, images: Stream, images_p
     """
     each = max(images.mask.shape[1] // max(images_per_row, 1), 1)
     check_image_places(places, images.mask, each)
+    return place_image_tokens(embeds, places, images, each)
+
+
+def place_image_tokens(embeds: Tensor, places: Tensor, images: Stream, each: int) -> InlineEmbeddings:
+    """Replaces the embeddings of image tokens as `insert_image_tokens`, of images of `each` tokens, by no check."""
     number = places.cumsum(1) - 1  # index of a place in its row; a row's images have the same order
-    first = images.mask.int().argsort(dim=1, descending=True, stable=True)
+    order = torch.arange(images.mask.shape[1], 0, -1, device=images.mask.device)
+    first = torch.where(images.mask, order, -order).argsort(dim=1, descending=True)  # stable: no number is twice there
     chosen = first.gather(1, number.clamp(0, first.shape[1] - 1))
     tokens = images.tokens.gather(1, chosen[..., None].expand(-1, -1, images.tokens.shape[-1]))
     embeds = torch.where(places[..., None], tokens.to(embeds.dtype), embeds)

@@ -41,7 +41,7 @@ FLOORS = {
         "explanations",
         "reports",
         "runs",
-        "multitask compare pipelines prediction proposals launching",
+        "multitask compare pipelines prediction proposals exporting launching",
         "search diagnosis",
         "serving",
         "commands",

@@ -10,6 +10,7 @@ from .completion import SHELLS, PrintCompletion
 from .doctor import add_doctor
 from .evaluate import add_evaluate
 from .explain import add_explain
+from .export import add_export
 from .export_code import add_export_code
 from .keys import add_keys
 from .merge import add_merge
@@ -32,6 +33,7 @@ PARSERS = (  # in the order of `plait --help`
     add_explain,
     add_serve,
     add_space,
+    add_export,
     add_compare,
     add_check,
     add_export_code,

@@ -36,6 +36,7 @@ COMMANDS = CommandTable(
     "explain",
     "serve",
     "space",
+    "export",
     "compare",
     "check",
     "export-code",
