@@ -62,4 +62,6 @@ def find_class(reference: str) -> Any:
     named = next(iter(config.get("architectures") or []), "PlaitModel")
     if named.startswith("Plait"):
         return getattr(modeling, named)
-    return getattr(modeling, next((ours for end, ours in CHECKPOINT_CLASSES.items() if named.endswith(end)), "PlaitModel"))
+    return getattr(
+        modeling, next((ours for end, ours in CHECKPOINT_CLASSES.items() if named.endswith(end)), "PlaitModel")
+    )

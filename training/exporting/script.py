@@ -12,7 +12,7 @@ from .settings import build_script_settings, find_script_parts
 COMMON_FUNCTIONS = (standalone.run_graph, standalone.open_graph, standalone.read_rows)
 READERS = {"text": standalone.read_texts, "image": standalone.read_image_files, "audio": standalone.read_audio_files}
 PART_CLASSES = {"text": "AutoTokenizer", "image": "AutoImageProcessor", "audio": "AutoFeatureExtractor"}
-GENERATED = "    print_texts(tokens, AutoTokenizer.from_pretrained({place}))"
+PRINT_TEXTS = "    print_texts(tokens, AutoTokenizer.from_pretrained({place}))"
 
 
 class Answer(NamedTuple):
@@ -48,10 +48,10 @@ ANSWERS = {
         (standalone.print_similarities,), SIDES + "    print_similarities(sessions, parts, options, SETTINGS)"
     ),
     "PlaitForConditionalGeneration": Answer(
-        (*GENERATORS, standalone.generate_from_context), CALLS["context"] + GENERATED
+        (*GENERATORS, standalone.generate_from_context), CALLS["context"] + PRINT_TEXTS
     ),
-    "PlaitForCausalLM": Answer(GENERATORS, CALLS["text"] + GENERATED),
-    "inline": Answer((*GENERATORS, standalone.generate_with_images), CALLS["images"] + GENERATED),
+    "PlaitForCausalLM": Answer(GENERATORS, CALLS["text"] + PRINT_TEXTS),
+    "inline": Answer((*GENERATORS, standalone.generate_with_images), CALLS["images"] + PRINT_TEXTS),
 }
 HEAD = '''"""Answers with the exported {name} that lies beside this file.
 
@@ -99,7 +99,9 @@ def write_script(model: Any, processor: PlaitProcessor, folder: Path) -> bool:
             processor.feature_extractor.save_pretrained(folder)
     settings = build_script_settings(model, processor)
     functions = [*COMMON_FUNCTIONS, *(READERS[part] for part in parts), *answer.functions]
-    classes = sorted({PART_CLASSES[part] for part in parts} | ({"AutoTokenizer"} if GENERATED in answer.call else set()))
+    classes = sorted(
+        {PART_CLASSES[part] for part in parts} | ({"AutoTokenizer"} if PRINT_TEXTS in answer.call else set())
+    )
     head = HEAD.format(
         name=type(model).__name__,
         classes=", ".join(classes),
