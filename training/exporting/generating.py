@@ -17,8 +17,13 @@ from .standalone import generate_from_context, generate_tokens, generate_with_im
 NEW_TOKENS = 6
 PROMPTS = SampleSize(3, 4, 1)
 # options of generation by which the scores of greedy decoding would change; a script leaves them out
-NEUTRAL: dict[str, Any] = {"num_beams": 1, "do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-NEUTRAL |= {"encoder_no_repeat_ngram_size": 0, "min_length": 0, "num_return_sequences": 1}
+GREEDY_OPTIONS: dict[str, Any] = {
+    "num_beams": 1,
+    "do_sample": False,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+GREEDY_OPTIONS |= {"encoder_no_repeat_ngram_size": 0, "min_length": 0, "num_return_sequences": 1}
 
 
 class Named(NamedTuple):
@@ -57,7 +62,7 @@ def check_generation(model: Any, graphs: Sequence[Graph], runners: Mapping[str, 
     inputs = make_prompts(model)
     found = generate_by_graphs(sessions, {name: value.numpy() for name, value in inputs.items()}, settings)
     given = {"decoder_input_ids": torch.tensor([settings["start"]] * PROMPTS.batch)} if settings["start"] else {}
-    options = GenerationConfig(**NEUTRAL, max_new_tokens=NEW_TOKENS, max_length=None)
+    options = GenerationConfig(**GREEDY_OPTIONS, max_new_tokens=NEW_TOKENS, max_length=None)
     written = model.generate(**inputs, **given, generation_config=options).numpy()
     expected = written[:, -found.shape[1] :]
     begun = len(settings["start"]) or inputs["input_ids"].shape[1]
