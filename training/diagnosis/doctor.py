@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...configuration.messages import to_one_line
+from ..data.media import READ_ERRORS
 from ..proposals.fit import propose_recipe
 from ..proposals.tables import is_table
 from ..recipes.errors import RecipeError
@@ -140,8 +141,12 @@ class Examination:
         """Runs checks of one task, and adds and shows what they find."""
         facts = self.diagnosis.facts.setdefault(subject.name, {}) if subject.name else self.diagnosis.facts
         for check in checks:
-            for finding in check(subject, facts):
-                self.add(finding._replace(task=subject.name))
+            try:
+                for finding in check(subject, facts):
+                    self.add(finding._replace(task=subject.name))
+            except READ_ERRORS as error:  # of a row that no sample had
+                message = f"a batch cannot be built or run: {to_one_line(error)}"
+                self.add(Finding("batch", "error", message, "correct it: the training would stop there", subject.name))
 
     def refuse(self, check: str, error: RecipeError) -> None:
         """Adds an error of the recipe, which `plait train` would stop at too."""

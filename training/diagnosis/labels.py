@@ -14,7 +14,7 @@ LABELS_CHECK = "labels"
 RARE_CLASS_ROWS = 5  # of a class, below which it is hardly learned
 RARE_BY_CHANCE = 0.05  # a class is missing from a split by mistake if chance alone would do so less often
 LARGE_MAJORITY = 0.85  # share of the largest class from which on a model may answer nothing else
-LARGE_RATIO = 50  # rows of the largest class for one of the smallest
+LARGE_RATIO = 50  # rows of the largest class for one of the smallest, with which half of all rows is such a share
 MANY_CLASSES, ROWS_PER_NUMBER = 20, 8  # numbers with more values and fewer rows a value are amounts, not classes
 FAR_OUT = 20  # interquartile ranges from the median, beyond which equal targets are hardly amounts
 
@@ -134,7 +134,7 @@ def check_imbalance(subject: Subject, counts: dict[int, int], labels: LabelSpec)
     largest, total = max(present), sum(present)
     if subject.args.class_weights is not None or len(present) < 2:
         return
-    if largest / total < LARGE_MAJORITY and (largest / min(present) < LARGE_RATIO or min(present) < RARE_CLASS_ROWS):
+    if largest / total < (LARGE_MAJORITY if largest / min(present) < LARGE_RATIO else 0.5):
         return
     name = labels.names[max(counts, key=lambda number: counts[number])]
     yield Finding(
@@ -179,7 +179,10 @@ def check_numbers_to_predict(subject: Subject, facts: dict[str, Any]) -> Iterato
     line = f"numbers of {known.min():g} to {known.max():g}, mean {mean:g}, deviation {std:g}, in {len(known):,} rows"
     if not std:
         yield Finding(
-            LABELS_CHECK, "error", line, "all targets are equal: map the column to predict in data.columns.label"
+            LABELS_CHECK,
+            "error",
+            f"all targets are equal: {mean:g} in {len(known):,} rows",
+            "map the column to predict in data.columns.label",
         )
         return
     yield Finding(LABELS_CHECK, "ok", line)

@@ -133,7 +133,7 @@ def describe_shared(split: str, own: SplitKeys, train: SplitKeys, shared: dict[s
     yield from judge_shared(split, "the same inputs as a training row", rows, count, SEVERE)
     others = {
         "a text that is in train too": [] if only_text else shared["text"],
-        **{f"{kind.replace('_', ' ')} that is in train too": shared[kind] for kind in own.media},
+        **{f"an item of {kind.replace('_', ' ')} that is in train too": shared[kind] for kind in own.media},
     }
     for what, found in others.items():
         left = sorted(set(found) - set(rows))

@@ -3,6 +3,7 @@
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,7 +27,8 @@ class LiveBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self.add(leaf)
+                for dense in list_dense(leaf):
+                    self.add(dense)
         return result
 
     def add(self, tensor: Tensor) -> None:
@@ -44,3 +46,10 @@ class LiveBytes(TorchDispatchMode):
         self.seen[key] = weakref.ref(storage, free)
         self.current += size
         self.peak = max(self.peak, self.current)
+
+
+def list_dense(tensor: Tensor) -> list[Tensor]:
+    """Returns a dense tensor itself; of a sparse one, such as an embedding's gradient, its indices and values."""
+    if tensor.layout == torch.strided:
+        return [tensor]
+    return [tensor._indices(), tensor._values()] if tensor.layout == torch.sparse_coo else []

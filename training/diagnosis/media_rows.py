@@ -34,6 +34,7 @@ def check_empty_rows(subject: BuiltSubject, facts: dict[str, Any]) -> Iterator[F
             if is_empty_row(cast("Row", row)):
                 empty.append(number)
         facts.setdefault("absent", {})[split] = dict(absent)
+        subject.unreadable.update(empty if split == "train" else ())
         yield from describe_absent(subject, split, len(data), absent, empty)
 
 
@@ -89,6 +90,7 @@ def check_media(subject: BuiltSubject, facts: dict[str, Any], all_rows: bool) ->
                 else "training stops there: repair them, or leave them out with data.on_error: skip",
             )
         bad = {item.row for item in found}
+        subject.unreadable.update(bad if split == "train" else ())
         good = [row for number, row in zip(numbers, sample, strict=True) if number not in bad]
         for kind in kinds:
             yield from describe_media(subject, split, kind, good, which, facts)

@@ -1,5 +1,6 @@
 """Estimates the memory of training: weights, gradients, optimizer, and activations measured on a few rows."""
 
+import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ ROOM = 0.9  # share of the free memory that a training may fill
 
 
 class MemoryEstimate(NamedTuple):
-    """Bytes. program: of the process without the training; activations: of a whole batch; rows: of the batch."""
+    """Bytes. program: of the process without the training; activations: of a whole batch; rows: of the batch;
+    seconds_per_row: that measuring them took this thread."""
 
     program: int
     weights: int
@@ -31,6 +33,7 @@ class MemoryEstimate(NamedTuple):
     activations: int
     caches: int
     rows: int
+    seconds_per_row: float
 
     @property
     def total(self) -> int:
@@ -67,7 +70,9 @@ def estimate_memory(subject: BuiltSubject) -> MemoryEstimate:
     averages = trained if args.average_decay is not None else 0
     rows = choose_batch(subject)
     measured = rows[: max(1, min(MEASURED_ROWS, len(rows)))]
+    start = time.thread_time()
     few = measure_activations(subject, measured)
+    seconds = (time.thread_time() - start) / max(1, len(measured))
     whole = few * len(rows) // max(1, len(measured))
     return MemoryEstimate(
         program,
@@ -77,18 +82,18 @@ def estimate_memory(subject: BuiltSubject) -> MemoryEstimate:
         whole,
         int(args.image_cache * 2**30),
         len(rows),
+        seconds,
     )
 
 
 def choose_batch(subject: BuiltSubject) -> list[int]:
     """Returns the numbers of the rows of a training batch, as the trainer's sampler chooses them."""
+    rows = len(subject.rows.train or [])
     if subject.args.tokens_per_batch is not None:
-        sampler: Any = subject.trainer._build_batch_sampler()
-        return max(islice(iter(sampler), 20), key=len)
-    if subject.name:
-        return list(range(min(subject.args.train_batch_size, len(subject.rows.train or []))))
-    sampler = subject.trainer._get_train_sampler()
-    return list(islice(iter(sampler), subject.args.train_batch_size))
+        batches: Any = subject.trainer._build_batch_sampler()
+        return subject.drop_unreadable(max(islice(iter(batches), 20), key=len))
+    sampler: Any = range(rows) if subject.name else subject.trainer._get_train_sampler()
+    return list(islice(subject.drop_unreadable(sampler), subject.args.train_batch_size))
 
 
 def measure_activations(subject: BuiltSubject, numbers: list[int]) -> int:

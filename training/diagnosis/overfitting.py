@@ -28,13 +28,14 @@ MOVED = 0.9  # share of the loss before, above which the model has hardly learne
 
 class Overfit(NamedTuple):
     """first, last: the loss before and after; steps; right: share of the labels that are right at the end (None: the
-    task has no single labels); is_finite: whether the loss stayed a number."""
+    task has no single labels); is_finite: whether the loss stayed a number; is_over: whether all steps were made."""
 
     first: float
     last: float
     steps: int
     right: float | None
     is_finite: bool
+    is_over: bool = True
 
     @property
     def is_learned(self) -> bool:
@@ -47,10 +48,9 @@ def check_one_batch(subject: BuiltSubject, facts: dict[str, Any]) -> Iterator[Fi
     contradicting = facts.get("contradicting") or []
     with attach_model(subject) as whole:
         model: Any = subject.trained if not subject.name else whole
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            yield Finding(
-                OVERFITTING_CHECK, "error", "not tried: every part is frozen", "take one out of the frozen parts"
-            )
+        if not is_trained(subject, model):
+            message = "nothing to try: every part is frozen or has a learning rate of 0"
+            yield Finding(OVERFITTING_CHECK, "error", message, "train a part: see the lines about parts and settings")
             return
         needed = 4 * sum(parameter.nbytes for parameter in model.parameters())
         device = read_device_memory(subject.args.device)
@@ -61,16 +61,32 @@ def check_one_batch(subject: BuiltSubject, facts: dict[str, Any]) -> Iterator[Fi
                 f"not tried: a copy of the model and its optimizer do not fit into {device.free / 2**30:.1f} GB",
             )
             return
-        numbers = choose_rows(subject)
+        numbers = choose_rows(subject)[: choose_row_count(subject, facts)]
         result = overfit(subject, model, numbers)
     facts["one_batch"] = {**result._asdict(), "rows": numbers}
     yield judge_overfit(result, numbers, contradicting)
 
 
+def is_trained(subject: BuiltSubject, model: nn.Module) -> bool:
+    """Returns whether a part is trained at a rate above 0."""
+    rates = subject.args.part_rates
+    parts = group_parameters_by_part(model).items()
+    return any(
+        rates.get(part, subject.args.learning_rate) and any(parameter.requires_grad for parameter in own.values())
+        for part, own in parts
+    )
+
+
+def choose_row_count(subject: BuiltSubject, facts: dict[str, Any]) -> int:
+    """Returns the number of rows: fewer if a row takes long, by the time that measuring the memory took for one."""
+    seconds = facts.get("memory", {}).get("seconds_per_row", 0.0)
+    return max(2, min(OVERFIT_ROWS, int(OVERFIT_SECONDS / 30 / seconds) if seconds else OVERFIT_ROWS))
+
+
 def choose_rows(subject: BuiltSubject) -> list[int]:
     """Returns the numbers of up to OVERFIT_ROWS training rows: random ones, of as many classes as there are."""
     train: Any = subject.rows.train
-    order = shuffle_indices(len(train), subject.recipe.seed)
+    order = subject.drop_unreadable(shuffle_indices(len(train), subject.recipe.seed))
     size = min(OVERFIT_ROWS, len(train))
     labels = subject.data.labels
     if labels is None or labels.problem_type != SINGLE or len(train) != len(subject.train):
@@ -88,19 +104,21 @@ def overfit(subject: BuiltSubject, model: nn.Module, numbers: Sequence[int]) -> 
     batch = build_rows_batch(subject, list(numbers))
     copied: Any = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(build_rate_groups(subject, copied), weight_decay=0.0)
-    start, losses, outputs = time.thread_time(), [], None
-    for _ in range(OVERFIT_STEPS):
+    start, first, result = time.thread_time(), None, Overfit(0.0, 0.0, 0, None, True)
+    for step in range(OVERFIT_STEPS):
         torch.manual_seed(subject.args.seed)
         with subject.trainer.compute_loss_context_manager():
             outputs = copied(**batch)
-        losses.append(outputs.loss.item())
-        result = Overfit(losses[0], losses[-1], len(losses) - 1, measure_right(subject, outputs, batch), True)
-        if not torch.isfinite(outputs.loss) or not outputs.loss.requires_grad:
-            return result._replace(is_finite=bool(torch.isfinite(outputs.loss)))
-        if result.is_learned or time.thread_time() - start > OVERFIT_SECONDS:
+        loss = outputs.loss
+        first = loss.item() if first is None else first
+        is_finite = bool(torch.isfinite(loss))
+        result = Overfit(first, loss.item(), step, measure_right(subject, outputs, batch), is_finite)
+        if result.is_learned or not is_finite or not loss.requires_grad:
             break
+        if time.thread_time() - start > OVERFIT_SECONDS:
+            return result._replace(is_over=False)
         optimizer.zero_grad(set_to_none=True)
-        outputs.loss.backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(copied.parameters(), 1.0)
         optimizer.step()
     return result
@@ -155,6 +173,8 @@ def judge_overfit(result: Overfit, numbers: Sequence[int], contradicting: Sequen
             f"a copy of the model cannot learn {line}: rows {name_some(clash[0])} have equal inputs and other labels",
             "correct the labels, or map the column that tells the rows apart",
         )
+    if not result.is_over and result.last < MOVED * result.first:
+        return Finding(OVERFITTING_CHECK, "ok", f"a copy of the model is learning {line}, where the time was up")
     level = "error" if result.last > MOVED * result.first else "warning"
     return Finding(
         OVERFITTING_CHECK,

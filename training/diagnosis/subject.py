@@ -2,9 +2,9 @@
 several tasks each task, with the body that they share."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ class Subject:
 @dataclass
 class BuiltSubject(Subject):
     """A task with all that its training would begin with. model: with its head; trained: the module that the trainer
-    trains (adapters around the model, or the model of several tasks); rows: the splits as the collator takes them."""
+    trains (adapters around the model, or the model of several tasks); rows: the splits as the collator takes them;
+    unreadable: numbers of training rows that were found unreadable, which no later check uses."""
 
     processor: PlaitProcessor = None  # pyright: ignore[reportAssignmentType]
     model: PlaitPreTrainedModel = None  # pyright: ignore[reportAssignmentType]
@@ -65,6 +66,12 @@ class BuiltSubject(Subject):
     collator: PlaitDataCollator = None  # pyright: ignore[reportAssignmentType]
     trainer: PlaitTrainer = None  # pyright: ignore[reportAssignmentType]
     rows: DataSplits = None  # pyright: ignore[reportAssignmentType]
+    unreadable: set[int] = field(default_factory=set)
+
+    def drop_unreadable(self, numbers: Iterable[int]) -> list[int]:
+        """Returns the numbers of prepared training rows without those that were found unreadable."""
+        is_same = len(self.rows.train or []) == len(self.train)
+        return [number for number in numbers if not is_same or number not in self.unreadable]
 
 
 def copy_recipe(recipe: Recipe) -> Recipe:
