@@ -10,7 +10,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ...configuration import PlaitConfig, width_of
 from ...configuration.modalities import MEDIA, MODALITIES, MODALITY_TABLE
-from ..core.distributed import trains_distributed, zero_with_grad
+from ..core.distributed import is_sharded, trains_distributed, zero_with_grad
 from ..core.graphs import is_recording_graph
 from ..core.pooling import POOLINGS
 from ..core.positions import resolve_flattened_rows
@@ -30,7 +30,7 @@ from ..inputs import (
     split_by_modality,
 )
 from ..outputs import ContextOutput, PlaitModelOutput, TowerOutput
-from ..towers.items import gather_items, scatter_items
+from ..towers.items import build_blank_item, gather_items, scatter_items
 from ..towers.registry import build_decoder, build_tower
 from ..towers.text import TOKEN_EMBEDDING_WEIGHT
 from .context import build_context_arguments, check_decoder_rows, check_unused, parse_context
@@ -221,7 +221,16 @@ class PlaitModel(PlaitPreTrainedModel):
             )
         if complete and present.slots is not None:
             check_present_rows((present.slots >= 0).any(dim=1), (modality,))
-        return scatter_items(self.towers[tower](**present.inputs, **recorded), present.slots) if present.count else None
+        if not present.count:
+            return self.run_absent(tower, modality, inputs, recorded) if is_sharded(self.towers[tower]) else None
+        return scatter_items(self.towers[tower](**present.inputs, **recorded), present.slots)
+
+    def run_absent(
+        self, tower: str, modality: str, inputs: Mapping[str, Any], recorded: Mapping[str, Any]
+    ) -> TowerOutput:
+        """Runs a sharded tower, for which other processes wait, on one blank item: its tokens are masked."""
+        blank, rows = build_blank_item(modality, inputs, **self.collect_item_options(tower, modality))
+        return scatter_items(self.towers[tower](**blank, **recorded), torch.full((rows, 1), -1, device=self.device))
 
     def fuse(self, fusion: Fusion, outputs: dict[str, TowerOutput], recorded: dict[str, Any]) -> PlaitModelOutput:
         """Fuses the towers' streams, each through its connector."""

@@ -95,3 +95,16 @@ def zero_with_grad(tower: nn.Module) -> Tensor:
     trained = [weight for weight in tower.parameters() if weight.requires_grad and type(weight) is nn.Parameter]
     parts = [weight.flatten()[:0].float().sum() for weight in trained]
     return torch.stack(parts).sum() if parts else torch.zeros(())
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Returns whether weights of the module are sharded (FSDP, ZeRO-3), so that all processes have to run it together,
+    whatever their batches hold."""
+    if not is_distributed():
+        return False
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    kinds = (FSDPModule, FullyShardedDataParallel)
+    return any(isinstance(part, kinds) for part in module.modules()) or any(
+        hasattr(weight, "ds_id") for weight in module.parameters()
+    )

@@ -4,7 +4,7 @@ A compiled or exported graph cannot depend on values: then all rows enter the to
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -175,6 +175,24 @@ def scatter_items(output: TowerOutput, slots: Tensor | None) -> TowerOutput:
         attentions=output.attentions,
         item_length=output.mask.shape[1],
     )
+
+
+def build_blank_item(
+    modality: str, inputs: Mapping[str, Tensor | None], dimensions: int | None = None
+) -> tuple[dict[str, Any], int]:
+    """Returns the inputs of one item of zeros, as the first of a modality's inputs is shaped, and the number of rows.
+
+    dimensions: as in `gather_items`.
+    """
+    if modality == "text":
+        rows = {name: value[:1, :1] for name, value in inputs.items() if value is not None and value.ndim >= 2}
+        count = next(len(value) for value in inputs.values() if value is not None)
+        return {name: torch.ones_like(value) if "mask" in name else value for name, value in rows.items()}, count
+    item = find_item_input(modality, inputs)
+    if item is None:
+        raise ValueError(f"no {modality} in {', '.join(inputs)}: pass its inputs")
+    values = add_item_axis(item, cast("Tensor", inputs[item.name]), dimensions or item.dimensions)
+    return {item.name: torch.zeros_like(values[:1, 0])}, len(values)
 
 
 def _number_all(present: Tensor) -> Tensor:

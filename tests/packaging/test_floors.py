@@ -33,6 +33,7 @@ FLOORS = {
         "recipes",
         "parameters",
         "data",
+        "streams",
         "metrics",
         "optimization",
         "tasks",

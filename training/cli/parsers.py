@@ -7,6 +7,7 @@ from ...configuration.version import VERSION
 from .check import add_check
 from .compare import add_compare
 from .completion import SHELLS, PrintCompletion
+from .consolidate import add_consolidate
 from .doctor import add_doctor
 from .evaluate import add_evaluate
 from .explain import add_explain
@@ -40,6 +41,7 @@ PARSERS = (  # in the order of `plait --help`
     add_keys,
     add_report,
     add_merge,
+    add_consolidate,
 )
 
 

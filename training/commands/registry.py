@@ -43,4 +43,5 @@ COMMANDS = CommandTable(
     "keys",
     "report",
     "merge",
+    "consolidate",
 )

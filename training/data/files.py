@@ -91,7 +91,7 @@ def _read_files(paths: Sequence[Path], recipe: DataRecipe, needs_labels: bool) -
     kind = FILE_READERS[suffix]
     reader = getattr(Dataset, f"from_{kind}")
     try:
-        data = reader([str(path) for path in paths], **(_find_csv_options(paths[0]) if kind == "csv" else {}))
+        data = reader([str(path) for path in paths], **(find_csv_options(paths[0]) if kind == "csv" else {}))
     except (DatasetGenerationError, ValueError) as error:
         raise RecipeError(f"data.source: {names} {explain_read_failure(error)}") from error
     return _restore_cells(data, paths, recipe, needs_labels)
@@ -106,7 +106,7 @@ def explain_read_failure(error: Exception) -> str:
     return f"cannot be read: {to_one_line(cause)}{hint}"
 
 
-def _find_csv_options(path: Path) -> dict[str, Any]:
+def find_csv_options(path: Path) -> dict[str, Any]:
     """Returns the options that read every cell of a .csv or .tsv file as text, as it is written."""
     import pandas
     from datasets import Features, Value

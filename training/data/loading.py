@@ -55,6 +55,7 @@ def load_data(
     needs_labels: bool = True,
     label_order: Sequence[str] = (),
     roles: Sequence[str] = DEFAULT_ROLES,
+    raw: "Mapping[str, Dataset] | None" = None,
 ) -> DataSplits:
     """Loads a recipe's data: renames columns, encodes labels, splits and limits. The collator decodes images later.
 
@@ -63,12 +64,13 @@ def load_data(
         needs_labels: whether labels are needed, so that a missing label column is an error.
         label_order: class names of a pretrained model, whose order is kept if the data have the same names.
         roles: the columns to use, under their own names, if the recipe maps none.
+        raw: the splits with the source's columns; default: the recipe's source is read.
 
     Raises:
         RecipeError: a missing file, split or column, an empty split, a label that does not occur in training; the
             message names what exists instead.
     """
-    raw = load_source(recipe, needs_labels)
+    raw = load_source(recipe, needs_labels) if raw is None else raw
     chosen = choose_splits(raw, recipe)
     if recipe.leave_out and "train" in chosen:
         chosen["train"] = leave_out_rows(chosen["train"], recipe.leave_out, "train")

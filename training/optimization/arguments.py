@@ -26,7 +26,7 @@ class PlaitTrainingArguments(TrainingArguments):
             parameters; a number out of its range.
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates", "class_weights"]
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates", "class_weights", "unfreeze"]
 
     learning_rates: dict | str | None = field(
         default=None,
@@ -36,6 +36,20 @@ class PlaitTrainingArguments(TrainingArguments):
         },
     )
     frozen: list[str] = field(default_factory=list, metadata={"help": "Parts whose weights are not trained."})
+    unfreeze: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the training steps after which a part is trained, by part, as a dict or as JSON: "
+            '{"text": 0.5} freezes the text tower for the first half.'
+        },
+    )
+    layer_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Factor of the learning rate from each layer of a tower or decoder to the one below it, such as "
+            "0.8: the lower, the less a layer changes. None: one rate for all."
+        },
+    )
     muon_learning_rate: float | None = field(
         default=None,
         metadata={
@@ -153,6 +167,7 @@ class PlaitTrainingArguments(TrainingArguments):
             self.ddp_find_unused_parameters = True
         self._check_rates()
         self._check_muon()
+        self._check_schedules()
         self._check_weights()
         self._check_early_stopping()
         self._check_sampling()
@@ -220,6 +235,24 @@ class PlaitTrainingArguments(TrainingArguments):
             check_rate(part, rate, trainable=part not in self.frozen)
         self.learning_rates = rates or None
         self.frozen = sorted({*self.frozen, *(part for part, rate in rates.items() if rate == 0)})
+
+    def _check_schedules(self) -> None:
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is {self.layer_decay}: expected more than 0 and at most 1")
+        if self.layer_decay is not None and self.optim == MUON:
+            raise ValueError(f"layer_decay is {self.layer_decay}, but optim is {MUON!r}: leave one of them out")
+        if isinstance(self.unfreeze, str):
+            raise ValueError(f'unfreeze is {self.unfreeze!r}: expected JSON such as {{"text": 0.5}}')
+        self.unfreeze = {part: float(share) for part, share in (self.unfreeze or {}).items()} or None
+        check_parts(self.unfreeze or ())
+        for part, share in (self.unfreeze or {}).items():
+            if not 0 < share < 1:
+                raise ValueError(f"unfreeze: the share of {part!r} is {share}: expected more than 0 and less than 1")
+            for name in ("frozen", "cache_features"):
+                if part in getattr(self, name):
+                    raise ValueError(f"{part!r} is in unfreeze and in {name}, which freezes it throughout: choose one")
+        if self.unfreeze and self.shards_parameters:
+            raise ValueError("unfreeze needs whole parameters in every process: leave fsdp and deepspeed out")
 
     def _check_weights(self) -> None:
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":

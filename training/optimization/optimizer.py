@@ -19,13 +19,14 @@ def build_optimizer(
     Raises ValueError for learning rates by part with such an optimizer.
     """
     if is_optimizer_factory(chosen) or {"params", "model", "optimizer_dict"} & set(options):
-        if args.learning_rates:
+        given = next((name for name in ("learning_rates", "layer_decay") if getattr(args, name)), None)
+        if given is not None:
             raise ValueError(
-                f"learning_rates cannot be used with {chosen.__name__}, which builds its own parameter groups: "
-                "leave learning_rates out, or choose another optimizer"
+                f"{given} cannot be used with {chosen.__name__}, which builds its own parameter groups: "
+                f"leave {given} out, or choose another optimizer"
             )
         return None
-    groups = parameter_groups(model, args.part_rates, args.weight_decay, args.learning_rate)
+    groups = parameter_groups(model, args.part_rates, args.weight_decay, args.learning_rate, args.layer_decay)
     optimizer = chosen(groups, **options)
     optimizer.register_load_state_dict_post_hook(fit_states_to_parameters)
     return optimizer

@@ -81,6 +81,10 @@ class DataRecipe:
     leave_out: training rows to leave out, by a column of the source and its values: `{combination: [red circle]}`, to
         test a model on what it has never seen.
     words_per_row: number of words of a row, into which the texts are joined and split (default: unchanged).
+    stream: reads the training rows as a stream, shuffled within a buffer of this number of rows, which alone is in
+        memory (default: all rows are loaded). `source` is then a file, a pattern such as `shards/*.tar` (parquet, csv,
+        tsv, json, jsonl, txt, WebDataset) or a folder with such training files, or `{train: ..., validation: FILE}`;
+        `labels` are named, and training.max_steps ends it.
     """
 
     source: str | dict[str, str] | None = None
@@ -100,6 +104,7 @@ class DataRecipe:
     on_error: str = "stop"
     leave_out: dict[str, list[Any]] = field(default_factory=dict)
     words_per_row: int | None = None
+    stream: int | None = None
 
 
 @strict

@@ -1,8 +1,9 @@
 """Builds the parts of a run: training arguments, data, processor, model, metrics and collator."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers.utils import CONFIG_NAME, logging
 
@@ -21,11 +22,16 @@ from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..storage.atomic import UNFINISHED, install_folder
 from ..storage.checkpoints import list_checkpoints
+from ..streams.recipe_stream import build_stream, load_first_block
+from ..streams.rows import RowStream
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from .building import build_model, build_processor, read_label_names
 from .folder import CHECKPOINTS, PROCESSOR_FILE
 from .loggers import check_loggers
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.get_logger(__name__)
 
@@ -59,10 +65,23 @@ def trains_fresh_parts_alone(recipe: Recipe) -> bool:
 def read_data(recipe: Recipe, task: Task) -> DataSplits:
     """Loads the recipe's data and checks that every split has the columns that the task needs."""
     order = read_label_names(recipe.model.from_pretrained) if task.needs_labels and recipe.model.from_pretrained else ()
-    data = load_data(recipe.data, recipe.seed, needs_labels=task.needs_labels, label_order=order, roles=task.roles)
+    if recipe.data.stream is None:
+        data = load_data(recipe.data, recipe.seed, needs_labels=task.needs_labels, label_order=order, roles=task.roles)
+    else:
+        data = load_first_block(recipe.data, recipe.seed, task.needs_labels, task.roles)
     for split, rows in data.splits.items():
         task.check_columns(rows.column_names, split)
     return data
+
+
+def select_training_rows(
+    recipe: Recipe, task: Task, processor: PlaitProcessor, data: DataSplits
+) -> "Dataset | RowStream | None":
+    """Returns the rows to train on: the training split, or the stream of which it is the first block."""
+    if recipe.data.stream is None:
+        return data.train
+    prepare = partial(task.prepare, split="train", processor=processor, recipe=recipe)
+    return build_stream(recipe.data, recipe.seed, data.labels, task.roles, prepare)
 
 
 def prepare_splits(data: DataSplits, task: Task, processor: PlaitProcessor, recipe: Recipe) -> DataSplits:

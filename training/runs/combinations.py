@@ -76,7 +76,13 @@ def check_inline(recipe: Recipe, task: Task) -> None:
 def check_named_parts(recipe: Recipe) -> None:
     """Raises RecipeError for a part that no model has, with the nearest, or that the recipe's towers do not make."""
     named: dict[str, Any] = {"model.freeze": recipe.model.freeze}
-    named |= {f"training.{key}": recipe.training.get(key) for key in ("learning_rates", "frozen", "cache_features")}
+    keys = ("learning_rates", "frozen", "cache_features", "unfreeze")
+    named |= {f"training.{key}": recipe.training.get(key) for key in keys}
+    both = sorted(set(recipe.model.freeze) & set(recipe.training.get("unfreeze") or ()))
+    if both:
+        raise RecipeError(
+            f"training.unfreeze: model.freeze freezes {both[0]!r} for the whole training: leave it out there"
+        )
     towers = (*MODALITIES, "decoder")
     made = [part for part in towers if getattr(recipe.model, part) is not None]
     for key, parts in named.items():

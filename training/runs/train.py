@@ -38,6 +38,7 @@ from .assembly import (
     build_processor_and_model,
     prepare_splits,
     read_data,
+    select_training_rows,
 )
 from .claim import ClaimedFolder
 from .fitting import run_trainer
@@ -200,7 +201,7 @@ def assemble_run(
             model=trained,
             args=args,
             data_collator=collator,
-            train_dataset=train,
+            train_dataset=select_training_rows(recipe, task, processor, data),  # pyright: ignore[reportArgumentType]
             eval_dataset=data.validation,
             compute_metrics=metrics,
             callbacks=task.build_callbacks(recipe, model),

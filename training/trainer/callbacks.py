@@ -1,5 +1,6 @@
 """The callbacks of PlaitTrainer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
 from ...configuration import SPECIAL_TOKENS
+from ...modeling.backbone.parts import select_parts
 from ...modeling.kernels.training import choose_products, drop_products
 from ...processing import PlaitProcessor
 from ..optimization.arguments import PlaitTrainingArguments
@@ -120,3 +122,45 @@ def build_early_stopping(args: PlaitTrainingArguments) -> list[TrainerCallback]:
     if args.early_stopping_patience is None:
         return []
     return [EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)]
+
+
+class ScheduledUnfreezing(TrainerCallback):
+    """Freezes parts until a share of the steps is done. The optimizer has their parameters from the start, and skips
+    those without a gradient."""
+
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        self.shares = dict(shares)
+        self.waiting: dict[str, list[torch.nn.Parameter]] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Freezes the parts whose time has not come. Raises ValueError for a part that the model does not have."""
+        found = select_parts(kwargs["model"], self.shares)
+        self.waiting = {part: [each for each in own.values() if each.requires_grad] for part, own in found.items()}
+        for parameters in self.waiting.values():
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+        self._unfreeze(state.global_step / max(state.max_steps, 1))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Unfreezes the parts whose time has come."""
+        if self.waiting:
+            self._unfreeze(state.global_step / max(state.max_steps, 1))
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Unfreezes the parts of a training that ended early, as the model was given."""
+        self._unfreeze(1.0)
+
+    def _unfreeze(self, done: float) -> None:
+        for part in [part for part in self.waiting if done >= self.shares[part]]:
+            for parameter in self.waiting.pop(part):
+                parameter.requires_grad_(True)
+
+
+def build_scheduled_callbacks(args: PlaitTrainingArguments) -> list[TrainerCallback]:
+    """Builds the callbacks that end training early or change what is trained, as far as the arguments ask for them."""
+    unfreeze = args.unfreeze if isinstance(args.unfreeze, dict) else {}
+    return [*build_early_stopping(args), *([ScheduledUnfreezing(unfreeze)] if unfreeze else [])]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput, unwrap_peft_model
@@ -14,7 +15,7 @@ from transformers.utils import logging
 
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError, RunInterrupted
-from ..storage.atomic import UNFINISHED
+from ..storage.atomic import UNFINISHED, write_json
 from ..storage.checkpoints import (
     STATE_FILE,
     find_whole_checkpoint,
@@ -23,9 +24,12 @@ from ..storage.checkpoints import (
     remove_unfinished,
     rotate_checkpoints,
 )
+from ..streams.rows import PLACE, RowStream
+from .absent_inputs import share_modalities
 from .divergence import DivergenceGuard, check_weights
 from .sharding import allow_sharding_on_cpus, describe_checkpoint, find_sharded_plugin, gather_shards
 from .stopping import StopSignals
+from .stream_loading import StreamEpochs, build_stream_loader, check_stream, name_place_file, read_place
 
 logger = logging.get_logger(__name__)
 
@@ -50,6 +54,40 @@ class RecoverableTrainer(Trainer):
         self.planned_steps: int | None = None  # of the training resumed from a checkpoint, as it was planned then
         self.stopped_step: int | None = None  # of that checkpoint, if training had ended early there
         super().__init__(*args, **kwargs)
+        if isinstance(self.train_dataset, RowStream):
+            check_stream(self.args)
+            self.train_dataset = self.train_dataset.split(
+                self.args.train_batch_size, self.args.process_index, self.args.world_size
+            )
+            self.args.ignore_data_skip = True  # a resumed stream is put in its place, and nothing is read twice
+            self.add_callback(StreamEpochs())
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Returns the Trainer's loader; of a `RowStream` one whose batches are those of this process."""
+        if isinstance(self.train_dataset, RowStream):
+            return build_stream_loader(self, self.train_dataset)
+        return super().get_train_dataloader()
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the batches of a step as the Trainer does, and notes the place in the stream behind them."""
+        batches, count = super().get_batch_samples(*args, **kwargs)
+        if isinstance(self.train_dataset, RowStream):
+            for batch in batches:
+                self.train_dataset.place = batch.pop(PLACE)
+        return batches, count
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        prepared = super()._prepare_inputs(inputs)
+        if not self.args.shards_parameters or self.args.world_size == 1:
+            return prepared
+        if isinstance(prepared.get("inputs"), dict):  # a batch of StreamedMetrics
+            return {**prepared, "inputs": share_modalities(prepared["inputs"])}
+        return share_modalities(prepared)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if isinstance(self.train_dataset, RowStream):
+            write_json(name_place_file(Path(output_dir), self.args.process_index), self.train_dataset.state_dict())
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains as the Trainer does; `resume_from_checkpoint=True` takes the newest whole checkpoint."""
@@ -61,6 +99,8 @@ class RecoverableTrainer(Trainer):
                 relocate_best(Path(resume_from_checkpoint))
             self.accelerator.wait_for_everyone()
             self.planned_steps, self.stopped_step = read_plan(Path(resume_from_checkpoint))
+            if isinstance(self.train_dataset, RowStream):
+                self.train_dataset.load_state_dict(read_place(Path(resume_from_checkpoint), self.args.process_index))
         return super().train(resume_from_checkpoint or None, *args, **kwargs)
 
     def find_checkpoint(self) -> str:

@@ -33,7 +33,7 @@ from .callbacks import (
     KernelAutotuning,
     LearningRateLogger,
     WithoutTokenizer,
-    build_early_stopping,
+    build_scheduled_callbacks,
 )
 from .checks import check_best_metric, check_devices, check_gradient_cache, check_streams
 from .evaluation_loss import EvaluationLoss, count_targets, hide_fill_rows, measure_loss, select_targets
@@ -124,7 +124,7 @@ class PlaitTrainer(RecoverableTrainer):
         return [
             self.rate_logger,
             self.decoder_tokens,
-            *build_early_stopping(args),
+            *build_scheduled_callbacks(args),
             *(part for part in own if part is not None),
         ]
 

@@ -15,7 +15,7 @@ from plait.training.runs.predict import predict
 from plait.training.runs.recipe import build_recipe
 
 from ..conftest import TEXT
-from ..launching import run_module
+from ..module_runner import run_module
 
 WORDS = "good bad red blue warm cold big small".split()
 

@@ -28,7 +28,7 @@ from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import TrainingRun, build_run, train
 from plait.training.tasks.registry import find_task
 
-from ..launching import run_module
+from ..module_runner import run_module
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 24}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ..launching import run_module
+from ..module_runner import run_module
 
 WORKER = """
 import sys

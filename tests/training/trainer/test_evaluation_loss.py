@@ -12,7 +12,7 @@ from torch import Tensor
 from plait import PlaitForCausalLM, PlaitTrainer, PlaitTrainingArguments
 
 from ...modeling.zoo import CLASSES, build, inputs_of, labels_of
-from ..launching import run_module
+from ..module_runner import run_module
 
 CASES = [
     ("PlaitForCausalLM", "decoder"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ..launching import run_module
+from ..module_runner import run_module
 
 WORKER = """
 import sys
