@@ -68,7 +68,7 @@ def parameter_groups(
 def find_layer_scales(model: nn.Module, parameters: Mapping[str, nn.Parameter], decay: float) -> dict[str, float]:
     """Returns the factor of each parameter's learning rate in a part, by its depth among the part's layers: the list of
     modules that holds most of the part's numbers. parameters: all of the part, by their names in the model."""
-    places = {name: find_layer(model, name) for name in parameters}
+    places = {name: find_layer_place(model, name) for name in parameters}
     sizes: dict[str, int] = {}
     for name, place in places.items():
         if place is not None:
@@ -85,7 +85,7 @@ def find_layer_scales(model: nn.Module, parameters: Mapping[str, nn.Parameter], 
     return {name: decay ** (count + 1 - depth) for name, depth in depths.items()}
 
 
-def find_layer(model: nn.Module, name: str) -> tuple[str, int] | None:
+def find_layer_place(model: nn.Module, name: str) -> tuple[str, int] | None:
     """Returns the path of the outermost list of modules that holds a parameter, and the index in it; None without."""
     segments = name.split(".")
     for number, segment in enumerate(segments):

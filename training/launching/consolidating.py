@@ -18,7 +18,7 @@ from ..storage.atomic import UNFINISHED, flush_tree
 from ..storage.checkpoints import find_damage, list_checkpoints
 
 SHARDS = "pytorch_model_fsdp_0"  # the folder of torch.distributed.checkpoint in a checkpoint of accelerate
-PREFIX = "model."  # of the weights in it
+WEIGHT_PREFIX = "model."  # of the weights in it
 
 
 def consolidate(checkpoint: Path, output: Path) -> Path:
@@ -96,4 +96,4 @@ def read_weights(shards: Path) -> dict[str, torch.Tensor]:
     known: Any = reader.read_metadata().state_dict_metadata
     weights = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in known.items()}
     load(weights, storage_reader=reader, no_dist=True)
-    return {name.removeprefix(PREFIX): value for name, value in weights.items()}
+    return {name.removeprefix(WEIGHT_PREFIX): value for name, value in weights.items()}

@@ -29,7 +29,7 @@ def load_first_block(recipe: DataRecipe, seed: int, needs_labels: bool, roles: S
     """
     check_stream_keys(recipe)
     source, others = split_source(recipe)
-    raw = {"train": resolve_paths(read_block(source, int(recipe.stream or 0)), recipe, find_root(source))}
+    raw = {"train": resolve_paths(read_block(source, int(recipe.stream or 0)), recipe, find_file_root(source))}
     if others:
         raw |= load_source(replace(recipe, source=others), needs_labels)
     if needs_labels and recipe.labels is None and not recipe.regression:
@@ -55,7 +55,7 @@ def build_stream(
 ) -> RowStream:
     """Builds the stream of all training rows. prepare: what a task does with the rows that `load_data` returns."""
     source, _ = split_source(recipe)
-    root = find_root(source)
+    root = find_file_root(source)
 
     def prepare_block(block: "Dataset") -> "Dataset":
         raw = {"train": resolve_paths(block, recipe, root)}
@@ -98,6 +98,6 @@ def read_block(source: str, rows: int) -> "Dataset":
     return Dataset.from_list(block)
 
 
-def find_root(source: str) -> Path:
+def find_file_root(source: str) -> Path:
     """Returns the folder to which the paths in a stream's rows are relative: that of its files."""
     return find_stream_files(source)[0].parent

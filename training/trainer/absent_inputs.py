@@ -28,7 +28,7 @@ def share_modalities(inputs: Mapping[str, Any]) -> dict[str, Any]:
             shape = describe_item(modality, own[modality]) if PartialState().process_index == source else None
             described: Any = broadcast_object_list([shape], from_process=source)[0]
             if not own[modality]:
-                completed |= build_absent(modality, described, count_rows(inputs), device)
+                completed |= build_absent(modality, described, count_batch_rows(inputs), device)
     return completed
 
 
@@ -67,7 +67,7 @@ def build_absent(
     }
 
 
-def count_rows(inputs: Mapping[str, Any]) -> int:
+def count_batch_rows(inputs: Mapping[str, Any]) -> int:
     """Returns the number of rows of a batch: that of its labels, of the decoder's texts, or of any modality."""
     names = ("labels", "decoder_input_ids", "image_indices")
     names += tuple(name for modality in MODALITIES for name in MODALITY_INPUTS[modality])
