@@ -48,7 +48,7 @@ def check_one_batch(subject: BuiltSubject, facts: dict[str, Any]) -> Iterator[Fi
     contradicting = facts.get("contradicting") or []
     with attach_model(subject) as whole:
         model: Any = subject.trained if not subject.name else whole
-        if not is_trained(subject, model):
+        if not learns_anything(subject, model):
             message = "nothing to try: every part is frozen or has a learning rate of 0"
             yield Finding(OVERFITTING_CHECK, "error", message, "train a part: see the lines about parts and settings")
             return
@@ -67,7 +67,7 @@ def check_one_batch(subject: BuiltSubject, facts: dict[str, Any]) -> Iterator[Fi
     yield judge_overfit(result, numbers, contradicting)
 
 
-def is_trained(subject: BuiltSubject, model: nn.Module) -> bool:
+def learns_anything(subject: BuiltSubject, model: nn.Module) -> bool:
     """Returns whether a part is trained at a rate above 0."""
     rates = subject.args.part_rates
     parts = group_parameters_by_part(model).items()
