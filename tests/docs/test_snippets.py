@@ -17,6 +17,7 @@ from .running import RUN, SHOWN, Page, split_commands
 # pages that take more than about two seconds: they train
 SLOW = {
     "docs/bad_input.md",
+    "docs/guides/doctor.md",
     "docs/guides/explanations.md",
     "docs/guides/fusions.md",
     "docs/guides/generation.md",
