@@ -1,22 +1,11 @@
 """Registers plait's classes with transformers' Auto classes."""
 
-from transformers import (
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForImageTextToText,
-    AutoModelForMaskedLM,
-    AutoModelForPreTraining,
-    AutoModelForQuestionAnswering,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    AutoModelForSpeechSeq2Seq,
-    AutoModelForVideoClassification,
-    AutoModelForZeroShotImageClassification,
-)
+from typing import Any
+
+import transformers
 
 from ..configuration import PlaitConfig
+from ..configuration.remote_code.auto_classes import AUTO_CLASSES
 from .backbone.model import PlaitModel
 from .tasks.causal_lm import PlaitForCausalLM
 from .tasks.classification import PlaitForClassification
@@ -26,24 +15,24 @@ from .tasks.pretraining import PlaitForPreTraining
 from .tasks.question_answering import PlaitForQuestionAnswering
 from .tasks.retrieval import PlaitForRetrieval
 
-REGISTERED = {
-    AutoModel: PlaitModel,
-    AutoModelForSequenceClassification: PlaitForClassification,
-    AutoModelForImageClassification: PlaitForClassification,
-    AutoModelForAudioClassification: PlaitForClassification,
-    AutoModelForVideoClassification: PlaitForClassification,
-    AutoModelForMaskedLM: PlaitForMaskedLM,
-    AutoModelForPreTraining: PlaitForPreTraining,
-    AutoModelForQuestionAnswering: PlaitForQuestionAnswering,
-    AutoModelForZeroShotImageClassification: PlaitForRetrieval,
-    AutoModelForCausalLM: PlaitForCausalLM,
-    AutoModelForSeq2SeqLM: PlaitForConditionalGeneration,
-    AutoModelForSpeechSeq2Seq: PlaitForConditionalGeneration,
-    AutoModelForImageTextToText: (PlaitForConditionalGeneration, PlaitForCausalLM),
+MODEL_CLASSES: dict[str, Any] = {
+    model_class.__name__: model_class
+    for model_class in (
+        PlaitModel,
+        PlaitForClassification,
+        PlaitForMaskedLM,
+        PlaitForPreTraining,
+        PlaitForQuestionAnswering,
+        PlaitForRetrieval,
+        PlaitForCausalLM,
+        PlaitForConditionalGeneration,
+    )
 }
 
 
 def register_auto_classes() -> None:
     """Makes `AutoModel*.from_pretrained` load a plait folder; calling it again changes nothing."""
-    for auto_class, model_class in REGISTERED.items():
-        auto_class.register(PlaitConfig, model_class, exist_ok=True)
+    for auto_class, names in AUTO_CLASSES.items():
+        classes = tuple(MODEL_CLASSES[name] for name in names)
+        registered: Any = classes if len(classes) > 1 else classes[0]
+        getattr(transformers, auto_class).register(PlaitConfig, registered, exist_ok=True)

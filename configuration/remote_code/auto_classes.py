@@ -14,6 +14,10 @@ AUTO_CLASSES: dict[str, tuple[str, ...]] = {
     "AutoModelForSeq2SeqLM": ("PlaitForConditionalGeneration",),
     "AutoModelForSpeechSeq2Seq": ("PlaitForConditionalGeneration",),
     "AutoModelForImageTextToText": ("PlaitForConditionalGeneration", "PlaitForCausalLM"),
+    "AutoModelForMultimodalLM": ("PlaitForConditionalGeneration", "PlaitForCausalLM"),
+    "AutoModelForVisualQuestionAnswering": ("PlaitForClassification", "PlaitForConditionalGeneration"),
+    "AutoModelForMaskedImageModeling": ("PlaitForPreTraining",),
+    "AutoModelForTextEncoding": ("PlaitModel",),
 }
 """The model classes by the Auto class; of several, the class that saved a folder loads it."""
 

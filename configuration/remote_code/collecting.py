@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
-from .source_tree import OwnImport, SourceModule, list_imports, read_module
+from .source_tree import OwnImport, SourceModule, list_imports, list_modules, read_module
 
 # a saved model does not run them: they compose models, read checkpoints of other models, and write its code
 LEFT_OUT_MODULES = frozenset(
     (
+        "configuration.cards",
         "configuration.remote_code",
         "modeling.checkpoints.families.registry",
         "modeling.checkpoints.sentence_modules",
@@ -48,13 +49,15 @@ class CollectedModules:
 
 
 def collect_modules(roots: Iterable[str], rows: Mapping[str, frozenset[str]]) -> CollectedModules:
-    """Collects the modules that the roots import, at any depth, and the roots.
+    """Collects the roots, the modules that they import at any depth, and the configs: a model and its processor, saved
+    one after the other, share their file.
 
     Raises CycleError for files that import one another in a circle.
     """
     found = CollectedModules(rows)
     graph: dict[str, list[str]] = {}
-    waiting = sorted({*roots, STAND_IN_MODULE})
+    configs = {f"configuration.{name}" for name in list_modules("configuration")}
+    waiting = sorted({*roots, *configs, STAND_IN_MODULE})
     while waiting:
         module = waiting.pop()
         if module not in graph:

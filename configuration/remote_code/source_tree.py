@@ -65,6 +65,11 @@ def iterate_defined_names(statement: ast.stmt) -> Iterator[str]:
         yield from (node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
 
 
+def list_modules(layer: str) -> list[str]:
+    """Returns the names of the files that lie in a layer's own folder."""
+    return sorted(path.stem for path in (ROOT / layer).glob("*.py") if path.stem != "__init__")
+
+
 @cache
 def read_module(name: str) -> SourceModule:
     """Reads a module of plait. Raises ValueError if there is none of this name."""

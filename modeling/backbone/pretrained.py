@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from os import PathLike
-from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -11,17 +9,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ...configuration import DOCUMENT, PlaitConfig, PlaitFusionConfig, PlaitVideoConfig, remote_code
+from ...configuration import DOCUMENT, PlaitConfig, PlaitFusionConfig, PlaitVideoConfig
 from ...configuration.base import PlaitBaseConfig
-from ...configuration.checksums import record_checksums
 from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
-from ...configuration.remote_code.entry import IS_FLAT
 from ..checkpoints.conversion.zeros import freeze_zeros
 from ..checkpoints.load_report import name_load_report
 from ..checkpoints.saved_folder import load_saved_folder, open_saved_folder
 from ..composition.components import TowerArgument
-from ..composition.composable import ComposableModel
 from ..composition.compose import compose
 from ..composition.from_checkpoint import from_checkpoint
 from ..composition.hub import (
@@ -37,11 +32,12 @@ from ..core.transformer import PlaitLayer
 from ..kernels.prepacking import drop_packed_weights, prepack_weights
 from ..kernels.training import choose_products
 from .parts import freeze
+from .sharing import ShareableModel
 
 PRETRAINING = "PlaitForPreTraining"
 
 
-class PlaitPreTrainedModel(ComposableModel):
+class PlaitPreTrainedModel(ShareableModel):
     """The base class of all plait models."""
 
     config_class = PlaitConfig
@@ -244,18 +240,6 @@ class PlaitPreTrainedModel(ComposableModel):
                 model._weight_conversions = []
         freeze_zeros((loaded[0] if isinstance(loaded, tuple) else loaded).parts.values())
         return loaded
-
-    def save_pretrained(
-        self, save_directory: str | PathLike[str], *args: Any, with_code: bool = False, **kwargs: Any
-    ) -> Any:
-        """Saves the model as transformers does, with the checksums of its files, which `plait check` compares; with
-        `with_code`, also the code by which it loads where plait is not installed (`export_code`)."""
-        writes = kwargs.get("is_main_process", not args or bool(args[0]))
-        with record_checksums(save_directory, writes):
-            saved = super().save_pretrained(save_directory, *args, **kwargs)
-            if with_code and writes and not IS_FLAT:
-                remote_code.write_code(Path(save_directory))
-            return saved
 
     @classmethod
     def _from_checkpoint(cls, name: Any, **kwargs: Any) -> Any:

@@ -6,20 +6,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult
 
+from ...configuration import cards
 from ...configuration.modalities import MODALITIES
 from ...configuration.version import VERSION
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.backbone.sharing import describe_model
 from ..data.loading import DataSplits
 from ..recipes.schema import Recipe
-from ..storage.atomic import write_text
 from ..storage.secret_values import find_secrets, hide_secrets
 from ..tasks.base import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+USE_ADAPTERS = 'from plait.training import load_run\n\nmodel, processor = load_run("{name}")'
 LIBRARIES = ("transformers", "torch", "datasets", "accelerate")
 BASELINE_NOTES = {
     "majority": "majority: always the most frequent training answer.",
@@ -29,42 +31,11 @@ BASELINE_NOTES = {
     "mean_image": "mean_image: always the mean training image.",
 }
 
-CARD_TEMPLATE = """---
-{metadata}
----
-
-# {name}
-
-A plait model for {task}, trained with plait {plait}.
-
-```python
-{usage}
-```
-
-## What it is made of
-
-```
-{composition}
-```
-
-{labels}
-
-## Data
-
-{data}
-
-## Results
-
-{results}
-{modalities}{comparison}
-## How to repeat it
-
-```
+HOW_TO_REPEAT = """```
 {command}
 ```
 
-The resolved recipe is `recipe.yaml` in this folder. Seed {seed}; Python {python}, {libraries}.
-"""
+The resolved recipe is `recipe.yaml` in this folder. Seed {seed}; Python {python}, {libraries}."""
 
 
 def write_card(
@@ -79,26 +50,34 @@ def write_card(
     name: str | None = None,
     modalities: str = "",
 ) -> None:
-    """Writes README.md into the folder of a run; `comparison` is the report of `plait compare` on this model and
-    others, `name` that of the model (default: the folder's), `modalities` what each modality adds."""
-    text = CARD_TEMPLATE.format(
-        metadata=_build_metadata(folder, recipe, task, data, results).to_yaml(),
-        name=name or folder.name,
-        task=task.name.replace("_", " "),
-        usage=_write_usage(task.auto_class, name or folder.name, recipe.lora is not None and not recipe.lora.merge),
-        plait=VERSION,
-        composition=model.composition(),
-        labels=_describe_labels(data),
-        data=_describe_data(recipe, task, data),
-        results="" if comparison else render_results_table(results),
-        comparison=f"{comparison}\n" if comparison else "\n",
-        modalities=f"\n## What each modality adds\n\n{modalities}\n" if modalities else "",
+    """Writes README.md into the folder of a run, unless somebody wrote or edited one; `comparison` is the report of
+    `plait compare` on this model and others, `name` that of the model (default: the folder's), `modalities` what each
+    modality adds."""
+    adapters = recipe.lora is not None and not recipe.lora.merge
+    facts = describe_model(model, name or folder.name)
+    facts.summary = f"A plait model for {task.name.replace('_', ' ')}, trained with plait {VERSION}."
+    facts.usage = USE_ADAPTERS.format(name=facts.name) if adapters else facts.usage
+    facts.sections = {
+        "Labels": _describe_labels(data),
+        "Data": _describe_data(recipe, task, data),
+        "Results": comparison or render_results_table(results),
+        "What each modality adds": modalities,
+        "How to repeat it": _describe_repetition(recipe, command),
+    }
+    facts.pipeline_tag = _find_hub_task(task, data)
+    facts.tags = list(dict.fromkeys((task.name, *facts.tags)))
+    facts.results = _build_results(recipe, facts.pipeline_tag, results)
+    cards.write_readme(folder, facts)
+
+
+def _describe_repetition(recipe: Recipe, command: str) -> str:
+    """Returns the command and the versions that the run was made with."""
+    return HOW_TO_REPEAT.format(
         command=hide_secrets(command, find_secrets(asdict(recipe))),
         seed=recipe.seed,
         python=platform.python_version(),
         libraries=", ".join(f"{name} {version(name)}" for name in LIBRARIES),
     )
-    write_text(folder / "README.md", str(ModelCard(text)))
 
 
 def render_results_table(results: dict[str, Any]) -> str:
@@ -114,40 +93,25 @@ def render_results_table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", " ".join(note for kind, note in BASELINE_NOTES.items() if kind in kinds)]).rstrip()
 
 
-def _write_usage(auto: str, folder: str, adapters: bool) -> str:
-    """Returns the lines that load the model and its processor."""
-    if adapters:
-        return f'from plait.training import load_run\n\nmodel, processor = load_run("{folder}")'
-    return (
-        f'{_write_imports(auto)}\n\nmodel = {auto}.from_pretrained("{folder}")\n'
-        f'processor = AutoProcessor.from_pretrained("{folder}")'
-    )
-
-
-def _write_imports(name: str) -> str:
-    """Returns the imports of an auto class of transformers, or of plait's own class where there is none."""
-    if name.startswith("Plait"):
-        return f"from plait import {name}\nfrom transformers import AutoProcessor"
-    return f"import plait\nfrom transformers import {name}, AutoProcessor"
-
-
 def _has_modality(data: "Dataset", modality: str) -> bool:
     return any(name.startswith(modality) for name in data.column_names)
 
 
-def _build_metadata(
-    folder: Path, recipe: Recipe, task: Task, data: DataSplits, results: dict[str, Any]
-) -> ModelCardData:
-    modalities = tuple(name for name in MODALITIES if data.train is not None and _has_modality(data.train, name))
-    hub_task = task.find_hub_task(modalities)
+def _find_hub_task(task: Task, data: DataSplits) -> str:
+    """Returns the Hub's name of the task for the modalities of the training data."""
+    return task.find_hub_task(
+        tuple(name for name in MODALITIES if data.train is not None and _has_modality(data.train, name))
+    )
+
+
+def _build_results(recipe: Recipe, hub_task: str, results: dict[str, Any]) -> list[EvalResult]:
+    """Returns the metrics of the model for the Hub's model-index."""
     source = _find_source_name(recipe)
-    found = [
+    return [
         EvalResult(hub_task, source, source, name, round(value, 6), dataset_split=split)
         for split, columns in results.items()
         for name, value in columns["model"].items()
     ]
-    named: dict[str, Any] = {"model_name": folder.name, "eval_results": found} if found else {}
-    return ModelCardData(library_name="plait", tags=["plait", task.name], **named)
 
 
 def _find_source_name(recipe: Recipe) -> str:

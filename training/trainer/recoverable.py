@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -13,6 +14,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput, unwrap_peft_model
 from transformers.utils import logging
 
+from ...configuration import cards
+from ...modeling.backbone.sharing import ShareableModel
 from ..optimization.arguments import PlaitTrainingArguments
 from ..recipes.errors import RecipeError, RunInterrupted
 from ..storage.atomic import UNFINISHED, write_json
@@ -26,6 +29,7 @@ from ..storage.checkpoints import (
 )
 from ..streams.rows import PLACE, RowStream
 from .absent_inputs import share_modalities
+from .card import write_trainer_card
 from .divergence import DivergenceGuard, check_weights
 from .sharding import allow_sharding_on_cpus, describe_checkpoint, find_sharded_plugin, gather_shards
 from .stopping import StopSignals
@@ -209,6 +213,33 @@ class RecoverableTrainer(Trainer):
         best = folder / f"checkpoint-{step}"
         if step and (step == self.state.global_step or best.is_dir()):
             self.state.best_model_checkpoint = str(best)
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: Any = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: Any = None,
+        dataset_tags: Any = None,
+        dataset: Any = None,
+        dataset_args: Any = None,
+    ) -> None:
+        """Writes plait's card of a plait model, unless somebody wrote or edited one; of any other, transformers'. What
+        else transformers takes (`language`, `license`, ...) is for its own card."""
+        model = self.accelerator.unwrap_model(self.model)
+        if not isinstance(model, ShareableModel):
+            super().create_model_card(
+                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
+            )
+        elif self.is_world_process_zero():
+            hub = self.hub_model_id
+            known = (
+                cards.read_remote_card(HfApi(token=self.args.hub_token), hub, self.args.hub_revision) if hub else None
+            )
+            folder = Path(str(self.args.output_dir))
+            write_trainer_card(folder, model, self.state, hub or model_name, tags, dataset, known)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self.is_staging:

@@ -3,12 +3,13 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from huggingface_hub import ModelCard
 
+from plait.configuration.cards import is_generated
 from plait.configuration.version import VERSION
 from plait.training.data.labels import REGRESSION, SINGLE, LabelSpec
 from plait.training.data.loading import DataSplits
@@ -22,6 +23,8 @@ from plait.training.runs.model_card import (
 )
 from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.registry import find_task
+
+from ...modeling.zoo import build as build_model
 
 MODEL = {"accuracy": 0.75, "loss": 0.33333}
 
@@ -77,26 +80,20 @@ def test_sizes_before_and_after_they_were_prepared_and_what_was_left_out(tmp_pat
     )
 
 
-def test_the_metadata_are_those_of_the_run(tmp_path: Path) -> None:
+def test_the_metadata_are_those_of_the_run() -> None:
     rows = Dataset.from_dict({"text": ["a"], "image.first": ["b"], "label": [0]})
     task, results = find_task("classification"), {"test": {"model": {"accuracy": 0.12345678}, "majority": {}}}
-    data = DataSplits({"train": rows}, None)
-    found = model_card._build_metadata(tmp_path / "run", build("some/dataset"), task, data, results)
-    assert (found.library_name, found.tags, found.model_name) == ("plait", ["plait", "classification"], "run")
-    (result,) = found.eval_results
+    both, texts = (DataSplits({"train": data}, None) for data in (rows, rows.select_columns("text")))
+    assert model_card._find_hub_task(task, both) == "image-text-to-text"
+    assert model_card._find_hub_task(task, texts) == "text-classification"
+    (result,) = model_card._build_results(build("some/dataset"), "image-text-to-text", results)
     assert (result.task_type, result.dataset_type, result.dataset_name) == ("image-text-to-text", *["some/dataset"] * 2)
     assert (result.metric_type, result.metric_value, result.dataset_split) == ("accuracy", 0.123457, "test")
-    texts = DataSplits({"train": rows.select_columns("text")}, None)
-    text = model_card._build_metadata(tmp_path, build("a"), task, texts, results)
-    assert text.eval_results[0].task_type == "text-classification"
-    nothing = model_card._build_metadata(tmp_path / "run", build("some/dataset"), task, DataSplits({}, None), {})
-    assert nothing.eval_results is None and nothing.get("model_name") is None
-    assert model_card._write_imports("PlaitForRetrieval").startswith("from plait import PlaitForRetrieval\n")
-    assert model_card._write_imports("AutoModel") == "import plait\nfrom transformers import AutoModel, AutoProcessor"
+    assert model_card._build_results(build("some/dataset"), "image-text-to-text", {}) == []
 
 
 def test_a_card_has_results_or_a_comparison(tmp_path: Path) -> None:
-    model: Any = SimpleNamespace(composition=lambda: "text: 1 layer")
+    model: Any = build_model("PlaitForMaskedLM", "text")
     task, data = find_task("masked_lm"), DataSplits({"train": Dataset.from_dict({"text": ["a"]})}, None)
     results = {"test": {"model": {"accuracy": 0.5}}}
     for name, comparison in (("plain", ""), ("compared", "| a comparison |")):
@@ -109,5 +106,12 @@ def test_a_card_has_results_or_a_comparison(tmp_path: Path) -> None:
         assert ("| a comparison |" in text) == bool(comparison) != ("| test | accuracy | 0.5000 |" in text)
         assert f"# {name}\n\nA plait model for masked lm, trained with plait {VERSION}." in text
         assert f'AutoModelForMaskedLM.from_pretrained("{name}")' in text and "```\nplait train x\n```" in text
-        assert "```\ntext: 1 layer\n```" in text and "Source: some/dataset. 1 rows for train." in text
+        assert f"```\n{model.composition()}\n```" in text and "Source: some/dataset. 1 rows for train." in text
         assert f"Seed 7; Python {platform.python_version()}, transformers {version('transformers')}, torch " in text
+        data_of_card = ModelCard(text).data
+        assert data_of_card.library_name == "plait" and data_of_card.pipeline_tag == "fill-mask"
+        assert data_of_card.tags[:2] == ["plait", "masked_lm"] and data_of_card.model_name == name
+        assert is_generated(text)
+        (folder / "README.md").write_text("by hand")
+        model_card.write_card(folder, recipe, task, model, data, results, "plait train x", comparison)
+        assert (folder / "README.md").read_text() == "by hand"
