@@ -33,9 +33,9 @@ PURPOSES = {
     "PlaitForImageAutoencoding": "turns images into latents and back",
 }
 LIMITS = (
-    "It was not measured on other data than named here, and answers as confidently where they differ. What is unfair or "
-    "wrong in its training data and in the checkpoints it is made of is in its answers too: check them on your own data "
-    "before people depend on them. The licences of the parts hold for the whole."
+    "It was not measured on other data than named here, and answers as confidently where they differ. What is unfair "
+    "or wrong in its training data and in the checkpoints it is made of is in its answers too: check them on your own "
+    "data before people depend on them. The licences of the parts hold for the whole."
 )
 
 

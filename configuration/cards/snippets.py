@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ..plait import PlaitConfig
 from ..remote_code.auto_classes import list_auto_classes
+from ..remote_code.entry import refer_to
 from ..retrieval import DOCUMENT
 
 
@@ -46,21 +47,33 @@ CLASSIFIERS = {
 def write_snippet(model_class: str, config: PlaitConfig, name: str, with_code: bool = False) -> str:
     """Writes the lines for a model of this class and config that is saved, with its processor, under this name."""
     auto = find_loading_class(model_class, config)
-    own = auto.startswith("Plait")
-    trust = ", trust_remote_code=True" if with_code and not own else ""
-    loaded = (("model", auto), ("processor", "AutoProcessor"))
     examples = [EXAMPLES[modality] for modality in list_inputs(model_class, config)]
-    head = (
-        [f"from plait import {auto}"] if own else [] if with_code else ["import plait  # its classes load the folder"]
-    )
-    head += sorted({example.library for example in examples if example.library})
-    head += [f"from transformers import {'AutoProcessor' if own else f'{auto}, AutoProcessor'}", ""]
-    head += [
+    imports = sorted({example.library for example in examples if example.library})
+    lines = list(dict.fromkeys(example.line for example in examples if example.line))
+    trust = ", trust_remote_code=True" if with_code else ""
+    load = [
         f'model = {auto}.from_pretrained("{name}"{trust})',
         f'processor = AutoProcessor.from_pretrained("{name}"{trust})',
     ]
-    lines = list(dict.fromkeys(example.line for example in examples if example.line))
-    return "\n".join([*head, "", *lines, *write_prediction(model_class, config)])
+    return "\n".join(
+        [*write_imports(auto, name, imports, with_code), *load, "", *lines, *write_prediction(model_class, config)]
+    )
+
+
+def write_imports(auto: str, name: str, imports: Sequence[str], with_code: bool) -> list[str]:
+    """Writes the imports, of an Auto class or of a class of plait, which may lie beside the model."""
+    if auto.startswith("Auto"):
+        first = [] if with_code else ["import plait  # its classes load the folder"]
+        return [*first, *imports, f"from transformers import {auto}, AutoProcessor", ""]
+    if not with_code:
+        return [f"from plait import {auto}", *imports, "from transformers import AutoProcessor", ""]
+    finder = "get_class_from_dynamic_module"
+    imports = [
+        *imports,
+        "from transformers import AutoProcessor",
+        f"from transformers.dynamic_module_utils import {finder}",
+    ]
+    return [*imports, "", f'{auto} = {finder}("{refer_to(auto, flat=True)}", "{name}")']
 
 
 def find_loading_class(model_class: str, config: PlaitConfig) -> str:

@@ -234,10 +234,8 @@ class RecoverableTrainer(Trainer):
                 language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
             )
         elif self.is_world_process_zero():
-            hub = self.hub_model_id
-            known = (
-                cards.read_remote_card(HfApi(token=self.args.hub_token), hub, self.args.hub_revision) if hub else None
-            )
+            hub, api = self.hub_model_id, HfApi(token=self.args.hub_token)
+            known = cards.read_remote_card(api, hub, self.args.hub_revision) if hub else None
             folder = Path(str(self.args.output_dir))
             write_trainer_card(folder, model, self.state, hub or model_name, tags, dataset, known)
 
