@@ -32,7 +32,7 @@ PURPOSES = {
     "PlaitForImageGeneration": "generates images",
     "PlaitForImageAutoencoding": "turns images into latents and back",
 }
-LIMITS = (
+USE_LIMITS = (
     "It was not measured on other data than named here, and answers as confidently where they differ. What is unfair "
     "or wrong in its training data and in the checkpoints it is made of is in its answers too: check them on your own "
     "data before people depend on them. The licences of the parts hold for the whole."
@@ -58,7 +58,7 @@ def describe_use(model_class: str, config: PlaitConfig) -> str:
     """Returns what a model is for, and its limits."""
     read = ", ".join(config.encoders) or ("text" if config.decoder_config is not None else "image")
     purpose = PURPOSES.get(model_class, PURPOSES["PlaitModel"])
-    return f"The model {purpose}; it reads {read}, like that of its training data. {LIMITS}"
+    return f"The model {purpose}; it reads {read}, like that of its training data. {USE_LIMITS}"
 
 
 def describe_parts(origins: Mapping[str, str]) -> list[PartOrigin]:

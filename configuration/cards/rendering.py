@@ -10,7 +10,7 @@ from huggingface_hub import ModelCardData
 from .facts import CardFacts
 from .licences import CARD_FILE, PartOrigin
 
-MARK = re.compile(r"\n<!-- plait wrote this card, and replaces it until it is edited: ([0-9a-f]{64}) -->\n*\Z")
+CARD_MARK = re.compile(r"\n<!-- plait wrote this card, and replaces it until it is edited: ([0-9a-f]{64}) -->\n*\Z")
 TEMPLATE = """---
 {metadata}
 ---
@@ -52,7 +52,7 @@ def compute_mark(text: str) -> str:
 
 def is_generated(text: str) -> bool:
     """Returns whether a card is as plait wrote it."""
-    found = MARK.search(text)
+    found = CARD_MARK.search(text)
     return found is not None and found[1] == compute_mark(text[: found.start()])
 
 

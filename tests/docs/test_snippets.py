@@ -44,6 +44,7 @@ NOT_RUN: dict[str, tuple[int, str]] = {
     "docs/guides/many_gpus.md": (1, "several devices"),
     "docs/guides/predict_and_search.md": (1, "several processes"),
     "docs/guides/serving.md": (3, "pip install, and servers that run until Ctrl-C"),
+    "docs/guides/sharing.md": (1, "a repository of the Hub"),
     "docs/quickstart.md": (2, "pip install, and make"),
 }
 COMMAND = re.compile(r"plait (?!demo:)|(pip|make|python|torchrun|accelerate|import|from) |\$ |>>> ")

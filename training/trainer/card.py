@@ -11,7 +11,7 @@ from ...modeling.backbone.sharing import ShareableModel, describe_model
 
 EVALUATION = "eval_"
 SPEEDS = ("_runtime", "_per_second")  # endings of what an evaluation measures beside the model
-UNNAMED = "data without a name"
+UNNAMED_DATA = "data without a name"
 
 
 def write_trainer_card(
@@ -35,7 +35,7 @@ def write_trainer_card(
     facts = describe_model(model, name or folder.resolve().name)
     given = [dataset] if isinstance(dataset, str) else [*(dataset or ())]
     metrics = find_last_evaluation(state)
-    source = ", ".join(given) or UNNAMED
+    source = ", ".join(given) or UNNAMED_DATA
     facts.tags = [*facts.tags, *([tags] if isinstance(tags, str) else tags or ())]
     facts.sections = {"Data": f"Trained on {source}, {state.global_step} steps.", "Results": render_metrics(metrics)}
     hub_task = facts.pipeline_tag or "other"
