@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .licences import find_origin
     from .model import describe_parts, describe_use, find_pipeline_tag
     from .pushing import push_folder, read_remote_card
-    from .rendering import is_generated, render_card, write_readme
+    from .rendering import is_generated, render_hub_card, write_readme
     from .snippets import write_snippet
 
 LAZY = {
@@ -20,7 +20,7 @@ LAZY = {
     "is_generated": ".rendering",
     "push_folder": ".pushing",
     "read_remote_card": ".pushing",
-    "render_card": ".rendering",
+    "render_hub_card": ".rendering",
     "write_readme": ".rendering",
     "write_snippet": ".snippets",
 }
@@ -34,7 +34,7 @@ __all__ = [
     "is_generated",
     "push_folder",
     "read_remote_card",
-    "render_card",
+    "render_hub_card",
     "write_readme",
     "write_snippet",
 ]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCard, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-CARD_FILE = "README.md"
+README_FILE = "README.md"
 NO_CHECKPOINT = ("fresh", "a ready model", "")  # what composing notes of weights that came from no checkpoint
 
 
@@ -28,10 +28,10 @@ def find_origin(part: str, source: str) -> PartOrigin:
         return PartOrigin(part, None)
     folder = Path(source).expanduser()
     if folder.is_dir():
-        data = read_metadata(folder / CARD_FILE)
+        data = read_metadata(folder / README_FILE)
         return PartOrigin(part, folder.resolve().name, find_licence(data), find_base_models(data))
     try:
-        cached = try_to_load_from_cache(source, CARD_FILE)
+        cached = try_to_load_from_cache(source, README_FILE)
     except HFValidationError:  # a path that is not there any more
         return PartOrigin(part, Path(source).name)
     data = read_metadata(Path(cached)) if isinstance(cached, str) else {}

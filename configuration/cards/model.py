@@ -11,7 +11,7 @@ SINGLE_TASKS = {
     "audio": "audio-classification",
     "video": "video-classification",
 }
-TASKS = {
+CLASS_TASKS = {
     "PlaitForCausalLM": "text-generation",
     "PlaitForMaskedLM": "fill-mask",
     "PlaitForQuestionAnswering": "question-answering",
@@ -20,7 +20,7 @@ TASKS = {
     "PlaitForImageGeneration": "text-to-image",
     "PlaitForImageAutoencoding": "image-to-image",
 }
-PURPOSES = {
+CLASS_PURPOSES = {
     "PlaitModel": "computes vectors of its inputs, for a head or a comparison of your own",
     "PlaitForClassification": "chooses among its labels, or predicts a number",
     "PlaitForCausalLM": "continues a text",
@@ -51,13 +51,13 @@ def find_pipeline_tag(model_class: str, config: PlaitConfig) -> str | None:
         return "image-text-to-text"
     if model_class == "PlaitForConditionalGeneration":
         return "automatic-speech-recognition" if modalities == ("audio",) else "text2text-generation"
-    return TASKS.get(model_class)
+    return CLASS_TASKS.get(model_class)
 
 
 def describe_use(model_class: str, config: PlaitConfig) -> str:
     """Returns what a model is for, and its limits."""
     read = ", ".join(config.encoders) or ("text" if config.decoder_config is not None else "image")
-    purpose = PURPOSES.get(model_class, PURPOSES["PlaitModel"])
+    purpose = CLASS_PURPOSES.get(model_class, CLASS_PURPOSES["PlaitModel"])
     return f"The model {purpose}; it reads {read}, like that of its training data. {USE_LIMITS}"
 
 

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 
 from .facts import CardFacts
-from .licences import CARD_FILE
+from .licences import README_FILE
 from .rendering import is_generated, write_readme
 
 
@@ -56,6 +56,6 @@ def push_folder(
 def read_remote_card(api: HfApi, repo_id: str, revision: str | None) -> str | None:
     """Returns the card of a repository; None if it has none."""
     try:
-        return Path(api.hf_hub_download(repo_id, CARD_FILE, revision=revision)).read_text(encoding="utf-8")
+        return Path(api.hf_hub_download(repo_id, README_FILE, revision=revision)).read_text(encoding="utf-8")
     except (EntryNotFoundError, RevisionNotFoundError):
         return None

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from .facts import CardFacts
-from .licences import CARD_FILE, PartOrigin
+from .licences import README_FILE, PartOrigin
 
 CARD_MARK = re.compile(r"\n<!-- plait wrote this card, and replaces it until it is edited: ([0-9a-f]{64}) -->\n*\Z")
 TEMPLATE = """---
@@ -28,7 +28,7 @@ TEMPLATE = """---
 """
 
 
-def render_card(facts: CardFacts) -> str:
+def render_hub_card(facts: CardFacts) -> str:
     """Renders a card, with a last line by which an edited card is known."""
     text = TEMPLATE.format(
         metadata=build_metadata(facts).to_yaml(),
@@ -58,10 +58,10 @@ def is_generated(text: str) -> bool:
 
 def write_readme(folder: Path, facts: CardFacts) -> bool:
     """Writes README.md into a folder unless there is one that somebody wrote or edited; returns whether it did."""
-    file = folder / CARD_FILE
+    file = folder / README_FILE
     if file.is_file() and not is_generated(file.read_text(encoding="utf-8")):
         return False
-    file.write_text(render_card(facts), encoding="utf-8")
+    file.write_text(render_hub_card(facts), encoding="utf-8")
     return True
 
 

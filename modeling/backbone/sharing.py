@@ -39,10 +39,10 @@ class ShareableModel(ComposableModel):
         def save(folder: str) -> None:
             self.save_pretrained(folder, with_code=with_code, **shards)
 
-        return cards.push_folder(save, repo_id, lambda name: describe_model(self, name, with_code), **kwargs)
+        return cards.push_folder(save, repo_id, lambda name: describe_card(self, name, with_code), **kwargs)
 
 
-def describe_model(model: ComposableModel, name: str, with_code: bool = False) -> Any:
+def describe_card(model: ComposableModel, name: str, with_code: bool = False) -> Any:
     """Returns what the card of a model says (`CardFacts`), saved under this name with its processor."""
     kind, config = type(model).__name__, model.config
     modalities = [*config.encoders]

@@ -12,7 +12,7 @@ from ...configuration import cards
 from ...configuration.modalities import MODALITIES
 from ...configuration.version import VERSION
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ...modeling.backbone.sharing import describe_model
+from ...modeling.backbone.sharing import describe_card
 from ..data.loading import DataSplits
 from ..recipes.schema import Recipe
 from ..storage.secret_values import find_secrets, hide_secrets
@@ -54,7 +54,7 @@ def write_card(
     `plait compare` on this model and others, `name` that of the model (default: the folder's), `modalities` what each
     modality adds."""
     adapters = recipe.lora is not None and not recipe.lora.merge
-    facts = describe_model(model, name or folder.name)
+    facts = describe_card(model, name or folder.name)
     facts.summary = f"A plait model for {task.name.replace('_', ' ')}, trained with plait {VERSION}."
     facts.usage = USE_ADAPTERS.format(name=facts.name) if adapters else facts.usage
     facts.sections = {

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult
 from transformers import TrainerState
 
 from ...configuration import cards
-from ...modeling.backbone.sharing import ShareableModel, describe_model
+from ...modeling.backbone.sharing import ShareableModel, describe_card
 
 EVALUATION = "eval_"
 SPEEDS = ("_runtime", "_per_second")  # endings of what an evaluation measures beside the model
@@ -32,7 +32,7 @@ def write_trainer_card(
     if known is not None and not cards.is_generated(known):
         (folder / "README.md").write_text(known, encoding="utf-8")
         return False
-    facts = describe_model(model, name or folder.resolve().name)
+    facts = describe_card(model, name or folder.resolve().name)
     given = [dataset] if isinstance(dataset, str) else [*(dataset or ())]
     metrics = find_last_evaluation(state)
     source = ", ".join(given) or UNNAMED_DATA

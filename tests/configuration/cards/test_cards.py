@@ -10,8 +10,8 @@ from huggingface_hub import EvalResult, ModelCard
 
 import plait
 from plait.configuration import cards
-from plait.configuration.cards.rendering import render_card
-from plait.modeling.backbone.sharing import describe_model
+from plait.configuration.cards.rendering import render_hub_card
+from plait.modeling.backbone.sharing import describe_card
 from plait.processing.saving import describe_processor
 
 from ...compatibility.tiny_models import TinyModel, build, list_tiny_models
@@ -56,7 +56,7 @@ def save(name: str, folder: Path) -> plait.PlaitConfig:
 
 def write_card(class_name: str, folder: Path) -> str:
     model = getattr(plait, class_name).from_pretrained(folder)
-    return render_card(describe_model(model, folder.name))
+    return render_hub_card(describe_card(model, folder.name))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -84,10 +84,10 @@ def test_what_a_card_says_of_a_model(tmp_path: Path) -> None:
     (tower / "README.md").write_text("---\nlicense: mit\nbase_model: some/bert\n---\n# a tower\n")
     image = plait.PlaitConfig(**list_tiny_models()["model_image_patches"].config).vision_config
     model = plait.PlaitForClassification.compose(text=str(tower), image=image, labels=["no", "yes"], verbose=False)
-    facts = describe_model(model, "user/model", with_code=True)
+    facts = describe_card(model, "user/model", with_code=True)
     facts.results = [EvalResult("other", "rows", "rows", "accuracy", 0.5)]
     facts.sections = {"Data": "Ten rows.", "Results": "| accuracy | 0.5 |"}
-    text = render_card(facts)
+    text = render_hub_card(facts)
     data = ModelCard(text).data
     assert (data.license, data.base_model, data.pipeline_tag) == ("mit", ["some/bert"], "image-text-to-text")
     assert data.library_name == "transformers" and data.model_name == "model"
@@ -97,7 +97,7 @@ def test_what_a_card_says_of_a_model(tmp_path: Path) -> None:
     assert str(model.composition()).splitlines()[0] in text
     assert all(f"## {title}" in text for title in ("What it is made of", "Data", "Results", "Intended use and limits"))
     assert 'from_pretrained("user/model", trust_remote_code=True)' in text and "import plait" not in text
-    assert "`pip install plait`" in render_card(describe_model(model, "user/model"))
+    assert "`pip install plait`" in render_hub_card(describe_card(model, "user/model"))
 
 
 def test_an_origin_without_a_card_has_no_licence(tmp_path: Path) -> None:
@@ -123,6 +123,6 @@ def test_a_card_that_somebody_edited_stays(tmp_path: Path) -> None:
 
 def test_the_card_of_a_processor(tmp_path: Path) -> None:
     processor = plait.PlaitProcessor.compose(text=make_tokenizer())
-    text = render_card(describe_processor(processor, "user/model"))
+    text = render_hub_card(describe_processor(processor, "user/model"))
     assert "processor of plait" in text and "tokenizer" in text and "What it is made of" not in text
     assert json.loads(json.dumps(ModelCard(text).data.to_dict()))["library_name"] == "plait"
