@@ -122,21 +122,20 @@ def select_finished_segments(tokens: list[int], first_timestamp: int | None, fra
 
 
 def generate_windows(
-    generate: Callable[..., Tensor], audio: LongAudio, prompts: Tensor, first_timestamp: int | None, end: Any
+    write: Callable[[Tensor, Tensor], list[list[int]]], audio: LongAudio, prompts: Tensor, first_timestamp: int | None
 ) -> list[list[int]]:
     """Generates the text of each row window by window, and returns its tokens, timestamps included.
 
-    generate: returns the tokens of `input_features`, behind `decoder_input_ids`; prompts: (batch, tokens), with which
-    each window's text begins; first_timestamp: the token of 0 seconds, None if the model generates no timestamps. The
-    windows of all rows that are not at their end are one batch.
+    write: returns the tokens of the text of each window, (rows, mel bins, window), behind its prompt, (rows, tokens);
+    prompts: (batch, tokens), with which each window's text begins; first_timestamp: the token of 0 seconds, None if the
+    model generates no timestamps. The windows of all rows that are not at their end are one batch.
     """
     starts, texts = [0] * len(audio.frames), [list[int]() for _ in audio.frames]
     while rows := [row for row, start in enumerate(starts) if start < audio.frames[row]]:
         windows = audio.cut(rows, [starts[row] for row in rows])
-        found = generate(input_features=windows, decoder_input_ids=prompts[rows])
-        for row, tokens in zip(rows, found[:, prompts.shape[1] :].tolist(), strict=True):
+        for row, tokens in zip(rows, write(windows, prompts[rows]), strict=True):
             frames = min(audio.window, audio.frames[row] - starts[row])
-            kept = select_finished_segments(select_window_tokens(tokens, end), first_timestamp, frames)
+            kept = select_finished_segments(tokens, first_timestamp, frames)
             texts[row] += kept.tokens
             starts[row] += kept.step
     return texts

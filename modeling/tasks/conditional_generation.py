@@ -1,6 +1,6 @@
 """Conditional generation: a decoder cross-attends to the fused tokens of the towers and generates text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Unpack
@@ -15,7 +15,21 @@ from ...configuration import PlaitConfig
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
 from ..generation.continuing import count_cached_tokens, is_whole_text
-from ..generation.long_audio import LongAudio, check_window_options, find_long_audio, generate_windows, pad_texts
+from ..generation.fallback import (
+    Fallback,
+    WindowScore,
+    compute_window_score,
+    generate_with_fallback,
+    take_fallback,
+)
+from ..generation.long_audio import (
+    LongAudio,
+    check_window_options,
+    find_long_audio,
+    generate_windows,
+    pad_texts,
+    select_window_tokens,
+)
 from ..generation.mixin import PlaitGenerationMixin
 from ..generation.whisper_prompt import PROMPT_OPTIONS, build_decoder_prompt, build_timestamp_processors
 from ..heads.language_model import (
@@ -57,14 +71,17 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         Speech models (Whisper) also take `language` (a name or code, one for all rows or a list; None: detected by a
         multilingual checkpoint), `task` ("transcribe" or "translate") and `return_timestamps`. A clip may be
         longer than the audio tower reads (`processor(..., audio_kwargs={"truncation": False})`): it is read in windows,
-        whose tokens are returned without the decoder prompt.
+        whose tokens are returned without the decoder prompt. With several temperatures, `temperature=(0.0, 0.2, ...)`,
+        a window whose text fails `compression_ratio_threshold`, `logprob_threshold` or `no_speech_threshold` is drawn
+        again at the next, as transformers' Whisper does; the same seed for each window makes it the same every time.
         """
         kwargs["generation_config"] = generation_config
         if inputs is not None:
             kwargs[self.main_input_name] = inputs
         self.check_generation(kwargs)
+        fallback = take_fallback(kwargs)
         if (audio := find_long_audio(self.config, kwargs)) is not None:
-            return self.generate_from_windows(audio, args, kwargs)
+            return self.generate_from_windows(audio, args, kwargs, fallback)
         if "text" not in self.model.towers and "input_ids" in kwargs:
             kwargs["decoder_input_ids"] = kwargs.pop("input_ids")
             kwargs["decoder_attention_mask"] = kwargs.pop("attention_mask", None)
@@ -90,7 +107,9 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
             given = kwargs.pop("generation_config")
             return library.generate(None, given, *args, encoder_outputs=context, **text_inputs, **kwargs)
 
-    def generate_from_windows(self, audio: LongAudio, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    def generate_from_windows(
+        self, audio: LongAudio, args: Sequence[Any], kwargs: dict[str, Any], fallback: Fallback | None = None
+    ) -> Tensor:
         """Generates the text of clips of which some are longer than the audio tower reads, these window by window: a
         window begins where the last finished segment of the one before ends or, for a model without timestamps, behind
         it. A clip of one window is read as it is alone.
@@ -101,17 +120,42 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         without, wanted = (self.find_option(name, kwargs) for name in ("no_timestamps_token_id", "return_timestamps"))
         check_window_options(kwargs, self.find_option("num_return_sequences", kwargs))
         first = None if without is None else without + 1
-        end, texts = self.find_option("eos_token_id", kwargs), [list[int]() for _ in audio.frames]
+        texts = [list[int]() for _ in audio.frames]
         for rows, timed in ((audio.short_rows, wanted), (audio.long_rows, wanted or first is not None)):
             if rows:
                 clips, options = audio.select(rows), {**kwargs, "return_timestamps": timed}
                 prompts, rest = self.build_window_prompts(clips, options, rows)
                 generate = partial(self.generate, None, kwargs["generation_config"], *args, **rest)
-                seeking = first if rows == audio.long_rows else None
-                found = generate_windows(generate, clips, prompts, seeking, end)
+                is_long = rows == audio.long_rows
+                write = self.build_window_writer(generate, fallback if is_long else None, kwargs)
+                found = generate_windows(write, clips, prompts, first if is_long else None)
                 for row, text in zip(rows, found, strict=True):
                     texts[row] = text if wanted or first is None else [token for token in text if token < first]
         return pad_texts(texts, self.find_option("pad_token_id", kwargs), audio.features)
+
+    def build_window_writer(
+        self, generate: Callable[..., Tensor], fallback: Fallback | None, kwargs: Mapping[str, Any]
+    ) -> Callable[[Tensor, Tensor], list[list[int]]]:
+        """Builds the function that returns the text of each window behind its prompt, with the fallback if there is
+        one."""
+        end, without = (self.find_option(name, kwargs) for name in ("eos_token_id", "no_timestamps_token_id"))
+        select = partial(select_window_tokens, end=end)
+        if fallback is None:
+            return lambda windows, prompts: [
+                select(tokens[prompts.shape[1] :])
+                for tokens in generate(input_features=windows, decoder_input_ids=prompts).tolist()
+            ]
+        last = end[0] if isinstance(end, (list, tuple)) else end
+
+        def score(window: Tensor, prompt: Tensor, text: list[int]) -> WindowScore:
+            tokens = torch.tensor([[*prompt[0].tolist(), *text]], device=prompt.device)
+            with torch.no_grad():
+                logits = self(input_features=window, decoder_input_ids=tokens).logits[0]
+            silence = None if without is None else without - 1
+            return compute_window_score(logits, [*text, last], prompt.shape[1], silence)
+
+        vocabulary = self.config.get_text_config().vocab_size
+        return partial(generate_with_fallback, generate, score, fallback, select, vocabulary)
 
     def build_window_prompts(
         self, audio: LongAudio, kwargs: dict[str, Any], rows: Sequence[int]

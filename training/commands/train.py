@@ -14,6 +14,7 @@ from ..recipes.files import parse_overrides
 from ..recipes.schema import Recipe
 from ..reports.writing import REPORT_FILE
 from ..runs.recipe import load_recipe
+from ..runs.reporting import list_run_cautions
 from ..runs.train import Results, format_results
 from ..runs.train import train as train_task
 from .new import split_inputs
@@ -70,6 +71,8 @@ def print_trained(options: argparse.Namespace, recipe: Recipe, results: Results)
     """Prints the metrics of a run, where it lies and the page to open."""
     folder = Path(str(recipe.output_dir)).expanduser()
     page = folder / REPORT_FILE
-    lines = [format_results(results), f"saved in {recipe.output_dir}", *([f"open {page}"] if page.is_file() else [])]
-    content = {"output_dir": str(recipe.output_dir), "results": results}
+    cautions = list_run_cautions(folder, results)
+    lines = [format_results(results), *(f"note: {caution}" for caution in cautions), f"saved in {recipe.output_dir}"]
+    lines += [f"open {page}"] if page.is_file() else []
+    content = {"output_dir": str(recipe.output_dir), "results": results, "notes": cautions}
     print_results(options, "\n".join(lines), {**content, "report": str(page) if page.is_file() else None})

@@ -7,12 +7,15 @@ from transformers.utils import logging
 
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
+from ..reports.writing import REPORT_FILE
 from ..runs.claim import ClaimedFolder
 from ..runs.folder import CELLS, FolderKind
+from ..runs.reporting import is_report_wanted
 from ..storage.atomic import replace_file, write_json, write_text
 from ..storage.secret_values import find_secrets, hide_secrets
 from .best_model import save_best_model
 from .experiment import Experiment
+from .page import render_comparison
 from .plot import draw_comparison
 from .report import PLOT_FILE, render_page
 from .summary import Comparison, summarize_comparison
@@ -32,8 +35,8 @@ COMPARISON_FOLDER = FolderKind(
 def compare(
     recipe: Recipe, command: str, overwrite: bool = False, resume: bool = False, allow_changed_data: bool = False
 ) -> Comparison:
-    """Runs every trial that is not finished yet, and writes compare.json, README.md and compare.png into the recipe's
-    output_dir, and the best fusion, trained on all rows, into its folder `best`.
+    """Runs every trial that is not finished yet, and writes compare.json, README.md, compare.png and report.html into
+    the recipe's output_dir, and the best fusion, trained on all rows, into its folder `best`.
 
     Raises:
         RecipeError: the folder exists (without `overwrite` or `resume`), or the recipe cannot be compared.
@@ -52,6 +55,8 @@ def compare(
         write_json(folder.path / "compare.json", comparison.content)
         write_text(folder.path / "README.md", render_page(comparison, recipe, command))
         save_plot(comparison, folder.path / PLOT_FILE)
+        if is_report_wanted(recipe):
+            write_text(folder.path / REPORT_FILE, render_comparison(comparison.content, recipe, folder.place, command))
         if recipe.compare.keep_best:
             save_best_model(experiment, comparison, folder, command)
         folder.finish()

@@ -46,6 +46,7 @@ def summarize_comparison(experiment: Experiment, answers: Mapping[str, TrialResu
         "chosen_elsewhere": table.compute_cross_fold_gain(singles, fusions),
         "majority": table.compute_majority(),
         "systems": [table.build_row(system, best_single) for system in experiment.systems],
+        "pairs": table.compare_pairs(),
         "audit": {system.name: table.measure_ablation(system) for system in fusions} if options.audit else {},
         "added": {system.name: table.measure_added(system) for system in fusions} if options.audit else {},
     }
@@ -141,6 +142,17 @@ class ComparisonTable:
             "parameters": facts[0]["parameters"],
             "seconds": float(np.mean([fact["seconds"] for fact in facts])),
             "steps": facts[0]["steps"],
+        }
+
+    def compare_pairs(self) -> dict[str, dict[str, Any]]:
+        """Returns for each system by how much it is better than each other one, paired."""
+        return {
+            name: {
+                other: self.compute_gain(values, others).interval.as_dict()
+                for other, others in self.values.items()
+                if other != name
+            }
+            for name, values in self.values.items()
         }
 
     def measure_ablation(self, system: System) -> dict[str, Any]:

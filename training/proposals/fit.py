@@ -19,6 +19,7 @@ from ..runs.folder import RUN_FOLDER
 from ..runs.loading import load_model
 from ..runs.predict import predict
 from ..runs.recipe import build_recipe
+from ..runs.reporting import list_run_cautions
 from ..runs.train import Results, format_results, train
 from ..storage.atomic import write_text
 from ..tasks.registry import find_task
@@ -116,7 +117,8 @@ def fit(
         print(f"{format_proposal(proposal)}\n", flush=True)
     results = train_proposed(chosen, proposal, "plait.fit", overwrite)
     if verbose and proposal is not None:
-        print(f"{format_results(results)}\nsaved in {chosen.output_dir}")
+        notes = "".join(f"note: {text}\n" for text in list_run_cautions(Path(str(chosen.output_dir)), results))
+        print(f"{format_results(results)}\n{notes}saved in {chosen.output_dir}")
     model, processor = load_model(str(chosen.output_dir), chosen, find_task(chosen.task))
     return FittedModel(model, processor, results, Path(str(chosen.output_dir)), chosen)
 

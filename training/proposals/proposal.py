@@ -18,6 +18,7 @@ from .schedule import plan_training
 from .table import SourceTable, read_table
 from .target import TargetFacts, describe_target, find_target_column, shorten_names
 from .towers import list_cached_models
+from .vocabulary import describe_vocabulary
 
 PROPOSED_TASKS = ("classification", REGRESSION, "generation", "retrieval", "image_generation")
 TASK_OF_TARGET = {"classes": "classification", "labels": "classification", "number": "classification"}
@@ -160,6 +161,8 @@ def build_proposal(
         reasons[key] = "as given"
     notes = [*(target.notes if target is not None else ()), *inputs.notes, *describe_small_table(table)]
     notes += describe_fresh_towers(model.fresh, rows)
+    texts = [name for name in inputs.used if columns[name].kind == "text"]
+    notes += describe_vocabulary(table, texts, model.towers.get("text"))
     shown = list_columns(columns, inputs, target, TARGET_ROLES.get(task, ""))
     return Proposal(content, reasons, shown, list_choices(content, reasons, model, target), notes, table)
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ...configuration.messages import to_one_line
+from ..explanations.pages.report_table import render_lines
 from ..storage.atomic import replace_file
 from .comparison import REPORT_RESAMPLES, MetricComparison, format_comparison
 from .figures import CHART_BLUE, CHART_GREY, CHART_LINE, CHART_ORANGE, new_figure
 from .inputs import to_url
-from .page import render_errors, render_lines, section, wrap_page
+from .page import render_errors, section, wrap_page
 from .writing import NO_MATPLOTLIB, REPORT_DPI
 
 

@@ -4,44 +4,28 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-# the browser itself refuses whatever is not on the page
-POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-REPORT_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1.2rem; color: #1b1b1b }}
-h1 {{ font-size: 1.6rem; margin: 0 0 .2rem }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem }}
-h3 {{ font-size: .95rem; margin: 1.2rem 0 .5rem; color: #444 }}
-.lead, .note {{ color: #555 }} .note {{ font-size: .87rem }}
-table {{ border-collapse: collapse; margin: .4rem 0 }} th {{ text-align: left; font-weight: 600 }}
-td, th {{ padding: .25rem .8rem; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }}
-td.number {{ text-align: right; white-space: nowrap }} section {{ overflow-x: auto }}
-figure {{ margin: 0 0 1rem }} figure img {{ max-width: 100% }}
-.grown img {{ min-width: min(100%, 26rem); image-rendering: pixelated }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .8rem }}
-.card {{ border: 1px solid #ddd; border-left: 4px solid #bbb; border-radius: .3rem; padding: .6rem .8rem }}
-.card.right {{ border-left-color: #2a7d4f }} .card.wrong {{ border-left-color: #c8641e }}
-.card p {{ margin: .25rem 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem }}
-.card img {{ max-width: 100%; border-radius: .2rem }} .card audio, .card video {{ width: 100% }}
-.name {{ color: #777; font-size: .78rem }} .answer {{ font-weight: 600 }}
-.found {{ display: flex; flex-wrap: wrap; gap: .4rem; margin-top: .4rem }}
-.found .card {{ flex: 1 1 8rem; max-width: 11rem; padding: .35rem .45rem }} .found p {{ font-size: .78rem }}
-.wide {{ grid-column: 1 / -1 }}
-pre {{ white-space: pre-wrap; background: #f6f6f6; padding: .7rem; font-size: .8rem; overflow-x: auto }}
-.error {{ background: #fdf1e7; padding: .5rem .8rem; border-left: 4px solid #c8641e }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p class="lead">{lead}</p>
-{body}
-</body>
-</html>
+from ..explanations.pages.frame import frame_page
+from ..explanations.pages.report_table import render_lines, render_markdown
+
+STYLE_OF_REPORTS = """
+body { max-width: 66rem }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
+h3 { font-size: .95rem; margin: 1.2rem 0 .5rem; color: #444 }
+.lead { color: #555 }
+td, th { padding: .25rem .8rem; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }
+section { overflow-x: auto } figure { margin: 0 0 1rem }
+.grown img { min-width: min(100%, 26rem); image-rendering: pixelated }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .8rem }
+.card { border: 1px solid #ddd; border-left: 4px solid #bbb; border-radius: .3rem; padding: .6rem .8rem }
+.card.right { border-left-color: #2a7d4f } .card.wrong { border-left-color: #c8641e }
+.card p { margin: .25rem 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem }
+.card img { border-radius: .2rem } .card audio, .card video { width: 100% }
+.name { color: #777; font-size: .78rem } .answer { font-weight: 600 }
+.found { display: flex; flex-wrap: wrap; gap: .4rem; margin-top: .4rem }
+.found .card { flex: 1 1 8rem; max-width: 11rem; padding: .35rem .45rem } .found p { font-size: .78rem }
+.wide { grid-column: 1 / -1 }
+pre { white-space: pre-wrap; background: #f6f6f6; padding: .7rem; font-size: .8rem; overflow-x: auto }
+.error { background: #fdf1e7; padding: .5rem .8rem; border-left: 4px solid #c8641e }
 """
 
 
@@ -54,6 +38,7 @@ def render_report(content: Mapping[str, Any], figures: Mapping[str, tuple[str, s
     if content["split"]:
         lead += f", measured on {content['rows']:,} rows of the split {escape(content['split'])}"
     parts = [render_errors(content["errors"]), section("Results", render_results(content["metrics"]))]
+    parts.append(render_errors(content.get("cautions", ())))  # none in reports of earlier versions
     parts += [
         section(heading, f'<figure><img src="{url}" alt="{escape(heading)}"></figure>')
         for heading, url in figures.values()
@@ -73,7 +58,7 @@ def render_report(content: Mapping[str, Any], figures: Mapping[str, tuple[str, s
 
 def wrap_page(title: str, lead: str, body: str) -> str:
     """Returns a whole page; the title is text, lead and body are HTML."""
-    return REPORT_PAGE.format(policy=POLICY, title=escape(title), lead=lead, body=body)
+    return frame_page(title, f'<p class="lead">{lead}</p>\n{body}', STYLE_OF_REPORTS)
 
 
 def section(heading: str, body: str) -> str:
@@ -96,33 +81,6 @@ def render_results(results: Mapping[str, Any]) -> str:
         for name in columns["model"]:
             lines.append([split, name, *(format_number(columns.get(kind, {}).get(name)) for kind in kinds)])
     return render_lines(lines)
-
-
-def render_lines(lines: Sequence[Sequence[str]]) -> str:
-    """Returns a table; the first line is its head, and cells that are numbers stand right."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in lines[0])
-    body = "".join(f"<tr>{''.join(map(render_cell, line))}</tr>\n" for line in lines[1:])
-    return f"<table>\n<tr>{head}</tr>\n{body}</table>"
-
-
-def render_markdown(text: str) -> str:
-    """Returns paragraphs and tables of Markdown as HTML."""
-    parts = []
-    for block in text.split("\n\n"):
-        lines = [line.strip("|").split("|") for line in block.splitlines() if "---" not in line]
-        cells = [[cell.strip() for cell in line] for line in lines]
-        parts.append(render_lines(cells) if block.startswith("|") else f'<p class="note">{escape(block)}</p>')
-    return "\n".join(parts)
-
-
-def render_cell(text: str) -> str:
-    """Returns a cell of a table."""
-    return f'<td class="number">{escape(text)}</td>' if begins_as_number(text) else f"<td>{escape(text)}</td>"
-
-
-def begins_as_number(text: str) -> bool:
-    """Returns whether a cell begins as a number does."""
-    return text.lstrip("+-")[:1].isdigit()
 
 
 def format_number(value: Any) -> str:

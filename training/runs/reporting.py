@@ -19,6 +19,7 @@ from ..metrics.retrieval import RetrievalMetrics
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
 from ..reports.answers import OTHER, Answers, select_evenly
+from ..reports.cautions import list_cautions
 from ..reports.collecting import collect_answers
 from ..reports.comparison import MetricComparison, compare_answers
 from ..reports.examples import choose_examples, choose_queries, list_input_columns
@@ -93,6 +94,7 @@ def build_report(folder: Path, found: Evaluated) -> tuple[dict[str, Any], Answer
         "seed": found.recipe.seed,
         "labels": labels,
         "metrics": found.results,
+        "cautions": list_cautions(found.results, {name: len(split) for name, split in found.data.splits.items()}),
         "history": [dict(entry) for entry in found.history],
         "composition": str(found.model.composition()),
         "examples": show_examples(found, answers, rows, labels, errors),
@@ -149,6 +151,14 @@ def describe_measurement(found: Evaluated, answers: Answers) -> list[str]:
     if answers.texts and len(answers.texts) < answers.count:
         notes.append(f"{len(answers.texts):,} generated texts at even distances are kept in report/.")
     return notes
+
+
+def list_run_cautions(folder: Path, results: Mapping[str, Any]) -> list[str]:
+    """Returns what to keep in mind of the metrics of a finished run, by the numbers of its rows (see
+    `list_cautions`); of several tasks nothing."""
+    data = read_run_file(folder.expanduser()).get("data", {})
+    measured = {split: columns for split, columns in results.items() if "model" in columns}
+    return list_cautions(measured, {split: facts.get("rows", 0) for split, facts in data.items()})
 
 
 def renew_run_report(folder: Path) -> Path:

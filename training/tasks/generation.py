@@ -9,7 +9,8 @@ from huggingface_hub.dataclasses import strict
 
 from ...configuration import MODALITIES
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
-from ...modeling.generation.long_audio import count_window_frames
+from ...modeling.generation.fallback import FALLBACK_OPTIONS
+from ...modeling.generation.long_audio import count_window_frames, find_long_audio
 from ...modeling.tasks.conditional_generation import PlaitForConditionalGeneration
 from ...processing import PlaitProcessor
 from ..data.inputs import count_row_tokens, count_target_tokens, encode_target_labels, find_images
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 @dataclass
 class GenerationSettings(Settings):
     """`max_target_length`: tokens of a target in training at most, with its end token. `references`: how a row with
-    several targets is trained on: "each" makes a row of each target, "drawn" picks one at random in every epoch."""
+    several targets is trained on: "each" makes a row of each target, "drawn" picks one at random in every epoch.
+    `temperature_fallback`: of speech that is longer than a window, a window whose text repeats itself or is unlikely is
+    drawn again at higher temperatures (by a fixed seed) in predictions, unless they are sampled anyway."""
 
     max_target_length: int | None = None
+    temperature_fallback: bool = True
     references: Literal["drawn", "each"] = "drawn"
 
 
@@ -126,6 +130,10 @@ class Generation(Task):
         """Yields `generated_text` for each row; a speech model reads long clips in windows."""
         windows = count_window_frames(model.config) is not None
         inputs = move_to_device(collator.encode_inputs(rows, whole_clips=windows), model)
+        config: Any = model.generation_config
+        is_long = windows and find_long_audio(model.config, inputs) is not None
+        if is_long and collator.settings.temperature_fallback and not config.do_sample:
+            inputs |= FALLBACK_OPTIONS
         yield from ({"generated_text": text} for text in generate_texts(model, inputs, collator.processor))
 
     def find_hub_task(self, modalities: tuple[str, ...]) -> str:

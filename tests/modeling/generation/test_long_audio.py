@@ -11,6 +11,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from plait import PlaitForConditionalGeneration, PlaitProcessor, pipeline
+from plait.modeling.generation.fallback import FALLBACK_OPTIONS
 from plait.modeling.generation.long_audio import select_finished_segments
 from plait.modeling.generation.whisper_prompt import build_decoder_prompt
 from plait.training.data.tokenizer import train_tokenizer
@@ -148,8 +149,12 @@ def test_pipeline_and_predict_read_the_whole_clip(folders: dict[str, Path], tmp_
         out.writeframes((clip * 32767).clip(-32767, 32767).astype(np.int16).tobytes())
     model, processor = read(folders["english"])
     inputs = processor(audio=[str(file)], audio_kwargs={"truncation": False}, return_tensors="pt")
-    expected = processor.batch_decode(model.generate(**inputs), skip_special_tokens=True)[0].strip()
+    plain, expected = (
+        processor.batch_decode(model.generate(**inputs, **options), skip_special_tokens=True)[0].strip()
+        for options in ({}, FALLBACK_OPTIONS)
+    )
     recognise = pipeline("automatic-speech-recognition", model=str(folders["english"]), device="cpu")
+    assert recognise(str(file), temperature_fallback=False) == {"text": plain}
     assert recognise(str(file)) == {"text": expected}
     assert recognise([str(file), str(file)]) == [{"text": expected}] * 2
     task = find_task("generation")
@@ -197,3 +202,23 @@ def test_a_model_of_one_language_takes_neither_language_nor_task(options: dict[s
     assert build_decoder_prompt({**known, "lang_to_id": None}.get, 2, lambda tokens: [5, 5]) is None
     with pytest.raises(ValueError, match="this model transcribes one language only"):
         build_decoder_prompt({**known, **options}.get, 2, lambda tokens: [5, 5])
+
+
+def test_the_fallback_is_the_same_every_time_and_in_every_batch(folders: dict[str, Path]) -> None:
+    """Where no text fails, nothing changes; where all do, each window is drawn by its own seed."""
+    model = PlaitForConditionalGeneration.from_pretrained(folders["english"])
+    processor = PlaitProcessor.from_pretrained(folders["english"])
+
+    def read(clips: list[np.ndarray], **options: Any) -> list[list[int]]:
+        inputs = processor(audio=clips, sampling_rate=WINDOW, audio_kwargs={"truncation": False}, return_tensors="pt")
+        found = model.generate(**inputs, max_new_tokens=8, **options).tolist()
+        return [[token for token in row if token != END] for row in found]
+
+    long = [clip for clip in make_clips() if len(clip) > WINDOW]
+    usual = read(long)
+    assert read(long, temperature=(0.0, 1.0), compression_ratio_threshold=1e9, logprob_threshold=-1e9) == usual
+    failing: dict[str, Any] = {"temperature": (0.0, 1.0), "compression_ratio_threshold": -1.0}
+    drawn = read(long, **failing)
+    torch.manual_seed(5)  # whatever the state of the generator
+    assert read(long, **failing) == drawn != usual
+    assert read(long[1:], **failing) == drawn[1:]

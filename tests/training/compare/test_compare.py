@@ -58,7 +58,8 @@ def write_recipe(folder: Path, **compared: Any) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a finished comparison, only to be read, and what was printed."""
     folder = tmp_path_factory.mktemp("compare")
-    with redirect_stdout(StringIO()) as printed:
+    with redirect_stdout(StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLAIT_REPORT", "1")
         assert main(["compare", str(write_recipe(folder))]) == 0
     return folder / "compared", printed.getvalue()
 
@@ -135,6 +136,13 @@ def test_the_page_and_the_console_say_the_same(finished: tuple[Path, str]) -> No
         assert "Fusion helps**: early (best fusion)" in text
         assert "| always the majority | 0.2" in text
     assert "plait compare" in page and "| early |" in page
+    assert "<h2>Paired differences in " in (finished[0] / "report.html").read_text()
+    assert f"open {finished[0] / 'report.html'}" in finished[1]
+    content = read(finished[0])
+    gain = content["fusion_minus_single"]
+    assert content["pairs"][content["best_fusion"]][content["best_single"]] == gain
+    back = content["pairs"][content["best_single"]][content["best_fusion"]]
+    assert back["value"] == -gain["value"] and back["low"] == pytest.approx(-gain["high"])
 
 
 def test_a_comparison_goes_on_where_it_stopped(finished: tuple[Path, str], tmp_path: Path) -> None:

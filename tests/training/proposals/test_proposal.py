@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from plait.training.data.tokenizer import train_tokenizer
 from plait.training.proposals import towers
 from plait.training.proposals.proposal import Proposal, propose
 from plait.training.proposals.writing import format_proposal, write_commented_recipe
@@ -243,3 +244,18 @@ def test_a_number_is_called_regression_and_max_rows_is_in_the_plan(tmp_path: Pat
     shown = format_proposal(proposal)
     assert "task regression" in shown and "task classification" not in shown
     assert "rows: at most 20 train, 1,000 test" in shown
+
+
+def test_texts_that_the_vocabulary_does_not_fit_are_said(tmp_path: Path) -> None:
+    """A tokenizer that was trained on the reviews reads them in whole words, others in pieces or not at all."""
+    tokenizer = train_tokenizer([row["body"] for row in reviews(200)], 32, vocab_size=400, min_frequency=1)
+    tokenizer.save_pretrained(tmp_path / "tower")
+    notes = {}
+    for name, text in {"own": "{}", "strange": "Donaudampfschifffahrt {} Gesellschaftskapitaen"}.items():
+        rows = [{"body": text.format(row["body"]), "mood": row["mood"]} for row in reviews()]
+        if name == "strange":
+            rows = [{**row, "body": " ".join(word[::-1] for word in row["body"].split())} for row in rows]
+        proposal = propose_rows(tmp_path, rows, "mood", overrides={"model.text": str(tmp_path / "tower")})
+        notes[name] = [note for note in proposal.notes if "does not fit these texts" in note]
+    assert notes["own"] == [] and len(notes["strange"]) == 1
+    assert "tokens a word" in notes["strange"][0] and str(tmp_path / "tower") in notes["strange"][0]

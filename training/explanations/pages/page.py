@@ -10,50 +10,35 @@ from ....processing.images import read_image
 from ...data.media import READ_ERRORS, Row, list_present
 from ..results import Attribution, Explanation, RowExplanation
 from .colours import add_scale, draw_map, draw_overlay, enlarge, find_full_colour, to_css, to_data_url
-from .report_table import render_report_text
+from .frame import frame_page
+from .report_table import render_markdown
 
 LINE_WIDTH, LINE_DRAWN = 640, 90  # pixels of a timeline
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 1.5rem auto; padding: 0 1rem; color: #1b1b1b }}
-section {{ border-top: 1px solid #ccc; padding: .8rem 0 }}
-h2 {{ font-size: 1rem; margin: 0 }} h3 {{ font-size: .85rem; margin: .6rem 0 .2rem; color: #555; font-weight: 600 }}
-.word {{ padding: .1rem .15rem; border-radius: .2rem }} .value {{ color: #555; font-size: .85rem }}
-img {{ max-width: 100%; margin-right: .4rem; image-rendering: pixelated; vertical-align: top }}
-table {{ border-collapse: collapse; margin: .4rem 0 }} td, th {{ padding: .15rem .6rem; border: 1px solid #ddd }}
-th {{ text-align: left; font-weight: 600; background: #f5f5f5 }}
-input {{ font: inherit; padding: .3rem .5rem; width: 100%; box-sizing: border-box }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{introduction}</p>
-{reports}
-<input id="search" type="search" placeholder="search rows" aria-label="search rows">
-<p class="value" id="count"></p>
-{rows}
-<script>
+STYLE_OF_EXPLANATIONS = """
+body { max-width: 60rem }
+section { border-top: 1px solid #ccc; padding: .8rem 0 }
+h2 { font-size: 1rem; margin: 0 } h3 { font-size: .85rem; margin: .6rem 0 .2rem; color: #555; font-weight: 600 }
+.word { padding: .1rem .15rem; border-radius: .2rem } .value { color: #555; font-size: .85rem }
+img { margin-right: .4rem; image-rendering: pixelated; vertical-align: top }
+td, th { padding: .15rem .6rem; border: 1px solid #ddd } th { background: #f5f5f5 }
+input { font: inherit; padding: .3rem .5rem; width: 100%; box-sizing: border-box }
+"""
+SEARCH_FIELD = """<input id="search" type="search" placeholder="search rows" aria-label="search rows">
+<p class="value" id="count"></p>"""
+SEARCH_SCRIPT = r"""
 const field = document.getElementById("search"), sections = [...document.querySelectorAll("section")];
-function search() {{
-  const words = field.value.toLowerCase().split(/\\s+/).filter(Boolean);
+function search() {
+  const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
   let shown = 0;
-  for (const section of sections) {{
+  for (const section of sections) {
     section.hidden = !words.every(word => section.dataset.search.includes(word));
     shown += !section.hidden;
-  }}
+  }
   document.getElementById("count").textContent = shown + " of " + sections.length + " rows";
-}}
+}
 field.addEventListener("input", search);
 search();
-</script>
-</body>
-</html>
 """
 
 
@@ -68,13 +53,12 @@ def render_explanations(
 
     reports: further texts by their heading, such as the table of the check; their Markdown tables become tables.
     """
-    texts = "\n".join(f"<h2>{escape(name)}</h2>\n{render_report_text(text)}" for name, text in (reports or {}).items())
+    texts = [f"<h2>{escape(name)}</h2>\n{render_markdown(text)}" for name, text in (reports or {}).items()]
     sections = [
         render_row(number, row, found, unit) for number, (row, found) in enumerate(zip(rows, explanation, strict=True))
     ]
-    return PAGE.format(
-        title=escape(title), introduction=describe_method(explanation, unit), reports=texts, rows="\n".join(sections)
-    )
+    body = [f"<p>{describe_method(explanation, unit)}</p>", *texts, SEARCH_FIELD, *sections]
+    return frame_page(title, "\n".join(body), STYLE_OF_EXPLANATIONS, SEARCH_SCRIPT)
 
 
 def describe_method(explanation: Explanation, unit: str) -> str:

@@ -55,8 +55,8 @@ def test_what_a_user_wrote_is_text() -> None:
 def test_the_tables_of_reports_are_tables() -> None:
     text = f"Before.\n\n| | adds | 95 % |\n| --- | --- | --- |\n| text | +1 | - |\n| {EVIL} | -2 | [1, 2] |\n\nA note."
     page = build_page({"a report": text})
-    assert "<p>Before.</p>\n<table><tr><th></th><th>adds</th><th>95 %</th></tr><tr><td>text</td>" in page
-    assert "<td>-</td></tr>" in page and "</table>\n<p>A note.</p>" in page and "---" not in page
+    assert ">Before.</p>\n<table>\n<tr><th></th><th>adds</th><th>95 %</th></tr>\n<tr><td>text</td>" in page
+    assert "<td>-</td></tr>" in page and "A note.</p>" in page and "---" not in page
     assert page.count("<script>") == 1
 
 
