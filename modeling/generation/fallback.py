@@ -47,10 +47,9 @@ def take_fallback(options: dict[str, Any]) -> Fallback | None:
     Raises ValueError for an empty list, or a temperature below 0.
     """
     temperatures = options.get("temperature")
-    limits = [options.pop(name, None) for name in list(FALLBACK_OPTIONS)[1:]]
     if not isinstance(temperatures, (list, tuple)):
         return None
-    del options["temperature"]
+    _, *limits = (options.pop(name, None) for name in FALLBACK_OPTIONS)
     if not temperatures or min(temperatures) < 0:
         raise ValueError(f"temperature is {temperatures}: expected one number of at least 0, or several")
     return Fallback(tuple(float(number) for number in temperatures), *limits)

@@ -73,7 +73,8 @@ class PlaitForConditionalGeneration(LanguageModelHead, PlaitGenerationMixin, Pla
         longer than the audio tower reads (`processor(..., audio_kwargs={"truncation": False})`): it is read in windows,
         whose tokens are returned without the decoder prompt. With several temperatures, `temperature=(0.0, 0.2, ...)`,
         a window whose text fails `compression_ratio_threshold`, `logprob_threshold` or `no_speech_threshold` is drawn
-        again at the next, as transformers' Whisper does; the same seed for each window makes it the same every time.
+        again at the next, as transformers' Whisper does; the same seed for each window makes it the same every time (a
+        clip of one window is read once).
         """
         kwargs["generation_config"] = generation_config
         if inputs is not None:
