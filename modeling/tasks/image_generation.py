@@ -14,6 +14,7 @@ from ..backbone.pretrained import PlaitPreTrainedModel
 from ..composition.autoencoder import AutoencoderArgument
 from ..composition.components import TowerArgument
 from ..composition.image_generation import compose_image_generation
+from ..core.graphs import is_recording_graph
 from ..core.rows import check_present_rows
 from ..diffusion.autoencoder import build_autoencoder
 from ..diffusion.condition import Condition, ConditionScale, NullCondition
@@ -215,7 +216,7 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
         Raises ValueError for a row without any condition, if training hides none.
         """
         outputs = self.encode_towers(inputs)
-        wrong = next((name for name, output in outputs.items() if len(output.mask) != rows), None)
+        wrong = next((name for name, output in outputs.items() if output.mask.shape[0] != rows), None)
         if wrong is not None:
             raise ValueError(f"{wrong} has {len(outputs[wrong].mask)} rows for {rows} images: pass one for each")
         outputs = {name: output for name, output in outputs.items() if name in set(keep)}
@@ -247,17 +248,20 @@ class PlaitForImageGeneration(ImageSampler, PlaitPreTrainedModel):
         present = torch.zeros(rows, dtype=torch.bool, device=null.device)
         for mask in kept.values():
             present = present | mask.any(dim=1)
-        if not outputs or not bool(present.any()):
+        recorded = is_recording_graph()  # of which no size depends on what is present
+        if not outputs or not (recorded or bool(present.any())):
             return Condition(null.new_zeros(rows, 0, null.shape[-1]), present.new_zeros(rows, 0))
         if self.model.fusion is None:
             ((name, output),) = outputs.items()
             return Condition(self.condition_scale(output.last_hidden_state), kept[name])
+        chosen = slice(None) if recorded else present
         own = {
-            name: TowerOutput(output.last_hidden_state[present], kept[name][present])
-            for name, output in outputs.items()
+            name: TowerOutput(output.last_hidden_state[chosen], kept[name][chosen]) for name, output in outputs.items()
         }
         fused = self.model.fuse(self.model.fusion, own, {})
         tokens, mask = self.condition_scale(fused.last_hidden_state), fused.mask.bool()
+        if recorded:
+            return Condition(torch.where(present[:, None, None], tokens, 0), mask & present[:, None])
         whole = Condition(tokens.new_zeros(rows, *tokens.shape[1:]), mask.new_zeros(rows, mask.shape[1]))
         whole.tokens[present], whole.mask[present] = tokens, mask
         return whole

@@ -19,6 +19,7 @@ SLOW = {
     "docs/bad_input.md",
     "docs/guides/doctor.md",
     "docs/guides/explanations.md",
+    "docs/guides/export.md",
     "docs/guides/fusions.md",
     "docs/guides/generation.md",
     "docs/guides/lora.md",
@@ -41,6 +42,7 @@ SLOW = {
 NOT_RUN: dict[str, tuple[int, str]] = {
     "README.md": (1, "make, in a clone"),
     "docs/bad_input.md": (1, "half an hour of random calls"),
+    "docs/guides/export.md": (2, "pip install, and a script that needs no plait"),
     "docs/guides/many_gpus.md": (1, "several devices"),
     "docs/guides/predict_and_search.md": (1, "several processes"),
     "docs/guides/serving.md": (3, "pip install, and servers that run until Ctrl-C"),

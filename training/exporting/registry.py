@@ -13,12 +13,15 @@ from .encoders import (
     build_retrieval_graphs,
 )
 from .graphs import Graph
+from .images import build_autoencoding_graphs, build_image_generation_graphs
 
 BUILDERS: dict[str, Callable[[Any], list[Graph]]] = {
     "PlaitModel": build_feature_graphs,
     "PlaitForCausalLM": build_causal_graphs,
     "PlaitForClassification": build_classification_graphs,
     "PlaitForConditionalGeneration": build_seq2seq_graphs,
+    "PlaitForImageAutoencoding": build_autoencoding_graphs,
+    "PlaitForImageGeneration": build_image_generation_graphs,
     "PlaitForMaskedLM": build_masked_lm_graphs,
     "PlaitForQuestionAnswering": build_question_graphs,
     "PlaitForRetrieval": build_retrieval_graphs,

@@ -97,11 +97,11 @@ def write_graph(kind: Format, graph: Graph, path: Path) -> None:
     reason."""
     try:
         kind.write(graph, graph.trace(), path)
-    except (RuntimeError, OnnxExporterError) as error:
+    except (RuntimeError, TypeError, ValueError, OnnxExporterError) as error:
         causes = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
-        reason = next((line for line in str(causes[-1]).splitlines() if line.strip()), type(error).__name__)
+        reason = " ".join(str(causes[-1]).split("\n")[:3]) or type(error).__name__
         raise RunError(f"{graph.name} cannot be recorded as a graph: {reason}") from error
 
 
@@ -110,9 +110,8 @@ def write_companions(model: Any, processor: PlaitProcessor | None, folder: Path,
     model.config.save_pretrained(folder)
     if processor is None:
         return
-    processor.save_pretrained(folder)
-    if to == "onnx":
-        write_script(model, processor, folder)
+    if to != "onnx" or not write_script(model, processor, folder):
+        processor.save_pretrained(folder)
 
 
 def check_export_folder(folder: Path, overwrite: bool) -> None:

@@ -15,6 +15,7 @@ from ...configuration import (
     PlaitWaveformConfig,
 )
 from ...configuration.modalities import MODALITY_TABLE
+from ..recipes.errors import RecipeError
 
 Axes = dict[str, dict[int, str]]  # the dynamic axes of each input, by number
 
@@ -43,7 +44,7 @@ class Sample(NamedTuple):
 def make_tower_sample(config: PlaitConfig, tower: str, size: SampleSize, random: torch.Generator) -> Sample:
     """Makes the inputs of one tower, named as `forward` names those of its modality.
 
-    Raises ValueError for a tower whose inputs cannot be made by its config.
+    Raises RecipeError for a tower whose inputs cannot be made by its config.
     """
     modality = config.sides.get(tower, tower)
     part: Any = config.towers.get(tower) or config.towers[modality]
@@ -79,10 +80,10 @@ def make_image_sample(part: Any, size: SampleSize, random: torch.Generator) -> S
 
 
 def find_image_size(part: Any) -> int | list[int]:
-    """Returns the image size of a tower in pixels; raises ValueError for a config without one."""
+    """Returns the image size of a tower in pixels; raises RecipeError for a config without one."""
     found = getattr(part, "image_size", None)
     if found is None:
-        raise ValueError(
+        raise RecipeError(
             f"the {type(part).__name__} of a tower has no image_size, by which its images are made: set it in the "
             "config to the size that the processor makes"
         )
@@ -96,6 +97,11 @@ def to_pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
 
 def make_audio_sample(part: Any, size: SampleSize, random: torch.Generator) -> Sample:
     """Makes `input_features` or `input_values` of clips, as the tower reads them."""
+    if isinstance(part, PlaitRNNConfig):
+        raise RecipeError(
+            f"a recurrent audio tower ({part.rnn_type}) packs its clips by their lengths, on which no graph can "
+            "depend: it cannot be exported"
+        )
     if isinstance(part, PlaitWaveformConfig):
         samples = part.receptive_field * (size.length + 2)
         return make_items("audio", "input_values", (samples,), {2: "samples"}, size, random)
@@ -103,12 +109,10 @@ def make_audio_sample(part: Any, size: SampleSize, random: torch.Generator) -> S
         return make_items("audio", "input_values", (part.max_length, part.num_mel_bins), {}, size, random)
     bins = getattr(part, "num_mel_bins", None)
     if bins is None:
-        raise ValueError(
+        raise RecipeError(
             f"the audio of {type(part).__name__} cannot be made by its config: num_mel_bins is missing, only plait's"
             " own audio towers can be exported"
         )
-    if isinstance(part, PlaitRNNConfig):
-        return make_items("audio", "input_features", (bins, 4 * size.length), {3: "frames"}, size, random)
     return make_items("audio", "input_features", (bins, 2 * part.max_source_positions), {}, size, random)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...configuration.modalities import MODALITY_TABLE
 from ...processing import PlaitProcessor
 from . import standalone
 from .settings import build_script_settings, find_script_parts
@@ -85,18 +86,18 @@ if __name__ == "__main__":
 
 
 def write_script(model: Any, processor: PlaitProcessor, folder: Path) -> bool:
-    """Writes `predict.py` beside the graphs of a model, and the processor's parts that it loads. Returns whether there
-    is one: not for a class, or a modality, that it cannot read."""
+    """Writes `predict.py` beside the graphs of a model, and the parts of the processor that it loads, each in its
+    own folder. Returns whether there is one: not for a class, or a modality, that it cannot read."""
     name = next((kind.__name__ for kind in type(model).__mro__ if kind.__name__ in ANSWERS), None)
     parts = find_script_parts(model.config, processor)
     if name is None or parts is None:
         return False
     answer = ANSWERS["inline" if name == "PlaitForCausalLM" and model.config.inline else name]
-    for part in parts:
-        if part == "image":
-            processor.image_processor.save_pretrained(folder)
-        elif part == "audio":
-            processor.feature_extractor.save_pretrained(folder)
+    read = [MODALITY_TABLE[part].processor_part for part in parts]
+    decoding = ("tokenizer", "decoder_tokenizer") if PRINT_TEXTS in answer.call else ()
+    for part in (*read, *decoding):
+        if processor.find_part(part) is not None:
+            processor.find_part(part).save_pretrained(folder / part)
     settings = build_script_settings(model, processor)
     functions = [*COMMON_FUNCTIONS, *(READERS[part] for part in parts), *answer.functions]
     classes = sorted(
@@ -110,8 +111,13 @@ def write_script(model: Any, processor: PlaitProcessor, folder: Path) -> bool:
     )
     main = MAIN.format(
         arguments="\n".join(f"    {line}" for line in write_arguments(name, settings)),
-        parts=", ".join(f'"{part}": {PART_CLASSES[part]}.from_pretrained(HERE)' for part in parts),
-        call=answer.call.replace("{place}", "HERE / 'decoder_tokenizer'" if settings["decoder_tokenizer"] else "HERE"),
+        parts=", ".join(
+            f'"{part}": {PART_CLASSES[part]}.from_pretrained(HERE / "{place}")'
+            for part, place in zip(parts, read, strict=True)
+        ),
+        call=answer.call.replace(
+            "{place}", f'HERE / "{"decoder_tokenizer" if settings["decoder_tokenizer"] else "tokenizer"}"'
+        ),
     )
     code = [inspect.getsource(function) for function in functions]
     (folder / "predict.py").write_text("\n\n".join((head, *code, main)), encoding="utf-8")
