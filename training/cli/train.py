@@ -10,6 +10,7 @@ from .options import Commands, add_changed_data, add_launch_options, add_output_
 
 EPILOG_HEAD = "recipes that come with plait:"
 EPILOG_FOOT = """
+before a long training: plait doctor RECIPE examines it, its data and the memory it needs
 --key value overrides a value of the recipe: --seed 3 --training.learning_rate 1e-4
 keys and their meaning: plait keys [recipe | model | data | tokenizer | compare | training | settings]"""
 

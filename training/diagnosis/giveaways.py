@@ -54,9 +54,9 @@ def check_names_in_texts(
     if not known or len(known) < 0.5 * len(values):
         return
     named = [{n for n, pattern in patterns.items() if pattern.search(text)} for text, _ in known]
-    own = np.mean([value in found for found, (_, value) in zip(named, known, strict=True)])
-    other = np.mean([bool(found - {value}) for found, (_, value) in zip(named, known, strict=True)])
-    facts["texts_with_label_name"] = float(own)
+    own = float(np.mean([value in found for found, (_, value) in zip(named, known, strict=True)]))
+    other = float(np.mean([bool(found - {value}) for found, (_, value) in zip(named, known, strict=True)]))
+    facts["texts_with_label_name"] = own
     if own == 0:
         return
     message = f"the text contains the label's name in {format_share(own, 1)} of the training rows"
@@ -79,7 +79,7 @@ def collect_columns(subject: Subject) -> dict[str, tuple[list[Any], list[Any]]]:
     data, train = subject.recipe.data, subject.train
     joined = [name for value in data.columns.values() if isinstance(value, list) for name in value]
     names = list_text_inputs(subject, train.column_names)
-    label = data.columns.get("label", "label")
+    label: Any = data.columns.get("label", "label")
     if joined:
         train = choose_splits(load_source(data, True), data)["train"]
         names = joined

@@ -11,7 +11,6 @@ from ...configuration.modalities import MEDIA
 from ..data.labels import REGRESSION, SINGLE
 from ..data.media import TARGET_IMAGE, find_columns, iterate_columns, iterate_keys, iterate_target_keys
 from ..data.samplers import shuffle_indices
-from ..recipes.schema import CompareRecipe
 from .findings import Finding, count_of, format_share, name_some
 from .subject import Subject
 
@@ -82,6 +81,9 @@ def normalize_text(value: Any) -> str:
 
 def check_leakage(subject: Subject, keys: dict[str, SplitKeys], facts: dict[str, Any]) -> Iterator[Finding]:
     """Yields what the validation and test rows share with the training rows, and repeated training rows."""
+    if subject.recipe.compare.folds is not None:
+        yield Finding(LEAKAGE, "ok", "compare.folds joins all splits, and keeps rows with equal inputs together")
+        return
     train = keys["train"]
     shared = facts.setdefault("shared", {})
     found: list[Finding] = []
@@ -89,11 +91,7 @@ def check_leakage(subject: Subject, keys: dict[str, SplitKeys], facts: dict[str,
         if split != "train":
             shared[split] = count_shared(own, train)
             found += describe_shared(split, own, train, shared[split])
-    if subject.recipe.compare != CompareRecipe() and subject.recipe.compare.folds is not None:
-        found.append(
-            Finding(LEAKAGE, "ok", "compare.folds joins all splits, and keeps rows with equal inputs together")
-        )
-    elif len(keys) > 1 and not found:
+    if len(keys) > 1 and not found:
         seen = sum(len(own.numbers) for own in keys.values())
         found.append(Finding(LEAKAGE, "ok", f"no split shares a row with train ({count_of(seen, 'row')} compared)"))
     if len(train.numbers) < len(subject.train):

@@ -185,5 +185,7 @@ def check_clip_limit(subject: BuiltSubject, split: str, lengths: Sequence[float]
 
 def find_clip_limit(extractor: Any) -> float | None:
     """Returns the seconds that a feature extractor reads; None without a limit."""
-    samples = find_max_samples(extractor) if extractor is not None else None
+    if extractor is None:
+        return None
+    samples = find_max_samples(extractor)
     return None if samples is None else samples / extractor.sampling_rate
