@@ -19,15 +19,8 @@ from plait.training.runs.recipe import build_recipe
 from .clinic import COLOURS, MISTAKES, Case, use_images, write_rows
 
 FACTOR = 1.4  # between the estimate of memory and the peak
-QUICK = {
-    "shared_rows",
-    "label_in_the_text",
-    "label_under_another_name",
-    "labels_against_each_other",
-    "texts_that_are_cut",
-}
-QUICK |= {"a_mark_for_not_known", "rows_without_an_input", "a_frozen_head", "a_learning_rate_of_zero"}
-QUICK |= {"the_worst_is_the_best", "an_evaluation_without_rows"}
+QUICK = {"shared_rows", "label_in_the_text", "label_under_another_name", "texts_that_are_cut"}
+QUICK |= {"rows_without_an_input", "a_frozen_head", "the_worst_is_the_best", "an_evaluation_without_rows"}
 CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MISTAKES]
 
 
@@ -47,7 +40,7 @@ def test_a_planted_mistake_is_named(name: str, tmp_path: Path) -> None:
     assert found.is_sound == (level != "error")
 
 
-@pytest.mark.parametrize("has_images", [False, True])
+@pytest.mark.parametrize("has_images", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_sound_recipe_has_no_warning_and_is_left_alone(has_images: bool, tmp_path: Path) -> None:
     case = Case()
     if has_images:
@@ -79,6 +72,7 @@ def test_the_command_prints_as_it_finds_and_ends_with_its_code(
     assert "learning_rate" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rows_are_shown_as_the_model_reads_them(tmp_path: Path) -> None:
     case = Case()
     use_images(case, tmp_path)
