@@ -13,6 +13,7 @@ from .registration import register_with_transformers
 if TYPE_CHECKING:
     from .configuration.plait import PlaitConfig
     from .modeling.adaptation.lora import lora_config
+    from .modeling.adaptation.quantization import quantize
     from .modeling.backbone.model import PlaitModel
     from .modeling.tasks.causal_lm import PlaitForCausalLM
     from .modeling.tasks.classification import PlaitForClassification
@@ -61,6 +62,7 @@ __all__ = [
     "lora_config",
     "parameter_groups",
     "pipeline",
+    "quantize",
 ]
 
 LAZY = {
@@ -88,6 +90,7 @@ LAZY = {
     "lora_config": ".modeling.adaptation.lora",
     "parameter_groups": ".training.parameters",
     "pipeline": ".training.pipelines.factory",
+    "quantize": ".modeling.adaptation.quantization",
 }
 SUBPACKAGES = ("configuration", "modeling", "processing")  # `plait.modeling` needs no import of its own
 

@@ -13,6 +13,7 @@ from ...configuration import DOCUMENT, PlaitConfig, PlaitFusionConfig, PlaitVide
 from ...configuration.base import PlaitBaseConfig
 from ...configuration.hub import select_hub_options
 from ...configuration.modalities import MODALITIES, MODALITY_TABLE
+from ..adaptation.quantization import check_quantized_folder, finish_quantization, protect_layers
 from ..checkpoints.conversion.zeros import freeze_zeros
 from ..checkpoints.load_report import name_load_report
 from ..checkpoints.saved_folder import load_saved_folder, open_saved_folder
@@ -208,9 +209,11 @@ class PlaitPreTrainedModel(ShareableModel):
         The folder of another class with the same parts loads too: towers and fusion are kept, heads that it does not
         have are newly initialized. From a PlaitForPreTraining folder, a class without a decoder does not load it.
 
-        Takes every argument of transformers' `from_pretrained`. Reads safetensors, and pickled weights only with
-        `use_safetensors=False` (then with torch's `weights_only=True`). Heads that the checkpoint does not have are
-        newly initialized and listed in a warning; a plait folder has every tensor of the class that saved it.
+        Takes every argument of transformers' `from_pretrained`, and `quantize`: the parts of `plait.quantize`, such as
+        `{"decoder": "int4"}`. (A `quantization_config` leaves out what `quantize` does.) Reads safetensors, and pickled
+        weights only with `use_safetensors=False` (then with torch's `weights_only=True`). Heads that the checkpoint
+        does not have are newly initialized and listed in a warning; a plait folder has every tensor of the class that
+        saved it.
 
         Raises:
             OSError: no such folder or repository, no config.json, no weights, or only pickled ones.
@@ -219,8 +222,9 @@ class PlaitPreTrainedModel(ShareableModel):
                 another shape than the config says, or one that its class has no place for.
         """
         hub = select_hub_options(kwargs)
-        name = pretrained_model_name_or_path
+        name, quantized = pretrained_model_name_or_path, kwargs.pop("quantize", None)
         found = {} if name is None or config is not None else read_config_dict(name, hub)
+        check_quantized_folder(cls, found)
         if found and found.get("model_type") != PlaitConfig.model_type:
             loaded = cls._from_checkpoint(name, **kwargs)
         else:
@@ -228,17 +232,20 @@ class PlaitPreTrainedModel(ShareableModel):
             pretrained = PRETRAINING in (found.get("architectures") or ())
             if pretrained and found.get("is_encoder_decoder") and cls.decoder_kind is None and find_base_prefix(cls):
                 config = read_config_without_decoder(name, hub, kwargs)
+            kwargs = protect_layers(cls, lambda: config or PlaitConfig.from_pretrained(name, **hub), kwargs)
             renamed = pretrained and cls.pretraining_names
             names = {"key_mapping": dict(cls.pretraining_names)} if renamed else {}
-            whole = kwargs.pop("output_loading_info", False)
+            informs = kwargs.pop("output_loading_info", False)
             folder = None if name is None else open_saved_folder(name, architectures, kwargs)
             load = partial(super().from_pretrained, name, *model_args, config=config, **names, **kwargs)
             loaded: Any = load(output_loading_info=True) if folder is None else load_saved_folder(load, cls, folder)
-            loaded = loaded if whole else loaded[0]
+            loaded = loaded if informs else loaded[0]
             if renamed:  # else it would be saved under the names of the pretraining folder
                 model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
                 model._weight_conversions = []
-        freeze_zeros((loaded[0] if isinstance(loaded, tuple) else loaded).parts.values())
+        whole: Any = loaded[0] if isinstance(loaded, tuple) else loaded
+        freeze_zeros(whole.parts.values())
+        finish_quantization(whole, quantized)
         return loaded
 
     @classmethod
@@ -246,6 +253,7 @@ class PlaitPreTrainedModel(ShareableModel):
         overrides = {key: kwargs.pop(key) for key in (*PlaitConfig.__dataclass_fields__, "num_labels") if key in kwargs}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
         config, weights, generation = from_checkpoint(cls, name, overrides, pop_checkpoint_options(kwargs))
+        kwargs = protect_layers(cls, lambda: config, kwargs)
         with name_load_report(name):
             loaded = super().from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
