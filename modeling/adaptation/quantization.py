@@ -47,6 +47,8 @@ def quantize(model: ComposableModel, parts: Mapping[str, str]) -> dict[str, int]
         ValueError: a part without such layers, an unknown kind, one that the device does not have, a layer that fits no
             group of int4, or weights that are quantized, sharded, offloaded or beside an adapter already.
     """
+    if not parts:
+        return {}
     if find_spec("torchao") is None:
         raise ImportError("quantizing needs the package torchao: pip install 'plait[quantization]'")
     from torchao.quantization import quantize_
@@ -57,9 +59,7 @@ def quantize(model: ComposableModel, parts: Mapping[str, str]) -> dict[str, int]
     for part, layers in chosen.items():
         for layer in layers.values():
             quantize_(layer, configs[part], filter_fn=lambda module, name: True)
-    if chosen:
-        patterns = {find_pattern(layers): configs[part] for part, layers in chosen.items()}
-        install_quantizer(model, OrderedDict(patterns))
+    install_quantizer(model, OrderedDict((find_pattern(layers), configs[part]) for part, layers in chosen.items()))
     return {part: len(layers) for part, layers in chosen.items()}
 
 
@@ -230,10 +230,15 @@ def finish_quantization(model: Any, parts: Mapping[str, str] | None) -> None:
         quantize(model, parts)
 
 
+def is_quantized_weight(weight: Any) -> bool:
+    """Returns whether a weight is one of torchao's."""
+    return type(weight).__module__.startswith("torchao")
+
+
 def check_savable(model: nn.Module) -> None:
     """Raises ValueError if a model has weights of torchao that safetensors cannot hold, or that torchao was told to
     quantize past plait and transformers."""
-    held = {name: weight for name, weight in model.named_parameters() if type(weight).__module__.startswith("torchao")}
+    held = {name: weight for name, weight in model.named_parameters() if is_quantized_weight(weight)}
     if not held:
         return
     from torchao.prototype.safetensors.safetensors_utils import ALLOWED_TENSORS_SUBCLASSES

@@ -1,5 +1,5 @@
-"""The quantizer of models with weights of torchao: transformers' own, which also says whether adapters beside these
-weights can be trained, and makes them weights of the model's dtype again."""
+"""The quantizer of models with weights of torchao: transformers' own, which also lets what is beside these weights be
+trained, and makes them weights of the model's dtype again."""
 
 from functools import cache
 from typing import Any
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-# torchao's configs whose layers pass gradients to their input
-TRAINABLE = ("Int8WeightOnlyConfig", "IntxWeightOnlyConfig", "Float8WeightOnlyConfig")
+# torchao's weights whose layers pass gradients to their input, if the input is not quantized too
+DIFFERENTIABLE = ("Int8Tensor", "IntxUnpackedToInt8Tensor", "Float8Tensor")
 
 
 def build_quantizer(config: Any) -> Any:
@@ -22,11 +22,8 @@ def build_quantizer_class() -> Any:
     from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 
     class PartsQuantizer(TorchAoHfQuantizer):
-        @property
-        def is_trainable(self) -> bool:
-            kind = self.quantization_config.quant_type
-            kinds = getattr(kind, "fqn_to_config", {"": kind}).values()
-            return all(type(each).__name__ in TRAINABLE for each in kinds)
+        # adapters, heads and other parts are trained, and a Trainer also evaluates: `blocks_gradients` says what cannot
+        is_trainable = is_qat_trainable = True
 
         def dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
             dequantize_layers(model, dtype)
@@ -34,6 +31,14 @@ def build_quantizer_class() -> Any:
             return model
 
     return PartsQuantizer
+
+
+def blocks_gradients(weight: Any) -> bool:
+    """Returns whether no gradient passes through a layer with this weight of torchao to the layer's input."""
+    rounds_input = getattr(weight, "act_quant_kwargs", None) is not None
+    return type(weight).__module__.startswith("torchao") and (
+        rounds_input or type(weight).__name__ not in DIFFERENTIABLE
+    )
 
 
 def dequantize_layers(model: nn.Module, dtype: torch.dtype | None) -> None:

@@ -226,7 +226,7 @@ class PlaitPreTrainedModel(ShareableModel):
         found = {} if name is None or config is not None else read_config_dict(name, hub)
         check_quantized_folder(cls, found)
         if found and found.get("model_type") != PlaitConfig.model_type:
-            loaded = cls._from_checkpoint(name, **kwargs)
+            loaded, renamed = cls._from_checkpoint(name, **kwargs), False
         else:
             architectures = found.get("architectures") or getattr(config, "architectures", None) or ()
             pretrained = PRETRAINING in (found.get("architectures") or ())
@@ -240,12 +240,11 @@ class PlaitPreTrainedModel(ShareableModel):
             load = partial(super().from_pretrained, name, *model_args, config=config, **names, **kwargs)
             loaded: Any = load(output_loading_info=True) if folder is None else load_saved_folder(load, cls, folder)
             loaded = loaded if informs else loaded[0]
-            if renamed:  # else it would be saved under the names of the pretraining folder
-                model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
-                model._weight_conversions = []
-        whole: Any = loaded[0] if isinstance(loaded, tuple) else loaded
-        freeze_zeros(whole.parts.values())
-        finish_quantization(whole, quantized)
+        model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
+        if renamed:  # else it would be saved under the names of the pretraining folder
+            model._weight_conversions = []
+        freeze_zeros(model.parts.values())
+        finish_quantization(model, quantized)
         return loaded
 
     @classmethod

@@ -8,6 +8,7 @@ from ...configuration import cards, remote_code
 from ...configuration.checksums import record_checksums
 from ...configuration.remote_code.entry import IS_FLAT
 from ...configuration.version import VERSION
+from ..adaptation.quantization import check_savable
 from ..composition.composable import ComposableModel
 
 
@@ -18,7 +19,11 @@ class ShareableModel(ComposableModel):
         self, save_directory: str | PathLike[str], *args: Any, with_code: bool = False, **kwargs: Any
     ) -> Any:
         """Saves the model as transformers does, with the checksums of its files, which `plait check` compares; with
-        `with_code`, also the code by which it loads where plait is not installed (`plait export-code`)."""
+        `with_code`, also the code by which it loads where plait is not installed (`plait export-code`).
+
+        Raises ValueError for quantized weights that safetensors cannot hold.
+        """
+        check_savable(self)
         writes = kwargs.get("is_main_process", not args or bool(args[0]))
         with record_checksums(save_directory, writes):
             saved = super().save_pretrained(save_directory, *args, **kwargs)

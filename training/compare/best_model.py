@@ -9,6 +9,7 @@ from ...configuration.version import VERSION
 from ..data.loading import DataSplits
 from ..recipes.files import save_recipe
 from ..recipes.schema import Recipe
+from ..runs.adapters import save_adapted
 from ..runs.claim import ClaimedFolder
 from ..runs.folder import CHECKPOINTS, RECIPE_FILE, RUN_FOLDER
 from ..runs.model_card import write_card
@@ -36,7 +37,10 @@ def save_best_model(experiment: Experiment, comparison: Comparison, whole: Claim
     own = f"best-{system.slug}-seed{recipe.seed}{UNFINISHED}"
     run = train_system(experiment, system, recipe.seed, part, whole, own)
     staged = whole.path / own
-    run.trainer.save_model(str(staged))
+    if recipe.lora is None:
+        run.trainer.save_model(str(staged))
+    else:
+        save_adapted(run.trainer, staged, recipe.lora.merge)
     shutil.rmtree(staged / CHECKPOINTS, ignore_errors=True)
     save_recipe(recipe, staged / RECIPE_FILE, VERSION)
     data = DataSplits({"train": part.train}, experiment.labels)
@@ -54,4 +58,9 @@ def is_saved(folder: Path, recipe: Recipe) -> bool:
     if not RUN_FOLDER.marks(folder) or not (folder / CARD_FILE).exists():
         return False
     saved = RUN_FOLDER.read_recipe(folder)
-    return (saved.model, saved.training, saved.seed) == (recipe.model, recipe.training, recipe.seed)
+    return (saved.model, saved.lora, saved.training, saved.seed) == (
+        recipe.model,
+        recipe.lora,
+        recipe.training,
+        recipe.seed,
+    )

@@ -10,8 +10,9 @@ from ...modeling.backbone.parts import PARTS
 from ...modeling.fusion.registry import FUSIONS
 from ..recipes.bending import MODALITY_SETTINGS
 from ..recipes.errors import RecipeError, check_choice, check_keys
-from ..recipes.schema import ModelRecipe, Recipe
+from ..recipes.schema import LoraRecipe, ModelRecipe, Recipe
 from ..runs.building import collect_recipe_parts
+from ..runs.combinations import list_targets
 
 UNIMODAL_FUSION = "early"  # of a single modality: a connector and a joint transformer
 PART_NAMING_ARGUMENTS = ("learning_rates", "frozen", "cache_features")  # training arguments that name parts
@@ -52,8 +53,23 @@ class System(NamedTuple):
         training = {name: value for name, value in training.items() if f"training.{name}" not in absent}
         processor = {name: value for name, value in processor.items() if f"processor.{name}" not in absent}
         options = {name: v for name, v in self.model.options.items() if f"model.options.{name}" not in absent}
-        model = replace(self.model, options=options)
-        return replace(whole, model=model, training=training, processor=processor, seed=seed)
+        model, lora = replace(self.model, options=options), self._select_lora(whole.lora)
+        if whole.lora is not None and lora is None:  # nothing of this system is adapted, so that its towers stay
+            model = replace(model, freeze=sorted({*model.freeze, *self._list_pretrained()}))
+            rates = training.get("learning_rates") or {}
+            training["learning_rates"] = {part: rate for part, rate in rates.items() if part not in model.freeze}
+        return replace(whole, model=model, lora=lora, training=training, processor=processor, seed=seed)
+
+    def _select_lora(self, lora: LoraRecipe | None) -> LoraRecipe | None:
+        """Returns the adapters without the targets of other systems; None if none is left."""
+        targets = [] if lora is None else list_targets(lora)
+        if lora is None or not targets:
+            return lora if set(self._list_pretrained()) - set(self.model.freeze) else None
+        kept = [target for target in targets if target not in PARTS or self._has_part(target)]
+        return replace(lora, target=kept) if kept else None
+
+    def _list_pretrained(self) -> list[str]:
+        return [name for name in self.modalities if isinstance(getattr(self.model, name), str)]
 
     def _select_own_parts(self, value: Any) -> Any:
         """Returns a list or dict of parts without those of other systems, any other value unchanged."""
@@ -78,10 +94,8 @@ def build_systems(recipe: Recipe) -> list[System]:
         raise RecipeError(
             "compare: model.from_pretrained names a composed model: name its towers instead (model.text, ...)"
         )
-    if recipe.lora is not None:
-        raise RecipeError(
-            "compare: lora cannot be used, as its systems are trained alike: leave it out, or freeze towers"
-        )
+    if recipe.model.quantize:
+        raise RecipeError("compare: model.quantize cannot be used: leave it out, or freeze towers")
     towers = [part for part in collect_recipe_parts(recipe.model) if part != "decoder"]
     if len(towers) < 2:
         raise RecipeError(f"compare: a fusion needs at least two towers, and model only has {', '.join(towers)}")

@@ -21,6 +21,7 @@ from ..data.loading import DataSplits
 from ..data.media import Row
 from ..metrics.classification import Metrics
 from ..recipes.errors import RecipeError, RunError
+from ..runs.adapters import adapt_model
 from ..runs.assembly import build_arguments, build_collator, build_processor_and_model
 from ..runs.claim import ClaimedFolder
 from ..runs.fitting import run_trainer
@@ -125,7 +126,8 @@ def run_trial(experiment: Experiment, trial: Trial, folder: ClaimedFolder) -> Tr
     if trial.system.is_fusion and experiment.recipe.compare.audit:
         for name, rows in generate_variations(test, trial.system.modalities, trial.seed):
             logits[name] = predict_logits(run.trainer, rows)
-    parameters = list(run.trainer.model.parameters())
+    named = run.trainer.model.named_parameters()
+    parameters = [parameter for name, parameter in named if ".original_module." not in name]
     facts = {
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
@@ -169,7 +171,7 @@ def train_system(
     settle_best_metric(args, recipe, metrics, experiment.labels)
     try:
         trainer = PlaitTrainer(
-            model,
+            model if recipe.lora is None else adapt_model(model, recipe.lora),
             args,
             data_collator=collator,
             train_dataset=part.train,

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from ...configuration.modalities import CONFIG_FIELDS, MODALITY_TABLE
 from ...configuration.version import VERSION
 from ...modeling.adaptation.fresh import unwrap_plait
+from ...modeling.adaptation.quantization import is_quantized_weight
 from ...modeling.backbone.pretrained import require_grad
 from ...modeling.kernels.install import find_kernel, is_replaceable
 from ...processing import PlaitProcessor
@@ -67,8 +68,10 @@ def compute_weights_digest(tower: nn.Module) -> str:
 
 
 def iterate_tensors(tower: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yields the parameters and buffers of a tower with their names."""
-    yield from tower.named_parameters()
+    """Yields the parameters and buffers of a tower with their names; of quantized weights the values that they stand
+    for."""
+    for name, weight in tower.named_parameters():
+        yield name, weight.dequantize() if is_quantized_weight(weight) else weight
     yield from tower.named_buffers()
 
 

@@ -17,6 +17,7 @@ from ..recipes.errors import RecipeError
 from ..recipes.multitask import build_task_recipes, collect_task_weights
 from ..recipes.schema import Recipe
 from ..reports.recording import Recorder, record_answers
+from ..runs.adapters import adapt_model
 from ..runs.assembly import (
     build_arguments,
     build_collator,
@@ -84,11 +85,16 @@ def train_tasks(
         )
         set_seed(args.seed)
         processor = build_shared_processor(recipe, setups, folder.path, args)
-        model = build_multitask_model(recipe, setups, processor, verbose=bool(args.should_log))
+        model = build_multitask_model(recipe, setups, processor, verbose=bool(args.should_log) and recipe.lora is None)
         parts = {name: build_task_run(name, setup, model, processor, folder.path) for name, setup in setups.items()}
-        trainer = build_multitask_trainer(recipe, args, model, parts, processor)
+        trained = model if recipe.lora is None else adapt_model(model, recipe.lora)
+        if recipe.lora is not None and args.should_log:
+            print(model.composition())
+        trainer = build_multitask_trainer(recipe, args, trained, parts, processor)
         set_seed(args.seed)  # building the evaluators used random numbers
         run_trainer(trainer, folder, checkpoint)
+        if recipe.lora is not None:
+            trainer.model = trainer.model_wrapped = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
         folder.save(lambda place: model.save_tasks(place, processor) if args.should_save else None)
         results = {name: measure_task(name, part, trainer) for name, part in parts.items()}
         if args.should_save:
@@ -165,6 +171,7 @@ def build_multitask_model(
             heads[name] = build_head(task.model_class, body.config, fields)
         copy_head(source, heads.values())
         model = MultiTaskModel(body, heads, collect_task_weights(recipe))
+        model.fresh_names |= {f"model.{name.removeprefix('model.')}" for name in source.fresh_names}
         model.freeze(*recipe.model.freeze)
     except RecipeError:
         raise
@@ -196,11 +203,11 @@ def build_task_run(
 def build_multitask_trainer(
     recipe: Recipe,
     args: PlaitTrainingArguments,
-    model: MultiTaskModel,
+    model: Any,
     parts: dict[str, TaskRun],
     processor: PlaitProcessor,
 ) -> MultiTaskTrainer:
-    """Builds the trainer of all tasks."""
+    """Builds the trainer of all tasks. model: a MultiTaskModel, or peft's model around one."""
     collators: dict[str, Any] = {}
     for name, part in parts.items():
         train: Any = part.data.train

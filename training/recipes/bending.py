@@ -116,13 +116,16 @@ class Bending:
         absent = {name for name in TOWER_KEYS if composed and name not in parts}
         fresh = {name for name, part in parts.items() if isinstance(part, dict) and self.is_given(f"model.{name}")}
         loaded = {name for name in TOWER_KEYS if find_value(self.shipped, f"model.{name}") is not None}
-        dropped = absent | fresh | self._find_adapted({*parts} - fresh if composed else loaded)
+        pretrained = {*parts} - fresh if composed else loaded
+        adapted = self._find_adapted(pretrained)
+        dropped = absent | fresh | adapted
         self._keep_names("model.freeze", lambda part: part not in dropped)
         self._keep_names("training.frozen", lambda part: part not in dropped)
         rates = find_mapping(self.training, "learning_rates")
         frozen = {*(self.model.get("freeze") or ()), *(self.training.get("frozen") or ())}
         frozen |= {part for part, rate in rates.items() if rate == 0}
-        self._drop("training.learning_rates", dropped | {part for part in rates if part in frozen})
+        unadapted = pretrained if adapted else set()  # beside adapters, pretrained weights stay
+        self._drop("training.learning_rates", dropped | unadapted | {part for part in rates if part in frozen})
         self._keep_names("training.cache_features", lambda part: part in frozen and part not in dropped)
         self._drop("processor", absent)
         for key, modality in MODALITY_SETTINGS.items():

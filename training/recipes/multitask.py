@@ -44,8 +44,8 @@ def check_tasks(recipe: Recipe) -> None:
         weight: Any = recipe.tasks[name].get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
             raise RecipeError(f"tasks.{name}.weight is {weight!r}: expected a number above 0")
-    if recipe.lora is not None:
-        raise RecipeError("lora cannot be used with several tasks: leave it out, or train one task")
+    if recipe.model.quantize:
+        raise RecipeError("model.quantize cannot be used with several tasks: leave it out, or train one task")
     if recipe.training.get("metric_for_best_model") == "auto":
         raise RecipeError(
             "training.metric_for_best_model is 'auto', but there are several tasks: name a task and its metric, such "

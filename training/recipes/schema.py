@@ -31,6 +31,8 @@ class ModelRecipe:
     image_token: with "inline", what stands for an image in a text (default "<image>"); a tokenizer without it gets it.
     freeze: parts that are not trained (text, image, decoder, ...). If these are all the pretrained parts, the default
         of training.learning_rate is 1e-3, not 5e-5.
+    quantize: the kind of the weights of parts, as in `plait.quantize`: `{decoder: int4, text: int8}`. In training these
+        parts are frozen (model.freeze) or get adapters (lora). In evaluate and predict the loaded model is quantized.
     options: further arguments of `compose` or `from_pretrained`, such as fields of the model's config.
     """
 
@@ -47,6 +49,7 @@ class ModelRecipe:
     fusion_config: dict[str, Any] | None = None
     image_token: str | None = None
     freeze: list[str] = field(default_factory=list)
+    quantize: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -14,6 +14,7 @@ from ...configuration.json_files import read_json_mapping
 from ...configuration.messages import to_one_line
 from ...configuration.modalities import MODALITIES
 from ...modeling.adaptation.lora import lora_config, select_adapted_layers
+from ...modeling.adaptation.quantization import is_quantized_weight
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.checkpoints.saved_folder import find_saving_class
 from ...processing import PlaitProcessor
@@ -129,6 +130,8 @@ def attach_adapters(model: PlaitPreTrainedModel, folder: Path) -> PlaitPreTraine
 
     Raises RecipeError for adapters that do not fit.
     """
+    if any(map(is_quantized_weight, model.parameters())):
+        model.dequantize()
     if find_spec("peft") is None:
         raise RecipeError(f"{folder} holds adapters, for which the package peft is needed: pip install peft")
     from peft import PeftModel, get_peft_model_state_dict

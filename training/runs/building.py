@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from transformers import PreTrainedConfig
 
 from ...configuration import INLINE, OWN_CONFIGS, SPECIAL_TOKENS, PlaitConfig, PlaitTextConfig
+from ...configuration.messages import to_one_line
 from ...configuration.modalities import CONFIG_FIELDS, MEDIA, MODALITIES, MODALITY_TABLE
+from ...modeling.adaptation.quantization import is_quantized_weight, quantize
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...modeling.composition.parameter_names import part_of
 from ...modeling.fusion.connectors import CONNECTORS
@@ -118,7 +120,20 @@ def build_model(
     if task.generates:
         set_generation(model, recipe.generation)
     task.check_model(model, processor)
+    quantize_parts(model, recipe.model.quantize)
     return model
+
+
+def quantize_parts(model: PlaitPreTrainedModel, parts: dict[str, str]) -> None:
+    """Quantizes the parts of a model that the recipe names; those of a folder with quantized weights stay as they are.
+
+    Raises RecipeError for parts that cannot be quantized so.
+    """
+    quantized = {part_of(name) for name, weight in model.named_parameters() if is_quantized_weight(weight)}
+    try:
+        quantize(model, {part: kind for part, kind in parts.items() if part not in quantized})
+    except (ImportError, ValueError) as error:
+        raise RecipeError(f"model.{to_one_line(error)}") from error
 
 
 def build_unchecked_model(

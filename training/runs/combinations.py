@@ -75,7 +75,7 @@ def check_inline(recipe: Recipe, task: Task) -> None:
 
 def check_named_parts(recipe: Recipe) -> None:
     """Raises RecipeError for a part that no model has, with the nearest, or that the recipe's towers do not make."""
-    named: dict[str, Any] = {"model.freeze": recipe.model.freeze}
+    named: dict[str, Any] = {"model.freeze": recipe.model.freeze, "model.quantize": recipe.model.quantize}
     keys = ("learning_rates", "frozen", "cache_features", "unfreeze")
     named |= {f"training.{key}": recipe.training.get(key) for key in keys}
     both = sorted(set(recipe.model.freeze) & set(recipe.training.get("unfreeze") or ()))
@@ -97,7 +97,24 @@ def check_named_parts(recipe: Recipe) -> None:
             raise RecipeError(f"{key}: the model has no part {absent[0]!r}, but {', '.join(made)}: leave it out")
 
 
-DRAWING = ("image_generation", "image_autoencoding")  # tasks whose trained weights are all new
+DRAWING = ("image_generation", "image_autoencoding")  # tasks whose weights are all new unless a trained model is loaded
+
+
+def check_quantized_training(recipe: Recipe) -> None:
+    """Raises RecipeError for quantized parts that the recipe would train: their weights stay as they are."""
+    frozen = {*recipe.model.freeze, *(recipe.training.get("frozen") or ())}
+    for part, kind in recipe.model.quantize.items():
+        if recipe.lora is None and part not in frozen:
+            raise RecipeError(
+                f"model.quantize: the weights of {part!r} in {kind} are not trained: add it to model.freeze, or train "
+                "adapters beside them (lora)"
+            )
+        if kind == "int8_dynamic":
+            raise RecipeError(
+                f"model.quantize: no gradient passes through {part!r} in int8_dynamic: choose int8 for training"
+            )
+    if recipe.model.quantize and recipe.lora is not None and recipe.lora.merge:
+        raise RecipeError("lora.merge adds adapters to plain weights: leave it out with model.quantize; plait merge")
 
 
 def check_lora(recipe: Recipe) -> None:
@@ -113,11 +130,17 @@ def check_lora(recipe: Recipe) -> None:
         raise RecipeError(f"lora.alpha is {lora.alpha}: expected more than 0")
     if not 0 <= lora.dropout < 1:
         raise RecipeError(f"lora.dropout is {lora.dropout}: expected 0 or more and less than 1")
-    if recipe.task in DRAWING:
-        raise RecipeError(f"lora adapts pretrained weights, and the task {recipe.task} trains new ones: leave lora out")
+    if recipe.task in DRAWING and (recipe.model.from_pretrained is None or recipe.task == "image_autoencoding"):
+        raise RecipeError(
+            f"lora adapts pretrained weights, and the task {recipe.task} trains new ones: leave lora out, or name a "
+            "trained model of image_generation in model.from_pretrained"
+        )
     _check_adapted_parts(recipe, lora)
-    if recipe.training.get("optim") == MUON:
-        raise RecipeError(f"training.optim is {MUON!r}, which trains whole matrices: choose another one with lora")
+    if recipe.training.get("optim") == MUON and recipe.model.fusion is None and recipe.model.from_pretrained is None:
+        raise RecipeError(
+            f"training.optim is {MUON!r}, which trains whole matrices of layers, and with lora only a fusion has such: "
+            "choose another one"
+        )
     if recipe.training.get("average_decay") is not None:
         raise RecipeError("training.average_decay averages whole weights: leave it out with lora")
 

@@ -19,7 +19,7 @@ from ..recipes.schema import Recipe
 from ..tasks.base import Task
 from ..tasks.registry import find_class_task, find_task
 from .adapters import is_adapter_folder, load_weights, read_base_model
-from .building import resolve_reference
+from .building import quantize_parts, resolve_reference
 from .folder import PROCESSOR_FILE, RUN_FOLDER
 from .generation_settings import set_generation
 from .recipe import build_recipe
@@ -40,10 +40,20 @@ def load_model(reference: str, recipe: Recipe, task: Task) -> tuple[PlaitPreTrai
         raise
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"{reference}: {to_one_line(error)}") from error
+    if not has_merged_weights(reference, recipe):
+        quantize_parts(model, recipe.model.quantize)
     task.finish_processor(processor, recipe)
     if task.generates:
         set_generation(model, recipe.generation, keeps_length=True)
     return model, processor
+
+
+def has_merged_weights(reference: str, recipe: Recipe) -> bool:
+    """Returns whether a model is that of adapters that were trained beside weights of the kinds that the recipe says:
+    it answers as in its training with the values of these weights, to which the adapters were added."""
+    folder = Path(reference).expanduser()
+    own = RUN_FOLDER.read_recipe(folder) if is_adapter_folder(reference) and RUN_FOLDER.marks(folder) else None
+    return own is not None and own.model.quantize == recipe.model.quantize
 
 
 def find_processor(reference: str) -> str:

@@ -41,6 +41,7 @@ from .assembly import (
     select_training_rows,
 )
 from .claim import ClaimedFolder
+from .combinations import check_quantized_training
 from .fitting import run_trainer
 from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from .model_card import write_card
@@ -77,6 +78,7 @@ def train(
         RunError: the run stopped, because it diverged or could not write; the message says what is left.
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
+    check_quantized_training(recipe)
     args = build_arguments(recipe, Path(str(recipe.output_dir)))
     with ClaimedFolder(RUN_FOLDER, recipe, overwrite, resume, args.should_save, allow_changed_data) as folder:
         args.output_dir = str(folder.checkpoints)

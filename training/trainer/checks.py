@@ -5,6 +5,8 @@ from typing import Any
 from torch import nn
 from torch.utils.data import IterableDataset
 
+from ...modeling.adaptation.quantizer import blocks_gradients
+from ...modeling.composition.parameter_names import part_of
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ..metrics.base import EvaluationMetrics
 from ..optimization.arguments import PlaitTrainingArguments
@@ -46,6 +48,7 @@ def check_shared_images(args: PlaitTrainingArguments, data: Any) -> None:
         )
 
 
+DOWNSTREAM = ("fusion", "decoder", "denoiser")  # parts that read other parts
 STREAM_REMEDIES = {
     "tokens_per_batch": "set per_device_train_batch_size",
     "class_weights": "give the weights by class",
@@ -81,3 +84,18 @@ def check_devices(args: PlaitTrainingArguments) -> None:
             f"{args.n_gpu} GPUs in one process would split the images that rows of a batch share: start one process "
             "for each GPU (torchrun --nproc_per_node, accelerate launch), or choose one GPU with CUDA_VISIBLE_DEVICES"
         )
+
+
+def check_quantized_gradients(model: nn.Module) -> None:
+    """Raises ValueError if something is trained of which the gradient would have to pass through layers whose quantized
+    weights let none through: such a part's own norms and adapters, or what a decoder, fusion or denoiser reads."""
+    blocked = {
+        part_of(name): type(weight).__name__ for name, weight in model.named_parameters() if blocks_gradients(weight)
+    }
+    trained = {part_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for part, kind in blocked.items():
+        if part in trained or (trained and part in DOWNSTREAM):
+            raise ValueError(
+                f"no gradient passes through the quantized weights of {part!r} ({kind}): choose int8 (weights alone), "
+                f"or freeze {part!r} and what it reads"
+            )

@@ -30,6 +30,7 @@ from ..storage.checkpoints import (
 from ..streams.rows import PLACE, RowStream
 from .absent_inputs import share_modalities
 from .card import write_trainer_card
+from .checks import check_quantized_gradients
 from .divergence import DivergenceGuard, check_weights
 from .sharding import allow_sharding_on_cpus, describe_checkpoint, find_sharded_plugin, gather_shards
 from .stopping import StopSignals
@@ -94,7 +95,11 @@ class RecoverableTrainer(Trainer):
             write_json(name_place_file(Path(output_dir), self.args.process_index), self.train_dataset.state_dict())
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Trains as the Trainer does; `resume_from_checkpoint=True` takes the newest whole checkpoint."""
+        """Trains as the Trainer does; `resume_from_checkpoint=True` takes the newest whole checkpoint.
+
+        Raises ValueError if a gradient would have to pass through quantized weights that let none through.
+        """
+        check_quantized_gradients(self.model)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.find_checkpoint()
         self.planned_steps = self.stopped_step = None

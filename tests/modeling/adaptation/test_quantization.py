@@ -61,6 +61,7 @@ def test_a_part_or_a_kind_that_is_not_there_is_an_error() -> None:
         with pytest.raises(ValueError, match=message):
             quantize(model, parts)
     assert not list_quantized(model)
+    assert quantize(model, {}) == {}
     quantize(model, {"text": "int8"})
     with pytest.raises(ValueError, match="the weight of model.towers.text.* is a Int8Tensor already"):
         quantize(model, {"text": "int4"})

@@ -98,6 +98,7 @@ def test_parts_that_get_adapters_are_not_frozen_cached_or_slowed_down() -> None:
     """Those that the recipe trains or, if it freezes all, all; with a target, that alone."""
     recipe = load_recipe("image_text", {"lora": {"r": 4}})
     assert recipe.training["learning_rates"] == {}
+    assert load_recipe("image_text", {"lora": {"target": "text"}}).training["learning_rates"] == {}
     recipe = load_recipe("sentiment", {"lora": {"r": 4}})
     assert (recipe.model.freeze, recipe.training["cache_features"]) == ([], [])
     recipe = load_recipe("captioning", {"lora": {"r": 4}})

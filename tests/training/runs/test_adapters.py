@@ -11,10 +11,12 @@ from datasets import Dataset
 from plait import PlaitForClassification
 from plait.configuration import PlaitTextConfig, PlaitVisionConfig
 from plait.modeling.adaptation.lora import is_target
+from plait.modeling.adaptation.quantization import is_quantized_weight
 from plait.modeling.composition.parameter_names import part_of
 from plait.training import load_run
 from plait.training.cli import main
 from plait.training.commands import run_recipe
+from plait.training.compare.comparison import compare
 from plait.training.data.tokenizer import train_tokenizer
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.schema import ModelRecipe, Recipe
@@ -246,3 +248,73 @@ def test_an_optimizer_that_is_not_installed_is_an_error_before_work(
     monkeypatch.setattr("plait.training.runs.combinations.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=message):
         build_recipe({"training": {"optim": optim}})
+
+
+@pytest.mark.slow
+def test_adapters_beside_quantized_towers(tmp_path: Path, towers: dict[str, str], pictures: dict[str, Path]) -> None:
+    """QLoRA: every command answers as the trained model did, and the merged folder too; frozen towers may be quantized
+    without adapters, and a folder when it is loaded."""
+    pytest.importorskip("torchao")
+    kinds = {"text": "int8", "image": "int8"}
+    changes = {"model.quantize": kinds}
+    recipe = build_adapted_recipe(tmp_path, towers, pictures, [100.5, 200.5, 300.5], **changes)
+    results = run_recipe(recipe, "plait train image_text")
+    folder = tmp_path / "run"
+    assert (folder / "adapter_model.safetensors").exists() and not (folder / "model.safetensors").exists()
+    assert main(["merge", str(folder), str(tmp_path / "merged")]) == 0
+    for place in (folder, tmp_path / "merged"):
+        scores = evaluate(str(place), load_model_recipe(str(place), {"model.quantize": kinds}), "validation")
+        assert scores["mae"] == pytest.approx(results["validation"]["model"]["mae"], rel=1e-3)
+    model = load_weights(str(tmp_path / "merged"), find_task("classification"))
+    assert not any(map(is_quantized_weight, model.parameters()))
+    frozen = {"lora": None, "model.quantize": {"text": "int4"}, "model.freeze": ["text"], "training.max_steps": 2}
+    frozen |= {"training.cache_features": ["text"], "output_dir": str(tmp_path / "frozen")}
+    run_recipe(build_adapted_recipe(tmp_path, towers, pictures, ["a", "b", "a"], **frozen), "plait train image_text")
+    model, _ = load_run(tmp_path / "frozen")
+    assert {part_of(name) for name, weight in model.named_parameters() if is_quantized_weight(weight)} == {"text"}
+
+
+@pytest.mark.slow
+def test_several_tasks_share_the_adapters_of_their_body(
+    tmp_path: Path, towers: dict[str, str], pictures: dict[str, Path]
+) -> None:
+    """Each task's folder is a whole model: towers that adapters changed alike, and its own head."""
+    rows = [{"text": f"a {colour} square", "image": str(path), "label": colour} for colour, path in pictures.items()]
+    Dataset.from_list(rows * 4).to_parquet(tmp_path / "rows.parquet")
+    own = {"task": "classification", "data": {"source": str(tmp_path / "rows.parquet"), "validation_fraction": 0.4}}
+    training = {key.removeprefix("training."): value for key, value in QUICK.items() if key.startswith("training.")}
+    training = {key: value for key, value in training.items() if not key.startswith(("eval", "early"))}
+    content = {"model": {**towers, "fusion": "early"}, "lora": {"r": 2}, "tasks": {"one": own, "other": own}}
+    recipe = build_recipe({**content, "training": training, "output_dir": str(tmp_path / "run")})
+    run_recipe(recipe, "plait train tasks")
+    saved = [PlaitForClassification.from_pretrained(tmp_path / "run" / name).state_dict() for name in ("one", "other")]
+    assert saved[0].keys() == saved[1].keys() and not any("lora" in name for name in saved[0])
+    different = {part_of(name) for name, value in saved[0].items() if not torch.equal(value, saved[1][name])}
+    assert different == {"head"}
+    before = PlaitForClassification.from_pretrained(towers["text"]).state_dict()
+    changed = {name for name, value in before.items() if ".text." in name and not torch.equal(value, saved[0][name])}
+    assert changed and all(name.endswith("_proj.weight") for name in changed)
+
+
+@pytest.mark.slow
+def test_compared_systems_have_adapters(tmp_path: Path, towers: dict[str, str], pictures: dict[str, Path]) -> None:
+    """Those of their own parts; a system without any keeps its tower. The best one is loaded with its adapters."""
+    rows = [
+        {"text": f"a {colour} square {'very ' * n}", "image": str(path), "label": colour}
+        for n in range(20)
+        for colour, path in pictures.items()
+    ]
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    changes: dict[str, Any] = {"data.test_fraction": 0.4, "compare.fusions": ["early"], "compare.audit": False}
+    changes |= {"compare.bootstrap": 100, "compare.group_by": ["text"]}
+    changes |= {"lora": {"r": 2, "target": ["text"]}, "training.eval_strategy": "no", "training.save_strategy": "no"}
+    changes |= {"training.load_best_model_at_end": False, "training.max_steps": 2}
+    sources = {f"model.{name}": tower for name, tower in towers.items()}
+    place = {"data.source": str(tmp_path / "rows.parquet"), "output_dir": str(tmp_path / "comparison")}
+    recipe = load_recipe("image_text", {**QUICK, **sources, **place, **changes})
+    compare(recipe, "plait compare")
+    model, _ = load_run(tmp_path / "comparison" / "best")
+    for name in towers:
+        before = PlaitForClassification.from_pretrained(towers[name]).model.towers[name].state_dict()
+        after = model.model.towers[name].state_dict()
+        assert any(not torch.equal(value, before[key]) for key, value in after.items()) is (name == "text")

@@ -11,7 +11,11 @@ from transformers import set_seed
 
 from plait import PlaitForImageGeneration, PlaitProcessor, PlaitTrainer, PlaitTrainingArguments
 from plait.configuration import PlaitTextConfig
+from plait.modeling.composition.parameter_names import part_of
+from plait.training import load_run
+from plait.training.commands import run_recipe
 from plait.training.data.tokenizer import train_tokenizer
+from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.collator import PlaitDataCollator
 
 peft = pytest.importorskip("peft")
@@ -97,3 +101,27 @@ def test_muon_has_nothing_to_do_with_adapters(trained: PlaitForImageGeneration, 
     args = PlaitTrainingArguments(str(tmp_path), use_cpu=True, optim="muon")
     with pytest.raises(ValueError, match="optim is 'muon', but .* has no trainable matrices .*an adapter's are none"):
         PlaitTrainer(adapted, args).create_optimizer()
+
+
+@pytest.mark.slow
+def test_a_recipe_adapts_a_trained_denoiser(
+    trained: PlaitForImageGeneration, processor: PlaitProcessor, tmp_path: Path
+) -> None:
+    """The key `lora` with a trained model in `model.from_pretrained`; the run's folder draws as the trained one."""
+    trained.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    images = [save(Image.new("RGB", (8, 8), text.split()[1]), tmp_path) for text in TEXTS]
+    rows = [{"text": text, "target_image": str(path)} for text, path in zip(TEXTS, images, strict=True)]
+    Dataset.from_list(rows * 4).to_parquet(tmp_path / "rows.parquet")
+    training = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "max_steps": 2, "learning_rate": 0.02}
+    content = {
+        "task": "image_generation",
+        "model": {"from_pretrained": str(tmp_path / "base")},
+        "lora": {"r": 2, "target": "denoiser"},
+    }
+    content |= {"data": {"source": str(tmp_path / "rows.parquet")}, "output_dir": str(tmp_path / "run")}
+    run_recipe(build_recipe({**content, "training": training}), "plait train")
+    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+    model, _ = load_run(tmp_path / "run")
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, trained.state_dict()[name])}
+    assert {part_of(name) for name in changed} == {"denoiser", "head"}
