@@ -85,7 +85,7 @@ def select_adapted_layers(model: ComposableModel, targets: str | Sequence[str] |
     Raises ValueError for a target that no such layer belongs to, with the nearest.
     """
     layers = list_adaptable_layers(model)
-    trained = [name for name in layers if is_trained(model, name)]
+    trained = [name for name in layers if is_layer_trained(model, name)]
     parts = {part_of(f"{name}.weight") for name in layers}
     if targets == LANGUAGE_PARTS:
         targets = [part for part in LANGUAGE_PARTS if part in parts] or None
@@ -115,7 +115,7 @@ def list_adaptable_layers(model: ComposableModel) -> list[str]:
     ]
 
 
-def is_trained(model: ComposableModel, name: str) -> bool:
+def is_layer_trained(model: ComposableModel, name: str) -> bool:
     """Returns whether a layer is not frozen; a quantized one, whose weight never trains, if its part is not."""
     weight: Any = model.get_submodule(name).weight
     if is_plain_weight(weight):

@@ -125,8 +125,7 @@ class PlaitPreTrainedModel(ShareableModel):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether activations are computed again in the backward pass; peft reads this name, and transformers' own
-        property of it warns that it will go."""
+        """Whether activations are computed again in the backward pass: as in transformers, without its warning."""
         return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
 
     @property
