@@ -34,5 +34,5 @@ def register_auto_classes() -> None:
     """Makes `AutoModel*.from_pretrained` load a plait folder; calling it again changes nothing."""
     for auto_class, names in AUTO_CLASSES.items():
         classes = tuple(MODEL_CLASSES[name] for name in names)
-        registered: Any = classes if len(classes) > 1 else classes[0]
+        registered: Any = classes if len(classes) > 1 else next(iter(classes))
         getattr(transformers, auto_class).register(PlaitConfig, registered, exist_ok=True)

@@ -45,7 +45,8 @@ class FolderProcessor(ProcessorMixin):
         """Uploads the processor, with `with_code` plait's own code, and a card if the repository has none; returns the
         commit. Takes the arguments of transformers' `push_to_hub`."""
         if IS_FLAT:
-            return super().push_to_hub(repo_id, **kwargs)
+            library: Any = super()
+            return library.push_to_hub(repo_id, **kwargs)
 
         def save(folder: str) -> None:
             self.save_pretrained(folder, with_code=with_code)

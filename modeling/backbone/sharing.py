@@ -38,7 +38,8 @@ class ShareableModel(ComposableModel):
         code beside a model has no cards: there the model is uploaded as transformers does.
         """
         if IS_FLAT:
-            return super().push_to_hub(repo_id, **kwargs)
+            library: Any = super()
+            return library.push_to_hub(repo_id, **kwargs)
         shards = {name: kwargs.pop(name) for name in ("max_shard_size",) if name in kwargs}
 
         def save(folder: str) -> None:
