@@ -269,7 +269,8 @@ class PlaitProcessor(ProcessorParts):
         Returns:
             `input_ids`, `attention_mask` (all 0 in a row without a text or tokens) and, if the tokenizer returns it,
             `token_type_ids`, each (batch, length); `pixel_values` (batch, images, channels, height, width), zeros for
-            absent images, and `image_present` (batch, images) bool; `input_features` (batch, clips, mel bins, frames)
+            absent images, and `image_present` (batch, images) bool (left out with an image token, if every image is
+            there); `input_features` (batch, clips, mel bins, frames)
             or `input_values` (batch, clips, samples), zeros for absent clips, and `audio_present` (batch, clips) bool;
             `pixel_values_videos` (batch, clips, frames, channels, height, width) and `video_present` (batch, clips)
             bool; `input_features_mask`, `input_values_mask` or `pixel_values_videos_mask` (batch, clips, length) if
@@ -304,6 +305,10 @@ class PlaitProcessor(ProcessorParts):
             values |= self._encode_texts(texts, text_pair, count_images(texts, image_rows, num_images), options.text)
         if image_rows is not None:
             values |= process_images(self.require_part("image", "images"), image_rows, options.images)
+            if self.image_token is not None and values["image_present"].all():
+                del values[
+                    "image_present"
+                ]  # the image tokens say it; trainers of TRL pass no input that they do not know
         if clips is not None:
             values |= self._encode_audio(clips, sampling_rate, options.audio)
         if video_rows is not None:

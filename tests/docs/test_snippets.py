@@ -33,10 +33,12 @@ SLOW = {
     "docs/guides/rewards.md",
     "docs/guides/run_folders.md",
     "docs/guides/serving.md",
+    "docs/guides/streams.md",
     "docs/guides/text_to_image.md",
     "docs/guides/training.md",
     "docs/howto/cache_features.md",
     "docs/howto/columns.md",
+    "docs/howto/other_trainers.md",
 }
 # ```console: commands that no test can run, with the reason; how many a page has
 NOT_RUN: dict[str, tuple[int, str]] = {
