@@ -80,7 +80,7 @@ def collect_columns(subject: Subject) -> dict[str, tuple[list[Any], list[Any]]]:
     joined = [name for value in data.columns.values() if isinstance(value, list) for name in value]
     names = list_text_inputs(subject, train.column_names)
     label: Any = data.columns.get("label", "label")
-    if joined:
+    if joined and data.stream is None:
         train = choose_splits(load_source(data, True), data)["train"]
         names = joined
     else:

@@ -92,7 +92,8 @@ def choose_batch(subject: BuiltSubject) -> list[int]:
     if subject.args.tokens_per_batch is not None:
         batches: Any = subject.trainer._build_batch_sampler()
         return subject.drop_unreadable(max(islice(iter(batches), 20), key=len))
-    sampler: Any = range(rows) if subject.name else subject.trainer._get_train_sampler()
+    is_ordered = subject.name or subject.recipe.data.stream is not None  # by no sampler of the trainer
+    sampler: Any = range(rows) if is_ordered else subject.trainer._get_train_sampler()
     return list(islice(subject.drop_unreadable(sampler), subject.args.train_batch_size))
 
 

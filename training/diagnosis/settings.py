@@ -34,14 +34,16 @@ def check_settings(subject: BuiltSubject, facts: dict[str, Any]) -> Iterator[Fin
     facts["plan"] = plan._asdict()
     found = [
         *check_rates(subject),
-        *check_training_length(subject, plan),
+        *(check_training_length(subject, plan) if subject.recipe.data.stream is None else ()),
         *check_evaluations(subject, plan),
         *check_batches(subject),
         *check_regularization(subject, plan),
     ]
     if all(finding.level == "ok" for finding in found):
-        epochs = plan.steps / plan.epoch_steps
-        yield Finding(SETTINGS_CHECK, "ok", f"{plan.steps:,} steps of {plan.rows} rows, {epochs:.3g} epochs")
+        epochs = f"{plan.steps / plan.epoch_steps:.3g} epochs"
+        if subject.recipe.data.stream is not None:
+            epochs = f"a stream, of which the first {len(subject.train):,} rows are examined"
+        yield Finding(SETTINGS_CHECK, "ok", f"{plan.steps:,} steps of {plan.rows} rows, {epochs}")
     yield from found
 
 
