@@ -4,6 +4,7 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,6 +25,8 @@ ROUTERS = ("gate", "router")  # small layers of wrapped families that choose exp
 SKIP_FIELDS = {"torchao": "modules_to_not_convert", "bitsandbytes": "llm_int8_skip_modules"}  # by quant_method
 BASE_MODEL = "PlaitModel"  # the class without the prefix of the base model in its names
 KINDS = ("int8", "int8_dynamic", "int4", "float8")
+# imported by its name, where it is used: code beside a model may not import what only some models need
+TORCHAO = "torchao.quantization"
 GROUP = 32  # the number of weights of a row that share a scale, in int4
 FLOAT8_CAPABILITY = (8, 9)  # the first compute capability of GPUs with products of float8
 
@@ -51,8 +54,7 @@ def quantize(model: ComposableModel, parts: Mapping[str, str]) -> dict[str, int]
         return {}
     if find_spec("torchao") is None:
         raise ImportError("quantizing needs the package torchao: pip install 'plait[quantization]'")
-    from torchao.quantization import quantize_
-
+    quantize_ = import_module(TORCHAO).quantize_
     found = list_quantizable_layers(model)
     chosen = {part: check_part(model, part, kind, found) for part, kind in parts.items()}
     configs = {part: build_kind(parts[part], part, layers) for part, layers in chosen.items()}
@@ -109,8 +111,7 @@ def build_kind(kind: str, part: str, layers: Mapping[str, nn.Linear]) -> Any:
 
     Raises ValueError for a kind that the device does not have, or layers that it does not fit.
     """
-    from torchao import quantization as torchao
-
+    torchao = import_module(TORCHAO)
     weights = {name: layer.weight for name, layer in layers.items()}
     device = next(iter(weights.values())).device
     if kind == "int8":
@@ -133,9 +134,7 @@ def build_int4(part: str, weights: Mapping[str, torch.Tensor], device: torch.dev
 
     Raises ValueError for layers that it does not fit.
     """
-    from torchao import quantization as torchao
-    from torchao.quantization.quantize_.workflows import Int4PackingFormat
-
+    torchao = import_module(TORCHAO)
     name, weight = min(weights.items(), key=lambda item: math.gcd(GROUP, item[1].shape[1]))
     group = math.gcd(GROUP, weight.shape[1])
     packed = device.type == "cuda"
@@ -148,7 +147,8 @@ def build_int4(part: str, weights: Mapping[str, torch.Tensor], device: torch.dev
         return torchao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=torchao.PerGroup(group))
     if weight.dtype != torch.bfloat16:
         raise ValueError(f"quantize: {part} is 'int4' on a GPU, which takes bfloat16 weights: load it with bfloat16")
-    return torchao.Int4WeightOnlyConfig(group, int4_packing_format=Int4PackingFormat.TILE_PACKED_TO_4D)
+    packing = import_module(f"{TORCHAO}.quantize_.workflows").Int4PackingFormat.TILE_PACKED_TO_4D
+    return torchao.Int4WeightOnlyConfig(group, int4_packing_format=packing)
 
 
 def find_pattern(layers: Mapping[str, nn.Linear]) -> str:
@@ -161,13 +161,14 @@ def find_pattern(layers: Mapping[str, nn.Linear]) -> str:
 def install_quantizer(model: ComposableModel, patterns: "OrderedDict[str, Any]") -> None:
     """Gives a model the quantizer and the config of its quantized layers, by which transformers saves and loads them;
     with those of parts that were quantized before."""
-    from torchao.quantization import FqnToConfig
     from transformers import TorchAoConfig
 
     before = getattr(model, "hf_quantizer", None)
     earlier = {} if before is None else getattr(before.quantization_config.quant_type, "fqn_to_config", {})
     kept = [name for name, weight in list_linear_weights(model).items() if is_plain_weight(weight)]
-    given = TorchAoConfig(FqnToConfig(OrderedDict(earlier | patterns)), modules_to_not_convert=kept)
+    given = TorchAoConfig(
+        import_module(TORCHAO).FqnToConfig(OrderedDict(earlier | patterns)), modules_to_not_convert=kept
+    )
     adopt_quantizer(model, given)
 
 
@@ -241,11 +242,10 @@ def check_savable(model: nn.Module) -> None:
     held = {name: weight for name, weight in model.named_parameters() if is_quantized_weight(weight)}
     if not held:
         return
-    from torchao.prototype.safetensors.safetensors_utils import ALLOWED_TENSORS_SUBCLASSES
-
+    savable = import_module("torchao.prototype.safetensors.safetensors_utils").ALLOWED_TENSORS_SUBCLASSES
     for name, weight in held.items():
         kind = type(weight).__name__
-        if kind not in ALLOWED_TENSORS_SUBCLASSES:
+        if kind not in savable:
             raise ValueError(
                 f"{name} is a {kind}, which safetensors cannot hold: save the model before it is quantized, and "
                 "quantize it when it is loaded"
