@@ -42,7 +42,7 @@ class CacheShape(NamedTuple):
 
     def build(self, inputs: dict[str, Tensor]) -> DynamicCache:
         """Builds the cache that holds these inputs; layers without any are empty."""
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         cache.layers = [DynamicLayer() for _ in range(max(self.layers) + 1)]
         given = iter(self.name("past_key_values"))
         for number in self.layers:

@@ -98,7 +98,7 @@ def write_graph(kind: Format, graph: Graph, path: Path) -> None:
     try:
         kind.write(graph, graph.trace(), path)
     except (RuntimeError, TypeError, ValueError, OnnxExporterError) as error:
-        causes = [error]
+        causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
         reason = " ".join(str(causes[-1]).split("\n")[:3]) or type(error).__name__

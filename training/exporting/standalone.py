@@ -185,8 +185,9 @@ def print_answers(session: Any, parts: Mapping[str, Any], options: Any, settings
     for row, (question, context) in enumerate(zip(options.text, options.context, strict=True)):
         encoded = parts["text"](question, context, truncation=True, return_offsets_mapping=True)
         readable = np.array([number == 1 for number in encoded.sequence_ids(0)])
-        ends = [found[name][row][feeds["attention_mask"][row] == 1] for name in ("start_logits", "end_logits")]
-        print(find_span(*ends, encoded["offset_mapping"], context, readable))
+        real = feeds["attention_mask"][row] == 1
+        start, end = (found[name][row][: len(real)][real] for name in ("start_logits", "end_logits"))
+        print(find_span(start, end, encoded["offset_mapping"], context, readable))
 
 
 def print_texts(tokens: Any, decoder_tokenizer: Any) -> None:

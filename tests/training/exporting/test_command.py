@@ -20,6 +20,7 @@ from plait.training.exporting.checking import check_graph
 from plait.training.exporting.encoders import build_classification_graphs
 from plait.training.exporting.formats import load_onnx, load_torch, write_onnx, write_torch
 from plait.training.exporting.graphs import Graph, GraphFunction
+from plait.training.exporting.samples import CHECKED
 from plait.training.recipes.errors import RecipeError, RunError
 
 from ...modeling.zoo import build
@@ -60,11 +61,12 @@ def test_the_script_answers_as_the_model(tmp_path: Path, capsys: pytest.CaptureF
     processor.save_pretrained(tmp_path / "model")
     assert main(["export", str(tmp_path / "model"), "--output", str(tmp_path / "out")]) == 0
     assert "differs from the model by at most" in capsys.readouterr().out
-    for given, row in (
+    rows: list[tuple[tuple[str, ...], Any]] = [
         (("--text", "w1 w2 w3", "--image", image), {"text": ["w1 w2 w3"], "images": [image]}),
         (("--text", "w1 w2 w3"), {"text": ["w1 w2 w3"]}),
         (("--image", f"{image},{image}"), {"images": [[image, image]]}),
-    ):
+    ]
+    for given, row in rows:
         with torch.no_grad():
             scores = model(**processor(**row, return_tensors="pt")).logits.softmax(-1)[0]
         best = int(scores.argmax())
@@ -129,7 +131,7 @@ def test_a_model_computes_the_same_after_its_export(kind: str, tmp_path: Path) -
     """Packing is off only while a graph is recorded; and a file serves one row too."""
     model = build("PlaitForClassification", "early")
     (graph,) = build_classification_graphs(model)
-    inputs = graph.make_inputs(running.CHECKED[1], seed=1)
+    inputs = graph.make_inputs(CHECKED[1], seed=1)
     before = graph.function(*inputs.values())[0]
     path = tmp_path / ("model.onnx" if kind == "onnx" else "model.pt2")
     write, load = (write_onnx, load_onnx) if kind == "onnx" else (write_torch, load_torch)
