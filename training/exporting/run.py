@@ -70,6 +70,11 @@ def export_model(
     Raises RecipeError and RunError as `main_export` does. The model is not changed.
     """
     kind, folder = find_export_format(to), Path(output).expanduser()
+    if to == "torch" and model.can_generate():
+        raise RecipeError(
+            f"--to torch cannot hold the cache of {type(model).__name__}: torch.export bounds an axis by what it was "
+            "traced with, and a cache begins empty; use --to onnx or --to openvino"
+        )
     check_export_folder(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     differences: dict[str, float] = {}
