@@ -34,21 +34,11 @@ def write_onnx(graph: Graph, program: ExportedProgram, path: Path) -> None:
     """Writes a graph for ONNX Runtime; weights of more than 1.5 GB stand in a file of their own beside it."""
     inputs = tuple(program.example_inputs[0]) if program.example_inputs else ()
     with quiet_exporter():
-        loosen_views(program)
         exported: Any = torch.onnx.export(
             program, inputs, dynamo=True, input_names=list(graph.axes), output_names=list(graph.outputs), verbose=False
         )
     name_axes(exported.model.graph, graph)
     exported.save(str(path))
-
-
-def loosen_views(program: ExportedProgram) -> None:
-    """Replaces views by reshapes: operators that the exporter decomposes may leave their result in another layout, of
-    which no view can be taken."""
-    for node in program.graph.nodes:
-        if node.target is torch.ops.aten.view.default:
-            node.target = torch.ops.aten.reshape.default
-    program.graph_module.recompile()
 
 
 def name_axes(onnx_graph: Any, graph: Graph) -> None:

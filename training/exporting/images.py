@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...modeling.core.graphs import is_recording_graph
 from .graphs import Graph, build_graph
 from .samples import Axes, Sample, SampleSize, make_encoder_sample
 
@@ -35,7 +36,13 @@ def build_image_generation_graphs(model: Any) -> list[Graph]:
         return Sample(inputs, {"noisy": BATCH, "times": BATCH, "context": tokens, "context_mask": tokens})
 
     def denoise(inputs: dict[str, Tensor]) -> list[Tensor]:
-        return [model.denoiser(*inputs.values())]
+        if not is_recording_graph():
+            return [model.denoiser(*inputs.values())]
+        own, settings._attn_implementation = settings._attn_implementation, "eager"
+        try:  # the exporter takes another layout of fused attention's result than torch, of which no view can be taken
+            return [model.denoiser(*inputs.values())]
+        finally:
+            settings._attn_implementation = own
 
     make_inputs = partial(make_encoder_sample, model.config)
     graphs = [
