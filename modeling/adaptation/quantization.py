@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -144,7 +144,7 @@ def build_int4(part: str, weights: Mapping[str, torch.Tensor], device: torch.dev
             f"{GROUP if packed else 8}: choose int8"
         )
     if not packed:
-        return torchao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=torchao.PerGroup(group))
+        return torchao.IntxWeightOnlyConfig(weight_dtype=cast("Any", torch).int4, granularity=torchao.PerGroup(group))
     if weight.dtype != torch.bfloat16:
         raise ValueError(f"quantize: {part} is 'int4' on a GPU, which takes bfloat16 weights: load it with bfloat16")
     packing = import_module(f"{TORCHAO}.quantize_.workflows").Int4PackingFormat.TILE_PACKED_TO_4D

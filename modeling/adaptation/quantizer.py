@@ -21,7 +21,9 @@ def build_quantizer_class() -> Any:
     """Returns the class of the quantizer, a subclass of transformers', which is imported only with torchao."""
     from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 
-    class PartsQuantizer(TorchAoHfQuantizer):
+    base: Any = TorchAoHfQuantizer
+
+    class PartsQuantizer(base):
         # adapters, heads and other parts are trained, and a Trainer also evaluates: `blocks_gradients` says what cannot
         is_trainable = is_qat_trainable = True
 

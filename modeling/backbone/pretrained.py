@@ -231,7 +231,7 @@ class PlaitPreTrainedModel(ShareableModel):
             pretrained = PRETRAINING in (found.get("architectures") or ())
             if pretrained and found.get("is_encoder_decoder") and cls.decoder_kind is None and find_base_prefix(cls):
                 config = read_config_without_decoder(name, hub, kwargs)
-            kwargs = protect_layers(cls, lambda: config or PlaitConfig.from_pretrained(name, **hub), kwargs)
+            kwargs = protect_layers(cls, lambda: config or PlaitConfig.from_pretrained(str(name), **hub), kwargs)
             renamed = pretrained and cls.pretraining_names
             names = {"key_mapping": dict(cls.pretraining_names)} if renamed else {}
             informs = kwargs.pop("output_loading_info", False)

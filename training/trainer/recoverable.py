@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import HfApi
 from torch import nn
@@ -99,7 +99,7 @@ class RecoverableTrainer(Trainer):
 
         Raises ValueError if a gradient would have to pass through quantized weights that let none through.
         """
-        check_quantized_gradients(self.model)
+        check_quantized_gradients(cast("nn.Module", self.model))
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.find_checkpoint()
         self.planned_steps = self.stopped_step = None
