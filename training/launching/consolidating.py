@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import FileSystemReader, load
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
 from transformers import GenerationConfig
-from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from ...configuration import PlaitConfig
 from ...modeling.checkpoints.saved_folder import find_saving_class
 from ...processing import PlaitProcessor
 from ..recipes.errors import RecipeError
+from ..runs.adapters import is_adapter_folder
 from ..runs.folder import CHECKPOINTS, PROCESSOR_FILE
 from ..storage.atomic import UNFINISHED, flush_tree
 from ..storage.checkpoints import find_damage, list_checkpoints
@@ -57,7 +59,7 @@ def find_sharded_checkpoint(path: Path) -> Path:
 
 def explain_no_shards(folder: Path) -> str:
     """Returns why a folder cannot be consolidated, and what to do."""
-    if (folder / ADAPTER_CONFIG_NAME).is_file():
+    if is_adapter_folder(str(folder)):
         return f"{folder} holds adapters, which are not in shards: plait merge adds them to the weights"
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         return f"{folder} has whole weights ({SAFE_WEIGHTS_NAME}): it is loaded as it is"

@@ -74,7 +74,7 @@ def format_plan(plan: LaunchPlan) -> list[str]:
 def find_config(name: str) -> Path:
     """Returns the file of a configuration: one of this folder by its name, or a file of accelerate. Raises RecipeError
     for an unknown one, or one that needs a package that is not installed."""
-    folder = Path(str(files(__package__)))
+    folder = Path(str(files(str(__package__))))
     shipped = sorted(path.stem for path in folder.glob("*.yaml"))
     file = Path(name).expanduser() if name not in shipped else folder / f"{name}.yaml"
     if not file.is_file():

@@ -23,7 +23,6 @@ from ..recipes.schema import Recipe
 from ..storage.atomic import UNFINISHED, install_folder
 from ..storage.checkpoints import list_checkpoints
 from ..streams.recipe_stream import build_stream, load_first_block
-from ..streams.rows import RowStream
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
 from .building import build_model, build_processor, read_label_names
@@ -31,7 +30,7 @@ from .folder import CHECKPOINTS, PROCESSOR_FILE
 from .loggers import check_loggers
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 logger = logging.get_logger(__name__)
 
@@ -74,9 +73,7 @@ def read_data(recipe: Recipe, task: Task) -> DataSplits:
     return data
 
 
-def select_training_rows(
-    recipe: Recipe, task: Task, processor: PlaitProcessor, data: DataSplits
-) -> "Dataset | RowStream | None":
+def select_training_rows(recipe: Recipe, task: Task, processor: PlaitProcessor, data: DataSplits) -> Any:
     """Returns the rows to train on: the training split, or the stream of which it is the first block."""
     if recipe.data.stream is None:
         return data.train

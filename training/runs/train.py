@@ -203,7 +203,7 @@ def assemble_run(
             model=trained,
             args=args,
             data_collator=collator,
-            train_dataset=select_training_rows(recipe, task, processor, data),  # pyright: ignore[reportArgumentType]
+            train_dataset=select_training_rows(recipe, task, processor, data),
             eval_dataset=data.validation,
             compute_metrics=metrics,
             callbacks=task.build_callbacks(recipe, model),

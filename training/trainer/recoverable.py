@@ -82,7 +82,7 @@ class RecoverableTrainer(Trainer):
         return batches, count
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        prepared = super()._prepare_inputs(inputs)
+        prepared: Any = super()._prepare_inputs(inputs)
         if not self.args.shards_parameters or self.args.world_size == 1:
             return prepared
         if isinstance(prepared.get("inputs"), dict):  # a batch of StreamedMetrics

@@ -23,10 +23,11 @@ def check_stream(args: PlaitTrainingArguments) -> None:
 def build_stream_loader(trainer: Any, data: RowStream) -> DataLoader:
     """Builds the loader of a process's own batches, which accelerate puts on the device and does not split again."""
     args: PlaitTrainingArguments = trainer.args
+    collate: Any = StreamCollator(trainer._select_collate_fn(training=True))
     loader = DataLoader(
         data,
         batch_size=None,
-        collate_fn=StreamCollator(trainer._select_collate_fn(training=True)),
+        collate_fn=collate,
         num_workers=args.dataloader_num_workers,
         pin_memory=args.dataloader_pin_memory,
         prefetch_factor=args.dataloader_prefetch_factor,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from ..zoo import CASES, build, inputs_of, main_tensor
 @pytest.fixture(scope="module", autouse=True)
 def process() -> Iterator[None]:
     """A group of one process, which shards as several would."""
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    store: Any = getattr(distributed, "HashStore")()  # noqa: B009
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 
@@ -26,10 +28,13 @@ def process() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_sharded_layer_by_layer_it_computes_the_same(case: tuple[str, str]) -> None:
-    plain, sharded = build(*case), build(*case)
+    plain: Any = build(*case)
+    sharded: Any = build(*case)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
     state = SimpleNamespace(fsdp_plugin=plugin)
-    accelerator = SimpleNamespace(state=state, mixed_precision="no", is_main_process=True, device=torch.device("cpu"))
+    accelerator: Any = SimpleNamespace(
+        state=state, mixed_precision="no", is_main_process=True, device=torch.device("cpu")
+    )
     plugin.set_auto_wrap_policy(sharded)
     wraps = fsdp2_prepare_auto_wrap_policy(plugin, sharded)
     assert wraps is not None and set(sharded._no_split_modules) == {

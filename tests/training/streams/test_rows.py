@@ -149,9 +149,8 @@ def test_what_a_stream_cannot_do_is_said(
         train(recipe, "plait train")
 
 
-def test_a_stream_needs_an_end_and_one_reader(shards: Path, tmp_path: Path) -> None:
-    model = torch.nn.Linear(1, 1)
-    for options, message in (({"max_steps": 2, "dataloader_num_workers": 2}, "a stream has one reader"),):
-        args = PlaitTrainingArguments(str(tmp_path), use_cpu=True, **options)
-        with pytest.raises(ValueError, match=message):
-            PlaitTrainer(model, args, train_dataset=stream(shards))
+def test_a_stream_has_one_reader(shards: Path, tmp_path: Path) -> None:
+    args = PlaitTrainingArguments(str(tmp_path), use_cpu=True, max_steps=2, dataloader_num_workers=2)
+    rows: Any = stream(shards)
+    with pytest.raises(ValueError, match="a stream has one reader"):
+        PlaitTrainer(torch.nn.Linear(1, 1), args, train_dataset=rows)

@@ -26,15 +26,15 @@ TEMPLATE = (
     "{% endif %}{% if m.role == 'assistant' %}<end> {% endif %}{% endfor %}"
     "{% if add_generation_prompt %}assistant : {% endif %}"
 )
-TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+TINY: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 PROMPT = [{"role": "user", "content": "what colour ?"}]
-TOKENS = {"pad_token_id": 0, "eos_token_id": 2, "bos_token_id": 2}
+TOKENS: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 2, "bos_token_id": 2}
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer: Any = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
