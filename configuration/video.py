@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from .base import LEFT_OUT, Resolved, Size
+from .cnn import PlaitCNNConfig
 from .tower import PlaitTowerConfig, PlaitVisionConfig
 from .width import width_of
 
@@ -42,7 +43,8 @@ class PlaitVideoConfig(PlaitTowerConfig):
         if not isinstance(given, PreTrainedConfig):
             fields = dict(given or {})
             model_type = fields.pop("model_type", PlaitVisionConfig.model_type)
-            self.image_config = CONFIG_MAPPING[model_type](**fields)
+            own = {config.model_type: config for config in (PlaitVisionConfig, PlaitCNNConfig)}
+            self.image_config = (own.get(model_type) or CONFIG_MAPPING[model_type])(**fields)
         width = width_of(self.image_config, "image")
         self._fill(hidden_size=width)
         super().__post_init__(**kwargs)
