@@ -44,7 +44,7 @@ def flatten_layer(layer: str, sources: list[SourceModule], modules: CollectedMod
         bind_own_names(source, found, bound)
     left_out = modules.list_left_out(sources)
     above += [f"from .{FLAT_MODULES['configuration']} import LeftOut"] if left_out else []
-    bodies = [write_body(source, found, modules.rows.get(source.name)) for source, found in own]
+    bodies = [guard_imports(write_body(source, found, modules.rows.get(source.name))) for source, found in own]
     parts = [
         HEADER.format(mark=MARK, version=VERSION, layer=layer),
         "\n".join([*sorted(imports, key=order_import), "", *above]),
@@ -114,6 +114,21 @@ def write_body(source: SourceModule, imports: Iterable[OwnImport], kept: frozens
     names = [f"{one.alias} = {one.name}" for one in imports if one.alias != one.name and is_near(one, source)]
     summary = (ast.get_docstring(source.tree) or "").partition("\n")[0]
     return "\n".join([f"# {source.name.replace('.', '/')}.py: {summary}", "", *names, text])
+
+
+def guard_imports(body: str) -> str:
+    """Puts the imports inside functions, of optional libraries, into a `try`: transformers asks for every library that
+    is imported outside of one, also where it is never needed."""
+    lines = body.split("\n")
+    tree = ast.parse(body)
+    guarded = {id(node) for one in ast.walk(tree) if isinstance(one, ast.Try) for node in ast.walk(one)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) and node.col_offset]
+    for node in sorted(found, key=lambda node: -node.lineno):
+        if id(node) not in guarded:
+            indent, start, end = " " * node.col_offset, node.lineno - 1, node.end_lineno or node.lineno
+            own = [f"    {line}" for line in lines[start:end]]
+            lines[start:end] = [f"{indent}try:", *own, f"{indent}except ImportError:", f"{indent}    raise"]
+    return "\n".join(lines)
 
 
 def is_near(one: OwnImport, source: SourceModule) -> bool:
