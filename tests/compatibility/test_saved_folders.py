@@ -141,7 +141,10 @@ def test_a_processor_prepares_rows_as_before(name: str, loader: str) -> None:
     processor = find_loader(loader).from_pretrained(FOLDERS / name)
     assert type(processor) is plait.PlaitProcessor
     expected = FOLDERS / name / "expected" / "PlaitProcessor"
-    check_tensors(process(processor, read_rows(expected)), load_file(expected / "outputs.safetensors"))
+    wanted = load_file(expected / "outputs.safetensors")
+    if processor.image_token is not None and wanted["image_present"].all():
+        del wanted["image_present"]  # left out since then: it says nothing
+    check_tensors(process(processor, read_rows(expected)), wanted)
 
 
 @pytest.mark.parametrize("name", [name for name in PROCESSORS if (FOLDERS / name / "processor_config.json").is_file()])

@@ -131,7 +131,7 @@ def import_function(name: str) -> Reward:
     """Imports `module:function`. Raises RecipeError if there is none."""
     module, _, function = name.partition(":")
     try:
-        found = getattr(import_module(module), function)
+        found: Any = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"reward.metrics: {name} cannot be imported ({to_one_line(error)})") from error
     if not callable(found):

@@ -214,8 +214,9 @@ class RewardBatches:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Builds a batch of rows."""
         task = self.collator.task
+        column = str(task.reference_column)
         batch = self.collator.build_evaluation_batch(task.sample_rows(self.collator, rows))
-        references = [list_references(row[task.reference_column]) for row in rows]
+        references = [list_references(row[column]) for row in rows]
         return {**batch, "references": references, "rows": [dict(row) for row in rows]}
 
 

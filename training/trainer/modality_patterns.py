@@ -84,4 +84,5 @@ def find_patterns(trainer: Trainer, data: Any) -> list[tuple[str, ...]]:
         )
     model: Any = trainer.model
     columns = {find_column_modality(name) for name in data.column_names}
-    return list_modality_patterns(modality for modality in unwrap_plait(model).towers if modality in columns)
+    towers: Sequence[str] = list(unwrap_plait(model).towers)
+    return list_modality_patterns([modality for modality in towers if modality in columns])
