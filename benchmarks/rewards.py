@@ -1,10 +1,10 @@
 """Does training by rewards beat more of the old training? `python benchmarks/rewards.py --seeds 3 --seconds 60`
 
 The task: name all digits in an image of several, in any order ("three seven one"); real handwritten digits (those of
-scikit-learn), in random cells of a grid, no digit of the test in training. In training an image's digits are named in random
-order, so that the likelihood of the next word is not what is asked for; the metric is the F1 of the named digits
-(token_f1, which has no order). The second metric, which is not rewarded, is the share of images whose digits are all
-named, and none besides.
+scikit-learn), in random cells of a grid, no digit of the test in training. In training an image's digits are named in
+random order, so that the likelihood of the next word is not what is asked for; the metric is the F1 of the named
+digits (token_f1, which has no order). The second metric, which is not rewarded, is the share of images whose digits are
+all named, and none besides.
 
 For each seed: a captioner trained with cross-entropy until its F1 on validation rows no longer rises (early stopping,
 its best epoch); from there, for the same CPU seconds each, the reward, and more cross-entropy at the best of several
