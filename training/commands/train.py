@@ -72,7 +72,8 @@ def print_trained(options: argparse.Namespace, recipe: Recipe, results: Results)
     folder = Path(str(recipe.output_dir)).expanduser()
     page = folder / REPORT_FILE
     cautions = list_run_cautions(folder, results)
-    lines = [format_results(results), *(f"note: {caution}" for caution in cautions), f"saved in {recipe.output_dir}"]
+    notes = [] if options.quiet else [f"note: {caution}" for caution in cautions]
+    lines = [format_results(results), *notes, f"saved in {recipe.output_dir}"]
     lines += [f"open {page}"] if page.is_file() else []
     content = {"output_dir": str(recipe.output_dir), "results": results, "notes": cautions}
     print_results(options, "\n".join(lines), {**content, "report": str(page) if page.is_file() else None})

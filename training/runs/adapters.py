@@ -54,6 +54,8 @@ def save_adapted(trainer: Any, place: Path, merge: bool) -> None:
     if merge:
         trainer.model = trainer.model_wrapped = adapted.merge_and_unload()
     trainer.save_model(str(place))
+    if trainer.args.should_save:
+        (place / "README.md").unlink(missing_ok=True)  # peft's template, in the place of which a run has its card
     if not merge and trainer.args.should_save:
         model = adapted.get_base_model()
         model.config.architectures = [type(model).__name__]

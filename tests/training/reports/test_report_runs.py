@@ -176,6 +176,7 @@ def test_rare_classes_are_merged_and_none_is_lost() -> None:
     assert re.fullmatch(r"\(others\)", names[-1])
 
 
+@pytest.mark.slow
 def test_a_report_is_made_again_from_what_it_keeps_and_without_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

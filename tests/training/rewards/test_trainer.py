@@ -94,8 +94,8 @@ def test_the_towers_run_once_for_all_texts_of_a_row(name: str, tmp_path: Path, p
     "reward",
     [
         {"baseline": "leave_one_out", "samples": 8},
-        {"baseline": "greedy", "samples": 8},
-        {"objective": "minimum_risk", "samples": 4},
+        pytest.param({"baseline": "greedy", "samples": 8}, marks=pytest.mark.slow),
+        pytest.param({"objective": "minimum_risk", "samples": 4}, marks=pytest.mark.slow),
     ],
     ids=lambda reward: reward.get("objective") or reward["baseline"],
 )

@@ -42,6 +42,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "question_answering": {"text": TEXT, "image": IMAGE, **FUSION},
     "pretraining": {"text": TEXT, "image": IMAGE, **FUSION},
     "retrieval": {"text": TEXT, "image": IMAGE},
+    "retrieval of sound": {"text": TEXT, "audio": AUDIO},
     "retrieval of documents": {"text": TEXT, "options": {"document": "shared"}},
     "image_generation": {
         "text": TEXT,
@@ -130,6 +131,7 @@ for many in (["words 0"], W[:2], W):
     case("image_generation", text=one, target_image="image 0")
     case("retrieval of documents", many, text="context", document=one)
     case("retrieval of documents", many, text=one, document="context")
+case("retrieval of sound", ["words 0", "audio 0", "rate"], text="words 0", audio="audio 0", sampling_rate="rate")
 TARGETS = {
     "classification": {"label": "class"},
     "generation": {"target": "context"},

@@ -85,7 +85,7 @@ def test_every_loss_is_logged_measured_and_scheduled(content: dict[str, Any], tm
     model = AutoModelForPreTraining.from_pretrained(tmp_path / "run")
     assert isinstance(model, PlaitForPreTraining) and model.config.objectives == weights
     card = (tmp_path / "run" / "README.md").read_text()
-    assert "AutoModelForPreTraining" in card and "matching_accuracy" in card
+    assert "PlaitForPreTraining" in card and "AutoModel.from_pretrained" in card and "matching_accuracy" in card
 
 
 def test_a_pretrained_folder_is_fine_tuned_and_asked(content: dict[str, Any], tmp_path: Path) -> None:

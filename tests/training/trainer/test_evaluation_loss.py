@@ -77,7 +77,9 @@ def test_every_batch_size_gives_the_same(case: str, shape: str, smoothing: float
         assert predicted.metrics["test_loss"] == pytest.approx(expected, rel=1e-5), size
 
 
-@pytest.mark.parametrize(("case", "shape"), CASES)
+@pytest.mark.parametrize(
+    ("case", "shape"), [*CASES[:1], *(pytest.param(*each, marks=pytest.mark.slow) for each in CASES[1:])]
+)
 def test_micro_batches_add_up_to_the_batch(case: str, shape: str, tmp_path: Path) -> None:
     """Training divides by the targets of all accumulated batches, counted as the model does."""
     weights = []

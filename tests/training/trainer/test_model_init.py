@@ -53,9 +53,9 @@ def trained(trainer: PlaitTrainer) -> dict[str, Tensor]:
     "options",
     [
         {},
-        {"frozen": ["text"]},
+        pytest.param({"frozen": ["text"]}, marks=pytest.mark.slow),
         {"learning_rates": {"text": 1e-3, "fusion": 1e-2}},
-        {"average_decay": 0.5},
+        pytest.param({"average_decay": 0.5}, marks=pytest.mark.slow),
         {"class_weights": {"LABEL_0": 2.0}},
         {"ogm_alpha": 0.5},
         {"label_smoothing_factor": 0.1},
