@@ -46,7 +46,7 @@ NOT_RUN: dict[str, tuple[int, str]] = {
     "docs/bad_input.md": (1, "half an hour of random calls"),
     "docs/guides/export.md": (2, "pip install, and a script that needs no plait"),
     "docs/guides/many_gpus.md": (1, "several devices"),
-    "docs/guides/quantisation.md": (2, "torchao, which the tests do not install"),
+    "docs/guides/quantization.md": (2, "torchao, which the tests do not install"),
     "docs/guides/predict_and_search.md": (1, "several processes"),
     "docs/guides/serving.md": (3, "pip install, and servers that run until Ctrl-C"),
     "docs/guides/sharing.md": (1, "a repository of the Hub"),
