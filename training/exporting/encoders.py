@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...configuration.retrieval import DOCUMENT
+from ..recipes.errors import RecipeError
 from .graphs import Graph, build_graph
 from .samples import Sample, SampleSize, make_encoder_sample, make_ids, make_tower_sample
 
@@ -46,6 +47,10 @@ def build_question_graphs(model: Any) -> list[Graph]:
 def build_feature_graphs(model: Any) -> list[Graph]:
     """Builds the graph of a model without a head: `last_hidden_state`, (batch, tokens, width), 0 at padding, a `mask`,
     (batch, tokens), and `pooler_output`, (batch, width), if the model has one."""
+    if model.config.inline:
+        raise RecipeError(
+            "images inside a text are exported with the head that reads it: save the model as PlaitForCausalLM"
+        )
     with_decoder = model.config.is_encoder_decoder
 
     def make_sample(size: SampleSize, random: torch.Generator) -> Sample:

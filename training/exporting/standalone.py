@@ -29,6 +29,8 @@ def read_texts(tokenizer: Any, texts: Sequence[Any], pairs: Sequence[str] | None
     found = {name: np.asarray(value, dtype=np.int64) for name, value in found.items()}
     found = {"attention_mask": np.ones_like(ids := found["input_ids"]), "token_type_ids": np.zeros_like(ids), **found}
     found["attention_mask"] *= np.array([[text is not None] for text in texts])
+    if not found["input_ids"].shape[1]:  # no text at all: a graph takes no axis of 0
+        return {name: np.zeros((len(texts), 1), dtype=np.int64) for name in found}
     return found
 
 

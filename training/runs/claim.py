@@ -365,7 +365,8 @@ def run_on_writers(function: Callable[[], Result], writes: bool) -> Result:
             outcome = [function(), None]
         except (RecipeError, RunError) as error:
             outcome = [None, error]
-    outcome = broadcast_object_list(outcome)
+    with name_lost_process():
+        outcome = broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
@@ -373,4 +374,17 @@ def run_on_writers(function: Callable[[], Result], writes: bool) -> Result:
 
 def wait_for_everyone() -> None:
     """Waits until all processes of the run have arrived."""
-    PartialState().wait_for_everyone()
+    with name_lost_process():
+        PartialState().wait_for_everyone()
+
+
+@contextmanager
+def name_lost_process() -> Iterator[None]:
+    """Opens a context in which processes wait for one another: that one of them has ended is a RunError."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = explain_failure(error)
+        if reason is None:
+            raise
+        raise RunError(reason) from error

@@ -57,7 +57,11 @@ def list_cases(folder: Path) -> dict[str, dict[str, Any]]:
     cases: dict[str, dict[str, Any]] = {}
     for source in sorted(FOLDERS.iterdir()):
         config = source / "config.json"
-        if not config.is_file() or read_json(config).get("model_type") != "plait":
+        if (
+            not config.is_file()
+            or read_json(config).get("model_type") != "plait"
+            or (source / "modules.json").is_file()
+        ):
             continue
         case: dict[str, Any] = {"folder": str(export_code(source, folder / source.name).folder)}
         name = read_json(config)["architectures"][0]
