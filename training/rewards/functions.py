@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -131,12 +131,12 @@ def import_function(name: str) -> Reward:
     """Imports `module:function`. Raises RecipeError if there is none."""
     module, _, function = name.partition(":")
     try:
-        found: Any = getattr(import_module(module), function)
+        found = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"reward.metrics: {name} cannot be imported ({to_one_line(error)})") from error
     if not callable(found):
         raise RecipeError(f"reward.metrics: {name} is {type(found).__name__}, not a function(texts, rows)")
-    return found
+    return cast("Reward", found)
 
 
 def measure_repetition(text: str) -> float:
