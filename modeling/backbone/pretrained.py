@@ -237,7 +237,10 @@ class PlaitPreTrainedModel(ShareableModel):
             informs = kwargs.pop("output_loading_info", False)
             folder = None if name is None else open_saved_folder(name, architectures, kwargs)
             load = partial(super().from_pretrained, name, *model_args, config=config, **names, **kwargs)
-            loaded: Any = load(output_loading_info=True) if folder is None else load_saved_folder(load, cls, folder)
+            if folder is None:
+                loaded: Any = load(output_loading_info=True)
+            else:
+                loaded = load_saved_folder(load, cls, folder, strict=not informs)
             loaded = loaded if informs else loaded[0]
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
         if renamed:  # else it would be saved under the names of the pretraining folder

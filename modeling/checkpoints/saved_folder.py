@@ -71,12 +71,12 @@ def has_distributed_shards(folder: Path) -> bool:
 
 
 def load_saved_folder(
-    load: Callable[..., Any], model_class: type[PreTrainedModel], folder: SavedFolder
+    load: Callable[..., Any], model_class: type[PreTrainedModel], folder: SavedFolder, strict: bool = True
 ) -> tuple[Any, dict[str, Any]]:
     """Loads the model of a folder by `load`, transformers' `from_pretrained`; returns it with its loading info.
 
-    Raises FolderError if the folder lacks a tensor of the class that saved it, has another size of it, or, loaded as
-    that class, has one that the class has no place for. Another class may have newly initialized heads.
+    Raises FolderError if a tensor has another size than the config says and, if `strict`, as `check_loaded_keys` does.
+    Who asks for the loading info reads the missing and unexpected keys there.
     """
     safe = NO_PICKLE if folder.options.get("use_safetensors") is None else {}
     ignored = bool(folder.options.get("ignore_mismatched_sizes"))
@@ -91,15 +91,22 @@ def load_saved_folder(
         ) from error
     if info["mismatched_keys"] and not ignored:
         raise FolderError(describe_mismatch(folder, info["mismatched_keys"]))
+    if strict:
+        check_loaded_keys(model, folder, info)
+    return model, info
+
+
+def check_loaded_keys(model: PreTrainedModel, folder: SavedFolder, info: Mapping[str, Any]) -> None:
+    """Raises FolderError if the folder of a loaded model lacks a tensor of the class that saved it or, loaded as that
+    class, has one that the class has no place for. Another class may have newly initialized heads."""
     if info["missing_keys"]:
-        check_missing(model_class, folder, info["missing_keys"])
-    same = folder.class_name == model_class.__name__ and not folder.changed
+        check_missing(type(model), folder, info["missing_keys"])
+    same = folder.class_name == type(model).__name__ and not folder.changed
     if info["unexpected_keys"] and same and getattr(model, "hf_quantizer", None) is None:
         raise FolderError(
             f"{folder.file} has {format_names(sorted(info['unexpected_keys']))}, for which its config.json has no "
             "place: restore the file that was changed, or save the model again"
         )
-    return model, info
 
 
 def describe_mismatch(folder: SavedFolder, mismatched: Any) -> str:

@@ -14,6 +14,7 @@ from ...configuration.messages import to_one_line
 from ...configuration.modalities import CONFIG_FIELDS, MEDIA, MODALITIES, MODALITY_TABLE
 from ...modeling.adaptation.quantization import is_quantized_weight, quantize
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
+from ...modeling.checkpoints.saved_folder import check_loaded_keys, open_saved_folder
 from ...modeling.composition.parameter_names import part_of
 from ...modeling.fusion.connectors import CONNECTORS
 from ...modeling.fusion.registry import FUSIONS
@@ -177,12 +178,12 @@ def load_pretrained(
     checkpoints have.
     """
     fields = {} if labels is None else build_label_config(labels)
+    options = {"dtype": "float32", **fields, **options}
     model, info = model_class.from_pretrained(
-        name,
-        output_loading_info=True,
-        ignore_mismatched_sizes=bool(fields),
-        **{"dtype": "float32", **fields, **options},
+        name, output_loading_info=True, ignore_mismatched_sizes=bool(fields), **options
     )
+    if info["missing_keys"] or info["unexpected_keys"]:
+        check_loaded_keys(model, open_saved_folder(name, model.config.architectures, options), info)
     wrong = sorted(key for key, *_ in info["mismatched_keys"] if part_of(key) != "head")
     if wrong:
         raise RecipeError(f"model.from_pretrained: in {name} the weight {wrong[0]} has another size than in its config")

@@ -17,6 +17,8 @@ from plait import PlaitForClassification, PlaitForQuestionAnswering, PlaitModel
 from plait.configuration import PlaitConfig, PlaitTextConfig
 from plait.modeling.checkpoints.saved_folder import FolderError
 from plait.modeling.checkpoints.source import open_checkpoint
+from plait.training.data.labels import LabelSpec
+from plait.training.runs.building import load_pretrained
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WEIGHTS = "model.safetensors"
@@ -161,3 +163,13 @@ def test_weights_that_are_missing_are_told_from_a_pickle(tmp_path: Path) -> None
     with pytest.raises(OSError, match=r"only the pickle pytorch_model.bin: pass use_safetensors=False"):
         open_checkpoint(str(tmp_path))
     assert open_checkpoint(str(tmp_path), use_safetensors=False).tensors
+
+
+def test_who_asks_for_the_loading_info_reads_the_keys_there(folder: Path) -> None:
+    """As in transformers; a run that continues from the folder refuses it all the same."""
+    change(folder, lambda tensors: tensors.update({"extra": tensors.pop("classifier.bias")}))
+    _, info = PlaitForClassification.from_pretrained(folder, output_loading_info=True)
+    assert set(info["missing_keys"]) == {"classifier.bias"} and set(info["unexpected_keys"]) == {"extra"}
+    for labels in (None, LabelSpec(("a", "b"), "single_label_classification")):
+        with pytest.raises(FolderError, match=f"{WEIGHTS} lacks classifier.bias"):
+            load_pretrained(PlaitForClassification, str(folder), labels, {})
