@@ -21,6 +21,7 @@ from ..data.loading import DataSplits
 from ..data.media import Row
 from ..metrics.classification import Metrics
 from ..recipes.errors import RecipeError, RunError
+from ..recipes.schema import Recipe
 from ..runs.adapters import adapt_model
 from ..runs.assembly import build_arguments, build_collator, build_processor_and_model
 from ..runs.claim import ClaimedFolder
@@ -149,26 +150,46 @@ def train_system(
         RecipeError: a recipe that cannot be trained.
         RunError: a training that diverges; the message names the system.
     """
+    recipe = build_trial_recipe(experiment, system, seed, part)
+    place = folder.path / own
+    checkpoint = find_whole_checkpoint(place / CHECKPOINTS)
+    place.mkdir(parents=True, exist_ok=True)
+    trainer, processor = build_trial_trainer(experiment, system, recipe, part, place)
+    clock = time.perf_counter if trainer.args.device.type == "cuda" else time.process_time
+    start = clock()
+    try:
+        run_trainer(trainer, folder, None if checkpoint is None else str(checkpoint))
+    except RunError as error:
+        raise RunError(f"{system.name}: {error}") from error
+    return TrainedSystem(trainer, processor, clock() - start)
+
+
+def build_trial_recipe(experiment: Experiment, system: System, seed: int, part: TrialData) -> Recipe:
+    """Builds the recipe of one trial, which prints nothing and saves only what it has to choose from."""
     recipe = system.build_training_recipe(experiment.recipe, seed)
     training = {**recipe.training, **QUIET_ARGUMENTS}
     if part.validation is None:  # no rows to choose an epoch by: every system is trained to its last
         training = {name: value for name, value in training.items() if name not in CHOOSING_ARGUMENTS}
     saves = {} if training.get("load_best_model_at_end") else {"save_strategy": "no"}
-    recipe = replace(recipe, training={**training, **saves})
-    place = folder.path / own
-    checkpoint = find_whole_checkpoint(place / CHECKPOINTS)
-    place.mkdir(parents=True, exist_ok=True)
+    return replace(recipe, training={**training, **saves})
+
+
+def build_trial_trainer(
+    experiment: Experiment, system: System, recipe: Recipe, part: TrialData, place: Path
+) -> tuple[PlaitTrainer, PlaitProcessor]:
+    """Builds the trainer of a trial, whose checkpoints go into `place`, and the processor. Raises RecipeError for
+    settings that cannot be trained."""
+    labels = experiment.labels
     args = build_arguments(recipe, place / CHECKPOINTS)
     set_seed(args.seed)
-    processor, model = build_processor_and_model(
-        recipe, experiment.task, place, args, DataSplits({"train": part.train}, experiment.labels), verbose=False
-    )
-    collator = build_collator(recipe, experiment.task, processor, experiment.labels, args.image_cache)
+    splits = DataSplits({"train": part.train}, labels)
+    processor, model = build_processor_and_model(recipe, experiment.task, place, args, splits, verbose=False)
+    collator = build_collator(recipe, experiment.task, processor, labels, args.image_cache)
     collator.features |= experiment.load_features(system, model, processor, args)
     args.cache_features = []  # the collator has them
-    metrics = LogitMetrics(experiment.metric_names, experiment.labels.problem_type)
-    settle_loss(args, experiment.labels, experiment.recipe.shipped)
-    settle_best_metric(args, recipe, metrics, experiment.labels)
+    metrics = LogitMetrics(experiment.metric_names, labels.problem_type)
+    settle_loss(args, labels, experiment.recipe.shipped)
+    settle_best_metric(args, recipe, metrics, labels)
     try:
         trainer = PlaitTrainer(
             model if recipe.lora is None else adapt_model(model, recipe.lora),
@@ -182,14 +203,7 @@ def train_system(
     except ValueError as error:
         raise RecipeError(f"training: {error}") from error
     trainer.remove_callback(PrinterCallback)
-    clock = time.perf_counter if args.device.type == "cuda" else time.process_time
-    start = clock()
-    try:
-        run_trainer(trainer, folder, None if checkpoint is None else str(checkpoint))
-    except RunError as error:
-        raise RunError(f"{system.name}: {error}") from error
-    seconds = clock() - start
-    return TrainedSystem(trainer, processor, seconds)
+    return trainer, processor
 
 
 def predict_logits(trainer: PlaitTrainer, rows: list[Row]) -> np.ndarray:

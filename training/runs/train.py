@@ -21,7 +21,7 @@ from ..optimization.target_scale import fit_target_scale
 from ..parameters import freeze
 from ..recipes.errors import RecipeError
 from ..recipes.reward import RewardRecipe
-from ..recipes.schema import Recipe
+from ..recipes.schema import LoraRecipe, Recipe
 from ..reports.recording import Recorder, record_answers
 from ..rewards.trainer import PlaitRewardTrainer
 from ..storage.atomic import write_json
@@ -190,13 +190,7 @@ def assemble_run(
     settle_parts(args, model, recipe.shipped)
     settle_loss(args, data.labels, recipe.shipped)
     settle_best_metric(args, recipe, metrics, data.labels)
-    trained = model
-    if recipe.lora is not None:
-        freeze(model, args.frozen)
-        fit_target_scale(model, train)
-        trained = adapt_model(model, recipe.lora)
-        if verbose and args.should_log:
-            print(model.composition())
+    trained = model if recipe.lora is None else adapt_for_training(model, recipe.lora, args, train, verbose)
     try:
         trainer = build_trainer(
             recipe.reward,
@@ -212,6 +206,18 @@ def assemble_run(
     except ValueError as error:
         raise RecipeError(f"training: {error}") from error
     return TrainingRun(recipe, task, folder, data, model, processor, metrics, trainer)
+
+
+def adapt_for_training(
+    model: PlaitPreTrainedModel, lora: LoraRecipe, args: PlaitTrainingArguments, train: Any, verbose: bool
+) -> Any:
+    """Returns the model with adapters, after frozen parts and the scale of targets are settled."""
+    freeze(model, args.frozen)
+    fit_target_scale(model, train)
+    adapted = adapt_model(model, lora)
+    if verbose and args.should_log:
+        print(model.composition())
+    return adapted
 
 
 def build_trainer(reward: RewardRecipe | None, **arguments: Any) -> PlaitTrainer:
