@@ -11,6 +11,8 @@ from .calls import call_tokenizer, check_text, find_call_defaults
 from .limits import check_ceiling
 
 UNLIMITED_LENGTH = 10**9  # a tokenizer without a limit has model_max_length 1e30
+LONG_TOKEN = 64  # characters: of a longer text than this for each token that is read, the beginning is looked at first
+CUT_TOKENS = 8  # the tokens of a text that is cut in a word may differ from those of the whole text by fewer
 
 
 def collect_text_rows(text: Any, name: str = "text") -> list[str | None]:
@@ -131,9 +133,22 @@ def find_truncated_row(
     """Returns the first row that was truncated at `tokenizer.model_max_length`; None if there is none."""
     # only a row that fills model_max_length can have been truncated, so only those are tokenized again
     for row, (text, mask) in enumerate(zip(texts, values["attention_mask"], strict=True)):
-        if text is not None and sum(mask) == tokenizer.model_max_length:
-            pair = pairs[row] if pairs else None
-            uncut = call_tokenizer(tokenizer, text, pair, truncation=False, padding=False, verbose=False)["input_ids"]
-            if len(uncut) > tokenizer.model_max_length:
-                return row
+        is_full = text is not None and sum(mask) == tokenizer.model_max_length
+        if is_full and is_truncated(tokenizer, text, pairs[row] if pairs else None):
+            return row
     return None
+
+
+def is_truncated(tokenizer: PreTrainedTokenizerBase, text: str, pair: str | None) -> bool:
+    """Returns whether a text, with its pair, has more tokens than `tokenizer.model_max_length`; of a very long one the
+    beginning mostly tells."""
+    limit = tokenizer.model_max_length
+    beginnings = [None if given is None else given[: LONG_TOKEN * limit] for given in (text, pair)]
+    if beginnings != [text, pair] and count_uncut_tokens(tokenizer, *beginnings) > limit + CUT_TOKENS:
+        return True
+    return count_uncut_tokens(tokenizer, text, pair) > limit
+
+
+def count_uncut_tokens(tokenizer: PreTrainedTokenizerBase, text: str | None, pair: str | None) -> int:
+    """Returns the number of tokens of a text with its pair, not truncated."""
+    return len(call_tokenizer(tokenizer, text, pair, truncation=False, padding=False, verbose=False)["input_ids"])

@@ -82,6 +82,18 @@ def test_a_long_text_is_cut_with_one_warning(processor: PlaitProcessor, caplog: 
     assert message.startswith("text, row 2: longer than the 8 tokens")
 
 
+@pytest.mark.parametrize(
+    ("end", "is_cut"), [(" " * 10_000, False), (" " * 10_000 + "cat", True), (" the cat" * 10_000, True)]
+)
+def test_where_a_very_long_text_ends_is_seen(
+    processor: PlaitProcessor, caplog: pytest.LogCaptureFixture, end: str, is_cut: bool
+) -> None:
+    """Its beginning is looked at first, which of blanks says nothing."""
+    with caplog.at_level(logging.WARNING):
+        assert len(processor(text=["the cat is the red dog" + end])["input_ids"][0]) == 8
+    assert len(warnings_of(caplog)) == is_cut
+
+
 def test_a_cut_that_was_asked_for_is_silent(processor: PlaitProcessor, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert len(processor(text=LONG, truncation=True)["input_ids"][0]) == 8
