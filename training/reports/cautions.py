@@ -8,6 +8,7 @@ from ..metrics.direction import is_greater_better
 
 FEW_MEASURED_ROWS = 200  # of a split: below, a metric may change much by chance
 NORMAL_QUANTILE = 1.96  # of 95 %
+SHARES = ("accuracy", "exact_match", "recall")  # in the names of metrics that are shares of rows
 NO_QUALITY = ("distinct",)  # says something of the texts, but neither more nor less of it is better
 ALONE = "_only"  # ends the names of the model's own metrics where only some modalities are given
 
@@ -24,11 +25,15 @@ def list_cautions(results: Mapping[str, Any], rows: Mapping[str, int]) -> list[s
             found.append(f"on {split} the model is below a baseline: {'; '.join(worse)}")
         count = rows.get(split, 0)
         if 0 < count < FEW_MEASURED_ROWS:
-            found.append(
-                f"{split} has {count} rows: a share near 0.5 of them is uncertain by {compute_half_width(count):.2f} "
-                "(95 %), so small differences are chance"
-            )
+            found.append(f"{split} has {count} rows{describe_uncertainty(columns, count)} small differences are chance")
     return found
+
+
+def describe_uncertainty(columns: Mapping[str, Any], rows: int) -> str:
+    """Returns how uncertain a split's metrics are, if one of them is a share of its rows, up to a comma."""
+    if not any(share in name for name in columns["model"] for share in SHARES):
+        return ", so"
+    return f": a share near 0.5 of them is uncertain by {compute_half_width(rows):.2f} (95 %), so"
 
 
 def list_worse(columns: Mapping[str, Any]) -> list[str]:

@@ -46,6 +46,16 @@ def test_few_rows_are_said_with_their_uncertainty(rows: int) -> None:
     assert math.isclose(compute_half_width(rows), (high - low) / 2, abs_tol=0.5 / rows + 0.005) or rows < 10
 
 
+@pytest.mark.parametrize(
+    ("metric", "is_share"),
+    [("accuracy", True), ("exact_match", True), ("text_to_image_recall@10", True), ("psnr", False), ("rmse", False)],
+)
+def test_only_of_shares_it_is_said_how_uncertain_they_are(metric: str, is_share: bool) -> None:
+    (said,) = list_cautions({"test": {"model": {metric: 0.5}}}, {"test": 50})
+    assert ("share near 0.5" in said) == is_share
+    assert said.startswith("test has 50 rows") and said.endswith("so small differences are chance")
+
+
 def test_the_page_says_it_under_the_results() -> None:
     content = {"name": "run", "task": "classification", "split": "test", "rows": 3, "errors": [], "images": None}
     content |= {"metrics": {}, "modalities": "", "examples": [], "composition": "", "notes": []}
