@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..data.media import NumberedRows
+from ..data.samplers import TokenBatchSampler
 from ..optimization.arguments import MUON
 from .findings import Finding
 from .live_bytes import LiveBytes
@@ -90,7 +91,8 @@ def choose_batch(subject: BuiltSubject) -> list[int]:
     """Returns the numbers of the rows of a training batch, as the trainer's sampler chooses them."""
     rows = len(subject.rows.train or [])
     if subject.args.tokens_per_batch is not None:
-        batches: Any = subject.trainer._build_batch_sampler()
+        lengths = subject.trainer._count_tokens(subject.rows.train)
+        batches = TokenBatchSampler(lengths, subject.args.tokens_per_batch, subject.args.seed, lambda: 0)
         return subject.drop_unreadable(max(islice(iter(batches), 20), key=len))
     is_ordered = subject.name or subject.recipe.data.stream is not None  # by no sampler of the trainer
     sampler: Any = range(rows) if is_ordered else subject.trainer._get_train_sampler()

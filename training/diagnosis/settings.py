@@ -52,7 +52,7 @@ def plan_steps(subject: BuiltSubject) -> Plan:
     args, count = subject.args, len(subject.rows.train or [])
     batch = args.train_batch_size * args.world_size
     batches = math.floor(count / batch) if args.dataloader_drop_last else math.ceil(count / batch)
-    if args.tokens_per_batch is not None:
+    if args.tokens_per_batch is not None and subject.recipe.data.stream is None:
         batches = len(subject.trainer.get_train_dataloader())
     steps = max(1, math.ceil(max(1, batches) / args.gradient_accumulation_steps))
     whole = args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)

@@ -2,19 +2,28 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..data.media import Row
+from ..data.samplers import cut_batches
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from datasets import IterableDataset as Stream
 
 PLACE = "stream_place"  # the key of a batch that holds the place behind its last row
+ORDER = ("processes", "buffer", "seed", "tokens")  # what the order of the rows depends on
 BEGIN: dict[str, Any] = {"reading": 0, "block": 0, "done": 0, "state": None}
+
+
+class TokenBudget(NamedTuple):
+    """The size of a batch in tokens. tokens: at most, with padding; count: counts the tokens of each row of a block."""
+
+    tokens: int
+    count: "Callable[[Dataset], Sequence[int]]"
 
 
 class StreamRows(list[Row]):
@@ -33,17 +42,21 @@ class RowStream(IterableDataset):
     stream is the library's own state at the beginning of a block and the number of rows of it that are done: resuming
     reads one block again, and its rows come in the same order.
 
+    With a budget of tokens a block is cut into batches of rows of similar length, as many as fit into the budget; a row
+    that is longer is a batch by itself, and the longest rows of a block may fill their batch in part only.
+
     Args:
         open_round: opens the stream for the n-th reading of all rows, from 0.
-        batch_size: rows of a batch.
+        batch_size: rows of a batch, without a budget.
         buffer: rows of a block.
         seed: of the order of the rows in a block.
         prepare: maps the rows of a block to those that are trained on; None: they are these.
         process, processes: which of the processes this is; each reads other rows, and all of them together read all.
+        budget: the size of a batch in tokens instead of rows.
 
     Raises:
-        ValueError: a batch size or buffer below 1; while it is read: no rows, or several workers of a loader, which
-            would each read all.
+        ValueError: a batch size, buffer or budget below 1; while it is read: no rows, or several workers of a loader,
+            which would each read all.
     """
 
     def __init__(
@@ -55,16 +68,26 @@ class RowStream(IterableDataset):
         prepare: "Callable[[Dataset], Dataset] | None" = None,
         process: int = 0,
         processes: int = 1,
+        budget: TokenBudget | None = None,
     ) -> None:
         if batch_size < 1 or buffer < 1:
             raise ValueError(f"a stream has batches of {batch_size} rows and a buffer of {buffer}: expected at least 1")
+        if budget is not None and budget.tokens < 1:
+            raise ValueError(f"a stream has batches of {budget.tokens} tokens: expected at least 1")
         self.open_round, self.batch_size, self.buffer = open_round, batch_size, buffer
         self.seed, self.prepare, self.process, self.processes = seed, prepare, process, processes
+        self.budget = budget
         self.place: dict[str, Any] = dict(BEGIN)  # behind the last batch that was trained on
 
-    def split(self, batch_size: int, process: int, processes: int) -> "RowStream":
-        """Returns the share of one of several processes, in batches of this size."""
-        return RowStream(self.open_round, batch_size, self.buffer, self.seed, self.prepare, process, processes)
+    @property
+    def tokens(self) -> int | None:
+        """The tokens of a batch at most; None without a budget."""
+        return None if self.budget is None else self.budget.tokens
+
+    def split(self, batch_size: int, process: int, processes: int, budget: TokenBudget | None = None) -> "RowStream":
+        """Returns the share of one of several processes, in batches of this size, or of this budget or else its own."""
+        whole = (self.open_round, batch_size, self.buffer, self.seed, self.prepare)
+        return RowStream(*whole, process, processes, self.budget if budget is None else budget)
 
     def __iter__(self) -> Iterator[StreamRows]:
         worker = get_worker_info()
@@ -73,14 +96,14 @@ class RowStream(IterableDataset):
                 f"a stream is read by one worker, not {worker.num_workers}: set dataloader_num_workers to 1"
             )
         rows: list[Row] = []
-        for row, behind in self._iterate_rows(self.place):
+        for row, behind, is_last in self._iterate_rows(self.place):
             rows.append(row)
-            if len(rows) == self.batch_size:
+            if is_last or (self.budget is None and len(rows) == self.batch_size):
                 yield StreamRows(rows, behind)
                 rows = []
 
-    def _iterate_rows(self, place: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, Any]]]:
-        """Yields rows, each with the place behind it, from a place on."""
+    def _iterate_rows(self, place: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, Any], bool]]:
+        """Yields rows, each with the place behind it and whether it ends a batch of a budget, from a place on."""
         reading, first, done, state = (place[name] for name in BEGIN)
         is_empty = place == BEGIN
         while True:
@@ -88,14 +111,27 @@ class RowStream(IterableDataset):
             if state is not None:
                 data.load_state_dict(state)
             for number, (begun, block) in enumerate(self._iterate_blocks(data), start=first):
-                order = np.random.default_rng([self.seed, reading, number]).permutation(len(block))
+                order, ends = self._plan_block(block, np.random.default_rng([self.seed, reading, number]))
                 for count, row in enumerate(order[done:], start=done + 1):
                     is_empty = False
-                    yield block[int(row)], {"reading": reading, "block": number, "done": count, "state": begun}
+                    behind = {"reading": reading, "block": number, "done": count, "state": begun}
+                    yield block[int(row)], behind, count in ends
                 done = 0
             if is_empty:
                 raise ValueError("the stream has no rows for this process: give it more rows, or use fewer processes")
             reading, first, state = reading + 1, 0, None
+
+    def _plan_block(self, block: Any, random: np.random.Generator) -> tuple[Sequence[int], frozenset[int]]:
+        """Returns the order of a block's rows, and with a budget the numbers of rows after which a batch ends."""
+        order = random.permutation(len(block))
+        if self.budget is None or not len(block):
+            return order, frozenset()
+        lengths = self.budget.count(block)
+        order = sorted(order, key=lengths.__getitem__)  # rows of equal length stay shuffled
+        cuts = cut_batches([lengths[row] for row in order], self.budget.tokens)
+        batches = [order[start:end] for start, end in (cuts[number] for number in random.permutation(len(cuts)))]
+        ends = np.cumsum([len(batch) for batch in batches]).tolist()
+        return [row for batch in batches for row in batch], frozenset(ends)
 
     def _open_share(self, reading: int) -> "Stream":
         """Opens this process's share of the rows."""
@@ -114,22 +150,26 @@ class RowStream(IterableDataset):
             block = list(islice(rows, self.buffer))
             if not block:
                 return
-            yield begun, block if self.prepare is None else self.prepare(Dataset.from_list(block))
+            if self.prepare is not None or self.budget is not None:
+                block = Dataset.from_list(block)
+            yield begun, block if self.prepare is None else self.prepare(block)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the place behind the last batch that was trained on (`place`), as plain values."""
-        return {"place": self.place, "processes": self.processes, "buffer": self.buffer, "seed": self.seed}
+        return {"place": self.place, **{name: getattr(self, name) for name in ORDER}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a place that `state_dict` returned.
 
-        Raises ValueError for one of another number of processes, buffer or seed, whose rows come in another order.
+        Raises ValueError for one of another number of processes, buffer, seed or tokens of a batch, whose rows come in
+        another order.
         """
-        for name in ("processes", "buffer", "seed"):
-            if state[name] != getattr(self, name):
+        for name in ORDER:
+            before = state.get(name)
+            if before != getattr(self, name):
                 raise ValueError(
-                    f"the stream was read with {name} {state[name]}, and now with {getattr(self, name)}: resume with "
-                    f"{state[name]}, or start anew"
+                    f"the stream was read with {name} {before}, and now with {getattr(self, name)}: resume with "
+                    f"{before}, or start anew"
                 )
         self.place = dict(state["place"])
 

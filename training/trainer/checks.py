@@ -10,6 +10,7 @@ from ...modeling.composition.parameter_names import part_of
 from ...modeling.tasks.retrieval import PlaitForRetrieval
 from ..metrics.base import EvaluationMetrics
 from ..optimization.arguments import PlaitTrainingArguments
+from ..streams.rows import RowStream
 
 
 def check_best_metric(args: PlaitTrainingArguments, metrics: Any) -> None:
@@ -50,7 +51,7 @@ def check_shared_images(args: PlaitTrainingArguments, data: Any) -> None:
 
 DOWNSTREAM = ("fusion", "decoder", "denoiser")  # parts that read other parts
 STREAM_REMEDIES = {
-    "tokens_per_batch": "set per_device_train_batch_size",
+    "tokens_per_batch": "set per_device_train_batch_size, or give the rows as a RowStream",
     "class_weights": "give the weights by class",
     "train_sampling_strategy": "a stream has its own order",
     "eval_modality_patterns": "evaluate data without the columns of the other modalities",
@@ -62,7 +63,7 @@ def check_streams(args: PlaitTrainingArguments, train: Any, evaluated: Any) -> N
     once and in its own order."""
     check_shared_images(args, train)
     needs = {
-        "tokens_per_batch": (args.tokens_per_batch is not None, train),
+        "tokens_per_batch": (args.tokens_per_batch is not None and not isinstance(train, RowStream), train),
         "class_weights": (args.class_weights == "balanced", train),
         "train_sampling_strategy": (args.train_sampling_strategy in ("group_by_length", "batch_rebalance"), train),
         "eval_modality_patterns": (args.eval_modality_patterns, evaluated),

@@ -34,7 +34,7 @@ from .checks import check_quantized_gradients
 from .divergence import DivergenceGuard, check_weights
 from .sharding import allow_sharding_on_cpus, describe_checkpoint, find_sharded_plugin, gather_shards
 from .stopping import StopSignals
-from .stream_loading import StreamEpochs, build_stream_loader, check_stream, name_place_file, read_place
+from .stream_loading import StreamEpochs, build_stream_loader, check_stream, name_place_file, read_place, split_stream
 
 logger = logging.get_logger(__name__)
 
@@ -61,9 +61,7 @@ class RecoverableTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if isinstance(self.train_dataset, RowStream):
             check_stream(self.args)
-            self.train_dataset = self.train_dataset.split(
-                self.args.train_batch_size, self.args.process_index, self.args.world_size
-            )
+            self.train_dataset = split_stream(self, self.train_dataset)
             self.args.ignore_data_skip = True  # a resumed stream is put in its place, and nothing is read twice
             self.add_callback(StreamEpochs())
 

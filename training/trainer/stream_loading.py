@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..optimization.arguments import PlaitTrainingArguments
-from ..streams.rows import RowStream, StreamCollator
+from ..streams.rows import RowStream, StreamCollator, TokenBudget
 
 
 def check_stream(args: PlaitTrainingArguments) -> None:
@@ -18,6 +18,13 @@ def check_stream(args: PlaitTrainingArguments) -> None:
         raise ValueError("a stream has no end: set max_steps")
     if args.dataloader_num_workers > 1:
         raise ValueError(f"dataloader_num_workers is {args.dataloader_num_workers}, but a stream has one reader: set 1")
+
+
+def split_stream(trainer: Any, data: RowStream) -> RowStream:
+    """Returns the share of this process, in batches of `tokens_per_batch` or else of the rows of a batch."""
+    args: PlaitTrainingArguments = trainer.args
+    budget = None if args.tokens_per_batch is None else TokenBudget(args.tokens_per_batch, trainer._count_tokens)
+    return data.split(args.train_batch_size, args.process_index, args.world_size, budget)
 
 
 def build_stream_loader(trainer: Any, data: RowStream) -> DataLoader:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, unwrap_peft_model
@@ -287,8 +287,8 @@ class PlaitTrainer(RecoverableTrainer):
         return loader
 
     def _build_batch_sampler(self) -> Sampler[list[int]] | None:
-        """Builds the sampler of this process's batches for `tokens_per_batch`; None without it."""
-        if self.args.tokens_per_batch is None:
+        """Builds the sampler of this process's batches for `tokens_per_batch`; None without it, or for a stream."""
+        if self.args.tokens_per_batch is None or isinstance(self.train_dataset, IterableDataset):
             return None
         lengths, processes = self._count_tokens(self.train_dataset), (self.args.world_size, self.args.process_index)
         return TokenBatchSampler(lengths, self.args.tokens_per_batch, self._seed, self._get_epoch, *processes)

@@ -17,7 +17,7 @@ from plait.training.recipes.errors import RecipeError
 from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import train
 from plait.training.streams.opening import open_stream
-from plait.training.streams.rows import RowStream
+from plait.training.streams.rows import RowStream, TokenBudget
 
 ROWS = 100
 
@@ -60,6 +60,41 @@ def test_processes_share_the_rows(shards: Path, processes: int) -> None:
     each = ROWS // processes
     parts = [sum(read(stream(shards, 1, process, processes), each), []) for process in range(processes)]
     assert sorted(sum(parts, [])) == list(range(ROWS))
+
+
+def count_tokens(rows: Any) -> list[int]:
+    """Row 50 is longer than the budget of the tests."""
+    return [40 if number == 50 else 1 + number % 7 for number in rows["number"]]
+
+
+BUDGET = TokenBudget(12, count_tokens)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_budget_of_tokens_is_filled_and_kept(shards: Path, processes: int) -> None:
+    """Every row comes once; a batch has at most 12 tokens with padding, but for a longer row, which is alone."""
+    batches: list[list[int]] = []
+    for process in range(processes):
+        rows = 0
+        for batch in iter(stream(shards, 1, process, processes, budget=BUDGET)):
+            batches.append([row["number"] for row in batch])
+            rows += len(batch)
+            if rows == ROWS // processes:
+                break
+    assert sorted(sum(batches, [])) == list(range(ROWS)) and [50] in batches
+    sizes = [len(batch) * max(count_tokens({"number": batch})) for batch in batches if batch != [50]]
+    assert max(sizes) <= 12 and sum(sizes) / len(sizes) > 8
+
+
+@pytest.mark.parametrize("done", [1, 3, 8, 40, 60])
+def test_a_resumed_stream_of_a_budget_goes_on_to_the_bit(shards: Path, done: int) -> None:
+    whole = list(islice(iter(stream(shards, budget=BUDGET)), 80))
+    first, resumed = stream(shards, budget=BUDGET), stream(shards, budget=BUDGET)
+    first.place = whole[done - 1].place
+    resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert list(islice(iter(resumed), 80 - done)) == whole[done:]
+    with pytest.raises(ValueError, match="read with tokens 12, and now with None: resume with 12"):
+        stream(shards).load_state_dict(first.state_dict())
 
 
 def test_a_stream_of_other_processes_is_refused(shards: Path) -> None:
@@ -108,18 +143,21 @@ def recipe_of(folder: Path, rows: list[dict[str, str]], **training: Any) -> Any:
         "tokenizer": {"train": {"vocab_size": 300, "min_frequency": 1}},
         "data": {"source": {"train": str(folder / "train-*.jsonl"), "test": str(folder / "test.jsonl")}}
         | {"stream": 4, "labels": sorted({row["label"] for row in rows})},
-        "training": {"use_cpu": True, "disable_tqdm": True, "max_steps": 8, "per_device_train_batch_size": 3}
+        "training": {"use_cpu": True, "disable_tqdm": True, "max_steps": 8}
         | {"save_steps": 5, "learning_rate": 1e-2, **training},
         "output_dir": str(folder / "run"),
     }
     return build_recipe(content)
 
 
-def test_a_resumed_run_of_a_stream_ends_with_the_same_weights(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+@pytest.mark.parametrize("batch", [{"per_device_train_batch_size": 3}, {"tokens_per_batch": 40}])
+def test_a_resumed_run_of_a_stream_ends_with_the_same_weights(
+    tmp_path: Path, rows: list[dict[str, str]], batch: dict[str, int]
+) -> None:
     """The checkpoint of step 5 lies inside a block of the second round."""
     from safetensors.torch import load_file
 
-    recipe = recipe_of(tmp_path, rows)
+    recipe = recipe_of(tmp_path, rows, **batch)
     results = train(recipe, "plait train")
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert results["test"]["model"].keys() >= {"loss", "accuracy"}
