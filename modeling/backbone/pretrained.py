@@ -34,6 +34,7 @@ from ..kernels.prepacking import drop_packed_weights, prepack_weights
 from ..kernels.training import choose_products
 from .parts import freeze
 from .sharing import ShareableModel
+from .tensor_plan import build_tensor_plan, check_tensor_plan
 
 PRETRAINING = "PlaitForPreTraining"
 
@@ -111,6 +112,8 @@ class PlaitPreTrainedModel(ShareableModel):
         self._no_split_modules = present.intersection(self._no_split_modules or ())
         self._can_compile_fullgraph = all(type(model)._can_compile_fullgraph for model in models)
         super().post_init()
+        check_tensor_plan(self, self.config)
+        self._tp_plan = build_tensor_plan(self)
 
     @property
     def device(self) -> torch.device:

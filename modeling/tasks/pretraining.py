@@ -20,6 +20,7 @@ from ...configuration.objectives import (
 )
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..backbone.tensor_plan import gathers_rows
 from ..core.distributed import is_distributed
 from ..core.pooling import pool_output
 from ..heads.language_model import add_lm_head, compute_token_loss, mask_until_last_label, shift_labels_right
@@ -111,12 +112,11 @@ class PlaitForPreTraining(PlaitPreTrainedModel):
         config.objectives = find_objectives(config)
         self.objective_weights = dict(config.objectives)  # used in training: a schedule may change them
         self.model = PlaitModel(config)
-        self._tied_weights_keys = {}
-        self.similarity = None
+        self._tied_weights_keys, self.similarity = {}, None
         if CONTRASTIVE in config.objectives:
             settings = config.retrieval_config = config.retrieval_config or PlaitRetrievalConfig()
             self.projections, self.similarity = build_projections(config, settings), build_similarity(settings)
-            self.contrastive = ContrastiveLoss(settings.loss, settings.hardness)
+            self.contrastive = ContrastiveLoss(settings.loss, settings.hardness, gather=gathers_rows(config))
         self.matching_head = None if MATCHING not in config.objectives else nn.Linear(compute_joint_width(config), 2)
         self.image_head = None if MASKED_IMAGE not in config.objectives else MaskedImageHead(config)
         if MASKED_LM in config.objectives:

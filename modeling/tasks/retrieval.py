@@ -17,6 +17,7 @@ from ...configuration import (
 )
 from ..backbone.model import PlaitModel
 from ..backbone.pretrained import PlaitPreTrainedModel
+from ..backbone.tensor_plan import gathers_rows
 from ..composition.components import TowerArgument
 from ..composition.retrieval import compose_retrieval
 from ..composition.sentence import build_default_retrieval_config
@@ -75,7 +76,7 @@ class PlaitForRetrieval(PlaitPreTrainedModel):
         self.model = PlaitModel(config)
         self.projections = build_projections(config, settings)
         self.similarity = build_similarity(settings)
-        self.loss = ContrastiveLoss(settings.loss, settings.hardness)
+        self.loss = ContrastiveLoss(settings.loss, settings.hardness, gather=gathers_rows(config))
         self.post_init()
 
     @classmethod
