@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from datasets import IterableDataset as Stream
 
 STREAM_READERS = {**FILE_READERS, ".tar": "webdataset"}
+# what the library reads of a file at a time, in bytes or rows: less than it would by itself
+PART_SIZES: dict[str, dict[str, Any]] = {
+    "json": {"chunksize": 2**21},
+    "text": {"chunksize": 2**20},
+    "csv": {"chunksize": 1000},
+    "parquet": {"batch_size": 1000},
+}
 
 
 def open_stream(source: str | Path, seed: int | None = None, reading: int = 0) -> "Stream":
@@ -36,7 +43,7 @@ def open_stream(source: str | Path, seed: int | None = None, reading: int = 0) -
     if seed is not None:
         files = [files[number] for number in np.random.default_rng([seed, reading]).permutation(len(files))]
     kind = STREAM_READERS[files[0].suffix]
-    options: dict[str, Any] = find_csv_options(files[0]) if kind == "csv" else {}
+    options = {**PART_SIZES.get(kind, {}), **(find_csv_options(files[0]) if kind == "csv" else {})}
     try:
         data = load_dataset(kind, data_files=[str(path) for path in files], split="train", streaming=True, **options)
     except (OSError, ValueError) as error:
