@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .training.optimization.arguments import PlaitTrainingArguments
     from .training.parameters import parameter_groups
     from .training.pipelines.factory import pipeline
+    from .training.prediction import ray_data as ray  # noqa: F401
     from .training.proposals.fit import FittedModel, fit
     from .training.rewards.trainer import PlaitRewardTrainer
     from .training.trainer.trainer import PlaitTrainer
@@ -92,18 +93,24 @@ LAZY = {
     "pipeline": ".training.pipelines.factory",
     "quantize": ".modeling.adaptation.quantization",
 }
-SUBPACKAGES = ("configuration", "modeling", "processing")  # `plait.modeling` needs no import of its own
+# `plait.modeling` needs no import of its own; a file of the name `ray` would hide the package ray in this folder
+SUBMODULES = {
+    "configuration": ".configuration",
+    "modeling": ".modeling",
+    "processing": ".processing",
+    "ray": ".training.prediction.ray_data",
+}
 
 register_with_transformers()
 
 
 def __getattr__(name: str) -> object:
-    if name in SUBPACKAGES:
-        return import_module(f".{name}", __name__)
+    if name in SUBMODULES:
+        return import_module(SUBMODULES[name], __name__)
     if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(LAZY[name], __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LAZY, *SUBPACKAGES})
+    return sorted({*globals(), *LAZY, *SUBMODULES})

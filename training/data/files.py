@@ -17,6 +17,7 @@ from .cells import (
     empty_to_none,
     find_changed_columns,
     read_label_numbers,
+    replace_column,
     restore_json_columns,
 )
 from .media import TARGET_IMAGE, find_modality
@@ -185,8 +186,7 @@ def resolve_paths(data: "Dataset", recipe: DataRecipe, folder: Path) -> "Dataset
     for column in (column for column in _find_media_columns(recipe) if column in names):
         feature = data.features[column]
         if getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string"):
-            paths = [_make_absolute(root, value) for value in data[column]]
-            data = data.remove_columns(column).add_column(column, paths)
+            data = replace_column(data, column, [_make_absolute(root, value) for value in data[column]])
     return data.select_columns(names)
 
 

@@ -106,3 +106,35 @@ def test_shards_of_two_processes_train_like_one_and_become_a_plain_folder(
     assert main(["consolidate", str(two), str(plain)]) == 2
     assert main(["consolidate", str(one), str(tmp_path / "other")]) == 2
     assert json.loads((plain / "config.json").read_text())["architectures"] == ["PlaitForClassification"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [{"per_device_train_batch_size": 2}, {"tokens_per_batch": 24}])
+def test_a_stream_of_two_processes_is_resumed_to_the_bit(
+    tmp_path: Path, rows: list[dict[str, str]], batch: dict[str, int]
+) -> None:
+    """Each process continues where it was: the weights are those of a run that was never stopped."""
+    path = write_recipe(tmp_path, rows)
+    content = yaml.safe_load(path.read_text())
+    lines = (tmp_path / "data.jsonl").read_text().splitlines(keepends=True)
+    for shard in range(2):
+        (tmp_path / f"train-{shard}.jsonl").write_text("".join(lines[shard::2]))
+    content["data"] = {"source": {"train": str(tmp_path / "train-*.jsonl"), "test": str(tmp_path / "data.jsonl")}}
+    content["data"] |= {"stream": 3, "labels": sorted({row["label"] for row in rows})}
+    for key in ("num_train_epochs", "train_sampling_strategy"):
+        del content["training"][key]
+    content["training"] |= {"max_steps": 7, "save_steps": 3, **batch}
+    path.write_text(yaml.safe_dump(content))
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    command = ["plait", "train", str(path), "--launch", "ddp", "--processes", "2", "--output_dir"]
+    run_module(*command, str(whole))
+    places = [json.loads((whole / "checkpoints/checkpoint-6" / f"stream_{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(place["processes"] == 2 and place["place"]["reading"] > 0 for place in places)
+    copytree(whole, resumed)
+    for step in (6, 7):
+        rmtree(resumed / "checkpoints" / f"checkpoint-{step}")
+    before = load_file(whole / "model.safetensors")
+    (resumed / "model.safetensors").unlink()
+    run_module(*command, str(resumed), "--resume")
+    for name, value in load_file(resumed / "model.safetensors").items():
+        assert torch.equal(value, before[name]), name

@@ -115,7 +115,7 @@ def test_an_evaluation_ends_at_a_row_with_nothing_in_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate", "plait"])
 def test_several_processes_write_what_one_writes(folder: Path, tmp_path: Path, launcher: str) -> None:
     """The same rows in the same order, none lost or twice, and no file left of theirs."""
     given = ["--data", str(folder / "data.csv"), "--batch-size", "5", "--output"]
@@ -124,13 +124,38 @@ def test_several_processes_write_what_one_writes(folder: Path, tmp_path: Path, l
         "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "3", "-m"],
         "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "3", "--num_machines", "1",
                        "--mixed_precision", "no", "--dynamo_backend", "no", "-m"],
+        "plait": [],
     }[launcher]  # fmt: skip
-    run_module(*start, "plait", "predict", str(folder / "one"), *given, str(tmp_path / "several.csv"))
+    end = ["--launch", "ddp", "--processes", "2"] if launcher == "plait" else []
+    run_module(*start, "plait", "predict", str(folder / "one"), *given, str(tmp_path / "several.csv"), *end)
     one, several = (list(csv.DictReader((tmp_path / name).open(newline=""))) for name in ("one.csv", "several.csv"))
     assert [row["id"] for row in several] == [row["id"] for row in one] == [f"{n:02d}" for n in range(48)]
     for row, other in zip(several, one, strict=True):
         assert row["label"] == other["label"] and float(row["score"]) == pytest.approx(float(other["score"]), abs=2e-6)
+        for name in ("probability_down", "probability_up"):
+            assert float(row[name]) == pytest.approx(float(other[name]), abs=2e-6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.csv", "several.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "intervals"), [("one", True), ("several", False)])
+def test_two_processes_measure_what_one_measures(folder: Path, tmp_path: Path, name: str, intervals: bool) -> None:
+    """On a number of rows that no batch of both divides."""
+    table = (folder / "data.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "data.csv").write_text("".join(table[:38]))
+    given = ["evaluate", str(folder / name), "--data", str(tmp_path / "data.csv"), *(["--intervals"] * intervals)]
+    given += ["--training.per_device_eval_batch_size", "4", "--output"]
+    assert main([*given, str(tmp_path / "one.json")]) == 0
+    run_module("plait", *given, str(tmp_path / "two.json"), "--launch", "ddp", "--processes", "2")
+    one, two = (json.loads((tmp_path / f"{count}.json").read_text()) for count in ("one", "two"))
+    rows = [scores.pop("intervals", {}) for scores in (one, two)]
+    assert one.keys() == two.keys() and two == pytest.approx(one, abs=1e-6)
+    assert rows[0].keys() == rows[1].keys() and bool(rows[0]) == intervals
+    for metric, found in rows[0].items():
+        assert rows[1][metric]["value"] == pytest.approx(found["value"], abs=1e-6)
+        assert [rows[1][metric][end] for end in ("low", "high")] == pytest.approx(
+            [found["low"], found["high"]], abs=1e-6
+        )
 
 
 def test_predictions_in_python_are_those_of_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

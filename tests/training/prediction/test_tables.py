@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from plait.modeling.backbone.pretrained import PlaitPreTrainedModel
-from plait.processing import PlaitProcessor
 from plait.training.cli import main
 from plait.training.prediction import sources
 from plait.training.prediction.run import Predictor, predict_file
@@ -22,28 +19,6 @@ from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.predict import predict
 
 Rows = list[dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, processor: PlaitProcessor) -> Path:
-    return tmp_path_factory.mktemp("model")
-
-
-@pytest.fixture
-def folder(saved: Path, make_model: Callable[..., PlaitPreTrainedModel], processor: PlaitProcessor) -> str:
-    if not (saved / "config.json").exists():
-        make_model().save_pretrained(saved)
-        processor.save_pretrained(saved)
-    return str(saved)
-
-
-@pytest.fixture
-def given(rows: Rows, pictures: dict[str, Path]) -> list[dict[str, Any]]:
-    """Rows with an id, a label of their own, and cells that are easily spoilt; images by their paths in the folder."""
-    return [
-        {"id": f"{n:03d}", "said": row["text"], "picture": Path(row["image"]).name, "label": f'"{n}",\n x', "NA": "NA"}
-        for n, row in enumerate(rows)
-    ]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
