@@ -19,10 +19,13 @@ Example = dict[str, Any]
 Group = dict[str, Any]
 
 
-def choose_examples(answers: Answers, rows: Any, labels: Sequence[str], inputs: Sequence[str]) -> list[Group]:
+def choose_examples(
+    answers: Answers, rows: Any, labels: Sequence[str], inputs: Sequence[str], before: Sequence[str] = ()
+) -> list[Group]:
     """Returns groups of examples, each with a heading and its examples.
 
-    rows: the prepared rows; labels: the class names; inputs: the columns to show.
+    rows: the prepared rows; labels: the class names; inputs: the columns to show; before: the texts that the model
+    generated for the rows before it was trained, if they are known.
     """
     if answers.kind == SINGLE:
         return choose_classes(answers, rows, labels, inputs)
@@ -35,6 +38,7 @@ def choose_examples(answers: Answers, rows: Any, labels: Sequence[str], inputs: 
         shown = [
             {
                 **show_row(rows, text.row, inputs),
+                **({"before": before[text.row] or "(nothing)"} if before else {}),
                 "answer": text.text or "(nothing)",
                 "truth": " | ".join(text.references),
             }

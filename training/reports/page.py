@@ -98,6 +98,8 @@ def render_card(example: Mapping[str, Any]) -> str:
     verdict = {True: " right", False: " wrong", None: ""}[example.get("right")]
     parts = [f'<p class="name">row {example["row"]}</p>'] if "row" in example else []
     parts += [render_input(item) for item in example["inputs"]]
+    if "before" in example:
+        parts.append(f'<p><span class="name">before training</span> {escape(example["before"])}</p>')
     if "answer" in example:
         sure = f" ({example['confidence']:.0%})" if "confidence" in example else ""
         given = f'<span class="answer">{escape(example["answer"])}</span>{sure}'

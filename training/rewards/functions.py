@@ -29,7 +29,7 @@ class ReferenceReward:
         self.score = score
 
     def __call__(self, texts: Sequence[str], rows: Rows) -> list[float]:
-        """TextScores texts: one number each."""
+        """Scores texts: one number each."""
         return [self.score(text, row["references"]) for text, row in zip(texts, rows, strict=True)]
 
 
@@ -40,7 +40,7 @@ class CiderReward:
         self.frequencies, self.rows = count_document_frequencies(references), len(references)
 
     def __call__(self, texts: Sequence[str], rows: Rows) -> list[float]:
-        """TextScores texts: one number each."""
+        """Scores texts: one number each."""
         corpus = (self.frequencies, self.rows)
         return (cider_d(texts, [row["references"] for row in rows], corpus=corpus) / 10).tolist()
 
@@ -53,7 +53,7 @@ class SentenceScore:
         self.metric = metrics.CHRF() if name == "chrf" else metrics.BLEU(effective_order=True)
 
     def __call__(self, text: str, references: Sequence[str]) -> float:
-        """TextScores a text beside its references."""
+        """Scores a text beside its references."""
         return float(self.metric.sentence_score(text, list(references)).score) / 100
 
 
@@ -64,7 +64,7 @@ class RougeScore:
         self.score = build_rouge("rougeL").score
 
     def __call__(self, text: str, references: Sequence[str]) -> float:
-        """TextScores a text beside its references."""
+        """Scores a text beside its references."""
         return self.score(text, references)
 
 
@@ -86,7 +86,7 @@ class RetrievalReward:
         self.other = next(side for side in sides if side != "text")
 
     def __call__(self, texts: Sequence[str], rows: Rows) -> list[float]:
-        """TextScores texts: one number each. A row is encoded once for all of its texts."""
+        """Scores texts: one number each. A row is encoded once for all of its texts."""
         numbers: dict[int, int] = {}
         places = [numbers.setdefault(id(row), len(numbers)) for row in rows]
         distinct = list({id(row): row for row in rows}.values())

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..recipes.errors import RecipeError
 from ..recipes.reward import RewardRecipe
 from .functions import RetrievalReward, Reward, Rows, build_reward, check_scores, measure_repetition
 
@@ -20,11 +21,11 @@ class TextScores(NamedTuple):
 
 
 class RewardScorer:
-    """TextScores texts by the rewards of a recipe.
+    """Scores texts by the rewards of a recipe.
 
     references: returns those of the training rows; functions: further rewards by the names that the recipe uses.
 
-    Raises RecipeError for an unknown reward.
+    Raises RecipeError for an unknown reward, or a function that the recipe does not name.
     """
 
     def __init__(
@@ -34,15 +35,24 @@ class RewardScorer:
         functions: Mapping[str, Reward] | None = None,
     ) -> None:
         self.recipe, own = recipe, functions or {}
+        unnamed = [name for name in own if name not in recipe.metrics]
+        if unnamed:
+            raise RecipeError(
+                f"functions: reward.metrics names {', '.join(recipe.metrics)}, and not {unnamed[0]!r}, so nothing "
+                f"calls it: add {unnamed[0]!r} and its weight to reward.metrics, or leave the function out"
+            )
         self.rewards: dict[str, Reward] = {
-            name: own[name] if name in own else build_reward(name, references)
-            for name, weight in recipe.metrics.items()
-            if weight
+            name: own[name] if name in own else build_reward(name, references) for name in recipe.metrics
         }
+        if recipe.workers and all(isinstance(reward, RetrievalReward) for reward in self.rewards.values()):
+            raise RecipeError(
+                f"reward.workers is {recipe.workers}, but retrieval models judge in the process that trains: leave "
+                "workers out"
+            )
         self.pool: ProcessPoolExecutor | None = None
 
     def score(self, texts: Sequence[str], lengths: Sequence[int], rows: Rows) -> TextScores:
-        """TextScores texts of these lengths in tokens, each with its row: the columns of the data, and `references`."""
+        """Scores texts of these lengths in tokens, each with its row: the columns of the data, and `references`."""
         parts = {
             name: check_scores(name, self.run(name, reward, texts, rows), len(texts))
             for name, reward in self.rewards.items()

@@ -20,6 +20,7 @@ from ..tasks.collator import PlaitDataCollator
 from ..tasks.generation import list_references
 from ..trainer.trainer import PlaitTrainer
 from .functions import Reward
+from .held_out import find_held_out
 from .log import CollapseGuard, RewardLog
 from .objective import (
     TokenStatistics,
@@ -70,7 +71,7 @@ class PlaitRewardTrainer(PlaitTrainer):
 
     Raises:
         ValueError: settings out of range, or a model or a collator whose texts cannot be drawn and compared.
-        RecipeError: an unknown reward.
+        RecipeError: an unknown reward, or a function that `reward.metrics` does not name.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class PlaitRewardTrainer(PlaitTrainer):
         except ValueError as error:
             raise ValueError(f"reward: {to_one_line(error)}") from error
         self.reward_log = RewardLog()
-        self.collapse = CollapseGuard()
         super().__init__(*args, **kwargs)
+        measured = [] if self.streamed_metrics is None else self.streamed_metrics.names
+        self.collapse = CollapseGuard(find_held_out(self.reward, measured))
         check_generating(self.model, self.data_collator)
         if self.reward.stop_on_collapse:
             self.add_callback(self.collapse)
@@ -168,7 +170,7 @@ class PlaitRewardTrainer(PlaitTrainer):
         return Drawn(labels, scores, rewards, compute_advantages(rewards, baseline, greedy))
 
     def score(self, labels: Tensor, rows: Sequence[Mapping[str, Any]]) -> TextScores:
-        """TextScores texts, (texts, length) tokens, each with its row."""
+        """Scores texts, (texts, length) tokens, each with its row."""
         padding = self.model.generation_config.pad_token_id or 0
         filled = labels.masked_fill(labels == IGNORE_INDEX, padding)
         texts = [text.strip() for text in self.writer.batch_decode(filled, skip_special_tokens=True)]

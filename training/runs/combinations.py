@@ -8,9 +8,10 @@ from transformers.training_args import OptimizerNames
 from ...configuration import INLINE
 from ...configuration.modalities import MODALITIES
 from ...modeling.backbone.parts import PARTS, check_parts
+from ..metrics.text import TEXT_METRICS
 from ..optimization.arguments import MUON
 from ..recipes.errors import RecipeError, check_choice
-from ..recipes.reward import check_reward
+from ..recipes.reward import IN_TRL, check_reward
 from ..recipes.schema import LoraRecipe, Recipe
 from ..tasks.base import Task
 
@@ -158,6 +159,13 @@ def check_rewards(recipe: Recipe, task: Task) -> None:
         check_reward(recipe.reward)
     except ValueError as error:
         raise RecipeError(f"reward.{error}") from error
+    if recipe.reward.objective in IN_TRL and recipe.task != "dialogue":
+        raise RecipeError(
+            f"reward.objective {recipe.reward.objective} trains the task dialogue, not {recipe.task}: choose "
+            "policy_gradient, which trains both"
+        )
+    if recipe.reward.held_out is not None and recipe.reward.held_out not in TEXT_METRICS:
+        check_choice("reward.held_out", recipe.reward.held_out, TEXT_METRICS)
 
 
 def _check_adapted_parts(recipe: Recipe, lora: LoraRecipe) -> None:

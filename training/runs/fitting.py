@@ -1,12 +1,15 @@
-"""The training itself, in a claimed folder."""
+"""The training itself, in a claimed folder, and what a model could do before it."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import SaveStrategy
 
 from ..optimization.arguments import PlaitTrainingArguments
+from ..reports.recording import Recorder, record_answers
+from ..rewards.library import LibraryTraining
 from ..trainer.recoverable import RecoverableTrainer
 from .claim import ClaimedFolder, StartCallback
 
@@ -32,3 +35,23 @@ def estimate_bytes(model: nn.Module, args: PlaitTrainingArguments) -> int:
     if args.save_strategy == SaveStrategy.NO:
         return whole
     return 2 * whole + (0 if args.save_only_model else 2 * trained)
+
+
+class Started(NamedTuple):
+    """What a model could do before a training: its metrics and its answers, by split."""
+
+    scores: dict[str, dict[str, float]]
+    recorders: dict[str, Recorder]
+
+
+def measure_start(trainer: Any, metrics: Any, splits: Mapping[str, Any]) -> Started:
+    """Measures a model that is to be trained by rewards or preferences, on validation and test, and logs nothing."""
+    found = Started({}, {})
+    evaluator = trainer.evaluator if isinstance(trainer, LibraryTraining) else trainer
+    for split in ("validation", "test"):
+        if split in splits:
+            loader = evaluator.get_eval_dataloader(splits[split])
+            with record_answers(evaluator, metrics) as found.recorders[split]:
+                output = evaluator.evaluation_loop(loader, "Evaluation", metric_key_prefix=split)
+            found.scores[split] = {name.removeprefix(f"{split}_"): value for name, value in output.metrics.items()}
+    return found

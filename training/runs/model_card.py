@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 USE_ADAPTERS = 'from plait.training import load_run\n\nmodel, processor = load_run("{name}")'
 LIBRARIES = ("transformers", "torch", "datasets", "accelerate")
 BASELINE_NOTES = {
+    "start": "start: the model before this training.",
+    "answer_alone": "answer_alone: the answer that was chosen more often in training, without prompt and image.",
     "majority": "majority: always the most frequent training answer.",
     "blind": "blind: for each text its most frequent training answer, without the image.",
     "most_frequent": "most_frequent: always the most frequent training target.",

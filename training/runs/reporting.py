@@ -40,7 +40,8 @@ class Evaluated(NamedTuple):
     """What a report is made from: a model with its data, and what it answered for one of the splits.
 
     split: the name of the split, None if there was none to measure on; recorder: of its evaluation; results: the
-    metrics by split, of the model and the baselines; history: the Trainer's.
+    metrics by split, of the model and the baselines; history: the Trainer's; before: of the same evaluation before a
+    training by rewards or preferences.
     """
 
     recipe: Recipe
@@ -52,6 +53,7 @@ class Evaluated(NamedTuple):
     recorder: Recorder | None
     results: dict[str, Any]
     history: Sequence[Mapping[str, Any]]
+    before: Recorder | None = None
 
 
 def is_report_wanted(recipe: Recipe) -> bool:
@@ -116,7 +118,8 @@ def show_examples(
     try:
         if isinstance(found.recorder, StreamRecorder) and isinstance(found.recorder.metrics, RetrievalMetrics):
             return choose_queries(found.recorder.records, found.recorder.metrics.pair, rows, columns)
-        return choose_examples(answers, rows, labels, columns)
+        before = found.before.records if isinstance(found.before, StreamRecorder) else []
+        return choose_examples(answers, rows, labels, columns, [record.text for record in before])
     except Exception as error:  # examples must not cost the figures
         errors.append(f"the examples could not be shown: {type(error).__name__}: {to_one_line(error)}")
         return []

@@ -20,12 +20,18 @@ from ..optimization.arguments import PlaitTrainingArguments
 from ..optimization.target_scale import fit_target_scale
 from ..parameters import freeze
 from ..recipes.errors import RecipeError
-from ..recipes.reward import RewardRecipe
+from ..recipes.reward import IN_TRL
 from ..recipes.schema import LoraRecipe, Recipe
 from ..reports.recording import Recorder, record_answers
+from ..rewards.groups import build_group_trainer
+from ..rewards.held_out import add_held_out, find_held_out
+from ..rewards.library import require_trl
+from ..rewards.log import CollapseGuard
+from ..rewards.preference import build_preference_trainer
 from ..rewards.trainer import PlaitRewardTrainer
 from ..storage.atomic import write_json
 from ..tasks.base import Task
+from ..tasks.preference import Preference
 from ..tasks.registry import find_task
 from ..trainer.label_thresholds import has_thresholds, tune_thresholds
 from ..trainer.modality_patterns import find_patterns, format_pattern
@@ -42,7 +48,7 @@ from .assembly import (
 )
 from .claim import ClaimedFolder
 from .combinations import check_quantized_training
-from .fitting import run_trainer
+from .fitting import Started, measure_start, run_trainer
 from .folder import HISTORY_FILE, METRICS_FILE, RUN_FOLDER
 from .model_card import write_card
 from .reporting import Evaluated, choose_recorded, is_report_wanted, write_run_report
@@ -65,6 +71,7 @@ class TrainingRun:
     metrics: Metrics | StreamedMetrics
     trainer: PlaitTrainer
     recorders: dict[str, Recorder] = field(default_factory=dict)  # of the final evaluation of each split
+    started: Started | None = None  # the model before it was trained by rewards or preferences
 
 
 def train(
@@ -79,11 +86,14 @@ def train(
         RunInterrupted: a signal stopped it, after a checkpoint.
     """
     check_quantized_training(recipe)
+    check_library(recipe)
     args = build_arguments(recipe, Path(str(recipe.output_dir)))
     with ClaimedFolder(RUN_FOLDER, recipe, overwrite, resume, args.should_save, allow_changed_data) as folder:
         args.output_dir = str(folder.checkpoints)
         checkpoint = folder.find_checkpoint()
         run = build_run(recipe, folder.path, args, folder.check_data)
+        if recipe.reward is not None or run.task.name == Preference.name:
+            run.started = measure_start(run.trainer, run.metrics, run.data.splits)
         run_trainer(run.trainer, folder, checkpoint)
         folder.save(lambda place: save_run_model(run, place))
         results = evaluate_splits(run)
@@ -183,17 +193,20 @@ def assemble_run(
     shows = verbose and recipe.lora is None
     processor, model = build_processor_and_model(recipe, task, folder, args, data, shows)
     collator = build_collator(recipe, task, processor, data.labels, args.image_cache)
-    data = prepare_splits(select_readable_splits(data, collator, recipe.data.on_error), task, processor, recipe)
+    readable = select_readable_splits(data, collator, recipe.data.on_error)
+    data = prepare_splits(readable, task, processor, recipe)
     train: Any = data.train
     task.check_training(train, args, recipe)
-    metrics = build_metrics(recipe, task, data.labels, processor)
+    metrics = build_metrics(add_held_out(recipe, task), task, data.labels, processor)
     settle_parts(args, model, recipe.shipped)
     settle_loss(args, data.labels, recipe.shipped)
     settle_best_metric(args, recipe, metrics, data.labels)
     trained = model if recipe.lora is None else adapt_for_training(model, recipe.lora, args, train, verbose)
     try:
         trainer = build_trainer(
-            recipe.reward,
+            recipe,
+            task,
+            readable.train,
             model=trained,
             args=args,
             data_collator=collator,
@@ -220,9 +233,26 @@ def adapt_for_training(
     return adapted
 
 
-def build_trainer(reward: RewardRecipe | None, **arguments: Any) -> PlaitTrainer:
-    """Builds the trainer: one of rewards, if the recipe has them."""
-    return PlaitTrainer(**arguments) if reward is None else PlaitRewardTrainer(**arguments, reward=reward)
+def check_library(recipe: Recipe) -> None:
+    """Raises RecipeError if the recipe is trained by a library that is not installed."""
+    if recipe.task == Preference.name:
+        require_trl(f"the task {recipe.task}")
+    elif recipe.reward is not None and recipe.reward.objective in IN_TRL:
+        require_trl(f"reward.objective {recipe.reward.objective}")
+
+
+def build_trainer(recipe: Recipe, task: Task, rows: Any, **arguments: Any) -> PlaitTrainer:
+    """Builds the trainer: one of preferences or rewards, if the recipe has them; rows: those of the training split
+    before they are prepared."""
+    reward = recipe.reward
+    if task.name == Preference.name:
+        return build_preference_trainer(task.build_settings(recipe.settings), **arguments)
+    if reward is None:
+        return PlaitTrainer(**arguments)
+    if reward.objective in IN_TRL:
+        guard = CollapseGuard(find_held_out(reward, arguments["compute_metrics"].names))
+        return build_group_trainer(reward, rows, guard, **arguments)
+    return PlaitRewardTrainer(**arguments, reward=reward)
 
 
 def evaluate_splits(run: TrainingRun) -> Results:
@@ -235,7 +265,8 @@ def evaluate_splits(run: TrainingRun) -> Results:
                 scores = run.trainer.evaluate(data, metric_key_prefix=split)
             names = ["loss", *run.metrics.names]
             measured = {name: scores[f"{split}_{name}"] for name in names if f"{split}_{name}" in scores}
-            results[split] = {"model": measured, **run.task.measure_baselines(run.metrics, run.data, data)}
+            start = {} if run.started is None else {"start": run.started.scores[split]}
+            results[split] = {"model": measured, **start, **run.task.measure_baselines(run.metrics, run.data, data)}
             if run.trainer.args.eval_modality_patterns:
                 for pattern in map(format_pattern, find_patterns(run.trainer, data)):
                     given = {name: f"{split}_{pattern}_{name}" for name in names}
@@ -248,7 +279,9 @@ def describe_run(run: TrainingRun, results: Results) -> Evaluated:
     """Returns what the report of a run is made from: its test split, else its validation split."""
     split, recorder = choose_recorded(run.recorders)
     history = run.trainer.state.log_history
-    return Evaluated(run.recipe, run.task, run.model, run.processor, run.data, split, recorder, results, history)
+    before = None if run.started is None or split is None else run.started.recorders[split]
+    found = (run.recipe, run.task, run.model, run.processor, run.data, split, recorder, results, history)
+    return Evaluated(*found, before)
 
 
 def format_results(results: Results) -> str:

@@ -135,14 +135,22 @@ class Dialogue(Task):
 
         Raises RecipeError for a conversation without a reply of the assistant, or with an empty one.
         """
-        from datasets import Dataset
+        self.check_read_columns(data, split, recipe)
+        return self.tokenize_rows(data, split, processor, recipe)
 
-        unread = [name for name in ("prompt", "target") if name in recipe.data.columns]
+    def check_read_columns(self, data: "Dataset", split: str, recipe: Recipe) -> None:
+        """Raises RecipeError for a prompt or target that is mapped beside messages."""
+        unread = [name for name in self.roles if name in recipe.data.columns and name in ("prompt", "target")]
         if unread and "messages" in data.column_names and None not in data["messages"][:]:
             raise RecipeError(
                 f"data.columns: nothing reads {unread[0]}, as every row of {split!r} has messages: map messages, or "
-                "prompt and target"
+                f"{' and '.join(name for name in ('prompt', 'target') if name in self.roles)}"
             )
+
+    def tokenize_rows(self, data: "Dataset", split: str, processor: PlaitProcessor, recipe: Recipe) -> "Dataset":
+        """Tokenizes the conversations of a split, as `prepare`."""
+        from datasets import Dataset
+
         settings, limits = self.build_settings(recipe.settings), compute_limits(processor, recipe)
         token, images = find_image_token(processor), count_row_images(data)
         columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "labels", "prompt_ids", "references")}

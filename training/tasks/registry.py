@@ -9,6 +9,7 @@ from .generation import Generation
 from .image_autoencoding import ImageAutoencoding
 from .image_generation import ImageGeneration
 from .masked_lm import MaskedLM
+from .preference import Preference
 from .pretraining import PreTraining
 from .question_answering import QuestionAnswering
 from .retrieval import Retrieval
@@ -21,6 +22,7 @@ TASKS: dict[str, Task] = {
         Generation(),
         CausalLM(),
         Dialogue(),
+        Preference(),
         QuestionAnswering(),
         PreTraining(),
         Retrieval(),

@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,8 +19,11 @@ from plait.training.metrics.text import TEXT_METRICS
 from plait.training.recipes.errors import RecipeError
 from plait.training.recipes.reward import RewardRecipe
 from plait.training.rewards.functions import REWARDS, build_reward, measure_repetition
+from plait.training.rewards.held_out import add_held_out, find_held_out
 from plait.training.rewards.log import describe_collapse
 from plait.training.rewards.scoring import RewardScorer
+from plait.training.runs.recipe import build_recipe
+from plait.training.tasks.registry import find_task
 
 TRAINED = [["a red dog runs", "the dog is running"], ["two cats sleep"], ["a boat on the sea"], ["the red boat"]]
 ROWS: list[dict[str, Any]] = [{"references": own} for own in TRAINED[:3]]
@@ -105,11 +108,22 @@ def test_rewards_are_weighted_and_penalties_subtracted() -> None:
     texts = ["two cats sleep", "a b c a b c", "x"]
     rows = [ROWS[1]] * 3
     found = RewardScorer(recipe, list).score(texts, [3, 6, 1], rows)
-    assert set(found.parts) == {"exact_match", "token_f1"}
+    assert set(found.parts) == {"exact_match", "token_f1", "bleu"}  # of weight 0: only logged
     expected = 2 * found.parts["exact_match"] + 0.5 * found.parts["token_f1"] - 0.1 * np.array([3, 6, 1])
     expected = expected - 3 * np.array([measure_repetition(text) for text in texts])
     np.testing.assert_allclose(found.total, expected)
     assert [measure_repetition(text) for text in texts] == [0, pytest.approx(0.25), 0]
+
+
+def judge(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [1.0] * len(texts)
+
+
+def test_a_function_that_the_recipe_does_not_name_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"names token_f1, and not 'short', so nothing calls it"):
+        RewardScorer(RewardRecipe({"token_f1": 1.0}), list, {"short": judge})
+    scorer = RewardScorer(RewardRecipe({"token_f1": 1.0, "short": 0.5}), list, {"short": judge})
+    assert scorer.score(["two cats sleep"], [3], ROWS[1:2]).total.tolist() == [1.5]
 
 
 @pytest.mark.slow
@@ -132,3 +146,31 @@ def test_a_collapse_is_said_with_what_to_do(entropy: float, length: float, said:
     start, now = {"reward_entropy": 2.0, "reward_length": 10.0}, {"reward_entropy": entropy, "reward_length": length}
     found = describe_collapse(start, now)
     assert found is None if said is None else (found is not None and said in found and "raise reward.kl" in found)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "reward", "before", "now", "said"),
+    [("chrf", 0.6, 40.0, 33.0, False), ("chrf", 0.6, 40.0, 31.0, True), ("chrf", 0.4, 40.0, 20.0, False),
+     ("chrf", 0.6, 40.0, 60.0, False), ("perplexity", 0.6, 10.0, 13.0, True), ("perplexity", 0.6, 10.0, 5.0, False)],
+)  # fmt: skip
+def test_a_gap_between_the_reward_and_what_is_not_rewarded_is_said(
+    held_out: str, reward: float, before: float, now: float, said: bool
+) -> None:
+    found = describe_collapse({"reward": 0.5, "held_out": before}, {"reward": reward, "held_out": now}, held_out)
+    assert (found is not None) == said
+    assert found is None or f"while {held_out}, which is not rewarded, went from {before:.3g} to {now:.3g}" in found
+
+
+@pytest.mark.parametrize(
+    ("reward", "names", "measured"),
+    [({"cider": 1.0}, ["cider", "distinct"], ["cider", "distinct", "chrf"]),
+     ({"chrf": 1.0}, ["chrf"], ["chrf", "token_f1"]), ({"cider": 1.0}, ["cider", "bleu"], ["cider", "bleu"]),
+     ({"cider": 1.0, "held_out": "rougeL"}, ["cider", "bleu"], ["cider", "bleu", "rougeL"])],
+)  # fmt: skip
+def test_a_metric_that_is_not_rewarded_is_always_measured(
+    reward: dict[str, Any], names: list[str], measured: list[str]
+) -> None:
+    fields = {"held_out": reward.pop("held_out", None), "metrics": reward}
+    recipe = build_recipe({"task": "generation", "metrics": names, "reward": fields})
+    found = add_held_out(recipe, find_task("generation"))
+    assert found.metrics == measured and find_held_out(cast("RewardRecipe", found.reward), measured) == measured[-1]

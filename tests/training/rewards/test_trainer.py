@@ -147,6 +147,10 @@ def test_dropout_is_off_inside_and_each_module_is_as_before() -> None:
         ({"samples": 1}, "samples is 1, but baseline leave_one_out compares"),
         ({"temperature": 0}, "temperature is 0"),
         ({"kl": -1.0}, "kl is -1.0"),
+        ({"sharpness": 2.0}, "sharpness is 2.0, which the objective policy_gradient does not read"),
+        ({"objective": "minimum_risk", "baseline": "greedy"}, "baseline is greedy, which the objective minimum_risk"),
+        ({"held_out": "token_f2"}, "reward.held_out.*token_f1"),
+        ({"workers": -1}, "workers is -1"),
         ({"baseline": "best"}, "reward: .*best"),
     ],
 )

@@ -39,6 +39,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "causal_lm": {"decoder": DECODER},
     "dialogue": {"decoder": DECODER},
     "dialogue with images": {"image": IMAGE, "decoder": DECODER},
+    "preference": {"decoder": DECODER},
+    "preference with images": {"image": IMAGE, "decoder": DECODER},
     "question_answering": {"text": TEXT, "image": IMAGE, **FUSION},
     "pretraining": {"text": TEXT, "image": IMAGE, **FUSION},
     "retrieval": {"text": TEXT, "image": IMAGE},
@@ -166,6 +168,10 @@ case("dialogue", messages="chat")
 case("dialogue with images", image="image 0", target="words 0")
 case("dialogue with images", image=["image 0", "image 1"], prompt="words 1", target="words 0")
 case("dialogue with images", image="image 0", messages="chat")
+ANSWERS: Any = {"chosen": "context", "rejected": "words 2"}
+case("preference", prompt="words 0", **ANSWERS)
+case("preference", messages="chat", **ANSWERS)
+case("preference with images", ["image 0", "image 1"], image=["image 0", "image 1"], prompt="words 1", **ANSWERS)
 case("image_autoencoding", target_image="image 0")
 case("pretraining", ["image 0", "image 1"], text="context", image=["image 0", "image 1"])
 case("retrieval", ["image 0", "image 1"], text="words 0", image=["image 0", "image 1"])
@@ -213,6 +219,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory, columns: dict[str, list[Any
             "prompt": "context",
             "label": "class",
         }
+        plain |= {"chosen": "context", "rejected": "words 0"}
         plain |= {"question": "words 0", "context": "context", "answers": "spans"}
         train = Dataset.from_dict(
             {
@@ -232,6 +239,9 @@ def set_up(tmp_path_factory: pytest.TempPathFactory, columns: dict[str, list[Any
     return build
 
 
+PARTS = {"inputs": 1.0, "rejected": 2.0}  # of a batch of preferences
+
+
 def measure(setup: Setup, mapping: dict[str, str | list[str]], columns: dict[str, list[Any]]) -> float:
     """The loss of a training batch of these columns."""
     recipe, task = replace(setup.recipe, data=replace(setup.recipe.data, columns=mapping)), setup.task
@@ -244,6 +254,9 @@ def measure(setup: Setup, mapping: dict[str, str | list[str]], columns: dict[str
     collator = build_collator(recipe, task, setup.processor, data.labels)
     set_seed(0)
     with torch.no_grad():
+        if task.name == "preference":
+            batch = task.build_evaluation_batch(collator, collect_rows(rows))
+            return sum(weight * float(setup.model(**batch[name]).loss) for name, weight in PARTS.items())
         return float(setup.model(**collator.build_training_batch(collect_rows(rows))).loss)
 
 
