@@ -89,7 +89,7 @@ def gather_text_rows(inputs: Mapping[str, Tensor | None]) -> ItemBatch | None:
 def gather_shared_images(pixel_values: Tensor, image_indices: Tensor) -> ItemBatch:
     """Keeps all images, (images, channels, height, width), to which rows refer by index: image_indices (batch, images),
     -1 for none. Raises ValueError for indices of the wrong rank, or beyond the images."""
-    if image_indices.ndim != 2 or int(image_indices.max()) >= len(pixel_values):
+    if image_indices.ndim != 2 or not (is_recording_graph() or int(image_indices.max()) < len(pixel_values)):
         shape = tuple(image_indices.shape)
         raise ValueError(
             f"image_indices of shape {shape} must be (batch, images), with indices below the {len(pixel_values)} images"

@@ -103,3 +103,6 @@ def test_a_present_row_keeps_its_answer_and_a_graph_checks_nothing() -> None:
     both = build("PlaitForClassification", "early")
     inputs = inputs_of("early") | {"image_present": torch.tensor([[True], [False], [True]])}
     assert both(**inputs).logits.isfinite().all()
+    shared = inputs_of("early") | {"image_indices": torch.tensor([[0], [2], [-1]])}  # as the collator gives images
+    compiled = torch.compile(both, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**shared).logits, both(**shared).logits)
