@@ -90,7 +90,7 @@ def encode_media_inputs(
     """
     if not any(rows):
         return {}
-    items = [[open_frames(item) if modality == "video" else item for item in row] for row in rows]
+    items = [[open_frames(item) if modality == "video" else item for item in row] or None for row in rows]
     given: dict[str, Any] = {MODALITY_TABLE[modality].processor_argument: items}
     return dict(processor(return_tensors="pt", **given, **(options or {})))
 

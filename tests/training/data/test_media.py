@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from datasets import Audio, Dataset
 from PIL import Image
 
@@ -151,6 +152,9 @@ def test_a_recipe_trains_on_frames(tmp_path: Path) -> None:
     processor = PlaitProcessor.from_pretrained(tmp_path / "run")
     batch = PlaitDataCollator(processor)(rows[:3])
     assert batch["pixel_values_videos"].shape == (3, 1, 2, 3, 16, 16)
+    absent = PlaitDataCollator(processor)([rows[0], {"video": None}, rows[2]])
+    assert absent["video_present"].tolist() == [[True], [False], [True]]
+    assert torch.equal(absent["pixel_values_videos"][[0, 2]], batch["pixel_values_videos"][[0, 2]])
     with pytest.raises(ValueError, match="a video has no frames"):
         PlaitDataCollator(processor)([{"video": []}])
 
