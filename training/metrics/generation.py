@@ -107,10 +107,24 @@ def generate_texts(
     check_prompt_length(model, prompt)
     with torch.no_grad():
         tokens = generating.generate(**prompt)
-    if not model.config.is_encoder_decoder:
-        tokens = tokens[:, prompt["input_ids"].shape[1] :]
-    texts = processor.batch_decode(tokens, skip_special_tokens=True)
-    return [text.strip() for text in texts] if strip else texts
+    length = 0 if model.config.is_encoder_decoder else prompt["input_ids"].shape[1]
+    if strip or not length:
+        texts = processor.batch_decode(tokens[:, length:], skip_special_tokens=True)
+        return [text.strip() for text in texts] if strip else texts
+    return decode_continuations(processor, tokens, length)
+
+
+def decode_continuations(processor: PlaitProcessor, tokens: Tensor, length: int) -> list[str]:
+    """Decodes what follows the first `length` tokens of each row, cut from the decoded whole: alone, its first word
+    would lose the space before it with many tokenizers (of whole words, WordPiece, SentencePiece)."""
+    begun, whole, new = (
+        processor.batch_decode(part, skip_special_tokens=True)
+        for part in (tokens[:, :length], tokens, tokens[:, length:])
+    )
+    return [
+        text.removeprefix(start) if text.startswith(start) else alone
+        for text, start, alone in zip(whole, begun, new, strict=True)
+    ]
 
 
 def check_prompt_length(model: PlaitPreTrainedModel, prompt: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
 
 from plait import PlaitForCausalLM, PlaitProcessor
 from plait.configuration import PlaitTextConfig
@@ -15,6 +17,7 @@ from plait.training.metrics.generation import (
     GenerationMetrics,
     check_prompt_length,
     compute_row_losses,
+    decode_continuations,
     find_most_frequent,
     generate_texts,
     score_texts,
@@ -99,6 +102,19 @@ def test_texts_go_on_after_the_prompt(model: Any, inputs: dict[str, Any], proces
     text = processor.batch_decode(tokens, skip_special_tokens=True)[0]
     assert generate_texts(model, prompt, processor, strip=False) == [text]
     assert generate_texts(model, prompt, processor) == [text.strip()]
+
+
+@pytest.mark.parametrize("kind", ["words", "SentencePiece"])
+def test_a_continuation_keeps_the_space_before_its_first_word(kind: str) -> None:
+    """These tokenizers decode no space before the first word of a text."""
+    names = ["[PAD]", "is", "it", "red"] if kind == "words" else ["[PAD]", "▁is", "▁it", "▁red"]
+    tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="[PAD]"))
+    if kind == "SentencePiece":
+        tokenizer.decoder = decoders.Metaspace()
+    processor: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]")
+    tokens = torch.tensor([[1, 2, 3, 2], [0, 2, 3, 3]])
+    assert decode_continuations(processor, tokens, 2) == [" red it", " red red"]
+    assert decode_continuations(processor, tokens[:, :2], 2) == ["", ""]
 
 
 def test_prompt_and_answer_fit_into_the_positions() -> None:
