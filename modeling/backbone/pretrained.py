@@ -45,7 +45,7 @@ class PlaitPreTrainedModel(ShareableModel):
     config_class = PlaitConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = [*MODALITIES]
+    input_modalities = [*MODALITIES]  # of any; a model names its own
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     smooths_labels = False  # whether `forward` takes label_smoothing
@@ -76,6 +76,7 @@ class PlaitPreTrainedModel(ShareableModel):
             )
         first = "text" if config.inline else next(iter(config.encoders), "text")
         self.main_input_name = find_main_input(first, config.encoders.get(first))
+        self.input_modalities = [*dict.fromkeys((first, *config.encoders))]
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """Returns the tower of a modality, None: the first; as in transformers, a model without it returns itself.
