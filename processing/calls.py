@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, SequenceFeatureExtractor
 
-from .errors import describe_error
+from .errors import describe_error, is_failure
 from .limits import CEILINGS, check_ceiling
 
 # options of a tokenizer's call that may be set when it is loaded
@@ -41,7 +41,9 @@ def call_tokenizer(tokenizer: PreTrainedTokenizerBase, *args: Any, **options: An
     with lock_tokenizer(tokenizer), keep_settings(tokenizer):
         try:
             return tokenizer(*args, **options)
-        except Exception as error:  # of its options: errors of Python and of Rust, without the tokenizer's name
+        except BaseException as error:  # of its options: errors of Python and of Rust, without the tokenizer's name
+            if not is_failure(error):
+                raise
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{type(tokenizer).__name__}: {describe_error(error)}; check the options of the text") from error
 

@@ -6,6 +6,7 @@ from typing import Any
 
 # what reading an item may raise; a missing package is not the item's fault, but its error names the item too
 ROW_ERRORS = (OSError, TypeError, ValueError, ImportError, MemoryError)
+RUST_PANIC = "PanicException"
 ROW_PREFIX = re.compile(r"(\w+), row (\d+): ")
 ROWS_PREFIX = re.compile(r"row ([\d, ]+) of the batch ")
 DATA_ROW = re.compile(r"(?:\w+, )?row [\d, ]+ of the data: .*", re.DOTALL)
@@ -27,13 +28,36 @@ def load_part(load: Callable[..., Any], folder: object, *arguments: Any, **optio
     """
     try:
         return load(*(arguments or (folder,)), **options)
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         kind = next((one for one in (OSError, ImportError, TypeError) if isinstance(error, one)), ValueError)
         said = " ".join(describe_error(error).split())
         raise kind(
             f"{folder}: a part of its processor cannot be loaded ({type(error).__name__}: {said}): are its files as "
             "they were saved? plait check tells"
         ) from error
+
+
+def is_failure(error: BaseException) -> bool:
+    """Returns whether this is an error, not a wish to stop: an Exception, or the panic of a library in Rust, which
+    pyo3 makes a BaseException."""
+    return isinstance(error, Exception) or type(error).__name__ == RUST_PANIC
+
+
+def check_field_types(chat_template: object, image_token: object, prompts: object) -> None:
+    """Raises TypeError for settings of a processor that are no texts, as a damaged processor_config.json has them."""
+    if image_token is not None and not isinstance(image_token, str):
+        raise TypeError(f"image_token is {image_token!r}: pass a text, such as '<image>', or None")
+    if chat_template is not None and not isinstance(chat_template, str) and not holds_texts(chat_template):
+        raise TypeError(f"chat_template is {chat_template!r}: pass a text, a dictionary of texts by name, or None")
+    if prompts is not None and not holds_texts(prompts):
+        raise TypeError(f"prompts is {prompts!r}: pass a dictionary of texts by name, or None")
+
+
+def holds_texts(value: object) -> bool:
+    """Returns whether this is a dictionary of texts by name."""
+    return isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
 
 
 def describe_error(error: BaseException) -> str:

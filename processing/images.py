@@ -19,6 +19,7 @@ from .limits import CEILINGS, check_batch, check_ceiling
 COLOR_MODES = {1: "L", 3: "RGB"}
 MAX_ASPECT_RATIO = 200  # beyond it, resizing the shortest edge of an image makes one too large for memory
 MAX_PATH = 4096  # characters of a path that an error shows whole
+HUGE_EDGE = 1e150  # pixels: the square of a larger number is beyond a float
 RUN_FORMATS = ("EPS",)  # which Pillow would have a program (Ghostscript) run
 
 
@@ -332,7 +333,8 @@ def check_output_size(image: Image.Image, processor: BaseImageProcessor, options
 def count_output_pixels(size: Any, image: Image.Image) -> float:
     """Returns the most pixels that resizing an image to a processor's size gives it; 0 for a size that says nothing."""
     edges = dict(size) if isinstance(size, (Mapping, SizeDict)) else {"shortest_edge": size}
-    known = {name: edge for name, edge in edges.items() if isinstance(edge, (int, float)) and edge > 0}
+    numbers = {name: edge for name, edge in edges.items() if isinstance(edge, (int, float)) and edge > 0}
+    known = {name: edge if edge < HUGE_EDGE else float("inf") for name, edge in numbers.items()}
     if "height" in known and "width" in known:
         return known["height"] * known["width"]
     ratio = max(image.size) / min(image.size)

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from .audio import collect_audio_rows, extract_features
 from .calls import find_extractor_defaults
-from .errors import load_part
+from .errors import check_field_types, load_part
 from .images import collect_image_rows, process_images
 from .inline import ImageToken, add_image_token, check_image_token, encode_inline_texts
 from .options import CALL_NAMES, find_audio_options, split_options
@@ -98,6 +98,7 @@ class PlaitProcessor(ProcessorParts):
         prompts: dict[str, str] | None = None,
         target_image_processor: BaseImageProcessor | None = None,
     ) -> None:
+        check_field_types(chat_template, image_token, prompts)
         check_image_token(tokenizer, image_token, num_image_tokens)
         FrameSampling(num_frames, fps).check()
         if tokenizer is not None:

@@ -68,6 +68,27 @@ def test_more_than_the_limit_is_refused_with_its_row(name: str, low: None) -> No
         PROCESSOR(**call)
 
 
+@pytest.mark.parametrize("edge", [1e10, 1e160, 1e200, 10**400, float("inf")])
+def test_a_size_beyond_every_number_is_refused(edge: float) -> None:
+    for size in ({"shortest_edge": edge}, {"longest_edge": edge}, {"height": edge, "width": 2}):
+        with pytest.raises(ValueError, match=r"^images, row 1: .*image_pixels"):
+            PROCESSOR(images=[None, PIXEL], size=size)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "image_token": (5, True, ["<image>"]),
+        "chat_template": (5, ["a"], {"default": 3}),
+        "prompts": (5, "a", ["a"], {"query": 3}),
+    }.items(),
+)
+def test_settings_that_are_no_texts_are_refused(name: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        with pytest.raises(TypeError, match=f"{name} is .*: pass a"):
+            PlaitProcessor(tokenizer=PROCESSOR.tokenizer, **{name: value})
+
+
 def test_padding_beyond_memory_is_refused() -> None:
     for options in ({"max_length": 10**9, "padding": "max_length"}, {"max_length": 2**59, "padding": "max_length"}):
         with pytest.raises(ValueError, match="batch_tokens"):

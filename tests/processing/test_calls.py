@@ -1,6 +1,7 @@
 """What a call sets stays in the call; the defaults that a part was loaded with hold unless a call overrides them."""
 
 import copy
+import json
 import multiprocessing
 import pickle
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Wav2Vec2FeatureExtractor
 
 from plait.processing import PlaitProcessor
 from plait.processing.calls import call_tokenizer
 from plait.processing.options import TEXT_OPTIONS
+from plait.training.data.tokenizer import train_tokenizer
 
 TEXTS = ["the cat is red", "dog", "where is the blue dog", "the"]
 # two values of every option of a tokenizer's call
@@ -173,3 +176,13 @@ def test_defaults_of_the_image_processor_and_feature_extractor_are_kept(folder: 
     for each in (heard, PlaitProcessor.from_pretrained(tmp_path / "again")):
         assert each(audio=clip)["input_values"].shape == (1, 1, 120)
         assert each(audio=clip, padding=False)["input_values"].shape == (1, 1, 90)
+
+
+def test_a_panic_of_the_tokenizers_library_is_an_error_of_its_call() -> None:
+    """pyo3 makes it a BaseException, which no `except Exception` catches."""
+    tokenizer = train_tokenizer(["a red cat"], 8, vocab_size=300, min_frequency=1)
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["post_processor"]["special_tokens"].popitem()
+    damaged = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), pad_token="[PAD]")
+    with pytest.raises(ValueError, match="no entry found for key; check"):
+        PlaitProcessor(tokenizer=damaged)(text="a red cat")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ...processing.calls import call_tokenizer
 from ..data.cells import TEXT_COLUMNS
 from ..data.inputs import count_tokens_per_text
 from ..data.samplers import shuffle_indices
@@ -112,7 +113,8 @@ def check_unknown_tokens(tokenizer: Any, name: str, texts: Sequence[str]) -> Ite
     unknown = tokenizer.unk_token_id
     if unknown is None:
         return
-    ids = [number for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"] for number in row]
+    rows = call_tokenizer(tokenizer, list(texts), add_special_tokens=False)["input_ids"]
+    ids = [number for row in rows for number in row]
     count = sum(number == unknown for number in ids)
     if ids and count / len(ids) > UNKNOWN:
         yield Finding(

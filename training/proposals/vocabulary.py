@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...processing.calls import call_tokenizer
 from ..recipes.errors import RecipeError
 from ..runs.building import resolve_reference
 from .columns import count_words
@@ -48,7 +49,7 @@ def measure_vocabulary(tokenizer: Any, texts: Sequence[str]) -> tuple[float, flo
     vocabulary."""
     parts = [part.strip(WORD_EDGES) for text in texts for part in text.split()]
     words = [part for part in parts if part.isalpha()]  # no numbers, addresses and hashtags, which are always broken up
-    rows = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"] if words else []
+    rows = call_tokenizer(tokenizer, words, add_special_tokens=False, verbose=False)["input_ids"] if words else []
     count = sum(map(len, rows))
     unknown = sum(row.count(tokenizer.unk_token_id) for row in rows) if tokenizer.unk_token_id is not None else 0
     return count / max(sum(map(count_words, words)), 1), unknown / max(count, 1)
