@@ -17,6 +17,7 @@ from ..runs.generation_settings import use_generation_settings
 from ..runs.image_output import find_drawing_options, generate_batches, join_batches
 from ..tasks.base import Task
 from ..tasks.collator import PlaitDataCollator
+from ..tasks.dialogue import Dialogue
 from ..tasks.registry import find_task
 from .calls import build_call_rows, has_list
 from .specs import PIPELINES
@@ -64,7 +65,8 @@ class InferencePipeline:
 
     def predict_rows(self, rows: Sequence[Row], options: dict[str, Any]) -> list[dict[str, Any]]:
         """Returns one answer per row, under the pipeline's key."""
-        task = find_task("dialogue") if "messages" in rows[0] else self.task
+        chats = isinstance(self.task, Dialogue)
+        task = find_task("dialogue") if "messages" in rows[0] and not chats else self.task
         size = options.pop("batch_size", 8)
         if task.name == "image_generation":
             return self.generate_images(rows, size, options)
@@ -112,7 +114,7 @@ class InferencePipeline:
 def adapt_rows(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
     """Returns the rows with the task's columns: dialogue takes a text as the first message of a conversation, and an
     image with it."""
-    if task.name != "dialogue":
+    if not isinstance(task, Dialogue):
         return rows
     return [
         row if "messages" in row else {"prompt" if name == "text" else name: value for name, value in row.items()}

@@ -61,7 +61,7 @@ PIPELINES = {
         "generated_text",
         AutoModelForImageTextToText,
         nested=True,
-        others=("dialogue",),
+        others=("dialogue", "preference"),
     ),
     "visual-question-answering": PipelineSpec(
         "generation",
@@ -69,14 +69,14 @@ PIPELINES = {
         "answer",
         AutoModelForImageTextToText,
         nested=True,
-        others=("classification", "dialogue"),
+        others=("classification", "dialogue", "preference"),
     ),
     "automatic-speech-recognition": PipelineSpec(
         "generation", {"audio": "audio"}, "text", AutoModelForSpeechSeq2Seq, alone=True
     ),
     "translation": PipelineSpec("generation", {"texts": "text"}, "translation_text", AutoModelForSeq2SeqLM),
     "summarization": PipelineSpec(
-        "generation", {"texts": "text"}, "summary_text", AutoModelForSeq2SeqLM, others=("dialogue",)
+        "generation", {"texts": "text"}, "summary_text", AutoModelForSeq2SeqLM, others=("dialogue", "preference")
     ),
     "question-answering": PipelineSpec(
         "question_answering",
@@ -86,7 +86,12 @@ PIPELINES = {
         alone=True,
     ),
     "text-generation": PipelineSpec(
-        "causal_lm", {"texts": "text"}, "generated_text", AutoModelForCausalLM, nested=True, others=("dialogue",)
+        "causal_lm",
+        {"texts": "text"},
+        "generated_text",
+        AutoModelForCausalLM,
+        nested=True,
+        others=("dialogue", "preference"),
     ),
     "text-classification": PipelineSpec(
         "classification",

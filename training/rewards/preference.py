@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers.trainer_utils import unwrap_peft_model
 
 from ..data.media import Row, name_data_rows
 from ..metrics.preference import PreferenceMetrics
@@ -80,7 +81,7 @@ def build_preference_trainer(
         processing_class,
         (LibraryTraining,),
         model=model,
-        ref_model=copy.deepcopy(model).eval().requires_grad_(False),
+        ref_model=unwrap_peft_model(copy.deepcopy(model)).eval().requires_grad_(False),
         args=made,
         data_collator=PreferenceBatches(data_collator),
         train_dataset=train_dataset,

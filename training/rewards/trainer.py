@@ -123,7 +123,13 @@ class PlaitRewardTrainer(PlaitTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs as PlaitTrainer does, during training also the statistics of the rewards."""
-        super().log({**logs, **self.reward_log.take()} if "learning_rate" in logs else logs, start_time)
+        super().log({**logs, **self.average(self.reward_log.take())} if "learning_rate" in logs else logs, start_time)
+
+    def average(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Returns the means of values over the processes."""
+        own = torch.tensor([list(values.values())], dtype=torch.float32, device=self.args.device)
+        means: Any = self.accelerator.gather(own) if values else own
+        return dict(zip(values, means.mean(dim=0).tolist(), strict=True))
 
     def compute_loss(
         self,

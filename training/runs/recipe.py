@@ -14,6 +14,7 @@ from ..recipes.errors import RecipeError, check_choice, check_keys
 from ..recipes.files import VERSION_KEY, find_recipe, is_shipped, read_yaml, set_dotted
 from ..recipes.multitask import build_task_recipes, check_tasks
 from ..recipes.schema import SPLITS, Recipe, parse_recipe
+from ..tasks.preference import Preference
 from ..tasks.registry import find_task
 from .combinations import check_inline, check_lora, check_named_parts, check_optimizer, check_rewards
 from .settling import settle_precision
@@ -69,6 +70,8 @@ def _check_recipe(recipe: Recipe) -> None:
     if recipe.tasks:
         check_tasks(recipe)
         for name, own in build_task_recipes(recipe).items():
+            if own.task == Preference.name:
+                raise RecipeError(f"tasks.{name}: the task {own.task} is trained alone: leave it out of tasks")
             try:
                 _check_recipe(own)
             except RecipeError as error:

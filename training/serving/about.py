@@ -21,6 +21,7 @@ PURPOSES = {  # what a model of each task does with its inputs
     "generation": "a text for {inputs}",
     "causal_lm": "{inputs} that goes on",
     "dialogue": "a conversation with {inputs}",
+    "preference": "a conversation with {inputs}",
     "question_answering": "question answering in {inputs}",
     "pretraining": "how well {inputs} match",
     "retrieval": "search by {inputs}",

@@ -12,7 +12,12 @@ from .search_panel import SearchPanel
 from .served_model import ServedModel
 from .settings import ServeSettings, require_gradio
 
-PANELS: dict[str, Any] = {"dialogue": ChatPanel, "image_generation": DrawingPanel, "retrieval": SearchPanel}
+PANELS: dict[str, Any] = {
+    "dialogue": ChatPanel,
+    "preference": ChatPanel,
+    "image_generation": DrawingPanel,
+    "retrieval": SearchPanel,
+}
 
 
 def build_blocks(

@@ -22,6 +22,7 @@ TEXT_FIELDS = {  # of tasks with texts of their own: (column, whether a row need
     "question_answering": (("question", True), ("context", True)),
     "causal_lm": (("text", True),),
     "dialogue": ((MESSAGES, True),),
+    "preference": ((MESSAGES, True),),
     "image_autoencoding": (),
 }
 

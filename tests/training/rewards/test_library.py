@@ -3,11 +3,14 @@
 import json
 import random
 from pathlib import Path
+from shutil import copytree, rmtree
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from plait.training.cli import main
 from plait.training.recipes.errors import RecipeError
@@ -46,8 +49,9 @@ def write_rows(folder: Path, split: str, count: int, blind: bool = False) -> Pat
 
 def train(name: str, folder: Path, **changes: Any) -> dict[str, Any]:
     """Runs `plait train NAME` and returns its metrics."""
+    resume = ["--resume"] if changes.pop("resume", False) else []
     words = [word for key, value in changes.items() for word in (f"--{key}", json.dumps(value))]
-    assert main(["train", name, "--output_dir", str(folder), *words]) == 0
+    assert main(["train", name, "--output_dir", str(folder), *words, *resume]) == 0
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -113,6 +117,26 @@ def test_rewards_that_need_the_image_are_won(objective: str, begun: Path, tmp_pa
     assert results["start"]["exact_match"] < 0.55 and results["most_frequent"]["exact_match"] < 0.5
     assert results["model"]["exact_match"] > 0.8
     assert "chrf" in results["model"]  # not rewarded, and measured beside
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["preference", "grpo"])
+@pytest.mark.parametrize("lora", [None, {"target": "decoder", "r": 4}], ids=["whole", "adapters"])
+def test_a_run_is_resumed_to_the_bit(name: str, lora: dict[str, Any] | None, begun: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-3}
+    changes = changes_for(begun, per_device_train_batch_size=4, **steps) | {"lora": lora, "metrics": []}
+    changes |= {"reward.kl": 0.1} if name == "grpo" else {}
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    train(name, whole, **changes)
+    copytree(whole, resumed)
+    rmtree(resumed / "checkpoints" / "checkpoint-4")
+    weights = "model.safetensors" if lora is None else "adapter_model.safetensors"
+    (resumed / weights).unlink()
+    train(name, resumed, **changes, resume=True)
+    expected, found = (load_file(folder / weights) for folder in (whole, resumed))
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    assert main(["predict", str(resumed), "--image", str(begun / "test-0.png"), "--text", PROMPT]) == 0
 
 
 def test_arguments_that_trl_does_not_know_are_refused(tmp_path: Path) -> None:
