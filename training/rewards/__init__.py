@@ -1,4 +1,5 @@
-"""Reinforcement learning of models that generate, on the rewards of their own texts."""
+"""Reinforcement learning of models that generate, on the rewards of their own texts; preferences and groups of replies,
+by the library TRL."""
 
 from .trainer import PlaitRewardTrainer
 

@@ -13,6 +13,15 @@ HELD_OUT_METRICS = ("chrf", "token_f1", "cider", "exact_match")  # if no metric 
 UNFIT_METRICS = ("distinct",)  # says nothing of how good a text is
 
 
+def check_held_out(reward: RewardRecipe, names: Sequence[str]) -> None:
+    """Raises ValueError for a held-out metric that is not among the measured ones."""
+    if reward.held_out is not None and reward.held_out not in names:
+        raise ValueError(
+            f"reward: held_out is {reward.held_out!r}, but compute_metrics measures {', '.join(names) or 'nothing'}: "
+            "add it there, as GenerationMetrics([...], processor)"
+        )
+
+
 def find_held_out(reward: RewardRecipe, names: Sequence[str]) -> str | None:
     """Returns the first of the measured metrics that compares texts and is not rewarded; None if there is none."""
     known = [

@@ -20,7 +20,7 @@ from ..tasks.collator import PlaitDataCollator
 from ..tasks.generation import list_references
 from ..trainer.trainer import PlaitTrainer
 from .functions import Reward
-from .held_out import find_held_out
+from .held_out import check_held_out, find_held_out
 from .log import CollapseGuard, RewardLog
 from .objective import (
     TokenStatistics,
@@ -89,6 +89,7 @@ class PlaitRewardTrainer(PlaitTrainer):
         self.reward_log = RewardLog()
         super().__init__(*args, **kwargs)
         measured = [] if self.streamed_metrics is None else self.streamed_metrics.names
+        check_held_out(self.reward, measured)
         self.collapse = CollapseGuard(find_held_out(self.reward, measured))
         check_generating(self.model, self.data_collator)
         if self.reward.stop_on_collapse:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from plait.training.cli import main
+from plait.training.metrics.generation import GenerationMetrics
 from plait.training.recipes.errors import RecipeError
 from plait.training.rewards.sampling import Policy, encode_prompt
 from plait.training.rewards.trainer import PlaitRewardTrainer, without_dropout
@@ -159,6 +160,17 @@ def test_settings_that_cannot_be_trained_are_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         trainer_of("captioning", tmp_path, pictures, reward)
+
+
+def test_a_held_out_metric_that_nothing_measures_is_refused(tmp_path: Path, pictures: dict[str, Path]) -> None:
+    trainer = trainer_of("captioning", tmp_path, pictures, {})
+    given: dict[str, Any] = {"model": trainer.model, "args": trainer.args, "data_collator": trainer.data_collator}
+    reward = {"metrics": {"cider": 1.0}, "held_out": "chrf"}
+    with pytest.raises(ValueError, match="held_out is 'chrf', but compute_metrics measures nothing"):
+        PlaitRewardTrainer(**given, train_dataset=trainer.train_dataset, reward=reward)
+    metrics = GenerationMetrics(["cider"], trainer.writer)
+    with pytest.raises(ValueError, match="measures cider, perplexity: add it there"):
+        PlaitRewardTrainer(**given, train_dataset=trainer.train_dataset, reward=reward, compute_metrics=metrics)
 
 
 def test_a_task_without_texts_is_refused(tmp_path: Path, pictures: dict[str, Path]) -> None:
