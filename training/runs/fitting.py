@@ -1,16 +1,18 @@
 """The training itself, in a claimed folder, and what a model could do before it."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import EarlyStoppingCallback
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import SaveStrategy, unwrap_peft_model
 
 from ..optimization.arguments import PlaitTrainingArguments
 from ..reports.recording import Recorder, record_answers
 from ..rewards.library import LibraryTraining
 from ..trainer.recoverable import RecoverableTrainer
+from ..trainer.trainer import PlaitTrainer
 from .claim import ClaimedFolder, StartCallback
 
 
@@ -44,14 +46,25 @@ class Started(NamedTuple):
     recorders: dict[str, Recorder]
 
 
-def measure_start(trainer: Any, metrics: Any, splits: Mapping[str, Any]) -> Started:
-    """Measures a model that is to be trained by rewards or preferences, on validation and test, and logs nothing."""
-    found = Started({}, {})
+def measure_start(trainer: Any, metrics: Any, splits: Mapping[str, Any]) -> Started | None:
+    """Measures a model that is to be trained by rewards or preferences, on validation and test, and logs nothing; None
+    if its parameters are sharded, as every process would need all of them.
+
+    A copy is measured: accelerate would take a model that it has prepared for an evaluation for one that is prepared
+    for training in several processes.
+    """
     evaluator = trainer.evaluator if isinstance(trainer, LibraryTraining) else trainer
+    if evaluator.args.shards_parameters:
+        return None
+    model = copy.deepcopy(trainer.model)
+    unwrap_peft_model(model).__dict__.pop("forward", None)  # TRL's, which is that of the original
+    measuring = PlaitTrainer(model, evaluator.args, evaluator.data_collator, compute_metrics=metrics)
+    found = Started({}, {})
     for split in ("validation", "test"):
         if split in splits:
-            loader = evaluator.get_eval_dataloader(splits[split])
-            with record_answers(evaluator, metrics) as found.recorders[split]:
-                output = evaluator.evaluation_loop(loader, "Evaluation", metric_key_prefix=split)
-            found.scores[split] = {name.removeprefix(f"{split}_"): value for name, value in output.metrics.items()}
+            loader = measuring.get_eval_dataloader(splits[split])
+            with record_answers(measuring, metrics) as found.recorders[split]:
+                output = measuring.evaluation_loop(loader, "Evaluation", metric_key_prefix=split)
+            scores: Any = output.metrics
+            found.scores[split] = {name.removeprefix(f"{split}_"): value for name, value in scores.items()}
     return found
