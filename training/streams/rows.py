@@ -1,7 +1,7 @@
 """A stream of training rows, shuffled within a buffer, whose place can be saved and found again."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..data.media import Row
 from ..data.samplers import cut_batches
+from .heap import trim_heap
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 PLACE = "stream_place"  # the key of a batch that holds the place behind its last row
 ORDER = ("processes", "buffer", "seed", "tokens")  # what the order of the rows depends on
+TRIMMED_BLOCKS = 20  # blocks after which freed memory is returned
 BEGIN: dict[str, Any] = {"reading": 0, "block": 0, "done": 0, "state": None}
 
 
@@ -76,7 +78,7 @@ class RowStream(IterableDataset):
             raise ValueError(f"a stream has batches of {budget.tokens} tokens: expected at least 1")
         self.open_round, self.batch_size, self.buffer = open_round, batch_size, buffer
         self.seed, self.prepare, self.process, self.processes = seed, prepare, process, processes
-        self.budget = budget
+        self.budget, self.blocks_read = budget, count(1)
         self.place: dict[str, Any] = dict(BEGIN)  # behind the last batch that was trained on
 
     @property
@@ -112,10 +114,10 @@ class RowStream(IterableDataset):
                 data.load_state_dict(state)
             for number, (begun, block) in enumerate(self._iterate_blocks(data), start=first):
                 order, ends = self._plan_block(block, np.random.default_rng([self.seed, reading, number]))
-                for count, row in enumerate(order[done:], start=done + 1):
+                for row_number, row in enumerate(order[done:], start=done + 1):
                     is_empty = False
-                    behind = {"reading": reading, "block": number, "done": count, "state": begun}
-                    yield block[int(row)], behind, count in ends
+                    behind = {"reading": reading, "block": number, "done": row_number, "state": begun}
+                    yield block[int(row)], behind, row_number in ends
                 done = 0
             if is_empty:
                 raise ValueError("the stream has no rows for this process: give it more rows, or use fewer processes")
@@ -146,6 +148,8 @@ class RowStream(IterableDataset):
 
         rows = iter(data)
         while True:
+            if not next(self.blocks_read) % TRIMMED_BLOCKS:
+                trim_heap()
             begun = data.state_dict()
             block = list(islice(rows, self.buffer))
             if not block:

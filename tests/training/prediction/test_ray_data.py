@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import plait
+from plait.training.prediction.ray_data import build_answer_columns
 from plait.training.recipes.errors import RecipeError
 
 from .test_tables import COLUMNS, run, write
@@ -21,7 +22,8 @@ def as_columns(rows: Rows) -> dict[str, np.ndarray]:
     """As Ray has them: texts as objects, and images of one size as one array."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     return {
-        name: np.array(values, dtype=object if isinstance(values[0], str) else None) for name, values in columns.items()
+        name: np.array(values, dtype=object if isinstance(values[0], (str, bytes)) else None)
+        for name, values in columns.items()
     }
 
 
@@ -45,10 +47,11 @@ def written(folder: str, paths: Rows, tmp_path: Path) -> Rows:
 
 
 def test_a_batch_gets_the_columns_of_a_written_table(folder: str, paths: Rows, written: Rows) -> None:
-    """Whatever its size, as arrays or lists, with images as files or as pixels; the class may be called on any."""
+    """Whatever its size, as arrays or lists, with images as files, pixels or bytes."""
     predictor = plait.ray.predictor(folder, COLUMNS, batch_size=2)()
     pixels = [{**row, "picture": np.asarray(Image.open(row["picture"]))} for row in paths]
-    for rows in (paths, pixels):
+    contents = [{**row, "picture": Path(row["picture"]).read_bytes()} for row in paths]
+    for rows in (paths, pixels, contents):
         found: Rows = []
         for start in range(0, len(rows), 4):
             columns: Any = as_columns(rows[start : start + 4])
@@ -89,6 +92,17 @@ def test_what_cannot_be_answered_is_said(folder: str, paths: Rows) -> None:
     assert predictor({"said": [], "picture": []}) == {"said": [], "picture": []}
 
 
+def test_answers_become_columns_of_their_type() -> None:
+    """Vectors a matrix, names of several labels lists, and a name that is taken another."""
+    answers = [
+        {"vector": [0.5, 1.0], "label": ["a", "b"], "score": 0.5},
+        {"vector": [2.0, 3.0], "label": [], "score": 1},
+    ]
+    columns = build_answer_columns(answers, ["label"], ["error"])
+    assert columns["vector"].tolist() == [[0.5, 1.0], [2.0, 3.0]] and columns["score"].dtype == float
+    assert list(columns["predicted_label"]) == [["a", "b"], []] and list(columns["error"]) == [None, None]
+
+
 @pytest.mark.slow
 def test_ray_answers_what_is_written(
     folder: str, paths: Rows, written: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -96,7 +110,8 @@ def test_ray_answers_what_is_written(
     """Two actors, each with the model, which is named by a path relative to the folder of the program."""
     ray = pytest.importorskip("ray")
     monkeypatch.chdir(Path(folder).parent)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else a busy machine starves the actors
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)  # an actor each, and two to read
     try:
         data = ray.data.from_items(paths, override_num_blocks=3)
         answered = data.map_batches(plait.ray.predictor(Path(folder).name, COLUMNS), batch_size=2, concurrency=2)

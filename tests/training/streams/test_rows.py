@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from functools import partial
 from itertools import islice
@@ -16,6 +17,7 @@ from plait import PlaitTrainer, PlaitTrainingArguments
 from plait.training.recipes.errors import RecipeError
 from plait.training.runs.recipe import build_recipe
 from plait.training.runs.train import train
+from plait.training.streams.heap import find_trim, trim_heap
 from plait.training.streams.opening import open_stream
 from plait.training.streams.rows import RowStream, TokenBudget
 
@@ -95,6 +97,21 @@ def test_a_resumed_stream_of_a_budget_goes_on_to_the_bit(shards: Path, done: int
     assert list(islice(iter(resumed), 80 - done)) == whole[done:]
     with pytest.raises(ValueError, match="read with tokens 12, and now with None: resume with 12"):
         stream(shards).load_state_dict(first.state_dict())
+
+
+def test_freed_memory_is_returned() -> None:
+    """Of many small objects between few that stay, which keep the C library from returning it."""
+    if find_trim() is None:
+        pytest.skip("another C library than glibc")
+    kept = [bytes(1000) for _ in range(60_000)][::50]
+    before = read_resident_bytes()
+    trim_heap()
+    assert len(kept) == 1200 and before - read_resident_bytes() > 30 * 2**20
+
+
+def read_resident_bytes() -> int:
+    """The memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_stream_of_other_processes_is_refused(shards: Path) -> None:
