@@ -58,7 +58,8 @@ def measure_start(trainer: Any, metrics: Any, splits: Mapping[str, Any]) -> Star
         return None
     model = copy.deepcopy(trainer.model)
     unwrap_peft_model(model).__dict__.pop("forward", None)  # TRL's, which is that of the original
-    measuring = PlaitTrainer(model, evaluator.args, evaluator.data_collator, compute_metrics=metrics)
+    data = splits.get("validation")
+    measuring = PlaitTrainer(model, evaluator.args, evaluator.data_collator, None, data, compute_metrics=metrics)
     found = Started({}, {})
     for split in ("validation", "test"):
         if split in splits:

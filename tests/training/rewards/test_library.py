@@ -114,8 +114,8 @@ def test_rewards_that_need_the_image_are_won(objective: str, begun: Path, tmp_pa
     reward = {"objective": objective, "metrics": {"exact_match": 1.0}, "samples": 8, "kl": 0.02}
     metrics = ["exact_match"]
     results = train("grpo", tmp_path / "run", **changes, reward=reward, metrics=metrics)["test"]
-    assert results["start"]["exact_match"] < 0.55 and results["most_frequent"]["exact_match"] < 0.5
-    assert results["model"]["exact_match"] > 0.8
+    assert results["start"]["exact_match"] < 0.45 and results["most_frequent"]["exact_match"] < 0.45  # the blind bound
+    assert results["model"]["exact_match"] > 0.55  # of 120 rows: beyond it by more than its interval
     assert "chrf" in results["model"]  # not rewarded, and measured beside
 
 
@@ -124,7 +124,8 @@ def test_rewards_that_need_the_image_are_won(objective: str, begun: Path, tmp_pa
 @pytest.mark.parametrize("lora", [None, {"target": "decoder", "r": 4}], ids=["whole", "adapters"])
 def test_a_run_is_resumed_to_the_bit(name: str, lora: dict[str, Any] | None, begun: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl")
-    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-3}
+    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    steps |= {"learning_rate": 1e-3}
     changes = changes_for(begun, per_device_train_batch_size=4, **steps) | {"lora": lora, "metrics": []}
     changes |= {"reward.kl": 0.1} if name == "grpo" else {}
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -136,6 +137,9 @@ def test_a_run_is_resumed_to_the_bit(name: str, lora: dict[str, Any] | None, beg
     train(name, resumed, **changes, resume=True)
     expected, found = (load_file(folder / weights) for folder in (whole, resumed))
     assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    measured = "eval_preference_accuracy" if name == "preference" else "eval_token_f1"
+    history = json.loads((resumed / "history.json").read_text())
+    assert sum(measured in entry for entry in history) == 2
     assert main(["predict", str(resumed), "--image", str(begun / "test-0.png"), "--text", PROMPT]) == 0
 
 
