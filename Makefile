@@ -22,7 +22,7 @@ $(1)/bin/python -m pip install ".[test,demo]" -c $(2)
 touch $(1)/.installed
 endef
 
-.PHONY: help demo test test-slow test-oldest lint docs parity matrix conformance bench clean
+.PHONY: help demo test test-slow test-oldest lint docs parity matrix conformance capabilities bench clean
 
 help:
 	@echo "make demo         train on questions about images, save, reload, answer (about ten minutes on two cores)"
@@ -34,6 +34,7 @@ help:
 	@echo "make parity       every family beside transformers: relative difference and error to float64"
 	@echo "make matrix       every text family x every image family x every fusion at tiny size"
 	@echo "make conformance  transformers' common suite over every class: ARGS=\"FOLDER [SHAPE ...]\", FOLDER its tests/"
+	@echo "make capabilities what works with what: every capability on 14 kinds of model (eight minutes of CPU)"
 	@echo "make bench        speed beside transformers"
 	@echo "make clean        remove environments and builds"
 
@@ -89,6 +90,10 @@ matrix: $(VENV)/.installed
 conformance: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install parameterized
 	$(VENV)/bin/python benchmarks/conformance.py $(ARGS)
+
+capabilities: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install ".[quantization]" -c constraints.txt
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/capabilities.py $(ARGS)
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/speed.py $(ARGS)
