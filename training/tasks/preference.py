@@ -86,7 +86,7 @@ class PreferenceSettings(DialogueSettings):
 class PreferencePair(NamedTuple):
     """A prompt as messages, and the two answers to it."""
 
-    prompt: list[Mapping[str, Any]]
+    prompt: Sequence[Mapping[str, Any]]
     chosen: str
     rejected: str
 

@@ -137,7 +137,7 @@ def test_a_run_is_resumed_to_the_bit(name: str, lora: dict[str, Any] | None, beg
     train(name, resumed, **changes, resume=True)
     expected, found = (load_file(folder / weights) for folder in (whole, resumed))
     assert all(torch.equal(value, expected[key]) for key, value in found.items())
-    measured = "eval_preference_accuracy" if name == "preference" else "eval_token_f1"
+    measured = "eval_preference_accuracy" if name == "preference" else "eval_chrf"
     history = json.loads((resumed / "history.json").read_text())
     assert sum(measured in entry for entry in history) == 2
     assert main(["predict", str(resumed), "--image", str(begun / "test-0.png"), "--text", PROMPT]) == 0
