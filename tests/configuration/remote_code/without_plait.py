@@ -1,6 +1,8 @@
 """A program in which plait cannot be imported: what saved folders answer by the code that lies beside them.
 
-python without_plait.py CASES.json    # [{"folder", "class_name", "inputs", "rows", "snippet"}, ...]
+python without_plait.py CASES.json    # {name: {"folder", "class_name", "inputs", "rows", "snippet"}, ...}
+
+A folder may be the name of a repository of the Hub.
 """
 
 import json
@@ -38,12 +40,13 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
     import transformers
     from safetensors.torch import load_file
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
+    from transformers.utils import cached_file
 
     answers, folder = import_module("answers"), case["folder"]
     found: dict[str, Any] = {"classes": {}}
     torch.set_num_threads(1)
     if case.get("class_name"):
-        auto_map = json.loads(Path(folder, "config.json").read_text())["auto_map"]
+        auto_map = json.loads(Path(str(cached_file(folder, "config.json"))).read_text())["auto_map"]
         for auto in auto_map:
             loaded = getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True)
             found["classes"][auto] = type(loaded).__name__
@@ -57,7 +60,8 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
         found["tokenizer"] = tokenizer(case["tokenizer"])["input_ids"]
     if case.get("snippet"):
         printed = StringIO()
-        os.chdir(Path(folder).parent)
+        if os.path.isdir(folder):
+            os.chdir(Path(folder).parent)
         with redirect_stdout(printed):
             exec(compile(case["snippet"], "snippet", "exec"), {})
         found["printed"] = printed.getvalue()
