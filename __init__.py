@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .training.optimization.arguments import PlaitTrainingArguments
     from .training.parameters import parameter_groups
     from .training.pipelines.factory import pipeline
-    from .training.prediction import ray_data as ray  # noqa: F401
+    from .training.prediction import ray_data as ray  # noqa: F401  # pyright: ignore[reportUnusedImport]
     from .training.proposals.fit import FittedModel, fit
     from .training.rewards.trainer import PlaitRewardTrainer
     from .training.trainer.trainer import PlaitTrainer

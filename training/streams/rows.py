@@ -117,7 +117,7 @@ class RowStream(IterableDataset):
                 for row_number, row in enumerate(order[done:], start=done + 1):
                     is_empty = False
                     behind = {"reading": reading, "block": number, "done": row_number, "state": begun}
-                    yield block[int(row)], behind, row_number in ends
+                    yield block[row], behind, row_number in ends
                 done = 0
             if is_empty:
                 raise ValueError("the stream has no rows for this process: give it more rows, or use fewer processes")
@@ -125,7 +125,7 @@ class RowStream(IterableDataset):
 
     def _plan_block(self, block: Any, random: np.random.Generator) -> tuple[Sequence[int], frozenset[int]]:
         """Returns the order of a block's rows, and with a budget the numbers of rows after which a batch ends."""
-        order = random.permutation(len(block))
+        order: list[int] = random.permutation(len(block)).tolist()
         if self.budget is None or not len(block):
             return order, frozenset()
         lengths = self.budget.count(block)
@@ -151,7 +151,7 @@ class RowStream(IterableDataset):
             if not next(self.blocks_read) % TRIMMED_BLOCKS:
                 trim_heap()
             begun = data.state_dict()
-            block = list(islice(rows, self.buffer))
+            block: Any = list(islice(rows, self.buffer))
             if not block:
                 return
             if self.prepare is not None or self.budget is not None:
