@@ -265,8 +265,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60, help="CPU seconds of each training after the start")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     arguments = parser.parse_args()
-    runs = [run_seed(seed, arguments.seconds) for seed in range(arguments.seeds)]
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    runs = [run_seed(seed, arguments.seconds) for seed in seeds]
     arms = {
         name: Arm(*(np.concatenate(parts) for parts in zip(*(run[name] for run in runs), strict=True)))
         for name in runs[0]
