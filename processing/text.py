@@ -133,8 +133,9 @@ def find_truncated_row(
     """Returns the first row that was truncated at `tokenizer.model_max_length`; None if there is none."""
     # only a row that fills model_max_length can have been truncated, so only those are tokenized again
     for row, (text, mask) in enumerate(zip(texts, values["attention_mask"], strict=True)):
-        is_full = text is not None and sum(mask) == tokenizer.model_max_length
-        if is_full and is_truncated(tokenizer, text, pairs[row] if pairs else None):
+        if text is None or sum(mask) != tokenizer.model_max_length:
+            continue
+        if is_truncated(tokenizer, text, pairs[row] if pairs else None):
             return row
     return None
 
