@@ -1,11 +1,12 @@
-"""Does training by rewards beat more of the old training? `python benchmarks/rewards.py --seeds 3 --seconds 60`
+"""Does training by rewards beat more of the old training? `python benchmarks/rewards.py --seconds 60 --precision 1`
 
 The task: name the objects of an image, squares of ten colours in random cells of a grid, with noise. As annotators do,
 each of the five references of an image names some of its objects alone, each with probability 0.6, in an order of its
 own. The metric is the F1, without order, of the named objects and of those that its references name together, nearly
 all; cross-entropy learns to write one of the references. Both trainings see the same references, and nothing else: the
-reward compares with all five at once, as CIDEr does. Two metrics are not rewarded: the share of named objects that are
-in the image (precision), and the share of images whose objects are all named, and none besides.
+reward compares with all five at once, as CIDEr does. It is the F1 and, with --precision, that weight times the share of
+the named objects that the references name: by the F1 alone a model names objects that it is not sure of. Not rewarded
+is the share of images whose objects are all named, and none besides.
 
 For each seed: a captioner trained with cross-entropy, its rate falling to 0, and of its checkpoints the best by the
 metric on validation rows; from there, for the same CPU seconds each, more cross-entropy at the best of three learning
@@ -117,6 +118,13 @@ def score_named(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list
     """The reward: the F1 of a text and of what the references of its row name together."""
     wanted = [join_references(row["references"]) for row in rows]
     return [measure_f1(Counter(text.split()), each) for text, each in zip(texts, wanted, strict=True)]
+
+
+def score_precision(texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The share of the words of each text that the references of its row name together; 0 of none."""
+    own = [Counter(text.split()) for text in texts]
+    wanted = [join_references(row["references"]) for row in rows]
+    return [(mine & each).total() / max(mine.total(), 1) for mine, each in zip(own, wanted, strict=True)]
 
 
 def write_reference(words: list[str], generator: random.Random) -> str:
@@ -238,14 +246,15 @@ class Bench:
         return score(texts, split)
 
 
-def run_seed(seed: int, seconds: float) -> dict[str, Arm]:
+def run_seed(seed: int, seconds: float, precision: float) -> dict[str, Arm]:
     """The start and the two arms of a seed, on the test rows."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), seed)
         start = bench.train_start()
         _, begun = bench.train_arm(start, "none", 0, 0)
         found = {"start": begun}
-        for name, options in {"more": {}, "reward": {"reward": REWARD}}.items():
+        reward = {**REWARD, "metrics": {**REWARD["metrics"], f"{__name__}:score_precision": precision}}
+        for name, options in {"more": {}, "reward": {"reward": reward if precision else REWARD}}.items():
             rates = RATES if name == "more" else RATES[:2]
             tried = {rate: bench.train_arm(start, f"{name}-{rate}", seconds, rate, **options) for rate in rates}
             best = max(tried, key=lambda rate: tried[rate][0])
@@ -266,9 +275,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60, help="CPU seconds of each training after the start")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--precision", type=float, default=0.0, help="weight of the precision in the reward")
     arguments = parser.parse_args()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
-    runs = [run_seed(seed, arguments.seconds) for seed in seeds]
+    runs = [run_seed(seed, arguments.seconds, arguments.precision) for seed in seeds]
     arms = {
         name: Arm(*(np.concatenate(parts) for parts in zip(*(run[name] for run in runs), strict=True)))
         for name in runs[0]
@@ -278,7 +288,7 @@ def main() -> None:
     gained = paired_bootstrap(arms["reward"].f1, arms["more"].f1)
     for name in ("precision", "exact"):
         second = paired_bootstrap(getattr(arms["reward"], name), getattr(arms["more"], name))
-        print(f"not rewarded, {name}: difference={second.value:.3f} low={second.low:.3f} high={second.high:.3f}")
+        print(f"{name}: difference={second.value:.3f} low={second.low:.3f} high={second.high:.3f}")
     means = " ".join(f"{name}={arm.f1.mean():.3f}" for name, arm in arms.items())
     interval = f"difference={gained.value:.3f} low={gained.low:.3f} high={gained.high:.3f}"
     print(f"plait rewards: seeds={arguments.seeds} {means} {interval}")
