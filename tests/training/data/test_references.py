@@ -49,6 +49,7 @@ def test_one_reference_a_row_is_drawn_in_every_epoch(make_run: MakeRun, workers:
         assert len({tuple(texts) for texts in epochs}) >= 6  # rows draw apart: of 8 patterns most are seen
 
 
+@pytest.mark.slow
 def test_workers_that_live_on_see_the_next_epoch(make_run: MakeRun) -> None:
     run, alone = (
         make_run("captioning", dataloader_num_workers=1, dataloader_persistent_workers=True),

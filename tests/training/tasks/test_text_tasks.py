@@ -199,7 +199,7 @@ def test_the_loss_alone_is_measured_without_metrics(make_run: MakeRun, name: str
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("smoothing", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_accumulated_steps_equal_one_large_batch(make_run: MakeRun, name: str, smoothing: float) -> None:
     """Rows hold unequal numbers of tokens, and the last micro-batch is smaller."""
     states = []

@@ -56,9 +56,9 @@ def trained(trainer: PlaitTrainer) -> dict[str, Tensor]:
         pytest.param({"frozen": ["text"]}, marks=pytest.mark.slow),
         {"learning_rates": {"text": 1e-3, "fusion": 1e-2}},
         pytest.param({"average_decay": 0.5}, marks=pytest.mark.slow),
-        {"class_weights": {"LABEL_0": 2.0}},
+        pytest.param({"class_weights": {"LABEL_0": 2.0}}, marks=pytest.mark.slow),
         {"ogm_alpha": 0.5},
-        {"label_smoothing_factor": 0.1},
+        pytest.param({"label_smoothing_factor": 0.1}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

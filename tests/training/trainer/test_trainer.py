@@ -203,7 +203,7 @@ def test_sharing_changes_the_order_of_rows_alone(make_model: MakeModel, make_tra
     assert distance(shared, apart) < 1e-6
 
 
-@pytest.mark.parametrize("steps", [2, 4])
+@pytest.mark.parametrize("steps", [pytest.param(2, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("share_images", [True, False])
 def test_resumed_equals_uninterrupted(
     make_model: MakeModel, make_trainer: MakeTrainer, tmp_path: Path, share_images: bool, steps: int
