@@ -26,9 +26,9 @@ from ...processing.text import reads_padding
 from .inputs import require_tokenizer
 
 FEATURE_FORMAT = "plait features 2"  # 1 knew images, audio and videos by their path or id
-VOLATILE_KEYS = frozenset(  # they change no output
+VOLATILE_KEYS = frozenset(  # they change no output; the dtype, which saving writes down, is that of the weights
     "transformers_version _name_or_path name_or_path processor_class auto_map is_local local_files_only token revision "
-    "cache_dir subfolder _commit_hash training gradient_checkpointing".split()
+    "cache_dir subfolder _commit_hash training gradient_checkpointing dtype torch_dtype".split()
 )
 THIS_PROCESS = uuid4().hex
 READING_PACKAGES = {

@@ -128,6 +128,17 @@ def test_calls_do_not_change_the_digest(make_model: MakeModel, processor: PlaitP
     assert _digest_folder(model, processor, "text") == before
 
 
+def test_a_saved_and_loaded_model_finds_what_it_computed(
+    make_model: MakeModel, processor: PlaitProcessor, tmp_path: Path
+) -> None:
+    """Saving writes the dtype into the configs."""
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    for modality in MODALITIES:
+        assert _digest_folder(loaded, processor, modality) == _digest_folder(model, processor, modality)
+
+
 def test_read_padding_changes_the_digest(make_model: MakeModel, processor: PlaitProcessor) -> None:
     """A tokenizer without an attention mask gives its model other masks (SigLIP)."""
     model, other = make_model(), copy.deepcopy(processor)
