@@ -56,6 +56,13 @@ class PlaitTrainingArguments(TrainingArguments):
             "help": "With optim: muon, the learning rate of the matrices that Muon updates. None: that of their part."
         },
     )
+    muon_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "With optim: muon, orthogonalize by this many steps of Polar Express, matrices of one shape at a "
+            "time: 4 are as good as torch's 5 steps, 3 faster. None: torch's own Muon."
+        },
+    )
     class_weights: dict | str | None = field(
         default=None,
         metadata={
@@ -211,15 +218,18 @@ class PlaitTrainingArguments(TrainingArguments):
 
     def _check_muon(self) -> None:
         if self.optim != MUON:
-            if self.muon_learning_rate is not None:
-                chosen = OptimizerNames(self.optim).value
-                raise ValueError(
-                    f"muon_learning_rate is {self.muon_learning_rate}, but optim is {chosen!r}: set optim to {MUON!r}, "
-                    "or leave muon_learning_rate out"
-                )
+            for name in ("muon_learning_rate", "muon_steps"):
+                if getattr(self, name) is not None:
+                    chosen = OptimizerNames(self.optim).value
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)}, but optim is {chosen!r}: set optim to {MUON!r}, or leave "
+                        f"{name} out"
+                    )
             return
         if self.muon_learning_rate is not None and not 0 < self.muon_learning_rate < float("inf"):
             raise ValueError(f"muon_learning_rate is {self.muon_learning_rate}: expected more than 0")
+        if self.muon_steps is not None and self.muon_steps < 1:
+            raise ValueError(f"muon_steps is {self.muon_steps}: expected at least 1")
         if self.shards_parameters:
             raise ValueError(
                 f"optim is {MUON!r}, which needs whole matrices in every process, but fsdp or deepspeed shards them: "

@@ -12,6 +12,7 @@ from ...modeling.core.layers import PlaitMLP
 from ...modeling.core.transformer import PlaitLayer
 from ..parameters import parameter_groups
 from .arguments import MUON, PlaitTrainingArguments
+from .polar_express import PolarExpressMuon
 
 DENOISER = "denoiser"
 
@@ -26,9 +27,12 @@ class MuonWithAdamW(Optimizer):
     Args:
         groups: as for any torch optimizer; those whose key `muon` is True hold matrices.
         betas, eps: of AdamW.
+        steps: of `PolarExpressMuon`, which replaces torch's Muon; None: torch's.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], betas: tuple[float, float], eps: float) -> None:
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], betas: tuple[float, float], eps: float, steps: int | None = None
+    ) -> None:
         own = {True: [], False: []}
         for group in groups:
             own[group["muon"]].append(group)
@@ -37,7 +41,10 @@ class MuonWithAdamW(Optimizer):
         if own[False]:
             self.optimizers[False] = AdamW(own[False], betas=betas, eps=eps, fused=True)
         if own[True]:
-            self.optimizers[True] = Muon(own[True], adjust_lr_fn="match_rms_adamw")
+            torchs = steps is None
+            self.optimizers[True] = (
+                Muon(own[True], adjust_lr_fn="match_rms_adamw") if torchs else PolarExpressMuon(own[True], steps)
+            )
         super().__init__([group for part in self.optimizers.values() for group in part.param_groups], {})
 
     @torch.no_grad()
@@ -69,7 +76,7 @@ def build_muon(model: nn.Module, args: PlaitTrainingArguments) -> MuonWithAdamW:
             "transformer (an adapter's are none): unfreeze such a part, or choose another optim"
         )
     split = [part for group in groups for part in split_group(group, matrices, args.muon_learning_rate)]
-    return MuonWithAdamW(split, (args.adam_beta1, args.adam_beta2), args.adam_epsilon)
+    return MuonWithAdamW(split, (args.adam_beta1, args.adam_beta2), args.adam_epsilon, args.muon_steps)
 
 
 def split_group(group: dict[str, Any], matrices: set[int], rate: float | None) -> list[dict[str, Any]]:

@@ -79,11 +79,11 @@ def test_a_step_is_one_of_each_optimizer(make_model: MakeModel, make_trainer: Ma
         assert torch.equal(value, other), name
 
 
-@pytest.mark.parametrize("stopped", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("stopped", "steps"), [(2, 3), pytest.param(4, None, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted(
-    make_model: MakeModel, make_trainer: MakeTrainer, tmp_path: Path, stopped: int
+    make_model: MakeModel, make_trainer: MakeTrainer, tmp_path: Path, stopped: int, steps: int | None
 ) -> None:
-    options = {**OPTIONS, "num_train_epochs": 2, "lr_scheduler_type": "cosine", "logging_steps": 1}
+    options = {**OPTIONS, "muon_steps": steps, "num_train_epochs": 2, "lr_scheduler_type": "cosine", "logging_steps": 1}
     options |= {"save_strategy": "steps", "save_steps": stopped, "average_decay": 0.9}
     whole = make_trainer(make_model(), folder="whole", **options)
     whole.train()
@@ -123,6 +123,8 @@ def test_the_arguments_come_back(tmp_path: Path, make_arguments: Callable[..., P
             {"optim": "adamw_torch", "muon_learning_rate": 1e-3},
             "muon_learning_rate is 0.001, but optim is 'adamw_torch'",
         ),
+        ({"optim": "muon", "muon_steps": 0}, "muon_steps is 0"),
+        ({"optim": "adamw_torch", "muon_steps": 3}, "muon_steps is 3, but optim is 'adamw_torch'"),
         ({"optim": "moun"}, "moun"),
     ],
 )
