@@ -11,7 +11,6 @@ from transformers.utils.generic import can_return_tuple
 from ...configuration import PlaitConfig, width_of
 from ...configuration.modalities import MEDIA, MODALITIES, MODALITY_TABLE
 from ..core.distributed import is_sharded, trains_distributed, zero_with_grad
-from ..core.graphs import is_recording_graph
 from ..core.pooling import POOLINGS
 from ..core.positions import resolve_flattened_rows
 from ..core.rows import check_present_rows, check_text_rows
@@ -19,6 +18,7 @@ from ..fusion.base import Fusion, Stream
 from ..fusion.connectors import build_connector
 from ..fusion.inline import insert_image_tokens
 from ..fusion.registry import build_fusion
+from ..graphs import is_recording_graph
 from ..inputs import (
     MODALITY_INPUTS,
     CacheInputs,

@@ -1,4 +1,4 @@
 """The transformer core: attention, layers, masks, positions, packing and pooling.
 
-May import: the configuration.
+May import: the configuration and modeling/kernels.
 """

@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...configuration import PlaitTransformerConfig
+from ..kernels.layers import compute_linear
 from .grid import GridOffsets, GridPositionBias
 from .layers import build_norm
 from .rotary import rotate
@@ -98,8 +99,7 @@ class PlaitAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Maps x: (batch, length, width) to the same shape and the attention weights, None if `plan.attend` computes
         none."""
-        query = self.q_norm(self.split_heads(self.q_proj(x)))
-        key, value = self.k_norm(self.split_heads(self.k_proj(x))), self.split_heads(self.v_proj(x))
+        query, key, value = self.project_query(x), *self.project_context(x)
         if plan.rotary is not None:
             query, key = rotate(query, *plan.rotary), rotate(key, *plan.rotary)
         if past_key_values is not None:
@@ -113,7 +113,17 @@ class PlaitAttention(nn.Module):
         """
         dropout = self.config.attention_dropout if self.training else 0.0
         out, weights = plan.attend(self, query, key, value, plan.mask, dropout=dropout, scaling=self.scaling)
-        return self.o_proj(out.flatten(2)), weights
+        return compute_linear(self.o_proj, out.flatten(2)), weights
+
+    def project_query(self, x: Tensor) -> Tensor:
+        """Projects x: (batch, length, width) to queries, (batch, heads, length, head_dim)."""
+        return self.q_norm(self.split_heads(compute_linear(self.q_proj, x)))
+
+    def project_context(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Projects what is attended to, (batch, length, width), to keys and values, (batch, key_value_heads, length,
+        head_dim) each."""
+        key, value = compute_linear(self.k_proj, context), compute_linear(self.v_proj, context)
+        return self.k_norm(self.split_heads(key)), self.split_heads(value)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """Reshapes (batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
@@ -157,9 +167,8 @@ class PlaitCrossAttention(PlaitAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """Maps x: (batch, length, width) and context: (batch, tokens, context width) to (batch, length, width) and the
         attention weights. `context` may be None if its keys and values are cached."""
-        query = self.q_norm(self.split_heads(self.q_proj(x)))
         key, value = self.compute_keys_and_values(context, past_key_values)
-        return self.attend(query, key, value, plan)
+        return self.attend(self.project_query(x), key, value, plan)
 
     def compute_keys_and_values(self, context: Tensor | None, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
         """Returns the context's keys and values, (batch, heads, tokens, head_dim) each, from the cache if they are in
@@ -170,7 +179,7 @@ class PlaitCrossAttention(PlaitAttention):
             return layer.keys, layer.values
         if context is None:
             raise ValueError(NO_CONTEXT)
-        key, value = self.k_norm(self.split_heads(self.k_proj(context))), self.split_heads(self.v_proj(context))
+        key, value = self.project_context(context)
         if cache is not None:
             key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
             cache.is_updated[self.layer_idx] = True

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
-from .graphs import is_recording_graph
+from ..graphs import is_recording_graph
 
 
 class Gathered(NamedTuple):

@@ -9,6 +9,8 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from ...configuration import PlaitTransformerConfig
+from ..kernels.activations import QuickGELU
+from ..kernels.layers import compute_activated, compute_gated, compute_linear
 
 NORMS: dict[str, type[nn.Module]] = {"layer_norm": nn.LayerNorm, "rms_norm": nn.RMSNorm}
 
@@ -24,22 +26,6 @@ def build_activation(name: str) -> nn.Module:
     if name in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"):
         return nn.GELU(approximate="tanh")
     return QuickGELU() if name == "quick_gelu" else ACT2FN[name]
-
-
-class QuickGELU(nn.Module):
-    """x sigmoid(1.702 x) (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, section 2), computed by SiLU,
-    z sigmoid(z) with z = 1.702 x: without gradients it allocates one tensor instead of three."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x: (...) to the same shape."""
-        if torch.is_grad_enabled():
-            return nn.functional.silu(x * 1.702) / 1.702
-        return nn.functional.silu(x * 1.702, inplace=True).div_(1.702)
-
-
-def quick_gelu_(x: Tensor) -> Tensor:
-    """Computes `QuickGELU` in place, for inference without gradients."""
-    return nn.functional.silu(x.mul_(1.702), inplace=True).div_(1.702)
 
 
 class SelfInitializing(nn.Module):
@@ -140,7 +126,7 @@ class PlaitMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x: (batch, length, width) to the same shape."""
-        return self.down_proj(self.dropout(self.act(self.up_proj(x))))
+        return compute_linear(self.down_proj, self.dropout(compute_activated(self.up_proj, self.act, x)))
 
 
 class PlaitGatedMLP(PlaitMLP):
@@ -152,7 +138,8 @@ class PlaitGatedMLP(PlaitMLP):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x: (batch, length, width) to the same shape."""
-        return self.down_proj(self.dropout(self.act(self.gate_proj(x)) * self.up_proj(x)))
+        gated = compute_gated(self.gate_proj, self.act, self.up_proj, x)
+        return compute_linear(self.down_proj, self.dropout(gated))
 
 
 def build_scale(config: PlaitTransformerConfig) -> nn.Module:

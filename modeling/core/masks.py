@@ -14,7 +14,7 @@ from transformers.masking_utils import (
 )
 
 from ...configuration import PlaitTransformerConfig
-from .graphs import is_recording_graph
+from ..graphs import is_recording_graph
 
 CAUSAL_MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
 

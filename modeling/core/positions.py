@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .graphs import is_recording_graph
+from ..graphs import is_recording_graph
 
 
 def count_positions(mask: Tensor | Mapping[str, Tensor] | None, length: int, past: int = 0) -> Tensor | None:

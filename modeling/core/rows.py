@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .graphs import is_recording_graph
+from ..graphs import is_recording_graph
 
 
 def check_present_rows(present: Tensor, modalities: Iterable[str]) -> None:

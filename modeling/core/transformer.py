@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...configuration import PlaitTransformerConfig
+from ..graphs import is_recording_graph
 from ..outputs import LayerChoice, select_layers
 from .adaptive import AdaptiveModulation, Modulation, build_plain_norm, modulate
 from .attention import (
@@ -20,7 +21,6 @@ from .attention import (
     eager_attention,
     find_attention_function,
 )
-from .graphs import is_recording_graph
 from .grid import GridOffsets, check_takes_bias, compute_grid_offsets
 from .layers import PlaitGatedMLP, PlaitMLP, ResidualSublayers, build_norm
 from .masks import build_cross_mask, build_self_masks, with_attention

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.graphs import is_recording_graph
+from ..graphs import is_recording_graph
 from .base import Stream
 
 

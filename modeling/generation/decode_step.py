@@ -21,7 +21,7 @@ from ..core.layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
 from ..core.masks import build_step_mask
 from ..core.rotary import PlaitRotaryEmbedding, rotate
 from ..core.transformer import PlaitLayer, PlaitTransformer
-from ..kernels.linear import has_linear_kernel
+from ..kernels.linear import is_large
 from ..kernels.linear import linear as product
 from ..kernels.plain import is_exact_embedding, is_plain
 from ..towers.text import TextEmbeddings, TextTower
@@ -59,7 +59,7 @@ def chain(*modules: nn.Module) -> TensorFunction:
 def build_linear(module: nn.Linear) -> TensorFunction:
     """Builds the function of a linear layer, by the fastest kernel for its weight."""
     weight, bias = module.weight, module.bias
-    multiply = product if has_linear_kernel(weight) else F.linear
+    multiply = product if is_large(weight) else F.linear
     return lambda x: multiply(x, weight, bias)
 
 
@@ -116,7 +116,7 @@ def build_heads(attention: PlaitAttention) -> HeadProjection:
     """Builds the function from x: (batch, 1, width) to its query, key and value, (batch, heads, 1, head_dim) each; by
     one matrix product if the weights are so small that a call costs more than its product."""
     parts, size = [attention.q_proj, attention.k_proj, attention.v_proj], attention.head_dim
-    small = all(type(part) is nn.Linear and is_plain(part) and not has_linear_kernel(part.weight) for part in parts)
+    small = all(type(part) is nn.Linear and is_plain(part) and not is_large(part.weight) for part in parts)
     if small and attention.q_proj.in_features == attention.k_proj.in_features:  # a context may have another width
         return build_fused_heads(parts, size)
     query, key, value = (build_function(part) for part in parts)

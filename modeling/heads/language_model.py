@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ...configuration import PlaitConfig, PlaitTextConfig, width_of
-from ..core.graphs import is_recording_graph
+from ..graphs import is_recording_graph
 from ..kernels.plain import is_exact_linear
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
 from ..losses.language_model import check_token_labels, language_model_loss, share_weight

@@ -1,4 +1,4 @@
-"""Faster kernels for linear layers and MLPs, which replace a module's `forward` and compute the same.
+"""Faster kernels for linear layers and activations, which compute what the modules compute.
 
-May import: modeling/core.
+May import: nothing of modeling but its outputs, inputs and graphs.
 """

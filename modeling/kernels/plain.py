@@ -7,9 +7,12 @@ quantized, sharded or offloaded, the weight alone is not what the module compute
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as hooks_of_all_modules
 
+from ..graphs import is_recording_graph
 from .install import find_kernel, is_replaceable
 
 HOOK_ATTRIBUTES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -57,3 +60,14 @@ def is_exact_embedding(module: nn.Module) -> bool:
     gradient)."""
     plain = type(module) is nn.Embedding and is_plain(module)
     return plain and module.max_norm is None and not module.scale_grad_by_freq
+
+
+def is_observed(x: Tensor) -> bool:
+    """Returns whether operations on x are recorded, transformed or watched by something that knows torch's operations
+    and perhaps not another kernel: a graph, a tensor class or mode of torch (which counts operations, or computes
+    shapes alone), vmap and the like, forward-mode derivatives."""
+    if is_recording_graph() or type(x) not in (Tensor, nn.Parameter):
+        return True
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return modes > 0 or transformed or forward_ad._current_level >= 0

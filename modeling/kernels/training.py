@@ -15,7 +15,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
+from .autotune import recall_choice
 from .install import ForwardKernel, find_kernel, install_kernel, remove_kernels
+from .linear import linear as compute_product
 from .plain import is_plain_weight
 
 GemmKernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -36,6 +38,9 @@ def multiply_by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tens
     """Computes a b + bias by oneDNN, which takes the transpose of b and has no public name in torch; shapes as in
     `multiply_by_torch`."""
     return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+
+
+KERNEL_NAMES: dict[GemmKernel, str] = {multiply_by_torch: "torch", multiply_by_onednn: "onednn"}
 
 
 class LinearKernels(NamedTuple):
@@ -75,8 +80,8 @@ class LinearFunction(torch.autograd.Function):
 
 
 class AutotunedLinear(ForwardKernel):
-    """A linear layer's output and gradients by the given kernels; inputs that they do not support, and calls without
-    gradients, are computed by torch."""
+    """A linear layer's output and gradients by the given kernels; inputs that they do not support are computed by
+    torch, calls without gradients as in inference."""
 
     def __init__(self, linear: nn.Linear, kernels: LinearKernels) -> None:
         self.linear, self.kernels = linear, kernels
@@ -84,6 +89,8 @@ class AutotunedLinear(ForwardKernel):
     def __call__(self, input: Tensor) -> Tensor:
         """Maps input: (..., width) to (..., outputs)."""
         linear = self.linear
+        if not torch.is_grad_enabled():
+            return compute_product(input, linear.weight, linear.bias)
         if not self.has_kernel_for(input):
             return F.linear(input, linear.weight, linear.bias)
         rows = input.reshape(-1, linear.in_features)
@@ -148,6 +155,17 @@ def is_autotunable(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 
 def probe_kernels(outputs: int, width: int) -> LinearKernels:
+    """Returns the faster kernels for the three products of a layer of this size, measured once on this machine (see
+    `autotune`)."""
+    choice = recall_choice(
+        f"training linear {outputs} x {width}",
+        lambda: " ".join(KERNEL_NAMES[kernel] for kernel in measure_kernels(outputs, width)),
+    )
+    named = {name: kernel for kernel, name in KERNEL_NAMES.items()}
+    return LinearKernels(*(named[name] for name in choice.split()))
+
+
+def measure_kernels(outputs: int, width: int) -> LinearKernels:
     """Measures both kernels for the three products of a layer of this size, and returns the faster ones."""
     rows = min(PROBED_ROWS, max(FEWEST_ROWS, TRAINING_PROBE_WORK // (outputs * width)))
     x, weight, slope = torch.ones(rows, width), torch.ones(outputs, width), torch.ones(rows, outputs)

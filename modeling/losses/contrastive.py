@@ -14,8 +14,8 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from ..core.distributed import gather_rows
-from ..core.graphs import is_recording_graph
 from ..core.layers import SelfInitializing
+from ..graphs import is_recording_graph
 
 logger = logging.get_logger(__name__)
 

@@ -14,7 +14,6 @@ from ..backbone.pretrained import PlaitPreTrainedModel
 from ..composition.autoencoder import AutoencoderArgument
 from ..composition.components import TowerArgument
 from ..composition.image_generation import compose_image_generation
-from ..core.graphs import is_recording_graph
 from ..core.rows import check_present_rows
 from ..diffusion.autoencoder import build_autoencoder
 from ..diffusion.condition import Condition, ConditionScale, NullCondition
@@ -22,6 +21,7 @@ from ..diffusion.denoiser import PlaitDenoiser
 from ..diffusion.flow import draw_times, flow_loss, mix
 from ..diffusion.generation import INPUT_NAMES, ImageSampler
 from ..diffusion.images import check_pixels
+from ..graphs import is_recording_graph
 from ..inputs import EncoderInputs, expand_signature, split_by_modality
 from ..outputs import PlaitImageGenerationOutput, TowerOutput
 

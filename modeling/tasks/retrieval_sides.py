@@ -9,9 +9,9 @@ from transformers.utils import logging
 
 from ...configuration import DOCUMENT, NEGATIVE, PlaitTextConfig
 from ...configuration.modalities import MODALITY_TABLE
-from ..core.graphs import is_recording_graph
 from ..core.pooling import pool_output
 from ..core.rows import check_present_rows
+from ..graphs import is_recording_graph
 from ..inputs import split_by_modality
 from ..losses.contrastive import NO_GROUP, fingerprint
 from ..outputs import TowerOutput

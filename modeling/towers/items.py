@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...configuration.modalities import MODALITY_TABLE, ItemInput
-from ..core.graphs import is_recording_graph
+from ..graphs import is_recording_graph
 from ..inputs import MODALITY_INPUTS
 from ..outputs import TowerOutput
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from ...configuration import PlaitTextConfig
-from ..core.graphs import is_recording_graph
 from ..core.pooling import build_pooler, build_tower_output
 from ..core.positions import count_positions, is_unbroken
 from ..core.rows import check_ids
 from ..core.sentence import build_sentence_pooler
 from ..core.transformer import PlaitTransformer
+from ..graphs import is_recording_graph
 from ..outputs import LayerChoice, TowerOutput
 
 # the path of a text tower's token embeddings among its parameters

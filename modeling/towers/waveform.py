@@ -9,9 +9,9 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from ...configuration import PlaitWaveformConfig
-from ..core.graphs import is_recording_graph
 from ..core.layers import LearnedTokens, SelfInitializing
 from ..core.precision import cast_to_module
+from ..graphs import is_recording_graph
 
 
 class AudioTokens(NamedTuple):

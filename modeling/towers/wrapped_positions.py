@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from ..core.graphs import is_recording_graph
 from ..core.rows import check_ids
+from ..graphs import is_recording_graph
 
 
 class PositionLimit:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.graphs import is_recording_graph
 from ..core.positions import find_row_starts, is_padded_behind
+from ..graphs import is_recording_graph
 from ..outputs import TowerOutput
 
 TEXT_TENSORS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")

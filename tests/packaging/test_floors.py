@@ -12,8 +12,9 @@ FLOORS = {
     "modeling": (
         "outputs",
         "inputs",
-        "core",
+        "graphs",
         "kernels",
+        "core",
         "losses",
         "towers fusion",
         "generation diffusion",

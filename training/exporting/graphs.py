@@ -48,7 +48,7 @@ class Graph(NamedTuple):
         """Records the function as a program that serves every number along the dynamic axes.
 
         A graph cannot depend on values: packing and every other branch on them is off while it is recorded (see
-        `plait.modeling.core.graphs`), and nothing of the model is changed.
+        `plait.modeling.graphs`), and nothing of the model is changed.
         """
         inputs = self.make_inputs(TRACED, seed=0)
         dynamic = torch.export.Dim.DYNAMIC

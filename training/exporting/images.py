@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...modeling.core.graphs import is_recording_graph
+from ...modeling.graphs import is_recording_graph
 from .graphs import Graph, build_graph
 from .samples import Axes, Sample, SampleSize, make_encoder_sample
 

@@ -20,6 +20,7 @@ from plait.modeling.kernels.training import (
     LinearKernels,
     choose_products,
     drop_products,
+    measure_kernels,
     multiply_by_onednn,
     multiply_by_torch,
     probe_kernels,
@@ -186,15 +187,15 @@ def test_sizes_that_do_not_gain_are_left_alone(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_tie_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plait.modeling.kernels.training.measure_seconds", lambda kernels, a, b: [1.0, 1.0])
-    assert probe_kernels(128, 128) == TORCH_KERNELS
+    assert measure_kernels(128, 128) == TORCH_KERNELS
     monkeypatch.setattr("plait.modeling.kernels.training.measure_seconds", lambda kernels, a, b: [1.0, 0.5])
-    assert probe_kernels(128, 128) == ALL_ONEDNN
+    assert measure_kernels(128, 128) == ALL_ONEDNN
 
 
 def test_a_kernel_must_be_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds, onednn in ((0.96, True), (0.97, False), (0.98, False)):
         monkeypatch.setattr(training, "measure_seconds", lambda kernels, a, b, s=seconds: [1.0, s])
-        assert probe_kernels(128, 128) == (ALL_ONEDNN if onednn else TORCH_KERNELS)
+        assert measure_kernels(128, 128) == (ALL_ONEDNN if onednn else TORCH_KERNELS)
 
 
 def test_products_are_probed_in_the_shapes_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,12 +206,12 @@ def test_products_are_probed_in_the_shapes_of_training(monkeypatch: pytest.Monke
         return [1.0, 1.0]
 
     monkeypatch.setattr(training, "measure_seconds", measure)
-    probe_kernels(256, 128)
+    measure_kernels(256, 128)
     assert shapes == [((512, 128), (128, 256)), ((512, 256), (256, 128)), ((256, 512), (512, 128))]
-    probe_kernels(4096, 1024)
+    measure_kernels(4096, 1024)
     assert shapes[3][0] == (128, 1024)
     monkeypatch.setattr(training, "TRAINING_PROBE_WORK", 2**10)
-    probe_kernels(256, 128)
+    measure_kernels(256, 128)
     assert shapes[6][0] == (FEWEST_ROWS, 128)
 
 
@@ -228,3 +229,12 @@ def test_without_onednn_no_layer_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     chosen: dict[str, list[bool]] = {}
     assert choose_products(model, chosen=chosen) == 0 and not chosen
+
+
+def test_the_products_of_a_size_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, str] = {}
+    mixed = LinearKernels(multiply_by_onednn, multiply_by_torch, multiply_by_onednn)
+    monkeypatch.setattr(training, "recall_choice", lambda key, measure: kept.setdefault(key, measure()))
+    monkeypatch.setattr(training, "measure_kernels", lambda outputs, width: mixed)
+    assert probe_kernels(256, 128) == mixed
+    assert kept == {"training linear 256 x 128": "onednn torch onednn"}
