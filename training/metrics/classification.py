@@ -12,6 +12,7 @@ from transformers import EvalPrediction
 from ...modeling.losses.labels import IGNORE_INDEX
 from ..data.labels import MASKED_LM_PROBLEM, MULTI, REGRESSION, SINGLE, MetricProblemType
 from .base import expect_known, expect_rows
+from .class_counts import COUNT_METRICS, ClassCounts, count_class_rows
 from .label_sums import build_row_sums
 from .per_row import RowAnswers, RowScore, RowSums, RowValues
 from .sentiment import SENTIMENT_METRICS
@@ -40,6 +41,10 @@ def _build_sklearn_metric(name: str, **options: Any) -> Callable[[np.ndarray, np
 
 def _build_averaged_metric(name: str, average: str) -> Callable[[np.ndarray, np.ndarray], float]:
     return _build_sklearn_metric(name, average=average, zero_division=0)
+
+
+def _measure_counts(compute: Callable[[ClassCounts], float], references: np.ndarray, predictions: np.ndarray) -> float:
+    return compute(count_class_rows(references, predictions))
 
 
 def _build_correlation(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -81,11 +86,7 @@ AVERAGED_METRICS = {
 }
 METRICS: dict[str, dict[str, Metric]] = {
     SINGLE: {
-        "accuracy": Metric(_build_sklearn_metric("accuracy_score")),
-        "balanced_accuracy": Metric(_build_sklearn_metric("balanced_accuracy_score")),
-        **AVERAGED_METRICS,
-        "matthews": Metric(_build_sklearn_metric("matthews_corrcoef")),
-        "cohen_kappa": Metric(_build_sklearn_metric("cohen_kappa_score")),
+        **{name: Metric(partial(_measure_counts, compute)) for name, compute in COUNT_METRICS.items()},
         "roc_auc": Metric(_compute_roc_auc, scores=True),
     },
     MULTI: {

@@ -1,5 +1,5 @@
 """Metrics of labels and values from sums over the rows, so that thousands of resamples cost little: each is equal to
-that of scikit-learn (scipy) of the same name."""
+that of scikit-learn (scipy) of the same name. Of one class a row they are in `class_counts`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from ...modeling.losses.labels import IGNORE_INDEX
-from ..data.labels import MULTI, REGRESSION, SINGLE, MetricProblemType
+from ..data.labels import MULTI, REGRESSION, MetricProblemType
+from .class_counts import AVERAGED, ClassCounts, average_scores
 from .per_row import RowSums
 
 Sums = np.ndarray  # (..., sums of the columns of RowSums.totals)
@@ -18,19 +19,19 @@ def build_row_sums(
 ) -> RowSums | None:
     """Builds what a metric is computed from, row by row; None for a metric that is no function of sums.
 
-    references: class ids (rows,), 0 and 1 (rows, labels), or values (rows,); -100 or NaN where not known; chosen: the
-    predicted ones.
+    references: 0 and 1 (rows, labels), or values (rows,); -100 or NaN where not known; chosen: the predicted ones.
     """
     if problem_type == REGRESSION and references.ndim == 1 and name in VALUE_METRICS:
         return sum_values(references, chosen, VALUE_METRICS[name])
-    if name == "accuracy" and problem_type in (SINGLE, MULTI):
+    if problem_type != MULTI:
+        return None
+    if name == "accuracy":
         return sum_hits(references, chosen)
     score, _, average = name.partition("_")
-    if problem_type not in (SINGLE, MULTI) or (score, average) not in AVERAGED:
+    if (score, average) not in AVERAGED:
         return None
-    totals = count_outcomes(references, chosen, problem_type)
-    measure = partial(average_scores, score=score, average=average, drops_absent=problem_type == SINGLE)
-    return RowSums(references, totals, measure)
+    measure = partial(average_sums, score=score, average=average)
+    return RowSums(references, count_outcomes(references, chosen), measure)
 
 
 def sum_hits(references: np.ndarray, chosen: np.ndarray) -> RowSums:
@@ -46,43 +47,18 @@ def divide(sums: Sums) -> np.ndarray:
     return sums[..., 0] / sums[..., 1]
 
 
-def count_outcomes(references: np.ndarray, chosen: np.ndarray, problem_type: MetricProblemType) -> np.ndarray:
-    """Counts hits, predictions and references of each class, row by row: (rows, 3 * classes)."""
-    if problem_type == SINGLE:
-        known = references != IGNORE_INDEX
-        classes = np.arange(int(max(references.max(), chosen.max())) + 1)
-        truth = (references[:, None] == classes) & known[:, None]
-        predicted = (chosen[:, None] == classes) & known[:, None]
-    else:
-        known = references != IGNORE_INDEX
-        truth, predicted = (references == 1) & known, chosen.astype(bool) & known
+def count_outcomes(references: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Counts hits, predictions and references of each label, row by row: (rows, 3 * labels)."""
+    known = references != IGNORE_INDEX
+    truth, predicted = (references == 1) & known, chosen.astype(bool) & known
     return np.concatenate([truth & predicted, predicted, truth], axis=1).astype(float)
 
 
-def average_scores(sums: Sums, score: str, average: str, drops_absent: bool) -> np.ndarray:
-    """Computes F1, precision or recall, averaged over the classes ("macro", "weighted" by their rows, or "micro"), or
-    "balanced": the mean recall of the classes with rows. A class that nothing is divided by scores 0."""
+def average_sums(sums: Sums, score: str, average: str) -> np.ndarray:
+    """Computes F1, precision or recall from the sums of `count_outcomes`, averaged over the labels (see
+    `average_scores`)."""
     hits, predicted, truth = np.split(sums, 3, axis=-1)
-    if average == "micro":
-        hits, predicted, truth = (part.sum(axis=-1, keepdims=True) for part in (hits, predicted, truth))
-    below = {"f1": (predicted + truth) / 2, "precision": predicted}.get(score, truth)
-    scores = np.divide(hits, below, out=np.zeros_like(hits), where=below > 0)
-    if average == "micro":
-        return scores[..., 0]
-    if score == "balanced":
-        weights = truth > 0
-    elif average == "weighted":
-        weights = truth
-    else:
-        weights = predicted + truth > 0 if drops_absent else np.ones_like(truth)
-    total = weights.sum(axis=-1)
-    return np.divide((scores * weights).sum(axis=-1), total, out=np.zeros_like(scores[..., 0]), where=total > 0)
-
-
-AVERAGED = {
-    *((score, average) for score in ("f1", "precision", "recall") for average in ("macro", "weighted", "micro")),
-    ("balanced", "accuracy"),
-}
+    return average_scores(ClassCounts(hits, predicted, truth), score, average)
 
 
 def sum_values(references: np.ndarray, values: np.ndarray, measure: Callable[[Sums], np.ndarray]) -> RowSums:

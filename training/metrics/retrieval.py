@@ -37,16 +37,34 @@ def compute_ranks(
     queries: (queries, width) and items: (items, width), of unit length; relevant: for each query the numbers of its
     relevant items, at least one; block: similarities computed at a time, to bound the memory.
     """
-    size = max(1, block // max(len(items), 1))
-    found = []
+    size = max(1, min(block // max(len(items), 1), len(queries)))
+    # one buffer for all blocks: the allocator does not give back what many large blocks leave between small ones
+    scores = queries.new_empty(size, len(items))
+    similar = torch.empty_like(scores, dtype=torch.bool)
+    ranks = np.zeros(len(queries), dtype=int)
     for start in range(0, len(queries), size):
-        scores = queries[start : start + size] @ items.T
-        own = torch.zeros_like(scores, dtype=torch.bool)
-        for row, numbers in enumerate(relevant[start : start + size]):
-            own[row, list(numbers)] = True
-        best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
-        found.append(1 + ((scores >= best) & ~own).sum(dim=1))
-    return torch.cat(found).cpu().numpy() if found else np.zeros(0, dtype=int)
+        part = queries[start : start + size]
+        block_ranks = rank_block(
+            part, items, relevant[start : start + size], (scores[: len(part)], similar[: len(part)])
+        )
+        ranks[start : start + size] = block_ranks.cpu().numpy()
+    return ranks
+
+
+def rank_block(
+    queries: Tensor, items: Tensor, relevant: Sequence[Sequence[int]], buffers: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Computes the ranks, (queries,), of a block of queries (see `compute_ranks`). buffers: (queries, items) of the
+    vectors' dtype and of booleans, which are overwritten."""
+    scores, similar = buffers
+    torch.mm(queries, items.T, out=scores)
+    rows = torch.tensor([row for row, numbers in enumerate(relevant) for _ in numbers], device=scores.device)
+    own = scores[rows, torch.tensor([number for numbers in relevant for number in numbers], device=scores.device)]
+    best = scores.new_full((len(scores),), -torch.inf).scatter_reduce(0, rows, own, "amax")
+    torch.ge(scores, best[:, None], out=similar)
+    # with the relevant ones, which do not count; the sum of a boolean tensor is eight times as slow
+    as_similar = similar.view(torch.uint8).sum(dim=1, dtype=torch.int32)
+    return 1 + as_similar.index_add(0, rows, (own >= best[rows]).int(), alpha=-1)
 
 
 def build_recall(depth: int) -> Callable[[np.ndarray], float]:

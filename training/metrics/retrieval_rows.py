@@ -24,8 +24,8 @@ def score_direction(found: QueryRanks, depths: Sequence[int]) -> dict[str, RowSc
         f"recall@{depth}": RowScore(np.bincount(owners, found.ranks <= depth, found.rows), weights) for depth in depths
     }
     held = np.empty(found.rows, dtype=object)
-    for row in range(found.rows):
-        held[row] = found.ranks[owners == row]
+    order = np.argsort(owners, kind="stable")
+    held[:] = np.split(found.ranks[order], np.searchsorted(owners[order], np.arange(1, found.rows)))
     scores["median_rank"] = RowAnswers(weights, held, compute_median)
     return {**scores, "mrr": RowScore(np.bincount(owners, 1 / found.ranks, found.rows), weights)}
 

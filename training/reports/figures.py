@@ -96,7 +96,8 @@ def draw_confusion(answers: Answers, labels: Sequence[str]) -> "Figure":
     truth, chosen = answers.arrays["truth"], answers.arrays["chosen"]
     known = find_known_rows(truth, SINGLE)
     names = list(labels) or [str(number) for number in range(int(max(truth.max(), chosen.max())) + 1)]
-    counts, names = merge_rare(count_confusion(truth[known], chosen[known], len(names)), names)
+    truth, chosen, names = merge_rare(truth[known], chosen[known], names)
+    counts = count_confusion(truth, chosen, len(names))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.4, 1.6 + 0.42 * len(names)), 11)
     figure, (axes,) = new_figure(side + 1.2, side)
@@ -116,17 +117,16 @@ def draw_confusion(answers: Answers, labels: Sequence[str]) -> "Figure":
     return figure
 
 
-def merge_rare(counts: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Returns the confusion of the MOST_CLASSES most frequent classes, with one row and column for all others."""
+def merge_rare(truth: np.ndarray, chosen: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Returns the classes of rows, true and chosen, with all but the MOST_CLASSES most frequent ones as one class, and
+    the names of the classes that are left."""
     if len(names) <= MOST_CLASSES:
-        return counts, list(names)
-    order = np.argsort(-(counts.sum(axis=0) + counts.sum(axis=1)), kind="stable")
+        return truth, chosen, list(names)
+    order = np.argsort(-np.bincount(np.concatenate([truth, chosen]), minlength=len(names)), kind="stable")
     kept = np.sort(order[: MOST_CLASSES - 1])
     place = np.full(len(names), len(kept))
     place[kept] = np.arange(len(kept))
-    merged = np.zeros((len(kept) + 1, len(kept) + 1), dtype=counts.dtype)
-    np.add.at(merged, (place[:, None].repeat(len(names), 1), place[None].repeat(len(names), 0)), counts)
-    return merged, [*(names[number] for number in map(int, kept)), OTHERS]
+    return place[truth], place[chosen], [*(names[number] for number in map(int, kept)), OTHERS]
 
 
 def draw_reliability(answers: Answers) -> "Figure":

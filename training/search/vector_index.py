@@ -19,7 +19,7 @@ from ..data.unreadable_rows import summarize_error
 from ..recipes.errors import RecipeError
 from ..storage.atomic import replace_file, write_text
 from .items import IndexItem
-from .nearest import find_nearest
+from .nearest import NearestVectors, choose_library
 
 INDEX_FILE, VECTORS = "index.json", "vectors"
 FORMAT = 1
@@ -87,6 +87,7 @@ class VectorIndex:
         self.keys: list[str] = []
         self.vectors = np.zeros((0, 0), dtype=np.float32)
         self.places: list[list[Mapping[str, Any]]] = []  # of each key, the items that have it
+        self.nearest: NearestVectors | None = None  # of the vectors when they were last searched
 
     def __len__(self) -> int:
         return sum(map(len, self.places))
@@ -110,9 +111,12 @@ class VectorIndex:
     def search(self, queries: np.ndarray, count: int, library: str | None = None) -> list[list[Match]]:
         """Returns for each query, (queries, width) of unit length, the `count` most similar items, the best first; of
         equal ones those that come first in the folder or table."""
-        if not len(self):
+        if not self.keys:
             return [[] for _ in queries]
-        nearest = find_nearest(self.vectors, queries, count, library)
+        wanted = library or choose_library()
+        if self.nearest is None or self.nearest.vectors is not self.vectors or self.nearest.library != wanted:
+            self.nearest = NearestVectors(self.vectors, wanted)
+        nearest = self.nearest.find(queries, count)
         matches = [[Match(score, place) for score, key in found for place in self.places[key]] for found in nearest]
         return [found[:count] for found in matches]
 

@@ -32,6 +32,8 @@ HUB_TASKS: dict[tuple[str, ...], str] = {(name,): f"{name}-classification" for n
 
 
 DEFAULT_THRESHOLD = 0.5
+PROBABILITY_DECIMALS = 6  # in an answer
+ROUNDING_MARGIN = 2e-6  # more than rounding brings two of them together
 
 
 @strict
@@ -173,20 +175,33 @@ def format_class_answers(
             continue
         single = labels.problem_type == SINGLE
         scores = row.softmax(-1) if single else row.sigmoid()
-        probabilities = {name: round(score, 6) for name, score in zip(labels.names, scores.tolist(), strict=True)}
-        best = max(probabilities, key=lambda name: probabilities[name])
         if single:
-            answer: dict[str, Any] = {"label": best, "score": probabilities[best]}
+            answer: dict[str, Any] = rank_classes(scores, labels.names, 1)[0]
         else:
-            limits = thresholds or {}
-            answer = {"label": [name for name, score in probabilities.items()
-                                if score > limits.get(name, DEFAULT_THRESHOLD)]}  # fmt: skip
-        yield answer | (
-            {"probabilities": probabilities} if top_k is None else {"top_k": rank_classes(probabilities, top_k)}
-        )
+            answer = {"label": select_labels(scores, labels.names, thresholds or {})}
+        if top_k is None:
+            shown = zip(labels.names, scores.tolist(), strict=True)
+            answer["probabilities"] = {name: round(score, PROBABILITY_DECIMALS) for name, score in shown}
+        else:
+            answer["top_k"] = rank_classes(scores, labels.names, top_k)
+        yield answer
 
 
-def rank_classes(probabilities: Mapping[str, float], count: int) -> list[dict[str, Any]]:
-    """Returns the `count` likeliest classes, the likeliest first."""
-    order = sorted(probabilities, key=lambda name: -probabilities[name])[:count]
-    return [{"label": name, "score": probabilities[name]} for name in order]
+def select_labels(scores: Tensor, names: Sequence[str], thresholds: Mapping[str, float]) -> list[str]:
+    """Returns the labels whose probability is above their threshold. scores: (labels,)."""
+    least = min(thresholds.values(), default=DEFAULT_THRESHOLD)
+    likely = (scores > min(least, DEFAULT_THRESHOLD) - ROUNDING_MARGIN).nonzero()[:, 0]
+    found = ((names[number], score) for number, score in zip(likely.tolist(), scores[likely].tolist(), strict=True))
+    return [
+        name for name, score in found if round(score, PROBABILITY_DECIMALS) > thresholds.get(name, DEFAULT_THRESHOLD)
+    ]
+
+
+def rank_classes(scores: Tensor, names: Sequence[str], count: int) -> list[dict[str, Any]]:
+    """Returns the `count` likeliest classes with their probability, the likeliest first; of equal ones, as they are
+    rounded, the one with the smaller number. scores: (labels,)."""
+    least = scores.topk(min(count, len(scores))).values[-1]
+    near = (~(scores < least - ROUNDING_MARGIN)).nonzero()[:, 0]  # NaN too
+    rounded = [round(score, PROBABILITY_DECIMALS) for score in scores[near].tolist()]
+    ranked = sorted(zip(near.tolist(), rounded, strict=True), key=lambda one: -one[1])[:count]
+    return [{"label": names[number], "score": score} for number, score in ranked]

@@ -1,10 +1,12 @@
 """Metrics, what is kept of the logits for them, and the baselines."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics
 from sklearn.metrics import f1_score, matthews_corrcoef, roc_auc_score
 from transformers import EvalPrediction
 
@@ -30,6 +32,38 @@ def test_class_metrics_equal_scikit_learn() -> None:
     assert found["f1_macro"] == pytest.approx(f1_score(LABELS, chosen, average="macro"))
     assert found["f1_weighted"] == pytest.approx(f1_score(LABELS, chosen, average="weighted"))
     assert found["matthews"] == pytest.approx(matthews_corrcoef(LABELS, chosen))
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(200, 2), (40, 30), (3, 50), (5, 1)])
+@pytest.mark.filterwarnings("ignore")
+def test_counts_of_classes_give_what_scikit_learn_computes(rows: int, classes: int) -> None:
+    generator = np.random.default_rng(rows)
+    for truth, chosen in zip(*generator.integers(0, classes, (2, 20, rows)), strict=True):
+        found = Metrics([name for name, metric in METRICS[SINGLE].items() if not metric.scores], SINGLE).score(
+            np.append(truth, -100), np.append(chosen, 0)
+        )
+        expected = {
+            "accuracy": metrics.accuracy_score(truth, chosen),
+            "balanced_accuracy": metrics.balanced_accuracy_score(truth, chosen),
+            "matthews": metrics.matthews_corrcoef(truth, chosen),
+            "cohen_kappa": metrics.cohen_kappa_score(truth, chosen),
+        }
+        for short, name in (("f1", "f1_score"), ("precision", "precision_score"), ("recall", "recall_score")):
+            for average in ("macro", "weighted", "micro"):
+                value = getattr(metrics, name)(truth, chosen, average=average, zero_division=0)
+                expected[f"{short}_{average}"] = value
+        assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_hundred_thousand_classes_need_no_table() -> None:
+    """Neither of rows and classes (for the intervals of a baseline) nor of classes and classes."""
+    truth, chosen = np.random.default_rng(0).integers(0, 100_000, (2, 1000))
+    every = Metrics([name for name, metric in METRICS[SINGLE].items() if not metric.scores], SINGLE)
+    tracemalloc.start()
+    found, rows = every.score(truth, chosen), every.score_constant_rows(truth, chosen)
+    assert {name: rows[name].compute() for name in rows} == pytest.approx(found)
+    assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    tracemalloc.stop()
 
 
 def test_probabilities_are_kept_only_where_a_metric_needs_them() -> None:

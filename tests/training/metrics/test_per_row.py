@@ -29,6 +29,7 @@ from plait.training.metrics.per_row import (
     resample_metric,
 )
 from plait.training.metrics.retrieval import RetrievalItem, RetrievalMetrics, compute_retrieval_scores
+from plait.training.metrics.retrieval_rows import QueryRanks, score_direction
 from plait.training.runs.recipe import build_recipe
 from plait.training.tasks.registry import TASKS
 
@@ -70,6 +71,14 @@ def test_perplexity_weighs_rows_by_their_tokens() -> None:
     found = compare_rows(rows, {})["perplexity"]
     assert (found["low"], found["high"]) == pytest.approx((math.exp(2), math.exp(4)))
     assert "perplexity=33.1155 [7.3891, 54.5982]" in format_intervals({"perplexity": found})
+
+
+def test_the_ranks_of_a_row_are_those_of_its_queries() -> None:
+    """Rows without a query, and with several in any order."""
+    owners, ranks = [4, 0, 4, 2, 0, 4], np.array([3, 1, 2, 9, 5, 8])
+    found: Any = score_direction(QueryRanks(ranks, owners, 6), [1])["median_rank"]
+    held = [found.answers[row].tolist() for row in range(6)]
+    assert held == [[1, 5], [], [9], [], [3, 2, 8], []] and found.compute() == np.median(ranks)
 
 
 def test_other_rows_are_an_error() -> None:

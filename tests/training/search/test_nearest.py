@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait.training.search import nearest
+from plait.training.search import VectorIndex, nearest
 from plait.training.search.nearest import EXACT, FAISS, find_nearest
 
 
@@ -27,6 +27,20 @@ def test_the_nearest_are_those_of_a_full_comparison(seed: int, count: int, level
         assert find_nearest(vectors, queries, top, EXACT) == expected
     pytest.importorskip("faiss")
     assert find_nearest(vectors, queries, top, FAISS) == expected
+
+
+@pytest.mark.parametrize("library", [EXACT, FAISS])
+def test_a_second_search_finds_the_same_in_the_vectors_as_they_are(library: str) -> None:
+    if library == FAISS:
+        pytest.importorskip("faiss")
+    index = VectorIndex("model", "text")
+    for count in (9, 30):
+        index.vectors, index.keys = make_vectors(0, count, 9), [str(n) for n in range(count)]
+        index.places = [[{"row": number}] for number in range(count)]
+        for seed in (1, 2):
+            queries = make_vectors(seed, 2, 9)
+            expected = [[n for _, n in found] for found in find_nearest(index.vectors, queries, 4, EXACT)]
+            assert [[m.place["row"] for m in found] for found in index.search(queries, 4, library)] == expected
 
 
 def test_mistakes_and_an_empty_index() -> None:
