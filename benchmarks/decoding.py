@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from limits import Work, count_operations
 from torch import Tensor, nn
 from transformers import (
     GPT2Config,
@@ -39,7 +40,18 @@ def w3(folder: str, config: GPT2Config, tokens: int, prepack: bool = False) -> W
 
     size = sum(parameter.numel() for parameter in peer.parameters()) / 1e6
     title = f"W3 GPT-2 of {size:.1f} M parameters, {tokens} tokens, batch 1, {packed} prepacked layers"
-    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), exact=True)
+    work = Work(0.0, tokens * count_step_bytes(ours))
+    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), work, exact=True)
+
+
+def count_step_bytes(model: Any) -> int:
+    """The bytes of the decoder's weights that one decode step reads: all but the rows of embeddings that it does not
+    look up."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables -= {id(model.lm_head.weight)}
+    decoder = (*model.get_decoder().parameters(), *model.lm_head.parameters())
+    read = {id(weight): weight for weight in decoder if id(weight) not in tables}
+    return sum(weight.numel() * weight.element_size() for weight in read.values())
 
 
 def w6(folder: str, prepack: bool = False) -> Workload:
@@ -59,7 +71,10 @@ def w6(folder: str, prepack: bool = False) -> Workload:
         return model.generate(pixel_values=pixels, **options)
 
     title = f"W6 captioning, ViT-B/16 to GPT-2 124 M, 4 pictures, 20 tokens, {packed} prepacked layers"
-    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), exact=True)
+    with torch.inference_mode():
+        seeing = count_operations(lambda: peer.encoder(pixel_values=pixels))
+    work = Work(seeing, 20 * count_step_bytes(ours))
+    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), work, exact=True)
 
 
 def captioner_like(peer: VisionEncoderDecoderModel) -> PlaitForConditionalGeneration:
@@ -113,7 +128,8 @@ def w4_gpt2(folder: str, choose: bool = True) -> Workload:
     memory = [step_memory(lambda model=model: step(model)) for model in (ours, peer)]
     shown = f"{memory[0]:.0f} MiB beside what it leaves, the peer's {memory[1]:.0f}: {memory[0] / memory[1]:.2f}"
     title = f"W4-gpt2 forward + backward, 512 tokens, {chosen} layers with chosen products; step memory {shown}"
-    return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), 1e-4)
+    work = Work(count_operations(lambda: step(ours)))
+    return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), work, 1e-4)
 
 
 def step_memory(step: Callable[[], Tensor]) -> float:
@@ -130,8 +146,8 @@ def step_memory(step: Callable[[], Tensor]) -> float:
 
 
 WORKLOADS: dict[str, Callable[[str], Workload]] = {
-    "W3": lambda folder: w3(folder, GPT2Config(), 32, prepack=True),
-    "W3-plain": lambda folder: w3(folder, GPT2Config(), 32),
+    "W3": lambda folder: w3(folder, GPT2Config(), 32),
+    "W3-prepacked": lambda folder: w3(folder, GPT2Config(), 32, prepack=True),
     "W3-tiny": lambda folder: w3(folder, GPT2Config(n_embd=64, n_layer=4, n_head=4, vocab_size=1000), 128),
     "W4-gpt2": w4_gpt2,
     "W4-gpt2-plain": lambda folder: w4_gpt2(folder, choose=False),

@@ -3,8 +3,10 @@
 Both sides run interleaved in one process, one thread, and are timed by CPU time; a figure is the median of the pairwise
 ratios (peer / plait), with its quartiles. Before anything is timed the outputs are compared. The peer's best setting
 for ragged batches is sorting by length into sub-batches; it is measured too. Last, one line a workload:
-`W1 vs_default=x.xx vs_best=x.xx`. W2, W3 and W5 are after `model.prepack_weights()`, W4 and W4-gpt2 with the products
-that PlaitTrainer chooses; those named -plain are without.
+`W1 vs_default=x.xx vs_best=x.xx limit=x.xx`, the last being the share of this machine's own limit, measured in the same
+run: matrix products per second, or for decoding at batch 1 and 4 bytes read per second (see limits.py). Those named
+-prepacked are after `model.prepack_weights()`; W4 and W4-gpt2 train with the products that PlaitTrainer chooses, those
+named -plain without.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from typing import Any
 import decoding
 import torch
 import transformers
+from limits import Work, count_operations, measure_limits
 from torch import Tensor
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, ViTConfig, ViTModel
 from workload import Side, Workload
@@ -90,10 +93,11 @@ def w1(folder: str, prepack: bool = False) -> Workload:
         return out * mask[..., None]
 
     title = f"W1 BERT-base encode, {packed} prepacked layers: {describe(lengths)}; the peer's best: sorted, by 8"
-    return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length)
+    work = Work(count_operations(lambda: padded(ours)))
+    return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length, work)
 
 
-def w2(folder: str, dtype: torch.dtype = torch.float32, prepack: bool = True) -> Workload:
+def w2(folder: str, dtype: torch.dtype = torch.float32, prepack: bool = False) -> Workload:
     ours, peer = both(ViTModel(ViTConfig()), folder, dtype=dtype)
     packed = ours.prepack_weights() if prepack else 0
     pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -104,7 +108,8 @@ def w2(folder: str, dtype: torch.dtype = torch.float32, prepack: bool = True) ->
 
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     title = f"W2 ViT-B/16 forward: 4 pictures of 224 px, {str(dtype).removeprefix('torch.')}, {packed} prepacked layers"
-    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), tolerance)
+    work = Work(count_operations(lambda: run(ours)), dtype=dtype)
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), work, tolerance)
 
 
 def w4(folder: str, choose: bool = True) -> Workload:
@@ -127,10 +132,11 @@ def w4(folder: str, choose: bool = True) -> Workload:
     parts = sorted_parts(ids, mask, 4)
     title = f"W4 BERT-base forward + backward, {chosen} layers with chosen products: {describe(lengths)}; "
     title += "the peer's best: sorted, by 4"
-    return Workload(title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), 1e-4)
+    work = Work(count_operations(lambda: step(ours, whole)))
+    return Workload(title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), work, 1e-4)
 
 
-def w5(folder: str, prepack: bool = True) -> Workload:
+def w5(folder: str, prepack: bool = False) -> Workload:
     """CLIP B/32: 8 texts of 32 tokens, none of them padding, against 8 pictures; the similarities and both vectors."""
     CLIPModel(CLIPConfig()).save_pretrained(folder)
     peer: Any = CLIPModel.from_pretrained(folder)
@@ -147,7 +153,8 @@ def w5(folder: str, prepack: bool = True) -> Workload:
         return torch.cat((out.logits_per_image, out.text_embeds, out.image_embeds), dim=1)
 
     title = f"W5 CLIP B/32 forward: 8 texts of 32 tokens, 8 pictures of 224 px, {packed} prepacked layers"
-    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer))
+    work = Work(count_operations(lambda: run(ours)))
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), work)
 
 
 def cpu_seconds(side: Side) -> float:
@@ -175,8 +182,11 @@ def measure(name: str, work: Workload, rounds: int) -> dict[str, object]:
             raise SystemExit(f"{name}: outputs differ by {found:.1e}, more than {work.tolerance:.0e}")
     same = not name.startswith(("W1", "W4")) or name.startswith("W4-gpt2")  # the peer has no other setting
     ratios: dict[str, list[float]] = {"default": [], "best": []}
+    limits, shares = [], []
     for number in range(rounds):
         ours, default = cpu_seconds(work.ours), cpu_seconds(work.default)
+        limits.append(measure_limits(work.work.dtype))
+        shares.append(limits[-1].least_seconds(work.work) / ours)
         ratios["default"].append(default / ours)
         ratios["best"].append((default if same else cpu_seconds(work.best)) / ours)
         print(f"  round {number + 1}/{rounds}: plait {ours:.3f} s, peer {default:.3f} s", flush=True)
@@ -185,6 +195,9 @@ def measure(name: str, work: Workload, rounds: int) -> dict[str, object]:
         low, middle, high = quartiles(values)
         result |= {f"vs_{peer}": round(middle, 2), f"vs_{peer}_quartiles": [round(low, 2), round(high, 2)]}
         print(f"  vs {peer}: {middle:.2f} (quartiles {low:.2f} .. {high:.2f})", flush=True)
+    low, middle, high = quartiles(shares)
+    result |= {"limit": round(middle, 2), "limit_quartiles": [round(low, 2), round(high, 2)]}
+    print(f"  share of the limit: {middle:.2f} ({low:.2f} .. {high:.2f}): {limits[-1].describe(work.work)}", flush=True)
     return result
 
 
@@ -192,13 +205,13 @@ WORKLOADS: dict[str, Callable[[str], Workload]] = {
     "W1": w1,
     "W1-prepacked": lambda folder: w1(folder, prepack=True),
     "W2": w2,
-    "W2-plain": lambda folder: w2(folder, prepack=False),
+    "W2-prepacked": lambda folder: w2(folder, prepack=True),
     "W2-bf16": lambda folder: w2(folder, torch.bfloat16),
-    "W2-bf16-plain": lambda folder: w2(folder, torch.bfloat16, prepack=False),
+    "W2-bf16-prepacked": lambda folder: w2(folder, torch.bfloat16, prepack=True),
     "W4": w4,
     "W4-plain": lambda folder: w4(folder, choose=False),
     "W5": w5,
-    "W5-plain": lambda folder: w5(folder, prepack=False),
+    "W5-prepacked": lambda folder: w5(folder, prepack=True),
     **decoding.WORKLOADS,
 }
 
@@ -229,7 +242,7 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
     for result in results:
-        print(f"{result['workload']} vs_default={result['vs_default']:.2f} vs_best={result['vs_best']:.2f}")
+        print("{workload} vs_default={vs_default:.2f} vs_best={vs_best:.2f} limit={limit:.2f}".format(**result))
     return 0
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from limits import Work
 from torch import Tensor
 
 Side = Callable[[], Tensor]
@@ -10,11 +11,12 @@ Side = Callable[[], Tensor]
 
 class Workload(NamedTuple):
     """ours, the peer as it comes, and the peer at its best; each returns what the others must equal: to `tolerance`
-    (max|a - b| / max(1, max|b|)), or exactly."""
+    (max|a - b| / max(1, max|b|)), or exactly. work: what must be computed at least."""
 
     title: str
     ours: Side
     default: Side
     best: Side
+    work: Work
     tolerance: float = 1e-5
     exact: bool = False
