@@ -1,6 +1,6 @@
 """plait braids pretrained towers into one multimodal transformer and trains it, natively in the HuggingFace ecosystem.
 
-Importing plait registers its classes with transformers' Auto classes: at once, or as soon as transformers is imported.
+Importing plait registers its classes with transformers' Auto classes: at once, or as soon as those are imported.
 Every name is imported when it is first used.
 """
 

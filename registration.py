@@ -1,4 +1,4 @@
-"""Registers plait's classes with transformers' Auto classes as soon as both libraries are imported, in any order."""
+"""Registers plait's classes with transformers' Auto classes as soon as both are imported, in any order."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,12 +16,16 @@ REGISTER_FUNCTIONS = {
 }
 
 
+AUTO_CLASSES_MODULE = "transformers.models.auto.configuration_auto"  # which every Auto class imports
+
+
 def register_with_transformers() -> None:
-    """Registers plait's classes at once if transformers is imported, else as soon as it is, by whomever.
+    """Registers plait's classes at once if transformers' Auto classes are imported, else as soon as they are, by
+    whomever: transformers imports its own modules when they are first used.
 
     `import plait` alone is so cheap that a command line can print its help: transformers and torch take seconds.
     """
-    if "transformers" in sys.modules:
+    if AUTO_CLASSES_MODULE in sys.modules:
         register_classes()
     else:
         sys.meta_path.insert(0, TransformersWatch())
@@ -34,7 +38,8 @@ def register_classes() -> None:
 
 
 class TransformersWatch(MetaPathFinder):
-    """Finds transformers and plait's modules as Python does, and registers plait's classes when transformers is there.
+    """Finds transformers' and plait's modules as Python does, and registers plait's classes when the Auto classes are
+    there.
 
     It waits for the end of the outermost of these imports: inside one, modules are half imported.
     """
@@ -46,7 +51,7 @@ class TransformersWatch(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Returns the module's spec, whose loader reports the end of the import; None for modules of others."""
-        if fullname != "transformers" and not fullname.startswith(f"{__package__}."):
+        if fullname.partition(".")[0] not in ("transformers", __package__):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -63,7 +68,7 @@ class TransformersWatch(MetaPathFinder):
                 execute(module)
             finally:
                 self.imports.depth -= 1
-            if not self.imports.depth and "transformers" in sys.modules and self in sys.meta_path:
+            if not self.imports.depth and AUTO_CLASSES_MODULE in sys.modules and self in sys.meta_path:
                 sys.meta_path.remove(self)
                 register_classes()
 

@@ -39,6 +39,9 @@ for code in {orders!r}:
 MORE_ORDERS = [
     "import plait.modeling.core.attention",
     "from transformers import AutoModel; import plait",
+    "import transformers, plait",
+    "import transformers; transformers.PreTrainedModel; import plait; transformers.AutoConfig",
+    "import plait, transformers.models.auto.tokenization_auto",
     "import plait; from transformers import PreTrainedModel, Trainer, pipeline",
     "from plait.configuration import PlaitConfig",
     "from plait.processing import PlaitProcessor",
@@ -72,3 +75,9 @@ def test_classes_are_registered_whatever_comes_first() -> None:
 @pytest.mark.slow
 def test_classes_are_registered_in_every_order() -> None:
     check_orders(*MORE_ORDERS)
+
+
+def test_importing_plait_beside_transformers_costs_no_more_than_plait_alone() -> None:
+    """transformers imports its modules when they are used, and so does plait."""
+    found = run_python("import transformers, plait, sys; print('torch' in sys.modules, 'plait.modeling' in sys.modules)")
+    assert found.split() == ["False", "False"]
