@@ -79,5 +79,7 @@ def test_classes_are_registered_in_every_order() -> None:
 
 def test_importing_plait_beside_transformers_costs_no_more_than_plait_alone() -> None:
     """transformers imports its modules when they are used, and so does plait."""
-    found = run_python("import transformers, plait, sys; print('torch' in sys.modules, 'plait.modeling' in sys.modules)")
+    found = run_python(
+        "import transformers, plait, sys; print('torch' in sys.modules, 'plait.modeling' in sys.modules)"
+    )
     assert found.split() == ["False", "False"]

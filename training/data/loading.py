@@ -104,6 +104,15 @@ def choose_splits(raw: Mapping[str, "Dataset"], recipe: DataRecipe) -> dict[str,
     return chosen
 
 
+def choose_split(splits: Mapping[str, "Dataset"], name: str | None) -> "Dataset":
+    """Returns the named split; without a name test, else validation, else train."""
+    if name is None:
+        name = next(split for split in ("test", "validation", "train") if split in splits)
+    if name not in splits:
+        raise RecipeError(f"there is no split {name!r}: choose one of {', '.join(splits)}")
+    return splits[name]
+
+
 def leave_out_rows(data: "Dataset", left_out: Mapping[str, Sequence[object]], split: str) -> "Dataset":
     """Returns the rows without those that have one of the values in a column: `{column: [value, ...]}`.
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from ...configuration.modalities import MEDIA
 from ..data.columns import disable_decoding, name_columns
 from ..data.files import load_source, resolve_paths
-from ..data.loading import choose_splits
+from ..data.loading import choose_split, choose_splits
 from ..data.media import Row
 from ..data.sources import SOURCES
 from ..recipes.errors import RecipeError
 from ..recipes.schema import Recipe
-from ..runs.evaluate import choose_split
 from ..tasks.base import Task
 from ..tasks.registry import find_task
 from .folders import FolderSource, holds_tables

@@ -1,7 +1,7 @@
 """Evaluates a trained model: its metrics on data, and their intervals over the rows."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ...processing.errors import find_row_error
 from ..data.labels import LabelSpec, read_config_labels
-from ..data.loading import DataSplits, load_data
+from ..data.loading import DataSplits, choose_split, load_data
 from ..data.media import READ_ERRORS, Row
 from ..data.unreadable_rows import EMPTY_ROW, is_empty_row, select_readable
 from ..metrics.per_row import compare_rows
@@ -202,12 +202,3 @@ def build_evaluation_arguments(recipe: Recipe, folder: str) -> PlaitTrainingArgu
     kept = ("per_device_eval_batch_size", "dataloader_num_workers", "use_cpu", "bf16", "fp16", "disable_tqdm")
     chosen = {name: recipe.training[name] for name in kept if name in recipe.training}
     return PlaitTrainingArguments(output_dir=folder, seed=recipe.seed, **chosen)
-
-
-def choose_split(splits: Mapping[str, "Dataset"], name: str | None) -> "Dataset":
-    """Returns the named split; without a name test, else validation, else train."""
-    if name is None:
-        name = next(split for split in ("test", "validation", "train") if split in splits)
-    if name not in splits:
-        raise RecipeError(f"there is no split {name!r}: choose one of {', '.join(splits)}")
-    return splits[name]

@@ -13,7 +13,7 @@ from ...configuration.messages import to_one_line
 from ...modeling.backbone.pretrained import PlaitPreTrainedModel
 from ...processing import PlaitProcessor
 from ..data.labels import encode_labels, read_config_labels
-from ..data.loading import load_data
+from ..data.loading import choose_split, load_data
 from ..data.media import Row
 from ..data.unreadable_rows import select_readable
 from ..explanations.checking.belief import check_explanations
@@ -32,7 +32,6 @@ from ..storage.atomic import write_json
 from ..tasks.base import Task
 from ..tasks.registry import find_task
 from .assembly import build_collator
-from .evaluate import choose_split
 from .loading import load_model
 
 PAGE_FILE = "explanation.html"

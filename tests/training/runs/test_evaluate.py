@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from plait.training.commands import run_recipe as train
+from plait.training.data.loading import choose_split
 from plait.training.recipes.errors import RecipeError
-from plait.training.runs.evaluate import build_evaluation_arguments, choose_split, evaluate
+from plait.training.runs.evaluate import build_evaluation_arguments, evaluate
 from plait.training.runs.loading import load_model_recipe
 from plait.training.runs.recipe import build_recipe
 
