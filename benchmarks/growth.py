@@ -12,6 +12,7 @@ import argparse
 import gc
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -23,24 +24,29 @@ import numpy as np
 
 LEAST = 0.2  # seconds: less is measured several times, and the least counts
 REPEATS = 5
-SLACK = 0.15  # by which an exponent may be above its limit
+SLACK = 0.2  # by which an exponent may be above its limit: larger data leave the caches
 NOISE = 2**23  # bytes: less is not told from what Python and the allocator hold
 MIB = 2**20
+
+
+Work = Callable[[], Any]
 
 
 class Case(NamedTuple):
     """Something that grows.
 
     axis: what grows; title: what is done; sizes: from the smallest; prepare: from a size and an empty folder to the
-    work; limits: the largest exponents of time and memory; more: sizes of `--full`.
+    work; limits: the largest exponents of time and memory; more: sizes of `--full`;
+    of_children: the memory that counts is that of processes which the work starts.
     """
 
     axis: str
     title: str
     sizes: tuple[int, ...]
-    prepare: Callable[[int, Path], Callable[[], Any]]
+    prepare: Callable[[int, Path], Work]
     limits: tuple[float, float] = (1.0, 1.0)
     more: tuple[int, ...] = ()
+    of_children: bool = False
 
 
 class Point(NamedTuple):
@@ -64,17 +70,26 @@ def reset_peak() -> int:
     return read_status("VmRSS")
 
 
-def measure_work(size: int, work: Callable[[], Any]) -> Point:
-    """Runs the work, several times if it is short."""
-    held, started = reset_peak(), time.process_time()
+def measure_work(size: int, work: Work, of_children: bool = False) -> Point:
+    """Runs the work, several times if it is short; of_children: the memory is that of the largest process that it has
+    started, with all that it holds."""
+    held, started = reset_peak(), count_seconds()
     work()
-    seconds = first = time.process_time() - started
+    seconds = first = count_seconds() - started
     memory = max(read_status("VmHWM") - held, 0)
+    if of_children:
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     for _ in range(REPEATS - 1 if first < LEAST else 0):
-        started = time.process_time()
+        started = count_seconds()
         work()
-        seconds = min(seconds, time.process_time() - started)
+        seconds = min(seconds, count_seconds() - started)
     return Point(size, seconds, memory)
+
+
+def count_seconds() -> float:
+    """Returns the CPU time of this process and of those that it has started and that have ended."""
+    spent = os.times()
+    return spent.children_user + spent.children_system + time.process_time()
 
 
 def run_child(case: Case, size: int, write: int) -> None:
@@ -83,7 +98,7 @@ def run_child(case: Case, size: int, write: int) -> None:
     with tempfile.TemporaryDirectory() as folder, Path(folder, "stderr").open("w") as quiet:
         os.dup2(quiet.fileno(), 2)
         try:
-            os.write(write, json.dumps(measure_work(size, case.prepare(size, Path(folder)))).encode())
+            os.write(write, json.dumps(measure_work(size, case.prepare(size, Path(folder)), case.of_children)).encode())
             code = 0
         except BaseException as error:
             os.write(shown, f"{type(error).__name__}: {error}\n".encode())
@@ -243,16 +258,19 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="add the figures to this file; table and plot are of all in it")
     parser.add_argument("--plot", type=Path, help="draw time and memory here (.png)")
     options = parser.parse_args()
-    from growth_cases import CASES
+    from growth_cases import CASES as FIRST
+    from growth_models import CASES as MODELS
+    from growth_search import CASES as SEARCH
 
-    grown = {} if options.json is None else read_json(options.json, CASES)
-    for name, case in select_cases(CASES, options.names, options.only).items():
+    cases = {**FIRST, **MODELS, **SEARCH}
+    grown = {} if options.json is None else read_json(options.json, cases)
+    for name, case in select_cases(cases, options.names, options.only).items():
         print(f"{name}: {case.title}", flush=True)
         grown[name] = measure_case(case, options.full)
         print(f"  time n^{grown[name].time:.2f}, memory n^{grown[name].memory:.2f}", flush=True)
         if options.json:
             write_json(options.json, grown)
-    grown = {name: grown[name] for name in CASES if name in grown}
+    grown = {name: grown[name] for name in cases if name in grown}
     print(format_table(grown.values()))
     if options.plot:
         draw_plot(list(grown.values()), options.plot)

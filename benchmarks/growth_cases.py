@@ -1,13 +1,12 @@
 """The cases of growth.py: what is done at each size, with tiny models and made data."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from growth import Case
+from growth import Case, Work
 from torch.nn import functional as F
 from transformers import set_seed
 
@@ -25,7 +24,6 @@ from plait.training.reports.figures import draw_confusion
 from plait.training.runs.loading import load_model_recipe
 from plait.training.tasks.classification import format_class_answers
 
-Work = Callable[[], Any]
 torch.set_num_threads(1)
 WORDS = "a small red green blue square circle dog cat runs sleeps here there and then again".split()
 WIDTH, VECTOR = 32, 64

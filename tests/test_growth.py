@@ -48,5 +48,6 @@ def test_a_size_is_measured_in_a_process_of_its_own(growth: Any, tmp_path: Path)
 @pytest.mark.slow
 def test_small_sizes_of_every_case(growth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for case in import_module("growth_cases").CASES.values():
-        assert growth.measure_point(case, case.sizes[0]).seconds > 0
+    for module in ("growth_cases", "growth_models", "growth_search"):
+        for case in import_module(module).CASES.values():
+            assert growth.measure_point(case, case.sizes[0]).seconds > 0
