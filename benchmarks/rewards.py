@@ -8,10 +8,11 @@ reward compares with all five at once, as CIDEr does. It is the F1 and, with --p
 the named objects that the references name: by the F1 alone a model names objects that it is not sure of. Not rewarded
 is the share of images whose objects are all named, and none besides.
 
-For each seed: a captioner trained with cross-entropy, its rate falling to 0, and of its checkpoints the best by the
-metric on validation rows; from there, for the same CPU seconds each, more cross-entropy at the best of three learning
-rates, and the reward at the better of two, chosen by the metric on the validation rows. Prints both, and the paired
-differences over the test rows of all seeds with their 95 % intervals. Last line:
+For each seed: a captioner trained with cross-entropy for 1,800 steps, its rate falling to 0, or until the metric on
+validation rows has not risen for two evaluations, one every 300 steps, and of its checkpoints the best by that metric;
+from there, for the same CPU seconds each, more cross-entropy at the best of three learning rates, and the reward at the
+better of two, chosen by the metric on the validation rows. Prints both, and the paired differences over the test rows
+of all seeds with their 95 % intervals. Last line:
 
     plait rewards: seeds=3 start=0.xxx more=0.xxx reward=0.xxx difference=0.xxx low=0.xxx high=0.xxx
 """
@@ -20,15 +21,14 @@ import argparse
 import json
 import random
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from continued_training import CONTINUED, train_at_best_rate
 from PIL import Image
-from transformers import TrainerCallback
 
 from plait.training.metrics.bootstrap import paired_bootstrap
 from plait.training.metrics.generation import generate_texts
@@ -64,7 +64,6 @@ TRAINING: dict[str, Any] = {
     "disable_tqdm": True,
     "warmup_steps": 10,
     "logging_steps": 50,
-    "save_strategy": "no",
     "per_device_train_batch_size": 32,
     "image_cache": 0.2,
     "per_device_eval_batch_size": 100,
@@ -86,19 +85,6 @@ class Arm(NamedTuple):
     f1: np.ndarray
     precision: np.ndarray
     exact: np.ndarray
-
-
-class StopAfter(TrainerCallback):
-    """Ends a training after CPU seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.begun = seconds, 0.0
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.begun = time.process_time()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop |= time.process_time() - self.begun > self.seconds
 
 
 def join_references(references: Sequence[str]) -> Counter[str]:
@@ -212,6 +198,7 @@ class Bench:
                 "learning_rate": 2e-3,
                 "lr_scheduler_type": "linear",
                 "max_steps": 1800,
+                "early_stopping_patience": 2,
                 "eval_strategy": "steps",
                 "eval_steps": 300,
                 "save_strategy": "steps",
@@ -227,15 +214,21 @@ class Bench:
         print(f"seed {self.seed} start: {run.trainer.state.global_step} steps, best F1 {run.trainer.state.best_metric}")
         return self.folder / "best"
 
-    def train_arm(self, start: Path, name: str, seconds: float, rate: float, **keys: Any) -> tuple[float, Arm]:
-        """Trains on from the start for CPU seconds; returns the F1 on the validation rows, and the test rows."""
-        training = {"learning_rate": rate, "lr_scheduler_type": "constant_with_warmup", "max_steps": 100_000}
-        run = self.build_run(name, {"from_pretrained": str(start)}, training, **keys)
-        if seconds:
-            run.trainer.add_callback(StopAfter(seconds))
-            run.trainer.train()
-        validation, test = (self.write(run, part) for part in ("validation", "test"))
-        return float(validation.f1.mean()), test
+    def continue_run(self, start: Path, name: str, rate: float, **keys: Any) -> TrainingRun:
+        """Builds a run that goes on from the start."""
+        training = {**CONTINUED, "learning_rate": rate}
+        return self.build_run(f"{name}-{rate}", {"from_pretrained": str(start)}, training, **keys)
+
+    def train_arm(self, start: Path, name: str, seconds: float, rates: Sequence[float], **keys: Any) -> tuple[Arm, str]:
+        """Trains on from the start for CPU seconds at each rate; returns the best on the test rows, and a line about
+        all of them."""
+        best, shown = train_at_best_rate(
+            lambda rate: self.continue_run(start, name, rate, **keys),
+            rates,
+            seconds,
+            lambda run: float(self.write(run, "validation").f1.mean()),
+        )
+        return self.write(best.run, "test"), shown
 
     def write(self, run: TrainingRun, part: str) -> Arm:
         """Generates greedily for a split, and scores it."""
@@ -251,18 +244,12 @@ def run_seed(seed: int, seconds: float, precision: float) -> dict[str, Arm]:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), seed)
         start = bench.train_start()
-        _, begun = bench.train_arm(start, "none", 0, 0)
-        found = {"start": begun}
+        found = {"start": bench.write(bench.continue_run(start, "none", 0.0), "test")}
         reward = {**REWARD, "metrics": {**REWARD["metrics"], f"{__name__}:score_precision": precision}}
         for name, options in {"more": {}, "reward": {"reward": reward if precision else REWARD}}.items():
             rates = RATES if name == "more" else RATES[:2]
-            tried = {rate: bench.train_arm(start, f"{name}-{rate}", seconds, rate, **options) for rate in rates}
-            best = max(tried, key=lambda rate: tried[rate][0])
-            found[name] = tried[best][1]
-            shown = {
-                f"{rate:g}": [round(value, 4), round(float(arm.f1.mean()), 4)] for rate, (value, arm) in tried.items()
-            }
-            print(f"seed {seed} {name}: best rate {best:g}; [validation, test] by rate {json.dumps(shown)}", flush=True)
+            found[name], line = bench.train_arm(start, name, seconds, rates, **options)
+            print(f"seed {seed} {name}: {line}", flush=True)
     gained = paired_bootstrap(found["reward"].f1, found["more"].f1)
     shown = {name: round(float(arm.f1.mean()), 4) for name, arm in found.items()}
     print(f"seed {seed}: {shown} difference={gained.value:.3f} low={gained.low:.3f} high={gained.high:.3f}", flush=True)
