@@ -41,7 +41,7 @@ def w3(folder: str, config: GPT2Config, tokens: int, prepack: bool = False) -> W
     size = sum(parameter.numel() for parameter in peer.parameters()) / 1e6
     title = f"W3 GPT-2 of {size:.1f} M parameters, {tokens} tokens, batch 1, {packed} prepacked layers"
     work = Work(0.0, tokens * count_step_bytes(ours))
-    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), work, exact=True)
+    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), exact=True, work=work)
 
 
 def count_step_bytes(model: Any) -> int:
@@ -74,7 +74,7 @@ def w6(folder: str, prepack: bool = False) -> Workload:
     with torch.inference_mode():
         seeing = count_operations(lambda: peer.encoder(pixel_values=pixels))
     work = Work(seeing, 20 * count_step_bytes(ours))
-    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), work, exact=True)
+    return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), exact=True, work=work)
 
 
 def captioner_like(peer: VisionEncoderDecoderModel) -> PlaitForConditionalGeneration:
@@ -129,7 +129,7 @@ def w4_gpt2(folder: str, choose: bool = True) -> Workload:
     shown = f"{memory[0]:.0f} MiB beside what it leaves, the peer's {memory[1]:.0f}: {memory[0] / memory[1]:.2f}"
     title = f"W4-gpt2 forward + backward, 512 tokens, {chosen} layers with chosen products; step memory {shown}"
     work = Work(count_operations(lambda: step(ours)))
-    return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), work, 1e-4)
+    return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), 1e-4, work=work)
 
 
 def step_memory(step: Callable[[], Tensor]) -> float:

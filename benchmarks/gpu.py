@@ -2,11 +2,14 @@
 
 Both sides run interleaved in one process and are timed by the clock, the GPU synchronised before and after; a figure is
 the median of the pairwise ratios (peer / plait), with its quartiles. The peer's best setting is measured too: sorting
-by length into sub-batches for ragged batches, a static cache with compiled steps for decoding. Before anything is timed
-the outputs are compared. `--tiny` takes small models, to try the script on any machine.
+by length into sub-batches for ragged batches, a static cache with compiled steps for decoding, Liger's fused linear
+cross-entropy for the loss (`pip install liger-kernel`). Before anything is timed the outputs are compared. Each
+workload says its share of the device's own limit, measured in the same run: for training this is the model FLOP
+utilization (MFU). `--tiny` takes small models, to try the script on any machine.
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -18,7 +21,8 @@ from typing import Any
 
 import torch
 import transformers
-from decoding import captioner_like, read_twice
+from decoding import captioner_like, count_step_bytes, read_twice
+from limits import Work, count_operations, measure_limits
 from speed import bert_batch, both, describe, difference, quartiles, sorted_parts
 from torch import Tensor
 from transformers import (
@@ -35,8 +39,12 @@ from transformers import (
 )
 from workload import Side, Workload
 
+from plait import PlaitConfig, PlaitForCausalLM
+from plait.modeling.losses.language_model import language_model_loss
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+PRODUCT_SIZE = 8192 if DEVICE == "cuda" else 512
+SMALL: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 SMALL_GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 1000}
 
 
@@ -64,7 +72,8 @@ def encode(folder: str, tiny: bool) -> Workload:
         return out * mask[..., None]
 
     title = f"encode: BERT-base, bf16, {describe(lengths)}; the peer's best: sorted, sub-batches of 64"
-    return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length, 0.1)
+    work = Work(count_operations(lambda: padded(ours)), dtype=torch.bfloat16)
+    return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length, 0.1, work=work)
 
 
 def train(folder: str, tiny: bool, rows: int = 512) -> Workload:
@@ -87,7 +96,10 @@ def train(folder: str, tiny: bool, rows: int = 512) -> Workload:
     title = (
         f"train: BERT-base forward + backward, bf16 autocast, {describe(lengths)}; peer's best: parts of {rows // 4}"
     )
-    return Workload(title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), 0.1)
+    work = Work(count_operations(lambda: step(ours, whole)), dtype=torch.bfloat16)
+    return Workload(
+        title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), 0.1, work=work
+    )
 
 
 def vision(folder: str, tiny: bool, pictures: int = 256) -> Workload:
@@ -101,7 +113,8 @@ def vision(folder: str, tiny: bool, pictures: int = 256) -> Workload:
             return model(pixel_values=pixels).last_hidden_state
 
     title = f"vision: ViT-B/16 forward, bf16, {len(pixels)} pictures of 224 px"
-    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1)
+    work = Work(count_operations(lambda: run(ours)), dtype=torch.bfloat16)
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1, work=work)
 
 
 def dual(folder: str, tiny: bool) -> Workload:
@@ -116,7 +129,8 @@ def dual(folder: str, tiny: bool) -> Workload:
             return model(pixel_values=pixels).pooler_output
 
     title = f"clip: CLIP B/32 image tower forward, bf16, {len(pixels)} pictures"
-    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1)
+    work = Work(count_operations(lambda: run(ours)), dtype=torch.bfloat16)
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1, work=work)
 
 
 def decode(folder: str, tiny: bool, static: bool = False) -> Workload:
@@ -134,7 +148,9 @@ def decode(folder: str, tiny: bool, static: bool = False) -> Workload:
     cache = {"cache_implementation": "static"} if static else {}
     how = "static cache, compiled steps on both sides" if static else "as it comes"
     title = f"decode: GPT-2 124 M, fp32, 64 tokens, batch 1, {how}"
-    return Workload(title, lambda: write(ours, **cache), lambda: write(peer), lambda: write(peer, **cache), exact=True)
+    best = lambda: write(peer, **cache)  # noqa: E731
+    work = Work(0.0, 64 * count_step_bytes(ours))
+    return Workload(title, lambda: write(ours, **cache), lambda: write(peer), best, exact=True, work=work)
 
 
 def gpt2(tiny: bool) -> dict[str, Any]:
@@ -157,7 +173,65 @@ def loss(folder: str, tiny: bool) -> Workload:
     memory = [peak_memory(lambda model=model: step(model)) for model in (ours, peer)]
     shown = f"{memory[0]:.0f} MiB beside what it leaves, the peer's {memory[1]:.0f}: {memory[0] / memory[1]:.2f}"
     title = f"loss: GPT-2 124 M forward + backward, bf16 autocast, 16 x 512 tokens; step memory {shown}"
-    return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), 0.1)
+    work = Work(count_operations(lambda: step(ours)), dtype=torch.bfloat16)
+    return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), 0.1, work=work)
+
+
+def liger(folder: str, tiny: bool) -> Workload:
+    """The loss of a vocabulary alone, forward and backward, bfloat16: our chunks against Liger's fused kernel."""
+    del folder
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # an extra that only this workload needs
+
+    tokens, width, vocabulary = (64, 64, 1000) if tiny else (8192, 768, 50257)
+    x = torch.randn(1, tokens, width, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.nn.Parameter(torch.randn(vocabulary, width, device=DEVICE, dtype=torch.bfloat16) * width**-0.5)
+    labels, fused = torch.randint(0, vocabulary, (1, tokens), device=DEVICE), LigerFusedLinearCrossEntropyLoss()
+
+    def step(compute: Callable[[], Tensor]) -> Tensor:
+        x.grad = weight.grad = None
+        compute().backward()
+        assert x.grad is not None
+        return x.grad * tokens
+
+    def ours() -> Tensor:
+        return step(lambda: language_model_loss(x, weight, None, labels))
+
+    def peer() -> Tensor:
+        return step(lambda: fused(weight, x[0], labels[0]))
+
+    work = Work(count_operations(peer) or 6.0 * tokens * width * vocabulary, dtype=torch.bfloat16)
+    shown = f"{peak_memory(ours):.0f} MiB of memory, Liger's {peak_memory(peer):.0f}"
+    return Workload(f"liger: the loss of {tokens} tokens, bf16; {shown}", ours, peer, peer, 0.1, work=work)
+
+
+def flex(folder: str, tiny: bool) -> Workload:
+    """Images in text, each at another place and read in both directions, by FlexAttention's block mask and by a dense
+    mask."""
+    text = {**SMALL, "vocab_size": 1000} if tiny else {"hidden_size": 768, "num_hidden_layers": 12, "vocab_size": 32000}
+    text |= {"num_attention_heads": 4 if tiny else 12, "max_position_embeddings": 4096}
+    image = {**SMALL, "image_size": 32, "patch_size": 8} if tiny else {"hidden_size": 768, "num_hidden_layers": 12}
+    inline = {"strategy": "inline", "connector": "mlp", "hidden_size": text["hidden_size"]}
+    config = PlaitConfig(
+        decoder_config=text, vision_config=image, fusion_config=inline, image_token_id=5, bidirectional_images=True
+    )
+    PlaitForCausalLM(config).save_pretrained(folder)
+    ours, peer = (
+        PlaitForCausalLM.from_pretrained(folder, attn_implementation=name).to(DEVICE, torch.bfloat16).eval()
+        for name in ("flex_attention", "sdpa")
+    )
+    side, count, length = (32, 17, 64) if tiny else (224, 197, 2048)
+    ids = torch.randint(6, 1000, (4, length), generator=torch.Generator().manual_seed(0))
+    for row in range(4):
+        ids[row, row * 7 : row * 7 + count] = 5
+    pixels = torch.randn(4, 3, side, side).to(DEVICE, torch.bfloat16)
+    ids = ids.to(DEVICE)
+
+    def run(model: Any) -> Tensor:
+        with torch.inference_mode():
+            return model(input_ids=ids, pixel_values=pixels).logits
+
+    title = f"flex: images in text, 4 x {length} tokens; FlexAttention against our dense mask"
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1)
 
 
 def peak_memory(step: Side) -> float:
@@ -199,6 +273,8 @@ WORKLOADS: dict[str, Callable[[str, bool], Workload]] = {
     "vision-small": lambda folder, tiny: vision(folder, tiny, pictures=16),
     "clip": dual,
     "loss": loss,
+    "liger": liger,
+    "flex": flex,
     "caption": caption,
     "decode": decode,
     "decode-static": lambda folder, tiny: decode(folder, tiny, static=True),
@@ -236,13 +312,23 @@ def measure(name: str, work: Workload, rounds: int) -> dict[str, Any]:
         low, middle, high = quartiles([row[column] / row[0] for row in times])
         result |= {f"vs_{peer}": round(middle, 2), f"vs_{peer}_quartiles": [round(low, 2), round(high, 2)]}
         print(f"  vs {peer}: {middle:.2f} (quartiles {low:.2f} .. {high:.2f})", flush=True)
-    result["milliseconds"] = round(1000 * quartiles([row[0] for row in times])[1], 2)
+    middle = quartiles([row[0] for row in times])[1]
+    result["milliseconds"] = round(1000 * middle, 2)
+    limits = measure_limits(work.work.dtype, DEVICE, seconds, PRODUCT_SIZE)
+    result["limit"] = round(limits.least_seconds(work.work) / middle, 2)
+    print(f"  share of the limit: {result['limit']:.2f}: {limits.describe(work.work)}", flush=True)
     return result
+
+
+def list_workloads() -> list[str]:
+    """The workloads that this machine can run: Liger's kernels need a GPU."""
+    has_liger = DEVICE == "cuda" and importlib.util.find_spec("liger_kernel") is not None
+    return [name for name in WORKLOADS if has_liger or name != "liger"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
+    parser.add_argument("names", nargs="*", default=list_workloads(), help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--tiny", action="store_true")
@@ -261,7 +347,7 @@ def main() -> int:
         if options.json:
             options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
     for result in results:
-        print(f"{result['workload']} vs_default={result['vs_default']:.2f} vs_best={result['vs_best']:.2f}")
+        print("{workload} vs_default={vs_default:.2f} vs_best={vs_best:.2f} limit={limit:.2f}".format(**result))
     return 0
 
 

@@ -1,19 +1,21 @@
-"""The limits of this machine, measured: how fast one thread multiplies matrices, and how fast it reads memory.
+"""The limits of this machine, measured: how fast it multiplies matrices, and how fast it reads memory.
 
 No computation of so many products, or that reads so many bytes, can take less time; a share of 1.0 is the end.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from plait.modeling.kernels.linear import list_kernels
 
 SIZE = 1536  # of the square matrices whose product is timed
+REPEATS = 4
 READ_BYTES = 2**28  # more than the processor's caches hold
 
 
@@ -47,30 +49,38 @@ class Limits(NamedTuple):
 
 
 def count_operations(compute: Callable[[], object]) -> float:
-    """The floating-point operations of a computation's matrix products and attention, two for each multiplication."""
-    with FlopCounterMode(display=False) as counter:
-        compute()
-    return float(counter.get_total_flops())
+    """The floating-point operations of a computation's matrix products, two for each multiplication, as torch's
+    profiler counts them in torch's own kernels; those inside attention are not counted."""
+    kept = os.environ.get("PLAIT_AUTOTUNE")
+    os.environ["PLAIT_AUTOTUNE"] = "0"
+    try:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:
+            compute()
+    finally:
+        os.environ.pop("PLAIT_AUTOTUNE")
+        os.environ |= {} if kept is None else {"PLAIT_AUTOTUNE": kept}
+    return float(sum(event.flops for event in profile.key_averages()))
 
 
-def fastest(functions: list[Callable[[], object]], repeats: int = 4) -> float:
-    """The least CPU seconds of one call, of all functions."""
-    times = []
-    with torch.inference_mode():
-        for _ in range(repeats):
-            for function in functions:
-                start = time.process_time()
-                function()
-                times.append(time.process_time() - start)
-    return min(times)
+def process_seconds(function: Callable[[], object]) -> float:
+    """The CPU seconds of a call."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
 
 
-def measure_limits(dtype: torch.dtype = torch.float32) -> Limits:
+def measure_limits(
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seconds: Callable[[Callable[[], object]], float] = process_seconds,
+    size: int = SIZE,
+) -> Limits:
     """Measures them by the fastest of the kernels of a large product, and the faster of two ways to read."""
-    a, b = torch.ones(SIZE, SIZE, dtype=dtype), torch.ones(SIZE, SIZE, dtype=dtype)
-    products: list[Callable[[], object]] = [
-        lambda kernel=kernel: kernel(a, b, None) for kernel in list_kernels(SIZE, dtype).values()
-    ]
-    memory: Tensor = torch.ones(READ_BYTES // 4)
-    reading: list[Callable[[], object]] = [lambda: memory.sum(), lambda: torch.dot(memory, memory)]
-    return Limits({dtype: 2 * SIZE**3 / fastest(products)}, READ_BYTES / fastest(reading))
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    kernels = list_kernels(size, dtype) if device == "cpu" else {"torch": torch.nn.functional.linear}
+    memory: Tensor = torch.ones(READ_BYTES // 4, device=device)
+    products: list[Callable[[], object]] = [partial(kernel, a, a, None) for kernel in kernels.values()]
+    reading: list[Callable[[], object]] = [partial(torch.sum, memory), partial(torch.dot, memory, memory)]
+    with torch.inference_mode():
+        fastest = [min(seconds(one) for _ in range(REPEATS) for one in ways) for ways in (products, reading)]
+    return Limits({dtype: 2 * size**3 / fastest[0]}, READ_BYTES / fastest[1])

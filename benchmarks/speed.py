@@ -94,7 +94,7 @@ def w1(folder: str, prepack: bool = False) -> Workload:
 
     title = f"W1 BERT-base encode, {packed} prepacked layers: {describe(lengths)}; the peer's best: sorted, by 8"
     work = Work(count_operations(lambda: padded(ours)))
-    return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length, work)
+    return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length, work=work)
 
 
 def w2(folder: str, dtype: torch.dtype = torch.float32, prepack: bool = False) -> Workload:
@@ -109,7 +109,7 @@ def w2(folder: str, dtype: torch.dtype = torch.float32, prepack: bool = False) -
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     title = f"W2 ViT-B/16 forward: 4 pictures of 224 px, {str(dtype).removeprefix('torch.')}, {packed} prepacked layers"
     work = Work(count_operations(lambda: run(ours)), dtype=dtype)
-    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), work, tolerance)
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), tolerance, work=work)
 
 
 def w4(folder: str, choose: bool = True) -> Workload:
@@ -133,7 +133,9 @@ def w4(folder: str, choose: bool = True) -> Workload:
     title = f"W4 BERT-base forward + backward, {chosen} layers with chosen products: {describe(lengths)}; "
     title += "the peer's best: sorted, by 4"
     work = Work(count_operations(lambda: step(ours, whole)))
-    return Workload(title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), work, 1e-4)
+    return Workload(
+        title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), 1e-4, work=work
+    )
 
 
 def w5(folder: str, prepack: bool = False) -> Workload:
@@ -154,7 +156,7 @@ def w5(folder: str, prepack: bool = False) -> Workload:
 
     title = f"W5 CLIP B/32 forward: 8 texts of 32 tokens, 8 pictures of 224 px, {packed} prepacked layers"
     work = Work(count_operations(lambda: run(ours)))
-    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), work)
+    return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), work=work)
 
 
 def cpu_seconds(side: Side) -> float:

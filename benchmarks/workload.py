@@ -17,6 +17,6 @@ class Workload(NamedTuple):
     ours: Side
     default: Side
     best: Side
-    work: Work
     tolerance: float = 1e-5
     exact: bool = False
+    work: Work = Work(0.0)
