@@ -17,6 +17,7 @@ from ..composition.composable import ComposableModel
 from ..composition.parameter_names import is_adapter_weight, part_of
 from ..core.attention import PlaitAttention
 from ..core.layers import PlaitMLP
+from ..kernels.int8 import install_int8_kernels
 from ..kernels.plain import is_plain_weight
 from ..towers.wrapped import WrappedTower
 from .quantizer import build_quantizer
@@ -181,6 +182,7 @@ def adopt_quantizer(model: Any, given: Any) -> None:
             module.config._is_quantized = True
     model.config.quantization_config = given
     model._weight_conversions = []  # saving would reverse those of the tensors' parts, which have no reverse
+    install_int8_kernels(model)
 
 
 def list_linear_weights(model: nn.Module) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..kernels.install import remove_kernels
+from ..kernels.int8 import Int8Linear
+
 # torchao's weights whose layers pass gradients to their input, if the input is not quantized too
 DIFFERENTIABLE = ("Int8Tensor", "IntxUnpackedToInt8Tensor", "Float8Tensor")
 
@@ -45,6 +48,7 @@ def blocks_gradients(weight: Any) -> bool:
 
 def dequantize_layers(model: nn.Module, dtype: torch.dtype | None) -> None:
     """Replaces the weights of torchao by plain ones of the same values, of this dtype or that of the model."""
+    remove_kernels(model, Int8Linear)
     for module in model.modules():
         weight: Any = getattr(module, "weight", None)
         if isinstance(module, nn.Linear) and type(weight).__module__.startswith("torchao"):

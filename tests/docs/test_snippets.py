@@ -49,7 +49,7 @@ NOT_RUN: dict[str, tuple[int, str]] = {
     "docs/guides/quantization.md": (2, "torchao, which the tests do not install"),
     "docs/guides/predict_and_search.md": (1, "several processes"),
     "docs/guides/rewards.md": (1, "TRL, which the tests do not install"),
-    "docs/guides/serving.md": (3, "pip install, and servers that run until Ctrl-C"),
+    "docs/guides/serving.md": (4, "pip install, and servers that run until Ctrl-C"),
     "docs/guides/sharing.md": (1, "a repository of the Hub"),
     "docs/quickstart.md": (2, "pip install, and make"),
 }

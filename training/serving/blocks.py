@@ -8,6 +8,7 @@ from .answer_panel import AnswerPanel
 from .chat_panel import ChatPanel
 from .components import add_endpoint
 from .drawing_panel import DrawingPanel
+from .json_route import JsonRoute
 from .search_panel import SearchPanel
 from .served_model import ServedModel
 from .settings import ServeSettings, require_gradio
@@ -43,7 +44,15 @@ def build_blocks(
         if served.settings.api:
             add_endpoint(gradio, "about", lambda: describe_model(served), {}, "Says what the model is and reads.", 8)
     blocks.served = served
+    blocks.json_route = build_json_route(served, panel)
     return blocks
+
+
+def build_json_route(served: ServedModel, panel: Any) -> JsonRoute | None:
+    """Builds the plain route of a page that answers rows, with the options of its endpoint; None without an API."""
+    if not served.settings.api or not isinstance(panel, AnswerPanel | ChatPanel):
+        return None
+    return JsonRoute(served, panel.answer, {name: option.value for name, option in panel.options.items()})
 
 
 def describe_model(served: ServedModel) -> dict[str, Any]:

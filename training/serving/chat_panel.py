@@ -24,6 +24,7 @@ class ChatPanel:
 
     def __init__(self, gradio: Any, served: ServedModel) -> None:
         self.gradio, self.served = gradio, served
+        self.options: dict[str, Any] = {}
 
     def build(self) -> None:
         """Builds the conversation, its image if the model sees, the box to write in, and the settings of replies."""
@@ -42,7 +43,7 @@ class ChatPanel:
             box = gradio.Textbox(show_label=False, placeholder="your message", lines=1, scale=8, container=False)
             send = gradio.Button("Send", variant="primary", scale=1, min_width=90)
             clear = gradio.Button("New", scale=1, min_width=90)
-        options = build_generation_options(gradio, self.served)
+        options = self.options = build_generation_options(gradio, self.served)
         call = {"api_visibility": "private", "concurrency_limit": settings.batch_size}
         given = {"chat": chat, "message": box, **media, **options}
         reply = show_errors(gradio, self.reply, list(given))

@@ -6,7 +6,10 @@ from typing import Any
 from ...configuration.messages import to_one_line
 from ..recipes.errors import RecipeError
 from .blocks import build_blocks
+from .json_route import ROUTE
 from .settings import ServeSettings, require_gradio
+
+PASSWORDS = ("auth", "auth_dependency")  # gradio's arguments for pages that ask who it is
 
 
 def serve(reference: str, settings: ServeSettings | None = None, overrides: Mapping[str, Any] | None = None) -> None:
@@ -27,6 +30,8 @@ def serve(reference: str, settings: ServeSettings | None = None, overrides: Mapp
     print(f"{blocks.served.name} is served at {address} (Ctrl-C ends it)", flush=True)
     if blocks.served.settings.api:
         print(f"API: {address}gradio_api/info, or gradio_client.Client({address!r}).view_api()", flush=True)
+        if blocks.json_route is not None and blocks.json_route.texts:
+            print(f"texts alone: POST {address.rstrip('/')}{ROUTE} with {blocks.json_route.describe()}", flush=True)
     blocks.block_thread()
 
 
@@ -34,7 +39,8 @@ def launch_blocks(blocks: Any, **options: Any) -> Any:
     """Launches the page of `build_blocks` with the settings of its model: fonts and scripts come from this server, and
     nothing is requested elsewhere unless the page is shared.
 
-    options: further arguments of gradio's `launch`, which go first. Returns what `launch` returns.
+    options: further arguments of gradio's `launch`, which go first; with a password there is no `JsonRoute`, which
+    would not ask for it. Returns what `launch` returns.
     """
     gradio = require_gradio()
     settings: ServeSettings = blocks.served.settings
@@ -48,6 +54,8 @@ def launch_blocks(blocks: Any, **options: Any) -> Any:
         "ssr_mode": False,
         "theme": build_theme(gradio),
     }
+    if blocks.json_route is not None and not set(PASSWORDS) & set(options):
+        usual["app_kwargs"] = {"routes": [blocks.json_route.build()]}
     return blocks.launch(**{**usual, **options})
 
 

@@ -1,0 +1,82 @@
+"""The product of int8 by oneDNN computes what torchao does, and steps aside where it may not be used."""
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("torchao")
+
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+from plait.modeling.kernels.install import find_kernel
+from plait.modeling.kernels.int8 import Int8Linear, has_int8_products, install_int8_kernels
+
+needs_products = pytest.mark.skipif(not has_int8_products(), reason="no AVX-512 VNNI")
+
+
+def build(width: int = 24, outputs: int = 40, bias: bool = True) -> tuple[nn.Linear, Any]:
+    """A layer with int8 weights, and the kernel in its place."""
+    torch.manual_seed(0)
+    layer: Any = nn.Linear(width, outputs, bias=bias)
+    quantize_(layer, Int8DynamicActivationInt8WeightConfig())
+    assert install_int8_kernels(nn.Sequential(layer, nn.Linear(2, 2))) == 1
+    return layer, find_kernel(layer)
+
+
+@needs_products
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 24), (2, 3, 24), (300, 24)])
+def test_the_product_is_torchaos(shape: tuple[int, ...], bias: bool) -> None:
+    """Up to the rounding of the input, by less than it errs itself; rows of very different sizes, and one of zeros."""
+    layer, kernel = build(bias=bias)
+    x = torch.randn(*shape) * torch.logspace(-3, 3, shape[-2])[:, None]
+    x[..., -1, :] *= 0 if shape[-2] > 1 else 1
+    with torch.no_grad():
+        torchaos, found = nn.Linear.forward(layer, x), layer(x)
+        exact = nn.functional.linear(x, layer.weight.dequantize(), layer.bias)
+    assert kernel.packed is not None and found.shape == torchaos.shape
+    sizes = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-6)
+    error, its_error = (((other - exact) / sizes).square().mean().sqrt() for other in (found, torchaos))
+    assert 0 < error < 1.1 * its_error
+
+
+@needs_products
+def test_it_steps_aside_where_it_may_not_be_used() -> None:
+    layer, kernel = build()
+    x = torch.randn(3, 24)
+    layer(x)  # with gradients enabled
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(x)
+        assert kernel.packed is None
+        found = layer(x)
+        assert kernel.packed is not None
+        layer.weight = nn.Parameter(torch.ones(40, 24))
+        layer.bias = None
+        assert torch.allclose(layer(x), x.sum(dim=1, keepdim=True).expand(-1, 40), atol=1e-5)
+    assert found.shape == (3, 40)
+
+
+@needs_products
+def test_a_copy_and_changed_weights_are_packed_again() -> None:
+    layer, kernel = build()
+    x = torch.randn(3, 24)
+    with torch.no_grad():
+        found = layer(x)
+        other = copy.deepcopy(layer)
+        other.weight.qdata.zero_()
+        assert torch.equal(other(x), layer.bias.expand(3, -1))
+        assert find_kernel(other) is not kernel and torch.equal(layer(x), found)
+        layer.weight.qdata.zero_()
+        assert torch.equal(layer(x), other(x))
+        torch.save(layer.state_dict(), io.BytesIO())
+
+
+def test_other_weights_keep_their_own_product() -> None:
+    plain = nn.Linear(4, 4)
+    assert install_int8_kernels(plain) == 0 and find_kernel(plain) is None
+    assert not isinstance(find_kernel(plain), Int8Linear)
