@@ -55,6 +55,12 @@ def train_text(options: Options, work: Path) -> list[Row]:
     )
 
 
+def train_images(options: Options, work: Path) -> list[Row]:
+    """An image classifier."""
+    cases = importlib.import_module("training_cases")
+    return cases.train_images(options.image_table, options.image_label, options.train_rows, options.rounds, work)
+
+
 def predict(options: Options, work: Path) -> list[Row]:
     """A table with answers."""
     cases = importlib.import_module("predict_cases")
@@ -71,6 +77,7 @@ CASES: dict[str, Callable[[Options, Path], list[Row]]] = {
     "encode": encode,
     "clip": clip,
     "train-text": train_text,
+    "train-images": train_images,
     "predict": predict,
     "serve": serve,
 }
@@ -94,6 +101,8 @@ def main() -> int:
     parser.add_argument("--table", help="train-text, predict: a folder with train, validation and test.parquet")
     parser.add_argument("--text", default="text", help="its column of texts")
     parser.add_argument("--label", default="label", help="its column of labels")
+    parser.add_argument("--image_table", help="train-images: a folder likewise, with a column image")
+    parser.add_argument("--image_label", default="label", help="its column of labels")
     parser.add_argument("--train_rows", type=int, nargs=3, default=[1280, 200, 500], metavar="ROWS", help="by split")
     parser.add_argument("--output", type=Path, default=Path("runs/end_to_end"), help="a folder for the table")
     options = parser.parse_args()

@@ -125,7 +125,8 @@ def compare_replies(ours: int, peer: int, texts: list[str]) -> str:
     for text in texts:
         found = ask(http.client.HTTPConnection("127.0.0.1", ours), "/predict", text)["probabilities"]
         expected = ask(http.client.HTTPConnection("127.0.0.1", peer), "/predict", text)
-        worst = max(worst, *(abs(found[answer["label"]] - answer["score"]) for answer in expected))
+        scores = [answer["score"] for answer in sorted(expected, key=lambda answer: answer["label"])]
+        worst = max(worst, *(abs(own - score) for own, score in zip(found, scores, strict=True)))
     if worst > 1e-4:
         raise SystemExit(f"serve: probabilities differ by {worst:.1e}")
     return f"within {worst:.0e}"
