@@ -46,23 +46,23 @@ def spend(call: Callable[[], object]) -> Spent:
     return Spent(time.perf_counter() - wall, time.process_time() - cpu)
 
 
+def measure_turns(title: str, sides: dict[str, Callable[[], Spent]], rounds: int) -> dict[str, list[Spent]]:
+    """Measures all sides once in each round; every second round has them in the opposite order."""
+    found: dict[str, list[Spent]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in sides if number % 2 == 0 else reversed(sides):
+            found[name].append(sides[name]())
+            said = f"  {title}, round {number + 1}/{rounds}: {name} {describe_spent(found[name][-1])}"
+            print(said, file=sys.stderr, flush=True)
+    return found
+
+
 def measure_pairs(
     title: str, plait: Callable[[], Spent], peer: Callable[[], Spent], rounds: int
 ) -> tuple[list[Spent], list[Spent]]:
-    """Measures both sides alternately; every second round the peer begins."""
-    ours: list[Spent] = []
-    theirs: list[Spent] = []
-    for number in range(rounds):
-        order = [(plait, ours), (peer, theirs)]
-        for side, found in order if number % 2 == 0 else reversed(order):
-            found.append(side())
-        print(
-            f"  {title}, round {number + 1}/{rounds}: plait {describe_spent(ours[-1])}, peer "
-            f"{describe_spent(theirs[-1])}",
-            file=sys.stderr,
-            flush=True,
-        )
-    return ours, theirs
+    """Measures both sides alternately."""
+    found = measure_turns(title, {"plait": plait, "peer": peer}, rounds)
+    return found["plait"], found["peer"]
 
 
 def describe_spent(spent: Spent) -> str:

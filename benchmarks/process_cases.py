@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paired import Row, Spent, measure_pairs
+from paired import Row, Spent, measure_turns
 
 PEERS = Path(__file__).with_name("end_to_end_peers.py")
 QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -94,10 +94,9 @@ def build_training(
 
 
 def compare_programs(case: str, ours: Program, peers: dict[str, Program], rounds: int, bar: float) -> list[Row]:
-    """Measures our program beside each peer."""
-    rows = []
-    for name, peer in peers.items():
-        pairs = measure_pairs(f"{case} beside {name}", ours, peer, rounds)
-        same = f"{ours.metric} {ours.found:.3f} and {peer.found:.3f}" if ours.metric else ""
-        rows.append(Row(case, name, *pairs, bar, same))
-    return rows
+    """Measures our program and each peer once in each round."""
+    found = measure_turns(case, {"plait": ours, **peers}, rounds)
+    return [
+        Row(case, name, found["plait"], found[name], bar, f"{ours.metric} {ours.found:.3f} and {peer.found:.3f}")
+        for name, peer in peers.items()
+    ]

@@ -45,7 +45,7 @@ def launch_blocks(blocks: Any, **options: Any) -> Any:
     gradio = require_gradio()
     settings: ServeSettings = blocks.served.settings
     blocks.queue(default_concurrency_limit=settings.batch_size, api_open=False)
-    usual = {
+    usual: dict[str, Any] = {
         "server_name": settings.host,
         "server_port": settings.port or None,
         "share": settings.share,
