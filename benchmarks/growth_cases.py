@@ -194,9 +194,11 @@ CASES: dict[str, Case] = {
     ),
     "retrieval": Case("rows", "retrieval metrics, n x n", THOUSANDS[:4], measure_retrieval, (2.0, 1.0), (100_000,)),
     "retrieval-loss": Case(
-        "rows", "retrieval metrics and the loss", THOUSANDS[:4], measure_retrieval_loss, (2.0, 1.0), (100_000,)
+        "rows", "retrieval metrics and the loss", THOUSANDS[:3], measure_retrieval_loss, (2.0, 1.0), THOUSANDS[3:]
     ),
-    "retrieval-rows": Case("rows", "retrieval metrics of each row", THOUSANDS[:4], prepare_retrieval_rows, (2.0, 1.0)),
+    "retrieval-rows": Case(
+        "rows", "retrieval metrics of each row", THOUSANDS[:3], prepare_retrieval_rows, (2.0, 1.0), THOUSANDS[3:]
+    ),
     "step": Case("classes", "forward + backward, 32 rows", MANY_CLASSES, train_step),
     "save": Case("classes", "save and load", MANY_CLASSES, save_and_load),
     "metrics": Case("classes", "metrics of 10,000 rows", MANY_CLASSES, measure_classes),
