@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from ... import training
 from ...configuration.messages import to_one_line
 from ..recipes.errors import RecipeError, RunError, RunInterrupted
+from ..streams.heap import keep_freed_memory
 from .options import LAUNCH_FLAGS
 from .parsers import build_parsers, split_overrides
+
+COMPUTING_COMMANDS = ("train", "compare", "evaluate", "predict")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(own)
     if getattr(options, "quiet", False):
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, with the command below
+    if arguments is None and options.command in COMPUTING_COMMANDS:
+        keep_freed_memory()  # this process is plait's own
     try:
         if getattr(options, "launch", None) is not None:
             return training.run_launched(options, command_line, LAUNCH_FLAGS)
