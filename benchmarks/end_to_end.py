@@ -40,7 +40,7 @@ def encode(options: Options, work: Path) -> list[Row]:
 
 def clip(options: Options, work: Path) -> list[Row]:
     """Zero-shot classification and retrieval."""
-    rows = load_dataset("parquet", data_files=options.images)["train"].select(range(40))
+    rows = load_dataset("parquet", data_files=options.images)["train"].select(range(options.image_count))
     images = [row["image"].convert("RGB") for row in rows]
     texts = [caption for row in rows for caption in row["captions"][:2]]
     labels = "dog cat man woman child ball water beach street snow grass bicycle boat car mountain".split()
@@ -98,6 +98,7 @@ def main() -> int:
     parser.add_argument("--texts", nargs="+", default=[], metavar="FILE:COLUMN", help="encode, serve: parquet files")
     parser.add_argument("--count", type=int, default=1200, help="encode, serve, predict: rows")
     parser.add_argument("--images", help="clip: a parquet file with columns image and captions (lists)")
+    parser.add_argument("--image_count", type=int, default=40, help="clip: images; twice as many texts")
     parser.add_argument("--table", help="train-text, predict: a folder with train, validation and test.parquet")
     parser.add_argument("--text", default="text", help="its column of texts")
     parser.add_argument("--label", default="label", help="its column of labels")
