@@ -43,19 +43,18 @@ class PolarExpressMuon(Muon):
 
     def update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         """Updates matrices of one shape, (rows, columns) each, by their gradients."""
-        gradients: Any = [matrix.grad for matrix in matrices]
-        states = [self.state[matrix] for matrix in matrices]
-        for state, matrix in zip(states, matrices, strict=True):
+        kept, updates = group["momentum"], []
+        for matrix in matrices:
+            gradient: Any = matrix.grad
+            state = self.state[matrix]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(matrix, memory_format=torch.preserve_format)
-        momenta, kept = [state["momentum_buffer"] for state in states], group["momentum"]
-        torch._foreach_lerp_(momenta, gradients, 1 - kept)
-        updates = torch._foreach_lerp(gradients, momenta, kept) if group["nesterov"] else momenta
-        directions = orthogonalize(torch.stack([each.bfloat16() for each in updates]), group["ns_steps"], group["eps"])
-        scale = 0.2 * max(matrices[0].shape) ** 0.5
-        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            momentum = state["momentum_buffer"].lerp_(gradient, 1 - kept)
+            updates.append((gradient.lerp(momentum, kept) if group["nesterov"] else momentum).bfloat16())
+        directions = orthogonalize(torch.stack(updates), group["ns_steps"], group["eps"])
+        rate = 0.2 * max(matrices[0].shape) ** 0.5 * group["lr"]
         for matrix, direction in zip(matrices, directions, strict=True):
-            matrix.add_(direction, alpha=-group["lr"] * scale)
+            matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
 
 
 def stack_by_shape(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
