@@ -69,5 +69,6 @@ def is_observed(x: Tensor) -> bool:
     if is_recording_graph() or type(x) not in (Tensor, nn.Parameter):
         return True
     modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009  (its stubs do not name it)
+    transformed = functorch.peek_interpreter_stack() is not None
     return modes > 0 or transformed or forward_ad._current_level >= 0

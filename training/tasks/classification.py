@@ -191,7 +191,9 @@ def select_labels(scores: Tensor, names: Sequence[str], thresholds: Mapping[str,
     """Returns the labels whose probability is above their threshold. scores: (labels,)."""
     least = min(thresholds.values(), default=DEFAULT_THRESHOLD)
     likely = (scores > min(least, DEFAULT_THRESHOLD) - ROUNDING_MARGIN).nonzero()[:, 0]
-    found = ((names[number], score) for number, score in zip(likely.tolist(), scores[likely].tolist(), strict=True))
+    found = (
+        (names[int(number)], score) for number, score in zip(likely.tolist(), scores[likely].tolist(), strict=True)
+    )
     return [
         name for name, score in found if round(score, PROBABILITY_DECIMALS) > thresholds.get(name, DEFAULT_THRESHOLD)
     ]
