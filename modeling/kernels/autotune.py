@@ -71,7 +71,7 @@ def describe_machine() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().split("\n\n")[0].splitlines() if info.is_file() else []
     named = [line for line in lines if line.startswith(("model name", "flags", "Features", "cache size"))]
-    return "\n".join((*named, platform.machine(), platform.processor(), torch.__version__))
+    return "\n".join((*named, platform.machine(), torch.__version__))
 
 
 def _read_choices() -> dict[str, str]:
