@@ -70,16 +70,17 @@ class Study:
     rates: dict[str, tuple[float, ...]]
     more: dict[str, Any]  # training arguments of cross-entropy
     rewarded: dict[str, Any]  # those of rewards
-    folds: int
+    folds: int  # into which the rows are cut
     keys: dict[str, Any]  # of every recipe
     training: dict[str, Any]  # of every recipe
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.tested = range(self.folds) if options.folds is None else options.folds
 
     @property
     def references(self) -> list[list[str]]:
-        """The references of all test rows, fold by fold."""
+        """The references of the test rows, fold by fold."""
         raise NotImplementedError
 
     def prepare(self, folder: Path, seed: int, fold: int) -> tuple[dict[str, str], Path]:
@@ -181,8 +182,9 @@ class Captioning(Study):
 
     @cached_property
     def references(self) -> list[list[str]]:
-        """The captions of all photos, fold by fold."""
-        return [list(captions) for captions in self.rows["captions"]]
+        """The captions of the photos, fold by fold."""
+        captions = [list(texts) for texts in self.rows["captions"]]
+        return [captions[row] for fold in self.tested for row in self.select(fold)["test"]]
 
     def prepare(self, folder: Path, seed: int, fold: int) -> tuple[dict[str, str], Path]:
         """Writes the files of a fold and trains its start."""
@@ -325,6 +327,7 @@ def differences(arms: dict[str, BootstrapValues]) -> dict[str, Any]:
     return {
         "difference": arms["reward"].subtract(arms["more"]).interval,
         "more - start": arms["more"].subtract(arms["start"]).interval,
+        "reward - start": arms["reward"].subtract(arms["start"]).interval,
     }
 
 
@@ -340,7 +343,7 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=1, help="also write by a beam search of this width")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--folds", type=int, nargs="*", help="run these folds only, and compare nothing")
+    parser.add_argument("--folds", type=int, nargs="*", help="of captioning: these folds alone")
     options = parser.parse_args()
     study = {each.name: each for each in (Captioning, Translation)}[options.task](options)
     needed = {"captioning": "tower", "translation": "start"}[study.name]
@@ -348,10 +351,7 @@ def main() -> None:
         parser.error(f"{study.name} needs --{needed}")
     options.keep.mkdir(parents=True, exist_ok=True)
     seeds = range(options.first, options.first + options.seeds)
-    folds = range(study.folds) if options.folds is None else options.folds
-    parts = [[study.take_part(seed, fold) for fold in folds] for seed in seeds]
-    if options.folds is None:
-        tell_comparison(study, parts)
+    tell_comparison(study, [[study.take_part(seed, fold) for fold in study.tested] for seed in seeds])
 
 
 def tell_comparison(study: Study, parts: Sequence[Sequence[dict[str, Texts]]]) -> None:

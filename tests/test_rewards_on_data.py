@@ -21,13 +21,16 @@ def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_every_row_is_tested_once_and_never_trained_on_by_its_fold(
     benchmark_module: ModuleType, tmp_path: Path
 ) -> None:
-    study = benchmark_module.Captioning(argparse.Namespace(data=tmp_path, keep=tmp_path))
+    study = benchmark_module.Captioning(argparse.Namespace(data=tmp_path, keep=tmp_path, folds=None))
     study.rows = Dataset.from_dict({"captions": [[str(row)] for row in range(503)]})
     folds = [study.select(fold) for fold in range(study.folds)]
     assert [row for fold in folds for row in fold["test"]] == list(range(503))
     for fold in folds:
         assert sorted(row for rows in fold.values() for row in rows) == list(range(503))
         assert len(fold["validation"]) == benchmark_module.CHOOSING
+    some = benchmark_module.Captioning(argparse.Namespace(data=tmp_path, keep=tmp_path, folds=[1, 4]))
+    some.rows = study.rows
+    assert some.references == [[str(row)] for fold in (1, 4) for row in folds[fold]["test"]]
 
 
 def test_bleu_of_counts_is_that_of_the_corpus(benchmark_module: ModuleType) -> None:
