@@ -184,11 +184,10 @@ def measure(name: str, work: Workload, rounds: int) -> dict[str, object]:
             raise SystemExit(f"{name}: outputs differ by {found:.1e}, more than {work.tolerance:.0e}")
     same = not name.startswith(("W1", "W4")) or name.startswith("W4-gpt2")  # the peer has no other setting
     ratios: dict[str, list[float]] = {"default": [], "best": []}
-    limits, shares = [], []
+    limits, times = measure_limits(work.work.dtype), []
     for number in range(rounds):
         ours, default = cpu_seconds(work.ours), cpu_seconds(work.default)
-        limits.append(measure_limits(work.work.dtype))
-        shares.append(limits[-1].least_seconds(work.work) / ours)
+        times.append(ours)
         ratios["default"].append(default / ours)
         ratios["best"].append((default if same else cpu_seconds(work.best)) / ours)
         print(f"  round {number + 1}/{rounds}: plait {ours:.3f} s, peer {default:.3f} s", flush=True)
@@ -197,9 +196,9 @@ def measure(name: str, work: Workload, rounds: int) -> dict[str, object]:
         low, middle, high = quartiles(values)
         result |= {f"vs_{peer}": round(middle, 2), f"vs_{peer}_quartiles": [round(low, 2), round(high, 2)]}
         print(f"  vs {peer}: {middle:.2f} (quartiles {low:.2f} .. {high:.2f})", flush=True)
-    low, middle, high = quartiles(shares)
+    low, middle, high = quartiles([limits.least_seconds(work.work) / ours for ours in times])
     result |= {"limit": round(middle, 2), "limit_quartiles": [round(low, 2), round(high, 2)]}
-    print(f"  share of the limit: {middle:.2f} ({low:.2f} .. {high:.2f}): {limits[-1].describe(work.work)}", flush=True)
+    print(f"  share of the limit: {middle:.2f} ({low:.2f} .. {high:.2f}): {limits.describe(work.work)}", flush=True)
     return result
 
 

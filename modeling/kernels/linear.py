@@ -22,7 +22,7 @@ LARGE_WEIGHT = 2**18  # for smaller weights the call costs more than the product
 LARGE_PRODUCT = 2**23  # unless this many multiplications make up for it
 ROW_COUNTS = (1, 2, 4, 8, 16, 64, 256)  # a product is computed as one of the next larger number, or of the last
 LINEAR_PROBE_WORK = 2**28  # multiplications in a probe of many rows; wider layers are probed with fewer rows
-PROBED_BYTES = 2**25  # of the weights that a probe of few rows reads: more than a cache of the processor holds
+PROBED_BYTES = 2**27  # of the weights that a probe of few rows reads: more than the caches of a processor hold
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # a processor without products of 16 bits emulates them
 
 
