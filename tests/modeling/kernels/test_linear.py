@@ -155,7 +155,7 @@ def test_a_number_of_rows_is_measured_once(rows: int, measured: int, monkeypatch
 
 @pytest.mark.parametrize(
     ("outputs", "width", "rows", "probed", "weights"),
-    [(1024, 512, 1, 1, 16), (1024, 512, 256, 256, 1), (2**14, 2**10, 4, 4, 1), (2**14, 2**10, 256, 64, 1)],
+    [(1024, 512, 1, 1, 4), (1024, 512, 256, 256, 1), (4096, 512, 4, 4, 1), (2**14, 2**10, 256, 64, 1)],
 )
 def test_a_probe_reads_more_than_a_cache_holds_and_is_short(
     outputs: int, width: int, rows: int, probed: int, weights: int, monkeypatch: pytest.MonkeyPatch
@@ -166,6 +166,8 @@ def test_a_probe_reads_more_than_a_cache_holds_and_is_short(
         calls.append((*x.shape, *weight.shape))
         return x
 
+    assert products.PROBED_BYTES >= 2**27
+    monkeypatch.setattr(products, "PROBED_BYTES", 2**23)
     monkeypatch.setattr(products, "list_kernels", lambda rows, dtype: {"torch": count})
     monkeypatch.setattr(
         products, "select_fastest", lambda kernels: [kernel() for kernel in kernels.values()] and "torch"
