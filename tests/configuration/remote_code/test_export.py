@@ -24,7 +24,17 @@ from ...compatibility.tiny_models import build, list_tiny_models
 from ...compatibility.tiny_processors import list_processors
 
 CLASSES = sorted(name for name in plait.__all__ if name.startswith("PlaitFor") or name == "PlaitModel")
-LIBRARIES = {"PIL", "filelock", "huggingface_hub", "numpy", "safetensors", "tokenizers", "torch", "tqdm", "transformers"}
+LIBRARIES = {
+    "PIL",
+    "filelock",
+    "huggingface_hub",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "tqdm",
+    "transformers",
+}
 FILES = {layer: f"{module}.py" for layer, module in FLAT_MODULES.items()}
 
 
