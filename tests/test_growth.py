@@ -28,6 +28,7 @@ def test_the_exponent_is_that_of_the_upper_half(growth: Any, power: float) -> No
     assert growth.fit_exponent(sizes, [max(3 * size**power, 1e3**power) for size in sizes]) == pytest.approx(power)
 
 
+@pytest.mark.slow
 def test_a_size_is_measured_in_a_process_of_its_own(growth: Any, tmp_path: Path) -> None:
     """Memory is that of the work alone: what is held before does not count, nor what another size has held."""
 
