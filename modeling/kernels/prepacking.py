@@ -163,7 +163,8 @@ def probe_layout(linears: Sequence[nn.Linear]) -> KernelLayout:
     outputs, width = linears[0].weight.shape
     key = f"packed linear {outputs} x {width}, {str(linears[0].weight.dtype).removeprefix('torch.')}"
     choice = recall_choice(key, lambda: " ".join(kernel.__name__ for kernel in measure_layouts(linears)))
-    return KernelLayout(*(KERNELS[name] for name in choice.split()))
+    kernels = [KERNELS.get(name, PlainLinear) for name in choice.split()]
+    return KernelLayout(*kernels) if len(kernels) == 2 else PLAIN_LAYOUT
 
 
 def measure_layouts(linears: Sequence[nn.Linear]) -> KernelLayout:

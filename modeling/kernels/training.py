@@ -162,7 +162,8 @@ def probe_kernels(outputs: int, width: int) -> LinearKernels:
         lambda: " ".join(KERNEL_NAMES[kernel] for kernel in measure_kernels(outputs, width)),
     )
     named = {name: kernel for kernel, name in KERNEL_NAMES.items()}
-    return LinearKernels(*(named[name] for name in choice.split()))
+    kernels = [named.get(name, multiply_by_torch) for name in choice.split()]
+    return LinearKernels(*kernels) if len(kernels) == 3 else TORCH_KERNELS
 
 
 def measure_kernels(outputs: int, width: int) -> LinearKernels:

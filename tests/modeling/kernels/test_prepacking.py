@@ -234,3 +234,9 @@ def test_layers_are_grouped_by_size_and_type() -> None:
     groups = [[number for number, each in enumerate(model) if any(each is one for one in group)]
               for group in prepacking._group_linears(model)]  # fmt: skip
     assert groups == [[0, 1], [2], [5]]
+
+
+@pytest.mark.parametrize("remembered", ["", "Another OneDNNLinear", "OneDNNLinear", "a b c"])
+def test_a_choice_that_this_version_does_not_know_is_torchs(remembered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepacking, "recall_choice", lambda key, measure: remembered)
+    assert probe_layout([nn.Linear(128, 256)]).one is PlainLinear

@@ -238,3 +238,9 @@ def test_the_products_of_a_size_are_measured_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(training, "measure_kernels", lambda outputs, width: mixed)
     assert probe_kernels(256, 128) == mixed
     assert kept == {"training linear 256 x 128": "onednn torch onednn"}
+
+
+@pytest.mark.parametrize("remembered", ["", "another torch torch", "onednn"])
+def test_a_choice_that_this_version_does_not_know_is_torchs(remembered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "recall_choice", lambda key, measure: remembered)
+    assert probe_kernels(256, 128) == TORCH_KERNELS
