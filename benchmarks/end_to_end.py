@@ -61,6 +61,12 @@ def train_images(options: Options, work: Path) -> list[Row]:
     return cases.train_images(options.image_table, options.image_label, options.train_rows, options.rounds, work)
 
 
+def train_captions(options: Options, work: Path) -> list[Row]:
+    """A captioner."""
+    cases = importlib.import_module("training_cases")
+    return cases.train_captions(options.photos, options.train_rows, options.rounds, work)
+
+
 def predict(options: Options, work: Path) -> list[Row]:
     """A table with answers."""
     cases = importlib.import_module("predict_cases")
@@ -78,6 +84,7 @@ CASES: dict[str, Callable[[Options, Path], list[Row]]] = {
     "clip": clip,
     "train-text": train_text,
     "train-images": train_images,
+    "train-captions": train_captions,
     "predict": predict,
     "serve": serve,
 }
@@ -104,6 +111,7 @@ def main() -> int:
     parser.add_argument("--label", default="label", help="its column of labels")
     parser.add_argument("--image_table", help="train-images: a folder likewise, with a column image")
     parser.add_argument("--image_label", default="label", help="its column of labels")
+    parser.add_argument("--photos", help="train-captions: a folder likewise, with columns image and captions (lists)")
     parser.add_argument("--train_rows", type=int, nargs=3, default=[1280, 200, 500], metavar="ROWS", help="by split")
     parser.add_argument("--output", type=Path, default=Path("runs/end_to_end"), help="a folder for the table")
     options = parser.parse_args()

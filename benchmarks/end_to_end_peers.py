@@ -22,7 +22,9 @@ def load_splits(options: argparse.Namespace) -> DatasetDict:
     return data
 
 
-def build_arguments(options: argparse.Namespace, **changes: Any) -> hf.TrainingArguments:
+def build_arguments(
+    options: argparse.Namespace, kind: type[hf.TrainingArguments] = hf.TrainingArguments, **changes: Any
+) -> Any:
     """Builds what the example scripts are called with."""
     usual: dict[str, Any] = {
         "output_dir": options.output,
@@ -39,7 +41,7 @@ def build_arguments(options: argparse.Namespace, **changes: Any) -> hf.TrainingA
         "report_to": "none",
         "seed": 0,
     }
-    return hf.TrainingArguments(**{**usual, **changes})
+    return kind(**{**usual, **changes})
 
 
 def weighted_f1(prediction: hf.EvalPrediction) -> dict[str, float]:

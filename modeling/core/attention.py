@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...configuration import PlaitTransformerConfig
-from ..kernels.layers import compute_linear
+from ..kernels.layers import compute_linear, compute_linears
 from .grid import GridOffsets, GridPositionBias
 from .layers import build_norm
 from .rotary import rotate
@@ -99,7 +99,7 @@ class PlaitAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Maps x: (batch, length, width) to the same shape and the attention weights, None if `plan.attend` computes
         none."""
-        query, key, value = self.project_query(x), *self.project_context(x)
+        query, key, value = self.project(x)
         if plan.rotary is not None:
             query, key = rotate(query, *plan.rotary), rotate(key, *plan.rotary)
         if past_key_values is not None:
@@ -115,6 +115,12 @@ class PlaitAttention(nn.Module):
         out, weights = plan.attend(self, query, key, value, plan.mask, dropout=dropout, scaling=self.scaling)
         return compute_linear(self.o_proj, out.flatten(2)), weights
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Projects x: (batch, length, width) to queries, keys and values, (batch, heads, length, head_dim) each."""
+        found = compute_linears((self.q_proj, self.k_proj, self.v_proj), x)
+        query, key, value = map(self.split_heads, found)
+        return self.q_norm(query), self.k_norm(key), value
+
     def project_query(self, x: Tensor) -> Tensor:
         """Projects x: (batch, length, width) to queries, (batch, heads, length, head_dim)."""
         return self.q_norm(self.split_heads(compute_linear(self.q_proj, x)))
@@ -122,8 +128,8 @@ class PlaitAttention(nn.Module):
     def project_context(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Projects what is attended to, (batch, length, width), to keys and values, (batch, key_value_heads, length,
         head_dim) each."""
-        key, value = compute_linear(self.k_proj, context), compute_linear(self.v_proj, context)
-        return self.k_norm(self.split_heads(key)), self.split_heads(value)
+        key, value = map(self.split_heads, compute_linears((self.k_proj, self.v_proj), context))
+        return self.k_norm(key), value
 
     def split_heads(self, x: Tensor) -> Tensor:
         """Reshapes (batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""

@@ -7,8 +7,9 @@ its own, s_i = max_j |x_ij| / 127 (torchao: 127.5, which cuts the largest value 
 the sum in int32.
 """
 
+import operator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,26 @@ ZERO = 128  # the products are of uint8 and int8
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
 
 
+class RoundedRows(NamedTuple):
+    """An input, (..., width), of which each row is rounded.
+
+    rows: q + 128 as uint8, (rows, width); scales: (rows, 1); shape: the input's, without its width.
+    """
+
+    rows: Tensor
+    scales: Tensor
+    shape: torch.Size
+
+
+def round_rows(input: Tensor) -> RoundedRows:
+    """Rounds each row of an input, (..., width), to int8 with a scale of its own."""
+    x = input.reshape(-1, input.shape[-1])
+    scales = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True))
+    scales = scales.div_(LARGEST).clamp_(min=SMALLEST_SCALE)
+    rounded = (x * scales.reciprocal()).round_().to(torch.int8)
+    return RoundedRows(rounded.bitwise_xor_(-ZERO).view(torch.uint8), scales, input.shape[:-1])
+
+
 class Int8Linear(ForwardKernel):
     """A layer's int8 weight in oneDNN's layout, which is made at the first call: one copy of its int8 values. With
     gradients, on another device, for inputs other than float32, in compiled code, and where the weight was replaced
@@ -28,30 +49,36 @@ class Int8Linear(ForwardKernel):
     def __init__(self, linear: nn.Linear) -> None:
         self.linear, self.weight = linear, linear.weight
         self.packed: Any = None
-        self.source: tuple[Any, int] | None = None
+        self.source: tuple[tuple[Tensor, ...], tuple[int, ...]] | None = None
 
     def __call__(self, input: Tensor) -> Tensor:
         """Maps input: (..., width) to (..., outputs)."""
-        linear, weight = self.linear, self.weight
-        if linear.weight is not weight or not is_int8_input(input, weight):
-            return type(linear).forward(linear, input)
+        return self.multiply(round_rows(input)) if self.fits(input) else type(self.linear).forward(self.linear, input)
+
+    def fits(self, input: Tensor) -> bool:
+        """Returns whether the kernel may compute the product of an input with the layer's weight."""
+        return self.linear.weight is self.weight and is_int8_input(input, self.weight)
+
+    def multiply(self, input: RoundedRows) -> Tensor:
+        """Computes the layer's output, (..., outputs), of an input that is rounded."""
         self.pack()
-        x = input.reshape(-1, input.shape[-1])
-        scales = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True))
-        scales = scales.div_(LARGEST).clamp_(min=SMALLEST_SCALE)
-        rounded = (x * scales.reciprocal()).round_().to(torch.int8)
-        product = multiply_int8(rounded.bitwise_xor_(-ZERO).view(torch.uint8), *self.packed)  # q + 128
-        product.mul_(scales)
-        return (product if linear.bias is None else product.add_(linear.bias)).view(*input.shape[:-1], -1)
+        product, bias = multiply_int8(input.rows, *self.packed), self.linear.bias
+        if bias is None:
+            product.mul_(input.scales)
+        else:
+            torch.addcmul(bias, product, input.scales, out=product)
+        return product.view(*input.shape, -1)
 
     def pack(self) -> None:
         """Copies the weight into oneDNN's layout, unless the copy is of the values that it has."""
         weight: Any = self.weight
-        source = (weight.qdata, weight.qdata._version)
-        if self.source is None or self.source[0] is not source[0] or self.source[1] != source[1]:
+        parts = (weight.qdata, weight.scale)
+        versions = tuple(0 if part.is_inference() else part._version for part in parts)
+        if self.source is None or self.source[1] != versions or any(map(operator.is_not, self.source[0], parts)):
             scales = weight.scale.detach().reshape(-1).float()
             packed = torch.ops.onednn.qlinear_prepack(weight.qdata.detach(), None)
-            self.packed, self.source = (packed, scales, torch.zeros(len(scales), dtype=torch.long)), source
+            self.packed = (packed, scales, torch.zeros(len(scales), dtype=torch.long))
+            self.source = (parts, versions)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the packed weight, which cannot be copied: a copy of the model packs its own."""

@@ -5,6 +5,7 @@ it, else in place. Where a call of the modules might do anything else than that 
 quantized weight, ...), the modules are called.
 """
 
+from collections.abc import Sequence
 from typing import TypeGuard
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from .activations import ActivationKernel, find_activation_kernel
 from .install import find_kernel
+from .int8 import Int8Linear, round_rows
 from .linear import is_large, linear, onednn_linear, select_kernel
-from .plain import is_observed, is_unaltered
+from .plain import has_forward_hooks, is_observed, is_unaltered
 from .prepacking import PackedLinear
 
 
@@ -24,18 +26,38 @@ def compute_linear(layer: nn.Module, x: Tensor) -> Tensor:
     return linear(x, layer.weight, layer.bias)
 
 
+def compute_linears(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
+    """Computes layer(x) for each layer; x: (..., width). Layers that round x to int8 share the rounded one."""
+    kernels = [find_kernel(layer) for layer in layers if is_int8(layer, x)]
+    if len(kernels) < len(layers):
+        return [compute_linear(layer, x) for layer in layers]
+    rounded = round_rows(x)
+    return [kernel.multiply(rounded) for kernel in kernels]
+
+
 def compute_activated(layer: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
     """Computes act(layer(x)); x: (..., width)."""
+    if is_int8(layer, x):
+        return activate(act, layer(x))
     kernel = find_activation_kernel(act) if may_pass_by(layer, x) else None
     return act(layer(x)) if kernel is None else activate_product(layer, kernel, x)
 
 
 def compute_gated(gate: nn.Module, act: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
     """Computes act(gate(x)) * layer(x); x: (..., width)."""
+    if is_int8(gate, x):
+        opened, values = compute_linears((gate, layer), x)
+        return activate(act, opened).mul_(values)
     kernel = find_activation_kernel(act) if may_pass_by(gate, x) else None
     if kernel is None:
         return act(gate(x)) * layer(x)
     return activate_product(gate, kernel, x).mul_(compute_linear(layer, x))
+
+
+def activate(act: nn.Module, x: Tensor) -> Tensor:
+    """Computes act(x), in place if it can be; x: (...), which nothing else holds."""
+    kernel = find_activation_kernel(act)
+    return act(x) if kernel is None else kernel.in_place(x)
 
 
 def activate_product(layer: nn.Module, act: ActivationKernel, x: Tensor) -> Tensor:
@@ -49,6 +71,12 @@ def activate_product(layer: nn.Module, act: ActivationKernel, x: Tensor) -> Tens
     if act.fused and kernel is onednn_linear:
         return onednn_linear(x, weight, bias, act.fused)
     return act.in_place(kernel(x, weight, bias))
+
+
+def is_int8(layer: nn.Module, x: Tensor) -> bool:
+    """Returns whether a call of the layer multiplies x, rounded to int8, and nothing else."""
+    kernel = find_kernel(layer)
+    return isinstance(kernel, Int8Linear) and kernel.fits(x) and not has_forward_hooks(layer) and not is_observed(x)
 
 
 def may_pass_by(layer: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:

@@ -12,8 +12,9 @@ pytest.importorskip("torchao")
 
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
+from plait.modeling.kernels import layers
 from plait.modeling.kernels.install import find_kernel
-from plait.modeling.kernels.int8 import Int8Linear, has_int8_products, install_int8_kernels
+from plait.modeling.kernels.int8 import Int8Linear, has_int8_products, install_int8_kernels, round_rows
 
 needs_products = pytest.mark.skipif(not has_int8_products(), reason="no AVX-512 VNNI")
 
@@ -71,9 +72,52 @@ def test_a_copy_and_changed_weights_are_packed_again() -> None:
         other.weight.qdata.zero_()
         assert torch.equal(other(x), layer.bias.expand(3, -1))
         assert find_kernel(other) is not kernel and torch.equal(layer(x), found)
+        layer.weight.scale.mul_(2)
+        torch.testing.assert_close(layer(x), 2 * found - layer.bias, atol=1e-5, rtol=1e-5)
         layer.weight.qdata.zero_()
         assert torch.equal(layer(x), other(x))
         torch.save(layer.state_dict(), io.BytesIO())
+
+
+@needs_products
+@pytest.mark.parametrize("gated", [False, True])
+def test_layers_that_share_an_input_round_it_once(gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the activation is computed in place; the outputs are those of the layers called one by one, bit by bit."""
+    (first, _), (second, _), (third, _) = build(), build(bias=False), build(outputs=8)
+    x, act, rounded = torch.randn(2, 3, 24), nn.GELU(), []
+    monkeypatch.setattr(layers, "round_rows", lambda x: rounded.append(x) or round_rows(x))
+    with torch.no_grad():
+        expected = [layer(x) for layer in (first, second, third)]
+        for found, one in zip(layers.compute_linears([first, second, third], x), expected, strict=True):
+            assert torch.equal(found, one)
+        assert len(rounded) == 1
+        if gated:
+            found, one = layers.compute_gated(first, act, second, x), act(first(x)) * second(x)
+        else:
+            found, one = layers.compute_activated(first, act, x), act(first(x))
+        assert torch.equal(found, one)
+
+
+@needs_products
+def test_a_hook_on_one_of_them_is_called() -> None:
+    (first, _), (second, _) = build(), build()
+    x, seen = torch.randn(3, 24), []
+    first.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.clone()) or output * 2)
+    second.register_forward_pre_hook(lambda _layer, inputs: (inputs[0] * 0,))
+    with torch.no_grad():
+        doubled, empty = layers.compute_linears([first, second], x)
+        activated = layers.compute_activated(first, nn.ReLU(), x)
+    assert torch.equal(doubled, seen[0] * 2) and torch.equal(activated, doubled.relu())
+    assert torch.equal(empty, second.bias.expand(3, -1))
+    mixed = layers.compute_linears([first, nn.Linear(24, 5)], x)  # with gradients
+    assert [tuple(one.shape) for one in mixed] == [(3, 40), (3, 5)] and mixed[1].requires_grad
+
+
+@needs_products
+def test_weights_made_in_inference_mode_have_the_kernel() -> None:
+    with torch.inference_mode():
+        layer, kernel = build()
+        assert layer(torch.randn(3, 24)).shape == (3, 40) and kernel.packed is not None
 
 
 def test_other_weights_keep_their_own_product() -> None:
