@@ -325,6 +325,13 @@ class PlaitConfig(PlaitBaseConfig):
                 else "not set, but there are towers: set it, or set fusion_config.strategy to 'inline'"
             )
             raise ValueError(f"decoder_config.cross_attention is {what}")
+        if isinstance(decoder, PlaitDecoderConfig) and self.fusion_config is not None:
+            field = "embedding_size" if self.inline else "context_size"
+            if getattr(decoder, field) != self.fusion_config.hidden_size:
+                raise ValueError(
+                    f"fusion_config.hidden_size is {self.fusion_config.hidden_size}, but decoder_config.{field} is "
+                    f"{getattr(decoder, field)}: the decoder reads the fused tokens, so they must be equal"
+                )
         if self.tie_encoder_embeddings:
             shapes = [find_embedding_shape(config) for config in (self.text_config, decoder)]
             if None in shapes or shapes[0] != shapes[1]:
