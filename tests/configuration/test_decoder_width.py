@@ -20,9 +20,7 @@ def build(fusion: dict[str, Any], decoder: dict[str, Any]) -> PlaitConfig:
         ({"strategy": "inline"}, {}, "embedding_size"),
     ],
 )
-def test_the_decoder_reads_the_width_of_the_fusion(
-    fusion: dict[str, Any], decoder: dict[str, Any], field: str
-) -> None:
+def test_the_decoder_reads_the_width_of_the_fusion(fusion: dict[str, Any], decoder: dict[str, Any], field: str) -> None:
     assert build({**fusion, "hidden_size": 32}, decoder).fusion_config is not None
     assert build({**fusion, "hidden_size": 48}, {**decoder, field: 48}).fusion_config is not None
     with pytest.raises(ValueError, match=f"fusion_config.hidden_size is 48, but decoder_config.{field} is 32"):
