@@ -66,7 +66,7 @@ class Int8Linear(ForwardKernel):
         if bias is None:
             product.mul_(input.scales)
         else:
-            torch.addcmul(bias, product, input.scales, out=product)
+            torch.addcmul(bias.float(), product, input.scales, out=product)
         return product.view(*input.shape, -1)
 
     def pack(self) -> None:

@@ -47,7 +47,7 @@ def compute_gated(gate: nn.Module, act: nn.Module, layer: nn.Module, x: Tensor) 
     """Computes act(gate(x)) * layer(x); x: (..., width)."""
     if is_int8(gate, x):
         opened, values = compute_linears((gate, layer), x)
-        return activate(act, opened).mul_(values)
+        return activate(act, opened) * values
     kernel = find_activation_kernel(act) if may_pass_by(gate, x) else None
     if kernel is None:
         return act(gate(x)) * layer(x)

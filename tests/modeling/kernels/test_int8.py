@@ -114,6 +114,29 @@ def test_a_hook_on_one_of_them_is_called() -> None:
 
 
 @needs_products
+def test_a_hook_on_the_activation_keeps_what_it_saw() -> None:
+    (gate, _), (layer, _) = build(), build()
+    x, act, seen = torch.randn(3, 24), nn.GELU(), []
+    act.register_forward_hook(lambda _layer, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        found = layers.compute_gated(gate, act, layer, x)
+        expected = nn.functional.gelu(gate(x))
+        assert torch.equal(seen[0], expected) and torch.equal(found, expected * layer(x))
+
+
+@needs_products
+def test_a_bias_of_another_type_is_added() -> None:
+    layer, kernel = build()
+    x = torch.randn(3, 24)
+    with torch.no_grad():
+        expected = layer(x)
+        layer.bias = nn.Parameter(layer.bias.bfloat16())
+        found = layer(x)
+    assert kernel.packed is not None and found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
+
+
+@needs_products
 def test_weights_made_in_inference_mode_have_the_kernel() -> None:
     with torch.inference_mode():
         layer, kernel = build()
