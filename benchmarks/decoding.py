@@ -117,7 +117,6 @@ def w4_gpt2(folder: str, choose: bool = True) -> Workload:
     ours, peer = read_twice(GPT2LMHeadModel(config), folder)
     ours.train()
     peer.train()
-    chosen = ours.choose_products() if choose else 0
     ids = torch.randint(0, config.vocab_size, (1, 512), generator=torch.Generator().manual_seed(0))
 
     def step(model: Any) -> Tensor:
@@ -125,10 +124,11 @@ def w4_gpt2(folder: str, choose: bool = True) -> Workload:
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         return next(p.grad for p in model.parameters() if p.grad is not None and p.ndim == 2)
 
+    work = Work(count_operations(lambda: step(ours)))
+    chosen = ours.choose_products() if choose else 0
     memory = [step_memory(lambda model=model: step(model)) for model in (ours, peer)]
     shown = f"{memory[0]:.0f} MiB beside what it leaves, the peer's {memory[1]:.0f}: {memory[0] / memory[1]:.2f}"
     title = f"W4-gpt2 forward + backward, 512 tokens, {chosen} layers with chosen products; step memory {shown}"
-    work = Work(count_operations(lambda: step(ours)))
     return Workload(title, lambda: step(ours), lambda: step(peer), lambda: step(peer), 1e-4, work=work)
 
 

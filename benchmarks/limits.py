@@ -50,7 +50,8 @@ class Limits(NamedTuple):
 
 def count_operations(compute: Callable[[], object]) -> float:
     """The floating-point operations of a computation's matrix products, two for each multiplication, as torch's
-    profiler counts them in torch's own kernels; those inside attention are not counted."""
+    profiler counts them in torch's own kernels, so before weights are packed or products chosen; those inside
+    attention are not counted."""
     kept = os.environ.get("PLAIT_AUTOTUNE")
     os.environ["PLAIT_AUTOTUNE"] = "0"
     try:

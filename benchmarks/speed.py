@@ -78,7 +78,6 @@ def sorted_parts(ids: Tensor, mask: Tensor, size: int) -> list[tuple[Tensor, Ten
 
 def w1(folder: str, prepack: bool = False) -> Workload:
     ours, peer = both(BertModel(BertConfig()), folder)
-    packed = ours.prepack_weights() if prepack else 0
     ids, mask, lengths = bert_batch(64, 128, 0.22)
 
     def padded(model: torch.nn.Module) -> Tensor:
@@ -92,23 +91,24 @@ def w1(folder: str, prepack: bool = False) -> Workload:
                 out[rows, : part.shape[1]] = peer(input_ids=part, attention_mask=part_mask).last_hidden_state
         return out * mask[..., None]
 
-    title = f"W1 BERT-base encode, {packed} prepacked layers: {describe(lengths)}; the peer's best: sorted, by 8"
     work = Work(count_operations(lambda: padded(ours)))
+    packed = ours.prepack_weights() if prepack else 0
+    title = f"W1 BERT-base encode, {packed} prepacked layers: {describe(lengths)}; the peer's best: sorted, by 8"
     return Workload(title, lambda: padded(ours), lambda: padded(peer), by_length, work=work)
 
 
 def w2(folder: str, dtype: torch.dtype = torch.float32, prepack: bool = False) -> Workload:
     ours, peer = both(ViTModel(ViTConfig()), folder, dtype=dtype)
-    packed = ours.prepack_weights() if prepack else 0
     pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
 
     def run(model: torch.nn.Module) -> Tensor:
         with torch.inference_mode():
             return model(pixel_values=pixels).last_hidden_state
 
+    work = Work(count_operations(lambda: run(ours)), dtype=dtype)
+    packed = ours.prepack_weights() if prepack else 0
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     title = f"W2 ViT-B/16 forward: 4 pictures of 224 px, {str(dtype).removeprefix('torch.')}, {packed} prepacked layers"
-    work = Work(count_operations(lambda: run(ours)), dtype=dtype)
     return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), tolerance, work=work)
 
 
@@ -116,7 +116,6 @@ def w4(folder: str, choose: bool = True) -> Workload:
     ours, peer = both(BertModel(BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)), folder)
     ours.train()
     peer.train()
-    chosen = ours.choose_products() if choose else 0
     ids, mask, lengths = bert_batch(16, 128, 0.34)
 
     def step(model: torch.nn.Module, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -130,9 +129,10 @@ def w4(folder: str, choose: bool = True) -> Workload:
 
     whole = [(torch.arange(len(ids)), ids, mask)]
     parts = sorted_parts(ids, mask, 4)
+    work = Work(count_operations(lambda: step(ours, whole)))
+    chosen = ours.choose_products() if choose else 0
     title = f"W4 BERT-base forward + backward, {chosen} layers with chosen products: {describe(lengths)}; "
     title += "the peer's best: sorted, by 4"
-    work = Work(count_operations(lambda: step(ours, whole)))
     return Workload(
         title, lambda: step(ours, whole), lambda: step(peer, whole), lambda: step(peer, parts), 1e-4, work=work
     )
@@ -143,7 +143,6 @@ def w5(folder: str, prepack: bool = False) -> Workload:
     CLIPModel(CLIPConfig()).save_pretrained(folder)
     peer: Any = CLIPModel.from_pretrained(folder)
     ours = PlaitForRetrieval.from_pretrained(folder)
-    packed = ours.prepack_weights() if prepack else 0
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1000, 40000, (8, 32), generator=generator)
     ids[:, -1] = peer.config.text_config.eos_token_id
@@ -154,8 +153,9 @@ def w5(folder: str, prepack: bool = False) -> Workload:
             out = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels)
         return torch.cat((out.logits_per_image, out.text_embeds, out.image_embeds), dim=1)
 
-    title = f"W5 CLIP B/32 forward: 8 texts of 32 tokens, 8 pictures of 224 px, {packed} prepacked layers"
     work = Work(count_operations(lambda: run(ours)))
+    packed = ours.prepack_weights() if prepack else 0
+    title = f"W5 CLIP B/32 forward: 8 texts of 32 tokens, 8 pictures of 224 px, {packed} prepacked layers"
     return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), work=work)
 
 
