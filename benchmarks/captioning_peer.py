@@ -45,6 +45,19 @@ def measure(prediction: Any, photos: Any, tokenizer: Any) -> dict[str, float]:
     return {"bleu": corpus_bleu(texts, references).score}
 
 
+def build_model(options: argparse.Namespace, tokenizer: Any) -> Any:
+    """Puts cross-attention to the image encoder, new, into the decoder."""
+    # from_encoder_decoder_pretrained asks the config for is_decoder, which GPT-2's lacks in transformers 5.23
+    encoder = hf.AutoModel.from_pretrained(options.model)
+    decoder = hf.AutoModelForCausalLM.from_pretrained(options.decoder, add_cross_attention=True)
+    model: Any = hf.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model.encoder.requires_grad_(not options.frozen)
+    for config in (model.config, model.generation_config):
+        config.decoder_start_token_id = tokenizer.bos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "decoder", "data", "output"):
@@ -58,14 +71,7 @@ def main() -> None:
     photos = load_splits(options)
     processor: Any = hf.AutoImageProcessor.from_pretrained(options.model)
     tokenizer: Any = hf.AutoTokenizer.from_pretrained(options.decoder, pad_token="<|endoftext|>")
-    # from_encoder_decoder_pretrained asks the config for is_decoder, which GPT-2's lacks in transformers 5.23
-    encoder = hf.AutoModel.from_pretrained(options.model)
-    decoder = hf.AutoModelForCausalLM.from_pretrained(options.decoder, add_cross_attention=True)
-    model: Any = hf.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
-    model.encoder.requires_grad_(not options.frozen)
-    for config in (model.config, model.generation_config):
-        config.decoder_start_token_id = tokenizer.bos_token_id
-        config.pad_token_id = tokenizer.pad_token_id
+    model = build_model(options, tokenizer)
     made = partial(prepare, processor=processor, tokenizer=tokenizer, length=options.max_length)
     features = Features({"image": photos["train"].features["image"], "captions": Value("string")})
     train = photos["train"].map(

@@ -314,7 +314,10 @@ class PlaitConfig(PlaitBaseConfig):
             raise ValueError(
                 f"fusion_config.query is {query!r}, but the towers are {', '.join(encoders)}: name one of them"
             )
-        decoder = self.decoder_config
+        self._check_decoder()
+
+    def _check_decoder(self) -> None:
+        encoders, decoder = self.encoders, self.decoder_config
         if self.inline and (decoder is None or set(encoders) != {"image"}):
             parts = ", ".join([*encoders, *(["decoder"] if decoder is not None else [])])
             raise ValueError(f"strategy 'inline' needs an image tower and a decoder, and no other tower; got {parts}")
