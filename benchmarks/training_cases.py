@@ -77,22 +77,14 @@ def train_captions(data: str, rows: list[int], rounds: int, work: Path) -> list[
     image = save_vit(work / "vit")
     decoder = save_gpt2(work / "gpt2", (text for texts in photos["captions"] for text in texts))
     columns, length = {"image": "image", "target": "captions"}, 24
-    peer = [
-        str(PEERS.with_name("captioning_peer.py")),
-        "--model",
-        image,
-        "--decoder",
-        decoder,
-        "--data",
-        data,
-        "--output",
-        "{output}",
-    ]
+    peer = [str(PEERS.with_name("captioning_peer.py")), "--model", image, "--decoder", decoder]
+    peer += ["--data", data, "--output", "{output}"]
     peer += ["--max_length", str(length), "--rows", *map(str, rows)]
     found = []
     for frozen in (False, True):
-        parts = {"freeze": "[image]" if frozen else "[]", "decoder": decoder}
         settings = {
+            "model.decoder": decoder,
+            "model.freeze": "[image]" if frozen else "[]",
             "model.decoder_config": "{gated_cross_attention: false}",
             "metrics": "[bleu]",
             "training.metric_for_best_model": "bleu",
@@ -104,8 +96,7 @@ def train_captions(data: str, rows: list[int], rounds: int, work: Path) -> list[
             "generation": f"{{num_beams: 1, max_new_tokens: {length}}}",
             **({"training.cache_features": "[image]"} if frozen else {}),
         }
-        model = {f"model.{name}": value for name, value in parts.items()}
-        ours = build_training("captioning", data, f"image={image}", columns, rows, **model, **settings)
+        ours = build_training("captioning", data, f"image={image}", columns, rows, **settings)
         name = f"train captioning, {rows[0]:,} photos" + (", image tower frozen" if frozen else "")
         other = Program([*peer, *(["--frozen"] if frozen else [])], "bleu")
         peers = {"VisionEncoderDecoder, Seq2SeqTrainer": other}

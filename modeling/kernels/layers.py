@@ -1,8 +1,8 @@
 """Linear layers and their activations in inference, as the layers of the core call them.
 
 A product is computed by the fastest kernel for its size (`linear`), the activation by the same kernel where that has
-it, else in place. Where a call of the modules might do anything else than that (with gradients, hooks, an adapter, a
-quantized weight, ...), the modules are called.
+it, else in place. Layers of int8 that read the same input share its rounding. Where a call of the modules might do
+anything else than that (with gradients, hooks, an adapter, another quantized weight, ...), the modules are called.
 """
 
 from collections.abc import Sequence
