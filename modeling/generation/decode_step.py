@@ -1,7 +1,8 @@
 """The decode step: computes one new token by plain functions, which saves the overhead of calls between modules.
 
 `DecodeStep` computes what the decoder's modules compute, from the same parameters, for every field of the config. It is
-built when `generate` begins and is used until it ends, or until a hook is registered somewhere, when it is built again.
+built when `generate` begins and is used until it ends, or until a hook is registered somewhere or something begins to
+watch torch's operations, when it is built again.
 A leaf module that is not plain (it has a hook, an adapter, a packed or quantized weight) is called itself; a decoder
 with a larger module that is not plain has no decode step.
 """
@@ -21,8 +22,7 @@ from ..core.layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
 from ..core.masks import build_step_mask
 from ..core.rotary import PlaitRotaryEmbedding, rotate
 from ..core.transformer import PlaitLayer, PlaitTransformer
-from ..kernels.linear import is_large
-from ..kernels.linear import linear as product
+from ..kernels.linear import ChosenLinear, is_choosing, is_large
 from ..kernels.plain import is_exact_embedding, is_plain
 from ..towers.text import TextEmbeddings, TextTower
 
@@ -59,8 +59,12 @@ def chain(*modules: nn.Module) -> TensorFunction:
 def build_linear(module: nn.Linear) -> TensorFunction:
     """Builds the function of a linear layer, by the fastest kernel for its weight."""
     weight, bias = module.weight, module.bias
-    multiply = product if is_large(weight) else F.linear
-    return lambda x: multiply(x, weight, bias)
+    return ChosenLinear(weight, bias) if may_gain(weight) else lambda x: F.linear(x, weight, bias)
+
+
+def may_gain(weight: Tensor) -> bool:
+    """Returns whether another kernel than torch's may be the fastest for one row times the weight."""
+    return weight.device.type == "cpu" and is_large(weight)
 
 
 def build_layer_norm(module: nn.LayerNorm) -> TensorFunction:
@@ -253,6 +257,8 @@ class DecodeStep:
 
     def __init__(self, decoder: TextTower, *heads: nn.Module) -> None:
         transformer, self.count_positions = decoder.transformer, decoder.count_positions
+        self.gains = any(may_gain(weight) for part in (decoder, *heads) for weight in part.parameters())
+        self.chooses = self.gains and is_choosing()
         self.hooks, self.rotary = RemovableHandle.next_id, build_rotary(transformer.rotary)
         self.embeddings = EmbeddingStep(decoder.embeddings)
         self.enter = chain(transformer.input_norm, transformer.dropout, transformer.input_proj)
@@ -287,8 +293,9 @@ class DecodeStep:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a hook was registered, on any module, since the step was built."""
-        return RemovableHandle.next_id != self.hooks
+        """Whether a hook was registered, on any module, since the step was built, or kernels are no longer chosen as
+        they were then."""
+        return RemovableHandle.next_id != self.hooks or (self.gains and is_choosing() != self.chooses)
 
 
 def build_rotary(rotary: PlaitRotaryEmbedding | None) -> Callable[..., tuple[Tensor, Tensor]] | None:

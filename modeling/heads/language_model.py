@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ...configuration import PlaitConfig, PlaitTextConfig, width_of
 from ..graphs import is_recording_graph
+from ..kernels.layers import compute_linear
 from ..kernels.plain import is_exact_linear
 from ..losses.cross_entropy import IGNORE_INDEX, cross_entropy
 from ..losses.language_model import check_token_labels, language_model_loss, share_weight
@@ -66,12 +67,12 @@ class LanguageModelHead:
             outputs = self.model(**inputs)
         if targets is None:
             x = self.lm_transform(select_positions(outputs.last_hidden_state, logits_to_keep))
-            return TokenPrediction(None, self.lm_head(x), outputs)
+            return TokenPrediction(None, compute_linear(self.lm_head, x), outputs)
         x = self.lm_transform(outputs.last_hidden_state)
         items = (num_items_in_batch, label_smoothing)
         if training:
             return TokenPrediction(compute_token_loss(self.lm_head, x, targets, *items, weight=weight), None, outputs)
-        logits = self.lm_head(x)
+        logits = compute_linear(self.lm_head, x)
         check_token_labels(targets, x, logits.shape[-1])
         return TokenPrediction(cross_entropy(logits, targets, *items), logits, outputs)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .autotune import is_autotuning, recall_choice, select_fastest
-from .plain import is_observed
+from .plain import is_observed, is_watched
 
 Activation = tuple[str, str]  # a function that oneDNN computes with a product, and its form
 LinearKernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -51,6 +51,20 @@ def doubled_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return few_rows_linear(torch.cat((row, row)), weight, bias)[:1].view(*x.shape[:-1], len(weight))
 
 
+def halved_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Computes x W^T + b for one row as a batch of two products, each with one half of W: MKL's kernel for a batch reads
+    W at the memory's rate, the one for a single product at half of it. Of an odd number of outputs, the one in the middle
+    is computed twice."""
+    outputs, width = weight.shape
+    half = (outputs + 1) // 2
+    halves = weight.as_strided((2, half, width), ((outputs - half) * weight.stride(0), *weight.stride()))
+    product = torch.bmm(halves, x.reshape(1, width).T.expand(2, -1, -1))  # (2, half, 1)
+    if outputs % 2:
+        product = torch.cat((product[0], product[1, 1:]))
+    product = product.view(*x.shape[:-1], outputs)
+    return product if bias is None else product.add_(bias)
+
+
 def float32_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Computes x W^T + b in float32 and rounds it to the dtype of x."""
     return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
@@ -71,13 +85,29 @@ def list_kernels(rows: int, dtype: torch.dtype) -> Mapping[str, LinearKernel]:
     if dtype != torch.float32:
         return kernels | {"float32": float32_linear}
     if rows == 1:
-        return kernels | {"doubled": doubled_linear}
+        return kernels | {"doubled": doubled_linear, "halved": halved_linear}
     return kernels | ({"few_rows": few_rows_linear} if rows <= 8 else {})
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Computes x W^T + b without a gradient; x: (..., width), weight: (outputs, width), bias: (outputs,)."""
     return select_kernel(x, weight)(x, weight, bias)
+
+
+class ChosenLinear:
+    """Computes x W^T + b from one weight as `linear` does, but selects the kernel once for each number of rows: for a
+    caller that makes a new one when `is_choosing` changes."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self.kernels: dict[int, LinearKernel] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Maps x: (rows, 1, width) to (rows, 1, outputs)."""
+        kernel = self.kernels.get(len(x))
+        if kernel is None:
+            kernel = self.kernels[len(x)] = select_kernel(x, self.weight)
+        return kernel(x, self.weight, self.bias)
 
 
 def select_kernel(x: Tensor, weight: Tensor) -> LinearKernel:
@@ -100,7 +130,13 @@ def may_choose(x: Tensor, weight: Tensor) -> bool:
         return False
     if x.dtype != weight.dtype or x.dtype not in KERNEL_DTYPES or x.device.type != "cpu" or weight.device.type != "cpu":
         return False
-    return not torch.is_autocast_enabled("cpu") and is_autotuning()
+    return is_choosing()
+
+
+def is_choosing() -> bool:
+    """Returns whether kernels are chosen now: nothing watches torch's operations, there is no autocast, and nothing
+    turns the choice off (`is_autotuning`)."""
+    return not is_watched() and not torch.is_autocast_enabled("cpu") and is_autotuning()
 
 
 def is_large(weight: Tensor, rows: int = 1) -> bool:

@@ -63,12 +63,16 @@ def is_exact_embedding(module: nn.Module) -> bool:
 
 
 def is_observed(x: Tensor) -> bool:
-    """Returns whether operations on x are recorded, transformed or watched by something that knows torch's operations
-    and perhaps not another kernel: a graph, a tensor class or mode of torch (which counts operations, or computes
-    shapes alone), vmap and the like, forward-mode derivatives."""
-    if is_recording_graph() or type(x) not in (Tensor, nn.Parameter):
+    """Returns whether operations on x are watched (`is_watched`), or x is of a class of its own."""
+    return type(x) not in (Tensor, nn.Parameter) or is_watched()
+
+
+def is_watched() -> bool:
+    """Returns whether operations are recorded, transformed or watched by something that knows torch's operations and
+    perhaps not another kernel: a graph, a mode of torch (which counts operations, or computes shapes alone), vmap and
+    the like, forward-mode derivatives."""
+    if is_recording_graph() or forward_ad._current_level >= 0:
         return True
-    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
     functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009  (its stubs do not name it)
-    transformed = functorch.peek_interpreter_stack() is not None
-    return modes > 0 or transformed or forward_ad._current_level >= 0
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    return modes > 0 or functorch.peek_interpreter_stack() is not None
