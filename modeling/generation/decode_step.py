@@ -22,8 +22,10 @@ from ..core.layers import LayerScale, PlaitGatedMLP, PlaitMLP, TanhGate
 from ..core.masks import build_step_mask
 from ..core.rotary import PlaitRotaryEmbedding, rotate
 from ..core.transformer import PlaitLayer, PlaitTransformer
+from ..kernels.install import find_kernel
 from ..kernels.linear import ChosenLinear, is_choosing, is_large
-from ..kernels.plain import is_exact_embedding, is_plain
+from ..kernels.plain import is_exact_embedding, is_plain, is_unaltered
+from ..kernels.prepacking import PackedLinear, PlainLinear
 from ..towers.text import TextEmbeddings, TextTower
 
 TensorFunction = Callable[[Tensor], Tensor]
@@ -38,7 +40,9 @@ def identity(x: Tensor) -> Tensor:
 def build_function(module: nn.Module) -> TensorFunction:
     """Builds a function that computes what the module computes in eval mode; returns the module itself if its class is
     not in `FUNCTIONS` or it is not plain."""
-    make = FUNCTIONS.get(type(module))
+    make, kernel = FUNCTIONS.get(type(module)), find_kernel(module)
+    if isinstance(kernel, PackedLinear) and is_unaltered(module):
+        return build_packed(kernel)
     return module if make is None or not is_plain(module) else make(module)
 
 
@@ -60,6 +64,14 @@ def build_linear(module: nn.Linear) -> TensorFunction:
     """Builds the function of a linear layer, by the fastest kernel for its weight."""
     weight, bias = module.weight, module.bias
     return ChosenLinear(weight, bias) if may_gain(weight) else lambda x: F.linear(x, weight, bias)
+
+
+def build_packed(kernel: PackedLinear) -> TensorFunction:
+    """Builds the function of a linear layer with packed weights: of one row without a copy, if none was made for it."""
+    if not isinstance(kernel.one, PlainLinear):
+        return kernel
+    compute_row = build_linear(kernel.linear)
+    return lambda x: compute_row(x) if kernel.is_one_row(x) else kernel(x)
 
 
 def may_gain(weight: Tensor) -> bool:
@@ -177,12 +189,14 @@ class AttentionStep:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Attends and projects the heads' outputs: (batch, 1, width).
 
-        query, key, value: (batch, heads, tokens, head_dim); mask: (batch, 1, 1, tokens).
+        query, key, value: (batch, heads, tokens, head_dim); mask: (batch, 1, 1, tokens), added to the scores.
         """
+        if mask is not None and mask.dtype != query.dtype:  # under autocast
+            mask = mask.to(query.dtype)
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=self.scale, enable_gqa=self.grouped
         )
-        return self.out(attended.flatten(1)[:, None])
+        return self.out(attended.reshape(len(attended), 1, -1))
 
 
 class SublayerStep:
@@ -285,7 +299,7 @@ class DecodeStep:
         if self.rotary is not None:
             positions = torch.full((1, 1), past, device=x.device) if position_ids is None else position_ids
             rotary = self.rotary(x, positions)
-        masks = (build_step_mask(attention_mask), build_step_mask(context_mask))
+        masks = (build_added_mask(attention_mask, x), build_added_mask(context_mask, x))
         x = self.enter(x)
         for layer in self.layers:
             x = layer(x, own, context, masks, rotary)
@@ -296,6 +310,16 @@ class DecodeStep:
         """Whether a hook was registered, on any module, since the step was built, or kernels are no longer chosen as
         they were then."""
         return RemovableHandle.next_id != self.hooks or (self.gains and is_choosing() != self.chooses)
+
+
+def build_added_mask(attention_mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """Builds what is added to the scores of one new token, x: (batch, 1, width): (batch, 1, 1, cached tokens + 1), -inf
+    for padding; None if nothing is padding. torch would make the same of a boolean mask, but in every layer."""
+    whole = attention_mask is None or (attention_mask.ndim == 2 and x.device.type == "cpu" and attention_mask.all())
+    mask = None if whole else build_step_mask(attention_mask)
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return x.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
 
 
 def build_rotary(rotary: PlaitRotaryEmbedding | None) -> Callable[..., tuple[Tensor, Tensor]] | None:

@@ -32,9 +32,10 @@ def torch_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = NO_ACTIVATION) -> Tensor:
-    """Computes act(x W^T + b) by oneDNN's kernel, which has no public name in torch."""
+    """Computes act(x W^T + b) by oneDNN, by a kernel without a public name that takes any bias for contiguous."""
     name, form = activation
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], form)
+    whole = bias if bias is None else bias.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(x, weight, whole, name, [], form)
 
 
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -52,13 +53,14 @@ def doubled_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def halved_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Computes x W^T + b for one row as a batch of two products, each with one half of W: MKL's kernel for a batch reads
-    W at the memory's rate, the one for a single product at half of it. Of an odd number of outputs, the one in the middle
-    is computed twice."""
+    """Computes x W^T + b for one row as a batch of two products, each with one half of W: MKL's kernel for a batch
+    reads W at the memory's rate, the one for a single product at half of it. Of an odd number of outputs, the one in
+    the middle is computed twice."""
     outputs, width = weight.shape
     half = (outputs + 1) // 2
     halves = weight.as_strided((2, half, width), ((outputs - half) * weight.stride(0), *weight.stride()))
-    product = torch.bmm(halves, x.reshape(1, width).T.expand(2, -1, -1))  # (2, half, 1)
+    columns = x.contiguous().as_strided((2, width, 1), (0, 1, width))  # x, twice
+    product = torch.bmm(halves, columns)
     if outputs % 2:
         product = torch.cat((product[0], product[1, 1:]))
     product = product.view(*x.shape[:-1], outputs)

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from .autotune import recall_choice
 from .install import ForwardKernel, install_kernel, is_replaceable, remove_kernels
-from .linear import NO_ACTIVATION, Activation, has_onednn_kernel, linear, onednn_linear
+from .linear import NO_ACTIVATION, PROBED_BYTES, Activation, has_onednn_kernel, linear, onednn_linear
 from .plain import is_plain_weight
 
 Kernel = Callable[[Tensor], Tensor]
 
 PACKED_ROWS = 1024  # rows of the product that weights are packed and probed for
 PREPACK_PROBE_WORK = 2**30  # multiplications in a probe; wider layers are probed with fewer rows
-PROBED_LAYERS = 4  # one row is probed over several layers: the weight of one would stay in the processor's cache
 
 
 class PlainLinear:
@@ -176,7 +175,8 @@ def measure_layouts(linears: Sequence[nn.Linear]) -> KernelLayout:
             if _measure_seconds(Float32Linear, linears[:1], _count_probe_rows(linears[0])) < emulated
             else PLAIN_LAYOUT
         )
-    some, rows = linears[:PROBED_LAYERS], _count_probe_rows(linears[0])
+    # one row is probed over so many layers that their weights do not stay in the processor's caches
+    some, rows = linears[: -(-PROBED_BYTES // linears[0].weight.nbytes)], _count_probe_rows(linears[0])
     # for several rows a tie goes to oneDNN, which fuses the activation; for one row the copy must be worth its memory
     several = _measure_seconds(OneDNNLinear, linears[:1], rows) < 1.02 * _measure_seconds(
         PlainLinear, linears[:1], rows

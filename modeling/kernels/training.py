@@ -18,6 +18,7 @@ from transformers.utils.import_utils import is_torchdynamo_compiling
 from .autotune import recall_choice
 from .install import ForwardKernel, find_kernel, install_kernel, remove_kernels
 from .linear import linear as compute_product
+from .linear import onednn_linear
 from .plain import is_plain_weight
 
 GemmKernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -35,9 +36,8 @@ def multiply_by_torch(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def multiply_by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Computes a b + bias by oneDNN, which takes the transpose of b and has no public name in torch; shapes as in
-    `multiply_by_torch`."""
-    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+    """Computes a b + bias by oneDNN, which takes the transpose of b; shapes as in `multiply_by_torch`."""
+    return onednn_linear(a, b.t(), bias)
 
 
 KERNEL_NAMES: dict[GemmKernel, str] = {multiply_by_torch: "torch", multiply_by_onednn: "onednn"}

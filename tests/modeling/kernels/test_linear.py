@@ -41,11 +41,12 @@ class CountingMode(TorchFunctionMode):
 
 
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("outputs", [96, 97, 1])
 @pytest.mark.parametrize(("dtype", "rows", "name"), KERNELS, ids=str)
-def test_every_kernel_gives_the_product(dtype: torch.dtype, rows: int, name: str, bias: bool) -> None:
+def test_every_kernel_gives_the_product(dtype: torch.dtype, rows: int, name: str, outputs: int, bias: bool) -> None:
     torch.manual_seed(0)
-    weight, x = torch.randn(96, 80).to(dtype), torch.randn(rows, 1, 80).to(dtype)
-    shift = torch.randn(96).to(dtype) if bias else None
+    weight, x = torch.randn(outputs, 80).to(dtype), torch.randn(rows, 1, 80).to(dtype)
+    shift = torch.randn(outputs).to(dtype) if bias else None
     with torch.inference_mode():
         found = list_kernels(rows, dtype)[name](x, weight, shift)
     exact = F.linear(x.double(), weight.double(), None if shift is None else shift.double())
@@ -66,6 +67,25 @@ def test_the_chosen_kernel_gives_the_product(shape: str, rows: tuple[int, ...], 
     exact = F.linear(x.double(), weight.double(), None if shift is None else shift.double())
     assert found.shape == exact.shape and found.is_contiguous()
     torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", ROW_COUNTS)
+@pytest.mark.parametrize("name", ["halved", "doubled", "few_rows", "onednn"])
+@torch.inference_mode()
+def test_a_kernel_takes_any_layout_of_a_weight_and_of_rows(name: str, rows: int) -> None:
+    kernel = list_kernels(rows, torch.float32).get(name)
+    if kernel is None:
+        pytest.skip("not for so many rows, or not on this machine")
+    torch.manual_seed(0)
+    whole, shift = torch.randn(75, 130), torch.randn(130)[::2]
+    wide = torch.randn(rows, 1, 148)
+    weights = {"a part": whole[3:68, 5:79], "transposed": torch.randn(74, 65).T, "strided": whole[:65, ::2][:, :74]}
+    inputs = {"strided": wide[..., ::2], "a part": wide[..., 7:81], "repeated": wide[:1, :, :74].expand(rows, 1, 74)}
+    for weight in (part[:, : min(part.shape[1], 65)] for part in weights.values()):
+        for x in (part[..., : weight.shape[1]] for part in inputs.values()):
+            given, exact = x.clone(), F.linear(x.double(), weight.double(), shift.double())
+            torch.testing.assert_close(kernel(x, weight, shift).double(), exact, atol=1e-4, rtol=1e-5)
+            assert torch.equal(x, given)
 
 
 def test_a_single_vector_is_left_to_torch() -> None:

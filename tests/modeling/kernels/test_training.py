@@ -79,6 +79,16 @@ def test_any_layout_in_memory(view: str) -> None:
     assert_same(gradients(linear, x, slope), expected)
 
 
+def test_any_layout_of_the_parameters() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(160, 130)
+    linear.weight, linear.bias = nn.Parameter(torch.randn(160, 150).T[:130]), nn.Parameter(torch.randn(260)[::2])
+    x, slope = torch.randn(100, 160, requires_grad=True), torch.randn(100, 130)
+    expected = gradients(linear, x, slope)
+    install_kernel(linear, AutotunedLinear(linear, ALL_ONEDNN))
+    assert_same(gradients(linear, x, slope), expected)
+
+
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
 def test_frozen_parameters_get_no_gradient(frozen: str) -> None:
     torch.manual_seed(0)
