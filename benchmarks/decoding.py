@@ -40,7 +40,9 @@ def w3(folder: str, config: GPT2Config, tokens: int, prepack: bool = False) -> W
 
     size = sum(parameter.numel() for parameter in peer.parameters()) / 1e6
     title = f"W3 GPT-2 of {size:.1f} M parameters, {tokens} tokens, batch 1, {packed} prepacked layers"
-    work = Work(0.0, tokens * count_step_bytes(ours))
+    with torch.inference_mode():
+        prefill = count_operations(lambda: peer(ids, logits_to_keep=1))
+    work = Work(prefill, (tokens - 1) * count_step_bytes(ours))
     return Workload(title, lambda: write(ours), lambda: write(peer), lambda: write(peer), exact=True, work=work)
 
 

@@ -4,7 +4,8 @@ FILE.parquet:COLUMN` (see `--help`, and docs/results/end_to_end.md for the comma
 Both sides have the same weights and are measured alternately on one thread; ratios are peer / plait with quartiles over
 the rounds, of CPU time and of wall time. Outputs are compared before, or with training the test metrics after. `encode`
 and `clip` run in this process; in `train-...`, `predict` and `serve` each side is a process of its own, with loading,
-tokenizing and evaluation. Peers needed: sentence-transformers and onnxruntime; open_clip_torch; fastapi and uvicorn.
+tokenizing and evaluation. Peers needed: sentence-transformers, onnxruntime, openvino, nncf; open_clip_torch; fastapi,
+uvicorn.
 """
 
 import argparse
@@ -123,7 +124,7 @@ def main() -> int:
             rows += CASES[name](options, Path(work))
         write_results(rows, machine, options.output)
     print(write_table(rows))
-    print(" ".join(f"{row.case.split()[0]}={row.compute_ratios('cpu')[1]:.2f}/{row.bar:g}" for row in rows))
+    print("; ".join(f"{row.case}, {row.peer}: {row.compute_ratios('cpu')[1]:.2f}, bar {row.bar:g}" for row in rows))
     return 0
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import transformers
 from decoding import captioner_like, count_step_bytes, read_twice
+from graphed_decoding import GraphedDecoder
 from limits import Work, count_operations, measure_limits
 from speed import bert_batch, both, describe, difference, quartiles, sorted_parts
 from torch import Tensor
@@ -133,24 +134,34 @@ def dual(folder: str, tiny: bool) -> Workload:
     return Workload(title, lambda: run(ours), lambda: run(peer), lambda: run(peer), 0.1, work=work)
 
 
-def decode(folder: str, tiny: bool, static: bool = False) -> Workload:
-    """GPT-2 of 124 M through `generate`, batch 1; float32, so that both sides must write the same tokens."""
+def decode(folder: str, tiny: bool, how: str = "as it comes") -> Workload:
+    """GPT-2 of 124 M, batch 1; float32, so that both sides must write the same tokens. Through `generate`, or
+    ("graph") by `GraphedDecoder` beside the peer's static cache with compiled steps."""
     ours, peer = (model.to(DEVICE).eval() for model in read_twice(GPT2LMHeadModel(GPT2Config(**gpt2(tiny))), folder))
-    ids = torch.randint(0, 1000, (1, 16), generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    options: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 64, "do_sample": False}
+    ids, tokens = torch.randint(0, 1000, (1, 16), generator=torch.Generator().manual_seed(0)).to(DEVICE), 64
+    options: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "max_new_tokens": tokens, "do_sample": False}
     for model in (ours, peer):
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = 0
+    cache = {} if how == "as it comes" else {"cache_implementation": "static"}
+    graphed = GraphedDecoder(ours, len(ids), ids.shape[1] + tokens) if how == "graph" else None
 
     def write(model: Any, **more: Any) -> Tensor:
         return model.generate(ids, **options, **more)
 
-    cache = {"cache_implementation": "static"} if static else {}
-    how = "static cache, compiled steps on both sides" if static else "as it comes"
-    title = f"decode: GPT-2 124 M, fp32, 64 tokens, batch 1, {how}"
-    best = lambda: write(peer, **cache)  # noqa: E731
-    work = Work(0.0, 64 * count_step_bytes(ours))
-    return Workload(title, lambda: write(ours, **cache), lambda: write(peer), best, exact=True, work=work)
+    def write_ours() -> Tensor:
+        return write(ours, **cache) if graphed is None else graphed.write(ids, tokens)
+
+    title = f"decode: GPT-2 124 M, fp32, {tokens} tokens, batch 1, {DECODING[how]}"
+    work = Work(0.0, tokens * count_step_bytes(ours))
+    return Workload(title, write_ours, lambda: write(peer), lambda: write(peer, **cache), exact=True, work=work)
+
+
+DECODING = {
+    "as it comes": "as it comes",
+    "static": "static cache, compiled steps on both sides",
+    "graph": "static cache, our own CUDA graph beside the peer's compiled steps",
+}
 
 
 def gpt2(tiny: bool) -> dict[str, Any]:
@@ -277,7 +288,8 @@ WORKLOADS: dict[str, Callable[[str, bool], Workload]] = {
     "flex": flex,
     "caption": caption,
     "decode": decode,
-    "decode-static": lambda folder, tiny: decode(folder, tiny, static=True),
+    "decode-static": lambda folder, tiny: decode(folder, tiny, "static"),
+    "decode-graph": lambda folder, tiny: decode(folder, tiny, "graph"),
 }
 
 

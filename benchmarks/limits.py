@@ -12,11 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from plait.modeling.kernels.linear import list_kernels
+from plait.modeling.kernels.linear import halved_linear, list_kernels
 
 SIZE = 1536  # of the square matrices whose product is timed
 REPEATS = 4
 READ_BYTES = 2**28  # more than the processor's caches hold
+READ_WIDTH = 1024  # of the matrix that is read by a product with a vector
 
 
 class Work(NamedTuple):
@@ -76,12 +77,15 @@ def measure_limits(
     seconds: Callable[[Callable[[], object]], float] = process_seconds,
     size: int = SIZE,
 ) -> Limits:
-    """Measures them by the fastest of the kernels of a large product, and the faster of two ways to read."""
+    """Measures them by the fastest of the kernels of a large product, and the fastest of three ways to read: a sum, a
+    product of two vectors, one of a matrix and a vector."""
     a = torch.ones(size, size, dtype=dtype, device=device)
     kernels = list_kernels(size, dtype) if device == "cpu" else {"torch": torch.nn.functional.linear}
     memory: Tensor = torch.ones(READ_BYTES // 4, device=device)
     products: list[Callable[[], object]] = [partial(kernel, a, a, None) for kernel in kernels.values()]
+    row, matrix = torch.ones(1, READ_WIDTH, device=device), memory.view(-1, READ_WIDTH)
     reading: list[Callable[[], object]] = [partial(torch.sum, memory), partial(torch.dot, memory, memory)]
+    reading.append(partial(halved_linear, row, matrix, None))
     with torch.inference_mode():
         fastest = [min(seconds(one) for _ in range(REPEATS) for one in ways) for ways in (products, reading)]
     return Limits({dtype: 2 * size**3 / fastest[0]}, READ_BYTES / fastest[1])

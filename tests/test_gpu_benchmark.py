@@ -11,7 +11,7 @@ import pytest
 def test_every_workload_runs_on_a_small_model() -> None:
     """But captioning, whose models are large, and Liger's loss, which needs a GPU."""
     folder = Path(__file__).parents[1] / "benchmarks"
-    names = ["encode", "train", "vision", "clip", "loss", "flex", "decode"]
+    names = ["encode", "train", "vision", "clip", "loss", "flex", "decode", "decode-graph"]
     command = [sys.executable, "gpu.py", *names, "--tiny", "--rounds", "2"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert not done.returncode, done.stderr[-2000:]

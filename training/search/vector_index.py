@@ -1,7 +1,9 @@
 """An index of vectors in a folder: the vectors in a safetensors file, everything else in a JSON file."""
 
+import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,7 +148,8 @@ class VectorIndex:
     def load(cls, folder: Path) -> "VectorIndex":
         """Reads an index from its folder. Raises RecipeError for a damaged one, or one of another format."""
         try:
-            content = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+            with pause_collector():
+                content = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
                 raise RecipeError(f"{folder} is an index of the format {content['format']}: --rebuild makes it anew")
             index = cls(content["model"], content["side"])
@@ -162,6 +165,19 @@ class VectorIndex:
                 f"{folder} is a damaged index ({summarize_error(error)}): --rebuild makes it anew"
             ) from error
         return index
+
+
+@contextmanager
+def pause_collector() -> Iterator[None]:
+    """Holds Python's search for cycles back inside this context: it would go again and again through millions of
+    objects that cannot have any."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def encode_items_alone(items: Sequence[IndexItem], encode: Encode) -> Iterator[tuple[IndexItem, Any, str]]:

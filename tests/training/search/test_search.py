@@ -1,5 +1,6 @@
 """Search in folders and tables: the ranking of the model, by an index that is brought up to date."""
 
+import gc
 import json
 import re
 from collections.abc import Callable
@@ -131,6 +132,7 @@ def test_a_damaged_index_is_named(make_folder: Callable[[int], str], images: Pat
         (place / INDEX_FILE).write_text(json.dumps({**content, "keys": content["keys"][:-1]}))
     with pytest.raises(RecipeError, match="is a damaged index .*: --rebuild makes it anew"):
         open_search(make_folder(0), images)
+    assert gc.isenabled()
     assert len(open_search(make_folder(0), images, rebuild=True).index) == 5
 
 
