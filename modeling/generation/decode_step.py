@@ -2,9 +2,9 @@
 
 `DecodeStep` computes what the decoder's modules compute, from the same parameters, for every field of the config. It is
 built when `generate` begins and is used until it ends, or until a hook is registered somewhere or something begins to
-watch torch's operations, when it is built again.
-A leaf module that is not plain (it has a hook, an adapter, a packed or quantized weight) is called itself; a decoder
-with a larger module that is not plain has no decode step.
+watch torch's operations, when it is built again. A leaf module that is not plain (it has a hook, an adapter, or a
+quantized weight) is called itself; a decoder with a larger module that is not plain has no decode step. The axis of
+tokens is left out, except in calls of modules.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,13 +37,18 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
-def build_function(module: nn.Module) -> TensorFunction:
-    """Builds a function that computes what the module computes in eval mode; returns the module itself if its class is
-    not in `FUNCTIONS` or it is not plain."""
+def call_module(module: nn.Module) -> TensorFunction:
+    """Builds the function that calls a module with the axis of tokens."""
+    return lambda x: module(x[:, None])[:, 0]
+
+
+def build_function(module: nn.Module, call: Callable[[nn.Module], TensorFunction] = call_module) -> TensorFunction:
+    """Builds a function of (batch, ...) that computes in eval mode what the module computes of (batch, 1, ...). It
+    calls the module, as `call` does, if its class is not in `FUNCTIONS` or it is not plain."""
     make, kernel = FUNCTIONS.get(type(module)), find_kernel(module)
     if isinstance(kernel, PackedLinear) and is_unaltered(module):
         return build_packed(kernel)
-    return module if make is None or not is_plain(module) else make(module)
+    return call(module) if make is None or not is_plain(module) else make(module)
 
 
 def chain(*modules: nn.Module) -> TensorFunction:
@@ -63,7 +68,10 @@ def chain(*modules: nn.Module) -> TensorFunction:
 def build_linear(module: nn.Linear) -> TensorFunction:
     """Builds the function of a linear layer, by the fastest kernel for its weight."""
     weight, bias = module.weight, module.bias
-    return ChosenLinear(weight, bias) if may_gain(weight) else lambda x: F.linear(x, weight, bias)
+    if may_gain(weight):
+        return ChosenLinear(weight, bias)
+    transposed = weight.t()
+    return (lambda x: x @ transposed) if bias is None else lambda x: torch.addmm(bias, x, transposed)
 
 
 def build_packed(kernel: PackedLinear) -> TensorFunction:
@@ -92,9 +100,9 @@ def build_rms_norm(module: nn.RMSNorm) -> TensorFunction:
 
 
 def build_embedding(module: nn.Embedding) -> TensorFunction:
-    """Builds the function of an embedding; returns the embedding itself if it has a `max_norm`."""
+    """Builds the function of an embedding, which calls it if it has a `max_norm`."""
     weight = module.weight
-    return module if module.max_norm is not None else lambda ids: torch.embedding(weight, ids)
+    return call_module(module) if module.max_norm is not None else lambda ids: torch.embedding(weight, ids)
 
 
 def build_mlp(module: PlaitMLP) -> TensorFunction:
@@ -129,7 +137,7 @@ FUNCTIONS: dict[type[nn.Module], Callable[[Any], TensorFunction]] = {
 
 
 def build_heads(attention: PlaitAttention) -> HeadProjection:
-    """Builds the function from x: (batch, 1, width) to its query, key and value, (batch, heads, 1, head_dim) each; by
+    """Builds the function from x: (batch, width) to its query, key and value, (batch, heads, 1, head_dim) each; by
     one matrix product if the weights are so small that a call costs more than its product."""
     parts, size = [attention.q_proj, attention.k_proj, attention.v_proj], attention.head_dim
     small = all(type(part) is nn.Linear and is_plain(part) and not is_large(part.weight) for part in parts)
@@ -148,10 +156,11 @@ def build_fused_heads(parts: Sequence[nn.Linear], size: int) -> HeadProjection:
     """Builds the function of `build_heads` from copies of the three weights in one matrix; size: that of a head."""
     weight = torch.cat([part.weight for part in parts])
     biases = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts]
-    bias, counts = torch.cat(biases), [len(part.weight) // size for part in parts]
+    bias, counts, transposed = torch.cat(biases), [len(part.weight) // size for part in parts], weight.t()
 
     def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = F.linear(x, weight, bias).view(x.size(0), -1, 1, size).split_with_sizes(counts, 1)
+        heads = torch.addmm(bias, x, transposed).view(x.size(0), -1, 1, size)
+        query, key, value = heads.split_with_sizes(counts, 1)
         return query, key, value
 
     return project
@@ -163,14 +172,14 @@ class AttentionStep:
     def __init__(self, attention: PlaitAttention) -> None:
         self.heads = build_heads(attention)
         self.query, self.out = build_function(attention.q_proj), build_function(attention.o_proj)
-        self.q_norm, self.k_norm = build_function(attention.q_norm), build_function(attention.k_norm)
+        norms = (attention.q_norm, attention.k_norm)  # of heads, which have an axis of tokens
+        self.q_norm, self.k_norm = (build_function(norm, call=lambda module: module) for norm in norms)
         self.normed = self.q_norm is not identity or self.k_norm is not identity
         self.head_dim, self.scale, self.layer_idx = attention.head_dim, attention.scaling, attention.layer_idx
         self.grouped = attention.num_key_value_groups > 1
 
     def attend_self(self, x: Tensor, cache: Cache, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Attends from x: (batch, 1, width) to itself and all cached tokens, and adds it to the cache: (batch, 1,
-        width)."""
+        """Attends from x: (batch, width) to itself and all cached tokens, and adds it to the cache: (batch, width)."""
         query, key, value = self.heads(x)
         if self.normed:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -181,13 +190,13 @@ class AttentionStep:
         return self.attend(query, key, value, mask)
 
     def attend_context(self, x: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
-        """Attends from x: (batch, 1, width) to the context, whose keys and values are cached: (batch, 1, width)."""
+        """Attends from x: (batch, width) to the context, whose keys and values are cached: (batch, width)."""
         layer: Any = cache.layers[self.layer_idx]
         query = self.q_norm(self.query(x).view(x.size(0), -1, 1, self.head_dim))
         return self.attend(query, layer.keys, layer.values, mask)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Attends and projects the heads' outputs: (batch, 1, width).
+        """Attends and projects the heads' outputs: (batch, width).
 
         query, key, value: (batch, heads, tokens, head_dim); mask: (batch, 1, 1, tokens), added to the scores.
         """
@@ -196,7 +205,7 @@ class AttentionStep:
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=self.scale, enable_gqa=self.grouped
         )
-        return self.out(attended.reshape(len(attended), 1, -1))
+        return self.out(attended.flatten(1))
 
 
 class SublayerStep:
@@ -251,19 +260,20 @@ class EmbeddingStep:
         self.offset = embeddings.position_offset
 
     def __call__(self, input_ids: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
-        """Maps input_ids: (batch, 1) behind `past` tokens to (batch, 1, width). Raises ValueError beyond the last
+        """Maps input_ids: (batch, 1) behind `past` tokens to (batch, width). Raises ValueError beyond the last
         position."""
         full = self.positions is not None and past + self.offset >= len(self.positions)
         if full or not self.known:
-            return self.whole(input_ids, position_ids=position_ids, past=past)  # raises beyond the last position
-        x = self.tokens(input_ids)
+            return self.whole(input_ids, position_ids=position_ids, past=past)[:, 0]  # raises beyond the last position
+        x = self.tokens(input_ids[:, 0])
         if self.scale != 1:
             x = x * self.scale
         if self.positions is None:
             return x
         if position_ids is None:
             return x + self.positions.narrow(0, past + self.offset, 1)
-        return x + torch.embedding(self.positions, position_ids + self.offset if self.offset else position_ids)
+        places = position_ids[:, 0]
+        return x + torch.embedding(self.positions, places + self.offset if self.offset else places)
 
 
 class DecodeStep:
@@ -303,7 +313,7 @@ class DecodeStep:
         x = self.enter(x)
         for layer in self.layers:
             x = layer(x, own, context, masks, rotary)
-        return self.leave(x)
+        return self.leave(x)[:, None]
 
     @property
     def is_outdated(self) -> bool:
@@ -313,7 +323,7 @@ class DecodeStep:
 
 
 def build_added_mask(attention_mask: Tensor | None, x: Tensor) -> Tensor | None:
-    """Builds what is added to the scores of one new token, x: (batch, 1, width): (batch, 1, 1, cached tokens + 1), -inf
+    """Builds what is added to the scores of one new token, x: (batch, width): (batch, 1, 1, cached tokens + 1), -inf
     for padding; None if nothing is padding. torch would make the same of a boolean mask, but in every layer."""
     whole = attention_mask is None or (attention_mask.ndim == 2 and x.device.type == "cpu" and attention_mask.all())
     mask = None if whole else build_step_mask(attention_mask)

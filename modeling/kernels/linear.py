@@ -105,7 +105,7 @@ class ChosenLinear:
         self.kernels: dict[int, LinearKernel] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Maps x: (rows, 1, width) to (rows, 1, outputs)."""
+        """Maps x: (rows, width) to (rows, outputs)."""
         kernel = self.kernels.get(len(x))
         if kernel is None:
             kernel = self.kernels[len(x)] = select_kernel(x, self.weight)

@@ -268,6 +268,28 @@ def test_a_hook_may_change_what_a_leaf_gives(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(logits_of(model, prompt), before + 1)
 
 
+@pytest.mark.parametrize("base", BASES)
+@torch.no_grad()
+def test_a_hook_sees_what_it_sees_in_the_modules(base: str) -> None:
+    decoder, head = build_decoder(base, "qk_norm", True)
+    leaves = {name: part for name, part in decoder.named_modules() if not list(part.children())}
+    seen: list[tuple[str, Any]] = []
+
+    def watch(name: str) -> Any:
+        return lambda module, inputs, output: seen.append((name, output.shape if isinstance(output, Tensor) else None))
+
+    def list_seen(step: DecodeStep | None) -> list[tuple[str, Any]]:
+        run_steps(decoder, head, step, padded=True, placed=True)
+        found = [entry for entry in seen if entry[1] is None or 1 in entry[1]]
+        seen.clear()
+        return sorted(found, key=str)
+
+    for name, leaf in leaves.items():
+        leaf.register_forward_hook(watch(name))
+    step, expected = build_decode_step(decoder, head), list_seen(None)
+    assert step is not None and list_seen(step) == expected and len(expected) > 4 * len(leaves)
+
+
 def test_adapters_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompt = zoo.build("PlaitForCausalLM", "decoder"), prompt_of("decoder")
     before, steps = logits_of(model, prompt), count_steps(monkeypatch)
