@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from huggingface_hub import cached_assets_path
 
 LOCK_SECONDS = 10
 FASTER_SHARE = 0.97  # another kernel is chosen if it takes less than this share of the time of torch's
+FEWEST_TURNS, MOST_TURNS = 5, 20  # of a measurement
+SETTLED_RATIO = 1.02
 
 _known: dict[str, str] = {}  # by key and number of threads
 
@@ -41,19 +43,36 @@ def recall_choice(key: str, measure: Callable[[], str]) -> str:
     return _known[key]
 
 
-def select_fastest(kernels: Mapping[str, Callable[[], object]], repeats: int = 5) -> str:
-    """Returns the name of the fastest kernel by CPU time, the least of `repeats` after a first call; that of the first,
-    torch's, unless another is clearly faster. The kernels take turns."""
-    times: dict[str, list[float]] = {name: [] for name in kernels}
-    with torch.inference_mode():
-        for _ in range(1 + repeats):
-            for name, kernel in kernels.items():
-                start = time.process_time()
-                kernel()
-                times[name].append(time.process_time() - start)
-    least = {name: min(own[1:]) for name, own in times.items()}
+def select_fastest(kernels: Mapping[str, Callable[[], object]]) -> str:
+    """Returns the name of the kernel with the least CPU time; that of the first, torch's, unless another is clearly
+    faster."""
+    least = dict(zip(kernels, measure_least(list(kernels.values())), strict=True))
     default, best = next(iter(least)), min(least, key=least.__getitem__)
     return best if least[best] < FASTER_SHARE * least[default] else default
+
+
+def measure_least(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Measures the least CPU time of each call in seconds. The calls take turns, after a first one that does not count,
+    at least `FEWEST_TURNS` times and until the two least times of each are nearly the same: while other programs use
+    the memory, all calls take long, and none looks faster."""
+    times: list[list[float]] = [[] for _ in calls]
+    with torch.inference_mode():
+        for call in calls:
+            call()
+        for turn in range(MOST_TURNS):
+            if turn >= FEWEST_TURNS and all(map(is_settled, times)):
+                break
+            for call, own in zip(calls, times, strict=True):
+                start = time.process_time()
+                call()
+                own.append(time.process_time() - start)
+    return [min(own) for own in times]
+
+
+def is_settled(seconds: Sequence[float]) -> bool:
+    """Returns whether the two least of some times are nearly the same."""
+    least, second = sorted(seconds)[:2]
+    return second <= SETTLED_RATIO * least
 
 
 @cache

@@ -5,8 +5,8 @@ the processor and the layer, so both are measured. They give the same numbers up
 reproducible bit by bit does not use them.
 """
 
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
-from .autotune import recall_choice
+from .autotune import measure_least, recall_choice
 from .install import ForwardKernel, find_kernel, install_kernel, remove_kernels
 from .linear import linear as compute_product
 from .linear import onednn_linear
@@ -181,13 +181,6 @@ def select_faster_kernel(a: Tensor, b: Tensor) -> GemmKernel:
     return multiply_by_onednn if onednns < MAX_TIME_RATIO * torchs else multiply_by_torch
 
 
-def measure_seconds(kernels: Sequence[GemmKernel], a: Tensor, b: Tensor, repeats: int = 4) -> list[float]:
-    """Measures the least CPU time in seconds of each kernel; the kernels take turns in every repeat."""
-    times: list[list[float]] = [[] for _ in kernels]
-    with torch.no_grad():
-        for _ in range(1 + repeats):
-            for kernel, own in zip(kernels, times, strict=True):
-                start = time.process_time()
-                kernel(a, b, None)
-                own.append(time.process_time() - start)
-    return [min(own[1:]) for own in times]
+def measure_seconds(kernels: Sequence[GemmKernel], a: Tensor, b: Tensor) -> list[float]:
+    """Measures the least CPU time in seconds of each kernel for the product a b."""
+    return measure_least([partial(kernel, a, b, None) for kernel in kernels])

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,19 +118,40 @@ def test_no_choice_of_several_processes_is_lost(tmp_path: Path) -> None:
 def test_another_kernel_must_be_clearly_faster(
     seconds: tuple[float, ...], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first call, which warms up, does not count, and of the others the least."""
-    clock = [0.0]
-    calls: list[str] = []
+    """The first call, which warms up, does not count, and of the others the least. Something else slows most calls."""
+    calls = run_on_a_clock(monkeypatch, lambda turn: 0.01 if turn == 0 else 1 if turn in (3, 5) else 5)
+    assert (
+        select_fastest({each: partial(calls.make, each, cost) for each, cost in zip("abc", seconds, strict=True)})
+        == name
+    )
+    assert calls.made[:4] == ["a", "b", "c", "a"] and len(calls.made) == 18
 
-    def kernel(each: str, cost: float) -> None:
-        turn = calls.count(each)
-        clock[0] += cost * (0.01 if turn == 0 else 1 if turn == 3 else 5)
-        calls.append(each)
 
-    monkeypatch.setattr(autotune.time, "process_time", lambda: clock[0])
-    kernels = {each: lambda each=each, cost=cost: kernel(each, cost) for each, cost in zip("abc", seconds, strict=True)}
-    assert select_fastest(kernels) == name
-    assert calls[:4] == ["a", "b", "c", "a"] and len(calls) == 18
+def test_while_something_else_slows_every_call_the_measurement_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = run_on_a_clock(monkeypatch, lambda turn: 20 - turn if turn < 9 else 1)
+    assert select_fastest({"a": partial(calls.make, "a", 1.0), "b": partial(calls.make, "b", 0.9)}) == "b"
+    assert len(calls.made) == 2 * 11
+    never = run_on_a_clock(monkeypatch, lambda turn: 1.1**-turn)
+    assert select_fastest({"a": partial(never.make, "a", 1.0), "b": partial(never.make, "b", 0.9)}) == "b"
+    assert len(never.made) == 2 * 21
+
+
+class Calls:
+    """Calls that take their cost, times the slowness of their turn, on a clock of their own."""
+
+    def __init__(self, slowness: Callable[[int], float]) -> None:
+        self.slowness, self.clock = slowness, 0.0
+        self.made: list[str] = []
+
+    def make(self, name: str, cost: float) -> None:
+        self.clock += cost * self.slowness(self.made.count(name))
+        self.made.append(name)
+
+
+def run_on_a_clock(monkeypatch: pytest.MonkeyPatch, slowness: Callable[[int], float]) -> Calls:
+    calls = Calls(slowness)
+    monkeypatch.setattr(autotune.time, "process_time", lambda: calls.clock)
+    return calls
 
 
 def test_the_machine_is_its_processor_and_torch() -> None:
