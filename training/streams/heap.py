@@ -27,11 +27,10 @@ KEPT_BYTES = (2**30, 2**25)  # larger tensors are returned; an older glibc takes
 def keep_freed_memory() -> bool:
     """Tells the C library to keep the memory of freed tensors for the next ones, which saves the page faults of every
     training step: about a tenth of a small model's. Returns whether it does: with glibc, and where no variable of
-    glibc's own (`MALLOC_...`, `GLIBC_TUNABLES`) is set in the environment. torch is told to ask for large pages.
+    glibc's own (`MALLOC_...`, `GLIBC_TUNABLES`) is set in the environment.
 
-    It holds for the whole process, so only a process that is plait's own should call it, before the first tensor.
+    It holds for the whole process, so only a process that is plait's own should call it.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # of torch: transparent huge pages for tensors of 2 MiB and more
     chosen = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     if chosen or find_trim() is None:
         return False
