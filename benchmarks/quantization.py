@@ -32,13 +32,14 @@ from plait.training.runs.predict import load_predictor, predict_batch
 
 REPEATS, TEXTS, LENGTH = 3, 8, 256
 NEW_TOKENS: dict[str, Any] = {"do_sample": False, "min_new_tokens": 17, "max_new_tokens": 17}
-KINDS = ("float32", "bfloat16", "int8", "int8_dynamic", "int4")
+HALF = ("bfloat16", "float16")  # all weights of the model
+KINDS = ("float32", *HALF, "int8", "int8_dynamic", "int4")
 
 
 def convert(model: Any, kind: str, part: str) -> Any:
-    """Returns the model with weights of a kind: bfloat16 all of them, in fewer bits the layers of a part."""
-    if kind == "bfloat16":
-        return model.to(torch.bfloat16)
+    """Returns the model with weights of a kind: of 16 bits all of them, in fewer bits the layers of a part."""
+    if kind in HALF:
+        return model.to(getattr(torch, kind))
     if kind != "float32":
         plait.quantize(model, {part: kind})
     return model

@@ -75,8 +75,9 @@ class Int8Linear(ForwardKernel):
         parts = (weight.qdata, weight.scale)
         versions = tuple(0 if part.is_inference() else part._version for part in parts)
         if self.source is None or self.source[1] != versions or any(map(operator.is_not, self.source[0], parts)):
-            scales = weight.scale.detach().reshape(-1).float()
-            packed = torch.ops.onednn.qlinear_prepack(weight.qdata.detach(), None)
+            # oneDNN takes any layout for a contiguous one
+            scales = weight.scale.detach().reshape(-1).float().contiguous()
+            packed = torch.ops.onednn.qlinear_prepack(weight.qdata.detach().contiguous(), None)
             self.packed = (packed, scales, torch.zeros(len(scales), dtype=torch.long))
             self.source = (parts, versions)
 

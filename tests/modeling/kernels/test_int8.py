@@ -46,6 +46,26 @@ def test_the_product_is_torchaos(shape: tuple[int, ...], bias: bool) -> None:
 
 
 @needs_products
+@pytest.mark.parametrize("layout", ["transposed", "a part", "strided bias and scale"])
+@torch.no_grad()
+def test_any_layout_of_weights_in_memory(layout: str) -> None:
+    torch.manual_seed(0)
+    layer: Any = nn.Linear(24, 40)
+    if layout != "strided bias and scale":
+        wide = torch.randn(24, 40).T if layout == "transposed" else torch.randn(40, 60)[:, 7:31]
+        layer.weight = nn.Parameter(wide)
+    quantize_(layer, Int8DynamicActivationInt8WeightConfig())
+    if layout == "strided bias and scale":
+        layer.bias = nn.Parameter(torch.randn(80)[::2])
+        layer.weight.scale = torch.stack((layer.weight.scale, layer.weight.scale * 0), dim=1).flatten(0, 1)[::2]
+    install_int8_kernels(nn.Sequential(layer))
+    x = torch.randn(3, 24)
+    exact = nn.functional.linear(x, layer.weight.dequantize(), layer.bias)
+    torch.testing.assert_close(layer(x), exact, atol=0.1, rtol=0.05)
+    assert find_kernel(layer).packed is not None
+
+
+@needs_products
 def test_it_steps_aside_where_it_may_not_be_used() -> None:
     layer, kernel = build()
     x = torch.randn(3, 24)
