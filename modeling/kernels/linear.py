@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .autotune import is_autotuning, recall_choice, select_fastest
-from .plain import is_observed, is_watched
+from .plain import is_plain_tensor, is_watched
 
 Activation = tuple[str, str]  # a function that oneDNN computes with a product, and its form
 LinearKernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -127,12 +127,13 @@ def select_kernel(x: Tensor, weight: Tensor) -> LinearKernel:
 
 def may_choose(x: Tensor, weight: Tensor) -> bool:
     """Returns whether x W^T may be computed by another kernel than torch's: it is large enough to gain, on a CPU, of
-    plain tensors of one dtype, outside autocast and whatever else watches it (`is_observed`)."""
-    if is_observed(x) or x.dim() < 2 or not x.numel() or not is_large(weight, x.numel() // x.shape[-1]):
+    plain tensors of one dtype, and kernels are chosen now (`is_choosing`)."""
+    if not is_plain_tensor(x) or not is_choosing():
         return False
-    if x.dtype != weight.dtype or x.dtype not in KERNEL_DTYPES or x.device.type != "cpu" or weight.device.type != "cpu":
+    if x.dim() < 2 or not x.numel() or not is_large(weight, x.numel() // x.shape[-1]):
         return False
-    return is_choosing()
+    same = x.dtype == weight.dtype and x.device.type == weight.device.type == "cpu"
+    return same and x.dtype in KERNEL_DTYPES
 
 
 def is_choosing() -> bool:

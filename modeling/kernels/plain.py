@@ -62,9 +62,14 @@ def is_exact_embedding(module: nn.Module) -> bool:
     return plain and module.max_norm is None and not module.scale_grad_by_freq
 
 
+def is_plain_tensor(x: Tensor) -> bool:
+    """Returns whether a tensor is of torch's own class, with no operations of its own."""
+    return type(x) in (Tensor, nn.Parameter)
+
+
 def is_observed(x: Tensor) -> bool:
     """Returns whether operations on x are watched (`is_watched`), or x is of a class of its own."""
-    return type(x) not in (Tensor, nn.Parameter) or is_watched()
+    return not is_plain_tensor(x) or is_watched()
 
 
 def is_watched() -> bool:
