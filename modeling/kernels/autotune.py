@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 from huggingface_hub import cached_assets_path
 
+KERNELS_VERSION = 2  # raised with each new kernel, so that choices are made anew
 LOCK_SECONDS = 10
 FASTER_SHARE = 0.97  # another kernel is chosen if it takes less than this share of the time of torch's
 FEWEST_TURNS, MOST_TURNS = 5, 20  # of a measurement
@@ -86,11 +87,12 @@ def find_choices_file() -> Path | None:
 
 
 def describe_machine() -> str:
-    """Returns what a choice depends on: the processor with its instruction sets, and torch's version."""
+    """Returns what a choice depends on: the processor with its instruction sets, torch's version, and the kernels that
+    there are to choose from."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().split("\n\n")[0].splitlines() if info.is_file() else []
     named = [line for line in lines if line.startswith(("model name", "flags", "Features", "cache size"))]
-    return "\n".join((*named, platform.machine(), torch.__version__))
+    return "\n".join((*named, platform.machine(), torch.__version__, f"kernels {KERNELS_VERSION}"))
 
 
 def _read_choices() -> dict[str, str]:

@@ -154,5 +154,11 @@ def run_on_a_clock(monkeypatch: pytest.MonkeyPatch, slowness: Callable[[int], fl
     return calls
 
 
+def test_a_new_kernel_makes_choices_anew(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autotune, "KERNELS_VERSION", autotune.KERNELS_VERSION + 1)
+    find_choices_file.cache_clear()
+    assert find_choices_file() != cached
+
+
 def test_the_machine_is_its_processor_and_torch() -> None:
     assert torch.__version__ in describe_machine().splitlines()
