@@ -61,7 +61,7 @@ def test_a_kernel_is_selected_once_for_each_weight_and_number_of_rows(
     prompt = {name: value[:1].expand(rows, -1).contiguous() for name, value in prompt_of("decoder").items()}
     logits = logits_of(model, prompt)
     linears = sum(isinstance(module, nn.Linear) for module in model.modules())
-    assert len(asked) <= 2 * linears  # in the prefill, and in the first of five steps
+    assert linears <= len(asked) <= 2 * linears  # in the first of five steps, and some in the prefill
     torch.testing.assert_close(logits, modules_alone(model, prompt, monkeypatch), atol=1e-5, rtol=1e-5)
 
 
